@@ -1,0 +1,149 @@
+"""The one error tree of the project.
+
+    VlmRooflineError
+    ├── InvalidInputError (ValueError)      a value out of its range, or arguments that exclude each other
+    ├── InvalidFileError (ValueError)       a spec, config, calibration or measurement file that does not hold
+    ├── UnknownNameError (LookupError)      a name that is not in its registry; carries near matches
+    │   ├── UnknownHardwareError
+    │   ├── UnknownModelError
+    │   ├── UnknownMethodError
+    │   ├── UnknownPrecisionError
+    │   ├── UnknownConventionError
+    │   └── UnknownOpError
+    ├── UnsupportedError                    known, but not possible in this combination
+    │   └── MissingPeakError                the device has no such arithmetic path
+    ├── CalibrationError                    data that a calibration cannot be fitted from or applied to
+    ├── MissingDependencyError (ImportError)  an optional package is not installed
+    └── DeviceUnavailableError              no such device on this machine
+
+Every message says what was given, what there is, and what to do. The command line turns any of
+these into one line on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class VlmRooflineError(Exception):
+    """Base of every error this project raises on purpose."""
+
+
+class InvalidInputError(VlmRooflineError, ValueError):
+    """A value is out of its range, or two arguments exclude each other."""
+
+
+class InvalidFileError(VlmRooflineError, ValueError):
+    """A file was read but does not hold what it must."""
+
+
+class UnknownNameError(VlmRooflineError, LookupError):
+    """A name is not in its registry.
+
+    Args:
+        given: the name that was asked for.
+        known: the names there are.
+
+    >>> str(UnknownNameError("falcon", ["llava-1.5-7b"]))
+    "unknown name 'falcon'; there is: llava-1.5-7b"
+    >>> str(UnknownHardwareError("nvidia-a100", ["nvidia-a100-sxm4-80gb", "nvidia-t4"]))
+    "unknown hardware 'nvidia-a100'; did you mean nvidia-a100-sxm4-80gb? \
+`vlm-roofline specs list` names all 2"
+    """
+
+    kind = "name"
+    hint = ""
+
+    def __init__(self, given: object, known: Iterable[str]) -> None:
+        """Keep the name, the known names and the near matches; build the message."""
+        self.given = given
+        self.known = tuple(known)
+        lowered = {name.lower(): name for name in self.known}
+        text = str(given).lower()
+        near = difflib.get_close_matches(text, lowered, n=4, cutoff=0.6)
+        near += [name for name in lowered if text and text in name and name not in near]
+        self.near_matches = tuple(lowered[name] for name in near[:4])
+        message = f"unknown {self.kind} {given!r}"
+        if self.near_matches:
+            message += f"; did you mean {' or '.join(self.near_matches)}?"
+        if self.hint:
+            message += f" {self.hint} names all {len(self.known)}" if self.near_matches else (
+                f"; {self.hint} names all {len(self.known)}"
+            )
+        elif not self.near_matches or len(self.known) <= 12:
+            message += ("; " if not self.near_matches else " ") + "there is: " + ", ".join(self.known)
+        super().__init__(message)
+
+
+class UnknownHardwareError(UnknownNameError):
+    """No such device id."""
+
+    kind = "hardware"
+    hint = "`vlm-roofline specs list`"
+
+
+class UnknownModelError(UnknownNameError):
+    """No such model name, file or hub id."""
+
+    kind = "model"
+
+
+class UnknownMethodError(UnknownNameError):
+    """No such token-reduction method."""
+
+    kind = "method"
+    hint = "`vlm-roofline methods list`"
+
+
+class UnknownPrecisionError(UnknownNameError):
+    """No such precision name."""
+
+    kind = "precision"
+
+
+class UnknownConventionError(UnknownNameError):
+    """No such counting convention."""
+
+    kind = "convention"
+
+
+class UnknownOpError(UnknownNameError):
+    """No such op or op class."""
+
+    kind = "op"
+
+
+class UnsupportedError(VlmRooflineError):
+    """Both sides are known, but they do not go together."""
+
+
+class MissingPeakError(UnsupportedError):
+    """The device has no such arithmetic path, or nobody publishes its peak."""
+
+
+class CalibrationError(VlmRooflineError, ValueError):
+    """Data that a calibration cannot be fitted from, or a calibration that does not apply."""
+
+
+class MissingDependencyError(VlmRooflineError, ImportError):
+    """An optional package is not installed.
+
+    >>> str(MissingDependencyError("torch", "profile"))
+    "this needs the package 'torch', which is not installed; run: pip install 'vlm-roofline[profile]'"
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        """Name the package and the extra that brings it."""
+        self.package = package
+        super().__init__(
+            f"this needs the package {package!r}, which is not installed; "
+            f"run: pip install 'vlm-roofline[{extra}]'"
+        )
+
+
+class DeviceUnavailableError(VlmRooflineError, RuntimeError):
+    """The machine has no such device."""
