@@ -14,7 +14,8 @@
     │   └── MissingPeakError                the device has no such arithmetic path
     ├── CalibrationError                    data that a calibration cannot be fitted from or applied to
     ├── MissingDependencyError (ImportError)  an optional package is not installed
-    └── DeviceUnavailableError              no such device on this machine
+    ├── DeviceUnavailableError              no such device on this machine
+    └── OutputError (OSError)               a result that could not be written
 
 Every message says what was given, what there is, and what to do. The command line turns any of
 these into one line on stderr and exit code 2.
@@ -147,3 +148,7 @@ class MissingDependencyError(VlmRooflineError, ImportError):
 
 class DeviceUnavailableError(VlmRooflineError, RuntimeError):
     """The machine has no such device."""
+
+
+class OutputError(VlmRooflineError, OSError):
+    """A result could not be written: a read-only folder, a full disk."""
