@@ -1,0 +1,53 @@
+"""What the work costs: analytic FLOPs, traffic, memory and time of LLaVA-like models.
+
+Nothing here imports torch, transformers, pandas or matplotlib; names are loaded when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from costmodel.calibration import Calibration, fit_calibration
+    from costmodel.estimate import Estimate
+    from costmodel.estimate import estimate as estimate
+    from costmodel.models import ModelConfig, list_models, load_model
+    from costmodel.sweep import sweep as sweep
+
+_HOMES = {
+    "Calibration": "costmodel.calibration",
+    "Estimate": "costmodel.estimate",
+    "ModelConfig": "costmodel.models",
+    "estimate": "costmodel.estimate",
+    "fit_calibration": "costmodel.calibration",
+    "list_models": "costmodel.models",
+    "load_model": "costmodel.models",
+    "sweep": "costmodel.sweep",
+}
+
+__all__ = [
+    "Calibration",
+    "Estimate",
+    "ModelConfig",
+    "estimate",
+    "fit_calibration",
+    "list_models",
+    "load_model",
+    "sweep",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module on first use."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'costmodel' has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

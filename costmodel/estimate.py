@@ -1,0 +1,390 @@
+"""`estimate`: one scenario in, its cost out.
+
+>>> from costmodel import estimate
+>>> cost = estimate("llava-1.5-7b", "nvidia-a100-sxm4-80gb", visual_tokens=576, text_tokens=40)
+>>> cost.totals.flops
+8583722926080
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from costmodel.evaluate import Context, Scenario
+from costmodel.inputs import check_count, resolve_keep, resolve_visual
+from costmodel.precision import parse_precision
+from costmodel.quantities import STAGES, whole
+from costmodel.roofline import StageCost
+from costmodel.table import OpRow, op_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from os import PathLike
+
+    import pandas as pd
+
+    from costmodel.calibration import Calibration
+    from costmodel.memory import MemoryCost
+    from costmodel.models import ModelConfig
+    from costmodel.precision import Precision
+    from hardware_specs import HardwareSpec
+
+SCHEMA_VERSION = 1
+
+_COST_KEYS = (
+    "flops",
+    "executed_flops",
+    "weight_bytes",
+    "kv_read_bytes",
+    "kv_write_bytes",
+    "activation_read_bytes",
+    "activation_write_bytes",
+    "hbm_bytes",
+    "kernels",
+    "time_s",
+    "time_low_s",
+    "time_high_s",
+    "bound",
+)
+_MEMORY_KEYS = (
+    "weight_bytes",
+    "kv_cache_bytes",
+    "peak_activation_bytes",
+    "peak_memory_bytes",
+    "capacity_bytes",
+    "fits",
+    "activation_bytes_written",
+)
+
+
+@dataclass(slots=True)
+class TotalCost(StageCost):
+    """All stages together.
+
+    `ttft_s` is the time to the first token: vision, projector, reduction and prefill. `tpot_s` is
+    the mean time per decoded token, None when none is decoded.
+    """
+
+    ttft_s: Any = 0.0
+    tpot_s: Any = None
+
+
+class Stages(dict[str, StageCost]):
+    """Costs by stage: `vision, projector, reduction, prefill, decode`."""
+
+    __slots__ = ()
+
+    def __missing__(self, name: str) -> StageCost:
+        """Say which stages there are."""
+        from hardware_specs.errors import UnknownNameError
+
+        raise UnknownNameError(name, STAGES)
+
+
+class Estimate:
+    """What one scenario costs.
+
+    Attributes:
+        inputs: every argument as resolved.
+        stages: the cost of each stage.
+        totals: all stages together, with `ttft_s` and `tpot_s`.
+        memory: footprint and its timeline.
+        warnings: what the caller should know, one sentence each.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        scenario: Scenario,
+        inputs: dict[str, Any],
+        warnings: list[str],
+    ) -> None:
+        evaluation = context.evaluate(scenario, vector=False)
+        self._context = context
+        self._scenario = scenario
+        self._plan = evaluation.plan
+        self.inputs = inputs
+        self.warnings = warnings
+        self.stages = Stages(evaluation.stages)
+        self.memory: MemoryCost = evaluation.memory
+        self.totals = total_cost(evaluation.stages, scenario.output_tokens)
+        if not self.memory.fits:
+            warnings.append(
+                f"peak memory {self.memory.peak_memory_bytes / 1e9:.2f} GB is over the "
+                f"{self.memory.capacity_bytes / 1e9:.2f} GB of {context.hardware.name}; lower the "
+                "batch, the tokens or the precision, or take a larger device"
+            )
+
+    @cached_property
+    def ops(self) -> tuple[OpRow, ...]:
+        """The cost op by op: counts, bytes by kind, intensity, bound, time and where it comes from."""
+        by_stage = self._context.stage_ops(self._scenario, self._plan)
+        return op_rows(by_stage, self._context.roofline)
+
+    def ops_frame(self) -> pd.DataFrame:
+        """Return `ops` as a DataFrame, one row per op."""
+        import pandas as pd
+
+        return pd.DataFrame([row.to_dict() for row in self.ops], columns=list(OpRow._fields))
+
+    @property
+    def assumptions(self) -> dict[str, Any]:
+        """What the numbers rest on, by name."""
+        context = self._context
+        text, precision = context.model.text, context.precision.text
+        notes = dict(self._plan.notes)
+        return {
+            "flops": "1 multiply-add = 2; matrix products, convolutions, attention over s x t",
+            "attention": "full square counted in flops; causal triangle in executed_flops",
+            "attention_kernel": context.attention,
+            "logits_rows": context.logits,
+            "vision_layers": context.tower_layers,
+            "vision_tower": "none" if context.model.vision is None else context.vision_layers,
+            "ffn_matrices": 3,
+            "text_layers": text.num_layers,
+            "execution": context.execution,
+            "time": (
+                "ideal roofline max(T_math, T_mem), a lower bound; high is T_math + T_mem"
+                if context.calibration is None
+                else "calibrated law, 90 % interval"
+            ),
+            "linear_arithmetic": precision.linear_dtype,
+            "weight_group_size": precision.group_size if precision.group_size > 0 else None,
+            "unquantised_modules": [
+                module
+                for module, numerics in zip(
+                    ("vision", "projector", "lm_head"),
+                    (context.precision.vision, context.precision.projector, context.precision.lm_head),
+                    strict=True,
+                )
+                if numerics.weight_bytes >= 2
+            ],
+            "decode_steps": "output_tokens steps, after the token that prefill yields",
+            **notes,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the estimate as the JSON document of `--json`, `schema_version` 1."""
+        stages = {name: _cost_dict(cost) for name, cost in self.stages.items()}
+        totals = _cost_dict(self.totals)
+        totals["ttft_s"], totals["tpot_s"] = self.totals.ttft_s, self.totals.tpot_s
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "inputs": dict(self.inputs),
+            "assumptions": self.assumptions,
+            "stages": stages,
+            "totals": totals,
+            "memory": {name: whole(getattr(self.memory, name)) for name in _MEMORY_KEYS},
+            "warnings": list(self.warnings),
+        }
+
+    def __repr__(self) -> str:
+        """Show the scenario and its headline numbers."""
+        given = self.inputs
+        return (
+            f"Estimate({given['model']} on {given['hardware']}, {given['visual_tokens']} visual + "
+            f"{given['text_tokens']} text tokens, batch {given['batch_size']}: "
+            f"{self.totals.flops / 1e12:.3f} TFLOP, TTFT {self.totals.ttft_s * 1e3:.2f} ms, "
+            f"peak {self.memory.peak_memory_bytes / 1e9:.2f} GB)"
+        )
+
+
+def _cost_dict(cost: StageCost) -> dict[str, Any]:
+    return {name: whole(getattr(cost, name)) for name in _COST_KEYS}
+
+
+def total_cost(stages: Mapping[str, StageCost], output_tokens: Any) -> TotalCost:
+    """Add the stages up.
+
+    Args:
+        stages: the cost of each stage.
+        output_tokens: decode steps; a number here (a sweep adds its arrays itself).
+    """
+    total = TotalCost()
+    for cost in stages.values():
+        for name in StageCost.__slots__:
+            setattr(total, name, getattr(total, name) + getattr(cost, name))
+    decode = stages["decode"].time_s
+    total.ttft_s = total.time_s - decode
+    total.tpot_s = decode / output_tokens if output_tokens else None
+    return total
+
+
+_CONTEXTS: dict[Any, tuple[Context, dict[str, Any]]] = {}
+_MOST_CONTEXTS = 512
+
+
+def _context(
+    model: str | PathLike[str] | ModelConfig,
+    hardware: str | PathLike[str] | HardwareSpec,
+    precision: str | Mapping[str, str] | Precision,
+    calibration: Calibration | str | PathLike[str] | None,
+    **fixed: Any,
+) -> tuple[Context, dict[str, Any]]:
+    """Build the context of a call, or find it again when all its arguments are shipped names."""
+    named = (
+        isinstance(model, str)
+        and isinstance(hardware, str)
+        and isinstance(precision, str)
+        and (calibration is None or isinstance(calibration, str))
+    )
+    key = (model, hardware, precision, calibration, *fixed.values()) if named else None
+    if key is not None:
+        found = _CONTEXTS.get(key)
+        if found is not None:
+            return found
+    from costmodel.models import list_models, load_model
+    from hardware_specs import get_hardware, list_hardware
+
+    config = load_model(model)
+    device = get_hardware(hardware)  # type: ignore[arg-type]
+    keep = resolve_keep(fixed["keep"])
+    context = Context(
+        config,
+        device,
+        parse_precision(precision),
+        calibration=_calibration(calibration, device),
+        **{**fixed, "keep": keep},
+    )
+    inputs = {
+        "model": config.name,
+        "hardware": device.id,
+        "precision": context.precision.name,
+        "method": "none" if context.method is None else context.method.name,
+        "keep": keep,
+        "layer": fixed["layer"],
+        "execution": fixed["execution"],
+        "calibration": None if context.calibration is None else str(context.calibration.name),
+        "convention": "torch",
+        "attention": fixed["attention"],
+        "logits": fixed["logits"],
+        "vision_layers": fixed["vision_layers"],
+    }
+    # A file may change between calls; what ships with the package does not.
+    shipped = str(model).partition("@")[0] in list_models() and hardware in list_hardware()
+    if key is not None and shipped and calibration is None:
+        if len(_CONTEXTS) >= _MOST_CONTEXTS:
+            _CONTEXTS.clear()
+        _CONTEXTS[key] = context, inputs
+    return context, inputs
+
+
+def _calibration(
+    calibration: Calibration | str | PathLike[str] | None, hardware: HardwareSpec
+) -> Calibration | None:
+    if calibration is None:
+        return None
+    from costmodel.calibration import Calibration
+
+    if not isinstance(calibration, Calibration):
+        calibration = Calibration.load(calibration)
+    calibration.check_hardware(hardware)
+    return calibration
+
+
+def estimate(
+    model: str | PathLike[str] | ModelConfig,
+    hardware: str | PathLike[str] | HardwareSpec,
+    *,
+    visual_tokens: int | None = None,
+    text_tokens: int = 40,
+    batch_size: int = 1,
+    output_tokens: int = 0,
+    precision: str | Mapping[str, str] | Precision = "fp16",
+    method: str | None = None,
+    keep: int | float | None = None,
+    execution: str = "fused",
+    calibration: Calibration | str | PathLike[str] | None = None,
+    convention: str = "torch",
+    attention: str = "flash",
+    logits: str = "last",
+    layer: int | None = None,
+    image_size: tuple[int, int] | None = None,
+    frames: int | None = None,
+    vision_layers: str = "executed",
+) -> Estimate:
+    """Predict what one request costs: FLOPs, traffic, time and memory, stage by stage.
+
+    Args:
+        model: a shipped name (`llava-1.5-7b`), a Hugging Face config.json or its folder, a hub id,
+            or a `ModelConfig`.
+        hardware: a device id (`nvidia-a100-sxm4-80gb`), a YAML file, or a `HardwareSpec`.
+        visual_tokens: visual tokens per sample handed to the language model (with a method: before
+            it reduces them); None is the model's own count, 0 is a prompt without an image.
+        text_tokens: text tokens per sample.
+        batch_size: samples.
+        output_tokens: decode steps after the token that prefill yields.
+        precision: a name such as `fp16`, `w4a16` (`int4`), `w8a8` (`int8`), `fp8`, or
+            `module=name` pairs.
+        method: a token-reduction method.
+        keep: what it keeps: a count (int), a ratio (float in (0, 1]), None for its default.
+        execution: `fused`, `hf-eager` or `cuda-graph`.
+        calibration: measured efficiencies of this device, or a file of them; None gives the ideal
+            roofline, a lower bound, with its bracket.
+        convention: `torch`, or the name of another tool's or paper's way of counting.
+        attention: `flash`, or `eager` for the kernel that writes its scores out.
+        logits: `last` computes one row of logits per sample, `all` every row.
+        layer: the layer K of methods that reduce inside the language model.
+        image_size: (height, width) in pixels, for models whose token count depends on it.
+        frames: frames, for video models.
+        vision_layers: `executed` runs every layer of the tower as `transformers` does, `useful`
+            stops at the one whose features are read.
+
+    Raises:
+        VlmRooflineError: a bad argument; the message says which, and what there is.
+
+    >>> cost = estimate("llava-1.5-7b", "nvidia-a100-sxm4-80gb", visual_tokens=64)
+    >>> cost.stages["prefill"].flops
+    1352882683904
+    """
+    if convention != "torch":
+        from costmodel.conventions.adapter import convention_estimate
+
+        return convention_estimate(
+            convention,
+            model,
+            hardware,
+            visual_tokens=visual_tokens,
+            text_tokens=text_tokens,
+            batch_size=batch_size,
+            output_tokens=output_tokens,
+            precision=precision,
+            method=method,
+            keep=keep,
+            layer=layer,
+            attention=attention,
+        )
+    context, fixed = _context(
+        model,
+        hardware,
+        precision,
+        calibration,
+        method=method,
+        keep=keep,
+        layer=layer,
+        execution=execution,
+        attention=attention,
+        logits=logits,
+        vision_layers=vision_layers,
+    )
+    check_count("text_tokens", text_tokens, 0)
+    check_count("batch_size", batch_size, 1)
+    check_count("output_tokens", output_tokens, 0)
+    warnings: list[str] = []
+    tokens, projected, crops = resolve_visual(
+        context.model, visual_tokens, image_size, frames, text_tokens, output_tokens, warnings
+    )
+    scenario = Scenario(tokens, projected, crops, text_tokens, batch_size, output_tokens)
+    inputs = {
+        "visual_tokens": tokens,
+        "text_tokens": text_tokens,
+        "batch_size": batch_size,
+        "output_tokens": output_tokens,
+        "image_size": None if image_size is None else list(image_size),
+        "frames": frames,
+        "crops": crops,
+        **fixed,
+    }
+    return Estimate(context, scenario, inputs, warnings)

@@ -1,0 +1,107 @@
+"""Checks of what people pass in: one clear error each, before anything is computed."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import TYPE_CHECKING
+
+from hardware_specs.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from costmodel.models import ModelConfig
+
+#: Beyond this a count is taken for a slip of the keyboard, not for a prompt.
+MOST_TOKENS = 100_000_000
+
+
+def check_count(name: str, value: object, least: int) -> None:
+    """Raise unless `value` is a whole number in [`least`, `MOST_TOKENS`].
+
+    >>> check_count("batch_size", 0, 1)
+    Traceback (most recent call last):
+    hardware_specs.errors.InvalidInputError: batch_size must be a whole number from 1 to \
+100000000, not 0
+    """
+    if type(value) is int and least <= value <= MOST_TOKENS:
+        return
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        if least <= int(value) <= MOST_TOKENS:
+            return
+    raise InvalidInputError(
+        f"{name} must be a whole number from {least} to {MOST_TOKENS}, not {value!r}"
+    )
+
+
+def resolve_keep(keep: object) -> int | float | None:
+    """Return a count (int), a ratio (float in (0, 1]) or None.
+
+    Raises:
+        InvalidInputError: anything else.
+
+    >>> resolve_keep(0.098), resolve_keep(64), resolve_keep(None)
+    (0.098, 64, None)
+    """
+    if keep is None:
+        return None
+    if isinstance(keep, Integral) and not isinstance(keep, bool) and int(keep) >= 0:
+        return int(keep)
+    if isinstance(keep, Real) and not isinstance(keep, (bool, Integral)) and 0 < keep <= 1:
+        return float(keep)
+    raise InvalidInputError(
+        f"keep must be a count (a whole number from 0) or a ratio (a float in (0, 1]), not {keep!r}"
+    )
+
+
+def resolve_visual(
+    model: ModelConfig,
+    visual_tokens: int | None,
+    image_size: tuple[int, int] | None,
+    frames: int | None,
+    text_tokens: int,
+    output_tokens: int,
+    warnings: list[str],
+) -> tuple[int, int, int]:
+    """Return visual tokens, tokens through the projector, and crops, per sample.
+
+    A count above what one image (or clip) gives stands for several of them.
+
+    Args:
+        model: the model.
+        visual_tokens: the count asked for, or None for the model's own.
+        image_size: (height, width) in pixels, or None.
+        frames: frames of a video, or None.
+        text_tokens: text tokens per sample.
+        output_tokens: decode steps.
+        warnings: receives what the caller should know.
+
+    Raises:
+        InvalidInputError: a count that is none, or a prompt without a token.
+
+    >>> from costmodel import load_model
+    >>> resolve_visual(load_model("llava-1.5-7b"), 1152, None, None, 40, 0, [])  # two images
+    (1152, 1152, 2)
+    """
+    if visual_tokens is not None:
+        check_count("visual_tokens", visual_tokens, 0)
+        visual_tokens = int(visual_tokens)
+    if model.vision is None:
+        if image_size is not None or frames is not None:
+            raise InvalidInputError(
+                f"{model.name} has no vision tower: image_size and frames mean nothing to it"
+            )
+        tokens, projected, crops = visual_tokens or 0, 0, 0
+    else:
+        given = model.visual_input(image_size=image_size, frames=frames)
+        tokens = given.tokens if visual_tokens is None else visual_tokens
+        images = -(-tokens // given.tokens)
+        projected, crops = images * given.projected_tokens, images * given.crops
+    length = tokens + text_tokens
+    if length == 0:
+        raise InvalidInputError("visual_tokens and text_tokens are both 0: there is no prompt")
+    most = model.text.max_positions
+    if most and length + output_tokens > most:
+        warnings.append(
+            f"{length + output_tokens} positions are beyond the {most} that {model.name} was "
+            "trained for; the cost holds, the answer may not"
+        )
+    return tokens, projected, crops

@@ -1,0 +1,101 @@
+"""The quantities every part of the cost model speaks in, each with one name and one unit.
+
+FLOPs follow `torch.utils.flop_counter`: one fused multiply-add is two, matrix products, convolutions
+and attention are counted (attention over the full s x t square), nothing is scaled by bit width.
+What the kernels really run (causal attention over its lower triangle, pointwise work included) is
+`executed_flops`. Bytes are traffic to device memory, kept apart by kind.
+
+Shape letters, here and everywhere: b batch, s query length, t key length, d hidden width, h heads,
+k KV heads, e head dim, f FFN width, v vocabulary, l layers, n visual tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+#: A number, or an array of them with one entry per scenario; the formulas take both alike.
+Num: TypeAlias = Any
+
+#: The classes of ops that a calibration tells apart.
+OP_CLASSES = (
+    "gemm",
+    "attention_prefill",
+    "attention_encoder",
+    "attention_decode",
+    "conv",
+    "norm",
+    "pointwise",
+    "copy",
+    "embedding",
+)
+
+#: The stages of one request, in their order.
+STAGES = ("vision", "projector", "reduction", "prefill", "decode")
+
+
+class OpCost(NamedTuple):
+    """What one execution of one op costs; `count` says how often it runs.
+
+    Attributes:
+        name: the op's name in its layer, such as `q_proj`.
+        op_class: one of `OP_CLASSES`.
+        dtype: the arithmetic it runs in: names the peak and the calibration.
+        count: executions (layers, or layers x decode steps).
+        flops: counted FLOPs of one execution.
+        matrix_flops: FLOPs its matrix kernels execute.
+        vector_flops: FLOPs it executes outside the matrix units.
+        weight_bytes: weights read, with their scales.
+        kv_read_bytes: KV cache read.
+        kv_write_bytes: KV cache written.
+        activation_read_bytes: activations read.
+        activation_write_bytes: activations written.
+        kernels: device kernels launched by one execution.
+        shape: what a calibration needs beyond FLOPs and bytes: (m, n, k[, batch]) of a GEMM or convolution,
+            (batch, q_len, kv_len, heads, kv_heads, head_dim, causal) of an attention.
+    """
+
+    name: str
+    op_class: str
+    dtype: str
+    count: Num
+    flops: Num
+    matrix_flops: Num
+    vector_flops: Num
+    weight_bytes: Num = 0
+    kv_read_bytes: Num = 0
+    kv_write_bytes: Num = 0
+    activation_read_bytes: Num = 0
+    activation_write_bytes: Num = 0
+    kernels: int = 1
+    shape: tuple[Any, ...] | None = None
+
+    @property
+    def hbm_bytes(self) -> Num:
+        """Traffic of one execution to device memory, in bytes."""
+        return (
+            self.weight_bytes
+            + self.kv_read_bytes
+            + self.kv_write_bytes
+            + self.activation_read_bytes
+            + self.activation_write_bytes
+        )
+
+    @property
+    def executed_flops(self) -> Num:
+        """What one execution runs: matrix and vector work."""
+        return self.matrix_flops + self.vector_flops
+
+
+def whole(value: Num) -> Num:
+    """Return an integral number as a Python int, and anything else unchanged.
+
+    >>> whole(4.0), whole(4.5), whole(np.float64(2.0))
+    (4, 4.5, 2)
+    """
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        return int(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    return value

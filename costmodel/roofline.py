@@ -1,0 +1,233 @@
+"""From ops to seconds: the roofline with its bracket, and the calibrated law.
+
+Without a calibration an op takes the ideal time max(T_math, T_mem), a lower bound, and at most
+T_math + T_mem, when nothing overlaps: that bracket is free uncertainty. With a calibration it takes
+t0 + ((F / (e_P P))^p + (B / (e_B BW))^p)^(1/p) and its fitted interval. A stage takes the sum of its
+ops, or under eager execution the host's time to launch them, whichever is longer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from costmodel.quantities import Num, OpCost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from costmodel.calibration import Calibration
+    from hardware_specs import HardwareSpec
+
+#: Bounds by code, as `StageCost.bound_code` and arrays of scenarios hold them.
+BOUNDS = ("compute", "memory", "host")
+
+
+@dataclass(slots=True)
+class StageCost:
+    """What one stage costs; every field a number, or an array over scenarios.
+
+    `time_s` is the prediction, inside [`time_low_s`, `time_high_s`]. `compute_s` and `memory_s`
+    split the device's time by what bounds each op, `host_s` is the time to launch the kernels.
+    """
+
+    flops: Num = 0
+    executed_flops: Num = 0
+    weight_bytes: Num = 0
+    kv_read_bytes: Num = 0
+    kv_write_bytes: Num = 0
+    activation_read_bytes: Num = 0
+    activation_write_bytes: Num = 0
+    kernels: Num = 0
+    time_s: Num = 0.0
+    time_low_s: Num = 0.0
+    time_high_s: Num = 0.0
+    compute_s: Num = 0.0
+    memory_s: Num = 0.0
+    host_s: Num = 0.0
+
+    @property
+    def hbm_bytes(self) -> Num:
+        """All traffic to device memory, in bytes."""
+        return (
+            self.weight_bytes
+            + self.kv_read_bytes
+            + self.kv_write_bytes
+            + self.activation_read_bytes
+            + self.activation_write_bytes
+        )
+
+    @property
+    def device_s(self) -> Num:
+        """Sum of the ops' times on the device, in seconds."""
+        return self.compute_s + self.memory_s
+
+    @property
+    def bound_code(self) -> Num:
+        """Index into `BOUNDS` of what holds most of the time; -1 for an empty stage."""
+        busy = np.where(np.asarray(self.compute_s) >= self.memory_s, 0, 1)
+        code = np.where(np.asarray(self.host_s) > self.device_s, 2, busy)
+        return np.where(np.asarray(self.kernels) > 0, code, -1)
+
+    @property
+    def bound(self) -> str | None:
+        """`compute`, `memory` or `host`; None for a stage that runs nothing (scalars only)."""
+        code = int(self.bound_code)
+        return None if code < 0 else BOUNDS[code]
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a quantity by name, as in the JSON document."""
+        return getattr(self, name)
+
+    def __add__(self, other: StageCost) -> StageCost:
+        """Return the two stages run one after the other."""
+        return StageCost(*(getattr(self, n) + getattr(other, n) for n in _FIELDS))
+
+
+_FIELDS = tuple(field.name for field in fields(StageCost))
+
+
+class Roofline:
+    """Prices ops on one device.
+
+    Args:
+        hardware: the device.
+        calibration: measured efficiencies, or None for the ideal roofline.
+        execution: the execution plan; only `hf-eager` pays for the host.
+    """
+
+    def __init__(
+        self, hardware: HardwareSpec, calibration: Calibration | None = None, execution: str = "fused"
+    ) -> None:
+        self.hardware = hardware
+        self.calibration = calibration
+        self.execution = execution
+        self.bandwidth = hardware.bandwidth_bytes_per_s
+        # Some accelerators publish no vector peak: their pointwise work is charged by bytes alone.
+        self.vector_peak = hardware.peak_or_none("fp32", engine="vector")
+        self._peaks: dict[str, float] = {}
+
+    def peak(self, dtype: str) -> float:
+        """Return the dense peak that a label's arithmetic runs at, in FLOP/s.
+
+        Weight-only labels (`w4a16`) compute in FP16, `w8a8` on INT8 units. FP32 runs on the matrix
+        units where a device has them for FP32, else on its vector units.
+
+        Raises:
+            MissingPeakError: the device has no such path; names those it has.
+        """
+        found = self._peaks.get(dtype)
+        if found is None:
+            found = self._peaks[dtype] = matrix_peak(self.hardware, dtype)
+        return found
+
+    def bounds_of(self, op: OpCost) -> tuple[Num, Num, Num]:
+        """Return the seconds one execution needs of the matrix units, the vector units, the memory."""
+        math = op.matrix_flops / self.peak(op.dtype) if op.shape is not None else 0.0
+        vector = op.vector_flops / self.vector_peak if self.vector_peak else 0.0
+        return math, vector, op.hbm_bytes / self.bandwidth
+
+    def op_times(self, op: OpCost, maximum: Callable[[Any, Any], Any]) -> tuple[Num, Num, Num, Num]:
+        """Return (time, low, high, bound) of one execution; the bound is True where memory holds it."""
+        math, vector, memory = self.bounds_of(op)
+        compute = maximum(math, vector)
+        in_memory = memory > compute
+        if self.calibration is None:
+            ideal = maximum(compute, memory)
+            low = ideal
+            if self.execution != "fused" and op.shape is None and self.hardware.l2_bytes:
+                # Eager chains read again what they just wrote: a tensor that fits half the L2
+                # cache may never pass through device memory, so only its arithmetic is certain.
+                cached = op.hbm_bytes < self.hardware.l2_bytes / 2 * op.kernels
+                low = ideal * (1 - cached) + compute * cached
+            return ideal, low, math + vector + memory, in_memory
+        time = self._calibrated(op)
+        below, above = self.calibration.op_interval(op.op_class, op.dtype)
+        return time, time * below, time * above, in_memory
+
+    def _calibrated(self, op: OpCost) -> Num:
+        calibration = self.calibration
+        assert calibration is not None  # noqa: S101 - callers checked; narrows the type
+        if op.op_class in ("gemm", "conv"):
+            assert op.shape is not None  # noqa: S101 - every product carries its shape
+            m, n, k, *batch = op.shape
+            return calibration.op_time_s(
+                op.op_class, dtype=op.dtype, m=m, n=n, k=k, batch=batch[0] if batch else 1
+            )
+        if op.shape is not None:
+            batch_, q_len, kv_len, heads, kv_heads, head_dim, causal = op.shape
+            return calibration.op_time_s(
+                op.op_class, dtype=op.dtype, batch=batch_, q_len=q_len, kv_len=kv_len, heads=heads,
+                kv_heads=kv_heads, head_dim=head_dim, causal=causal,
+            )  # fmt: skip
+        # A chain of kernels: each passes over its share of the bytes.
+        each = calibration.op_time_s(
+            op.op_class,
+            dtype=op.dtype,
+            bytes=op.hbm_bytes / op.kernels,
+            flops=op.vector_flops / op.kernels,
+        )
+        return each * op.kernels
+
+    def stage(self, ops: Sequence[OpCost], vector: bool) -> StageCost:
+        """Add ops up to a stage.
+
+        Args:
+            ops: the stage's ops.
+            vector: whether the numbers are arrays over scenarios.
+        """
+        maximum: Callable[[Any, Any], Any] = np.maximum if vector else max
+        total = StageCost()
+        time = low = high = compute = 0.0
+        for op in ops:
+            count = op.count
+            op_time, op_low, op_high, in_memory = self.op_times(op, maximum)
+            total.flops += op.flops * count
+            total.executed_flops += op.executed_flops * count
+            total.weight_bytes += op.weight_bytes * count
+            total.kv_read_bytes += op.kv_read_bytes * count
+            total.kv_write_bytes += op.kv_write_bytes * count
+            total.activation_read_bytes += op.activation_read_bytes * count
+            total.activation_write_bytes += op.activation_write_bytes * count
+            total.kernels += op.kernels * count
+            spent = op_time * count
+            time += spent
+            low += op_low * count
+            high += op_high * count
+            # Multiplying by the flag picks the side without branching over arrays.
+            compute += spent * (1 - in_memory)
+        total.compute_s = compute
+        total.memory_s = time - compute
+        if self.calibration is not None and self.execution == "hf-eager" and ops:
+            host = total.kernels * self.calibration.host_s_per_kernel + self.calibration.host_sync_s
+            total.host_s = host
+            time, low, high = maximum(time, host), maximum(low, host), maximum(high, host)
+        total.time_s, total.time_low_s, total.time_high_s = time, low, high
+        return total
+
+
+#: Calibration labels whose arithmetic runs at another dtype's peak.
+_ARITHMETIC = {"w8a16": "fp16", "w4a16": "fp16", "w8a8": "int8", "w4a4": "int4"}
+
+
+def matrix_peak(hardware: HardwareSpec, dtype: str) -> float:
+    """Return the dense peak of matrix products in `dtype`, in FLOP/s.
+
+    Raises:
+        MissingPeakError: the device has no such path; names those it has.
+
+    >>> from hardware_specs import get_hardware
+    >>> matrix_peak(get_hardware("nvidia-a100-sxm4-80gb"), "w4a16") / 1e12  # FP16 arithmetic
+    312.0
+    """
+    if dtype.startswith("w") and dtype not in _ARITHMETIC:
+        weight_only = dtype.endswith("a16")
+        arithmetic = "fp16" if weight_only else f"int{dtype.partition('a')[2]}"
+    else:
+        arithmetic = _ARITHMETIC.get(dtype, dtype)
+    if arithmetic == "fp32":
+        matrix = hardware.peak_or_none("fp32", engine="matrix")
+        return matrix if matrix is not None else hardware.peak("fp32", engine="vector")
+    return hardware.peak(arithmetic, engine="matrix")

@@ -1,0 +1,50 @@
+"""Token schedules: how many tokens each layer sees.
+
+Reduction before the language model, at its layer K, progressively, or inside the vision tower are
+one idea: a list of layer spans with their lengths. Lengths may be numbers or arrays over scenarios.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from hardware_specs.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from costmodel.quantities import Num
+
+
+class LayerSpan(NamedTuple):
+    """Consecutive layers that see the same number of tokens.
+
+    In the language model the counts are visual tokens (the text comes on top); in the vision tower
+    they are all tokens, the class token included.
+
+    Attributes:
+        layers: how many layers.
+        tokens: tokens entering each layer: its Q, K, V, its keys and its KV cache.
+        out_tokens: tokens through the output projection; None means `tokens`.
+        mlp_tokens: tokens through the MLP; None means `out_tokens`.
+        query_tokens: rows of the score matrix whose values are summed up; None means `tokens`.
+        materialised: whether the method forces these layers to write their attention scores out.
+    """
+
+    layers: int
+    tokens: Num
+    out_tokens: Num | None = None
+    mlp_tokens: Num | None = None
+    query_tokens: Num | None = None
+    materialised: bool = False
+
+
+def check_layers(spans: tuple[LayerSpan, ...], layers: int, what: str) -> None:
+    """Raise unless the spans cover exactly `layers` layers.
+
+    >>> check_layers((LayerSpan(2, 576), LayerSpan(30, 288)), 32, "language model")
+    """
+    covered = sum(span.layers for span in spans)
+    if covered != layers:
+        raise InvalidInputError(
+            f"a token schedule covers {covered} layers, but the {what} has {layers}; "
+            "give every layer exactly one span"
+        )
