@@ -1,0 +1,85 @@
+"""What a device can do: peaks, memory, bandwidth, links, with the source of every number.
+
+    get_hardware("nvidia-a100-sxm4-80gb")   a shipped device, by id
+    list_hardware()                         the ids there are
+    detect_hardware()                       the device of this machine
+    load_hardware("my_gpu.yaml")            a device of your own
+
+A device is one SKU: form factor and memory size. Peaks are dense, in op/s (1 FMA = 2), keyed
+`dtype.engine[.accumulator]`; sizes are bytes, bandwidths B/s (decimal). What nobody publishes is
+absent, never 0. Importing this package imports neither pydantic nor yaml: they come with the first
+look-up.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hardware_specs.detect import detect_hardware
+    from hardware_specs.errors import (
+        DeviceUnavailableError,
+        InvalidFileError,
+        InvalidInputError,
+        MissingPeakError,
+        UnknownHardwareError,
+        VlmRooflineError,
+    )
+    from hardware_specs.matching import match_device_name
+    from hardware_specs.registry import get_hardware, list_hardware, load_hardware
+    from hardware_specs.sources import Disagreement, Source, list_disagreements, list_sources
+    from hardware_specs.spec import HardwareSpec, Link, MeasuredRate, Provenance
+
+__all__ = [
+    "DeviceUnavailableError",
+    "Disagreement",
+    "HardwareSpec",
+    "InvalidFileError",
+    "InvalidInputError",
+    "Link",
+    "MeasuredRate",
+    "MissingPeakError",
+    "Provenance",
+    "Source",
+    "UnknownHardwareError",
+    "VlmRooflineError",
+    "detect_hardware",
+    "get_hardware",
+    "list_disagreements",
+    "list_hardware",
+    "list_sources",
+    "load_hardware",
+    "match_device_name",
+]
+
+#: public name -> the module that defines it, imported on first use.
+_HOME = {
+    "HardwareSpec": "spec",
+    "Link": "spec",
+    "MeasuredRate": "spec",
+    "Provenance": "spec",
+    "get_hardware": "registry",
+    "list_hardware": "registry",
+    "load_hardware": "registry",
+    "match_device_name": "matching",
+    "detect_hardware": "detect",
+    "Disagreement": "sources",
+    "Source": "sources",
+    "list_disagreements": "sources",
+    "list_sources": "sources",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import the module of a public name when it is first asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module 'hardware_specs' has no attribute {name!r}")
+    value: object = getattr(import_module(f"hardware_specs.{_HOME.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted(__all__)
