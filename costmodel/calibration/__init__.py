@@ -1,0 +1,38 @@
+"""Calibrations: what a device really reaches, fitted from measured ops, and the times it predicts.
+
+    Calibration.load("nvidia-a100-sxm4-80gb").op_time_s("gemm", dtype="bf16", m=576, n=4096, k=4096)
+    Calibration.load("generic", hardware=get_hardware("nvidia-l40s"))
+    fit_calibration("gemm.parquet", "nvidia-a100-sxm4-80gb").save("a100.json")
+
+Predicting needs numpy alone; fitting scipy and pandas, imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from costmodel.calibration.calibration import OP_CLASSES, Calibration
+from costmodel.calibration.file import list_calibrations
+from costmodel.calibration.parameters import ClassParameters, HeldOut, Parameter, ShapeCurve
+
+if TYPE_CHECKING:
+    from costmodel.calibration.fitting import fit_calibration
+
+__all__ = [
+    "OP_CLASSES",
+    "Calibration",
+    "ClassParameters",
+    "HeldOut",
+    "Parameter",
+    "ShapeCurve",
+    "fit_calibration",
+    "list_calibrations",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "fit_calibration":
+        from costmodel.calibration.fitting import fit_calibration
+
+        return fit_calibration
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,292 @@
+"""`Calibration`: what one device and its software reach, and the times that predicts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from costmodel.calibration.attention import attention_time_s
+from costmodel.calibration.dtypes import LABELS, SIBLINGS, canonical
+from costmodel.calibration.gemm import gemm_time_s
+from costmodel.calibration.law import stream_time_s
+from hardware_specs.errors import CalibrationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from costmodel.calibration.parameters import ClassParameters, Device, Parameter
+    from hardware_specs import HardwareSpec
+
+SCHEMA_VERSION = 1
+
+#: The op classes every complete calibration holds.
+OP_CLASSES = (
+    "gemm",
+    "conv",
+    "attention_prefill",
+    "attention_encoder",
+    "attention_decode",
+    "norm",
+    "pointwise",
+    "copy",
+    "embedding",
+)
+#: Classes that a calibration may hold apart, and the class that answers where it does not.
+PARENTS = {
+    "rope": "pointwise",
+    "activation": "pointwise",
+    "residual": "pointwise",
+    "softmax": "norm",
+}
+
+_ARGUMENTS = {
+    "gemm": ("m", "n", "k"),
+    "conv": ("m", "n", "k"),
+    "attention_prefill": ("batch", "q_len", "kv_len", "heads", "kv_heads", "head_dim"),
+    "attention_encoder": ("batch", "q_len", "kv_len", "heads", "kv_heads", "head_dim"),
+    "attention_decode": ("batch", "q_len", "kv_len", "heads", "kv_heads", "head_dim"),
+}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a device really reaches, per op class and dtype.
+
+    Attributes:
+        hardware_id: the device's id; empty for parameters that belong to no device yet.
+        device_name: the name its driver prints.
+        software: what ran the measurements.
+        date: when they were made or published, ISO 8601; empty if not known.
+        device: the datasheet numbers that the efficiencies refer to; None before `for_hardware`.
+        classes: parameters by (op class, dtype).
+        host_s_per_kernel: seconds the host needs to launch one kernel.
+        host_sync_s: seconds one stage waits for the host besides its launches.
+        l2_bandwidth_ratio: L2 bandwidth over the datasheet's memory bandwidth.
+        attribution: whose measurements these are, and under which licence.
+        intervals: the intervals of the three numbers above, by attribute name.
+        notes: provenance of the numbers outside `classes`, by attribute name.
+        warnings: what a reader must know, such as classes that could not be fitted.
+    """
+
+    hardware_id: str
+    device_name: str
+    software: str
+    date: str
+    device: Device | None
+    classes: Mapping[tuple[str, str], ClassParameters]
+    host_s_per_kernel: float
+    host_sync_s: float
+    l2_bandwidth_ratio: float
+    attribution: str = ""
+    intervals: Mapping[str, Parameter] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    _scalars: dict[Any, float] = field(
+        init=False, compare=False, repr=False, default_factory=dict, hash=False
+    )
+
+    @classmethod
+    def load(cls, source: str | Path, hardware: HardwareSpec | None = None) -> Calibration:
+        """Return a shipped calibration by name, or the one in a file.
+
+        Args:
+            source: a name of `list_calibrations()` or the path of a JSON file.
+            hardware: bind the parameters to this device; needed for `generic`.
+
+        Raises:
+            CalibrationError: no such name or file, or it belongs to another device.
+            InvalidFileError: the file does not hold a calibration.
+
+        >>> Calibration.load("nvidia-a100-sxm4-80gb").hardware_id
+        'nvidia-a100-sxm4-80gb'
+        """
+        from costmodel.calibration.file import load_calibration
+
+        found = load_calibration(source)
+        return found if hardware is None else found.for_hardware(hardware)
+
+    def save(self, path: str | Path) -> None:
+        """Write the JSON file atomically: a reader sees the old file or the new one, never a half.
+
+        Raises:
+            CalibrationError: the file cannot be written.
+        """
+        from costmodel.calibration.file import save_calibration
+
+        save_calibration(self, path)
+
+    @property
+    def name(self) -> str:
+        """The device's id, or `generic` for parameters that belong to no device yet."""
+        return self.hardware_id or "generic"
+
+    def check_hardware(self, hardware: HardwareSpec) -> None:
+        """Refuse a device that the calibration was not measured on.
+
+        Args:
+            hardware: the device that predictions are wanted for.
+
+        Raises:
+            CalibrationError: the calibration was measured on another device.
+        """
+        if self.device is not None and self.hardware_id != hardware.id:
+            raise CalibrationError(
+                f"the calibration is of {self.hardware_id!r}, not of {hardware.id!r}; load "
+                f"that device's, or 'generic' for assumed parameters"
+            )
+
+    def for_hardware(self, hardware: HardwareSpec) -> Calibration:
+        """Return this calibration, checked against a device or bound to it.
+
+        Args:
+            hardware: the device that predictions are wanted for.
+
+        Raises:
+            CalibrationError: the calibration was measured on another device.
+        """
+        self.check_hardware(hardware)
+        if self.device is not None:
+            return self
+        from costmodel.calibration.device import device_of
+
+        return replace(
+            self,
+            hardware_id=hardware.id,
+            device_name=hardware.device_names[0] if hardware.device_names else hardware.name,
+            device=device_of(hardware),
+        )
+
+    @property
+    def l2_bandwidth_bytes_per_s(self) -> float:
+        """L2 bandwidth in B/s."""
+        return self.l2_bandwidth_ratio * self._device().bandwidth_bytes_per_s
+
+    def holds(self, op_class: str, dtype: str) -> bool:
+        """Return whether the calibration can price an op class in a dtype."""
+        try:
+            self.lookup(op_class, dtype)
+        except CalibrationError:
+            return False
+        return True
+
+    def lookup(self, op_class: str, dtype: str) -> ClassParameters:
+        """Return the parameters of an op class in a dtype.
+
+        bf16 and fp16 answer for each other: tensor cores run both at one rate.
+
+        Raises:
+            CalibrationError: neither is there; names what is.
+        """
+        label = canonical(dtype)
+        for name in (op_class, PARENTS.get(op_class)):
+            for each in (label, SIBLINGS.get(label)):
+                found = self.classes.get((name, each))  # type: ignore[arg-type]
+                if found is not None:
+                    return found
+        held = sorted({f"{c} in {d}" for c, d in self.classes if c == op_class})
+        what = ", ".join(held) or f"the classes {', '.join(sorted({c for c, _ in self.classes}))}"
+        raise CalibrationError(
+            f"the calibration of {self.hardware_id or 'no device'} does not hold {op_class!r} in "
+            f"{label!r}; it holds {what}"
+        )
+
+    def op_interval(self, op_class: str, dtype: str, level: float = 0.9) -> tuple[float, float]:
+        """Return the ratios that multiply a predicted time to its interval's ends.
+
+        Args:
+            op_class: one of `OP_CLASSES`.
+            dtype: a dtype label.
+            level: probability that a measurement lies inside.
+
+        >>> low, high = Calibration.load("nvidia-a100-sxm4-80gb").op_interval("gemm", "bf16")
+        >>> low < 1 < high
+        True
+        """
+        return self.lookup(op_class, dtype).interval(level)
+
+    def provenance(self, op_class: str, dtype: str) -> str:
+        """Return where the parameters of an op class in a dtype come from, in one sentence."""
+        return self.lookup(op_class, dtype).provenance
+
+    def op_time_s(self, op_class: str, *, dtype: str, **sizes: Any) -> Any:
+        """Return the predicted seconds of one execution: numbers in, a number out; arrays alike.
+
+        Args:
+            op_class: `gemm` and `conv` take m, n, k and batch; `attention_prefill`,
+                `attention_encoder` and `attention_decode` take batch, q_len, kv_len, heads,
+                kv_heads, head_dim and causal; the others take bytes and flops.
+            dtype: a dtype label.
+            sizes: those numbers, or arrays that broadcast together.
+
+        Raises:
+            CalibrationError: the class or dtype is not held, or a size is missing or unknown.
+
+        >>> a100 = Calibration.load("nvidia-a100-sxm4-80gb")
+        >>> t = a100.op_time_s("gemm", dtype="bf16", m=[576, 64], n=4096, k=4096)
+        >>> bool(t[0] > t[1])
+        True
+        """
+        key = None
+        if not any(isinstance(value, (np.ndarray, list, tuple)) for value in sizes.values()):
+            # An estimate asks for a few dozen single ops, the same ones again and again.
+            key = (op_class, dtype, tuple(sizes.items()))
+            found = self._scalars.get(key)
+            if found is not None:
+                return found
+        time = self._evaluate(op_class, dtype, sizes)
+        if key is not None:
+            if len(self._scalars) > 4096:
+                self._scalars.clear()
+            self._scalars[key] = time = float(time)
+        return time
+
+    def _evaluate(self, op_class: str, dtype: str, sizes: dict[str, Any]) -> Any:
+        found = self.lookup(op_class, dtype)
+        device = self._device()
+        needed = _ARGUMENTS.get(op_class, ("bytes",))
+        missing = [name for name in needed if name not in sizes]
+        if missing:
+            raise CalibrationError(f"{op_class!r} also needs {', '.join(missing)}")
+        if op_class in ("gemm", "conv"):
+            return self._gemm(found, device, **sizes)
+        if op_class in _ARGUMENTS:
+            peak = self._peak(found.dtype, device)
+            label = LABELS[found.dtype]
+            sizes = {k: np.asarray(v) for k, v in sizes.items()}
+            sizes.setdefault("causal", np.asarray(op_class == "attention_prefill"))
+            return attention_time_s(found.values, device, label.output_bytes, peak, **sizes)
+        flops = np.asarray(sizes.get("flops", 0.0))
+        return stream_time_s(found.values, device, np.asarray(sizes["bytes"]), flops)
+
+    def _gemm(
+        self, found: ClassParameters, device: Device, m: Any, n: Any, k: Any, batch: Any = 1
+    ) -> Any:
+        m, n, k, batch = np.broadcast_arrays(
+            *(np.asarray(v, dtype=float) for v in (m, n, k, batch))
+        )
+        shape = m.shape
+        peak = self._peak(found.dtype, device)
+        flat = gemm_time_s(
+            found.values, device, found.dtype, peak, m.ravel(), n.ravel(), k.ravel(), batch.ravel()
+        )
+        return flat.reshape(shape)
+
+    def _device(self) -> Device:
+        if self.device is None:
+            raise CalibrationError(
+                "these parameters belong to no device yet; bind them with "
+                "Calibration.load('generic', hardware=get_hardware(ID))"
+            )
+        return self.device
+
+    def _peak(self, dtype: str, device: Device) -> float:
+        for name in LABELS[dtype].arithmetic:
+            if name in device.peaks:
+                return device.peaks[name]
+        raise CalibrationError(
+            f"{self.hardware_id} has no {' or '.join(LABELS[dtype].arithmetic)} peak, so {dtype!r} "
+            f"cannot be priced; it has {', '.join(device.peaks)}"
+        )

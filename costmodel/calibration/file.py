@@ -1,0 +1,255 @@
+"""Reading and writing calibrations: JSON with a schema, shipped by name, saved atomically."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from costmodel.calibration.calibration import SCHEMA_VERSION, Calibration
+from costmodel.calibration.parameters import (
+    ClassParameters,
+    Device,
+    HeldOut,
+    Parameter,
+    ShapeCurve,
+)
+from hardware_specs.errors import CalibrationError, InvalidFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DATA = Path(__file__).parent / "data"
+
+_SOURCED = ("host_s_per_kernel", "host_sync_s", "l2_bandwidth_ratio")
+
+
+def list_calibrations() -> tuple[str, ...]:
+    """Name the shipped calibrations: hardware ids, and `generic` for assumed parameters.
+
+    >>> "generic" in list_calibrations()
+    True
+    """
+    return tuple(sorted(path.stem for path in DATA.glob("*.json")))
+
+
+def load_calibration(source: str | Path) -> Calibration:
+    """Return the calibration with a shipped name, or in a file.
+
+    Args:
+        source: a name or a path; whatever ends in `.json` or holds a slash is a path.
+
+    Raises:
+        CalibrationError: nothing has that name.
+        InvalidFileError: the file does not hold a calibration.
+    """
+    text = str(source)
+    shipped = DATA / f"{text}.json"
+    if isinstance(source, str) and os.sep not in text and not text.endswith(".json"):
+        if text not in list_calibrations():
+            raise CalibrationError(
+                f"no calibration named {text!r}; there is: {', '.join(list_calibrations())}; "
+                f"or give the path of a file written by `vlm-roofline calibrate`"
+            )
+        return _shipped(shipped)
+    return _read(Path(source))
+
+
+@lru_cache(maxsize=32)
+def _shipped(path: Path) -> Calibration:
+    return _read(path)
+
+
+def _read(path: Path) -> Calibration:
+    from pydantic import ValidationError
+
+    from costmodel.calibration.schema import CalibrationDocument
+
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CalibrationError(
+            f"no calibration file {str(path)!r}; shipped are: {', '.join(list_calibrations())}"
+        ) from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InvalidFileError(f"{path} cannot be read as JSON: {error}") from None
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if version != SCHEMA_VERSION:
+        raise InvalidFileError(
+            f"{path} has calibration schema_version {version!r}; "
+            f"this program reads {SCHEMA_VERSION}"
+        )
+    try:
+        document = CalibrationDocument.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidFileError(f"{path} is no calibration: {where}: {first['msg']}") from None
+    return from_document(document.model_dump())
+
+
+def from_document(document: Mapping[str, Any]) -> Calibration:
+    """Return the calibration that a checked document describes."""
+    device = document["device"]
+    classes = [_class(entry) for entry in document["classes"]]
+    return Calibration(
+        hardware_id=document["hardware_id"],
+        device_name=document["device_name"],
+        software=document["software"],
+        date=document["date"],
+        attribution=document["attribution"],
+        device=None
+        if device is None
+        else Device(
+            peaks=dict(device["peaks_flop_per_s"]),
+            vector_flop_per_s=device["vector_flop_per_s"],
+            bandwidth_bytes_per_s=device["bandwidth_bytes_per_s"],
+            units=device["units"],
+            l2_bytes=device["l2_bytes"],
+        ),
+        classes={(entry.op_class, entry.dtype): entry for entry in classes},
+        host_s_per_kernel=document["host_s_per_kernel"]["value"],
+        host_sync_s=document["host_sync_s"]["value"],
+        l2_bandwidth_ratio=document["l2_bandwidth_ratio"]["value"],
+        intervals={
+            name: Parameter(
+                document[name]["value"], document[name].get("low"), document[name].get("high")
+            )
+            for name in _SOURCED
+        },
+        notes={name: document[name]["provenance"] for name in _SOURCED},
+        warnings=tuple(document["warnings"]),
+    )
+
+
+def _class(entry: Mapping[str, Any]) -> ClassParameters:
+    held_out = entry["held_out"]
+    return ClassParameters(
+        op_class=entry["op_class"],
+        dtype=entry["dtype"],
+        parameters={
+            name: Parameter(p["value"], p.get("low"), p.get("high"))
+            for name, p in entry["parameters"].items()
+        },
+        provenance=entry["provenance"],
+        points=entry["points"],
+        quantiles=tuple((float(x), float(y)) for x, y in entry["quantiles"]),
+        held_out=None if held_out is None else HeldOut(**held_out),
+        shapes=tuple(
+            ShapeCurve(s["n"], s["k"], tuple(s["rows"]), tuple(s["log_ratios"]))
+            for s in entry["shapes"]
+        ),
+    )
+
+
+def to_document(calibration: Calibration) -> dict[str, Any]:
+    """Return the JSON document of a calibration."""
+    device = calibration.device
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "hardware_id": calibration.hardware_id,
+        "device_name": calibration.device_name,
+        "software": calibration.software,
+        "date": calibration.date,
+        "attribution": calibration.attribution,
+        "device": None
+        if device is None
+        else {
+            "peaks_flop_per_s": dict(device.peaks),
+            "vector_flop_per_s": device.vector_flop_per_s,
+            "bandwidth_bytes_per_s": device.bandwidth_bytes_per_s,
+            "units": device.units,
+            "l2_bytes": device.l2_bytes,
+        },
+        **{
+            name: {
+                **_number(calibration.intervals.get(name), getattr(calibration, name)),
+                "provenance": calibration.notes.get(name, "assumed"),
+            }
+            for name in _SOURCED
+        },
+        "classes": [_class_document(entry) for entry in calibration.classes.values()],
+        "warnings": list(calibration.warnings),
+    }
+
+
+def _number(parameter: Parameter | None, value: float) -> dict[str, float]:
+    low, high = (None, None) if parameter is None else (parameter.low, parameter.high)
+    document = {"value": value, "low": low, "high": high}
+    return {name: _rounded(number) for name, number in document.items() if number is not None}
+
+
+def _rounded(number: float) -> float:
+    """Keep six digits: more than any measurement, fewer than make a file unreadable."""
+    return float(f"{number:.6g}")
+
+
+def _class_document(entry: ClassParameters) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "op_class": entry.op_class,
+        "dtype": entry.dtype,
+        "provenance": entry.provenance,
+        "points": entry.points,
+        "parameters": {name: _number(p, p.value) for name, p in entry.parameters.items()},
+        "quantiles": [[x, _rounded(y)] for x, y in entry.quantiles],
+    }
+    if entry.held_out is not None:
+        held = entry.held_out
+        document["held_out"] = {
+            "points": held.points,
+            "mape": _rounded(held.mape),
+            "worst": _rounded(held.worst),
+            "coverage": _rounded(held.coverage),
+            "how": held.how,
+        }
+    if entry.shapes:
+        document["shapes"] = [
+            {
+                "n": s.n,
+                "k": s.k,
+                "rows": list(s.rows),
+                "log_ratios": [round(ratio, 4) for ratio in s.log_ratios],
+            }
+            for s in entry.shapes
+        ]
+    return document
+
+
+def save_calibration(calibration: Calibration, path: str | Path) -> None:
+    """Write a calibration's JSON file in one step: readers see the old file or the new one.
+
+    Raises:
+        CalibrationError: the file cannot be written.
+    """
+    path = Path(path)
+    text = _pretty(to_document(calibration))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        Path(handle.name).replace(path)
+    except OSError as error:
+        raise CalibrationError(f"cannot write the calibration to {str(path)!r}: {error}") from None
+
+
+def _pretty(document: Mapping[str, Any]) -> str:
+    """Return JSON with innermost containers on one line each, so that a diff shows one number."""
+
+    def render(value: Any, indent: int) -> str:
+        flat = json.dumps(value, allow_nan=False)
+        if not isinstance(value, (dict, list)) or len(flat) + indent <= 100:
+            return flat
+        pad, end = " " * (indent + 1), "\n" + " " * indent
+        if isinstance(value, dict):
+            items = [f"{pad}{json.dumps(k)}: {render(v, indent + 1)}" for k, v in value.items()]
+            return "{\n" + ",\n".join(items) + end + "}"
+        return "[\n" + ",\n".join(pad + render(v, indent + 1) for v in value) + end + "]"
+
+    return render(document, 0) + "\n"

@@ -1,0 +1,88 @@
+"""The time law: an overhead, and a smooth maximum of arithmetic and memory time.
+
+    t = t0 + ((F / (e_P P))^p + (B / (e_B BW))^p)^(1/p)
+
+F FLOP, B bytes, P and BW the datasheet's peak and bandwidth; e_P, e_B, t0 and p are fitted per op
+class and dtype. p = 1 adds the two times (nothing overlaps), p = infinity takes the larger
+(everything does), and e = 1, t0 = 0, p = infinity is the ideal roofline.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from costmodel.calibration.parameters import Device
+
+#: Above this exponent the power sum is its maximum to double precision's last digits.
+HARD_EXPONENT = 200.0
+
+
+def combine(a: Any, b: Any, exponent: float) -> Any:
+    """Return (a^p + b^p)^(1/p), the p-norm of two times, without overflow.
+
+    Args:
+        a: seconds, a number or an array.
+        b: seconds, a number or an array.
+        exponent: p >= 1; infinity gives the maximum.
+
+    >>> float(combine(3.0, 4.0, 2.0)), float(combine(3.0, 4.0, 1.0))
+    (5.0, 7.0)
+    >>> float(combine(3.0, 4.0, float("inf")))
+    4.0
+    """
+    high = np.maximum(a, b)
+    if exponent >= HARD_EXPONENT:
+        return high
+    low = np.minimum(a, b)
+    # Factoring the larger out keeps microseconds to the p-th power out of the subnormals.
+    ratio = low / np.maximum(high, 1e-300)
+    return high * (1.0 + ratio**exponent) ** (1.0 / exponent)
+
+
+def smooth_time_s(values: Mapping[str, float], math_s: Any, memory_s: Any) -> Any:
+    """Return the law's time from the datasheet's two times.
+
+    Args:
+        values: `compute_efficiency` e_P, `memory_efficiency` e_B, `overhead_s` t0, `exponent` p.
+        math_s: F / P in seconds.
+        memory_s: B / BW in seconds.
+
+    >>> ideal = dict(compute_efficiency=1, memory_efficiency=1, overhead_s=0, exponent=float("inf"))
+    >>> float(smooth_time_s(ideal, 2e-6, 3e-6))
+    3e-06
+    """
+    return values["overhead_s"] + combine(
+        math_s / values["compute_efficiency"],
+        memory_s / values["memory_efficiency"],
+        values["exponent"],
+    )
+
+
+def stream_time_s(values: Mapping[str, float], device: Device, bytes: Any, flops: Any) -> Any:  # noqa: A002
+    """Return the time of a kernel that passes over its bytes once.
+
+    The first half of the L2 cache's capacity moves at L2 speed, the rest at e_B BW, so the time is
+    continuous and never falls when the bytes rise:
+
+        T_mem = B / BW_L2 + max(0, B - L2 / 2) (1 / (e_B BW) - 1 / BW_L2)
+
+    Args:
+        values: the law's parameters and `l2_bandwidth_ratio`, BW_L2 / BW; at most e_B means that
+            no cache speed is modelled.
+        device: peaks and bandwidth.
+        bytes: B read and written.
+        flops: FLOP outside the matrix units.
+    """
+    bandwidth = device.bandwidth_bytes_per_s
+    slow = 1.0 / (values["memory_efficiency"] * bandwidth)
+    ratio = values.get("l2_bandwidth_ratio", 0.0)
+    fast = min(slow, 1.0 / (ratio * bandwidth)) if ratio else slow
+    memory = bytes * fast + np.maximum(0.0, bytes - device.l2_bytes / 2) * (slow - fast)
+    peak = device.vector_flop_per_s
+    work = flops / (values["compute_efficiency"] * peak) if peak else 0.0 * np.asarray(flops)
+    return values["overhead_s"] + combine(work, memory, values["exponent"])

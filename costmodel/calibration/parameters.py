@@ -1,0 +1,167 @@
+"""What a calibration is made of: numbers with intervals, and where they come from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from hardware_specs.errors import CalibrationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Confidence level of every parameter's bootstrap interval.
+PARAMETER_LEVEL = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One fitted or assumed number.
+
+    Attributes:
+        value: the number, in the unit that its name or the law's table states.
+        low: lower end of its 90 % interval; None where nothing is known about it.
+        high: upper end.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """How well a class predicted points that its fit never saw.
+
+    Attributes:
+        points: how many.
+        mape: mean absolute percentage error, as a fraction.
+        worst: largest absolute error, as a fraction.
+        coverage: share of the points inside the 90 % prediction interval.
+        how: which points were held out.
+    """
+
+    points: int
+    mape: float
+    worst: float
+    coverage: float
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeCurve:
+    """What one weight matrix measured beside the law: log ratios at a few row counts.
+
+    Between two knots the correction is linear in the number of waves the law predicts, so that it
+    steps where the law steps; outside them it is constant.
+
+    Attributes:
+        n: output features.
+        k: input features.
+        rows: row counts m that were measured, ascending.
+        log_ratios: ln(measured / law) at those rows.
+    """
+
+    n: int
+    k: int
+    rows: tuple[float, ...]
+    log_ratios: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ClassParameters:
+    """The law's parameters of one op class in one dtype.
+
+    Attributes:
+        op_class: `gemm`, `attention_prefill`, ... (`costmodel.calibration.OP_CLASSES`).
+        dtype: `bf16`, `fp16`, `fp32`, `tf32`, `fp8`, `w8a8`, `w4a16`, `w8a16`.
+        parameters: by name; the laws document each with its unit.
+        provenance: `fitted on 64 points of ...` or `assumed: ...`.
+        points: measured points behind the fit; 0 for an assumption.
+        quantiles: (level, ln(measured / predicted)) pairs of held-out points, ascending: what the
+            prediction interval is read from.
+        held_out: the errors behind those quantiles; None for an assumption.
+        shapes: measured corrections of single weight matrices (model-specific tier).
+    """
+
+    op_class: str
+    dtype: str
+    parameters: Mapping[str, Parameter]
+    provenance: str
+    points: int = 0
+    quantiles: tuple[tuple[float, float], ...] = ()
+    held_out: HeldOut | None = None
+    shapes: tuple[ShapeCurve, ...] = ()
+    values: Mapping[str, float] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Keep the bare values apart, since the laws read them millions of times."""
+        object.__setattr__(self, "parameters", MappingProxyType(dict(self.parameters)))
+        object.__setattr__(self, "values", {k: p.value for k, p in self.parameters.items()})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Rebuild from plain data: read-only mappings cannot be pickled or copied."""
+        return (
+            ClassParameters,
+            (
+                self.op_class,
+                self.dtype,
+                dict(self.parameters),
+                self.provenance,
+                self.points,
+                self.quantiles,
+                self.held_out,
+                self.shapes,
+            ),
+        )
+
+    @property
+    def measured(self) -> bool:
+        """Whether measurements stand behind the parameters."""
+        return self.points > 0
+
+    def interval(self, level: float = 0.9) -> tuple[float, float]:
+        """Return what to multiply a prediction by to get its interval's ends.
+
+        The interval is (exp q((1 - level) / 2), exp q((1 + level) / 2)) with q the quantiles of
+        ln(measured / predicted) over held-out points.
+
+        Args:
+            level: probability that a measurement lies inside, in (0, 1).
+
+        Raises:
+            CalibrationError: the level is no probability.
+        """
+        if not 0 < level < 1:
+            raise CalibrationError(f"an interval's level lies between 0 and 1, not at {level!r}")
+        tail = (1 - level) / 2
+        return math.exp(self._quantile(tail)), math.exp(self._quantile(1 - tail))
+
+    def _quantile(self, level: float) -> float:
+        """Interpolate the stored quantiles; beyond the outermost, extrapolate linearly."""
+        pairs = self.quantiles
+        upper = next((i for i, (x, _) in enumerate(pairs) if x >= level), len(pairs) - 1)
+        upper = max(upper, 1)
+        (x0, y0), (x1, y1) = pairs[upper - 1], pairs[upper]
+        return y0 + (y1 - y0) * (level - x0) / (x1 - x0)
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """The datasheet numbers that efficiencies refer to.
+
+    Attributes:
+        peaks: dense matrix peaks by dtype label, FLOP/s.
+        vector_flop_per_s: FP32 peak outside the matrix units, FLOP/s; None where none is published.
+        bandwidth_bytes_per_s: memory bandwidth, B/s.
+        units: SMs, compute units or cores that tiles are spread over.
+        l2_bytes: L2 cache, B; 0 where there is none or none is known.
+    """
+
+    peaks: Mapping[str, float]
+    vector_flop_per_s: float | None
+    bandwidth_bytes_per_s: float
+    units: int
+    l2_bytes: float

@@ -1,0 +1,125 @@
+"""The JSON document of a calibration, schema version 1, checked at the boundary.
+
+History: 1, the first.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from costmodel.calibration.dtypes import LABELS
+
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NumberDocument(_Strict):
+    """A number with its 90 % interval."""
+
+    value: _NotNegative
+    low: _NotNegative | None = None
+    high: _NotNegative | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> NumberDocument:
+        low = self.value if self.low is None else self.low
+        high = self.value if self.high is None else self.high
+        if low > high:
+            raise ValueError(f"the interval's low end {low} lies above its high end {high}")
+        return self
+
+
+class SourcedDocument(NumberDocument):
+    """A number with its interval and the sentence that says where it comes from."""
+
+    provenance: str = Field(min_length=1)
+
+
+class DeviceDocument(_Strict):
+    """The datasheet numbers that efficiencies refer to."""
+
+    peaks_flop_per_s: dict[str, _Positive]
+    vector_flop_per_s: _Positive | None
+    bandwidth_bytes_per_s: _Positive
+    units: Annotated[int, Field(gt=0)]
+    l2_bytes: _NotNegative
+
+
+class HeldOutDocument(_Strict):
+    """The errors on points that the fit never saw."""
+
+    points: Annotated[int, Field(gt=0)]
+    mape: _NotNegative
+    worst: _NotNegative
+    coverage: Annotated[float, Field(ge=0, le=1)]
+    how: str
+
+
+class ShapeDocument(_Strict):
+    """A weight matrix's measured corrections."""
+
+    n: Annotated[int, Field(gt=0)]
+    k: Annotated[int, Field(gt=0)]
+    rows: list[_Positive] = Field(min_length=1)
+    log_ratios: list[_Finite]
+
+    @model_validator(mode="after")
+    def _aligned(self) -> ShapeDocument:
+        if len(self.rows) != len(self.log_ratios):
+            raise ValueError("rows and log_ratios differ in length")
+        if any(a >= b for a, b in zip(self.rows, self.rows[1:], strict=False)):
+            raise ValueError("rows do not ascend")
+        return self
+
+
+class ClassDocument(_Strict):
+    """One op class in one dtype."""
+
+    op_class: str = Field(min_length=1)
+    dtype: str
+    provenance: str = Field(min_length=1)
+    points: Annotated[int, Field(ge=0)]
+    parameters: dict[str, NumberDocument]
+    quantiles: list[tuple[Annotated[float, Field(gt=0, lt=1)], _Finite]] = Field(min_length=2)
+    held_out: HeldOutDocument | None = None
+    shapes: list[ShapeDocument] = []
+
+    @model_validator(mode="after")
+    def _sound(self) -> ClassDocument:
+        if self.dtype not in LABELS:
+            raise ValueError(f"unknown dtype {self.dtype!r}; there is: {', '.join(LABELS)}")
+        needed = {"compute_efficiency", "memory_efficiency", "overhead_s", "exponent"}
+        missing = needed - self.parameters.keys()
+        if missing:
+            raise ValueError(f"{self.op_class} in {self.dtype} lacks {', '.join(sorted(missing))}")
+        for name in needed - {"overhead_s"}:
+            if self.parameters[name].value <= 0:
+                raise ValueError(f"{name} must be positive")
+        for (x0, y0), (x1, y1) in zip(self.quantiles, self.quantiles[1:], strict=False):
+            if x0 >= x1 or y0 > y1:
+                raise ValueError("quantiles do not ascend")
+        return self
+
+
+class CalibrationDocument(_Strict):
+    """A whole calibration."""
+
+    schema_version: Literal[1]
+    hardware_id: str
+    device_name: str
+    software: str
+    date: str
+    attribution: str = ""
+    device: DeviceDocument | None
+    host_s_per_kernel: SourcedDocument
+    host_sync_s: SourcedDocument
+    l2_bandwidth_ratio: SourcedDocument
+    classes: list[ClassDocument] = Field(min_length=1)
+    warnings: list[str] = []
