@@ -1,6 +1,7 @@
 """What the work costs: analytic FLOPs, traffic, memory and time of LLaVA-like models.
 
 Nothing here imports torch, transformers, pandas or matplotlib; names are loaded when first used.
+Modules are called `estimates` and `sweeps` so that no module hides the function of its name.
 """
 
 from __future__ import annotations
@@ -10,20 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from costmodel.calibration import Calibration, fit_calibration
-    from costmodel.estimate import Estimate
-    from costmodel.estimate import estimate as estimate
+    from costmodel.estimates import Estimate, estimate
     from costmodel.models import ModelConfig, list_models, load_model
-    from costmodel.sweep import sweep as sweep
+    from costmodel.sweeps import sweep
 
 _HOMES = {
     "Calibration": "costmodel.calibration",
-    "Estimate": "costmodel.estimate",
+    "Estimate": "costmodel.estimates",
     "ModelConfig": "costmodel.models",
-    "estimate": "costmodel.estimate",
+    "estimate": "costmodel.estimates",
     "fit_calibration": "costmodel.calibration",
     "list_models": "costmodel.models",
     "load_model": "costmodel.models",
-    "sweep": "costmodel.sweep",
+    "sweep": "costmodel.sweeps",
 }
 
 __all__ = [

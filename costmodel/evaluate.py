@@ -241,10 +241,9 @@ class Context:
         }
         if self.model.projector is not None:
             stages["projector"] = price(self._projector_ops(scenario, plan), vector)
-        if vector or scenario.output_tokens:
-            # Zero steps multiply everything by zero; arrays may mix them with others.
-            if np.any(scenario.output_tokens):
-                stages["decode"] = price(self._decode_ops(scenario, plan), vector)
+        # In arrays, rows without a decode step multiply its cost by zero.
+        if np.any(scenario.output_tokens) if vector else scenario.output_tokens:
+            stages["decode"] = price(self._decode_ops(scenario, plan), vector)
         return Evaluation(stages, self._memory(scenario, plan, stages, vector), plan)
 
     def _vision_stage(self, scenario: Scenario, plan: MethodPlan, vector: bool) -> StageCost:

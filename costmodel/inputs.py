@@ -24,9 +24,9 @@ def check_count(name: str, value: object, least: int) -> None:
     """
     if type(value) is int and least <= value <= MOST_TOKENS:
         return
-    if isinstance(value, Integral) and not isinstance(value, bool):
-        if least <= int(value) <= MOST_TOKENS:
-            return
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if whole and least <= int(value) <= MOST_TOKENS:  # type: ignore[call-overload]
+        return
     raise InvalidInputError(
         f"{name} must be a whole number from {least} to {MOST_TOKENS}, not {value!r}"
     )
@@ -45,7 +45,7 @@ def resolve_keep(keep: object) -> int | float | None:
         return None
     if isinstance(keep, Integral) and not isinstance(keep, bool) and int(keep) >= 0:
         return int(keep)
-    if isinstance(keep, Real) and not isinstance(keep, (bool, Integral)) and 0 < keep <= 1:
+    if isinstance(keep, Real) and not isinstance(keep, (bool, Integral)) and 0 < float(keep) <= 1:
         return float(keep)
     raise InvalidInputError(
         f"keep must be a count (a whole number from 0) or a ratio (a float in (0, 1]), not {keep!r}"

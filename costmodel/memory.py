@@ -230,9 +230,7 @@ def timeline(
         # Concatenation holds one layer's old cache beside its new one.
         step = step + maximum(each * (text_tokens + spans[0].tokens + output_tokens), 0)
     decoding = (output_tokens > 0) * 1
-    phases.append(
-        Phase("decode", weights, kv + grown, (workspace_bytes + step) * decoding)
-    )
+    phases.append(Phase("decode", weights, kv + grown, (workspace_bytes + step) * decoding))
     return phases
 
 
@@ -260,7 +258,7 @@ def _vision_peak(
 
 def memory_cost(
     phases: list[Phase],
-    capacity_bytes: int,
+    capacity_bytes: int | None,
     activation_bytes_written: Num,
     maximum: Callable[[Any, Any], Any],
 ) -> MemoryCost:
@@ -268,7 +266,7 @@ def memory_cost(
 
     Args:
         phases: the timeline.
-        capacity_bytes: what the device offers.
+        capacity_bytes: what the device offers; None where the host decides.
         activation_bytes_written: activation writes of one prefill.
         maximum: `max`, or `numpy.maximum` for arrays.
     """
@@ -283,6 +281,7 @@ def memory_cost(
         resident = resident * (1 - higher) + phase.activation_bytes * higher
         peak = maximum(peak, total)
     return MemoryCost(
-        phases[0].weight_bytes, kv, resident, peak, capacity_bytes, peak <= capacity_bytes,
+        phases[0].weight_bytes, kv, resident, peak, capacity_bytes,
+        None if capacity_bytes is None else peak <= capacity_bytes,
         activation_bytes_written, tuple(phases),
     )  # fmt: skip

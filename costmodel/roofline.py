@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from costmodel.quantities import Num, OpCost
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from costmodel.calibration import Calibration
+    from costmodel.quantities import Num, OpCost
     from hardware_specs import HardwareSpec
 
 #: Bounds by code, as `StageCost.bound_code` and arrays of scenarios hold them.
@@ -99,7 +98,10 @@ class Roofline:
     """
 
     def __init__(
-        self, hardware: HardwareSpec, calibration: Calibration | None = None, execution: str = "fused"
+        self,
+        hardware: HardwareSpec,
+        calibration: Calibration | None = None,
+        execution: str = "fused",
     ) -> None:
         self.hardware = hardware
         self.calibration = calibration
@@ -184,14 +186,18 @@ class Roofline:
         for op in ops:
             count = op.count
             op_time, op_low, op_high, in_memory = self.op_times(op, maximum)
-            total.flops += op.flops * count
-            total.executed_flops += op.executed_flops * count
-            total.weight_bytes += op.weight_bytes * count
-            total.kv_read_bytes += op.kv_read_bytes * count
-            total.kv_write_bytes += op.kv_write_bytes * count
-            total.activation_read_bytes += op.activation_read_bytes * count
-            total.activation_write_bytes += op.activation_write_bytes * count
-            total.kernels += op.kernels * count
+            total.flops = total.flops + op.flops * count
+            total.executed_flops = total.executed_flops + op.executed_flops * count
+            total.weight_bytes = total.weight_bytes + op.weight_bytes * count
+            total.kv_read_bytes = total.kv_read_bytes + op.kv_read_bytes * count
+            total.kv_write_bytes = total.kv_write_bytes + op.kv_write_bytes * count
+            total.activation_read_bytes = (
+                total.activation_read_bytes + op.activation_read_bytes * count
+            )
+            total.activation_write_bytes = (
+                total.activation_write_bytes + op.activation_write_bytes * count
+            )
+            total.kernels = total.kernels + op.kernels * count
             spent = op_time * count
             time += spent
             low += op_low * count

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from costmodel.quantities import whole
 
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
     from costmodel.roofline import Roofline
 
 
-class OpRow(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class OpRow:
     """One op over all its executions.
 
     Attributes:
@@ -64,7 +66,7 @@ class OpRow(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as a dictionary."""
-        return self._asdict()
+        return asdict(self)
 
 
 def op_rows(by_stage: Mapping[str, list[OpCost]], roofline: Roofline) -> tuple[OpRow, ...]:

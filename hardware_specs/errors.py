@@ -72,11 +72,15 @@ class UnknownNameError(VlmRooflineError, LookupError):
         if self.near_matches:
             message += f"; did you mean {' or '.join(self.near_matches)}?"
         if self.hint:
-            message += f" {self.hint} names all {len(self.known)}" if self.near_matches else (
-                f"; {self.hint} names all {len(self.known)}"
+            message += (
+                f" {self.hint} names all {len(self.known)}"
+                if self.near_matches
+                else (f"; {self.hint} names all {len(self.known)}")
             )
         elif not self.near_matches or len(self.known) <= 12:
-            message += ("; " if not self.near_matches else " ") + "there is: " + ", ".join(self.known)
+            message += (
+                ("; " if not self.near_matches else " ") + "there is: " + ", ".join(self.known)
+            )
         super().__init__(message)
 
 

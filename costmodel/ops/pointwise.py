@@ -103,7 +103,9 @@ def residual(name: str, rows: Num, d: int, num: Numerics, count: Num = 1) -> OpC
 
 
 @formula("rope")
-def rope(name: str, b: Num, s: Num, h: int, k: int, e: int, num: Numerics, count: Num = 1) -> OpCost:
+def rope(
+    name: str, b: Num, s: Num, h: int, k: int, e: int, num: Numerics, count: Num = 1
+) -> OpCost:
     """Rotary embedding fused with the cache write: q, k, v read; q written; k, v into the cache.
 
     Args:
@@ -167,6 +169,4 @@ def copy(name: str, elements: Num, num: Numerics, count: Num = 1, kernels: int =
 def embedding(name: str, rows: Num, d: int, num: Numerics, count: Num = 1) -> OpCost:
     """A table look-up: only the rows asked for are read; no FLOPs."""
     size = rows * d * num.activation_bytes
-    return OpCost(
-        name, "embedding", num.attention_dtype, count, 0, 0, 0, size, 0, 0, 0, size
-    )
+    return OpCost(name, "embedding", num.attention_dtype, count, 0, 0, 0, size, 0, 0, 0, size)

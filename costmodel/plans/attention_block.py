@@ -89,9 +89,7 @@ def attention_ops(
         )
     else:
         ops.append(softmax("softmax", b * h * s, t, num, count))
-    ops.append(
-        attention_values("attention_values", b, rows, t, h, k, e, num, count, cached)
-    )
+    ops.append(attention_values("attention_values", b, rows, t, h, k, e, num, count, cached))
     if eager_kernels:
         ops.append(copy("attention_output", b * rows * h * e, num, count))
     return ops

@@ -14,12 +14,12 @@ from costmodel.ops.linear import convolution, linear
 from costmodel.ops.pointwise import activation, copy, embedding, norm, pointwise, residual
 from costmodel.plans.attention_block import attention_ops
 from costmodel.plans.language import quantise
-from costmodel.quantities import Num, OpCost
-from costmodel.schedule import LayerSpan
 
 if TYPE_CHECKING:
     from costmodel.models import ProjectorConfig, TextConfig, VisionConfig
     from costmodel.precision import Numerics, Precision
+    from costmodel.quantities import Num, OpCost
+    from costmodel.schedule import LayerSpan
 
 
 def executed_layers(vision: VisionConfig, vision_layers: str) -> int:

@@ -47,9 +47,9 @@ def build_app(argv: Sequence[str]) -> typer.Typer:
         add_completion=False,
     )
     # The callback keeps a lone registered command addressable by its name.
-    app.callback(help="What visual tokens really cost: estimates, measurements, and the gap explained.")(
-        lambda: None
-    )
+    app.callback(
+        help="What visual tokens really cost: estimates, measurements, and the gap explained."
+    )(lambda: None)
     word = next((word for word in argv if not word.startswith("-")), "")
     modules = [COMMANDS[word]] if word in COMMANDS else list(dict.fromkeys(COMMANDS.values()))
     for module in modules:

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from costmodel.table import OpRow, op_rows
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from os import PathLike
+    from pathlib import Path
 
     import pandas as pd
 
@@ -110,7 +111,7 @@ class Estimate:
         self.stages = Stages(evaluation.stages)
         self.memory: MemoryCost = evaluation.memory
         self.totals = total_cost(evaluation.stages, scenario.output_tokens)
-        if not self.memory.fits:
+        if self.memory.fits is False:
             warnings.append(
                 f"peak memory {self.memory.peak_memory_bytes / 1e9:.2f} GB is over the "
                 f"{self.memory.capacity_bytes / 1e9:.2f} GB of {context.hardware.name}; lower the "
@@ -127,7 +128,9 @@ class Estimate:
         """Return `ops` as a DataFrame, one row per op."""
         import pandas as pd
 
-        return pd.DataFrame([row.to_dict() for row in self.ops], columns=list(OpRow._fields))
+        return pd.DataFrame(
+            [row.to_dict() for row in self.ops], columns=[field.name for field in fields(OpRow)]
+        )
 
     @property
     def assumptions(self) -> dict[str, Any]:
@@ -156,7 +159,11 @@ class Estimate:
                 module
                 for module, numerics in zip(
                     ("vision", "projector", "lm_head"),
-                    (context.precision.vision, context.precision.projector, context.precision.lm_head),
+                    (
+                        context.precision.vision,
+                        context.precision.projector,
+                        context.precision.lm_head,
+                    ),
                     strict=True,
                 )
                 if numerics.weight_bytes >= 2
@@ -220,7 +227,7 @@ def _context(
     model: str | PathLike[str] | ModelConfig,
     hardware: str | PathLike[str] | HardwareSpec,
     precision: str | Mapping[str, str] | Precision,
-    calibration: Calibration | str | PathLike[str] | None,
+    calibration: Calibration | str | Path | None,
     **fixed: Any,
 ) -> tuple[Context, dict[str, Any]]:
     """Build the context of a call, or find it again when all its arguments are shipped names."""
@@ -272,7 +279,7 @@ def _context(
 
 
 def _calibration(
-    calibration: Calibration | str | PathLike[str] | None, hardware: HardwareSpec
+    calibration: Calibration | str | Path | None, hardware: HardwareSpec
 ) -> Calibration | None:
     if calibration is None:
         return None
@@ -296,7 +303,7 @@ def estimate(
     method: str | None = None,
     keep: int | float | None = None,
     execution: str = "fused",
-    calibration: Calibration | str | PathLike[str] | None = None,
+    calibration: Calibration | str | Path | None = None,
     convention: str = "torch",
     attention: str = "flash",
     logits: str = "last",

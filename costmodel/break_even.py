@@ -1,0 +1,192 @@
+"""The questions people ask of a sweep over visual tokens.
+
+- Below how many visual tokens does latency stop falling (the knee)?
+- How many visual tokens fit a latency or a memory budget?
+- What does one more visual token cost (marginal milliseconds)?
+- What is the largest batch that fits?
+
+All of them price every count from 0 (or 1) to the most asked about in one vectorised call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from costmodel.sweeps import sweep_chunks
+from hardware_specs.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: A step down of the visual tokens by half that saves less than this share of the time buys nothing.
+FLAT_SHARE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class BreakEven:
+    """Latency and memory against visual tokens, and what follows from them.
+
+    Attributes:
+        visual_tokens: the counts, ascending.
+        ttft_s: time to the first token at each count, seconds.
+        peak_memory_bytes: peak memory at each count, bytes.
+        marginal_s: seconds one more visual token costs, at each count.
+        knee_tokens: the smallest count at which halving the visual tokens still saves 5 % of the
+            language model's time; below it latency has stopped falling. None if it never does.
+        floor_s: the time to the first token with one visual token, seconds.
+        most_within_latency: the most visual tokens within the latency budget; None without a
+            budget, -1 if not even the text alone fits.
+        most_within_memory: the most visual tokens that fit the memory budget, likewise.
+    """
+
+    visual_tokens: np.ndarray[Any, Any]
+    ttft_s: np.ndarray[Any, Any]
+    peak_memory_bytes: np.ndarray[Any, Any]
+    marginal_s: np.ndarray[Any, Any]
+    knee_tokens: int | None
+    floor_s: float
+    most_within_latency: int | None
+    most_within_memory: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answers, without the curves."""
+        return {
+            "knee_tokens": self.knee_tokens,
+            "floor_s": self.floor_s,
+            "most_within_latency": self.most_within_latency,
+            "most_within_memory": self.most_within_memory,
+            "marginal_s_at_most": float(self.marginal_s[-1]),
+            "visual_tokens": [int(self.visual_tokens[0]), int(self.visual_tokens[-1])],
+        }
+
+
+def break_even(
+    model: Any,
+    hardware: Any,
+    *,
+    most: int | None = None,
+    latency_s: float | None = None,
+    memory_bytes: float | None = None,
+    **arguments: Any,
+) -> BreakEven:
+    """Price every visual-token count from 1 to `most` and answer what people ask.
+
+    Args:
+        model: as `estimate`.
+        hardware: as `estimate`.
+        most: the largest count looked at; None is the model's own.
+        latency_s: budget for the time to the first token, seconds.
+        memory_bytes: budget for the peak memory, bytes; None is the device's capacity.
+        arguments: any other single-valued argument of `sweep`.
+
+    Raises:
+        InvalidInputError: a budget that is not positive, or a text-only model.
+
+    >>> answer = break_even("llava-1.5-7b", "nvidia-a100-sxm4-80gb", latency_s=0.020)
+    >>> answer.most_within_latency < 576
+    True
+    """
+    from costmodel.models import load_model
+
+    for name, budget in (("latency_s", latency_s), ("memory_bytes", memory_bytes)):
+        if budget is not None and not budget > 0:
+            raise InvalidInputError(f"{name} must be positive, not {budget!r}")
+    if "visual_tokens" in arguments:
+        raise InvalidInputError("break_even varies visual_tokens itself; bound it with most=")
+    config = load_model(model)
+    if config.vision is None:
+        raise InvalidInputError(f"{config.name} has no vision tower, so no visual tokens to vary")
+    top = config.default_visual_tokens if most is None else most
+    counts = np.arange(1, _checked(top) + 1)
+    chunks = list(
+        sweep_chunks(
+            config if not isinstance(model, str) else model, hardware, visual_tokens=counts,
+            stage_columns=True, **arguments,
+        )
+    )  # fmt: skip
+    if sum(chunk.rows for chunk in chunks) != len(counts):
+        raise InvalidInputError("break_even takes one value per argument; sweep takes lists")
+    column = {
+        name: np.concatenate([chunk.columns[name] for chunk in chunks])
+        for name in ("ttft_s", "prefill_time_s", "reduction_time_s", "peak_memory_bytes")
+    }
+    budget = memory_bytes
+    if budget is None:
+        from hardware_specs import get_hardware
+
+        budget = get_hardware(hardware).usable_memory_bytes
+    return BreakEven(
+        counts,
+        column["ttft_s"],
+        column["peak_memory_bytes"],
+        np.gradient(column["ttft_s"]) if len(counts) > 1 else np.zeros(1),
+        _knee(counts, column["prefill_time_s"] + column["reduction_time_s"]),
+        float(column["ttft_s"][0]),
+        None if latency_s is None else _most(counts, column["ttft_s"], latency_s),
+        None if budget is None else _most(counts, column["peak_memory_bytes"], budget),
+    )
+
+
+def _checked(most: int) -> int:
+    if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= 10_000_000:
+        raise InvalidInputError(f"most must be a whole number from 1 to 10000000, not {most!r}")
+    return most
+
+
+def _knee(counts: np.ndarray[Any, Any], time_s: np.ndarray[Any, Any]) -> int | None:
+    """Return the smallest count from which on halving always saves `FLAT_SHARE` of the time."""
+    half = time_s[np.maximum(counts // 2, 1) - 1]
+    flat = np.flatnonzero(1 - half / time_s < FLAT_SHARE)
+    if len(flat) == 0:
+        return int(counts[0])
+    return int(counts[flat[-1] + 1]) if flat[-1] + 1 < len(counts) else None
+
+
+def _most(counts: np.ndarray[Any, Any], value: np.ndarray[Any, Any], budget: float) -> int:
+    """Return the largest count within the budget, -1 if there is none.
+
+    Latency is a staircase that also steps down, so the largest count is looked for, not the first
+    that breaks the budget.
+    """
+    within = np.flatnonzero(value <= budget)
+    return int(counts[within[-1]]) if len(within) else -1
+
+
+def largest_batch(
+    model: Any,
+    hardware: Any,
+    *,
+    most: int = 4096,
+    memory_bytes: float | None = None,
+    **arguments: Any,
+) -> int:
+    """Return the largest batch whose peak memory fits, 0 if not even one sample does.
+
+    Args:
+        model: as `estimate`.
+        hardware: as `estimate`.
+        most: the largest batch looked at.
+        memory_bytes: budget, bytes; None is the device's capacity.
+        arguments: any other single-valued argument of `sweep`.
+
+    >>> largest_batch("llava-1.5-7b", "nvidia-v100-pcie-16gb") > 0
+    True
+    """
+    from hardware_specs import get_hardware
+
+    budget = (
+        memory_bytes if memory_bytes is not None else get_hardware(hardware).usable_memory_bytes
+    )
+    if budget is None:
+        raise InvalidInputError(
+            f"{hardware} states no memory capacity; give the budget with memory_bytes="
+        )
+    batches: Sequence[int] = range(1, _checked(most) + 1)
+    peaks = [
+        chunk.columns["peak_memory_bytes"]
+        for chunk in sweep_chunks(model, hardware, batch_size=batches, **arguments)
+    ]
+    return max(_most(np.asarray(batches), np.concatenate(peaks), budget), 0)

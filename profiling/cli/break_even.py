@@ -1,0 +1,84 @@
+"""`vlm-roofline break-even`: where pruning visual tokens stops paying, and what fits a budget."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from profiling.cli.console import console, print_json
+from profiling.cli.options import Hardware, Json, parse_keep, scale_time
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("break-even")(break_even)
+
+
+def break_even(
+    model: Annotated[str, typer.Argument(help="A model's name, config.json, folder or hub id.")],
+    hardware: Hardware,
+    most: Annotated[int | None, typer.Option(help="Largest visual-token count looked at.")] = None,
+    latency_ms: Annotated[float | None, typer.Option(help="Budget for the first token.")] = None,
+    memory_gb: Annotated[
+        float | None, typer.Option(help="Budget for the peak memory, 1e9 bytes.")
+    ] = None,
+    text_tokens: Annotated[int, typer.Option(help="Text tokens per sample.")] = 40,
+    batch_size: Annotated[int, typer.Option(help="Samples.")] = 1,
+    precision: Annotated[str, typer.Option(help="As estimate.")] = "fp16",
+    method: Annotated[str | None, typer.Option(help="A token-reduction method.")] = None,
+    keep: Annotated[str | None, typer.Option(help="What it keeps.")] = None,
+    execution: Annotated[str, typer.Option(help="fused, hf-eager or cuda-graph.")] = "fused",
+    calibration: Annotated[str | None, typer.Option(help="A calibration file or name.")] = None,
+    json: Json = False,
+) -> None:
+    """Say where fewer visual tokens stop helping, and how many fit a latency or memory budget."""
+    from costmodel.break_even import break_even as answer
+    from costmodel.break_even import largest_batch
+
+    fixed = {
+        "text_tokens": text_tokens,
+        "precision": precision,
+        "method": method,
+        "keep": parse_keep(keep),
+        "execution": execution,
+        "calibration": calibration,
+    }
+    memory = None if memory_gb is None else memory_gb * 1e9
+    result = answer(
+        model,
+        hardware,
+        most=most,
+        latency_s=None if latency_ms is None else latency_ms / 1e3,
+        memory_bytes=memory,
+        batch_size=batch_size,
+        **fixed,
+    )
+    batch = largest_batch(model, hardware, memory_bytes=memory, **fixed)
+    if json:
+        print_json({"schema_version": 1, **result.to_dict(), "largest_batch": batch})
+        return
+    out = console()
+    knee = result.knee_tokens
+    if knee == 1:
+        out.print("latency falls all the way down to 1 visual token")
+    else:
+        out.print(
+            "latency has stopped falling at every count looked at"
+            if knee is None
+            else f"below {knee} visual tokens latency stops falling: halving them saves under 5 %"
+        )
+    out.print(f"floor with one visual token: {scale_time(result.floor_s)} to the first token")
+    out.print(
+        f"one more visual token at {result.visual_tokens[-1]}: "
+        f"{scale_time(float(result.marginal_s[-1]))}"
+    )
+    if latency_ms is not None:
+        out.print(f"within {latency_ms:g} ms: {_most(result.most_within_latency)}")
+    out.print(f"within the memory: {_most(result.most_within_memory)}; largest batch {batch}")
+
+
+def _most(count: int | None) -> str:
+    if count is None:
+        return "unknown (the device states no capacity)"
+    return "not even one visual token" if count < 0 else f"up to {count} visual tokens"

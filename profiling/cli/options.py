@@ -1,0 +1,125 @@
+"""Options that several commands share, and the parsing of their values."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from hardware_specs.errors import InvalidInputError
+
+Hardware = Annotated[
+    str, typer.Option("--hardware", "-d", help="Device id (see `specs list`) or a YAML file.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def parse_keep(text: str | None) -> int | float | None:
+    """Return a count for `64`, a ratio for `0.1`, None for nothing.
+
+    >>> parse_keep("64"), parse_keep("0.098"), parse_keep(None)
+    (64, 0.098, None)
+    """
+    if text is None:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidInputError(
+            f"--keep {text!r} is neither a count such as 64 nor a ratio such as 0.1"
+        ) from None
+
+
+def parse_image_size(text: str | None) -> tuple[int, int] | None:
+    """Return (height, width) of `HEIGHTxWIDTH`.
+
+    >>> parse_image_size("480x640")
+    (480, 640)
+    """
+    if text is None:
+        return None
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise InvalidInputError(f"--image-size {text!r} is not HEIGHTxWIDTH, such as 480x640")
+    return int(height), int(width)
+
+
+def split(text: str | None) -> list[str]:
+    """Return the parts of a comma-separated list, none of them empty."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def parse_counts(name: str, text: str) -> list[int]:
+    """Return whole numbers of `1,16,64` and of ranges `START:STOP:STEP`, STOP included.
+
+    >>> parse_counts("--visual-tokens", "1,64:256:64")
+    [1, 64, 128, 192, 256]
+    """
+    counts: list[int] = []
+    for part in split(text):
+        bounds = part.split(":")
+        if not all(bound.isdecimal() for bound in bounds) or len(bounds) > 3:
+            raise InvalidInputError(
+                f"{name} {part!r} is neither a whole number nor a range START:STOP[:STEP]"
+            )
+        numbers = [int(bound) for bound in bounds]
+        if len(numbers) == 1:
+            counts += numbers
+            continue
+        step = numbers[2] if len(numbers) == 3 else 1
+        if step < 1 or numbers[1] < numbers[0]:
+            raise InvalidInputError(
+                f"{name} {part!r} is an empty range; give START <= STOP, STEP >= 1"
+            )
+        counts += range(numbers[0], numbers[1] + 1, step)
+    if not counts:
+        raise InvalidInputError(f"{name} {text!r} names no number")
+    return counts
+
+
+def scale_flops(value: float | None) -> str:
+    """Format FLOPs for people.
+
+    >>> scale_flops(8583722926080), scale_flops(262668288)
+    ('8.584 T', '262.668 M')
+    """
+    return _scaled(value, ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")))
+
+
+def scale_bytes(value: float | None) -> str:
+    """Format bytes for people, in SI units.
+
+    >>> scale_bytes(14126854144), scale_bytes(None)
+    ('14.127 GB', '-')
+    """
+    text = _scaled(value, ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")))
+    return text if text == "-" else (text + "B" if text[-1].isalpha() else text + " B")
+
+
+def scale_time(value: float | None) -> str:
+    """Format seconds for people.
+
+    >>> scale_time(0.0275), scale_time(3.2e-6)
+    ('27.500 ms', '3.200 us')
+    """
+    if value is None:
+        return "-"
+    if value == 0:
+        return "0"
+    for factor, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):
+        if value >= factor:
+            return f"{value / factor:.3f} {unit}"
+    return f"{value * 1e9:.1f} ns"
+
+
+def _scaled(value: Any, units: tuple[tuple[float, str], ...]) -> str:
+    if value is None:
+        return "-"
+    for factor, unit in units:
+        if abs(value) >= factor:
+            return f"{value / factor:.3f} {unit}"
+    return f"{value:.0f}"
