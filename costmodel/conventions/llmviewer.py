@@ -229,10 +229,10 @@ def _decode(
 
 def _stage(ops: Sequence[ConventionOp]) -> dict[str, Any]:
     """Add an op table up under the keys of a stage."""
-    compute = add_defined(
-        *(np.where(np.asarray(op.bound) == "compute", op.time_s, 0) for op in ops)
-    )
-    memory = add_defined(*(np.where(np.asarray(op.bound) == "memory", op.time_s, 0) for op in ops))
+    split: dict[str, Any] = {
+        side: add_defined(*((np.asarray(op.bound) == side) * np.asarray(op.time_s) for op in ops))
+        for side in ("compute", "memory")
+    }
     return {
         "flops": add_defined(*(op.flops for op in ops)),
         "weight_bytes": add_defined(*(op.load_weight_bytes for op in ops)),
@@ -242,7 +242,7 @@ def _stage(ops: Sequence[ConventionOp]) -> dict[str, Any]:
         "activation_write_bytes": add_defined(*(op.store_act_bytes for op in ops)),
         "hbm_bytes": add_defined(*(op.hbm_bytes for op in ops)),
         "time_s": add_defined(*(op.time_s for op in ops)),
-        "bound": _bound(compute, memory),
+        "bound": _bound(split["compute"], split["memory"]),
     }
 
 
