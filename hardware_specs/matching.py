@@ -1,8 +1,8 @@
 """From the name a driver prints to the device it is: exactly, or not at all.
 
-Matching by a part of the name is how other tools take an L40S for an L4 (`"l4" in name`) and an A10G
-for an A10. Here the name must be one that a device file lists; where several devices share a name
-(every Jetson Orin module says `Orin`), memory size and unit count tell them apart.
+Matching by a part of the name is how other tools take an L40S for an L4 (`"l4" in name`) and an
+A10G for an A10. Here the name must be one that a device file lists; where several devices share a
+name (every Jetson Orin module says `Orin`), memory size and unit count tell them apart.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _no_such_name(name: str) -> UnknownHardwareError:
     near = UnknownHardwareError(name, listed).near_matches
     names = ", ".join(f"{n!r} ({listed[n]})" for n in near)
     hint = f"; near names, all other devices: {names}" if near else ""
-    if " MIG " in name:
+    if "MIG" in name.split():
         hint = "; a MIG slice has a share of the device, so the device's numbers are not its own"
     return _error(
         name,

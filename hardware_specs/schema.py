@@ -118,7 +118,11 @@ _LINK = _record(
 LINK_KINDS = ("pcie", "nvlink", "nvlink_c2c", "infinity_fabric", "ethernet", "ici")
 _INTERCONNECT = _record({}, {**dict.fromkeys(LINK_KINDS, _LINK), "absent": _TEXTS, **_ORIGIN})
 _MEASURED = _record(
-    {"what": cs.literal_schema(["gemm", "mamf"]), "dtype": _TEXT, "source": _TEXT},
+    {
+        "what": cs.literal_schema(["gemm", "gemm_one_thread", "mamf"]),
+        "dtype": _TEXT,
+        "source": _TEXT,
+    },
     {
         **dict.fromkeys(("max", "mean", "median_mnk_ge_4096", "p90_mnk_ge_4096"), _NUMBER),
         **dict.fromkeys(("points", "points_mnk_ge_4096"), _WHOLE),

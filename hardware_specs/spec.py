@@ -61,9 +61,10 @@ class MeasuredRate:
     """A rate that public benchmarks reached, in op/s. It is no peak and replaces none.
 
     Attributes:
-        what: `gemm` (single GEMM calls) or `mamf` (maximum achievable matmul FLOPS).
+        what: `gemm` (single GEMM calls), `mamf` (maximum achievable matmul FLOPS) or
+            `gemm_one_thread` (a CPU's matrix products on one thread).
         dtype: the format as its publisher labels it.
-        source: key under `measured_sources` in `data/sources.yaml`.
+        source: key under `measured_sources` in `data/sources.yaml`, or `measured`.
         max: highest single result (a short burst).
         mean: mean over iterations of the best shape.
         median_mnk_ge_4096: median over calls with m, n and k all at least 4096.
