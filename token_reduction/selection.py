@@ -1,0 +1,91 @@
+"""Index operations the methods share: batched over leading dimensions, no device read-back.
+
+Boolean masks and `nonzero` would make the host wait for a length; where the count is known, a
+stable sort of a mask gives the same indices without that.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from hardware_specs.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def take_tokens(tokens: Tensor, indices: Tensor) -> Tensor:
+    """Pick rows of a token list: [..., n, d] and [..., m] give [..., m, d].
+
+    >>> take_tokens(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([2, 0])).flatten().tolist()
+    [3.0, 1.0]
+    """
+    return torch.take_along_dim(tokens, indices.unsqueeze(-1), dim=-2)
+
+
+def top_indices(scores: Tensor, count: int) -> Tensor:
+    """Indices of the `count` largest scores, largest first; equal scores in ascending index order.
+
+    torch.topk leaves ties open; a stable sort does not, and is as fast at these lengths.
+
+    >>> top_indices(torch.tensor([1.0, 3.0, 3.0, 2.0]), 3).tolist()
+    [1, 2, 3]
+    """
+    return torch.sort(scores, dim=-1, descending=True, stable=True).indices[..., :count]
+
+
+def bottom_indices(scores: Tensor, count: int) -> Tensor:
+    """Indices of the `count` smallest scores, smallest first; ties in ascending index order."""
+    return torch.sort(scores, dim=-1, stable=True).indices[..., :count]
+
+
+def complement(indices: Tensor, n: int) -> Tensor:
+    """Indices of 0..n-1 that are not listed, ascending; `indices` holds no repeats.
+
+    >>> complement(torch.tensor([3, 1]), 5).tolist()
+    [0, 2, 4]
+    """
+    listed = torch.zeros(*indices.shape[:-1], n, dtype=torch.uint8, device=indices.device)
+    listed = listed.scatter(-1, indices, 1)
+    order = torch.sort(listed, dim=-1, stable=True).indices
+    return order[..., : n - indices.shape[-1]]
+
+
+def image_positions(start: int | Tensor, image_tokens: int, device: torch.device) -> Tensor:
+    """Sequence positions of the image tokens: [n], or [..., n] for one start per sequence."""
+    offsets = torch.arange(image_tokens, device=device)
+    if isinstance(start, int):
+        return offsets + start
+    return start.to(device).unsqueeze(-1) + offsets
+
+
+def check_image_span(start: int | Tensor, image_tokens: int, length: int) -> None:
+    """Refuse an image slice that does not lie in a sequence of `length` tokens.
+
+    One start per sequence (a tensor) is trusted: reading it back would synchronise.
+
+    Raises:
+        InvalidInputError: a negative start, no image tokens, or an end beyond the sequence.
+    """
+    if image_tokens < 1:
+        raise InvalidInputError(f"image_tokens={image_tokens}; there must be at least one")
+    low = start if isinstance(start, int) else 0
+    if low < 0 or low + image_tokens > length:
+        raise InvalidInputError(
+            f"image tokens {low}..{low + image_tokens - 1} do not lie in a sequence of "
+            f"{length} tokens; check start and image_tokens"
+        )
+
+
+def check_variant(method: str, variant: str, known: tuple[str, ...] = ("program", "paper")) -> None:
+    """Refuse a variant the method does not have.
+
+    Raises:
+        InvalidInputError: naming the variants there are.
+    """
+    if variant not in known:
+        raise InvalidInputError(
+            f"{method} has no variant {variant!r}; there is: {', '.join(known)}"
+        )

@@ -1,0 +1,124 @@
+"""VTW: from layer K of the language model on, no image token at all.
+
+Source: "Boosting Multimodal Large Language Models with Visual Tokens Withdrawal for Rapid Inference"
+(Lin et al., 2024) and its program lzhxmu/VTW.
+Place: before language-model layer K (counted from 0), at prefill only. Hidden states and position
+ids (the originals) lose the image slice; layers below K cache every token, the others text only.
+It looks at no score, so any attention kernel serves.
+
+Complexity: one copy of the text tokens. Finding K: one full and T-5 withdrawn runs per sample.
+
+The program's K is 15 in the cache code, 16 in its 7B command and 20 for the 13B model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from hardware_specs.errors import InvalidInputError
+from token_reduction.checks import require_finite
+from token_reduction.reduced import Selection
+from token_reduction.selection import check_image_span, complement, image_positions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Largest mean divergence (nats) the program accepts, by model.
+ETA = {"llava-1.5-7b": 0.003, "llava-1.5-13b": 0.0005, "llava-next-7b": 0.0001}
+FIRST_LAYER = 5
+
+
+def vtw(
+    length: int,
+    *,
+    start: int | Tensor,
+    image_tokens: int,
+    device: torch.device | str = "cpu",
+) -> Selection:
+    """Withdraw every image token from a sequence of `length` tokens.
+
+    Args:
+        length: tokens in the sequence.
+        start: position of the first image token; a tensor [...] for one per sequence.
+        image_tokens: number of image tokens.
+        device: device of the indices.
+
+    Returns:
+        Selection of all text, [..., length - image_tokens]; image_indices is empty.
+
+    Raises:
+        InvalidInputError: image slice outside the sequence, or nothing but image tokens.
+
+    >>> vtw(6, start=1, image_tokens=3).kept_indices.tolist()
+    [0, 4, 5]
+    """
+    check_image_span(start, image_tokens, length)
+    if image_tokens == length:
+        raise InvalidInputError(
+            f"all {length} tokens are image tokens: withdrawing them leaves an empty sequence"
+        )
+    positions = image_positions(start, image_tokens, torch.device(device))
+    return Selection(kept_indices=complement(positions, length), image_indices=positions[..., :0])
+
+
+def withdrawal_divergence(full_logits: Tensor, withdrawn_logits: Tensor) -> Tensor:
+    """How far withdrawing moved the distribution of the next token, in nats.
+
+    Formula: KL(p_withdrawn || p_full) = sum over v of p_w (log p_w - log p_full), the argument
+    order of the program's kl_div(log_softmax(full), softmax(withdrawn)).
+
+    Args:
+        full_logits: [..., v] last-token logits of the untouched model.
+        withdrawn_logits: [..., v] the same with withdrawal; broadcasts against `full_logits`.
+
+    Returns:
+        [...] divergence, in float32 or wider.
+
+    Raises:
+        InvalidInputError: NaN or infinity in the logits.
+
+    >>> withdrawal_divergence(torch.zeros(2), torch.zeros(2)).item()
+    0.0
+    """
+    require_finite("vtw", full_logits=full_logits, withdrawn_logits=withdrawn_logits)
+    wide = torch.promote_types(full_logits.dtype, torch.float32)
+    full = full_logits.to(wide).log_softmax(dim=-1)
+    withdrawn = withdrawn_logits.to(wide).log_softmax(dim=-1)
+    return (withdrawn.exp() * (withdrawn - full)).sum(dim=-1)
+
+
+def search_layer(divergence: Tensor, eta: float, *, first_layer: int = FIRST_LAYER) -> int:
+    """The first layer from which the image tokens can be withdrawn.
+
+    Formula: K = first_layer + min{i : mean over samples of divergence[:, i] <= eta}.
+
+    Args:
+        divergence: [samples, layers] with column i for withdrawal at layer first_layer + i.
+        eta: largest mean divergence accepted, in nats; `ETA` has the program's.
+        first_layer: the layer of column 0; 5 in the program.
+
+    Raises:
+        InvalidInputError: no layer is good enough (says which comes closest), NaN, or an empty
+            table.
+
+    >>> search_layer(torch.tensor([[0.5, 0.002, 0.001], [0.1, 0.003, 0.001]]), 0.003)
+    6
+    """
+    if divergence.ndim != 2 or 0 in divergence.shape:
+        raise InvalidInputError(
+            f"the layer search takes divergences [samples, layers], given {tuple(divergence.shape)}"
+        )
+    means = divergence.detach().double().mean(dim=0).tolist()
+    if any(mean != mean for mean in means):
+        raise InvalidInputError("NaN in the divergences: a run of the search gave no distribution")
+    for layer, mean in enumerate(means, start=first_layer):
+        if mean <= eta:
+            return layer
+    best = min(range(len(means)), key=means.__getitem__)
+    raise InvalidInputError(
+        f"no layer from {first_layer} to {first_layer + len(means) - 1} has a mean divergence of "
+        f"at most {eta:g}; the closest is layer {first_layer + best} with {means[best]:.3g}, "
+        "so give a larger eta"
+    )
