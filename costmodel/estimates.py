@@ -8,8 +8,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from costmodel.evaluate import Context, Scenario
@@ -17,24 +18,25 @@ from costmodel.inputs import check_count, resolve_keep, resolve_visual
 from costmodel.precision import parse_precision
 from costmodel.quantities import STAGES, whole
 from costmodel.roofline import StageCost
-from costmodel.table import OpRow, op_rows
+from costmodel.table import op_rows
+from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from os import PathLike
     from pathlib import Path
 
     import pandas as pd
 
     from costmodel.calibration import Calibration
-    from costmodel.memory import MemoryCost
+    from costmodel.methods import MethodPlan
     from costmodel.models import ModelConfig
     from costmodel.precision import Precision
     from hardware_specs import HardwareSpec
 
 SCHEMA_VERSION = 1
 
-_COST_KEYS = (
+COST_KEYS = (
     "flops",
     "executed_flops",
     "weight_bytes",
@@ -49,7 +51,7 @@ _COST_KEYS = (
     "time_high_s",
     "bound",
 )
-_MEMORY_KEYS = (
+MEMORY_KEYS = (
     "weight_bytes",
     "kv_cache_bytes",
     "peak_activation_bytes",
@@ -72,18 +74,17 @@ class TotalCost(StageCost):
     tpot_s: Any = None
 
 
-class Stages(dict[str, StageCost]):
+class Stages(dict[str, Any]):
     """Costs by stage: `vision, projector, reduction, prefill, decode`."""
 
-    __slots__ = ()
-
-    def __missing__(self, name: str) -> StageCost:
+    def __missing__(self, name: str) -> Any:
         """Say which stages there are."""
         from hardware_specs.errors import UnknownNameError
 
         raise UnknownNameError(name, STAGES)
 
 
+@dataclass(frozen=True)
 class Estimate:
     """What one scenario costs.
 
@@ -95,111 +96,128 @@ class Estimate:
         warnings: what the caller should know, one sentence each.
     """
 
-    def __init__(
-        self,
-        context: Context,
-        scenario: Scenario,
-        inputs: dict[str, Any],
-        warnings: list[str],
-    ) -> None:
-        evaluation = context.evaluate(scenario, vector=False)
-        self._context = context
-        self._scenario = scenario
-        self._plan = evaluation.plan
-        self.inputs = inputs
-        self.warnings = warnings
-        self.stages = Stages(evaluation.stages)
-        self.memory: MemoryCost = evaluation.memory
-        self.totals = total_cost(evaluation.stages, scenario.output_tokens)
-        if self.memory.fits is False:
-            warnings.append(
-                f"peak memory {self.memory.peak_memory_bytes / 1e9:.2f} GB is over the "
-                f"{self.memory.capacity_bytes / 1e9:.2f} GB of {context.hardware.name}; lower the "
-                "batch, the tokens or the precision, or take a larger device"
-            )
+    inputs: dict[str, Any]
+    stages: Stages
+    totals: Any
+    memory: Any
+    warnings: tuple[str, ...]
+    _ops: Callable[[], tuple[Any, ...]]
+    _assumptions: Callable[[], dict[str, Any]]
 
     @cached_property
-    def ops(self) -> tuple[OpRow, ...]:
-        """The cost op by op: counts, bytes by kind, intensity, bound, time and where it comes from."""
-        by_stage = self._context.stage_ops(self._scenario, self._plan)
-        return op_rows(by_stage, self._context.roofline)
+    def ops(self) -> tuple[Any, ...]:
+        """The cost op by op: counts, bytes by kind, intensity, bound, time and where it comes from.
+
+        Rows are `OpRow`; under another tool's convention, that tool's own rows.
+        """
+        return self._ops()
+
+    @property
+    def assumptions(self) -> dict[str, Any]:
+        """What the numbers rest on, by name."""
+        return self._assumptions()
 
     def ops_frame(self) -> pd.DataFrame:
         """Return `ops` as a DataFrame, one row per op."""
         import pandas as pd
 
-        return pd.DataFrame(
-            [row.to_dict() for row in self.ops], columns=[field.name for field in fields(OpRow)]
-        )
-
-    @property
-    def assumptions(self) -> dict[str, Any]:
-        """What the numbers rest on, by name."""
-        context = self._context
-        text, precision = context.model.text, context.precision.text
-        notes = dict(self._plan.notes)
-        return {
-            "flops": "1 multiply-add = 2; matrix products, convolutions, attention over s x t",
-            "attention": "full square counted in flops; causal triangle in executed_flops",
-            "attention_kernel": context.attention,
-            "logits_rows": context.logits,
-            "vision_layers": context.tower_layers,
-            "vision_tower": "none" if context.model.vision is None else context.vision_layers,
-            "ffn_matrices": 3,
-            "text_layers": text.num_layers,
-            "execution": context.execution,
-            "time": (
-                "ideal roofline max(T_math, T_mem), a lower bound; high is T_math + T_mem"
-                if context.calibration is None
-                else "calibrated law, 90 % interval"
-            ),
-            "linear_arithmetic": precision.linear_dtype,
-            "weight_group_size": precision.group_size if precision.group_size > 0 else None,
-            "unquantised_modules": [
-                module
-                for module, numerics in zip(
-                    ("vision", "projector", "lm_head"),
-                    (
-                        context.precision.vision,
-                        context.precision.projector,
-                        context.precision.lm_head,
-                    ),
-                    strict=True,
-                )
-                if numerics.weight_bytes >= 2
-            ],
-            "decode_steps": "output_tokens steps, after the token that prefill yields",
-            **notes,
-        }
+        return pd.DataFrame([asdict(row) for row in self.ops])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the estimate as the JSON document of `--json`, `schema_version` 1."""
-        stages = {name: _cost_dict(cost) for name, cost in self.stages.items()}
-        totals = _cost_dict(self.totals)
-        totals["ttft_s"], totals["tpot_s"] = self.totals.ttft_s, self.totals.tpot_s
         return {
             "schema_version": SCHEMA_VERSION,
             "inputs": dict(self.inputs),
             "assumptions": self.assumptions,
-            "stages": stages,
-            "totals": totals,
-            "memory": {name: whole(getattr(self.memory, name)) for name in _MEMORY_KEYS},
+            "stages": {name: _named(cost, COST_KEYS) for name, cost in self.stages.items()},
+            "totals": _named(self.totals, (*COST_KEYS, "ttft_s", "tpot_s")),
+            "memory": _named(self.memory, MEMORY_KEYS),
             "warnings": list(self.warnings),
         }
 
     def __repr__(self) -> str:
         """Show the scenario and its headline numbers."""
-        given = self.inputs
+        given, totals, memory = self.inputs, self.totals, self.memory
+        parts = [
+            (totals.flops, 1e-12, ".3f", " TFLOP"),
+            (totals.ttft_s, 1e3, ".2f", " ms to the first token"),
+            (memory.peak_memory_bytes, 1e-9, ".2f", " GB peak"),
+        ]
+        known = [f"{v * f:{form}}{unit}" for v, f, form, unit in parts if v is not None]
         return (
             f"Estimate({given['model']} on {given['hardware']}, {given['visual_tokens']} visual + "
-            f"{given['text_tokens']} text tokens, batch {given['batch_size']}: "
-            f"{self.totals.flops / 1e12:.3f} TFLOP, TTFT {self.totals.ttft_s * 1e3:.2f} ms, "
-            f"peak {self.memory.peak_memory_bytes / 1e9:.2f} GB)"
+            f"{given['text_tokens']} text tokens, batch {given['batch_size']}: {', '.join(known)})"
         )
 
 
-def _cost_dict(cost: StageCost) -> dict[str, Any]:
-    return {name: whole(getattr(cost, name)) for name in _COST_KEYS}
+def _named(cost: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: whole(getattr(cost, name)) for name in names}
+
+
+def assemble(
+    context: Context, scenario: Scenario, inputs: dict[str, Any], warnings: list[str]
+) -> Estimate:
+    """Price a scenario and put its estimate together.
+
+    Args:
+        context: what stays fixed.
+        scenario: the numbers.
+        inputs: every argument as resolved.
+        warnings: what is known so far; a footprint over capacity is added.
+    """
+    stages, memory, plan = context.evaluate(scenario, vector=False)
+    if memory.fits is False:
+        warnings.append(
+            f"peak memory {memory.peak_memory_bytes / 1e9:.2f} GB is over the "
+            f"{memory.capacity_bytes / 1e9:.2f} GB of {context.hardware.name}; lower the batch, "
+            "the tokens or the precision, or take a larger device"
+        )
+    return Estimate(
+        inputs,
+        Stages(stages),
+        total_cost(stages, scenario.output_tokens),
+        memory,
+        tuple(warnings),
+        lambda: op_rows(context.stage_ops(scenario, plan), context.roofline),
+        lambda: assumptions(context, plan),
+    )
+
+
+def assumptions(context: Context, plan: MethodPlan) -> dict[str, Any]:
+    """Say what an estimate rests on.
+
+    Args:
+        context: what stays fixed.
+        plan: the method's plan, for its notes.
+    """
+    model, precision = context.model, context.precision
+    modules = {
+        "vision": precision.vision,
+        "projector": precision.projector,
+        "lm_head": precision.lm_head,
+    }
+    group = precision.text.group_size
+    return {
+        "flops": "1 multiply-add = 2; matrix products, convolutions, attention over s x t",
+        "attention": "full square in flops, causal triangle in executed_flops",
+        "attention_kernel": context.attention,
+        "logits_rows": context.logits,
+        "vision_tower": "none" if model.vision is None else context.vision_layers,
+        "vision_layers": context.tower_layers,
+        "text_layers": model.text.num_layers,
+        "ffn_matrices": 3,
+        "execution": context.execution,
+        "time": (
+            "ideal roofline max(T_math, T_mem), a lower bound; high is T_math + T_mem"
+            if context.calibration is None
+            else f"calibrated law ({context.calibration.name}), 90 % interval"
+        ),
+        "linear_arithmetic": precision.text.linear_dtype,
+        "weight_group_size": group if group > 0 else None,
+        "unquantised_modules": [name for name, num in modules.items() if num.weight_bytes >= 2],
+        "decode_steps": "output_tokens steps, after the token that prefill yields",
+        **plan.notes,
+    }
 
 
 def total_cost(stages: Mapping[str, StageCost], output_tokens: Any) -> TotalCost:
@@ -231,6 +249,9 @@ def _context(
     **fixed: Any,
 ) -> tuple[Context, dict[str, Any]]:
     """Build the context of a call, or find it again when all its arguments are shipped names."""
+    for name, value in fixed.items():
+        if not isinstance(value, (str, int, float, NoneType)):
+            raise InvalidInputError(f"{name} takes one value, not {value!r}; sweep takes lists")
     named = (
         isinstance(model, str)
         and isinstance(hardware, str)
@@ -344,10 +365,12 @@ def estimate(
 
     >>> cost = estimate("llava-1.5-7b", "nvidia-a100-sxm4-80gb", visual_tokens=64)
     >>> cost.stages["prefill"].flops
-    1352882683904
+    1352942485504
     """
+    if not isinstance(convention, str):
+        raise InvalidInputError(f"convention must be a name, not {convention!r}")
     if convention != "torch":
-        from costmodel.conventions.adapter import convention_estimate
+        from costmodel.counted import convention_estimate
 
         return convention_estimate(
             convention,
@@ -394,4 +417,4 @@ def estimate(
         "crops": crops,
         **fixed,
     }
-    return Estimate(context, scenario, inputs, warnings)
+    return assemble(context, scenario, inputs, warnings)

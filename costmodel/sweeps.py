@@ -7,7 +7,7 @@ yields bounded pieces, so that 10^8 scenarios stream to a file in constant memor
 >>> from costmodel import sweep
 >>> table = sweep("llava-1.5-7b", "nvidia-a100-sxm4-80gb", visual_tokens=[576, 64])
 >>> list(table["flops"].astype("int64"))
-[8583722926080, 1758960091136]
+[8583722926080, 1759019892736]
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from costmodel.estimates import _context
 from costmodel.evaluate import Context, Evaluation, Scenario
 from costmodel.inputs import MOST_TOKENS
 from costmodel.quantities import STAGES
-from costmodel.roofline import BOUNDS, StageCost
+from costmodel.roofline import BOUNDS
 from hardware_specs.errors import InvalidInputError, UnknownNameError, VlmRooflineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import pandas as pd
 
@@ -80,7 +80,10 @@ COLUMNS = (*_COSTS, "ttft_s", "tpot_s", "bound", "model_weight_bytes", *_MEMORY)
 
 
 class Chunk(NamedTuple):
-    """A piece of a sweep: `fixed` values that hold for all its rows, and `columns` of arrays."""
+    """A piece of a sweep: `fixed` values that hold for all its rows, and `columns` of arrays.
+
+    Columns named `bound` hold indices into `costmodel.roofline.BOUNDS`, -1 for an empty stage.
+    """
 
     fixed: dict[str, Any]
     columns: dict[str, Any]
@@ -253,7 +256,7 @@ def _price(
         for stage in STAGES:
             for name in _COSTS:
                 columns[f"{stage}_{name}"] = getattr(evaluation.stages[stage], name)
-            columns[f"{stage}_bound"] = _bounds(evaluation.stages[stage], rows)
+            columns[f"{stage}_bound"] = evaluation.stages[stage].bound_code
     return Chunk(
         fixed, {name: np.broadcast_to(column, (rows,)) for name, column in columns.items()}, rows
     )
@@ -261,10 +264,10 @@ def _price(
 
 def _total_columns(evaluation: Evaluation, scenario: Scenario) -> dict[str, Any]:
     """Return the columns of `COLUMNS`."""
-    stages = [cost for cost in evaluation.stages.values() if cost.kernels is not 0]  # noqa: F632
-    total = stages[0]
-    for cost in stages[1:]:
-        total = total + cost
+    total = evaluation.stages["prefill"]
+    for name, cost in evaluation.stages.items():
+        if name != "prefill" and np.any(cost.kernels):
+            total = total + cost
     decode = evaluation.stages["decode"].time_s
     steps = scenario.output_tokens
     memory = evaluation.memory
@@ -272,17 +275,10 @@ def _total_columns(evaluation: Evaluation, scenario: Scenario) -> dict[str, Any]
         **{name: getattr(total, name) for name in _COSTS},
         "ttft_s": total.time_s - decode,
         "tpot_s": np.where(steps > 0, decode / np.maximum(steps, 1), np.nan),
-        "bound": _bounds(total, len(steps)),
+        "bound": total.bound_code,
         "model_weight_bytes": memory.weight_bytes,
         **{name: getattr(memory, name) for name in _MEMORY},
     }
-
-
-_BOUND_NAMES = np.array([*BOUNDS, None], dtype=object)
-
-
-def _bounds(cost: StageCost, rows: int) -> Any:
-    return _BOUND_NAMES[np.broadcast_to(cost.bound_code, (rows,))]
 
 
 def sweep_chunks(
@@ -324,28 +320,55 @@ def sweep(
     >>> len(table), list(table.columns[:4])
     (4, ['model', 'hardware', 'precision', 'method'])
     """
+    return join_chunks(
+        list(sweep_chunks(model, hardware, stage_columns=stage_columns, errors=errors, **arguments))
+    )
+
+
+def join_chunks(chunks: Sequence[Chunk]) -> pd.DataFrame:
+    """Return pieces of a sweep as one DataFrame, the fixed values first.
+
+    Columns of names are categorical: a million rows repeat a handful of them.
+
+    Args:
+        chunks: the pieces, in their order; at least one.
+    """
     import pandas as pd
 
-    frames = [
-        chunk_frame(chunk)
-        for chunk in sweep_chunks(
-            model, hardware, stage_columns=stage_columns, errors=errors, **arguments
-        )
-    ]
-    if len(frames) == 1:
-        return frames[0]
-    return pd.concat(frames, ignore_index=True)
+    rows = [chunk.rows for chunk in chunks]
+    columns: dict[str, Any] = {}
+    for name in _in_order(chunk.fixed for chunk in chunks):
+        values = [_label(chunk.fixed.get(name)) for chunk in chunks]
+        if all(value is None or isinstance(value, (int, float)) for value in values):
+            numbers = [np.nan if value is None else value for value in values]
+            columns[name] = np.repeat(np.asarray(numbers), rows)
+        else:
+            columns[name] = _categorical(values, rows)
+    for name in _in_order(chunk.columns for chunk in chunks):
+        parts = [chunk.columns.get(name) for chunk in chunks]
+        if name.endswith("bound"):
+            codes = [
+                np.full(n, -1) if part is None else part
+                for part, n in zip(parts, rows, strict=True)
+            ]
+            columns[name] = pd.Categorical.from_codes(np.concatenate(codes), list(BOUNDS))
+            continue
+        filled = [
+            np.full(n, np.nan) if part is None else part
+            for part, n in zip(parts, rows, strict=True)
+        ]
+        columns[name] = np.concatenate(filled)
+    return pd.DataFrame(columns, copy=False)
 
 
-def chunk_frame(chunk: Chunk) -> pd.DataFrame:
-    """Return a piece of a sweep as a DataFrame, the fixed values first."""
+def _in_order(mappings: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the keys of all mappings, each once, in the order they appear."""
+    return list(dict.fromkeys(name for mapping in mappings for name in mapping))
+
+
+def _categorical(values: list[Any], rows: list[int]) -> Any:
     import pandas as pd
 
-    fixed = {
-        name: value if value is None or isinstance(value, (int, float, str)) else str(value)
-        for name, value in chunk.fixed.items()
-    }
-    frame = pd.DataFrame(dict(chunk.columns), copy=False)
-    for position, (name, value) in enumerate(fixed.items()):
-        frame.insert(position, name, value)
-    return frame
+    names = list(dict.fromkeys(str(value) for value in values if value is not None))
+    codes = [-1 if value is None else names.index(str(value)) for value in values]
+    return pd.Categorical.from_codes(np.repeat(codes, rows), names)

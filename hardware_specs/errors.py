@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+#: A registry of up to this many names is listed whole in the message.
+LISTED_AT_MOST = 24
+
+
 class VlmRooflineError(Exception):
     """Base of every error this project raises on purpose."""
 
@@ -51,9 +55,8 @@ class UnknownNameError(VlmRooflineError, LookupError):
 
     >>> str(UnknownNameError("falcon", ["llava-1.5-7b"]))
     "unknown name 'falcon'; there is: llava-1.5-7b"
-    >>> str(UnknownHardwareError("nvidia-a100", ["nvidia-a100-sxm4-80gb", "nvidia-t4"]))
-    "unknown hardware 'nvidia-a100'; did you mean nvidia-a100-sxm4-80gb? \
-`vlm-roofline specs list` names all 2"
+    >>> UnknownHardwareError("nvidia-a100", ["google-tpu-v5e", "nvidia-a100-sxm4-80gb"]).near_matches
+    ('nvidia-a100-sxm4-80gb',)
     """
 
     kind = "name"
@@ -65,22 +68,21 @@ class UnknownNameError(VlmRooflineError, LookupError):
         self.known = tuple(known)
         lowered = {name.lower(): name for name in self.known}
         text = str(given).lower()
-        near = difflib.get_close_matches(text, lowered, n=4, cutoff=0.6)
-        near += [name for name in lowered if text and text in name and name not in near]
+        # A name typed in part is the commonest slip, so what contains it comes first.
+        near = [name for name in lowered if text and text in name]
+        near += [
+            n for n in difflib.get_close_matches(text, lowered, n=4, cutoff=0.6) if n not in near
+        ]
         self.near_matches = tuple(lowered[name] for name in near[:4])
         message = f"unknown {self.kind} {given!r}"
         if self.near_matches:
             message += f"; did you mean {' or '.join(self.near_matches)}?"
-        if self.hint:
-            message += (
-                f" {self.hint} names all {len(self.known)}"
-                if self.near_matches
-                else (f"; {self.hint} names all {len(self.known)}")
-            )
-        elif not self.near_matches or len(self.known) <= 12:
-            message += (
-                ("; " if not self.near_matches else " ") + "there is: " + ", ".join(self.known)
-            )
+        if len(self.known) <= LISTED_AT_MOST:
+            message += " There is: " if self.near_matches else "; there is: "
+            message += ", ".join(self.known)
+        elif self.hint:
+            message += " " if self.near_matches else "; "
+            message += f"{self.hint} names all {len(self.known)}"
         super().__init__(message)
 
 

@@ -98,20 +98,18 @@ def sweep(
 
 def _frames(chunks: Iterable[Chunk]) -> Iterator[pd.DataFrame]:
     """Join chunks into frames of about `BATCH_ROWS` rows."""
-    import pandas as pd
+    from costmodel.sweeps import join_chunks
 
-    from costmodel.sweeps import chunk_frame
-
-    held: list[pd.DataFrame] = []
+    held: list[Chunk] = []
     rows = 0
     for chunk in chunks:
-        held.append(chunk_frame(chunk))
+        held.append(chunk)
         rows += chunk.rows
         if rows >= BATCH_ROWS:
-            yield pd.concat(held, ignore_index=True)
+            yield join_chunks(held)
             held, rows = [], 0
     if held:
-        yield pd.concat(held, ignore_index=True)
+        yield join_chunks(held)
 
 
 def _print(chunks: Iterable[Chunk], json: bool) -> None:
@@ -129,7 +127,7 @@ def _print(chunks: Iterable[Chunk], json: bool) -> None:
 
 def _plain(value: Any) -> Any:
     """JSON has no NaN: what is not defined is null."""
-    return None if isinstance(value, float) and value != value else value
+    return None if value is None or value != value else value
 
 
 def _writer(out: Path) -> Any:
@@ -160,7 +158,7 @@ def _write_parquet(out: Path, frames: Iterable[pd.DataFrame]) -> int:
     with _replacing(out) as partial:
         try:
             for frame in frames:
-                table = _typed(pa.Table.from_pandas(frame, preserve_index=False), pa)
+                table = _plain_types(pa.Table.from_pandas(frame, preserve_index=False), pa)
                 if writer is None:
                     writer = pq.ParquetWriter(partial, table.schema)
                 writer.write_table(table.select(writer.schema.names).cast(writer.schema))
@@ -171,16 +169,11 @@ def _write_parquet(out: Path, frames: Iterable[pd.DataFrame]) -> int:
     return rows
 
 
-def _typed(table: Any, pa: Any) -> Any:
-    """Give columns that hold nothing in this piece the type of text, so that pieces agree."""
+def _plain_types(table: Any, pa: Any) -> Any:
+    """Write names as text, whichever of them a piece happens to hold."""
     for position, field in enumerate(table.schema):
-        if pa.types.is_null(field.type):
-            kind = pa.float64() if field.name in ("keep", "layer", "frames") else pa.string()
-            table = table.set_column(position, field.name, table.column(position).cast(kind))
-        elif field.name in ("keep", "layer", "frames"):
-            table = table.set_column(
-                position, field.name, table.column(position).cast(pa.float64())
-            )
+        if pa.types.is_dictionary(field.type):
+            table = table.set_column(position, field.name, table.column(position).cast(pa.string()))
     return table
 
 

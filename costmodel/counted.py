@@ -1,0 +1,143 @@
+"""Estimates under another tool's or paper's way of counting, in the shape of our own.
+
+The counting itself lives in `costmodel.conventions`; here its answer becomes an `Estimate`, so that
+both can be read and compared by the same names. What a convention does not define is None.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from costmodel.conventions import get_convention
+from costmodel.estimates import Estimate, Stages
+from costmodel.inputs import check_count, resolve_keep, resolve_visual
+from costmodel.methods import MethodRequest, get_method_cost
+from costmodel.models import load_model
+from costmodel.precision import parse_precision
+from hardware_specs.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from costmodel.models import ModelConfig
+
+
+class CountedCost(SimpleNamespace):
+    """One stage, or the totals, as a convention counts them: attributes named as in the JSON."""
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a quantity by name."""
+        return getattr(self, name)
+
+
+def convention_estimate(
+    convention: str,
+    model: Any,
+    hardware: Any,
+    *,
+    visual_tokens: int | None,
+    text_tokens: int,
+    batch_size: int,
+    output_tokens: int,
+    precision: Any,
+    method: str | None,
+    keep: int | float | None,
+    layer: int | None,
+    attention: str,
+) -> Estimate:
+    """Count one scenario under a convention.
+
+    Args:
+        convention: the convention's name.
+        model: as `estimate`.
+        hardware: a device of the convention's own table where it has one; else as `estimate`.
+        visual_tokens: visual tokens per sample before any reduction.
+        text_tokens: text tokens per sample.
+        batch_size: samples.
+        output_tokens: decode steps.
+        precision: a precision's name.
+        method: a token-reduction method, whose schedule the convention counts.
+        keep: what the method keeps.
+        layer: the layer of methods that have one.
+        attention: `flash` asks for the convention's own attention; `eager` for written scores.
+
+    Raises:
+        UnknownConventionError: no such convention.
+        VlmRooflineError: a bad argument, or one the convention does not define.
+
+    >>> cost = convention_estimate("llmviewer-2024-02", "llama-2-7b", "nvidia_V100",
+    ...     visual_tokens=700, text_tokens=0, batch_size=1, output_tokens=0, precision="fp16",
+    ...     method=None, keep=None, layer=None, attention="eager")
+    >>> round(cost.totals.time_s * 1e3, 1)  # Table 2 of the PruMerge paper prints 88.6 ms
+    88.6
+    """
+    chosen = get_convention(convention)
+    config = load_model(model)
+    check_count("text_tokens", text_tokens, 0)
+    check_count("batch_size", batch_size, 1)
+    check_count("output_tokens", output_tokens, 0)
+    warnings: list[str] = []
+    tokens, projected, crops = resolve_visual(
+        config, visual_tokens, None, None, text_tokens, output_tokens, warnings
+    )
+    per_layer = None
+    if method not in (None, "none"):
+        per_layer = _schedule(
+            config, str(method), keep, layer, tokens, projected, crops, text_tokens, batch_size
+        )
+    elif keep is not None or layer is not None:
+        raise InvalidInputError("keep and layer belong to a method; name one with method=")
+    result = chosen.evaluate(
+        config,
+        hardware=hardware,
+        visual_tokens=tokens,
+        text_tokens=text_tokens,
+        batch_size=batch_size,
+        precision=precision,
+        attention=None if attention == "flash" else attention,
+        output_tokens=output_tokens,
+        llm_visual_tokens_per_layer=per_layer,
+    )
+    inputs = {
+        "visual_tokens": tokens,
+        "text_tokens": text_tokens,
+        "batch_size": batch_size,
+        "output_tokens": output_tokens,
+        "crops": crops,
+        "model": config.name,
+        "hardware": str(getattr(hardware, "id", hardware)),
+        "precision": str(getattr(precision, "name", precision)),
+        "method": "none" if method is None else method,
+        "keep": resolve_keep(keep),
+        "layer": layer,
+        "convention": chosen.name,
+        "attention": attention,
+    }
+    return Estimate(
+        inputs,
+        Stages({name: CountedCost(**cost) for name, cost in result.stages.items()}),
+        CountedCost(**result.totals),
+        CountedCost(**result.memory),
+        tuple(warnings),
+        lambda: tuple(result.ops),
+        lambda: dict(result.assumptions),
+    )
+
+
+def _schedule(
+    config: ModelConfig,
+    method: str,
+    keep: int | float | None,
+    layer: int | None,
+    tokens: int,
+    projected: int,
+    crops: int,
+    text_tokens: int,
+    batch_size: int,
+) -> list[Any]:
+    """Visual tokens seen by each layer of the language model under a method."""
+    request = MethodRequest(
+        config, parse_precision("fp16"), tokens, projected, crops, text_tokens, batch_size,
+        resolve_keep(keep), layer, "fused", config.vision.num_layers if config.vision else 0,
+    )  # fmt: skip
+    spans = get_method_cost(method).plan(request).llm_spans
+    return [span.tokens for span in spans for _ in range(span.layers)]

@@ -1,0 +1,181 @@
+"""Bad input gets one clear error: what was given, what there is, what to do."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from costmodel import estimate
+from hardware_specs.errors import (
+    InvalidInputError,
+    MissingPeakError,
+    UnknownHardwareError,
+    UnknownMethodError,
+    UnknownModelError,
+    UnknownOpError,
+    UnknownPrecisionError,
+    VlmRooflineError,
+)
+from profiling.cli import main
+
+A100 = "nvidia-a100-sxm4-80gb"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        ({"model": "llava-1.5-9b"}, UnknownModelError, "llava-1.5-7b"),
+        ({"hardware": "nvidia-a100"}, UnknownHardwareError, A100),
+        ({"hardware": ""}, UnknownHardwareError, "unknown hardware"),
+        ({"precision": "fp17"}, UnknownPrecisionError, "fp16"),
+        ({"precision": "fp8"}, MissingPeakError, "fp8"),
+        ({"hardware": "nvidia-v100-sxm2-16gb", "precision": "bf16"}, MissingPeakError, "fp16.matrix"),
+        ({"hardware": "nvidia-v100-sxm2-16gb", "precision": "w8a8"}, MissingPeakError, "dp4a"),
+        ({"hardware": "nvidia-h100-sxm5-80gb", "precision": "w4a4"}, MissingPeakError, "int4"),
+        ({"visual_tokens": -1}, InvalidInputError, "visual_tokens"),
+        ({"visual_tokens": 1.5}, InvalidInputError, "1.5"),
+        ({"visual_tokens": True}, InvalidInputError, "True"),
+        ({"visual_tokens": 10**12}, InvalidInputError, "100000000"),
+        ({"text_tokens": "40"}, InvalidInputError, "text_tokens"),
+        ({"batch_size": 0}, InvalidInputError, "batch_size"),
+        ({"output_tokens": -3}, InvalidInputError, "output_tokens"),
+        ({"visual_tokens": 0, "text_tokens": 0}, InvalidInputError, "no prompt"),
+        ({"execution": "magic"}, InvalidInputError, "hf-eager"),
+        ({"attention": "sparse"}, InvalidInputError, "flash"),
+        ({"logits": "some"}, InvalidInputError, "last"),
+        ({"vision_layers": 3}, InvalidInputError, "useful"),
+        ({"method": "fastw"}, UnknownMethodError, "fastv"),
+        ({"keep": 0.5}, InvalidInputError, "method"),
+        ({"method": "divprune", "keep": 1.5}, InvalidInputError, "1.5"),
+        ({"method": "divprune", "keep": 577}, InvalidInputError, "577"),
+        ({"method": "fastv", "layer": 33}, InvalidInputError, "33"),
+        ({"method": "divprune", "model": "llama-2-7b"}, InvalidInputError, "vision tower"),
+        ({"model": "llama-2-7b", "frames": 4}, InvalidInputError, "vision tower"),
+        ({"convention": "fastw"}, VlmRooflineError, "fastv"),
+    ],
+)
+def test_one_clear_error(arguments: dict, error: type, says: str) -> None:
+    given_ = {"model": "llava-1.5-7b", "hardware": A100, **arguments}
+    with pytest.raises(error) as caught:
+        estimate(given_.pop("model"), given_.pop("hardware"), **given_)
+    assert says in str(caught.value)
+
+
+def test_unknown_op_names_near_ones() -> None:
+    from costmodel.ops import get_op
+
+    with pytest.raises(UnknownOpError, match="linear"):
+        get_op("liner")
+
+
+def test_over_capacity_warns() -> None:
+    cost = estimate("llava-1.5-13b", "nvidia-v100-pcie-16gb")
+    assert cost.memory.fits is False
+    assert any("over the" in line for line in cost.warnings)
+
+
+def test_beyond_trained_positions_warns() -> None:
+    cost = estimate("llava-1.5-7b", A100, visual_tokens=576, text_tokens=4000)
+    assert any("positions" in line for line in cost.warnings)
+    assert cost.totals.flops > 0
+
+
+anything = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.lists(st.integers())
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.sampled_from(
+        ["visual_tokens", "text_tokens", "batch_size", "output_tokens", "precision", "method", "keep",
+         "layer", "execution", "attention", "logits", "frames", "vision_layers", "convention"]
+    ),
+    anything,
+)  # fmt: skip
+def test_any_value_is_priced_or_refused(name: str, value: object) -> None:
+    try:
+        cost = estimate("llava-1.5-7b", A100, **{name: value})
+    except VlmRooflineError as error:
+        assert str(error)
+    else:
+        json.dumps(cost.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "estimate llava-1.5-9b -d nvidia-a100-sxm4-80gb",
+        "estimate llava-1.5-7b -d nvidia-a100",
+        "estimate llava-1.5-7b",
+        "estimate llava-1.5-7b -d nvidia-a100-sxm4-80gb --visual-tokens -5",
+        "estimate llava-1.5-7b -d nvidia-a100-sxm4-80gb --visual-tokens many",
+        "estimate llava-1.5-7b -d nvidia-a100-sxm4-80gb --method divprune --keep none",
+        "estimate llava-1.5-7b -d nvidia-a100-sxm4-80gb --precision fp8",
+        "estimate llava-1.5-7b -d nvidia-a100-sxm4-80gb --calibration nowhere.json",
+        "estimate llava-1.5-7b -d nvidia-a100-sxm4-80gb --image-size big",
+        "sweep llava-1.5-7b -d nvidia-a100-sxm4-80gb --visual-tokens 9:1",
+        "sweep llava-1.5-7b -d nvidia-a100-sxm4-80gb --out table.xlsx",
+        "sweep llava-1.5-7b -d nvidia-a100-sxm4-80gb --out /nowhere/at/all/table.csv",
+        "break-even llava-1.5-7b -d nvidia-a100-sxm4-80gb --latency-ms 0",
+        "frobnicate",
+    ],
+)
+def test_exit_code_2_and_no_traceback(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line.split()) == 2
+    caught = capsys.readouterr()
+    assert caught.out == ""
+    assert caught.err
+    assert "Traceback" not in caught.err
+
+
+def test_json_of_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["estimate", "llava-1.5-7b", "-d", A100, "--json", "--output-tokens", "1"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema_version"] == 1
+    assert document["totals"]["flops"] == 8_583_722_926_080 + 13_538_164_736
+    assert list(document["stages"]) == ["vision", "projector", "reduction", "prefill", "decode"]
+    assert document == json.loads(
+        json.dumps(estimate("llava-1.5-7b", A100, output_tokens=1).to_dict())
+    )
+
+
+def test_estimate_imports_no_heavy_package() -> None:
+    """The command answers at once because it never loads what it does not need."""
+    code = (
+        "import sys; from profiling.cli import main; "
+        f"main(['estimate', 'llava-1.5-7b', '-d', '{A100}', '--json']); "
+        "heavy = {'torch', 'transformers', 'pandas', 'matplotlib', 'scipy', 'pyarrow', 'fvcore'}; "
+        "sys.exit(' '.join(sorted(heavy & set(sys.modules))) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("package", ["hardware_specs", "costmodel", "token_reduction", "profiling"])
+def test_packages_import_nothing_heavy(package: str) -> None:
+    code = (
+        f"import sys, {package}; "
+        "heavy = {'torch', 'transformers', 'pandas', 'matplotlib', 'scipy', 'pydantic'}; "
+        "sys.exit(' '.join(sorted(heavy & set(sys.modules))) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_sweep_writes_the_same_table_as_csv_and_parquet(tmp_path, capsys) -> None:
+    import pandas as pd
+
+    for name in ("table.csv", "table.parquet"):
+        line = ["sweep", "llava-1.5-7b", "-d", f"{A100},nvidia-l4", "--visual-tokens", "0:576:64",
+                "--precision", "fp16,int4", "--out", str(tmp_path / name)]  # fmt: skip
+        assert main(line) == 0
+    capsys.readouterr()
+    csv, parquet = pd.read_csv(tmp_path / "table.csv"), pd.read_parquet(tmp_path / "table.parquet")
+    assert len(csv) == len(parquet) == 2 * 2 * 10
+    for column in ("visual_tokens", "flops", "time_s", "peak_memory_bytes"):
+        assert csv[column].to_numpy() == pytest.approx(parquet[column].to_numpy())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["table.csv", "table.parquet"]

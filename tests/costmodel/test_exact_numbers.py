@@ -1,0 +1,100 @@
+"""LLaVA-1.5 counted by hand, to the unit."""
+
+import pytest
+
+from costmodel import estimate, load_model
+from costmodel.evaluate import Context, Scenario
+from costmodel.precision import parse_precision
+from hardware_specs import get_hardware
+
+A100 = "nvidia-a100-sxm4-80gb"
+
+
+def test_stages_of_llava_7b() -> None:
+    cost = estimate("llava-1.5-7b", A100, visual_tokens=576, text_tokens=40, output_tokens=1)
+    # conv 2*576*588*1024; 24 layers of 2*577*(4*1024^2 + 2*1024*4096) and 4*577^2*1024
+    conv = 2 * 576 * (3 * 14 * 14) * 1024
+    linear = 24 * 2 * 577 * (4 * 1024**2 + 2 * 1024 * 4096)
+    attention = 24 * 4 * 577**2 * 1024
+    assert (conv, linear, attention) == (693_633_024, 348_496_330_752, 32_728_252_416)
+    assert cost.stages["vision"].flops == conv + linear + attention == 381_918_216_192
+    # 576 rows through 1024 -> 4096 -> 4096
+    assert cost.stages["projector"].flops == 2 * 576 * (1024 * 4096 + 4096**2) == 24_159_191_040
+    body_linear = 32 * 2 * 616 * (4 * 4096**2 + 3 * 4096 * 11008)
+    body_attention = 32 * 4 * 616**2 * 4096
+    assert (body_linear, body_attention) == (7_978_438_623_232, 198_944_227_328)
+    head = 2 * 4096 * 32064
+    assert cost.stages["prefill"].flops == body_linear + body_attention + head
+    # one token over 616 cached ones and itself
+    step = 32 * (2 * (4 * 4096**2 + 3 * 4096 * 11008) + 4 * 617 * 4096) + head
+    assert cost.stages["decode"].flops == step == 13_538_164_736
+    assert cost.totals.flops - step == 8_583_722_926_080
+
+
+def test_13b() -> None:
+    flops = estimate("llava-1.5-13b", A100).stages["prefill"].flops
+    assert round(flops / 1e9, 1) == 15_942.5
+
+
+@pytest.mark.parametrize(
+    ("visual", "gflop"),
+    [
+        (576, 8177.6),
+        (288, 4304.9),
+        (144, 2401.2),
+        (128, 2191.0),
+        (64, 1352.9),
+        (36, 987.6),
+        (16, 727.2),
+        (1, 532.2),
+    ],
+)
+def test_prefill_by_visual_tokens(visual: int, gflop: float) -> None:
+    cost = estimate("llava-1.5-7b", A100, visual_tokens=visual)
+    assert round(cost.stages["prefill"].flops / 1e9, 1) == gflop
+
+
+def test_llama_all_logits() -> None:
+    cost = estimate("llama-2-7b", A100, visual_tokens=0, text_tokens=616, logits="all")
+    assert cost.totals.flops == 8_338_863_554_560
+    assert cost.stages["vision"].flops == 0
+
+
+def test_kv_cache_of_616_tokens() -> None:
+    # 2 (K, V) x 32 layers x 4096 x 2 B x 616
+    assert estimate("llava-1.5-7b", A100).memory.kv_cache_bytes == 322_961_408
+
+
+def test_useful_layers_skip_the_last_one() -> None:
+    all_layers = estimate("llava-1.5-7b", A100).stages["vision"].flops
+    useful = estimate("llava-1.5-7b", A100, vision_layers="useful").stages["vision"].flops
+    # one layer of 577 tokens: 15.9 GFLOP that nobody reads
+    layer = 2 * 577 * (4 * 1024**2 + 2 * 1024 * 4096) + 4 * 577**2 * 1024
+    assert all_layers - useful == layer
+    assert round(layer / 1e9, 1) == 15.9
+
+
+@pytest.mark.parametrize(("precision", "kernels"), [("fp16", 1299), ("fp32", 1169)])
+def test_eager_kernels(precision: str, kernels: int) -> None:
+    """FP32 has no casts around its norms: 2 fewer kernels in each of the 65."""
+    cost = estimate("llava-1.5-7b", A100, execution="hf-eager", precision=precision)
+    assert cost.stages["prefill"].kernels == kernels
+    assert cost.stages["vision"].kernels == 342
+
+
+@pytest.mark.parametrize(
+    ("sequence", "pointwise_gb", "body_gb"), [(616, 12.9, 29.6), (2976, 62.4, 93.4)]
+)
+def test_eager_traffic(sequence: int, pointwise_gb: float, body_gb: float) -> None:
+    """Norms, rotations, SwiGLU, residuals, casts and concatenation against all of the LLM's bytes."""
+    context = Context(
+        load_model("llava-1.5-7b"), get_hardware(A100), parse_precision("bf16"), method=None,
+        keep=None, layer=None, execution="hf-eager", calibration=None, attention="flash",
+        logits="last", vision_layers="executed",
+    )  # fmt: skip
+    scenario = Scenario(sequence - 40, 576, 1, 40, 1, 0)
+    ops = context.stage_ops(scenario, context.method_plan(scenario))["prefill"]
+    pointwise = sum(op.hbm_bytes * op.count for op in ops if op.shape is None)
+    body = sum(op.hbm_bytes * op.count for op in ops if op.name != "lm_head")
+    assert round(pointwise / 1e9, 1) == pointwise_gb
+    assert round(body / 1e9, 1) == body_gb
