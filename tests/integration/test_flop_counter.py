@@ -1,0 +1,117 @@
+"""The cost model against an independent counter: `torch.utils.flop_counter` over `transformers`.
+
+Models are built on the meta device, which runs every shape and no arithmetic. The counter sees matrix
+products, convolutions and attention; it knows nothing of look-ups, norms, softmax or activations,
+which the cost model does not count as FLOPs either. transformers before 5.20 computed the angles of
+the rotary embedding as a batched product of half the head dim by the sequence; newer ones multiply.
+"""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from costmodel import estimate, list_models, load_model
+from costmodel.models import config_dict
+
+A100 = "nvidia-a100-sxm4-80gb"
+TEXT_TOKENS = 40
+
+
+@pytest.fixture(autouse=True)
+def _no_value_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Meta tensors hold no values to check."""
+    monkeypatch.setenv("TRANSFORMERS_DISABLE_TORCH_CHECK", "1")
+
+
+def _build(name: str) -> torch.nn.Module:
+    import transformers
+
+    raw = config_dict(name)
+    config = transformers.AutoConfig.for_model(**raw)
+    kind = (
+        transformers.AutoModelForCausalLM
+        if load_model(name).vision is None
+        else transformers.AutoModelForImageTextToText
+    )
+    with torch.device("meta"):
+        return kind.from_config(config, attn_implementation="sdpa", dtype=torch.bfloat16).eval()
+
+
+def _counted(run) -> int:
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        run()
+    return counter.get_total_flops()
+
+
+def _rope_flops(model: torch.nn.Module, tokens: int, head_dim: int) -> int:
+    """What the counter adds where the angles are a batched product: 2 x (e / 2) x s."""
+    rotary = next(m for n, m in model.named_modules() if n.endswith("rotary_emb"))
+    x = torch.empty(1, tokens, 8, device="meta", dtype=torch.bfloat16)
+    positions = torch.arange(tokens, device="meta")[None]
+    counted = _counted(lambda: rotary(x, positions))
+    assert counted in (0, head_dim * tokens)
+    return counted
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_shipped_model_at_five_counts(name: str) -> None:
+    config = load_model(name)
+    model = _build(name)
+    inner = model.model
+    language = inner.language_model if hasattr(inner, "language_model") else inner
+    if config.vision is not None:
+        vision = config.vision
+        crops = config.visual_input().crops
+        tower = next(
+            getattr(inner, n) for n in ("vision_tower", "image_tower") if hasattr(inner, n)
+        )
+        size = vision.image_size
+        pixels = torch.empty(crops, 3, size, size, device="meta", dtype=torch.bfloat16)
+        counted_vision = _counted(lambda: tower(pixels))
+        cost = estimate(name, A100)
+        assert cost.stages["vision"].flops == counted_vision
+        rows = torch.empty(
+            cost.inputs["crops"], config.visual_input().projected_tokens // crops,
+            config.projector.in_features, device="meta", dtype=torch.bfloat16,
+        )  # fmt: skip
+        assert cost.stages["projector"].flops == _counted(
+            lambda: inner.multi_modal_projector(rows)
+        )
+    most = config.default_visual_tokens or 2048
+    for visual in (1, 64, 144, most // 2, most):
+        tokens = visual + TEXT_TOKENS
+        embeds = torch.empty(
+            1, tokens, config.text.hidden_size, device="meta", dtype=torch.bfloat16
+        )
+
+        def prefill(embeds: torch.Tensor = embeds) -> None:
+            hidden = language(inputs_embeds=embeds, use_cache=True).last_hidden_state
+            model.lm_head(hidden[:, -1:])
+
+        extra = _rope_flops(language, tokens, config.text.head_dim)
+        cost = estimate(name, A100, visual_tokens=visual, text_tokens=TEXT_TOKENS)
+        assert cost.stages["prefill"].flops == _counted(prefill) - extra
+
+
+@pytest.mark.parametrize("name", ["llava-1.5-7b", "llava-onevision-7b"])
+@pytest.mark.parametrize("logits", ["last", "all"])
+def test_batch_and_logits(name: str, logits: str) -> None:
+    config = load_model(name)
+    model = _build(name)
+    embeds = torch.empty(3, 104, config.text.hidden_size, device="meta", dtype=torch.bfloat16)
+
+    def prefill() -> None:
+        hidden = model.model.language_model(inputs_embeds=embeds).last_hidden_state
+        model.lm_head(hidden if logits == "all" else hidden[:, -1:])
+
+    extra = _rope_flops(model.model.language_model, 104, config.text.head_dim)
+    cost = estimate(name, A100, visual_tokens=64, batch_size=3, logits=logits)
+    assert cost.stages["prefill"].flops == _counted(prefill) - extra
+
+
+def test_eager_attention_counts_the_same() -> None:
+    """Scores written out or not, the products are the same."""
+    flash, eager = (estimate("llava-1.5-7b", A100, attention=a) for a in ("flash", "eager"))
+    assert flash.totals.flops == eager.totals.flops
+    assert eager.totals.activation_write_bytes > flash.totals.activation_write_bytes
