@@ -17,7 +17,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from hardware_specs.cpu import measure_cpu
     from hardware_specs.detect import detect_hardware
+    from hardware_specs.document import save_hardware
     from hardware_specs.errors import (
         DeviceUnavailableError,
         InvalidFileError,
@@ -51,6 +53,8 @@ __all__ = [
     "list_sources",
     "load_hardware",
     "match_device_name",
+    "measure_cpu",
+    "save_hardware",
 ]
 
 #: public name -> the module that defines it, imported on first use.
@@ -64,6 +68,8 @@ _HOME = {
     "load_hardware": "registry",
     "match_device_name": "matching",
     "detect_hardware": "detect",
+    "measure_cpu": "cpu",
+    "save_hardware": "document",
     "Disagreement": "sources",
     "Source": "sources",
     "list_disagreements": "sources",

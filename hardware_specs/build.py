@@ -171,7 +171,10 @@ def _provenance(entry: dict[str, Any]) -> Provenance:
         source=entry.get("source", ("user",)),
         evidence=entry.get("evidence", "user"),
         note=entry.get("note", ""),
-        others_say={key: str(value) for key, value in entry.get("others_say", {}).items()},
+        others_say={
+            key: value if isinstance(value, str) else f"{value:g}"
+            for key, value in entry.get("others_say", {}).items()
+        },
     )
 
 

@@ -122,7 +122,8 @@ def _describe(
         "memory": Provenance(
             ("measured",),
             "measured",
-            f"copy of {size_bytes / 2**20:.0f} MiB, read and write counted: {reached} threads",
+            "size as the operating system reports it; bandwidth of a copy of "
+            f"{size_bytes / 2**20:.0f} MiB, read and write counted: {reached} threads",
         ),
         **{f"{n}_bytes": system for n, level in (("l2", 2), ("llc", 3)) if caches[level]},
     }

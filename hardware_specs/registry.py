@@ -14,7 +14,7 @@ DATA = Path(__file__).parent / "data"
 #: Files beside the devices that describe none.
 _NO_DEVICE = frozenset({"sources", "disagreements"})
 
-_ID = re.compile(r"[a-z0-9][a-z0-9._-]*")
+_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 
 @cache

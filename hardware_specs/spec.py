@@ -84,7 +84,7 @@ class MeasuredRate:
     points_mnk_ge_4096: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class HardwareSpec:
     """One device: a SKU with its form factor and memory size.
 
@@ -163,6 +163,14 @@ class HardwareSpec:
         """Make the mappings read-only: a spec is shared by everything that looked it up."""
         for name in _MAPPINGS:
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    def __repr__(self) -> str:
+        """Name the device and its main figures; all fields would fill a page."""
+        peaks = ", ".join(f"{key} {value / 1e12:g}" for key, value in self.peaks.items())
+        return (
+            f"<HardwareSpec {self.id}: {self.memory_label}, "
+            f"{self.bandwidth_bytes_per_s / 1e9:g} GB/s, Top/s: {peaks}>"
+        )
 
     def __hash__(self) -> int:
         """Hash by what tells devices apart, so that a spec can key a cache."""
@@ -245,7 +253,7 @@ class HardwareSpec:
             if key in self.unsupported:
                 remark = self.unsupported[key]
                 return f" (the device does not support {key}{': ' + remark if remark else ''})"
-        return " (nobody publishes one)"
+        return " (no figure for it is known)"
 
     def arithmetic_peak(self, key: str) -> float | None:
         """Return the peak that units and clock give: sm_count x op per clock and unit x clock.

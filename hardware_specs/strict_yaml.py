@@ -22,6 +22,10 @@ _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 #: A device file has some 5 kB; what is a thousand times larger is something else.
 MAX_BYTES = 4_000_000
 
+#: Device files nest four deep. libyaml builds nodes by recursion in C, so that some ten thousand
+#: open brackets would end the process instead of raising.
+MAX_DEPTH = 50
+
 
 class _StrictLoader(_Base):  # type: ignore[misc]
     """The safe loader, refusing duplicate keys, keys that are no text, and merge keys."""
@@ -40,6 +44,25 @@ class _StrictLoader(_Base):  # type: ignore[misc]
                 )
             mapping[key] = self.construct_object(value_node, deep=deep)
         return mapping
+
+
+def _refuse_tricks(content: bytes | str) -> None:
+    """Refuse what no data file needs: extreme nesting, and references that multiply their target."""
+    depth = 0
+    for event in yaml.parse(content, Loader=_StrictLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise yaml.MarkedYAMLError(
+                    problem=f"more than {MAX_DEPTH} levels deep", problem_mark=event.start_mark
+                )
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(
+                problem=f"the reference *{event.anchor}: write the value out",
+                problem_mark=event.start_mark,
+            )
 
 
 def read_yaml(path: Path) -> Any:
@@ -84,6 +107,7 @@ def parse_yaml(content: bytes | str) -> Any:
     hardware_specs.errors.InvalidFileError: line 2, column 1: the key 'tdp_w' appears twice
     """
     try:
+        _refuse_tricks(content)
         return yaml.load(content, Loader=_StrictLoader)  # noqa: S506 - it is a safe loader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark

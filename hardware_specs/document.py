@@ -1,0 +1,136 @@
+"""From a `HardwareSpec` back to plain data: the file it could have come from, or JSON."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from hardware_specs.errors import InvalidInputError, OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hardware_specs.spec import HardwareSpec, Provenance
+
+_NAMED = ("chip", "year", "device_names", "device_granularity")
+_QUANTITIES = (
+    *("compute_capability", "sm_count", "boost_hz", "matrix_clock_hz"),
+    *("l2_bytes", "llc_bytes", "tdp_w"),
+)
+#: Key in the file -> attribute of the spec.
+_MEMORY = {
+    "label": "memory_label",
+    "kind": "memory_kind",
+    "nominal_bytes": "memory_bytes",
+    "reported_bytes": "memory_reported_bytes",
+    "bandwidth_bytes_per_s": "bandwidth_bytes_per_s",
+    "bus_bits": "memory_bus_bits",
+    "data_rate_bits_per_pin_per_s": "memory_data_rate_bits_per_pin_per_s",
+}
+
+
+def spec_to_dict(spec: HardwareSpec) -> dict[str, Any]:
+    """Return every attribute of a spec by its name, as JSON knows it; what is None stays None.
+
+    >>> from hardware_specs import get_hardware
+    >>> spec_to_dict(get_hardware("nvidia-t4"))["peaks"]["int8.matrix"]
+    130000000000000.0
+    """
+    return {f.name: _plain(getattr(spec, f.name)) for f in fields(spec)}
+
+
+def device_document(spec: HardwareSpec) -> dict[str, Any]:
+    """Return what a device file of this spec holds: `load_hardware` of it gives the spec back."""
+    origin = spec.provenance
+    document: dict[str, Any] = {
+        "id": spec.id,
+        "name": spec.name,
+        "vendor": spec.vendor,
+        "architecture": spec.architecture,
+    }
+    document |= {key: _plain(value) for key in _NAMED if (value := getattr(spec, key))}
+    for key in _QUANTITIES:
+        if getattr(spec, key) is not None:
+            document[key] = {"value": getattr(spec, key), **_origin(origin.get(key))}
+    document["memory"] = {
+        key: value for key, name in _MEMORY.items() if (value := getattr(spec, name)) is not None
+    } | _origin(origin.get("memory"))
+    if spec.links or spec.links_absent:
+        links = {kind: _given(asdict(link)) for kind, link in spec.links.items()}
+        absent = {"absent": list(spec.links_absent)} if spec.links_absent else {}
+        document["interconnect"] = links | absent | _origin(origin.get("links"))
+    document["peaks"] = {
+        key: {"value": value, **_origin(origin.get(key))}
+        | ({"clock_inferred": True} if key in spec.clock_inferred else {})
+        for key, value in spec.peaks.items()
+    }
+    rest = {
+        "flops_per_clock_per_sm": dict(spec.flops_per_clock_per_sm),
+        "unsupported": [f"{k} ({v})" if v else k for k, v in spec.unsupported.items()],
+        "measured_not_peak": [_given(asdict(rate)) for rate in spec.measured],
+        "notes": list(spec.notes),
+        "sources": dict(spec.own_sources),
+    }
+    return document | {key: value for key, value in rest.items() if value}
+
+
+def save_hardware(spec: HardwareSpec, path: str | Path) -> None:
+    """Write a spec as a device file, so that it can be edited and passed on.
+
+    The file is complete or not there: it is written beside its place and moved.
+
+    Args:
+        spec: the device; its id must be the file's name without the ending.
+        path: the file to write.
+
+    Raises:
+        InvalidInputError: the file's name is not the id.
+        OutputError: the file cannot be written.
+    """
+    import yaml
+
+    target = Path(path)
+    if target.suffix not in (".yaml", ".yml") or target.stem != spec.id:
+        raise InvalidInputError(f"a device file bears the device's id: {spec.id}.yaml, not {path}")
+    text = yaml.safe_dump(device_document(spec), sort_keys=False, allow_unicode=True, width=100)
+    file = None
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=target.parent, suffix=".part", delete=False
+        ) as file:
+            file.write(text)
+        Path(file.name).replace(target)
+    except OSError as error:
+        if file is not None:
+            Path(file.name).unlink(missing_ok=True)
+        raise OutputError(f"cannot write {target}: {error.strerror or error}") from None
+
+
+def _origin(provenance: Provenance | None) -> dict[str, Any]:
+    if provenance is None:
+        return {}
+    found: dict[str, Any] = {"source": list(provenance.source), "evidence": provenance.evidence}
+    if provenance.note:
+        found["note"] = provenance.note
+    if provenance.others_say:
+        found["others_say"] = dict(provenance.others_say)
+    return found
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, MappingProxyType | dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, frozenset):
+        return sorted(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "__dataclass_fields__"):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    return value
