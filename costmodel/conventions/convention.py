@@ -39,6 +39,10 @@ class Convention:
         title: what it is, in a few words.
         source: the paper or program it was read from.
         default_text_tokens: the text length its authors used; None where they fix none.
+        operations_per_mac: 1 where multiply-accumulates are printed as FLOPs, else 2.
+        ffn_matrices: FFN matrices counted.
+        counts_text: whether text tokens count at all.
+        counts_head: whether the output head counts.
         assumptions: what it counts and how, in words.
         evaluator: the counting function.
     """
@@ -47,6 +51,10 @@ class Convention:
     title: str
     source: str
     default_text_tokens: int | None
+    operations_per_mac: int
+    ffn_matrices: int
+    counts_text: bool
+    counts_head: bool
     assumptions: Mapping[str, str]
     evaluator: Evaluator
 

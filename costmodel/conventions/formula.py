@@ -195,4 +195,15 @@ def formula_convention(
         )
 
     default = rule.text_lengths[0] if len(rule.text_lengths) == 1 else None
-    return Convention(name, title, source, default, words, evaluator)
+    return Convention(
+        name,
+        title,
+        source,
+        default_text_tokens=default,
+        operations_per_mac=rule.operations_per_mac,
+        ffn_matrices=rule.ffn_matrices,
+        counts_text=bool(rule.text_lengths),
+        counts_head=False,
+        assumptions=words,
+        evaluator=evaluator,
+    )

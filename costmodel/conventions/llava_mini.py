@@ -25,17 +25,18 @@ def encoder_flops(model: Any, batch: Num) -> tuple[Num, Num] | None:
 
     Args:
         model: a `ModelConfig`.
-        batch: sequences, each with its default number of crops.
+        batch: sequences, each with one image (or clip) as the model takes it by default.
     """
     vision, projector = getattr(model, "vision", None), getattr(model, "projector", None)
     if vision is None or projector is None:
         return None
-    crops = batch * model.default_crops
+    image = model.visual_input()
     d, f = vision.hidden_size, vision.intermediate_size
     convolution = 2 * vision.patches * d * vision.num_channels * vision.patch_size**2
     linear = vision.num_layers * 2 * vision.tokens * (4 * d * d + 2 * d * f)
     weights = projector.hidden_features * (projector.in_features + projector.out_features)
-    return crops * (convolution + linear), crops * 2 * vision.selected_tokens * weights
+    tower = image.crops * (convolution + linear)
+    return batch * tower, batch * 2 * image.projected_tokens * weights
 
 
 CONVENTION = formula_convention(

@@ -300,9 +300,13 @@ def _preset(name: str, when: str, quirks: Quirks) -> Convention:
         name,
         f"LLM-Viewer, {when}",
         source,
-        None,
-        assumptions,
-        partial(evaluate_llmviewer, name=name, quirks=quirks, assumptions=assumptions),
+        default_text_tokens=None,
+        operations_per_mac=2,
+        ffn_matrices=3,
+        counts_text=True,
+        counts_head=True,
+        assumptions=assumptions,
+        evaluator=partial(evaluate_llmviewer, name=name, quirks=quirks, assumptions=assumptions),
     )
 
 

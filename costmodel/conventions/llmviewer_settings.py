@@ -54,13 +54,6 @@ DEVICES: Mapping[str, Device] = MappingProxyType(
 )
 
 
-class UnknownDeviceError(UnknownHardwareError):
-    """LLM-Viewer's table has no device of that name; the project's own ids are not in it."""
-
-    kind = "LLM-Viewer device"
-    hint = ""
-
-
 def get_device(hardware: Any) -> Device:
     """Return a row of LLM-Viewer's device table.
 
@@ -77,7 +70,7 @@ def get_device(hardware: Any) -> Device:
             + ", ".join(DEVICES)
         )
     if not isinstance(name, str) or name not in DEVICES:
-        raise UnknownDeviceError(name, DEVICES)
+        raise UnknownHardwareError(name, DEVICES)
     return DEVICES[name]
 
 
