@@ -49,6 +49,7 @@ class _StrictLoader(_Base):  # type: ignore[misc]
 def _refuse_tricks(content: bytes | str) -> None:
     """Refuse what no data file needs: extreme nesting, and references that multiply their target."""
     depth = 0
+    event: Any  # the C parser has marks of its own type
     for event in yaml.parse(content, Loader=_StrictLoader):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1

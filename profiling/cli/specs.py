@@ -41,7 +41,9 @@ def list_specs(
     from profiling.cli.specs_tables import list_table, mark_legend
 
     if not specs:
-        console().print(f"no device has {' and '.join(words or [])} in its id, name or vendor")
+        console().print(
+            f"no device has {' and '.join(words or [])} in its id, name, vendor or architecture"
+        )
         return
     console().print(list_table(specs))
     console().print(mark_legend())

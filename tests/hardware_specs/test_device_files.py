@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import doctest
 import os
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from hardware_specs import (
 from hardware_specs.build import build_spec
 from hardware_specs.document import device_document, spec_to_dict
 from hardware_specs.errors import OutputError
-from hardware_specs.schema import check_device
+from hardware_specs.schema import EVIDENCE_CODES, check_device
 from hardware_specs.strict_yaml import MAX_BYTES, parse_yaml
 
 DATA = Path(hardware_specs.__file__).parent / "data"
@@ -214,3 +215,24 @@ def test_a_device_is_saved_under_its_id_or_not_at_all(tmp_path) -> None:
     with pytest.raises(OutputError, match="cannot write"):
         save_hardware(spec, tmp_path / "nvidia-t4.yaml")
     assert [path.name for path in tmp_path.iterdir()] == ["nvidia-t4.yaml"]
+
+
+def test_the_documented_example_is_a_device(tmp_path) -> None:
+    text = (Path(hardware_specs.__file__).parents[1] / "docs" / "hardware.md").read_text()
+    example = text.split("```yaml\n")[1].split("```")[0]
+    spec = load(tmp_path, example)
+    assert spec.peak("fp16") == 100e12
+    assert spec.peak("fp32", "vector") == 25e12
+
+
+def test_the_documented_codes_are_all_codes() -> None:
+    text = (Path(hardware_specs.__file__).parents[1] / "docs" / "hardware.md").read_text()
+    documented = {line.split("`")[1] for line in text.splitlines() if line.startswith("| `")}
+    assert documented - {"…+A"} == {code for code in EVIDENCE_CODES if "+" not in code}
+
+
+def test_the_documented_session_is_real() -> None:
+    path = Path(hardware_specs.__file__).parents[1] / "docs" / "hardware.md"
+    outcome = doctest.testfile(str(path), module_relative=False)
+    assert outcome.attempted >= 4
+    assert outcome.failed == 0
