@@ -1,0 +1,52 @@
+"""Models: their shape, their parameters and their visual tokens, from Hugging Face configs.
+
+Nothing here imports torch or transformers; names are loaded when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from costmodel.models.anyres import AnyRes
+    from costmodel.models.model import ModelConfig, VideoRule, VisualInput
+    from costmodel.models.projector import ProjectorConfig
+    from costmodel.models.registry import config_dict, list_models, load_model
+    from costmodel.models.text import TextConfig
+    from costmodel.models.vision import VisionConfig
+
+_HOMES = {
+    "AnyRes": "anyres",
+    "ModelConfig": "model",
+    "ProjectorConfig": "projector",
+    "TextConfig": "text",
+    "VideoRule": "model",
+    "VisionConfig": "vision",
+    "VisualInput": "model",
+    "config_dict": "registry",
+    "list_models": "registry",
+    "load_model": "registry",
+}
+
+__all__ = [
+    "AnyRes",
+    "ModelConfig",
+    "ProjectorConfig",
+    "TextConfig",
+    "VideoRule",
+    "VisionConfig",
+    "VisualInput",
+    "config_dict",
+    "list_models",
+    "load_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,151 @@
+"""Reading a Hugging Face config.json key by key, each value checked where it is read."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from hardware_specs.errors import InvalidFileError
+
+#: No config is larger; a path to the weights themselves is refused instead of read.
+MOST_BYTES = 16 * 1024 * 1024
+#: No dimension of a model is larger.
+MOST = 10_000_000
+
+_MISSING: Any = object()
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Return the JSON object of a config file.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        InvalidFileError: unreadable, no JSON, or no JSON object.
+    """
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise InvalidFileError(f"{path}: larger than any config.json; give the config's path")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise InvalidFileError(f"{path}: cannot be read as a config.json: {reason}") from error
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidFileError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise InvalidFileError(f"{path}: holds {_kind(document)} where a JSON object must be")
+    return document
+
+
+class Section:
+    """One JSON object of a config, and what of it was left to defaults.
+
+    Args:
+        values: the object.
+        file: the file's name, for messages.
+        path: the object's own key, for messages; empty at the top.
+        defaults: values that stand in for missing keys.
+        used: receives the full names of the keys that defaults stood in for.
+    """
+
+    def __init__(
+        self,
+        values: dict[str, Any],
+        file: str,
+        path: str = "",
+        defaults: dict[str, Any] | None = None,
+        used: list[str] | None = None,
+    ) -> None:
+        """Keep the object and where it stands."""
+        self.values = values
+        self.file = file
+        self.path = path
+        self.defaults = defaults or {}
+        self.used = [] if used is None else used
+
+    def __contains__(self, key: str) -> bool:
+        """Tell whether the config itself has the key."""
+        return key in self.values
+
+    def key(self, key: str) -> str:
+        """Return a key's full name."""
+        return f"{self.path}.{key}" if self.path else key
+
+    def fail(self, key: str, problem: str) -> InvalidFileError:
+        """Return the error for a key, naming file, key and problem."""
+        return InvalidFileError(f"{self.file}: {self.key(key)} {problem}")
+
+    def whole(self, key: str, *, least: int = 1, most: int = MOST, null: bool = False) -> Any:
+        """Return a whole number in [least, most]; None too where null is allowed."""
+        value = self._get(key)
+        if value is None and null:
+            return None
+        if type(value) is not int or not least <= value <= most:
+            raise self.fail(
+                key, f"must be a whole number from {least} to {most}, not {_show(value)}"
+            )
+        return value
+
+    def number(self, key: str) -> float:
+        """Return a finite number of at least 0."""
+        value = self._get(key)
+        if type(value) not in (int, float) or not 0 <= value < math.inf:
+            raise self.fail(key, f"must be a number of at least 0, not {_show(value)}")
+        return float(value)
+
+    def flag(self, key: str) -> bool:
+        """Return true or false."""
+        value = self._get(key)
+        if type(value) is not bool:
+            raise self.fail(key, f"must be true or false, not {_show(value)}")
+        return value
+
+    def word(self, key: str, allowed: tuple[str, ...] = ()) -> str:
+        """Return a string, one of `allowed` where that names any."""
+        value = self._get(key)
+        if not isinstance(value, str) or not value:
+            raise self.fail(key, f"must be a string, not {_show(value)}")
+        if allowed and value not in allowed:
+            raise self.fail(key, f"is {value!r}; this project knows {', '.join(allowed)}")
+        return value
+
+    def raw(self, key: str) -> Any:
+        """Return a value as it is."""
+        return self._get(key)
+
+    def section(self, key: str, *, defaults: dict[str, Any] | None = None) -> Section:
+        """Return the object under a key."""
+        value = self.values.get(key)
+        if not isinstance(value, dict):
+            problem = "is missing" if key not in self.values else f"is {_show(value)}"
+            raise self.fail(key, f"{problem}; it must be an object that describes that part")
+        return Section(value, self.file, self.key(key), defaults, self.used)
+
+    def _get(self, key: str) -> Any:
+        if key in self.values:
+            return self.values[key]
+        value = self.defaults.get(key, _MISSING)
+        if value is _MISSING:
+            raise self.fail(key, "is missing")
+        name = self.key(key)
+        if name not in self.used:
+            self.used.append(name)
+        return value
+
+
+def _show(value: Any) -> str:
+    """Return a value as a message can carry it."""
+    try:
+        text = json.dumps(value)
+    except (TypeError, ValueError):
+        text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _kind(value: Any) -> str:
+    return "a list" if isinstance(value, list) else _show(value)

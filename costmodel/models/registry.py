@@ -1,0 +1,164 @@
+"""Finding a model: a shipped name, a file or folder, a hub id, a size-reduced variant of any of them."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from costmodel.models.families import read_model
+from costmodel.models.model import ModelConfig
+from costmodel.models.reading import read_document
+from costmodel.models.scale import parse_scale, scaled_document, split_scale
+from hardware_specs.errors import InvalidFileError, InvalidInputError, UnknownModelError
+
+_FOLDER = Path(__file__).parent / "configs"
+
+#: The hub repositories the shipped configs come from, and other names people use.
+ALIASES = {
+    "llava-hf/llava-1.5-7b-hf": "llava-1.5-7b",
+    "llava-hf/llava-1.5-13b-hf": "llava-1.5-13b",
+    "llava-hf/llava-v1.6-vicuna-7b-hf": "llava-next-vicuna-7b",
+    "llava-hf/llava-v1.6-vicuna-13b-hf": "llava-next-vicuna-13b",
+    "llava-hf/llava-v1.6-mistral-7b-hf": "llava-next-mistral-7b",
+    "llava-hf/LLaVA-NeXT-Video-7B-hf": "llava-next-video-7b",
+    "LanguageBind/Video-LLaVA-7B-hf": "video-llava-7b",
+    "llava-hf/llava-onevision-qwen2-7b-ov-hf": "llava-onevision-7b",
+    "meta-llama/Llama-2-7b-hf": "llama-2-7b",
+    "meta-llama/Llama-2-13b-hf": "llama-2-13b",
+    "llava-v1.5-7b": "llava-1.5-7b",
+    "llava-v1.5-13b": "llava-1.5-13b",
+    "llava-v1.6-vicuna-7b": "llava-next-vicuna-7b",
+    "llava-v1.6-vicuna-13b": "llava-next-vicuna-13b",
+    "llava-v1.6-mistral-7b": "llava-next-mistral-7b",
+    "llava-onevision-qwen2-7b": "llava-onevision-7b",
+    "vicuna-7b": "llama-2-7b",
+    "vicuna-13b": "llama-2-13b",
+    "lmsys/vicuna-7b-v1.5": "llama-2-7b",
+    "lmsys/vicuna-13b-v1.5": "llama-2-13b",
+}
+
+
+@lru_cache(maxsize=1)
+def list_models() -> tuple[str, ...]:
+    """Return the names of the shipped models.
+
+    >>> "llava-1.5-7b" in list_models()
+    True
+    """
+    return tuple(sorted(path.stem for path in _FOLDER.glob("*.json")))
+
+
+def load_model(source: str | Path | ModelConfig, *, scale: str | None = None) -> ModelConfig:
+    """Return a model.
+
+    Args:
+        source: a shipped name (see `list_models`), the path of a Hugging Face config.json or of its
+            folder, a hub id, or a model, which comes back as it is. A name or path may end in a scale:
+            `llava-1.5-7b@layers=4,width=1/4`. A shipped name wins over a folder so called; `./NAME`
+            means the folder.
+        scale: the same scale as an argument.
+
+    Raises:
+        UnknownModelError: neither a shipped name nor a file.
+        InvalidFileError: a config that is broken, foreign or impossible.
+        InvalidInputError: a scale that does not divide, or a hub repository out of reach.
+        MissingDependencyError: a hub id without huggingface_hub.
+
+    >>> load_model("llava-1.5-7b").parameters
+    7063427072
+    >>> load_model("llava-1.5-7b@layers=4,width=1/4").text.hidden_size
+    1024
+    """
+    if scale is None:
+        if isinstance(source, ModelConfig):
+            return source
+        if isinstance(source, str):
+            known = _shipped_or_none(source)
+            if known is not None:
+                return known
+    model, document = _resolve(source)
+    if isinstance(source, str) and (suffix := split_scale(source)[1]) is not None:
+        if scale is not None:
+            raise InvalidInputError(f"{source!r} carries a scale already; drop scale={scale!r}")
+        scale = suffix
+    if scale is None:
+        return model
+    wanted = parse_scale(scale)
+    name = f"{model.name}@{wanted}"
+    return read_model(scaled_document(model, document, wanted), name, name, model.source)
+
+
+def config_dict(source: str | Path | ModelConfig) -> dict[str, Any]:
+    """Return a model's Hugging Face config, as its config.json holds it.
+
+    Args:
+        source: as in `load_model`.
+
+    Raises:
+        VlmRooflineError: as `load_model`.
+
+    >>> config_dict("llava-1.5-7b")["model_type"]
+    'llava'
+    """
+    document: dict[str, Any] = json.loads(load_model(source).config_json)
+    return document
+
+
+@lru_cache(maxsize=1024)
+def _shipped_or_none(source: str) -> ModelConfig | None:
+    """Return a shipped model, scaled if its name says so, or None for any other source."""
+    name, scale = split_scale(source)
+    name = ALIASES.get(name, name)
+    if name not in list_models():
+        return None
+    document = read_document(_FOLDER / f"{name}.json")
+    origin = f"huggingface.co/{document.get('_name_or_path', name)}"
+    model = read_model(document, f"{name}.json", name, origin)
+    if scale is None:
+        return model
+    wanted = parse_scale(scale)
+    reduced = scaled_document(model, document, wanted)
+    return read_model(reduced, f"{name}@{wanted}", f"{name}@{wanted}", origin)
+
+
+def _resolve(source: object) -> tuple[ModelConfig, dict[str, Any]]:
+    """Return a model without its scale, and its config."""
+    if isinstance(source, ModelConfig):
+        return source, json.loads(source.config_json)
+    if not isinstance(source, (str, Path)):
+        raise InvalidInputError(
+            f"a model is a shipped name, a path, a hub id or a ModelConfig, not {source!r}"
+        )
+    text = split_scale(source)[0] if isinstance(source, str) else str(source)
+    known = _shipped_or_none(text) if isinstance(source, str) else None
+    if known is not None:
+        return known, json.loads(known.config_json)
+    path = _local(text)
+    origin = str(path)
+    if path is None:
+        from costmodel.models.hub import fetch_config, is_hub_id
+
+        if not is_hub_id(text):
+            raise UnknownModelError(text, list_models())
+        path, origin = fetch_config(text), f"huggingface.co/{text}"
+    document = read_document(path)
+    return read_model(document, str(path), text, origin), document
+
+
+def _local(text: str) -> Path | None:
+    """Return the config file that a text names, or None when it names no file."""
+    path = Path(text).expanduser()
+    try:
+        if path.is_dir():
+            if not (path / "config.json").is_file():
+                raise InvalidFileError(f"{path}: a folder without config.json")
+            return path / "config.json"
+        if path.exists():
+            return path
+    except (OSError, ValueError):
+        return None
+    if text.endswith(".json") or text.startswith((".", "/", "~")):
+        raise InvalidFileError(f"{path}: no such file")
+    return None

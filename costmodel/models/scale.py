@@ -1,0 +1,140 @@
+"""Size-reduced models: the same shape with fewer layers and a narrower width.
+
+`layers=4,width=1/4` keeps at most 4 layers in the vision tower and in the language model, and a quarter
+of width, FFN width, heads and KV heads in both. Head dims, vocabulary, image size and therefore
+token counts stay, so that every kernel keeps its kind.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hardware_specs.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from costmodel.models.model import ModelConfig
+    from costmodel.models.text import TextConfig
+    from costmodel.models.vision import VisionConfig
+
+_FORM = "layers=4,width=1/4 (either part alone will do)"
+_SUFFIX = re.compile(r"(?:layers|width)=[^@]*\Z")
+
+
+class Scale(NamedTuple):
+    """What to keep of a model: at most `layers` layers, `width` of every width; None keeps all."""
+
+    layers: int | None = None
+    width: Fraction | None = None
+
+    def __str__(self) -> str:
+        """Return the scale as it is written."""
+        parts = [] if self.layers is None else [f"layers={self.layers}"]
+        return ",".join(parts if self.width is None else [*parts, f"width={self.width}"])
+
+
+def split_scale(source: str) -> tuple[str, str | None]:
+    """Return a model's name and its scale, None without one.
+
+    >>> split_scale("llava-1.5-7b@layers=4,width=1/4")
+    ('llava-1.5-7b', 'layers=4,width=1/4')
+    >>> split_scale("models@home/config.json")
+    ('models@home/config.json', None)
+    """
+    name, mark, suffix = source.rpartition("@")
+    if mark and _SUFFIX.match(suffix):
+        return name, suffix
+    return source, None
+
+
+def parse_scale(text: str) -> Scale:
+    """Return the scale that a text describes.
+
+    Raises:
+        InvalidInputError: an unknown or repeated key, or a value out of its range.
+
+    >>> parse_scale("layers=4,width=0.25")
+    Scale(layers=4, width=Fraction(1, 4))
+    """
+    if not isinstance(text, str):
+        raise InvalidInputError(f"a scale is written like {_FORM}, not {text!r}")
+    found: dict[str, str] = {}
+    for part in text.split(","):
+        key, mark, value = (piece.strip() for piece in part.partition("="))
+        if not mark or key not in ("layers", "width") or key in found:
+            raise InvalidInputError(f"scale {text!r} is not of the form {_FORM}")
+        found[key] = value
+    return Scale(
+        _layers(found["layers"]) if "layers" in found else None,
+        _width(found["width"]) if "width" in found else None,
+    )
+
+
+def _layers(value: str) -> int:
+    if re.fullmatch(r"[0-9]{1,6}", value) and int(value) >= 1:
+        return int(value)
+    raise InvalidInputError(f"scale layers={value} must be a whole number from 1")
+
+
+def _width(value: str) -> Fraction:
+    if re.fullmatch(r"[0-9]{1,6}(/[0-9]{1,6}|\.[0-9]{1,12})?", value):
+        try:
+            width = Fraction(value)
+        except ZeroDivisionError:
+            width = Fraction(0)
+        if 0 < width <= 1:
+            return width
+    raise InvalidInputError(
+        f"scale width={value} must be a fraction above 0 and up to 1, such as 1/4"
+    )
+
+
+def scaled_document(model: ModelConfig, document: dict[str, Any], scale: Scale) -> dict[str, Any]:
+    """Return a Hugging Face config of the reduced model.
+
+    Args:
+        model: the full model, which knows what the config leaves to defaults.
+        document: the full model's config.
+        scale: what to keep.
+
+    Raises:
+        InvalidInputError: a width that does not divide into whole heads.
+    """
+    reduced = copy.deepcopy(document)
+    text = reduced if model.vision is None else reduced["text_config"]
+    _reduce(text, model.text, scale, f"{model.name}: the language model")
+    text["num_key_value_heads"] = _part(
+        model.text.num_kv_heads, scale, f"{model.name}: the language model's KV heads"
+    )
+    if "layer_types" in text and isinstance(text["layer_types"], list):
+        text["layer_types"] = text["layer_types"][: text["num_hidden_layers"]]
+    if model.vision is not None:
+        _reduce(reduced["vision_config"], model.vision, scale, f"{model.name}: the vision tower")
+        if "spatial_pool_out_channels" in reduced:
+            reduced["spatial_pool_out_channels"] = reduced["vision_config"]["hidden_size"]
+    return reduced
+
+
+def _reduce(
+    values: dict[str, Any], part: TextConfig | VisionConfig, scale: Scale, what: str
+) -> None:
+    layers = part.num_layers
+    values["num_hidden_layers"] = layers if scale.layers is None else min(layers, scale.layers)
+    values["hidden_size"] = _part(part.hidden_size, scale, f"{what}'s hidden_size")
+    values["intermediate_size"] = _part(
+        part.intermediate_size, scale, f"{what}'s intermediate_size"
+    )
+    values["num_attention_heads"] = _part(part.num_heads, scale, f"{what}'s attention heads")
+
+
+def _part(number: int, scale: Scale, what: str) -> int:
+    """Return a number's share, which must be whole."""
+    share = number * (scale.width or 1)
+    if share != int(share) or share < 1:
+        raise InvalidInputError(
+            f"width={scale.width} leaves {what} at {share} of {number}, which is not whole; take a "
+            "width that divides it"
+        )
+    return int(share)

@@ -1,0 +1,108 @@
+"""The vision tower: CLIP or SigLIP, its tokens and its parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class VisionConfig:
+    """A vision transformer, by the numbers that its cost depends on.
+
+    Every projection of a layer has a bias and the MLP has two matrices (c x f and f x c), in CLIP and in
+    SigLIP alike.
+
+    Attributes:
+        family: `clip` or `siglip`.
+        hidden_size: width c.
+        intermediate_size: FFN width f.
+        num_layers: layers l.
+        num_heads: attention heads h.
+        image_size: side of the square crop in pixels.
+        patch_size: side of a patch in pixels.
+        num_channels: colour channels.
+        has_cls: whether a class token precedes the patches.
+        patch_bias: whether the patch convolution has a bias.
+        pre_norm: whether a norm precedes the first layer.
+        post_norm: whether a norm follows the last layer (over the class token where there is one).
+        pooling_head: whether a pooling head follows that nobody reads (SigLIP's `vision_use_head`).
+        activation: the MLP's activation.
+        copies: towers of this shape in the model (Video-LLaVA: one for images, one for video).
+        feature_layers: indices into the hidden states whose features are read: 0 is the embedding,
+            l the last layer, negative from the end.
+        feature_select: `default` drops the first token of the features, `full` keeps all.
+    """
+
+    family: str
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    image_size: int
+    patch_size: int
+    num_channels: int
+    has_cls: bool
+    patch_bias: bool
+    pre_norm: bool
+    post_norm: bool
+    pooling_head: bool
+    activation: str
+    copies: int
+    feature_layers: tuple[int, ...]
+    feature_select: str
+
+    @property
+    def head_dim(self) -> int:
+        """Head dim e = c / h."""
+        return self.hidden_size // self.num_heads
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side of a crop."""
+        return self.image_size // self.patch_size
+
+    @property
+    def patches(self) -> int:
+        """Patches of one crop."""
+        return self.grid**2
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the tower's layers see per crop: patches and class token."""
+        return self.patches + self.has_cls
+
+    @property
+    def selected_tokens(self) -> int:
+        """Tokens per crop that are read as features."""
+        return self.tokens - (self.feature_select == "default")
+
+    @property
+    def feature_layer(self) -> int:
+        """The deepest layer whose features are read, as the config writes it (negative from the end)."""
+        return max(self.feature_layers, key=lambda i: i if i >= 0 else self.num_layers + 1 + i)
+
+    @property
+    def layer_parameters(self) -> int:
+        """One layer: four c x c and two c x f matrices with biases, two norms."""
+        c, f = self.hidden_size, self.intermediate_size
+        return 4 * (c * c + c) + 2 * c * f + f + c + 4 * c
+
+    @property
+    def tower_parameters(self) -> int:
+        """One tower: patch convolution, class token, positions, norms, layers, pooling head."""
+        c, f = self.hidden_size, self.intermediate_size
+        window = self.num_channels * self.patch_size**2
+        embeddings = c * window + c * self.patch_bias + c * self.has_cls + c * self.tokens
+        # The pooling head: probe, attention (c to 3c and back, with biases), norm, MLP.
+        head = c + 4 * (c * c + c) + 2 * c + 2 * c * f + f + c
+        return (
+            embeddings
+            + 2 * c * (self.pre_norm + self.post_norm)
+            + self.num_layers * self.layer_parameters
+            + head * self.pooling_head
+        )
+
+    @property
+    def parameters(self) -> int:
+        """All towers."""
+        return self.copies * self.tower_parameters
