@@ -231,7 +231,7 @@ def test_the_documented_codes_are_all_codes() -> None:
     assert documented - {"…+A"} == {code for code in EVIDENCE_CODES if "+" not in code}
 
 
-def test_the_documented_session_is_real() -> None:
+def test_the_documented_look_up_is_real() -> None:
     path = Path(hardware_specs.__file__).parents[1] / "docs" / "hardware.md"
     outcome = doctest.testfile(str(path), module_relative=False)
     assert outcome.attempted >= 4
