@@ -1,0 +1,120 @@
+"""EViT: at three vision layers keep the patches the class token attends to, fuse the rest into one.
+
+Source: "Not All Patches are What You Need: Expediting Vision Transformers via Token
+Reorganizations" (Liang et al., ICLR 2022) and its program youweiliang/evit.
+Place: vision layers 4, 7 and 10 (indices 3, 6, 9), after attention and its residual, before the MLP.
+
+Complexity, n patches: h*n additions, a sort, and (n-k)*d for the fused token.
+
+Tokens come out in descending attention. The fused token is a sum weighted by attention that is not
+normalised; the paper writes it likewise. PruMerge took its complement and extra token from here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from hardware_specs.errors import InvalidInputError
+from token_reduction.checks import require_finite
+from token_reduction.keep import resolve_keep
+from token_reduction.reduced import Reduced
+from token_reduction.selection import complement, take_tokens, top_indices
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LAYERS = (3, 6, 9)
+
+
+def evit(
+    tokens: Tensor,
+    cls_attention: Tensor,
+    keep: float = 0.7,
+    *,
+    fuse: bool = True,
+    trace: bool = False,
+) -> Reduced:
+    """Reorganise the patches of one layer.
+
+    Formula: a = mean over heads of the class token's row; kept = the ceil(keep * n) largest;
+    out = [class, kept, sum over the others of a_j x_j].
+
+    Args:
+        tokens: [..., n+1, d], class token first.
+        cls_attention: [..., h, n+1] the class token's row of the layer's attention.
+        keep: patches kept: a count, or a ratio of n rounded up. Default 0.7.
+        fuse: append the fused token.
+        trace: also return sources (-1 for a patch that is dropped, when nothing is fused).
+
+    Returns:
+        Reduced with tokens [..., k+2, d] (k+1 unfused), kept_indices [..., k+1] into the tokens
+        given (0 first) and cls_attention [..., n]. When every patch is kept the tokens come back
+        as they were, as in the program.
+
+    Raises:
+        InvalidInputError: lengths that differ, NaN or infinity, a keep out of range.
+
+    >>> x = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
+    >>> a = torch.tensor([[0.25, 0.125, 0.5, 0.125]])
+    >>> evit(x, a, 1).tokens.flatten().tolist()  # class, the best patch, (1 + 3) / 8
+    [0.0, 2.0, 0.5]
+    """
+    n = tokens.shape[-2] - 1
+    if n < 1 or cls_attention.ndim != tokens.ndim or cls_attention.shape[-1] != n + 1:
+        raise InvalidInputError(
+            f"evit takes tokens [..., n+1, d] and the class token's attention [..., h, n+1], "
+            f"given {tuple(tokens.shape)} and {tuple(cls_attention.shape)}"
+        )
+    attention = cls_attention.mean(dim=-2)[..., 1:]
+    require_finite("evit", cls_attention=attention, tokens=tokens)
+    count = resolve_keep(keep, n, rounding="up")
+    lead = tokens.shape[:-2]
+    if count == n:
+        everything = torch.arange(n + 1, device=tokens.device).expand(*lead, n + 1)
+        return Reduced(
+            tokens=tokens,
+            kept_indices=everything,
+            selection_order=everything,
+            cls_attention=attention,
+            sources=everything if trace else None,
+        )
+    kept = top_indices(attention, count)
+    first = torch.zeros(*lead, 1, dtype=kept.dtype, device=kept.device)
+    indices = torch.cat((first, kept + 1), dim=-1)
+    parts = [take_tokens(tokens, indices)]
+    if fuse:
+        rest = complement(kept, n)
+        weights = attention.gather(-1, rest).unsqueeze(-2).to(tokens.dtype)
+        parts.append(weights @ take_tokens(tokens, rest + 1))
+    return Reduced(
+        tokens=torch.cat(parts, dim=-2),
+        kept_indices=indices,
+        selection_order=indices,
+        cls_attention=attention,
+        sources=_sources(indices, n + 1, lost=count + 1 if fuse else -1) if trace else None,
+    )
+
+
+def tokens_after(keep: float, patches: int, stages: int = 3, *, fuse: bool = True) -> list[int]:
+    """Tokens beside the class token after each of `stages` applications.
+
+    Formula: n -> ceil(keep * n) + 1; the fused token counts as a patch at the next stage.
+
+    >>> tokens_after(0.7, 576)
+    [405, 285, 201]
+    """
+    counts = []
+    now = patches
+    for _ in range(stages):
+        left = resolve_keep(keep, now, rounding="up") if isinstance(keep, float) else min(keep, now)
+        now = left + 1 if fuse and left < now else left
+        counts.append(now)
+    return counts
+
+
+def _sources(indices: Tensor, length: int, *, lost: int) -> Tensor:
+    places = torch.arange(indices.shape[-1], device=indices.device).expand(indices.shape)
+    out = torch.full((*indices.shape[:-1], length), lost, dtype=torch.long, device=indices.device)
+    return out.scatter(-1, indices, places)
