@@ -307,7 +307,7 @@ def _calibration(
     from costmodel.calibration import Calibration
 
     if not isinstance(calibration, Calibration):
-        calibration = Calibration.load(calibration)
+        calibration = Calibration.load(calibration, hardware)
     calibration.check_hardware(hardware)
     return calibration
 

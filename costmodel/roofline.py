@@ -221,6 +221,13 @@ _ARITHMETIC = {"w8a16": "fp16", "w4a16": "fp16", "w8a8": "int8", "w4a4": "int4"}
 def matrix_peak(hardware: HardwareSpec, dtype: str) -> float:
     """Return the dense peak of matrix products in `dtype`, in FLOP/s.
 
+    Devices without any matrix unit (most CPUs, Apple's GPUs) multiply matrices on their vector units,
+    and so does everybody for FP32 where the matrix units have none.
+
+    Args:
+        hardware: the device.
+        dtype: a dtype, or a calibration label such as `w4a16`.
+
     Raises:
         MissingPeakError: the device has no such path; names those it has.
 
@@ -233,7 +240,9 @@ def matrix_peak(hardware: HardwareSpec, dtype: str) -> float:
         arithmetic = "fp16" if weight_only else f"int{dtype.partition('a')[2]}"
     else:
         arithmetic = _ARITHMETIC.get(dtype, dtype)
-    if arithmetic == "fp32":
-        matrix = hardware.peak_or_none("fp32", engine="matrix")
-        return matrix if matrix is not None else hardware.peak("fp32", engine="vector")
-    return hardware.peak(arithmetic, engine="matrix")
+    has_matrix_units = any(".matrix" in key for key in hardware.peaks)
+    if has_matrix_units:
+        matrix = hardware.peak_or_none(arithmetic, engine="matrix")
+        if matrix is not None or arithmetic != "fp32":
+            return hardware.peak(arithmetic, engine="matrix")
+    return hardware.peak(arithmetic, engine="vector")

@@ -32,7 +32,11 @@ A100 = "nvidia-a100-sxm4-80gb"
         ({"hardware": ""}, UnknownHardwareError, "unknown hardware"),
         ({"precision": "fp17"}, UnknownPrecisionError, "fp16"),
         ({"precision": "fp8"}, MissingPeakError, "fp8"),
-        ({"hardware": "nvidia-v100-sxm2-16gb", "precision": "bf16"}, MissingPeakError, "fp16.matrix"),
+        (
+            {"hardware": "nvidia-v100-sxm2-16gb", "precision": "bf16"},
+            MissingPeakError,
+            "fp16.matrix",
+        ),
         ({"hardware": "nvidia-v100-sxm2-16gb", "precision": "w8a8"}, MissingPeakError, "dp4a"),
         ({"hardware": "nvidia-h100-sxm5-80gb", "precision": "w4a4"}, MissingPeakError, "int4"),
         ({"visual_tokens": -1}, InvalidInputError, "visual_tokens"),
@@ -84,7 +88,12 @@ def test_beyond_trained_positions_warns() -> None:
 
 
 anything = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.lists(st.integers())
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=8),
+    st.lists(st.integers()),
 )
 
 

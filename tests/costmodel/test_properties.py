@@ -137,7 +137,9 @@ def test_flash_output_is_tokens_by_width() -> None:
 
 def test_decode_grows_with_context() -> None:
     short, long = (
-        estimate("llama-2-7b", A100, visual_tokens=0, text_tokens=t, output_tokens=1).stages["decode"]
+        estimate("llama-2-7b", A100, visual_tokens=0, text_tokens=t, output_tokens=1).stages[
+            "decode"
+        ]
         for t in (100, 1100)
     )
     assert long.flops - short.flops == 32 * 4 * 1000 * 4096
@@ -201,10 +203,7 @@ class TestPrecision:
 def test_sweep_has_every_combination_in_order() -> None:
     table = sweep(["llava-1.5-7b", "llava-1.5-13b"], A100, visual_tokens=[1, 2], batch_size=[3, 4])
     assert list(zip(table.model, table.visual_tokens, table.batch_size, strict=True)) == [
-        (model, v, b)
-        for model in ("llava-1.5-7b", "llava-1.5-13b")
-        for v in (1, 2)
-        for b in (3, 4)
+        (model, v, b) for model in ("llava-1.5-7b", "llava-1.5-13b") for v in (1, 2) for b in (3, 4)
     ]
 
 
@@ -252,7 +251,9 @@ class TestBreakEven:
         answer = break_even("llava-1.5-7b", A100, latency_s=budget)
         most = answer.most_within_latency
         assert most is not None
-        times = [estimate("llava-1.5-7b", A100, visual_tokens=n).totals.ttft_s for n in (most, most + 1)]
+        times = [
+            estimate("llava-1.5-7b", A100, visual_tokens=n).totals.ttft_s for n in (most, most + 1)
+        ]
         assert times[0] <= budget < times[1]
 
     def test_memory_bound_prefill_has_a_knee(self) -> None:

@@ -75,9 +75,7 @@ def test_every_shipped_model_at_five_counts(name: str) -> None:
             cost.inputs["crops"], config.visual_input().projected_tokens // crops,
             config.projector.in_features, device="meta", dtype=torch.bfloat16,
         )  # fmt: skip
-        assert cost.stages["projector"].flops == _counted(
-            lambda: inner.multi_modal_projector(rows)
-        )
+        assert cost.stages["projector"].flops == _counted(lambda: inner.multi_modal_projector(rows))
     most = config.default_visual_tokens or 2048
     for visual in (1, 64, 144, most // 2, most):
         tokens = visual + TEXT_TOKENS
