@@ -70,8 +70,8 @@ class _Sum:
     memory_bound_s: Num = 0.0
     count: int = 0
 
-    def add(self, row: OpRow, count: int, roof: _Roofline, *, steps: bool) -> None:
-        """Add `count` executions of a row; with `steps` the last axis runs over decode steps."""
+    def add(self, row: OpRow, count: int, roof: _Roofline, steps: int = 0) -> None:
+        """Add `count` executions of a row; with `steps` the last axis is that many decode steps."""
         compute, memory = roof.times_s(row)
         by_compute = compute >= memory
         values = [
@@ -81,9 +81,8 @@ class _Sum:
         ]
         executions = count
         if steps:
-            length = np.broadcast_shapes(*(np.shape(value) for value in values))[-1]
-            values = [_sum_last(value, length) for value in values]
-            executions *= length
+            values = [_sum_last(value, steps) for value in values]
+            executions *= steps
         self.columns = [
             total + count * value for total, value in zip(self.columns, values[:-2], strict=True)
         ]
@@ -197,9 +196,9 @@ def _prefill(
     sums: dict[str, _Sum] = {}
     for s, layers in contexts:
         for row in layer_rows(shape, bits, b, s, decode=False, quirks=quirks):
-            sums.setdefault(row.name, _Sum([0] * 6)).add(row, layers, roof, steps=False)
+            sums.setdefault(row.name, _Sum([0] * 6)).add(row, layers, roof)
     head = head_row(shape, bits, b, quirks)
-    sums.setdefault(head.name, _Sum([0] * 6)).add(head, 1, roof, steps=False)
+    sums.setdefault(head.name, _Sum([0] * 6)).add(head, 1, roof)
     return [total.finish("prefill", op) for op, total in sums.items()]
 
 
@@ -220,10 +219,9 @@ def _decode(
         for s, layers in contexts:
             wide_s = np.asarray(s)[..., None] + ahead
             for row in layer_rows(shape, bits, wide_b, wide_s, decode=True, quirks=quirks):
-                sums.setdefault(row.name, _Sum([0] * 6)).add(row, layers, roof, steps=True)
-        # The head does not see the context; an axis of ones makes it once per step.
-        head = head_row(shape, bits, wide_b * np.ones_like(ahead), quirks)
-        sums.setdefault(head.name, _Sum([0] * 6)).add(head, 1, roof, steps=True)
+                sums.setdefault(row.name, _Sum([0] * 6)).add(row, layers, roof, len(ahead))
+        head = head_row(shape, bits, wide_b, quirks)
+        sums.setdefault(head.name, _Sum([0] * 6)).add(head, 1, roof, len(ahead))
     return [total.finish("decode", op) for op, total in sums.items()]
 
 
