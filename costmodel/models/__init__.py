@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from costmodel.models.model import ModelConfig, VideoRule, VisualInput
     from costmodel.models.projector import ProjectorConfig
     from costmodel.models.registry import config_dict, list_models, load_model
+    from costmodel.models.summary import describe
     from costmodel.models.text import TextConfig
     from costmodel.models.vision import VisionConfig
 
@@ -25,6 +26,7 @@ _HOMES = {
     "VisionConfig": "vision",
     "VisualInput": "model",
     "config_dict": "registry",
+    "describe": "summary",
     "list_models": "registry",
     "load_model": "registry",
 }
@@ -38,6 +40,7 @@ __all__ = [
     "VisionConfig",
     "VisualInput",
     "config_dict",
+    "describe",
     "list_models",
     "load_model",
 ]

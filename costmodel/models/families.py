@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from costmodel.models.anyres import AnyRes
 from costmodel.models.defaults import MULTIMODAL, TEXT, VISION
 from costmodel.models.model import ModelConfig, VideoRule
 from costmodel.models.parts import read_projector, read_text, read_vision
 from costmodel.models.reading import Section
-from costmodel.models.vision import VisionConfig
+
+if TYPE_CHECKING:
+    from costmodel.models.vision import VisionConfig
 
 #: What people call the models of a `model_type`.
 FAMILIES = {
@@ -32,6 +34,9 @@ FAMILIES = {
 
 #: The parts of a multimodal model whose config does not name them.
 _DEFAULT_PARTS = {"llava_onevision": ("qwen2", "siglip_vision_model")}
+
+#: Models that tie head and embedding also when only their text_config says so.
+_TIED_BY_TEXT = ("llava", "llava_next_video", "llava_onevision")
 
 #: Frames of a clip as the models' papers and published evaluations take them.
 DEFAULT_FRAMES = 8
@@ -89,7 +94,9 @@ def _multimodal(outer: Section, model_type: str, name: str, source: str) -> Mode
     text_type, vision_type = _DEFAULT_PARTS.get(model_type, ("llama", "clip_vision_model"))
     inner = outer.section("text_config", defaults={"model_type": text_type})
     text = read_text(
-        inner, inner.word("model_type", tuple(TEXT)), tied_outside=outer.flag("tie_word_embeddings")
+        inner,
+        inner.word("model_type", tuple(TEXT)),
+        tied=outer.flag("tie_word_embeddings") or (None if model_type in _TIED_BY_TEXT else False),
     )
     seen = outer.section("vision_config", defaults={"model_type": vision_type})
     copies = 2 if model_type == "video_llava" else 1

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from hardware_specs.errors import InvalidInputError, MissingDependencyError
 
+#: Seconds within which the hub must answer at all.
+REACH_S = 10.0
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
@@ -30,19 +33,22 @@ def fetch_config(hub_id: str) -> Path:
         InvalidInputError: no such repository, no access, or no network; says what to do.
     """
     try:
-        from huggingface_hub import hf_hub_download, try_to_load_from_cache
-        from huggingface_hub.utils import (
+        from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+        from huggingface_hub.errors import (
             EntryNotFoundError,
             GatedRepoError,
             HFValidationError,
             RepositoryNotFoundError,
         )
+        from huggingface_hub.utils import get_session
     except ImportError as error:
         raise MissingDependencyError("huggingface_hub", "profile") from error
     try:
         cached = try_to_load_from_cache(hub_id, "config.json")
         if isinstance(cached, str):
             return Path(cached)
+        # Without a network the download below would try again for half a minute; this fails at once.
+        get_session().head(constants.ENDPOINT, timeout=REACH_S)
         return Path(hf_hub_download(hub_id, "config.json"))
     except GatedRepoError as error:
         raise InvalidInputError(

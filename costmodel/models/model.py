@@ -200,7 +200,7 @@ def _checked_size(image_size: object) -> tuple[int, int]:
 
 
 def _check_whole(name: str, value: object) -> None:
-    if hasattr(value, "__index__") and not isinstance(value, bool):
-        if 1 <= value.__index__() <= MOST_PIXELS:
-            return
+    whole = hasattr(value, "__index__") and not isinstance(value, bool)
+    if whole and 1 <= value.__index__() <= MOST_PIXELS:  # type: ignore[attr-defined]
+        return
     raise InvalidInputError(f"{name} must be a whole number from 1 to {MOST_PIXELS}, not {value!r}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from costmodel.models.defaults import TEXT, VISION
 from costmodel.models.projector import ProjectorConfig
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from costmodel.models.reading import Section
 
 
-def read_text(section: Section, family: str, *, tied_outside: bool = False) -> TextConfig:
+def read_text(section: Section, family: str, *, tied: bool | None = None) -> TextConfig:
     """Return the language model that a config object describes.
 
     Args:
         section: the object.
         family: `llama`, `mistral` or `qwen2`.
-        tied_outside: whether the surrounding config ties head and embedding.
+        tied: whether head and embedding share their weights; None leaves it to the object.
 
     Raises:
         InvalidFileError: a value that is impossible, alone or beside the others.
@@ -48,12 +48,27 @@ def read_text(section: Section, family: str, *, tied_outside: bool = False) -> T
         qkv_bias=bias or family == "qwen2",
         output_bias=bias,
         mlp_bias=section.flag("mlp_bias") if family == "llama" else False,
-        tie_embeddings=section.flag("tie_word_embeddings") or tied_outside,
-        max_positions=section.whole("max_position_embeddings", most=1_000_000_000),
+        tie_embeddings=section.flag("tie_word_embeddings") if tied is None else tied,
+        max_positions=_positions(section),
         activation=section.word("hidden_act"),
         norm_eps=section.number("rms_norm_eps"),
         sliding_window=_window(section, family),
     )
+
+
+def _positions(section: Section) -> int:
+    """Positions the model was made for: linear and dynamic rotary scaling stretch them."""
+    positions: int = section.whole("max_position_embeddings", most=1_000_000_000)
+    for key in ("rope_parameters", "rope_scaling"):
+        scaling = section.values.get(key)
+        if isinstance(scaling, dict):
+            kind = scaling.get("rope_type", scaling.get("type"))
+            if kind in ("linear", "dynamic"):
+                factor: Any = scaling.get("factor")
+                if type(factor) not in (int, float) or not 1 <= factor <= 1000:
+                    raise section.fail(f"{key}.factor", f"must be from 1 to 1000, not {factor!r}")
+                return int(positions * factor)
+    return positions
 
 
 def _window(section: Section, family: str) -> int | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hardware_specs.errors import InvalidFileError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 #: No config is larger; a path to the weights themselves is refused instead of read.
 MOST_BYTES = 16 * 1024 * 1024

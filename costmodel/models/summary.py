@@ -1,0 +1,66 @@
+"""What a model is made of, as plain data: parameters by part, tokens per image, KV bytes per token."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from costmodel.models.registry import load_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from costmodel.models.model import ModelConfig
+
+#: Bytes of one number of the KV cache in half precision.
+HALF_BYTES = 2
+
+
+def describe(
+    model: str | Path | ModelConfig,
+    *,
+    image_size: tuple[int, int] | None = None,
+    frames: int | None = None,
+) -> dict[str, Any]:
+    """Return a model's shape, parameters and visual tokens, ready for JSON.
+
+    `kv_bytes_per_token` is 2 l k e x 2 bytes: K and V of one token over all layers, in half precision.
+
+    Args:
+        model: as in `load_model`.
+        image_size: (height, width) in pixels of the image whose tokens to count; None is the default.
+        frames: frames of the clip whose tokens to count, for video models.
+
+    Raises:
+        VlmRooflineError: as `load_model` and `ModelConfig.visual_input`.
+
+    >>> summary = describe("llava-1.5-7b")
+    >>> summary["parameters"]["total"], summary["kv_bytes_per_token"]
+    (7063427072, 524288)
+    """
+    config = load_model(model)
+    summary: dict[str, Any] = {
+        "name": config.name,
+        "model_type": config.model_type,
+        "family": config.family,
+        "source": config.source,
+        "parameters": {**config.parameter_parts, "total": config.parameters},
+        "kv_bytes_per_token": HALF_BYTES * config.text.kv_values_per_token,
+        "text": asdict(config.text),
+        "vision": None,
+        "projector": None,
+        "visual_input": None,
+        "visual_input_transformers": None,
+        "from_defaults": list(config.from_defaults),
+    }
+    paper = config.visual_input(image_size=image_size, frames=frames)
+    if config.vision is not None and config.projector is not None:
+        exact = config.visual_input(image_size=image_size, frames=frames, count="transformers")
+        summary["vision"] = asdict(config.vision) | {
+            "tokens": config.vision.tokens,
+            "selected_tokens": config.vision.selected_tokens,
+        }
+        summary["projector"] = asdict(config.projector)
+        summary["visual_input"] = paper._asdict()
+        summary["visual_input_transformers"] = exact._asdict()
+    return summary
