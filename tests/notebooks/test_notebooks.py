@@ -1,0 +1,39 @@
+"""The notebooks run from top to bottom, and the pages match their sources."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCES = sorted((Path(__file__).parents[2] / "notebooks").glob("*.py"))
+
+
+def test_there_are_notebooks() -> None:
+    assert SOURCES
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_page_matches_its_source(source: Path) -> None:
+    import jupytext
+
+    page = json.loads(source.with_suffix(".ipynb").read_text(encoding="utf-8"))
+    shown = [(cell["cell_type"], "".join(cell["source"]).strip()) for cell in page["cells"]]
+    written = [(cell.cell_type, cell.source.strip()) for cell in jupytext.read(source).cells]
+    assert shown == written
+    errors = [o for c in page["cells"] for o in c.get("outputs", []) if o["output_type"] == "error"]
+    assert errors == []
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_runs_from_top_to_bottom(source: Path, tmp_path: Path) -> None:
+    """Run by nbmake in a process of its own, on a copy, so that the shipped page stays as it is."""
+    page = shutil.copy(source.with_suffix(".ipynb"), tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--nbmake", "--nbmake-timeout=300", "-q", "-p",
+         "no:cacheprovider", "--override-ini", "addopts=", "--rootdir", str(tmp_path), str(page)],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
