@@ -29,12 +29,14 @@ class Column:
         title: its heading.
         unit: the unit of its numbers; "" where they have none or where a row names its own.
         digits: significant digits worth showing to people; None leaves the value as it is.
+        wide: whether only a wide terminal shows it.
     """
 
     name: str
     title: str
     unit: str = ""
     digits: int | None = None
+    wide: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class Reproduction:
         summary: what all cells say together.
         notes: remarks for the reader.
         shown: columns of the printed table; the rest is in the rows alone.
-        group_by: columns whose change starts a new block of the printed table.
+        group_by: columns whose change starts a new block of the printed table, under its own line.
     """
 
     name: str

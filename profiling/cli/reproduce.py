@@ -48,7 +48,7 @@ def reproduce(
         return
     from profiling.cli.reproduce_view import reproduction_view
 
-    for part in reproduction_view(result):
+    for part in reproduction_view(result, console().width):
         console().print(part)
     if out is not None:
         console().print(f"\n{len(result.rows)} rows written to {out}")

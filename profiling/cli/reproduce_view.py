@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import floor, log10
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
     from costmodel.reproduce import Column, Reproduction
 
+#: Terminals of fewer columns leave the columns out that are marked wide.
+WIDE = 110
+#: Terminals narrower than this wrap the column, before any number is cut.
+_WRAPS_BELOW = {"first": 104, "verdict": 96}
 #: Verdict -> style. The word says it; the colour only repeats it.
 _STYLES = {
     "same digits": "green",
@@ -22,17 +27,8 @@ _STYLES = {
     "differs": "bold red",
     "length solved": "dim",
 }
-_LEFT = (
-    "paper",
-    "convention",
-    "method",
-    "quantity",
-    "unit",
-    "verdict",
-    "grade",
-    "counts",
-    "vision",
-)
+_LEFT = ("paper", "convention", "method", "quantity", "part", "unit", "verdict", "grade", "counts")
+_WHOLE = ("convention", "published", "recomputed", "relative_error", "stated", "corrected")
 
 
 def tables_view(tables: Mapping[str, str]) -> Table:
@@ -45,40 +41,44 @@ def tables_view(tables: Mapping[str, str]) -> Table:
     return view
 
 
-def reproduction_view(result: Reproduction) -> list[RenderableType]:
+def reproduction_view(result: Reproduction, width: int) -> list[RenderableType]:
     """Return the parts of a reproduced table: heading, table, remarks, summary, notes.
 
     Args:
         result: the table.
+        width: columns of the terminal.
     """
-    parts: list[RenderableType] = [
-        Text(result.title, style="bold"),
-        Text(result.source, style="dim"),
-    ]
     columns = {column.name: column for column in result.columns}
     shown = [columns[name] for name in result.shown or columns if name != "note"]
-    view = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    if result.group_by:
-        heading = " ".join(columns[name].title for name in result.group_by)
-        view.add_column(heading, no_wrap=True)
+    shown = [column for column in shown if width >= WIDE or not column.wide]
+    view = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=width < WIDE)
     for column in shown:
         view.add_column(
             _heading(column),
             justify="left" if column.name in _LEFT else "right",
-            no_wrap=column.name in ("convention", "published", "recomputed", "unit", "verdict"),
+            no_wrap=column.name in _WHOLE
+            or (column is shown[0] and width >= _WRAPS_BELOW["first"])
+            or (column.name == "verdict" and width >= _WRAPS_BELOW["verdict"]),
         )
     remarks: dict[str, int] = {}
     before: list[Any] | None = None
     for row in result.rows:
         group = [row[name] for name in result.group_by]
-        if before is not None and group != before:
-            view.add_section()
-        leading = [Text(" ".join(map(str, group)) if group != before else "", style="bold")]
+        if group != before and result.group_by:
+            if before is not None:
+                view.add_section()
+            view.add_row(Text(" ".join(map(str, group)), style="bold"))
         before = group
-        cells = [_cell(column, row, remarks) for column in shown]
-        view.add_row(*(leading if result.group_by else []), *cells)
-    parts.append(view)
+        first, *others = (_cell(column, row, remarks) for column in shown)
+        view.add_row(Text("  " * bool(result.group_by)) + first, *others)
+    parts: list[RenderableType] = [
+        Text(result.title, style="bold"),
+        Text(result.source, style="dim"),
+        view,
+    ]
     parts += [Text(f"[{number}] {remark}") for remark, number in remarks.items()]
+    if any(row.get("gated") is False for row in result.rows):
+        parts.append(Text("* shown for comparison: an input of this row is not in the paper"))
     parts.append(Text(f"\n{_count(result)}", style="bold"))
     parts += [Text(f"- {note}") for note in result.notes]
     return parts
@@ -94,7 +94,7 @@ def _cell(column: Column, row: Mapping[str, Any], remarks: dict[str, int]) -> Te
     if column.name == "verdict":
         text = Text(str(value or "-"), style=_STYLES.get(value, ""))
         if row.get("gated") is False:
-            text.append(" (shown only)", style="dim")
+            text.append(" *")
         if row.get("note"):
             number = remarks.setdefault(row["note"], len(remarks) + 1)
             text.append(f" [{number}]")
@@ -102,22 +102,21 @@ def _cell(column: Column, row: Mapping[str, Any], remarks: dict[str, int]) -> Te
     if value is None:
         return Text("-", style="dim")
     if column.name == "relative_error":
-        return Text(f"{100 * value:+.2f} %")
+        percent = round(100 * value, 2)
+        return Text(f"{percent:+.2f} %" if percent else "0.00 %")
     if column.name == "published":
         return Text(str(value), style="bold")
     if isinstance(value, float) and column.digits is not None:
-        return Text(_significant(value, column.digits))
+        return Text(significant(value, column.digits))
     return Text(str(value))
 
 
-def _significant(value: float, digits: int) -> str:
+def significant(value: float, digits: int) -> str:
     """Format a number with that many significant digits and no exponent.
 
-    >>> _significant(88.614218, 5), _significant(0.2839168, 4), _significant(151.6, 5)
+    >>> significant(88.614218, 5), significant(0.2839168, 4), significant(151.6, 5)
     ('88.614', '0.2839', '151.60')
     """
-    from math import floor, log10
-
     if value == 0:
         return "0"
     return f"{value:.{max(0, digits - 1 - floor(log10(abs(value))))}f}"

@@ -40,6 +40,27 @@ def test_prumerge_says_31_of_32(capsys):
     assert "81 to 88" in printed
 
 
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
+def test_numbers_and_names_stay_whole_at_any_width(width):
+    from rich.console import Console
+
+    from profiling.cli.reproduce_view import reproduction_view
+
+    console = Console(width=width, color_system=None)
+    table = reproduce("prumerge-table2")
+    with console.capture() as capture:
+        for part in reproduction_view(table, width):
+            console.print(part)
+    printed = capture.get()
+    assert max(map(len, printed.splitlines())) <= width
+    if width >= 80:
+        words = printed.split()
+        assert all(row["published"] in words for row in table.rows)
+    if width >= 104:
+        assert "Vicuna-13B INT4 LLaVA-1.5" in printed
+    assert ("Page" in printed.split("Verdict")[0]) == (width >= 110)
+
+
 def test_json_is_the_api(capsys):
     assert main(["reproduce", "fastv", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)

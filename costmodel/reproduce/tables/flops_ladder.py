@@ -30,7 +30,7 @@ TITLE = "LLaVA-1.5-7B at 576 visual tokens under every way of counting"
 COLUMNS = (
     Column("paper", "Paper"),
     Column("arxiv", "arXiv"),
-    Column("convention", "Convention"),
+    Column("convention", "Convention", wide=True),
     Column("counts", "Counts"),
     Column("ffn_matrices", "FFN matrices"),
     Column("text_tokens", "Text tokens", "tokens"),
@@ -42,7 +42,7 @@ COLUMNS = (
     Column("recomputed_flops", "FLOPs by this convention", "1"),
     Column("relative_error", "Deviation", "1"),
     Column("verdict", "Verdict"),
-    Column("grade", "Grade"),
+    Column("grade", "Grade", wide=True),
     Column("note", "Remark"),
 )
 
