@@ -1,11 +1,26 @@
 """The law of attention kernels that never write their scores (flash attention).
 
-    pairs = q t (full), or q (t - q) + q (q + 1) / 2 (causal, queries at the end of the keys)
-    F = 4 b h e pairs                                     two products of one multiply-add each
-    B = 2 b e (2 q h + 2 t k)                             queries, outputs, keys, values once
-    t = t0 + ((F / (e_P P))^p + (B / (e_B BW))^p)^(1/p)
+A block of tq queries of one head passes over all keys it may see; blocks take whole waves over the
+SMs. With b batch, q queries, t keys, h heads, k KV heads, e head dimension (padded to 16):
 
-b batch, q queries, t keys, h heads, k KV heads, e head dimension.
+    blocks = b h ceil(q / tq)                               w = blocks / SMs
+    waves  = 1 if w <= 1 else ceil(w) - o (ceil(w) - w)
+    mean   = keys a block sees on average: t, or (causal) at most t - (q - tq) / 2
+    T_math = max(waves (mean R + t_block), t R + t_block),  R = 4 tq (e + x) SMs / (e_P P)
+    T_mem  = 2 b e (q h + t k) bytes / (e_B BW)
+    t = t0 + (T_math^p + T_mem^p)^(1/p)
+
+| parameter | unit | meaning |
+|---|---|---|
+| compute_efficiency e_P | 1 | share of the datasheet's matrix peak |
+| memory_efficiency e_B | 1 | share of the datasheet bandwidth |
+| overhead_s t0 | s | launch and drain |
+| exponent p | 1 | how sharply the two times combine |
+| tail_overlap o | 1 | share of the last wave's idle time that is hidden |
+| block_overhead_s t_block | s | prologue and epilogue of one query block |
+| score_cost x | 1 | softmax work per query-key pair, in units of a head's width |
+
+Decoding splits the keys over the SMs, so it has no waves: family `split-keys` is the smooth law.
 """
 
 from __future__ import annotations
@@ -14,29 +29,44 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from costmodel.calibration.law import smooth_time_s
+from costmodel.calibration.law import combine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from costmodel.calibration.parameters import Device
 
-PARAMETERS = ("compute_efficiency", "memory_efficiency", "overhead_s", "exponent")
+PARAMETERS = (
+    "compute_efficiency",
+    "memory_efficiency",
+    "overhead_s",
+    "exponent",
+    "tail_overlap",
+    "block_overhead_s",
+    "score_cost",
+)
+#: Queries per block, by kernel family; 0 has no blocks.
+FAMILIES = {"flash-128": 128, "flash-192": 192, "split-keys": 0}
+#: Keys are read in blocks of this many.
+KEY_BLOCK = 64
+HEAD_MULTIPLE = 16
 
 
 def attention_pairs(q_len: Any, kv_len: Any, causal: Any) -> Any:
-    """Return the query-key pairs that are computed.
+    """Return the query-key pairs that are computed, with the queries at the end of the keys.
+
+    q t, or q (t - q) + q (q + 1) / 2 when causal.
 
     >>> attention_pairs(4, 4, True), attention_pairs(4, 4, False), attention_pairs(1, 10, True)
     (10, 16, 10)
     """
-    full = q_len * kv_len
-    return full - causal * (q_len * (q_len - 1) // 2)
+    return q_len * kv_len - causal * (q_len * (q_len - 1) // 2)
 
 
 def attention_time_s(
     values: Mapping[str, float],
     device: Device,
+    family: str,
     element_bytes: float,
     peak: float,
     batch: Any,
@@ -46,12 +76,13 @@ def attention_time_s(
     kv_heads: Any,
     head_dim: Any,
     causal: Any,
-) -> np.ndarray:
+) -> Any:
     """Return the predicted seconds of attention kernels, arrays in, arrays out.
 
     Args:
         values: the law's parameters.
-        device: bandwidth.
+        device: SMs and bandwidth.
+        family: a key of `FAMILIES`.
         element_bytes: bytes per query, key, value and output element.
         peak: FLOP/s of the arithmetic.
         batch: sequences.
@@ -62,7 +93,22 @@ def attention_time_s(
         head_dim: width of one head.
         causal: whether later keys are masked.
     """
-    flops = 4.0 * batch * heads * head_dim * attention_pairs(q_len, kv_len, causal)
+    width = np.ceil(head_dim / HEAD_MULTIPLE) * HEAD_MULTIPLE + values.get("score_cost", 0.0)
+    rate = 4.0 * width / (values["compute_efficiency"] * peak)
     moved = 2.0 * element_bytes * batch * head_dim * (q_len * heads + kv_len * kv_heads)
-    time = smooth_time_s(values, flops / peak, moved / device.bandwidth_bytes_per_s)
-    return np.asarray(time)
+    block = FAMILIES[family]
+    if block:
+        blocks = batch * heads * np.ceil(q_len / block)
+        waves = blocks / device.units
+        whole = np.ceil(waves)
+        waves = np.where(whole > 1, whole - values["tail_overlap"] * (whole - waves), 1.0)
+        keys = np.ceil(kv_len / KEY_BLOCK) * KEY_BLOCK
+        mean = np.minimum(keys, keys - causal * (q_len - block) / 2)
+        per_key = rate * block * device.units
+        extra = values["block_overhead_s"]
+        math_s = np.maximum(waves * (per_key * mean + extra), per_key * keys + extra)
+    else:
+        math_s = batch * heads * attention_pairs(q_len, kv_len, causal) * rate
+    memory_s = moved / (values["memory_efficiency"] * device.bandwidth_bytes_per_s)
+    time = values["overhead_s"] + combine(math_s, memory_s, values["exponent"])
+    return np.where(moved > 0, time, 0.0)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.calibration.attention import attention_time_s
+from costmodel.calibration.curves import corrected, knots
 from costmodel.calibration.dtypes import LABELS, SIBLINGS, canonical
 from costmodel.calibration.gemm import gemm_time_s
 from costmodel.calibration.law import stream_time_s
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from costmodel.calibration.parameters import ClassParameters, Device, Parameter
+    from costmodel.calibration.parameters import ClassParameters, Device, Parameter, ShapeCurve
     from hardware_specs import HardwareSpec
 
 SCHEMA_VERSION = 1
@@ -84,7 +85,11 @@ class Calibration:
     intervals: Mapping[str, Parameter] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    # Memories, filled on use: times of single ops, and curves with their abscissae.
     _scalars: dict[Any, float] = field(
+        init=False, compare=False, repr=False, default_factory=dict, hash=False
+    )
+    _curves: dict[Any, Any] = field(
         init=False, compare=False, repr=False, default_factory=dict, hash=False
     )
 
@@ -257,7 +262,9 @@ class Calibration:
             label = LABELS[found.dtype]
             sizes = {k: np.asarray(v) for k, v in sizes.items()}
             sizes.setdefault("causal", np.asarray(op_class == "attention_prefill"))
-            return attention_time_s(found.values, device, label.output_bytes, peak, **sizes)
+            family = found.kernels or "split-keys"
+            element = label.output_bytes
+            return attention_time_s(found.values, device, family, element, peak, **sizes)
         flops = np.asarray(sizes.get("flops", 0.0))
         return stream_time_s(found.values, device, np.asarray(sizes["bytes"]), flops)
 
@@ -269,10 +276,39 @@ class Calibration:
         )
         shape = m.shape
         peak = self._peak(found.dtype, device)
-        flat = gemm_time_s(
-            found.values, device, found.dtype, peak, m.ravel(), n.ravel(), k.ravel(), batch.ravel()
-        )
-        return flat.reshape(shape)
+        m, n, k, batch = m.ravel(), n.ravel(), k.ravel(), batch.ravel()
+        family = found.kernels or "library"
+        time = gemm_time_s(found.values, device, family, found.dtype, peak, m, n, k, batch)
+        for curve, x, y in self._knots(found, device, peak, family):
+            mask = (n == curve.n) & (k == curve.k) & (batch == 1) & (m > 0)
+            if mask.any():
+                time[mask] = corrected(time[mask], x, y)
+        return time.reshape(shape)
+
+    def _knots(
+        self, found: ClassParameters, device: Device, peak: float, family: str
+    ) -> list[tuple[ShapeCurve, np.ndarray, np.ndarray]]:
+        """Return every curve with its abscissae, computed once per class."""
+        key = (found.op_class, found.dtype)
+        ready = self._curves.get(key)
+        if ready is None:
+            ready = self._curves[key] = []
+            for curve in found.shapes:
+                rows = np.array(curve.rows)
+                ones = np.ones(len(rows))
+                law = gemm_time_s(
+                    found.values,
+                    device,
+                    family,
+                    found.dtype,
+                    peak,
+                    rows,
+                    ones * curve.n,
+                    ones * curve.k,
+                    ones,
+                )
+                ready.append((curve, *knots(curve, law)))
+        return ready
 
     def _device(self) -> Device:
         if self.device is None:

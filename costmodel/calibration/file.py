@@ -138,6 +138,7 @@ def _class(entry: Mapping[str, Any]) -> ClassParameters:
         points=entry["points"],
         quantiles=tuple((float(x), float(y)) for x, y in entry["quantiles"]),
         held_out=None if held_out is None else HeldOut(**held_out),
+        kernels=entry["kernels"],
         shapes=tuple(
             ShapeCurve(s["n"], s["k"], tuple(s["rows"]), tuple(s["log_ratios"]))
             for s in entry["shapes"]
@@ -193,6 +194,7 @@ def _class_document(entry: ClassParameters) -> dict[str, Any]:
         "dtype": entry.dtype,
         "provenance": entry.provenance,
         "points": entry.points,
+        "kernels": entry.kernels,
         "parameters": {name: _number(p, p.value) for name, p in entry.parameters.items()},
         "quantiles": [[x, _rounded(y)] for x, y in entry.quantiles],
     }

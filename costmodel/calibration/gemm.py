@@ -1,33 +1,39 @@
 """The tile law of matrix products: why latency is a staircase in the token count.
 
 A GEMM (m, k) x (k, n) is cut into tiles of tm x tn outputs. Each SM works on one tile at a time, so
-ceil(m/tm) ceil(n/tn) s tiles (s: split of the inner dimension) take whole waves over the SMs:
+the tiles take whole waves over the SMs. With a, b, y bytes per element of the two operands and the
+output, and s parts of the inner dimension:
 
-    tiles = batch ceil(m/tm) ceil(n/tn) s           w = tiles / SMs
-    waves = 1 if w <= 1 else ceil(w) - o (ceil(w) - w)
-    tile  = (k/s) max(2 tm tn / (e_P P / SMs), (tm a + tn b) / (c BW / SMs)) + t_tile
-    T_math = min over tile shapes of waves tile + (s > 1) r 8 s m n / (c BW)
-    T_mem = (m k a + n k b + m n y) / (e_B BW)
-    t = t0 + (T_math^p + T_mem^p)^(1/p)
-
-with a, b, y bytes per element of the operands and the output. s fills the SMs of the first wave and
-is at most MAX_SPLIT, with at least MIN_SPLIT_DEPTH of the inner dimension in each part.
+    tiles  = batch ceil(m/tm) ceil(n/tn) s                        w = tiles / SMs
+    waves  = 1 if w <= 1 else ceil(w) - o (ceil(w) - w)
+    step   = max(2 tm tn / (e_P P (tm tn / 32768)^g / SMs), (tm a + tn b) / (c BW / SMs))
+    T_tile = (k/s) step + r tm tn y / (BW / SMs)
+    T_math = min over tiles, split or not, of
+             waves T_tile + (s > 1) (t_split + 16 s m n / (c BW))
+    T_mem  = (m k a + n k b + m n y) / (e_B BW)
+    t = t0 + m t_row + q 3 m k / BW + (T_math^p + T_mem^p)^(1/p)
 
 | parameter | unit | meaning |
 |---|---|---|
-| compute_efficiency e_P | 1 | share of the datasheet peak inside a tile |
+| compute_efficiency e_P | 1 | share of the datasheet peak inside a large tile |
 | memory_efficiency e_B | 1 | share of the datasheet bandwidth |
 | overhead_s t0 | s | launch and drain of one kernel |
 | exponent p | 1 | how sharply the two times combine |
 | cache_bandwidth_ratio c | 1 | rate at which all SMs together load operand tiles, over BW |
 | tail_overlap o | 1 | share of the last wave's idle time that is hidden (0: a full stair) |
-| split_cost r | 1 | passes over the fp32 partial sums of a split product |
-| tile_overhead_s t_tile | s | filling and draining one tile's pipeline |
+| epilogue_cost r | 1 | passes over a tile's outputs that nothing hides, at the SM's share of BW |
+| split_overhead_s t_split | s | summing the parts of a split inner dimension |
+| small_tile_loss g | 1 | exponent with which a smaller tile computes less efficiently |
+| row_overhead_s t_row | s | quantising activations: per row |
+| quantise_cost q | 1 | quantising activations: passes over 2 bytes read and 1 written per element |
+| ragged_cost | 1 | factor on T_math above 256 rows that are no multiple of 16 |
+
+Which tiles there are, and who picks among them, is the kernel family (`FAMILIES`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -39,17 +45,7 @@ if TYPE_CHECKING:
 
     from costmodel.calibration.parameters import Device
 
-#: Output tiles (rows x columns) that vendor libraries choose from, largest first.
-TILES = ((256, 128), (128, 256), (128, 128), (64, 256), (256, 64), (128, 64), (64, 128), (64, 64))
-#: Parts that the inner dimension is split in at most, and its length in each part at least.
-MAX_SPLIT = 8
-MIN_SPLIT_DEPTH = 256
-#: Points evaluated at once: eight tile shapes of them stay in a core's cache.
-CHUNK = 2048
-
-_TM = np.array([tile[0] for tile in TILES], dtype=float)[:, None]
-_TN = np.array([tile[1] for tile in TILES], dtype=float)[:, None]
-
+#: The last three describe quantised activations and count as nothing where a class lacks them.
 PARAMETERS = (
     "compute_efficiency",
     "memory_efficiency",
@@ -57,26 +53,81 @@ PARAMETERS = (
     "exponent",
     "cache_bandwidth_ratio",
     "tail_overlap",
-    "split_cost",
-    "tile_overhead_s",
+    "epilogue_cost",
+    "split_overhead_s",
+    "small_tile_loss",
+    "row_overhead_s",
+    "quantise_cost",
+    "ragged_cost",
 )
+#: Points evaluated at once: all tiles of them stay in a core's cache.
+CHUNK = 2048
+#: The shortest part of a split inner dimension.
+SPLIT_DEPTH = 256
+#: Outputs of the largest tile, which `small_tile_loss` compares with.
+LARGE_TILE = 256 * 128
+#: Bytes of partial sums per split output: four written and read, at half the operands' rate.
+SPLIT_BYTES = 16.0
+#: Rows above which, and the multiple of rows at which, `ragged_cost` applies.
+RAGGED_ROWS, RAGGED_MULTIPLE = 256, 16
+
+
+class Family(NamedTuple):
+    """The kernels one library has, and how it picks.
+
+    Attributes:
+        tiles: rows x columns of the output tiles.
+        max_split: parts of the inner dimension at most; 1 never splits.
+        by_rows: the tile's height follows from m alone (the smallest that holds it), as fixed
+            dispatch tables do; otherwise the fastest tile is taken.
+    """
+
+    tiles: tuple[tuple[int, int], ...]
+    max_split: int
+    by_rows: bool
+
+
+FAMILIES: dict[str, Family] = {
+    # cuBLAS and cuBLASLt heuristics: close to the fastest of a few shapes.
+    "library": Family(
+        ((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64)), 16, by_rows=False
+    ),
+    # Kernels that expand weights in registers: narrow ones for few rows, chosen by measuring.
+    "weight-only": Family(((128, 128), (64, 128), (32, 128), (16, 128)), 8, by_rows=False),
+    # Serving engines' FP8 kernels: a table from rows to tile height.
+    "by-rows": Family(
+        ((64, 64), (64, 128), (128, 64), (128, 128), (256, 64), (256, 128)), 1, by_rows=True
+    ),
+    # No tiles at all: devices whose cores share one product finely.
+    "smooth": Family((), 1, by_rows=False),
+}
+
+
+def _columns(family: Family) -> tuple[np.ndarray, np.ndarray]:
+    rows = np.array([tile[0] for tile in family.tiles], dtype=float)[:, None]
+    return rows, np.array([tile[1] for tile in family.tiles], dtype=float)[:, None]
+
+
+_TILES = {name: _columns(family) for name, family in FAMILIES.items()}
 
 
 def gemm_time_s(
     values: Mapping[str, float],
     device: Device,
+    family: str,
     dtype: str,
     peak: float,
-    m: np.ndarray,
-    n: np.ndarray,
-    k: np.ndarray,
-    batch: np.ndarray,
+    m: Any,
+    n: Any,
+    k: Any,
+    batch: Any,
 ) -> Any:
     """Return the predicted seconds of products of one-dimensional arrays of shapes.
 
     Args:
         values: the law's parameters.
         device: SMs and bandwidth.
+        family: a key of `FAMILIES`.
         dtype: a canonical label, for the bytes per element.
         peak: FLOP/s of the arithmetic it runs at.
         m: rows (tokens), shape (points,).
@@ -86,17 +137,18 @@ def gemm_time_s(
     """
     points = len(m)
     if points <= CHUNK:
-        return _chunk(values, device, dtype, peak, m, n, k, batch)
+        return _chunk(values, device, family, dtype, peak, m, n, k, batch)
     out = np.empty(points)
     for start in range(0, points, CHUNK):
-        part = slice(start, start + CHUNK)
-        out[part] = _chunk(values, device, dtype, peak, m[part], n[part], k[part], batch[part])
+        s = slice(start, start + CHUNK)
+        out[s] = _chunk(values, device, family, dtype, peak, m[s], n[s], k[s], batch[s])
     return out
 
 
 def _chunk(
     values: Mapping[str, float],
     device: Device,
+    family: str,
     dtype: str,
     peak: float,
     m: Any,
@@ -105,49 +157,77 @@ def _chunk(
     batch: Any,
 ) -> Any:
     label = LABELS[dtype]
+    bandwidth = device.bandwidth_bytes_per_s
+    outputs = m * n * batch
+    if FAMILIES[family].tiles:
+        math_s = _tiled(values, device, family, dtype, peak, m, n, k, batch, outputs)
+    else:
+        math_s = outputs * k * (2.0 / (values["compute_efficiency"] * peak))
+    ragged = values.get("ragged_cost", 1.0)
+    if ragged != 1.0:
+        math_s = math_s * np.where((m > RAGGED_ROWS) & (m % RAGGED_MULTIPLE > 0), ragged, 1.0)
+    moved = (m * label.operand_bytes + n * label.weight_bytes) * k * batch
+    moved += outputs * label.output_bytes
+    time = combine(math_s, moved / (values["memory_efficiency"] * bandwidth), values["exponent"])
+    per_row = values.get("row_overhead_s", 0.0)
+    per_element = values.get("quantise_cost", 0.0) * 3.0 / bandwidth
+    if per_row or per_element:
+        time = time + m * batch * (per_row + per_element * k)
+    # A product without a row or a column is never launched.
+    return np.where(outputs * k > 0, values["overhead_s"] + time, 0.0)
+
+
+def _tiled(
+    values: Mapping[str, float],
+    device: Device,
+    family: str,
+    dtype: str,
+    peak: float,
+    m: Any,
+    n: Any,
+    k: Any,
+    batch: Any,
+    outputs: Any,
+) -> Any:
+    """Return T_math, shape (points,); intermediates have shape (tiles, points)."""
+    label = LABELS[dtype]
+    rule = FAMILIES[family]
+    rows, columns = _TILES[family]
     units = device.units
     cache = values["cache_bandwidth_ratio"] * device.bandwidth_bytes_per_s
-    tiles = np.ceil(m / _TM)
-    tiles *= np.ceil(n / _TN)
+    area = rows * columns
+    tiles = np.ceil(m / rows)
+    tiles *= np.ceil(n / columns)
     tiles *= batch
     np.maximum(tiles, 1.0, out=tiles)
-    split = np.floor(units / tiles)
-    np.minimum(split, np.minimum(np.floor(k / MIN_SPLIT_DEPTH), MAX_SPLIT), out=split)
-    np.maximum(split, 1.0, out=split)
-    waves = tiles
-    waves *= split
-    waves /= units
-    whole = np.ceil(waves)
+    # waves <- ceil(w) - o (ceil(w) - w), and the only wave is never shorter than one tile.
     overlap = values["tail_overlap"]
-    # The first wave is never shorter than one tile.
-    waves = np.where(whole > 1, whole - overlap * (whole - waves), 1.0)
-    per_k = np.maximum(
-        2 * units / (values["compute_efficiency"] * peak) * (_TM * _TN),
-        units / cache * (_TM * label.operand_bytes + _TN * label.weight_bytes),
+    waves = tiles / units
+    time = np.ceil(waves)
+    only = time <= 1
+    waves *= overlap
+    time *= 1.0 - overlap
+    time += waves
+    time[only] = 1.0
+    efficiency = values["compute_efficiency"] * (area / LARGE_TILE) ** values["small_tile_loss"]
+    step = np.maximum(
+        2.0 * units / peak * area / efficiency,
+        units / cache * (rows * label.operand_bytes + columns * label.weight_bytes),
     )
-    waves *= per_k * (k / split) + values["tile_overhead_s"]
-    outputs = m * n * batch
-    waves += (values["split_cost"] * 8 / cache) * outputs * np.where(split > 1, split, 0.0)
-    math_s = waves.min(axis=0)
-    traffic = (m * label.operand_bytes + n * label.weight_bytes) * k * batch
-    memory_s = (traffic + outputs * label.output_bytes) / (
-        values["memory_efficiency"] * device.bandwidth_bytes_per_s
-    )
-    time = values["overhead_s"] + combine(math_s, memory_s, values["exponent"])
-    # A product without a row or a column is never launched.
-    return np.where(outputs * k > 0, time, 0.0)
-
-
-def waves_of(device: Device, m: Any, n: Any) -> Any:
-    """Return the waves that the tile shape with the fewest padded outputs takes, ceil(tiles / SMs).
-
-    It says where the stairs are, not how high; a calibration's correction of one weight matrix is
-    interpolated along it.
-
-    Args:
-        device: SMs.
-        m: rows.
-        n: output features.
-    """
-    area = np.ceil(np.asarray(m) / _TM) * np.ceil(np.asarray(n) / _TN)
-    return (np.ceil(area / device.units) * _TM * _TN).min(axis=0)
+    epilogue = values["epilogue_cost"] * label.output_bytes * units / device.bandwidth_bytes_per_s
+    inner = step * k
+    epilogue = epilogue * area
+    time *= inner + epilogue
+    if rule.max_split > 1:
+        split = np.floor(units / tiles)
+        np.minimum(split, np.minimum(np.floor(k / SPLIT_DEPTH), rule.max_split), out=split)
+        np.maximum(split, 1.0, out=split)
+        # All parts of a split product fit into one wave, and unsplit it takes one wave too.
+        inner /= split
+        inner += epilogue + values["split_overhead_s"]
+        inner += (SPLIT_BYTES / cache) * outputs * split
+        np.minimum(time, inner, out=time, where=split > 1)
+    if rule.by_rows:
+        height = 2.0 ** np.ceil(np.log2(np.maximum(m, 1.0)))
+        time[rows != np.clip(height, rows.min(), rows.max())] = np.inf
+    return time.min(axis=0)

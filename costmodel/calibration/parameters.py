@@ -54,8 +54,8 @@ class HeldOut:
 class ShapeCurve:
     """What one weight matrix measured beside the law: log ratios at a few row counts.
 
-    Between two knots the correction is linear in the number of waves the law predicts, so that it
-    steps where the law steps; outside them it is constant.
+    Between two knots the correction is linear in the logarithm of the law's time, so that it steps
+    where the law steps; outside them it is constant.
 
     Attributes:
         n: output features.
@@ -84,6 +84,7 @@ class ClassParameters:
             prediction interval is read from.
         held_out: the errors behind those quantiles; None for an assumption.
         shapes: measured corrections of single weight matrices (model-specific tier).
+        kernels: the kernel family, where the law knows several.
     """
 
     op_class: str
@@ -94,6 +95,7 @@ class ClassParameters:
     quantiles: tuple[tuple[float, float], ...] = ()
     held_out: HeldOut | None = None
     shapes: tuple[ShapeCurve, ...] = ()
+    kernels: str = ""
     values: Mapping[str, float] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -114,6 +116,7 @@ class ClassParameters:
                 self.quantiles,
                 self.held_out,
                 self.shapes,
+                self.kernels,
             ),
         )
 

@@ -86,6 +86,7 @@ class ClassDocument(_Strict):
     dtype: str
     provenance: str = Field(min_length=1)
     points: Annotated[int, Field(ge=0)]
+    kernels: str = ""
     parameters: dict[str, NumberDocument]
     quantiles: list[tuple[Annotated[float, Field(gt=0, lt=1)], _Finite]] = Field(min_length=2)
     held_out: HeldOutDocument | None = None

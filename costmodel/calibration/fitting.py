@@ -1,0 +1,309 @@
+"""`fit_calibration`: from tables of measured ops to a calibration of one device."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from costmodel.calibration.calibration import Calibration
+from costmodel.calibration.checks import kind_of_class, usable
+from costmodel.calibration.curves import (
+    MOST_SHAPES,
+    build_curves,
+    corrected,
+    knots,
+    shapes_with_rows,
+)
+from costmodel.calibration.parameters import ClassParameters, HeldOut, Parameter
+from costmodel.calibration.priors import families_of
+from costmodel.calibration.regression import (
+    Law,
+    bootstrap,
+    fit,
+    folds,
+    law_of,
+    out_of_fold,
+)
+from costmodel.calibration.tables import Group, group_points, read_tables
+from hardware_specs.errors import CalibrationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Sequence
+
+    from hardware_specs import HardwareSpec
+
+#: Levels at which held-out errors are kept; what lies between is interpolated.
+LEVELS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99)
+#: An unusual kernel family must cut the error at least to this share of the usual one's.
+CLEARLY = 0.9
+#: Parts that a cross-validation holds out one by one.
+FOLDS = 16
+
+
+def fit_calibration(
+    table: Any,
+    hardware: HardwareSpec | str,
+    *,
+    software: str = "",
+    date: str = "",
+    attribution: str = "",
+    device_names: Collection[str] = (),
+    curves: bool | Sequence[tuple[int, int]] = True,
+    curve_rows: Collection[int] | None = None,
+    max_points: int = 1500,
+    resamples: int = 40,
+    seed: int = 0,
+    base: Calibration | None = None,
+    progress: Callable[[Iterable[Any], str, int], Iterable[Any]] | None = None,
+) -> Calibration:
+    """Fit the time law to measured ops and return the device's calibration.
+
+    Classes that the tables do not cover keep the assumptions of `base` and say so; what could not
+    be fitted, and why, is in the result's `warnings`. Each fitted class carries a bootstrap interval
+    per parameter and a prediction interval from points that its fit did not see.
+
+    Args:
+        table: measured ops: a DataFrame, a CSV or Parquet path, a folder, or a list of these. GEMM
+            tables have the columns dtype, m, n, k, time_s; attention tables dtype, batch_size,
+            seq_len, [kv_len,] heads, [kv_heads,] head_dim, causal, time_s; pointwise tables bytes,
+            [flops, op_class,] time_s. A `device` column is checked against the device's names.
+        hardware: the device or its id, for the datasheet numbers efficiencies refer to.
+        software: what ran the measurements; kept in the file.
+        date: when they were made, ISO 8601.
+        attribution: whose they are, under which licence.
+        device_names: further names under which the device may appear.
+        curves: whether weight matrices measured at six or more row counts get a correction of their
+            own (the model-specific tier), or the (n, k) pairs that do.
+        curve_rows: the row counts kept for those corrections; None keeps all that were measured.
+        max_points: more points than this are thinned out at random; the rest is held out.
+        resamples: bootstrap resamples behind each parameter's interval.
+        seed: of every random choice.
+        base: what the other classes are taken from; None is `generic`.
+        progress: wraps an iterable in a progress bar: (items, description, total).
+
+    Raises:
+        CalibrationError: foreign device, times that are no positive numbers, or nothing to fit;
+            lists every reason.
+
+    >>> fit_calibration([], "nvidia-a100-sxm4-80gb")
+    Traceback (most recent call last):
+    ...
+    hardware_specs.errors.CalibrationError: no table was given; name CSV or Parquet files, or a folder
+    """
+    from hardware_specs import get_hardware
+
+    spec = get_hardware(hardware) if isinstance(hardware, str) else hardware
+    start = (base or Calibration.load("generic")).for_hardware(spec)
+    groups, remarks = group_points(read_tables(table), (*spec.device_names, *device_names))
+    device = start.device
+    assert device is not None  # noqa: S101 - bound two lines above
+    classes = dict(start.classes)
+    fitted: list[ClassParameters] = []
+    refused: list[str] = []
+    steps: Iterable[Group] = groups
+    if progress is not None:
+        steps = progress(groups, "fitting", len(groups))
+    for group in steps:
+        try:
+            points, notes = usable(group, device)
+            remarks += notes
+            bends = _curve_shapes(points, curves)
+            fitted.append(
+                _fit_class(points, device, bends, curve_rows, max_points, resamples, seed)
+            )
+        except CalibrationError as error:
+            refused.append(str(error))
+    if not fitted:
+        reasons = "; ".join(refused + remarks) or "the tables hold no points"
+        raise CalibrationError(f"nothing could be fitted: {reasons}")
+    for found in fitted:
+        classes[found.op_class, found.dtype] = found
+        if found.op_class == "gemm" and not _measured(classes.get(("conv", found.dtype))):
+            classes["conv", found.dtype] = _like_gemm(found)
+    kept = {each.op_class for each in fitted}
+    dtypes = sorted({each.dtype for each in fitted if each.op_class == "gemm"})
+    if dtypes:
+        others = sorted({d for c, d in classes if c == "gemm"} - set(dtypes))
+        if len(dtypes) == 1 and others:
+            remarks.append(
+                f"GEMMs in {dtypes[0]} only: {', '.join(others)} keep assumed parameters"
+            )
+    assumed = [each for each in dict.fromkeys(c for c, _ in classes) if each not in kept]
+    if assumed:
+        remarks.append(f"not measured, parameters assumed: {', '.join(assumed)}")
+    return replace(
+        start,
+        software=software,
+        date=date,
+        attribution=attribution,
+        classes=classes,
+        warnings=tuple(refused + remarks),
+    )
+
+
+def _measured(found: ClassParameters | None) -> bool:
+    return found is not None and found.measured
+
+
+def _like_gemm(gemm: ClassParameters) -> ClassParameters:
+    return replace(
+        gemm,
+        op_class="conv",
+        provenance=f"assumed: an implicit GEMM runs like the GEMM {gemm.provenance}",
+        points=0,
+        quantiles=tuple((level, 2 * ratio) for level, ratio in gemm.quantiles),
+        held_out=None,
+        shapes=(),
+    )
+
+
+def _fit_class(
+    group: Group,
+    device: Any,
+    shapes: list[tuple[int, int]],
+    curve_rows: Collection[int] | None,
+    max_points: int,
+    resamples: int,
+    seed: int,
+) -> ClassParameters:
+    rng = np.random.default_rng(seed)
+    total = len(group)
+    rest: Group | None = None
+    sample = group
+    if total > max_points:
+        order = rng.permutation(total)
+        sample, rest = group.take(order[:max_points]), group.take(order[max_points:])
+    parts = folds(len(sample), min(FOLDS, len(sample)), rng)
+
+    def predictor(law: Law) -> Callable[[Group], Callable[[Group], Any]]:
+        def train(points: Group) -> Callable[[Group], Any]:
+            values = fit(law, points)
+            # Thinned-out tables are judged by the law alone: their curves see too few rows.
+            bends = shapes if rest is None else []
+            return _Bent(law, values, points, bends, curve_rows).time_s
+
+        return train
+
+    laws = [law_of(group.op_class, group.dtype, f, device) for f in _families(group)]
+    law, ratios = _best([(law, out_of_fold(sample, parts, predictor(law))) for law in laws])
+    values = fit(law, sample)
+    how = f"{len(parts)}-fold cross-validation"
+    inside = _cross_coverage(ratios, parts)
+    if rest is not None:
+        ratios = np.log(rest.time_s / law.time_s(values, rest.sizes))
+        half = len(ratios) // 2
+        inside = _inside(ratios[:half], ratios[half:])
+        how = f"the other {len(rest)} points"
+    intervals = bootstrap(law, sample, values, resamples, rng)
+    quantiles = residual_quantiles(ratios)
+    error = np.exp(-ratios) - 1
+    return ClassParameters(
+        op_class=group.op_class,
+        dtype=group.dtype,
+        parameters={name: Parameter(v, *intervals[name]) for name, v in values.items()},
+        provenance=f"fitted on {len(sample)}{_of(total, sample)} points of {group.origin}",
+        points=len(sample),
+        quantiles=quantiles,
+        held_out=HeldOut(
+            points=len(ratios),
+            mape=float(np.abs(error).mean()),
+            worst=float(np.abs(error).max()),
+            coverage=inside,
+            how=how,
+        ),
+        shapes=_Bent(law, values, group, shapes, curve_rows).curves,
+        kernels=law.family,
+    )
+
+
+def _best(tried: list[tuple[Law, Any]]) -> tuple[Law, Any]:
+    """Return the usual kernel family, unless another errs clearly less outside its own folds."""
+    errors = [float(np.abs(ratios).mean()) for _, ratios in tried]
+    best = int(np.argmin(errors))
+    return tried[best if errors[best] < CLEARLY * errors[0] else 0]
+
+
+def _of(total: int, sample: Group) -> str:
+    return f" of {total}" if total > len(sample) else ""
+
+
+def _families(group: Group) -> tuple[str, ...]:
+    return families_of(group.op_class, group.dtype)
+
+
+def _curve_shapes(group: Group, curves: bool | Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    if kind_of_class(group.op_class) != "gemm" or curves is False:
+        return []
+    found = shapes_with_rows(group)
+    if curves is True:
+        return found if len(found) <= MOST_SHAPES else []
+    return [pair for pair in found if pair in {(int(n), int(k)) for n, k in curves}]
+
+
+class _Bent:
+    """A fitted law with the corrections of single weight matrices."""
+
+    def __init__(
+        self,
+        law: Law,
+        values: dict[str, float],
+        group: Group,
+        shapes: list[tuple[int, int]],
+        rows: Collection[int] | None,
+    ) -> None:
+        self._law, self._values = law, values
+        held = set(shapes_with_rows(group)) if shapes else set()
+        self.curves = build_curves(group, [s for s in shapes if s in held], self._plain, rows)
+
+    def _plain(self, points: Group) -> Any:
+        return self._law.time_s(self._values, points.sizes)
+
+    def time_s(self, points: Group) -> Any:
+        """Return the predicted seconds of points."""
+        time = np.array(self._plain(points))
+        for curve in self.curves:
+            mask = (points.sizes["n"] == curve.n) & (points.sizes["k"] == curve.k)
+            if mask.any():
+                rows = np.array(curve.rows)
+                full = np.ones(len(rows))
+                sizes = {"m": rows, "n": full * curve.n, "k": full * curve.k, "batch": full}
+                x, y = knots(curve, self._law.time_s(self._values, sizes))
+                time[mask] = corrected(time[mask], x, y)
+        return time
+
+
+def residual_quantiles(ratios: Any) -> tuple[tuple[float, float], ...]:
+    """Return (level, log ratio) pairs whose interval holds a new point with the level's chance.
+
+    The i-th of n sorted ratios stands at level i / (n + 1), as conformal prediction has it; beyond
+    the outermost the extremes stand.
+
+    Args:
+        ratios: ln(measured / predicted) of points the fit did not see, shape (points,).
+
+    >>> residual_quantiles([0.3, 0.1, 0.2])[5]
+    (0.5, 0.2)
+    """
+    ordered = np.sort(np.asarray(ratios, dtype=float))
+    count = len(ordered)
+    at = np.arange(1, count + 1) / (count + 1)
+    values = np.maximum.accumulate(np.interp(LEVELS, at, ordered))
+    return tuple((level, float(value)) for level, value in zip(LEVELS, values, strict=True))
+
+
+def _inside(reference: Any, points: Any) -> float:
+    """Return the share of points within the reference's 90 % interval."""
+    quantiles = dict(residual_quantiles(reference))
+    return float(np.mean((points >= quantiles[0.05]) & (points <= quantiles[0.95])))
+
+
+def _cross_coverage(ratios: Any, parts: list[np.ndarray]) -> float:
+    """Return the share of points inside the 90 % interval that the other folds give."""
+    hits = 0.0
+    for part in parts:
+        others = np.ones(len(ratios), dtype=bool)
+        others[part] = False
+        hits += _inside(ratios[others], ratios[part]) * len(part)
+    return hits / len(ratios)

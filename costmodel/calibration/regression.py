@@ -1,0 +1,171 @@
+"""Robust regression of a law's parameters on measured times.
+
+Minimised over z, the parameters' logarithms in units of their priors' spread:
+
+    sum rho((ln t(z) - ln t_measured) / SCALE) + |z|^2,    rho(x) = 2 (sqrt(1 + x^2) - 1)
+
+Logarithms weigh a microsecond and a millisecond alike; rho grows linearly for outliers, so that one
+interrupted measurement bends nothing; |z|^2 is the prior.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from costmodel.calibration.attention import attention_time_s
+from costmodel.calibration.checks import kind_of_class, peak_of
+from costmodel.calibration.dtypes import LABELS
+from costmodel.calibration.gemm import gemm_time_s
+from costmodel.calibration.law import stream_time_s
+from costmodel.calibration.priors import Prior, priors_of
+from hardware_specs.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from costmodel.calibration.parameters import Device
+    from costmodel.calibration.tables import Group
+
+#: Relative deviation from which a point counts as an outlier rather than as noise.
+SCALE = 0.06
+#: Relative step of the numerical derivative: wider than the steps of a law with tiles.
+STEP = 3e-3
+
+
+@dataclass(frozen=True)
+class Law:
+    """The law of one op class in one dtype and kernel family on one device.
+
+    Attributes:
+        op_class: the class.
+        dtype: a canonical label.
+        family: a kernel family.
+        device: peaks, bandwidth, SMs.
+        priors: of the parameters that are fitted.
+        fixed: parameters held at a value, as when a term is switched off to see what it buys.
+    """
+
+    op_class: str
+    dtype: str
+    family: str
+    device: Device
+    priors: Mapping[str, Prior]
+    fixed: Mapping[str, float] = field(default_factory=dict)
+
+    def time_s(self, values: Mapping[str, float], sizes: Mapping[str, Any]) -> Any:
+        """Return the law's seconds at arrays of sizes."""
+        kind = kind_of_class(self.op_class)
+        if kind == "stream":
+            return stream_time_s(values, self.device, sizes["bytes"], sizes["flops"])
+        peak = peak_of(self.device, self.dtype)
+        assert peak is not None  # noqa: S101 - `checks.usable` refused the group otherwise
+        if kind == "gemm":
+            return gemm_time_s(values, self.device, self.family, self.dtype, peak, **sizes)
+        element = LABELS[self.dtype].output_bytes
+        return attention_time_s(values, self.device, self.family, element, peak, **sizes)
+
+
+def law_of(op_class: str, dtype: str, family: str, device: Device) -> Law:
+    """Return the law with its usual priors."""
+    return Law(op_class, dtype, family, device, priors_of(op_class, dtype, family))
+
+
+def fit(
+    law: Law, group: Group, start: Mapping[str, float] | None = None, evaluations: int = 60
+) -> dict[str, float]:
+    """Return the parameters that fit a group of points best.
+
+    Args:
+        law: the law and its priors.
+        group: the points.
+        start: where to start; None starts at the priors' medians.
+        evaluations: steps at most.
+
+    Raises:
+        MissingDependencyError: scipy is not installed.
+    """
+    try:
+        from scipy.optimize import least_squares
+    except ImportError:
+        raise MissingDependencyError("scipy", "analysis") from None
+    names = list(law.priors)
+    priors = [law.priors[name] for name in names]
+    middle = np.log([p.median for p in priors])
+    spread = np.array([p.spread for p in priors])
+    low = (np.log([p.low for p in priors]) - middle) / spread
+    high = (np.log([p.high for p in priors]) - middle) / spread
+    target = np.log(group.time_s)
+
+    def values(z: Any) -> dict[str, float]:
+        found = dict(zip(names, np.exp(middle + spread * z).tolist(), strict=True))
+        return found | dict(law.fixed)
+
+    def residuals(z: Any) -> Any:
+        deviation = (np.log(law.time_s(values(z), group.sizes)) - target) / SCALE
+        return np.concatenate([deviation, z])
+
+    inside = 1e-6
+    first = np.zeros(len(names))
+    if start is not None:
+        first = (np.log([start[name] for name in names]) - middle) / spread
+    found = least_squares(
+        residuals,
+        np.clip(first, low + inside, high - inside),
+        bounds=(low, high),
+        loss="soft_l1",
+        diff_step=STEP,
+        max_nfev=evaluations,
+    )
+    return values(found.x)
+
+
+def folds(count: int, number: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Return index arrays that share `count` points out evenly at random."""
+    return np.array_split(rng.permutation(count), number)
+
+
+def out_of_fold(
+    group: Group, parts: list[np.ndarray], predictor: Callable[[Group], Callable[[Group], Any]]
+) -> np.ndarray:
+    """Return ln(measured / predicted) of every point, predicted without its fold.
+
+    Args:
+        group: the points.
+        parts: the folds' indices.
+        predictor: fits the points it is given and returns what predicts others.
+    """
+    ratios = np.empty(len(group))
+    for part in parts:
+        kept = np.ones(len(group), dtype=bool)
+        kept[part] = False
+        held = group.take(part)
+        ratios[part] = np.log(held.time_s / predictor(group.take(kept))(held))
+    return ratios
+
+
+def bootstrap(
+    law: Law, group: Group, values: Mapping[str, float], samples: int, rng: np.random.Generator
+) -> dict[str, tuple[float, float]]:
+    """Return the 90 % interval of every parameter over resampled points.
+
+    Args:
+        law: the law and its priors.
+        group: the points.
+        values: the fit of all of them, where each refit starts.
+        samples: how often points are drawn again with replacement.
+        rng: the source of chance.
+    """
+    drawn = [
+        fit(law, group.take(rng.integers(0, len(group), len(group))), values, evaluations=15)
+        for _ in range(samples)
+    ]
+    intervals = {}
+    for name in law.priors:
+        value = values[name]
+        low, high = np.quantile([each[name] for each in drawn], [0.05, 0.95])
+        # Few resamples may all lie on one side of the fit, which is inside by definition.
+        intervals[name] = (min(float(low), value), max(float(high), value))
+    return intervals
