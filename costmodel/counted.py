@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from costmodel.conventions import get_convention
-from costmodel.estimates import Estimate, Stages
+from costmodel.estimates import DEFAULT_TEXT_TOKENS, Estimate, Stages
 from costmodel.inputs import check_count, resolve_keep, resolve_visual
 from costmodel.methods import MethodRequest, get_method_cost
 from costmodel.models import load_model
@@ -35,14 +35,14 @@ def convention_estimate(
     hardware: Any,
     *,
     visual_tokens: int | None,
-    text_tokens: int,
+    text_tokens: int | None,
     batch_size: int,
     output_tokens: int,
     precision: Any,
     method: str | None,
     keep: int | float | None,
     layer: int | None,
-    attention: str,
+    attention: str | None,
 ) -> Estimate:
     """Count one scenario under a convention.
 
@@ -51,14 +51,14 @@ def convention_estimate(
         model: as `estimate`.
         hardware: a device of the convention's own table where it has one; else as `estimate`.
         visual_tokens: visual tokens per sample before any reduction.
-        text_tokens: text tokens per sample.
+        text_tokens: text tokens per sample; None is the length the convention's authors used.
         batch_size: samples.
         output_tokens: decode steps.
         precision: a precision's name.
         method: a token-reduction method, whose schedule the convention counts.
         keep: what the method keeps.
         layer: the layer of methods that have one.
-        attention: `flash` asks for the convention's own attention; `eager` for written scores.
+        attention: `eager` or `flash`; None is the convention's own.
 
     Raises:
         UnknownConventionError: no such convention.
@@ -66,23 +66,29 @@ def convention_estimate(
 
     >>> cost = convention_estimate("llmviewer-2024-02", "llama-2-7b", "nvidia_V100",
     ...     visual_tokens=700, text_tokens=0, batch_size=1, output_tokens=0, precision="fp16",
-    ...     method=None, keep=None, layer=None, attention="eager")
+    ...     method=None, keep=None, layer=None, attention=None)
     >>> round(cost.totals.time_s * 1e3, 1)  # Table 2 of the PruMerge paper prints 88.6 ms
     88.6
     """
     chosen = get_convention(convention)
     config = load_model(model)
-    check_count("text_tokens", text_tokens, 0)
+    if text_tokens is None and chosen.name.startswith("llmviewer"):
+        # A tool for any sequence length fixes no prompt: it gets ours.
+        text_tokens = DEFAULT_TEXT_TOKENS
+    own_text = chosen.default_text_tokens or 0
+    if text_tokens is not None:
+        check_count("text_tokens", text_tokens, 0)
+        own_text = text_tokens
     check_count("batch_size", batch_size, 1)
     check_count("output_tokens", output_tokens, 0)
     warnings: list[str] = []
     tokens, projected, crops = resolve_visual(
-        config, visual_tokens, None, None, text_tokens, output_tokens, warnings
+        config, visual_tokens, None, None, own_text, output_tokens, warnings
     )
     per_layer = None
     if method not in (None, "none"):
         per_layer = _schedule(
-            config, str(method), keep, layer, tokens, projected, crops, text_tokens, batch_size
+            config, str(method), keep, layer, tokens, projected, crops, own_text, batch_size
         )
     elif keep is not None or layer is not None:
         raise InvalidInputError("keep and layer belong to a method; name one with method=")
@@ -93,13 +99,13 @@ def convention_estimate(
         text_tokens=text_tokens,
         batch_size=batch_size,
         precision=precision,
-        attention=None if attention == "flash" else attention,
+        attention=attention,
         output_tokens=output_tokens,
         llm_visual_tokens_per_layer=per_layer,
     )
     inputs = {
         "visual_tokens": tokens,
-        "text_tokens": text_tokens,
+        "text_tokens": chosen.default_text_tokens if text_tokens is None else text_tokens,
         "batch_size": batch_size,
         "output_tokens": output_tokens,
         "crops": crops,

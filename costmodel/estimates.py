@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from hardware_specs import HardwareSpec
 
 SCHEMA_VERSION = 1
+#: The text of a prompt when nothing is said: what the PruMerge paper and its successors assume.
+DEFAULT_TEXT_TOKENS = 40
 
 COST_KEYS = (
     "flops",
@@ -317,7 +319,7 @@ def estimate(
     hardware: str | PathLike[str] | HardwareSpec,
     *,
     visual_tokens: int | None = None,
-    text_tokens: int = 40,
+    text_tokens: int | None = None,
     batch_size: int = 1,
     output_tokens: int = 0,
     precision: str | Mapping[str, str] | Precision = "fp16",
@@ -326,7 +328,7 @@ def estimate(
     execution: str = "fused",
     calibration: Calibration | str | Path | None = None,
     convention: str = "torch",
-    attention: str = "flash",
+    attention: str | None = None,
     logits: str = "last",
     layer: int | None = None,
     image_size: tuple[int, int] | None = None,
@@ -341,7 +343,8 @@ def estimate(
         hardware: a device id (`nvidia-a100-sxm4-80gb`), a YAML file, or a `HardwareSpec`.
         visual_tokens: visual tokens per sample handed to the language model (with a method: before
             it reduces them); None is the model's own count, 0 is a prompt without an image.
-        text_tokens: text tokens per sample.
+        text_tokens: text tokens per sample; None is 40, or under another convention the length its
+            authors used.
         batch_size: samples.
         output_tokens: decode steps after the token that prefill yields.
         precision: a name such as `fp16`, `w4a16` (`int4`), `w8a8` (`int8`), `fp8`, or
@@ -352,7 +355,8 @@ def estimate(
         calibration: measured efficiencies of this device, or a file of them; None gives the ideal
             roofline, a lower bound, with its bracket.
         convention: `torch`, or the name of another tool's or paper's way of counting.
-        attention: `flash`, or `eager` for the kernel that writes its scores out.
+        attention: `flash`, or `eager` for the kernel that writes its scores out; None is `flash`,
+            or the convention's own.
         logits: `last` computes one row of logits per sample, `all` every row.
         layer: the layer K of methods that reduce inside the language model.
         image_size: (height, width) in pixels, for models whose token count depends on it.
@@ -386,6 +390,8 @@ def estimate(
             layer=layer,
             attention=attention,
         )
+    text_tokens = DEFAULT_TEXT_TOKENS if text_tokens is None else text_tokens
+    attention = "flash" if attention is None else attention
     context, fixed = _context(
         model,
         hardware,

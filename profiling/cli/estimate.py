@@ -34,7 +34,9 @@ def estimate(
     visual_tokens: Annotated[
         int | None, typer.Option(help="Visual tokens per sample; the model's own when absent.")
     ] = None,
-    text_tokens: Annotated[int, typer.Option(help="Text tokens per sample.")] = 40,
+    text_tokens: Annotated[
+        int | None, typer.Option(help="Text tokens per sample; 40, or a convention's own.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Samples.")] = 1,
     output_tokens: Annotated[int, typer.Option(help="Decode steps after the prefill.")] = 0,
     precision: Annotated[
@@ -48,7 +50,9 @@ def estimate(
         str | None, typer.Option(help="A calibration file, or a shipped one's name.")
     ] = None,
     convention: Annotated[str, typer.Option(help="torch, or another tool's counting.")] = "torch",
-    attention: Annotated[str, typer.Option(help="flash, or eager (scores written out).")] = "flash",
+    attention: Annotated[
+        str | None, typer.Option(help="flash, or eager (scores written out).")
+    ] = None,
     logits: Annotated[str, typer.Option(help="Rows of logits: last or all.")] = "last",
     image_size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH in pixels.")] = None,
     frames: Annotated[int | None, typer.Option(help="Frames of a video.")] = None,
