@@ -67,8 +67,9 @@ def evit(
             f"evit takes tokens [..., n+1, d] and the class token's attention [..., h, n+1], "
             f"given {tuple(tokens.shape)} and {tuple(cls_attention.shape)}"
         )
-    attention = cls_attention.mean(dim=-2)[..., 1:]
-    require_finite("evit", cls_attention=attention, tokens=tokens)
+    row = cls_attention.mean(dim=-2)
+    require_finite("evit", cls_attention=row, tokens=tokens)
+    attention = row[..., 1:]
     count = resolve_keep(keep, n, rounding="up")
     lead = tokens.shape[:-2]
     if count == n:

@@ -111,6 +111,10 @@ def bipartite_matching(metric: Tensor, r: int, *, class_token: bool = True) -> M
         raise InvalidInputError(f"r={r} must not be negative")
     length = metric.shape[-2]
     r = min(r, (length - class_token) // 2)
+    if r == 0:
+        none = torch.empty(*metric.shape[:-2], 0, dtype=torch.long, device=metric.device)
+        every = torch.arange((length + 1) // 2, device=metric.device)
+        return Matching(unmerged=every.expand(*metric.shape[:-2], -1), src=none, dst=none)
     with torch.no_grad():
         norms = metric.norm(dim=-1, keepdim=True)
         require_finite("tome", metric=norms)
@@ -128,7 +132,12 @@ def bipartite_matching(metric: Tensor, r: int, *, class_token: bool = True) -> M
 
 
 def merge_sum(matching: Matching, values: Tensor) -> Tensor:
-    """Add each source to its target: [..., t, d] gives [..., t - r, d]."""
+    """Add each source to its target: [..., t, d] gives [..., t - r, d].
+
+    Where nothing is merged the tokens keep their order, as in the program.
+    """
+    if matching.src.shape[-1] == 0:
+        return values
     even, odd = values[..., ::2, :], values[..., 1::2, :]
     sources = take_tokens(even, matching.src)
     target = matching.dst.unsqueeze(-1).expand(sources.shape)
@@ -149,6 +158,9 @@ def merge_weighted(
 
 def merge_sources(matching: Matching, length: int) -> Tensor:
     """Place in the output of each of the `length` input tokens, [..., length]."""
+    if matching.src.shape[-1] == 0:
+        every = torch.arange(length, device=matching.src.device)
+        return every.expand(*matching.src.shape[:-1], length)
     even = torch.zeros(
         *matching.src.shape[:-1], (length + 1) // 2, dtype=torch.long, device=matching.src.device
     )
@@ -221,8 +233,10 @@ def merges_for_keep(keep: float, *, patches: int, num_layers: int) -> list[int]:
     merges = []
     now = patches
     for layer in range(num_layers):
-        share = -(-(now - target) // (num_layers - layer))
-        share = min(share, now // 2)
+        later = num_layers - layer - 1
+        even = -(-(now - target) // (later + 1))
+        # The later layers can only halve, so what they could not merge goes now.
+        share = min(max(even, now - target * 2**later), now // 2)
         merges.append(share)
         now -= share
     if now > target:
