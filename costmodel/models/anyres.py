@@ -53,7 +53,15 @@ class AnyRes:
         return (height // self.crop_size) * (width // self.crop_size)
 
     def crops(self, height: int, width: int) -> int:
-        """Crops through the tower for one image: its tiles and the image as a whole."""
+        """Crops through the tower for one image: its tiles and the image as a whole.
+
+        Args:
+            height: of the image, in pixels.
+            width: of the image, in pixels.
+
+        >>> AnyRes(((336, 672), (672, 672)), 336, 24).crops(600, 600)
+        5
+        """
         return 1 + self.tiles(best_resolution(height, width, self.resolutions))
 
     def tokens(self, height: int, width: int) -> int:

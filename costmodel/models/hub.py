@@ -40,7 +40,7 @@ def fetch_config(hub_id: str) -> Path:
             HFValidationError,
             RepositoryNotFoundError,
         )
-        from huggingface_hub.utils import get_session
+        from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
     except ImportError as error:
         raise MissingDependencyError("huggingface_hub", "profile") from error
     try:

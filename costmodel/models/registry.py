@@ -149,15 +149,21 @@ def _resolve(source: object) -> tuple[ModelConfig, dict[str, Any]]:
 
 def _local(text: str) -> Path | None:
     """Return the config file that a text names, or None when it names no file."""
-    path = Path(text).expanduser()
+    if not text:
+        return None
     try:
+        path = Path(text).expanduser()
         if path.is_dir():
             if not (path / "config.json").is_file():
                 raise InvalidFileError(f"{path}: a folder without config.json")
             return path / "config.json"
-        if path.exists():
+        if path.is_file():
             return path
-    except (OSError, ValueError):
+        if path.exists():
+            raise InvalidFileError(f"{path}: not a regular file")
+    except InvalidFileError:
+        raise
+    except (OSError, ValueError, RuntimeError):  # a name no file can have, or no such ~user
         return None
     if text.endswith(".json") or text.startswith((".", "/", "~")):
         raise InvalidFileError(f"{path}: no such file")

@@ -101,40 +101,48 @@ def scaled_document(model: ModelConfig, document: dict[str, Any], scale: Scale) 
 
     Raises:
         InvalidInputError: a width that does not divide into whole heads.
+
+    >>> from costmodel.models import config_dict, load_model
+    >>> half = scaled_document(load_model("llama-2-7b"), config_dict("llama-2-7b"), parse_scale("width=1/2"))
+    >>> half["hidden_size"], half["num_attention_heads"], half["num_hidden_layers"]
+    (2048, 16, 32)
     """
     reduced = copy.deepcopy(document)
     text = reduced if model.vision is None else reduced["text_config"]
-    _reduce(text, model.text, scale, f"{model.name}: the language model")
-    text["num_key_value_heads"] = _part(
-        model.text.num_kv_heads, scale, f"{model.name}: the language model's KV heads"
-    )
-    if "layer_types" in text and isinstance(text["layer_types"], list):
+    try:
+        _reduce(text, model.text, scale, "the language model's")
+        text["num_key_value_heads"] = _share(
+            model.text.num_kv_heads, scale, "the language model's KV heads"
+        )
+        if model.vision is not None:
+            _reduce(reduced["vision_config"], model.vision, scale, "the vision tower's")
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{model.name}: {error}") from None
+    if isinstance(text.get("layer_types"), list):
         text["layer_types"] = text["layer_types"][: text["num_hidden_layers"]]
-    if model.vision is not None:
-        _reduce(reduced["vision_config"], model.vision, scale, f"{model.name}: the vision tower")
-        if "spatial_pool_out_channels" in reduced:
-            reduced["spatial_pool_out_channels"] = reduced["vision_config"]["hidden_size"]
+    if "spatial_pool_out_channels" in reduced:
+        reduced["spatial_pool_out_channels"] = reduced["vision_config"]["hidden_size"]
     return reduced
 
 
 def _reduce(
-    values: dict[str, Any], part: TextConfig | VisionConfig, scale: Scale, what: str
+    values: dict[str, Any], part: TextConfig | VisionConfig, scale: Scale, whose: str
 ) -> None:
     layers = part.num_layers
     values["num_hidden_layers"] = layers if scale.layers is None else min(layers, scale.layers)
-    values["hidden_size"] = _part(part.hidden_size, scale, f"{what}'s hidden_size")
-    values["intermediate_size"] = _part(
-        part.intermediate_size, scale, f"{what}'s intermediate_size"
+    values["hidden_size"] = _share(part.hidden_size, scale, f"{whose} hidden_size")
+    values["intermediate_size"] = _share(
+        part.intermediate_size, scale, f"{whose} intermediate_size"
     )
-    values["num_attention_heads"] = _part(part.num_heads, scale, f"{what}'s attention heads")
+    values["num_attention_heads"] = _share(part.num_heads, scale, f"{whose} attention heads")
 
 
-def _part(number: int, scale: Scale, what: str) -> int:
+def _share(number: int, scale: Scale, what: str) -> int:
     """Return a number's share, which must be whole."""
     share = number * (scale.width or 1)
     if share != int(share) or share < 1:
         raise InvalidInputError(
-            f"width={scale.width} leaves {what} at {share} of {number}, which is not whole; take a "
-            "width that divides it"
+            f"width={scale.width} would leave {share} of {number} for {what}, which is not whole; "
+            "take a width that divides it"
         )
     return int(share)

@@ -27,6 +27,13 @@ class TextConfig:
         norm_eps: the epsilon of RMSNorm.
         sliding_window: keys a layer attends to at most, or None. Told, not counted: every cost here
             is that of full attention, exact for prompts up to the window.
+
+    >>> from costmodel.models import load_model
+    >>> text = load_model("llama-2-7b").text
+    >>> text.layer_parameters  # 4 x 4096^2 + 3 x 4096 x 11008 + 2 x 4096
+    202383360
+    >>> text.kv_values_per_token  # K and V x 32 layers x 32 heads x 128
+    262144
     """
 
     family: str

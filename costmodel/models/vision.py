@@ -31,6 +31,13 @@ class VisionConfig:
         feature_layers: indices into the hidden states whose features are read: 0 is the embedding,
             l the last layer, negative from the end.
         feature_select: `default` drops the first token of the features, `full` keeps all.
+
+    >>> from costmodel.models import load_model
+    >>> vision = load_model("llava-1.5-7b").vision
+    >>> vision.tokens, vision.selected_tokens  # 24 x 24 patches, with and without the class token
+    (577, 576)
+    >>> vision.layer_parameters  # 4 (1024^2 + 1024) + 2 x 1024 x 4096 + 4096 + 1024 + 4 x 1024
+    12596224
     """
 
     family: str
