@@ -9,6 +9,30 @@ module of its name and is imported from there: `from token_reduction.prumerge im
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+from token_reduction.observation import observe, observed
 from token_reduction.registry import Method, MethodInfo, get_method, list_methods, method_info
 
-__all__ = ["Method", "MethodInfo", "get_method", "list_methods", "method_info"]
+if TYPE_CHECKING:
+    from token_reduction.apply import reduce_tokens
+
+__all__ = [
+    "Method",
+    "MethodInfo",
+    "get_method",
+    "list_methods",
+    "method_info",
+    "observe",
+    "observed",
+    "reduce_tokens",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `reduce_tokens`, and with it torch, only when somebody asks for it."""
+    if name == "reduce_tokens":
+        from token_reduction.apply import reduce_tokens
+
+        return reduce_tokens
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

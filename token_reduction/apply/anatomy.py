@@ -1,0 +1,220 @@
+"""Where the parts of a Hugging Face LLaVA-like model are, and which models are known.
+
+family           class                                     pixels in                    crops
+llava            LlavaForConditionalGeneration             images                       the image
+llava-next       LlavaNextForConditionalGeneration         images, tiled                overview, tiles
+llava-next-video LlavaNextVideoForConditionalGeneration    images (tiled), videos       tiles; frames
+video-llava      VideoLlavaForConditionalGeneration        images, videos               image; frames
+llava-onevision  LlavaOnevisionForConditionalGeneration    images (tiled), videos       tiles; frames
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hardware_specs.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+#: class -> family
+FAMILIES = {
+    "LlavaForConditionalGeneration": "llava",
+    "LlavaNextForConditionalGeneration": "llava-next",
+    "LlavaNextVideoForConditionalGeneration": "llava-next-video",
+    "VideoLlavaForConditionalGeneration": "video-llava",
+    "LlavaOnevisionForConditionalGeneration": "llava-onevision",
+}
+_TOWERS = ("vision_tower", "image_tower", "video_tower")
+#: A vision layer as CLIP and SigLIP have it, and a decoder layer as Llama, Mistral and Qwen2 have it.
+_VISION_LAYER = ("layer_norm1", "self_attn", "layer_norm2", "mlp")
+_DECODER_LAYER = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
+
+
+@dataclass(frozen=True, slots=True)
+class Tower:
+    """One vision tower whose layers can be reached.
+
+    Attributes:
+        module: the tower.
+        layers: its transformer layers, first to last.
+        patches: patch tokens of one crop.
+        side: patches along one side of a crop.
+        has_class: whether a class token stands first.
+    """
+
+    module: nn.Module
+    layers: tuple[nn.Module, ...]
+    patches: int
+    side: int
+    has_class: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of one model.
+
+    Attributes:
+        model: the model for conditional generation.
+        base: the same without its head.
+        family: a value of `FAMILIES`.
+        towers: its vision towers.
+        projector: from vision to language width.
+        language: the language model without head.
+        layers: the language model's layers.
+        placeholders: "image" and "video" -> the token id standing for one visual token.
+        feature_layer: hidden states of the tower that the projector gets; -2 is the input of the
+            last layer. A tuple when several are concatenated.
+    """
+
+    model: nn.Module
+    base: nn.Module
+    family: str
+    towers: tuple[Tower, ...]
+    projector: nn.Module
+    language: nn.Module
+    layers: tuple[nn.Module, ...]
+    placeholders: dict[str, int]
+    feature_layer: int | tuple[int, ...]
+
+    @property
+    def is_tiled(self) -> bool:
+        """Whether images come as an overview and tiles that are joined afterwards."""
+        return hasattr(type(self.base), "pack_image_features")
+
+    def require_vision_layers(self, method: str) -> None:
+        """Raise unless every tower's layers are ones a method can act in.
+
+        Args:
+            method: the method's name.
+
+        Raises:
+            UnsupportedError: the tower is of another kind; says which kinds work.
+        """
+        for tower in self.towers:
+            missing = [
+                name for layer in tower.layers for name in _VISION_LAYER if not hasattr(layer, name)
+            ]
+            if not tower.layers or missing:
+                raise UnsupportedError(
+                    f"{method} acts inside the vision tower and knows CLIP's and SigLIP's layers; "
+                    f"{type(tower.module).__name__} has others"
+                )
+
+    def require_class_token(self, method: str) -> None:
+        """Raise unless every tower has a class token.
+
+        Args:
+            method: the method's name.
+
+        Raises:
+            UnsupportedError: a tower without one, such as SigLIP.
+        """
+        for tower in self.towers:
+            if not tower.has_class:
+                raise UnsupportedError(
+                    f"{method} ranks patches by the class token's attention, and "
+                    f"{type(tower.module).__name__} has no class token; "
+                    "divprune, spatial, fastv or vtw need none"
+                )
+
+    def require_decoder_layers(self, method: str) -> None:
+        """Raise unless the language model is one that can lose tokens between its layers.
+
+        Args:
+            method: the method's name.
+
+        Raises:
+            UnsupportedError: other layers than Llama's, a sliding window, or an attention
+                implementation whose cache cannot have another length in each layer.
+        """
+        for layer in self.layers:
+            attention = getattr(layer, "self_attn", None)
+            parts = all(hasattr(layer, name) for name in _DECODER_LAYER)
+            if not parts or not all(hasattr(attention, name) for name in ("q_proj", "k_proj")):
+                raise UnsupportedError(
+                    f"{method} acts between the layers of Llama, Mistral and Qwen2 language models; "
+                    f"{type(self.language).__name__} has other layers"
+                )
+        config: Any = self.language.config
+        kinds = getattr(config, "layer_types", None) or ()
+        if getattr(config, "sliding_window", None) or any(
+            kind != "full_attention" for kind in kinds
+        ):
+            raise UnsupportedError(
+                f"{method} drops tokens between layers, which a sliding-window cache cannot follow; "
+                f"this model's window is {getattr(config, 'sliding_window', None)}"
+            )
+        chosen = getattr(config, "_attn_implementation", "sdpa")
+        if chosen not in ("sdpa", "eager"):
+            raise UnsupportedError(
+                f"{method} runs with the attention implementations sdpa and eager, not {chosen!r}; "
+                "call model.set_attn_implementation('sdpa') first"
+            )
+
+
+def dissect(model: Any) -> Parts:
+    """Find the parts of a model.
+
+    Args:
+        model: an instance of one of `FAMILIES`.
+
+    Raises:
+        UnsupportedError: another model; names those that work.
+    """
+    names = [cls.__name__ for cls in type(model).__mro__]
+    family = next((FAMILIES[name] for name in names if name in FAMILIES), None)
+    if family is None:
+        raise UnsupportedError(
+            f"reduce_tokens does not know {type(model).__name__}; it works on {', '.join(FAMILIES)}"
+        )
+    base = model.model
+    config = model.config
+    placeholders = {"image": int(config.image_token_id)}
+    video_id = getattr(config, "video_token_id", None)
+    if video_id is not None and hasattr(base, "get_video_features"):
+        placeholders["video"] = int(video_id)
+    layer = config.vision_feature_layer
+    return Parts(
+        model=model,
+        base=base,
+        family=family,
+        towers=tuple(_tower(getattr(base, name)) for name in _TOWERS if hasattr(base, name)),
+        projector=base.multi_modal_projector,
+        language=base.language_model,
+        layers=tuple(base.language_model.layers),
+        placeholders=placeholders,
+        feature_layer=layer if isinstance(layer, int) else tuple(layer),
+    )
+
+
+def _tower(module: Any) -> Tower:
+    encoder = getattr(module, "encoder", None)
+    embeddings = getattr(module, "embeddings", None)
+    size = getattr(module.config, "image_size", 0)
+    patch = getattr(module.config, "patch_size", 0)
+    side = size // patch if isinstance(size, int) and isinstance(patch, int) and patch else 0
+    return Tower(
+        module=module,
+        layers=tuple(getattr(encoder, "layers", ())),
+        patches=side * side,
+        side=side,
+        has_class=hasattr(embeddings, "class_embedding"),
+    )
+
+
+def feature_depth(parts: Parts, tower: Tower) -> int:
+    """Layers of a tower that run before its features are read.
+
+    Args:
+        parts: the model.
+        tower: one of its towers.
+
+    Returns:
+        The largest depth, when several hidden states are concatenated.
+    """
+    wanted = parts.feature_layer
+    depths = (wanted,) if isinstance(wanted, int) else wanted
+    count = len(tower.layers)
+    return max(count + 1 + depth if depth < 0 else depth for depth in depths)

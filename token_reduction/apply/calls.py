@@ -1,0 +1,140 @@
+"""A forward of a multimodal model, seen from outside: its arguments, its pixels, its cache."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hardware_specs.errors import InvalidInputError, UnsupportedError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from token_reduction.apply.anatomy import Parts
+
+#: modality -> names its pixels go by.
+PIXELS = {
+    "image": ("pixel_values", "pixel_values_images"),
+    "video": ("pixel_values_videos",),
+}
+
+
+def bind_call(module: Any, args: Any, kwargs: Any) -> dict[str, Any]:
+    """Return a forward's arguments by name, those in its `**kwargs` among them.
+
+    Args:
+        module: whose forward is called.
+        args: by position.
+        kwargs: by name.
+    """
+    names = list(inspect.signature(type(module).forward).parameters)[1:]
+    return {**dict(zip(names, args, strict=False)), **kwargs}
+
+
+def pixels_of(call: dict[str, Any], method: str) -> dict[str, Tensor]:
+    """Return the pixels a forward brings, by modality.
+
+    Args:
+        call: its arguments.
+        method: the method's name, for messages.
+
+    Raises:
+        InvalidInputError: features that were encoded elsewhere, or placeholders filled elsewhere.
+    """
+    if call.get("mm_encoder_outputs"):
+        raise InvalidInputError(
+            f"{method} reduces tokens while the model encodes the pixels; give pixel values, "
+            "not mm_encoder_outputs"
+        )
+    found = {}
+    for modality, names in PIXELS.items():
+        values = next((call[name] for name in names if call.get(name) is not None), None)
+        if values is not None and len(values):
+            found[modality] = values
+    fresh = not cached_tokens(call.get("past_key_values"))
+    if not found and fresh and call.get("input_ids") is None:
+        raise InvalidInputError(
+            "inputs_embeds without pixels do not say which tokens are visual; "
+            "give input_ids and pixel values"
+        )
+    return found
+
+
+def cached_tokens(cache: Any) -> int:
+    """Tokens in a cache; 0 for none."""
+    return 0 if cache is None else int(cache.get_seq_length())
+
+
+def require_plain_cache(cache: Any, method: str) -> None:
+    """Raise on a cache whose length is fixed.
+
+    Args:
+        cache: the cache, or None.
+        method: the method's name.
+
+    Raises:
+        UnsupportedError: a static cache.
+    """
+    if cache is not None and getattr(cache, "is_compileable", False):
+        raise UnsupportedError(
+            f"{method} makes the cache shorter than the prompt, and {type(cache).__name__} has a "
+            "fixed length; use the default dynamic cache"
+        )
+
+
+def plain_mask(call: dict[str, Any]) -> Tensor | None:
+    """Return a forward's attention mask, [b, s], or None.
+
+    Raises:
+        UnsupportedError: a mask with one row per query.
+    """
+    mask: Tensor | None = call.get("attention_mask")
+    if mask is not None and not (isinstance(mask, torch.Tensor) and mask.ndim == 2):
+        raise UnsupportedError(
+            "reduce_tokens takes an attention mask [batch, tokens] and builds the rest itself"
+        )
+    return mask
+
+
+def encode(parts: Parts, modality: str, pixels: Tensor, call: dict[str, Any]) -> Any:
+    """Run tower and projector with the model's own code.
+
+    Args:
+        parts: the model.
+        modality: "image" or "video".
+        pixels: what to encode.
+        call: the forward's arguments, of which the encoder takes what it knows.
+    """
+    encoder = getattr(parts.base, f"get_{modality}_features")
+    # The first argument's name changed between versions of transformers, so it goes by position.
+    names = list(inspect.signature(encoder).parameters)[1:]
+    known = {name: call[name] for name in names if call.get(name) is not None}
+    for name in PIXELS["image"] + PIXELS["video"]:
+        known.pop(name, None)
+    return encoder(pixels, return_dict=True, **known).pooler_output
+
+
+def split_items(parts: Parts, modality: str, features: Any, pixels: Tensor) -> list[Tensor]:
+    """Return the unreduced tokens of each image or video, [n, d].
+
+    Args:
+        parts: the model.
+        modality: "image" or "video".
+        features: what the encoder gave.
+        pixels: what it was given.
+    """
+    if not isinstance(features, torch.Tensor):
+        return [item.flatten(0, -2) for item in features]
+    items = list(features.reshape(pixels.shape[0], -1, features.shape[-1]))
+    if modality == "video" and parts.family == "llava-onevision":
+        # Before 5.18 the newline token that ends a video was added outside the encoder.
+        side = -(-parts.towers[0].side // 2)
+        newline: Any = parts.base.image_newline
+        pooled = pixels.shape[1] * side * side
+        items = [
+            torch.cat((item, newline[None].to(item))) if len(item) == pooled else item
+            for item in items
+        ]
+    return items

@@ -1,0 +1,219 @@
+"""From reduced crops to reduced images and videos.
+
+The projector is where every crop's tokens pass: they are reduced before it or after it, or they come
+short already when the vision tower's layers shrank them. Crops may end up with different lengths; the
+projector then sees them in one row, without padding, and they are padded only between there and the
+place where the model's own code hands them back.
+
+Reduced crops form no grid any more, so a tiled model cannot unpad them or end its rows with newline
+tokens: the crops are joined one after the other, overview first, as HiRED's port of PruMerge to
+LLaVA-NeXT does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hardware_specs.errors import UnsupportedError
+from token_reduction.apply.crop_methods import each_crop
+from token_reduction.apply.geometry import pack_points
+from token_reduction.observation import observed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from token_reduction.apply.anatomy import Parts, Tower
+    from token_reduction.apply.patching import Patches
+    from token_reduction.apply.record import ReductionRecord
+    from token_reduction.reduced import Reduced
+
+
+@dataclass(slots=True)
+class Crops:
+    """The crops of one modality in one forward.
+
+    Args:
+        parts: the model.
+        record: takes what was kept.
+        reduce: reduces patches [c, n, w]; None when the tower's layers do.
+        before_projector: whether `reduce` comes before the projector.
+        tower_counts: from whether the class token is among them, the tokens of each crop as the
+            tower left them; None when they do not differ.
+    """
+
+    parts: Parts
+    record: ReductionRecord
+    reduce: Callable[[Tensor, Tower], Reduced | list[Reduced]] | None
+    before_projector: bool
+    tower_counts: Callable[[bool], list[int] | None] = lambda _: None
+    #: Tokens of each crop now.
+    counts: list[int] = field(default_factory=list)
+    #: Tokens per crop without the method; per item for tiled images.
+    tokens_per_crop: int = 0
+    packed_before: list[int] | None = None
+    _has_class: bool = False
+    _ragged: bool = False
+    _tower: Tower | None = None
+
+    def attach(self, patches: Patches) -> None:
+        """Put the hooks on towers and projector.
+
+        Args:
+            patches: takes them.
+        """
+        for tower in self.parts.towers:
+            patches.before(tower.module, self._saw_tower(tower))
+        patches.before(self.parts.projector, self._before_projector)
+        patches.after(self.parts.projector, self._after_projector)
+        if self.parts.is_tiled:
+            patches.replace(self.parts.base, "pack_image_features", self._pack)
+
+    def begin(self, modality: str, *, has_class: bool) -> None:
+        """Start on the crops of a modality.
+
+        Args:
+            modality: "image" or "video".
+            has_class: whether the class token goes to the projector too, first.
+
+        Raises:
+            UnsupportedError: the model pools each frame on its grid after the projector.
+        """
+        family = self.parts.family
+        pooled_after = family == "llava-onevision"
+        pooled_before = family == "llava-next-video" and self.reduce is None
+        if modality == "video" and (pooled_after or pooled_before):
+            raise UnsupportedError(
+                f"{self.record.method.name} leaves no grid of patches, and {family} pools every "
+                "video frame on its grid; divprune, fastv or vtw work on its videos"
+            )
+        self.counts = []
+        self.packed_before = None
+        self._has_class = has_class
+
+    def items(self, features: Any, count: int) -> tuple[list[Tensor], list[int]]:
+        """Return the tokens of each image or video, [m, d], and what each had before.
+
+        Args:
+            features: what the model's encoder gave.
+            count: images or videos.
+        """
+        if self.packed_before is not None:
+            return list(features), self.packed_before
+        if not isinstance(features, torch.Tensor):
+            features = torch.stack(list(features))
+        crops = features.reshape(len(self.counts), -1, features.shape[-1])
+        per_item = len(self.counts) // count
+        joined = [
+            self._join(crops[start : start + per_item], start)
+            for start in range(0, len(self.counts), per_item)
+        ]
+        return joined, [self.tokens_per_crop * per_item] * count
+
+    def _join(self, crops: Tensor, first: int) -> Tensor:
+        counts = self.counts[first : first + len(crops)]
+        if all(count == crops.shape[1] for count in counts):
+            return crops.flatten(0, 1)
+        return torch.cat([crop[:count] for crop, count in zip(crops, counts, strict=True)])
+
+    def _saw_tower(self, tower: Tower) -> Callable[..., None]:
+        def hook(_module: Any, _args: Any, _kwargs: Any) -> None:
+            self._tower = tower
+
+        return hook
+
+    def _before_projector(self, _module: Any, args: Any, kwargs: Any) -> Any:
+        features: Tensor = args[0]
+        assert self._tower is not None  # noqa: S101  (a tower ran before the projector)
+        self._ragged = False
+        if self.reduce is None:
+            counts = self.tower_counts(self._has_class)
+            self.tokens_per_crop = self._tower.patches + self._has_class
+            self.counts = counts or [features.shape[1]] * features.shape[0]
+            if counts is None:
+                return None
+            return (
+                self._flat([crop[:n] for crop, n in zip(features, counts, strict=True)]),
+                *args[1:],
+            ), kwargs
+        self.tokens_per_crop = features.shape[1]
+        if not self.before_projector:
+            return None
+        return (self._reduced(features), *args[1:]), kwargs
+
+    def _after_projector(self, _module: Any, _args: Any, output: Tensor) -> Tensor:
+        if self.reduce is not None and not self.before_projector:
+            return self._reduced(output)
+        if self._ragged:
+            rows = torch.split(output[0], self.counts)
+            return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+        return output
+
+    def _reduced(self, features: Tensor) -> Tensor:
+        assert self.reduce is not None  # noqa: S101  (the callers looked)
+        assert self._tower is not None  # noqa: S101
+        with observed("reduction"):
+            lead = features[:, :1] if self._has_class else None
+            patches = features[:, 1:] if self._has_class else features
+            result = self.reduce(patches, self._tower)
+            results = each_crop(result)
+            self.counts = [len(one.tokens) + self._has_class for one in results]
+            self._note(results)
+            if isinstance(result, list) and len(set(self.counts)) > 1:
+                if lead is None:
+                    return self._flat([one.tokens for one in results])
+                return self._flat(
+                    [
+                        torch.cat(pair)
+                        for pair in zip(lead, (one.tokens for one in results), strict=True)
+                    ]
+                )
+            tokens = (
+                torch.stack([one.tokens for one in results])
+                if isinstance(result, list)
+                else result.tokens
+            )
+            return tokens if lead is None else torch.cat((lead, tokens), dim=1)
+
+    def _flat(self, crops: Sequence[Tensor]) -> Tensor:
+        """Set crops of different lengths in one row for the projector."""
+        self._ragged = True
+        return torch.cat(list(crops)).unsqueeze(0)
+
+    def _note(self, results: Sequence[Reduced]) -> None:
+        record = self.record
+        record.unit = "crop"
+        for target, name in (
+            ("kept_indices", "kept_indices"),
+            ("merge_weights", "merge_weights"),
+            ("sources", "sources"),
+        ):
+            _extend(record, target, [getattr(one, name) for one in results])
+        scores = [one.cls_attention if one.scores is None else one.scores for one in results]
+        _extend(record, "scores", scores)
+
+    def _pack(self, image_features: Any, image_sizes: Any, **options: Any) -> Any:
+        """Stand in for the model's packing of tiles: join what is left of them."""
+        assert self._tower is not None  # noqa: S101
+        sizes = image_sizes.tolist() if hasattr(image_sizes, "tolist") else list(image_sizes)
+        crops = [len(tiles) for tiles in image_features]
+        places = pack_points(self.parts, self._tower, crops, sizes, **options)
+        self.packed_before = [len(item.points) for item in places]
+        joined, first = [], 0
+        for tiles in image_features:
+            joined.append(self._join(tiles, first))
+            first += len(tiles)
+        lengths = torch.tensor([len(item) for item in joined], device=joined[0].device)
+        return joined, lengths
+
+
+def _extend(record: ReductionRecord, name: str, values: Sequence[Tensor | None]) -> None:
+    """Append to a list of the record, which stays None where a method has nothing to say."""
+    if any(value is None for value in values):
+        return
+    known = getattr(record, name) or []
+    setattr(record, name, [*known, *values])

@@ -1,0 +1,96 @@
+"""What a reduction did in the last forward that saw an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from token_reduction.registry import Method
+
+Unit = Literal["crop", "item", "sequence"]
+
+
+@dataclass(slots=True)
+class ReductionRecord:
+    """The last reduction, filled in by the running model; `reduce_tokens` hands it out.
+
+    Every forward with an image or video starts it anew; decode steps leave it alone. Tensors stay on
+    the model's device, so reading the record synchronises only when a value is looked at.
+
+    Attributes:
+        method: what was asked for.
+        tokens_before: visual tokens that the language model would see of each image or video; of each
+            sequence, for methods inside the language model.
+        tokens_after: how many of them are left (after the last layer that drops any).
+        unit: what the lists that follow have one entry per: "crop" (one run of the vision tower: an
+            image of LLaVA-1.5, a tile of LLaVA-NeXT, a frame of a video), "item" (one image or
+            video, tiles and newline tokens joined), or "sequence".
+        kept_indices: for each unit, indices of the tokens kept, in the order they have afterwards;
+            None for methods that only merge. A class token that goes along is not counted.
+        merge_weights: for each unit, [after, before] with output = weights @ input, or None.
+        sources: for each unit, [before] index of the output token that each token went into, -1 for a
+            dropped one, or None.
+        scores: for each unit, the importance each token was ranked by, or None.
+        sequence_lengths: tokens (text and padding included) entering each layer of the language
+            model in the prefill, and at the end those leaving the last.
+        vision_lengths: tokens entering each layer of the vision tower, and those leaving the last;
+            empty for methods that leave the tower alone.
+        kept_by_layer: language-model layer -> kept indices per unit from that layer on.
+        items: "image" or "video", in order.
+        image_sizes: (height, width) of each image as given to a tiled model, or empty.
+        notes: what a reader of the result should know, such as random cross tokens.
+    """
+
+    method: Method
+    unit: Unit = "item"
+    tokens_before: list[int] = field(default_factory=list)
+    tokens_after: list[int] = field(default_factory=list)
+    kept_indices: list[Tensor] | None = None
+    merge_weights: list[Tensor] | None = None
+    sources: list[Tensor] | None = None
+    scores: list[Tensor] | None = None
+    sequence_lengths: list[int] = field(default_factory=list)
+    vision_lengths: list[int] = field(default_factory=list)
+    kept_by_layer: dict[int, list[Tensor]] = field(default_factory=dict)
+    items: list[str] = field(default_factory=list)
+    image_sizes: list[tuple[int, int]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def visual_tokens(self) -> tuple[int, int]:
+        """Visual tokens before and after, over the whole batch."""
+        return sum(self.tokens_before), sum(self.tokens_after)
+
+    @property
+    def per_layer_lengths(self) -> list[int]:
+        """Tokens entering each layer of the language model; `sequence_lengths` without its end."""
+        return self.sequence_lengths[:-1]
+
+    def begin(self) -> None:
+        """Forget the previous forward; notes about the method itself stay."""
+        blank = ReductionRecord(self.method)
+        for name in self.__slots__:
+            if name not in ("method", "notes"):
+                setattr(self, name, getattr(blank, name))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Counts and settings as plain values; indices as lists, tensors that are large left out."""
+        method = self.method
+        kept = self.kept_indices
+        return {
+            "method": method.name,
+            "keep": method.keep,
+            "layer": method.layer,
+            "variant": method.variant,
+            "place": method.place,
+            "unit": self.unit,
+            "tokens_before": list(self.tokens_before),
+            "tokens_after": list(self.tokens_after),
+            "kept_indices": None if kept is None else [indices.tolist() for indices in kept],
+            "sequence_lengths": list(self.sequence_lengths),
+            "vision_lengths": list(self.vision_lengths),
+            "notes": list(self.notes),
+        }

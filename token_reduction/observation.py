@@ -1,0 +1,61 @@
+"""Who wants to know when a method works: observers of the reduction inside a running model.
+
+`reduce_tokens` puts `observed("reduction")` around each piece of a method's own work (scores, top-k,
+merge, gather), wherever it sits. Whoever measures registers a callback with `observe`. Needs no torch
+and never synchronises: a callback that wants device time records an event.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_callbacks: list[Callable[[str, bool], None]] = []
+
+
+@contextmanager
+def observe(callback: Callable[[str, bool], None]) -> Iterator[None]:
+    """Call `callback(name, begins)` whenever observed work begins or ends inside this block.
+
+    Args:
+        callback: told the name of the work, and True at its beginning, False at its end.
+
+    >>> seen = []
+    >>> with observe(lambda name, begins: seen.append((name, begins))):
+    ...     with observed("reduction"):
+    ...         seen.append("work")
+    >>> seen
+    [('reduction', True), 'work', ('reduction', False)]
+    """
+    _callbacks.append(callback)
+    try:
+        yield
+    finally:
+        # Remove this very registration: the same function may observe twice, nested.
+        for place in range(len(_callbacks) - 1, -1, -1):
+            if _callbacks[place] is callback:
+                del _callbacks[place]
+                break
+
+
+@contextmanager
+def observed(name: str) -> Iterator[None]:
+    """Tell the observers that work called `name` begins, and at the end that it ended.
+
+    Args:
+        name: what the work is called, "reduction" for a method's own.
+    """
+    if not _callbacks:
+        yield
+        return
+    told = tuple(_callbacks)
+    for callback in told:
+        callback(name, True)
+    try:
+        yield
+    finally:
+        for callback in told:
+            callback(name, False)
