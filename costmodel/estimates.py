@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.evaluate import Context, Scenario
 from costmodel.inputs import check_count, resolve_keep, resolve_visual
+from costmodel.memory import kv_by_layer
 from costmodel.precision import parse_precision
 from costmodel.quantities import STAGES, whole
 from costmodel.roofline import StageCost
@@ -105,6 +106,7 @@ class Estimate:
     warnings: tuple[str, ...]
     _ops: Callable[[], tuple[Any, ...]]
     _assumptions: Callable[[], dict[str, Any]]
+    _kv_by_layer: Callable[[], tuple[int | float, ...]] = tuple
 
     @cached_property
     def ops(self) -> tuple[Any, ...]:
@@ -118,6 +120,14 @@ class Estimate:
     def assumptions(self) -> dict[str, Any]:
         """What the numbers rest on, by name."""
         return self._assumptions()
+
+    @property
+    def kv_bytes_by_layer(self) -> tuple[int | float, ...]:
+        """Bytes of each layer's KV cache at the end, in the order of the layers.
+
+        Methods that drop tokens inside the language model leave ragged caches.
+        """
+        return self._kv_by_layer()
 
     def ops_frame(self) -> pd.DataFrame:
         """Return `ops` as a DataFrame, one row per op."""
@@ -182,6 +192,17 @@ def assemble(
         tuple(warnings),
         lambda: op_rows(context.stage_ops(scenario, plan), context.roofline),
         lambda: assumptions(context, plan),
+        lambda: tuple(
+            whole(size)
+            for size in kv_by_layer(
+                context.model.text,
+                context.precision.text,
+                scenario.batch_size,
+                scenario.text_tokens,
+                plan.llm_spans,
+                scenario.output_tokens,
+            )
+        ),
     )
 
 

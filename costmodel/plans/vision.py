@@ -78,7 +78,27 @@ def vision_ops(
         ops += layer
     if vision.post_norm:
         ops.append(norm("post_norm", images if vision.has_cls else rows, c, num))
+    if vision.pooling_head:
+        ops += _pooling_ops(vision, num, images, rows)
     return ops
+
+
+def _pooling_ops(vision: VisionConfig, num: Numerics, images: Num, rows: Num) -> list[OpCost]:
+    """SigLIP's pooling head, which `transformers` runs where a config keeps it: one query per image."""
+    c, f, h = vision.hidden_size, vision.intermediate_size, vision.num_heads
+    return [
+        linear("head_q_proj", images, c, c, num, bias=True),
+        linear("head_kv_proj", rows, c, 2 * c, num, bias=True),
+        *attention_ops(
+            "attention_encoder", images, 1, vision.tokens, h, h, c // h, num, 1, causal=False,
+            cached=False, materialised=True, eager_kernels=False,
+        ),
+        linear("head_out_proj", images, c, c, num, bias=True),
+        norm("head_norm", images, c, num),
+        linear("head_fc1", images, c, f, num, bias=True),
+        activation("head_gelu", images, f, num, gated=False),
+        linear("head_fc2", images, f, c, num, bias=True),
+    ]  # fmt: skip
 
 
 def _layer_ops(

@@ -135,6 +135,16 @@ def test_flash_output_is_tokens_by_width() -> None:
     assert attention.kv_read_bytes == 32 * 2 * 140 * 4096 * 2
 
 
+def test_kv_by_layer_adds_up_and_is_ragged_where_tokens_are_dropped() -> None:
+    whole = estimate("llava-1.5-7b", A100, output_tokens=7)
+    assert len(whole.kv_bytes_by_layer) == 32
+    assert set(whole.kv_bytes_by_layer) == {2 * 4096 * 2 * (616 + 7)}
+    dropped = estimate("llava-1.5-7b", A100, method="vtw", layer=16)
+    each = 2 * 4096 * 2
+    assert dropped.kv_bytes_by_layer == (616 * each,) * 16 + (40 * each,) * 16
+    assert sum(dropped.kv_bytes_by_layer) == dropped.memory.kv_cache_bytes
+
+
 def test_decode_grows_with_context() -> None:
     short, long = (
         estimate("llama-2-7b", A100, visual_tokens=0, text_tokens=t, output_tokens=1).stages[

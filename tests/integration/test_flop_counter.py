@@ -6,6 +6,8 @@ which the cost model does not count as FLOPs either. transformers before 5.20 co
 the rotary embedding as a batched product of half the head dim by the sequence; newer ones multiply.
 """
 
+import json
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -106,6 +108,25 @@ def test_batch_and_logits(name: str, logits: str) -> None:
     extra = _rope_flops(model.model.language_model, 104, config.text.head_dim)
     cost = estimate(name, A100, visual_tokens=64, batch_size=3, logits=logits)
     assert cost.stages["prefill"].flops == _counted(prefill) - extra
+
+
+def test_siglip_with_its_pooling_head(tmp_path) -> None:
+    """A config that does not say `vision_use_head` gets the head from transformers, and its FLOPs."""
+    raw = config_dict("llava-onevision-7b")
+    raw["vision_config"].pop("vision_use_head")
+    (tmp_path / "config.json").write_text(json.dumps(raw), encoding="utf-8")
+    import transformers
+
+    config = transformers.AutoConfig.for_model(**raw)
+    with torch.device("meta"):
+        tower = transformers.AutoModel.from_config(
+            config.vision_config, attn_implementation="sdpa", dtype=torch.bfloat16
+        ).eval()
+    size = config.vision_config.image_size
+    pixels = torch.empty(10, 3, size, size, device="meta", dtype=torch.bfloat16)
+    cost = estimate(tmp_path, A100)
+    assert cost.inputs["crops"] == 10
+    assert cost.stages["vision"].flops == _counted(lambda: tower(pixels))
 
 
 def test_eager_attention_counts_the_same() -> None:
