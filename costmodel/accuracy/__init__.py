@@ -1,0 +1,28 @@
+"""Published accuracy of reduced models, one sourced data file, to set beside their cost.
+
+Every score was read in a source that the file names; none is quoted from memory. Papers differ in
+their evaluation programs and in what they trained, so a score is best compared with the unreduced model
+of its own table: `retained` is that ratio.
+"""
+
+from __future__ import annotations
+
+from costmodel.accuracy.published import (
+    Benchmark,
+    Score,
+    Source,
+    list_benchmarks,
+    load_scores,
+    load_sources,
+    scores_frame,
+)
+
+__all__ = [
+    "Benchmark",
+    "Score",
+    "Source",
+    "list_benchmarks",
+    "load_scores",
+    "load_sources",
+    "scores_frame",
+]

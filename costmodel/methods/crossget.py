@@ -1,0 +1,98 @@
+"""CrossGET: merge r tokens per vision layer on a complete graph, guided by a learned cross token.
+
+Source: Shi et al., ICML 2024 (arXiv 2305.17455) and sdc17/CrossGET. A learned cross token stands last in
+every layer; it and the class token are never merged. With r = 13 the 578 tokens of LLaVA-1.5 are 279
+after 23 layers, and 278, the cross token among them, reach the projector. Results need fine-tuning.
+
+Own FLOPs per layer and crop, t tokens, c width, e width of a head: 2 t^2 e for the cosines, and 2 t^2 c
+for the attention map, whose mean over heads says how important a token is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from costmodel.methods.counts import least
+from costmodel.methods.pieces import gather, passes, product, sort
+from costmodel.methods.registry import MethodCost, MethodPlan
+from costmodel.methods.requirements import vision_parts
+from costmodel.methods.tome import PAIRS, merges_per_layer
+from costmodel.methods.tower import feature_depth, tower_plan
+from costmodel.schedule import LayerSpan
+
+if TYPE_CHECKING:
+    from costmodel.methods.registry import MethodRequest
+    from costmodel.quantities import Num, OpCost
+
+#: The class token and the cross token.
+PROTECTED = 2
+
+
+def _graph_ops(request: MethodRequest, images: Num, t: Num, r: Num) -> list[OpCost]:
+    tower, _ = vision_parts("crossget", request.model)
+    num, c, h, e = (
+        request.precision.vision, tower.hidden_size, tower.num_heads, tower.head_dim,
+    )  # fmt: skip
+    pairs = images * t * t
+    return [
+        product("attention_map", images * h, t, t, e, num),
+        passes("map_softmax", images * h * t * t, num, reads=2, writes=2, kernels=2, flops=6),
+        passes("mean_heads", pairs, num, reads=h, writes=1, flops=h),
+        passes("importance", pairs, num, reads=1, writes=0, kernels=3),
+        passes("mean_keys", images * t * e, num, reads=c / e, writes=1, kernels=1, flops=c / e),
+        passes("normalise", images * t * e, num, reads=3, writes=1, kernels=2, flops=3),
+        product("similarity", images, t, t, e, num),
+        passes("protect", images * t * 5, num, reads=0, writes=1, kernels=5, flops=0),
+        passes("best_match", pairs, num, reads=1, writes=0, kernels=1),
+        sort("connected", images, t, num),
+        passes("ahead", pairs, num, reads=2, writes=1.5, kernels=5),
+        sort("worth", images, t, num),
+        passes("targets", images * r * t, num, reads=2, writes=1, kernels=4),
+        passes("weights", images * r, num, reads=6, writes=6, kernels=8),
+        passes("weigh", images * t * c, num, reads=2, writes=2, kernels=2),
+        gather("merged", images * 2 * r, c, num, kernels=2),
+        passes("scatter_add", images * (t + r) * c, num, reads=2, writes=1, kernels=6),
+        gather("survivors", images * (t - r), c, num),
+        passes("divide", images * (t - r) * c, num, kernels=1),
+    ]
+
+
+def _plan(request: MethodRequest) -> MethodPlan:
+    tower, _ = vision_parts("crossget", request.model)
+    layers, depth = request.vision_layers, feature_depth("crossget", request)
+    images = request.batch_size * request.crops
+    if request.keep is None:
+        wanted: list[Num] = [PAIRS] * layers
+    else:
+        wanted = merges_per_layer("crossget", request.keep, tower.patches, depth)
+        wanted += [0] * (layers - depth)
+    entering: list[Num] = [tower.tokens + 1]
+    spans, ops = [], []
+    for layer, asked in enumerate(wanted):
+        t = entering[-1]
+        r = least(asked, (t - PROTECTED) // 2)
+        spans.append(LayerSpan(1, t, t, t - r))
+        entering.append(t - r)
+        runs = (r > 0) * (images > 0) * 1
+        ops += [
+            op._replace(name=f"{op.name}[{layer}]", count=runs)
+            for op in _graph_ops(request, images, t, r)
+        ]
+    return tower_plan("crossget", request, spans, entering, ops, {})
+
+
+METHODS = {
+    "crossget": MethodCost(
+        name="crossget",
+        schedule=_plan,
+        place="vision-layers",
+        summary="merge r tokens per vision layer on a complete graph, guided by a learned token",
+        formula="t + 1 tokens, t -> t - r per layer; 2 t^2 (e + c) FLOPs per layer",
+        complexity="O(t^2 c) per layer",
+        source="Shi et al. 2024, CrossGET, arXiv 2305.17455; sdc17/CrossGET",
+        default_keep="13 tokens merged per layer: 278 of 577 reach the projector",
+        needs="keys and attention of every vision layer, learned cross tokens, fine-tuning",
+        published=("r=13: 278 tokens, 48 %",),
+        needs_class_token=True,
+    )
+}

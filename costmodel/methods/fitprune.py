@@ -1,0 +1,140 @@
+"""FitPrune: delete a fitted number of image tokens after the attention of every language-model layer.
+
+Source: Ye et al., AAAI 2025 (arXiv 2409.10197) and ywh187/FitPrune. Layer l caches and attends to the
+tokens from before its deletion; o_proj and the FFN run on the rest. The deletions per layer are the
+program's, for 576 tokens and 32 layers, by reduction of visual FLOPs; for another depth or count they
+are stretched over relative depth, this project's own choice and the same as in `token_reduction`.
+
+`keep` is the share of visual FLOPs left, one of the shipped schemes. The full attention map of every
+layer that deletes is needed, so those layers write their scores out; own FLOPs 4 s^2 per layer and
+sample for the two sums over its rows (one product with two rows of weights).
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from importlib.resources import files
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from costmodel.methods.fastv import sequence_gather
+from costmodel.methods.pieces import gather, passes, product, sort
+from costmodel.methods.registry import MethodCost, MethodPlan
+from costmodel.schedule import LayerSpan
+from hardware_specs.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from costmodel.methods.registry import MethodRequest
+    from costmodel.quantities import Num, OpCost
+
+#: Image tokens the schemes were fitted on.
+SCHEME_TOKENS = 576
+#: Share of visual FLOPs left by default: the 60 % scheme, the middle of those the paper reports.
+SHARE = 0.4
+
+
+@lru_cache(maxsize=1)
+def schemes() -> dict[int, tuple[int, ...]]:
+    """Return the program's schemes: percent of visual FLOPs saved to deletions per layer.
+
+    >>> sum(schemes()[60]), len(schemes()[60])
+    (449, 32)
+    """
+    text = files("costmodel.methods").joinpath("data/fitprune_llava15_7b.json").read_text("utf-8")
+    return {int(key): tuple(value) for key, value in json.loads(text)["schemes"].items()}
+
+
+def scheme_of(keep: Any) -> tuple[int, ...]:
+    """Return the shipped scheme that leaves a share `keep` of the visual FLOPs.
+
+    Raises:
+        InvalidInputError: no scheme for that share; lists those there are.
+
+    >>> scheme_of(0.4)[:4]
+    (14, 33, 89, 36)
+    """
+    known = schemes()
+    if isinstance(keep, float):
+        reduction = round((1.0 - keep) * 100)
+        if reduction in known and abs((1.0 - keep) * 100 - reduction) < 1e-6:
+            return known[reduction]
+    there_is = ", ".join(f"{1 - key / 100:g}" for key in sorted(known) if key)
+    raise InvalidInputError(
+        f"fitprune's keep is the share of visual FLOPs left; there is a scheme for {there_is}, "
+        f"not for {keep!r}"
+    )
+
+
+def tokens_by_layer(scheme: tuple[int, ...], layers: int, n: Num) -> list[Num]:
+    """Return the image tokens entering each layer, and after them those leaving the last.
+
+    Formula: n less the share deleted up to relative depth l/L, rounded; exact where depth and count
+    are the scheme's.
+
+    >>> tokens_by_layer((96, 192), 4, 12)[1:], tokens_by_layer(scheme_of(0.4), 32, 576)[-1]
+    ([11, 10, 8, 6], 127)
+    """
+    gone = np.concatenate([[0.0], np.cumsum(scheme) / SCHEME_TOKENS])
+    entering = []
+    for layer in range(layers + 1):
+        depth = layer * len(scheme) / layers
+        low = min(int(depth), len(scheme) - 1)
+        deleted = float(gone[low] + (depth - low) * (gone[low + 1] - gone[low])) * n
+        entering.append(
+            n - (np.rint(deleted) if isinstance(deleted, np.ndarray) else round(deleted))
+        )
+    return entering
+
+
+def _plan(request: MethodRequest) -> MethodPlan:
+    text, num = request.model.text, request.precision.text
+    b, h = request.batch_size, text.num_heads
+    scheme = scheme_of(SHARE if request.keep is None else request.keep)
+    entering = tokens_by_layer(scheme, text.num_layers, request.visual_tokens)
+    spans: list[LayerSpan] = []
+    ops: list[OpCost] = []
+    for layer, (before, after) in enumerate(pairwise(entering)):
+        deletes = bool(np.any(before != after))
+        spans.append(LayerSpan(1, before, after if deletes else None, materialised=deletes))
+        if not deletes:
+            continue
+        s, runs = request.text_tokens + before, (before > 0) * 1
+        kept_rows = b * (request.text_tokens + after)
+        layer_ops = [
+            passes("strongest_head", b * h * s * s, num, reads=1, writes=0, kernels=1),
+            passes("widen", b * s * s, num, reads=1, writes=3, kernels=2, flops=0),
+            product("received", b, 2, s, s, num),
+            passes("scores", b * before, num, reads=4, writes=3, kernels=4),
+            sort("rank", b, before, num),
+            passes("indices", b * s, num, reads=4, writes=4, kernels=8, flops=0),
+            gather("kept_heads", kept_rows, h * text.head_dim, num),
+            *sequence_gather(request, after, 1),
+        ]
+        ops += [op._replace(name=f"{op.name}[{layer}]", count=runs) for op in layer_ops]
+    return MethodPlan(
+        tuple(spans),
+        request.projected_tokens,
+        None,
+        tuple(ops),
+        {"fitprune": "scheme of 576 tokens and 32 layers, stretched where the model differs"},
+    )
+
+
+METHODS = {
+    "fitprune": MethodCost(
+        name="fitprune",
+        schedule=_plan,
+        place="llm-layer",
+        summary="delete a fitted number of image tokens after attention in every LLM layer",
+        formula="a scheme of deletions per layer; KV and attention before, o_proj and FFN after each; "
+        "4 s^2 FLOPs per deleting layer",
+        complexity="O(h s^2) per layer, scores written out",
+        source="Ye et al. 2025, FitPrune, arXiv 2409.10197; ywh187/FitPrune",
+        default_keep="40 % of the visual FLOPs (the 60 % scheme)",
+        needs="the full attention map of every layer, so no fused attention there",
+        published=("visual FLOPs reduced by 10 to 90 % (keep 0.9 to 0.1)", "449 of 576 at 60 %"),
+    )
+}

@@ -1,0 +1,100 @@
+"""The pieces a method's own work is made of: products, passes, sorts, gathers.
+
+FLOPs are what `torch.utils.flop_counter` counts, so only `product` has any; passes, sorts and gathers
+carry their arithmetic as vector work, their bytes and their kernels. Kernel counts are those of eager
+PyTorch, read off the implementations in `token_reduction`; every plan runs a method's own work so.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from costmodel.ops.pointwise import pointwise
+from costmodel.quantities import OpCost
+
+if TYPE_CHECKING:
+    from costmodel.precision import Numerics
+    from costmodel.quantities import Num
+
+#: Bytes of an index; PyTorch's are 64-bit.
+INDEX_BYTES = 8
+#: Kernels of one `torch.sort`, `argsort` or `topk` over short rows.
+SORT_KERNELS = 4
+
+
+def product(name: str, b: Num, m: Num, n: Num, k: Num, num: Numerics, count: Num = 1) -> OpCost:
+    """A batched product of two activations, [b, m, k] @ [b, k, n]: 2 b m n k FLOPs.
+
+    Source: `torch.utils.flop_counter.bmm_flop`.
+
+    Args:
+        name: the op's name.
+        b: products.
+        m: rows.
+        n: columns.
+        k: what is summed over.
+        num: numerics of the module whose tensors they are.
+        count: how often it runs; 0 leaves it out.
+
+    >>> from costmodel.precision import parse_precision
+    >>> op = product("distance", 1, 576, 576, 4096, parse_precision("fp16").text)
+    >>> op.flops  # 2 x 576^2 x 4096
+    2717908992
+    """
+    flops = 2 * b * m * n * k
+    size = num.activation_bytes
+    return OpCost(
+        name, "gemm", num.attention_dtype, count, flops, flops, 0, 0, 0, 0,
+        b * (m * k + k * n) * size, b * m * n * size, 1, (m, n, k, b),
+    )  # fmt: skip
+
+
+def passes(
+    name: str,
+    elements: Num,
+    num: Numerics,
+    *,
+    reads: float = 1,
+    writes: float = 1,
+    kernels: int = 1,
+    flops: float = 1,
+    count: Num = 1,
+) -> OpCost:
+    """A chain of elementwise or reducing kernels over `elements` values.
+
+    Args:
+        name: the op's name.
+        elements: values in one tensor.
+        num: numerics of the module.
+        reads: how often each value is read.
+        writes: how often each value is written.
+        kernels: kernels in the chain.
+        flops: vector FLOPs per value.
+        count: how often it runs.
+    """
+    size = num.activation_bytes
+    return pointwise(
+        name, elements, num, read=reads * size, write=writes * size, flops_per_element=flops,
+        kernels=kernels, count=count,
+    )  # fmt: skip
+
+
+def sort(name: str, rows: Num, n: Num, num: Numerics, count: Num = 1) -> OpCost:
+    """A sort or top-k of `rows` short lists with its indices: n log2 n comparisons each."""
+    steps = np.log2(np.maximum(n, 2)) if isinstance(n, np.ndarray) else float(np.log2(max(n, 2)))
+    size = num.activation_bytes + INDEX_BYTES
+    return OpCost(
+        name, "pointwise", num.attention_dtype, count, 0, 0, rows * n * steps, 0, 0, 0,
+        rows * n * size, rows * n * size, SORT_KERNELS,
+    )  # fmt: skip
+
+
+def gather(name: str, rows: Num, d: Num, num: Numerics, count: Num = 1, kernels: int = 1) -> OpCost:
+    """Copy `rows` rows of width d by their indices."""
+    size = num.activation_bytes
+    return OpCost(
+        name, "copy", num.attention_dtype, count, 0, 0, 0, 0, 0, 0,
+        rows * (d * size + INDEX_BYTES), rows * d * size, kernels,
+    )  # fmt: skip

@@ -1,0 +1,61 @@
+"""What methods inside the vision tower share: which layers count, and the tokens that come out.
+
+A layer's attention sees the tokens that enter it; the reduction sits between attention and MLP, so the
+MLP sees fewer. Features are read before the last layer or two (`vision_feature_layer`), and what is
+read there decides how many tokens the projector and the language model see.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from costmodel.methods.registry import MethodPlan
+from costmodel.methods.requirements import vision_parts
+from costmodel.schedule import LayerSpan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from costmodel.methods.registry import MethodRequest
+    from costmodel.quantities import Num, OpCost
+
+
+def feature_depth(name: str, request: MethodRequest) -> int:
+    """Return how many layers run before the deepest features are read.
+
+    >>> from costmodel import load_model
+    >>> from types import SimpleNamespace
+    >>> feature_depth("tome", SimpleNamespace(model=load_model("llava-1.5-7b")))  # of 24
+    23
+    """
+    tower, _ = vision_parts(name, request.model)
+    layer = tower.feature_layer
+    return tower.num_layers + 1 + layer if layer < 0 else layer
+
+
+def tower_plan(
+    name: str,
+    request: MethodRequest,
+    spans: Sequence[LayerSpan],
+    entering: Sequence[Num],
+    ops: Sequence[OpCost],
+    notes: dict[str, str],
+) -> MethodPlan:
+    """Return the plan of a method inside the tower.
+
+    Args:
+        name: the method.
+        request: the request.
+        spans: one per layer of the tower that runs.
+        entering: tokens entering each layer, and after them those leaving the last.
+        ops: its own ops.
+        notes: what was assumed.
+    """
+    tower, _ = vision_parts(name, request.model)
+    dropped = tower.tokens - tower.selected_tokens
+    per_crop = entering[feature_depth(name, request)] - dropped
+    crops = request.crops
+    tokens = crops * per_crop
+    span = LayerSpan(request.model.text.num_layers, tokens)
+    note = {name: "the tower's own patches are reduced, whatever visual_tokens says"}
+    return MethodPlan((span,), tokens, tuple(spans), tuple(ops), {**note, **notes})
