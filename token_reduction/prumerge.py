@@ -6,9 +6,10 @@ Place: inside the vision tower's output, after CLIP and before the projector. Qu
 the raw outputs (bias, no scaling, heads not split) of q_proj and k_proj of the LAST CLIP layer;
 features are the input of that layer. The language model then sees a plain shorter sequence.
 
-Complexity, n patches, m kept, c width: n*c for the class token's row, m*n*c for the neighbours and
-m*n*c for the merge (one product with a sparse weight matrix). The program computes all n^2*c of the
-attention to use one row of it, and walks over images and kept tokens in Python.
+Complexity, n patches, m kept, c width of the keys, d of the features: (n+1)*c for the class token's
+row, m*n*c for the neighbours, 32*m*d for the merge and n*d for the extra token (multiply-adds). The
+program computes all n^2*c of the attention to use one row of it, and walks over images and kept
+tokens in Python.
 
 The program (default) and the paper differ:
 
@@ -34,7 +35,13 @@ from hardware_specs.errors import InvalidInputError
 from token_reduction.checks import check_mode, nonfinite_flag, reject, require_finite
 from token_reduction.keep import resolve_keep
 from token_reduction.reduced import Reduced
-from token_reduction.selection import check_variant, complement, take_tokens, top_indices
+from token_reduction.selection import (
+    check_variant,
+    complement,
+    flat_rows,
+    take_tokens,
+    top_indices,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,21 +95,10 @@ def prumerge(
     logits = (queries[..., :1, :] @ keys.transpose(-1, -2)) * keys.shape[-1] ** -0.5
     attention = logits.softmax(dim=-1)[..., 0, 1:]
 
-    kept = _choose(attention, features, keep=keep, spatial=spatial, paper=variant == "paper")
-    weights = _merge_weights(
-        attention, keys[..., 1:, :], kept, neighbours=neighbours, paper=variant == "paper"
-    )
-    if variant == "program":
-        extra = attention.scatter(-1, kept, 0.0)
-        weights = torch.cat((weights, extra.unsqueeze(-2)), dim=-2)
-    weights = weights.to(features.dtype)
-    return Reduced(
-        tokens=weights @ features,
-        kept_indices=kept,
-        selection_order=kept,
-        cls_attention=attention,
-        merge_weights=weights,
-    )
+    paper = variant == "paper"
+    kept = _choose(attention, features, keep=keep, spatial=spatial, paper=paper)
+    nearest = _neighbours(keys[..., 1:, :], kept, neighbours=neighbours, paper=paper)
+    return _merge(features, attention, kept, nearest, paper=paper)
 
 
 def outlier_count(attention: Tensor) -> Tensor:
@@ -213,11 +209,9 @@ def _spread(order: Tensor, count: int) -> Tensor:
     return torch.cat((order[..., :count], rest[..., places]), dim=-1)
 
 
-def _merge_weights(
-    attention: Tensor, keys: Tensor, kept: Tensor, *, neighbours: int, paper: bool
-) -> Tensor:
-    """Rows [..., m, n] that build each kept token: itself, and its neighbours by their attention."""
-    n, m = attention.shape[-1], kept.shape[-1]
+def _neighbours(keys: Tensor, kept: Tensor, *, neighbours: int, paper: bool) -> Tensor:
+    """Tokens [..., m, k] merged into each kept one: the most similar by key, in any order."""
+    n, m = keys.shape[-2], kept.shape[-1]
     candidates = n - m if paper else n - 1
     if neighbours < 0:
         raise InvalidInputError(f"neighbours={neighbours} must not be negative")
@@ -232,11 +226,43 @@ def _merge_weights(
     similarity = take_tokens(keys, kept) @ keys.transpose(-1, -2)
     barred = kept.unsqueeze(-2).expand(*kept.shape[:-1], m, m) if paper else kept.unsqueeze(-1)
     similarity = similarity.scatter(-1, barred, float("-inf"))
-    nearest = similarity.topk(min(neighbours, candidates), dim=-1).indices
-    rows = attention.unsqueeze(-2).expand(similarity.shape)
-    weights = torch.zeros_like(similarity).scatter(-1, nearest, rows.gather(-1, nearest))
-    centre = attention.gather(-1, kept) if paper else torch.ones_like(kept, dtype=weights.dtype)
-    return weights.scatter(-1, kept.unsqueeze(-1), centre.unsqueeze(-1))
+    return similarity.topk(min(neighbours, candidates), dim=-1, sorted=False).indices
+
+
+def _merge(
+    features: Tensor, attention: Tensor, kept: Tensor, nearest: Tensor, *, paper: bool
+) -> Reduced:
+    """Add its neighbours to each kept token, and append what is left of the pruned ones."""
+    lead, (m, k) = attention.shape[:-1], nearest.shape[-2:]
+    shares = attention.to(features.dtype)
+    tokens = take_tokens(features, kept)
+    own = shares.gather(-1, kept).unsqueeze(-1)
+    if paper:
+        tokens = tokens * own
+    weights = shares.gather(-1, nearest.flatten(-2)).reshape(nearest.shape)
+    if k:
+        table, rows = flat_rows(features, nearest.flatten(-2))
+        merged = torch.nn.functional.embedding_bag(
+            rows.reshape(-1, k), table, per_sample_weights=weights.reshape(-1, k), mode="sum"
+        )
+        tokens = tokens + merged.reshape(tokens.shape)
+    extra = None
+    if not paper:
+        extra = shares.scatter(-1, kept, 0.0).unsqueeze(-2)
+        tokens = torch.cat((tokens, extra @ features), dim=-2)
+
+    def merge_weights() -> Tensor:
+        matrix = weights.new_zeros(*lead, m, shares.shape[-1]).scatter(-1, nearest, weights)
+        matrix = matrix.scatter(-1, kept.unsqueeze(-1), own if paper else torch.ones_like(own))
+        return matrix if extra is None else torch.cat((matrix, extra), dim=-2)
+
+    return Reduced(
+        tokens=tokens,
+        kept_indices=kept,
+        selection_order=kept,
+        cls_attention=attention,
+        build_merge_weights=merge_weights,
+    )
 
 
 def _check_shapes(features: Tensor, queries: Tensor, keys: Tensor) -> None:

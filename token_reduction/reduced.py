@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 
@@ -27,11 +29,11 @@ class Reduced:
         selection_order: [..., m'] the same indices in the order they were picked.
         cls_attention: [..., n] attention of the class token to every token given.
         scores: [..., n] the importance the method ranks by, where that is not cls_attention.
-        merge_weights: [..., m, n] with tokens = merge_weights @ features.
         sources: [..., n] position in the output that each input token went to; -1 for a token
             that is gone.
         sizes: [..., m, 1] how many input tokens each output token stands for.
         valid: [..., m] False where an output row is padding (batches of unequal length).
+        build_merge_weights: computes merge_weights, which few callers want.
     """
 
     tokens: Tensor
@@ -39,10 +41,15 @@ class Reduced:
     selection_order: Tensor | None = None
     cls_attention: Tensor | None = None
     scores: Tensor | None = None
-    merge_weights: Tensor | None = None
     sources: Tensor | None = None
     sizes: Tensor | None = None
     valid: Tensor | None = None
+    build_merge_weights: Callable[[], Tensor] | None = None
+
+    @property
+    def merge_weights(self) -> Tensor | None:
+        """[..., m, n] with tokens = merge_weights @ features, computed when asked for."""
+        return None if self.build_merge_weights is None else self.build_merge_weights()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,7 +22,23 @@ def take_tokens(tokens: Tensor, indices: Tensor) -> Tensor:
     >>> take_tokens(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([2, 0])).flatten().tolist()
     [3.0, 1.0]
     """
-    return torch.take_along_dim(tokens, indices.unsqueeze(-1), dim=-2)
+    flat, rows = flat_rows(tokens, indices)
+    return flat.index_select(0, rows.flatten()).reshape(*rows.shape, tokens.shape[-1])
+
+
+def flat_rows(tokens: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+    """One table of all rows, and the indices into it: [..., n, d] and [..., m] give [b*n, d].
+
+    Copying whole rows is several times faster than a gather with an index per value.
+    """
+    n = tokens.shape[-2]
+    lead = indices.shape[:-1]
+    tokens = tokens.expand(*lead, *tokens.shape[-2:])
+    batch = lead.numel()
+    if batch > 1:
+        first = torch.arange(0, batch * n, n, device=indices.device).reshape(*lead, 1)
+        indices = indices + first
+    return tokens.reshape(batch * n, tokens.shape[-1]), indices
 
 
 def top_indices(scores: Tensor, count: int) -> Tensor:

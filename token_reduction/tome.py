@@ -138,12 +138,11 @@ def merge_sum(matching: Matching, values: Tensor) -> Tensor:
     """
     if matching.src.shape[-1] == 0:
         return values
-    even, odd = values[..., ::2, :], values[..., 1::2, :]
-    sources = take_tokens(even, matching.src)
+    odd = values[..., 1::2, :]
+    sources = take_tokens(values, 2 * matching.src)
     target = matching.dst.unsqueeze(-1).expand(sources.shape)
-    return torch.cat(
-        (take_tokens(even, matching.unmerged), odd.scatter_add(-2, target, sources)), dim=-2
-    )
+    stay = take_tokens(values, 2 * matching.unmerged)
+    return torch.cat((stay, odd.scatter_add(-2, target, sources)), dim=-2)
 
 
 def merge_weighted(
