@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from costmodel.models import ModelConfig
+    from costmodel.models import ModelConfig, VisualInput
 
 #: Beyond this a count is taken for a slip of the keyboard, not for a prompt.
 MOST_TOKENS = 100_000_000
@@ -52,6 +52,25 @@ def resolve_keep(keep: object) -> int | float | None:
     )
 
 
+def visual_units(
+    model: ModelConfig, image_size: tuple[int, int] | None, frames: int | None
+) -> tuple[VisualInput, VisualInput]:
+    """Return what one image or clip gives as papers count it, and as `transformers` runs it.
+
+    The second has a few tokens more where newline or class tokens are carried along; only beyond it
+    does a count stand for several images.
+
+    Args:
+        model: a model with a vision tower.
+        image_size: (height, width) in pixels, or None.
+        frames: frames of a video, or None.
+    """
+    return (
+        model.visual_input(image_size=image_size, frames=frames),
+        model.visual_input(image_size=image_size, frames=frames, count="transformers"),
+    )
+
+
 def resolve_visual(
     model: ModelConfig,
     visual_tokens: int | None,
@@ -91,10 +110,11 @@ def resolve_visual(
             )
         tokens, projected, crops = visual_tokens or 0, 0, 0
     else:
-        given = model.visual_input(image_size=image_size, frames=frames)
+        given, whole = visual_units(model, image_size, frames)
         tokens = given.tokens if visual_tokens is None else visual_tokens
-        images = -(-tokens // given.tokens)
-        projected, crops = images * given.projected_tokens, images * given.crops
+        unit = given if tokens <= given.tokens else whole
+        images = -(-tokens // unit.tokens)
+        projected, crops = images * unit.projected_tokens, images * unit.crops
     length = tokens + text_tokens
     if length == 0:
         raise InvalidInputError("visual_tokens and text_tokens are both 0: there is no prompt")

@@ -20,7 +20,7 @@ import numpy as np
 
 from costmodel.estimates import _context
 from costmodel.evaluate import Context, Evaluation, Scenario
-from costmodel.inputs import MOST_TOKENS
+from costmodel.inputs import MOST_TOKENS, visual_units
 from costmodel.quantities import STAGES
 from costmodel.roofline import BOUNDS
 from hardware_specs.errors import InvalidInputError, UnknownNameError, VlmRooflineError
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import pandas as pd
+
+    from costmodel.models import VisualInput
 
 #: Arguments that are looped over, outermost first, with their defaults.
 CATEGORIES: dict[str, Any] = {
@@ -178,7 +180,7 @@ class SweepPlan:
             image_size, frames = arguments.pop("image_size"), arguments.pop("frames")
             try:
                 context, fixed = _context(**arguments)
-                per_image = _per_image(context, image_size, frames)
+                units = _units(context, image_size, frames)
             except VlmRooflineError as error:
                 if errors == "raise":
                     raise
@@ -187,26 +189,33 @@ class SweepPlan:
             fixed = {**fixed, "image_size": image_size, "frames": frames}
             for start in range(0, self.inner_rows, chunk_rows):
                 stop = min(start + chunk_rows, self.inner_rows)
-                scenario = self._scenario(start, stop, per_image)
+                scenario = self._scenario(start, stop, units)
                 yield _price(context, fixed, scenario, stop - start, stage_columns)
 
-    def _scenario(self, start: int, stop: int, per_image: tuple[int, int, int]) -> Scenario:
+    def _scenario(
+        self, start: int, stop: int, units: tuple[VisualInput, VisualInput] | None
+    ) -> Scenario:
         index = np.unravel_index(np.arange(start, stop), self.shape)
         columns = {
             name: array[where]
             for (name, array), where in zip(self.numbers.items(), index, strict=True)
         }
-        tokens, projected, crops = per_image
         visual = columns["visual_tokens"]
-        if self.default_visual:
-            visual = np.full_like(visual, tokens)
-        images = np.ceil(visual / tokens) if tokens else np.zeros_like(visual)
+        projected = crops = np.zeros_like(visual)
+        if units is not None:
+            given, whole = units
+            if self.default_visual:
+                visual = np.full_like(visual, given.tokens)
+            one = visual <= given.tokens
+            images = np.where(one, visual > 0, np.ceil(visual / whole.tokens))
+            projected = images * np.where(one, given.projected_tokens, whole.projected_tokens)
+            crops = images * np.where(one, given.crops, whole.crops)
         if np.any(visual + columns["text_tokens"] == 0):
             raise InvalidInputError("visual_tokens and text_tokens are both 0: there is no prompt")
         return Scenario(
             visual,
-            images * projected,
-            images * crops,
+            projected,
+            crops,
             columns["text_tokens"],
             columns["batch_size"],
             columns["output_tokens"],
@@ -231,13 +240,12 @@ def _label(value: Any) -> Any:
     return value if value is None or isinstance(value, (int, float, str)) else str(value)
 
 
-def _per_image(
+def _units(
     context: Context, image_size: tuple[int, int] | None, frames: int | None
-) -> tuple[int, int, int]:
+) -> tuple[VisualInput, VisualInput] | None:
     if context.model.vision is None:
-        return 0, 0, 0
-    given = context.model.visual_input(image_size=image_size, frames=frames)
-    return given.tokens, given.projected_tokens, given.crops
+        return None
+    return visual_units(context.model, image_size, frames)
 
 
 def _price(

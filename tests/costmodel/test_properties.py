@@ -112,6 +112,19 @@ def test_no_image_costs_no_vision() -> None:
     assert cost.totals.flops == body + 2 * 4096 * 32064
 
 
+@pytest.mark.parametrize(
+    ("model", "paper", "carried", "crops"),
+    [("llava-next-vicuna-7b", 2880, 2928, 5), ("video-llava-7b", 2048, 2056, 8)],
+)
+def test_newline_and_class_tokens_are_no_second_image(
+    model: str, paper: int, carried: int, crops: int
+) -> None:
+    inputs = [estimate(model, A100, visual_tokens=n).inputs for n in (paper, carried, carried + 1)]
+    assert [given["crops"] for given in inputs] == [crops, crops, 2 * crops]
+    table = sweep(model, A100, visual_tokens=[0, 1, paper, carried, carried + 1])
+    assert list(table.crops) == [0, crops, crops, crops, 2 * crops]
+
+
 def test_causal_attention_executes_the_triangle() -> None:
     cost = estimate("llava-1.5-7b", A100)
     attention = next(op for op in cost.ops if op.name == "attention" and op.stage == "prefill")
