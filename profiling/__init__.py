@@ -3,6 +3,7 @@
     profile(model, device=..., visual_tokens=[...], ...)  -> list of Measurement
     calibrate(device)                                     -> Calibration, from micro-benchmarks
     load_measurements(folder)                             -> tidy DataFrame
+    reconcile(measurements, calibration)                  -> Reconciliation, the gap in named parts
     count_model(model, ...)                               -> FLOPs by three counters, side by side
 
 Importing this package imports neither torch nor pandas: each name loads its module when it is used.
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from profiling.measurement import Configuration, Measurement
     from profiling.microbench import run_microbenchmarks
     from profiling.models import build_model
+    from profiling.reconciling import reconcile
     from profiling.runner import profile
     from profiling.storage import read_measurements
 
@@ -35,6 +37,7 @@ _HOMES = {
     "load_measurements": "profiling.frame",
     "profile": "profiling.runner",
     "read_measurements": "profiling.storage",
+    "reconcile": "profiling.reconciling",
     "run_campaign": "profiling.campaign",
     "run_microbenchmarks": "profiling.microbench",
 }
@@ -49,6 +52,7 @@ __all__ = [
     "load_measurements",
     "profile",
     "read_measurements",
+    "reconcile",
     "run_campaign",
     "run_microbenchmarks",
 ]

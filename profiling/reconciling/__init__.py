@@ -1,0 +1,26 @@
+"""Theory meets measurement: every run beside its estimate, the gap between them explained.
+
+    reconcile("measurements/", "calibration.json")  -> Reconciliation: rows, summary, DataFrame
+    reconcile_ops(op_table, record, ...)            -> the same by op class, from a profiler pass
+
+The gap is split into named parts that add up (`gap`), judged by several errors (`metrics`), and what
+cannot be, such as a run faster than its roof, is flagged rather than hidden (`rows`).
+"""
+
+from __future__ import annotations
+
+from profiling.reconciling.gap import LABELS, PARTS, Gap, PlannedStage, split_gap
+from profiling.reconciling.metrics import Metrics, metrics
+from profiling.reconciling.reconciliation import Reconciliation, reconcile
+
+__all__ = [
+    "LABELS",
+    "PARTS",
+    "Gap",
+    "Metrics",
+    "PlannedStage",
+    "Reconciliation",
+    "metrics",
+    "reconcile",
+    "split_gap",
+]

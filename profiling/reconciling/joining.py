@@ -1,0 +1,244 @@
+"""From a measurement to the estimates of exactly what ran: same model, counts, method and plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from costmodel.evaluate import Context, Evaluation, Scenario
+from costmodel.inputs import resolve_visual
+from costmodel.methods import get_method_cost
+from costmodel.models import load_model
+from costmodel.precision import parse_precision
+from costmodel.quantities import STAGES
+from costmodel.roofline import StageCost
+from hardware_specs.errors import InvalidInputError, VlmRooflineError
+from profiling.reconciling.gap import PlannedStage
+
+if TYPE_CHECKING:
+    from costmodel.calibration import Calibration
+    from costmodel.memory import MemoryCost
+    from costmodel.models import ModelConfig
+    from costmodel.quantities import OpCost
+    from costmodel.roofline import Roofline
+    from hardware_specs import HardwareSpec
+    from profiling.measurement import Configuration, Measurement
+
+#: The plan of the language model by mode. Tower and projector run op by op in every mode.
+PLANS = {"eager": "hf-eager", "cuda-graph": "cuda-graph", "compile": "fused"}
+LANGUAGE_STAGES = ("prefill", "decode")
+TOWER_PLAN = "hf-eager"
+#: Where a method's own work happens inside another stage's marks.
+ENCLOSING_STAGE = {"llm-layer": "prefill", "vision-layers": "vision"}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Everything the cost model says of one measured configuration.
+
+    Attributes:
+        stages: every stage priced three ways.
+        memory: footprint and timeline of the plan that ran.
+        plans: the execution plan of every stage.
+        encloses_method: the stage inside whose marks the method works; None where it stands apart
+            or there is no method.
+        visual_tokens: visual tokens per sample entering the language model.
+        cache_lengths: keys per layer after the prefill.
+        keep: what the method was priced with.
+        warnings: what a reader should know.
+    """
+
+    stages: dict[str, PlannedStage]
+    memory: MemoryCost
+    plans: dict[str, str]
+    encloses_method: str | None
+    visual_tokens: int
+    cache_lengths: tuple[int, ...]
+    keep: int | float | None
+    warnings: tuple[str, ...]
+    _ops: dict[str, tuple[list[OpCost], Roofline]]
+    _ideal_ops: dict[str, tuple[list[OpCost], Roofline]]
+
+    def ops(self, stage: str, *, ideal: bool = False) -> tuple[list[OpCost], Roofline]:
+        """Return a stage's ops and what prices them, of the plan that ran or of the ideal one."""
+        return (self._ideal_ops if ideal else self._ops)[stage]
+
+
+class Predictor:
+    """Prices measured configurations on one device, each distinct one once.
+
+    Args:
+        hardware: the device.
+        calibration: its calibration, or None.
+    """
+
+    def __init__(self, hardware: HardwareSpec, calibration: Calibration | None) -> None:
+        self.hardware = hardware
+        self.calibration = calibration
+        self._known: dict[Any, Prediction] = {}
+
+    def predict(self, record: Measurement) -> Prediction:
+        """Return the prediction for a measurement.
+
+        Args:
+            record: the measurement.
+
+        Raises:
+            VlmRooflineError: the model, dtype or method cannot be priced; names the measurement.
+        """
+        tokens = record.tokens
+        key = (record.configuration, tokens.visual_in, tokens.visual_llm)
+        found = self._known.get(key)
+        if found is None:
+            try:
+                found = self._known[key] = self._predict(record)
+            except VlmRooflineError as error:
+                raise InvalidInputError(
+                    f"{record.configuration.key} cannot be priced: {error}"
+                ) from error
+        return found
+
+    def _predict(self, record: Measurement) -> Prediction:
+        configuration, tokens = record.configuration, record.tokens
+        model = load_model(configuration.model)
+        warnings: list[str] = []
+        method = None if configuration.method == "none" else configuration.method
+        asked = configuration.visual_tokens
+        given = asked
+        if method is not None:
+            # With a method the count is what it keeps; what it starts from was seen while running.
+            given = tokens.visual_in
+        elif asked is None:
+            given = tokens.visual_llm
+        visual, projected, crops = resolve_visual(
+            model, given, None, None, configuration.text_tokens, configuration.output_tokens,
+            warnings,
+        )  # fmt: skip
+        scenario = Scenario(
+            visual, projected, crops, configuration.text_tokens, configuration.batch_size,
+            configuration.output_tokens,
+        )  # fmt: skip
+        keep = None
+        if method is not None:
+            keep = configuration.keep if configuration.keep is not None else asked
+            keep = self._settled_keep(model, configuration, scenario, keep, tokens.visual_llm)
+        return self._assemble(model, configuration, scenario, method, keep, warnings)
+
+    def _context(
+        self,
+        model: ModelConfig,
+        configuration: Configuration,
+        keep: int | float | None,
+        execution: str,
+        calibration: Calibration | None,
+    ) -> Context:
+        return Context(
+            model,
+            self.hardware,
+            parse_precision(configuration.dtype),
+            method=configuration.method,
+            keep=keep,
+            layer=None,
+            execution=execution,
+            calibration=calibration,
+            attention="eager" if configuration.attention == "eager" else "flash",
+            logits="last",
+            vision_layers="executed",
+        )
+
+    def _settled_keep(
+        self,
+        model: ModelConfig,
+        configuration: Configuration,
+        scenario: Scenario,
+        keep: int | float | None,
+        seen: int | None,
+    ) -> int | float | None:
+        """Return the keep whose schedule has the token count that an adaptive method came to."""
+        assert configuration.method != "none"  # noqa: S101 - callers checked
+        if keep is not None or seen is None or not get_method_cost(configuration.method).adaptive:
+            return keep
+        best: tuple[int, int] | None = None
+        for count in range(1, int(scenario.visual_tokens) + 1):
+            try:
+                context = self._context(model, configuration, count, TOWER_PLAN, None)
+                entering = int(context.method_plan(scenario).llm_spans[0].tokens)
+            except InvalidInputError:
+                continue
+            if best is None or abs(entering - seen) < best[0]:
+                best = abs(entering - seen), count
+            if best[0] == 0:
+                break
+        return None if best is None else best[1]
+
+    def _assemble(
+        self,
+        model: ModelConfig,
+        configuration: Configuration,
+        scenario: Scenario,
+        method: str | None,
+        keep: int | float | None,
+        warnings: list[str],
+    ) -> Prediction:
+        language = PLANS[configuration.mode]
+
+        def evaluated(
+            execution: str, calibration: Calibration | None
+        ) -> tuple[Context, Evaluation]:
+            context = self._context(model, configuration, keep, execution, calibration)
+            return context, context.evaluate(scenario, vector=False)
+
+        ideal_context, ideal = evaluated("fused", None)
+        _, fused = evaluated("fused", self.calibration)
+        tower_context, tower = evaluated(TOWER_PLAN, self.calibration)
+        language_context, ran = (
+            (tower_context, tower)
+            if language == TOWER_PLAN
+            else evaluated(language, self.calibration)
+        )
+        plans = {stage: language if stage in LANGUAGE_STAGES else TOWER_PLAN for stage in STAGES}
+        stages = {
+            stage: PlannedStage(
+                ideal.stages[stage],
+                fused.stages[stage],
+                (ran if stage in LANGUAGE_STAGES else tower).stages[stage],
+            )
+            for stage in STAGES
+        }
+        text = configuration.text_tokens
+        spans = ran.plan.llm_spans
+        place = None if method is None else get_method_cost(method).place
+        ran_ops = language_context.stage_ops(scenario, ran.plan)
+        tower_ops = tower_context.stage_ops(scenario, tower.plan)
+        ideal_ops = ideal_context.stage_ops(scenario, ideal.plan)
+        return Prediction(
+            stages=stages,
+            memory=ran.memory,
+            plans=plans,
+            encloses_method=ENCLOSING_STAGE.get(place or ""),
+            visual_tokens=int(spans[0].tokens),
+            cache_lengths=tuple(
+                int(text + span.tokens) for span in spans for _ in range(span.layers)
+            ),
+            keep=keep,
+            warnings=tuple(warnings),
+            _ops={
+                stage: (ran_ops[stage], language_context.roofline)
+                if stage in LANGUAGE_STAGES
+                else (tower_ops[stage], tower_context.roofline)
+                for stage in STAGES
+            },
+            _ideal_ops={stage: (ideal_ops[stage], ideal_context.roofline) for stage in STAGES},
+        )
+
+
+def added(stages: list[StageCost]) -> StageCost:
+    """Return stages run one after the other as one cost.
+
+    >>> added([StageCost(flops=1), StageCost(flops=2)]).flops
+    3
+    """
+    total = StageCost()
+    for stage in stages:
+        total = total + stage
+    return total

@@ -1,0 +1,290 @@
+"""Measurements joined with their estimates, the gap split, and what all of them say together."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hardware_specs.errors import InvalidInputError
+from profiling.measurement import Measurement
+from profiling.reconciling.devices import device_of
+from profiling.reconciling.energy import energy_rows
+from profiling.reconciling.joining import Predictor
+from profiling.reconciling.rows import COLUMNS, identity, stage_rows
+from profiling.reconciling.summary import summarise_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import pandas as pd
+
+    from costmodel.calibration import Calibration
+    from costmodel.energy import PowerModel
+    from hardware_specs import HardwareSpec
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Reconciliation:
+    """What was measured beside what was predicted.
+
+    Attributes:
+        rows: one per run and stage, keyed by `COLUMNS`.
+        summary: errors by stage, regime, mode and method; knees; FLOPs, memory, energy; flags.
+        hardware: the device.
+        calibration: its calibration's name, None without one.
+        software: what ran, by name.
+        dates: when the first and the last run began.
+        skipped: runs that hold no time, with the reason and what was predicted.
+        energy: one row per measured energy window.
+        power: the powers by regime that the windows give; None without one.
+        notes: what the numbers rest on.
+    """
+
+    rows: tuple[dict[str, Any], ...]
+    summary: dict[str, Any]
+    hardware: HardwareSpec
+    calibration: str | None
+    software: dict[str, str]
+    dates: tuple[str, str]
+    skipped: tuple[dict[str, Any], ...] = ()
+    energy: tuple[dict[str, Any], ...] = ()
+    power: PowerModel | None = None
+    notes: tuple[str, ...] = ()
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the rows as a DataFrame, one per run and stage."""
+        import pandas as pd
+
+        return pd.DataFrame([dict(row) for row in self.rows], columns=list(COLUMNS))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the whole as the JSON document of `--json`, `schema_version` 1."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "reconciliation",
+            "hardware": self.hardware.id,
+            "device_name": self.hardware.name,
+            "calibration": self.calibration,
+            "software": dict(self.software),
+            "dates": list(self.dates),
+            "summary": self.summary,
+            "rows": [{**row, "flags": list(row["flags"])} for row in self.rows],
+            "skipped": [dict(row) for row in self.skipped],
+            "energy": [{**row, "flags": list(row["flags"])} for row in self.energy],
+            "power": None if self.power is None else self.power.to_dict(),
+            "notes": list(self.notes),
+        }
+
+    def of_stage(self, stage: str) -> tuple[dict[str, Any], ...]:
+        """Return the rows of one stage, or of `total`.
+
+        Args:
+            stage: its name.
+        """
+        return tuple(row for row in self.rows if row["stage"] == stage)
+
+    def __repr__(self) -> str:
+        """Name the device and the headline error."""
+        total = self.summary["time"].get("total")
+        error = "no total" if total is None else f"MAPE {total['mape']:.1%}"
+        return (
+            f"<Reconciliation of {self.summary['runs']} runs on {self.hardware.id}, "
+            f"calibration {self.calibration or 'none'}: {error}>"
+        )
+
+
+def reconcile(
+    measurements: Any,
+    calibration: Calibration | str | Path | None = None,
+    *,
+    hardware: str | Path | HardwareSpec | None = None,
+    power: PowerModel | None = None,
+) -> Reconciliation:
+    """Join every measured run and stage with its estimate and split the gap between them.
+
+    Args:
+        measurements: a folder or file of records, several of them, records, or the DataFrame of
+            `load_measurements`.
+        calibration: the device's own, a file of it, or a shipped name; None compares with the ideal
+            roofline, and everything above it stays unexplained.
+        hardware: the device they ran on; found by its exact name when None.
+        power: the device's power by regime; fitted from the records' own energy windows when None,
+            each window from the others.
+
+    Raises:
+        InvalidInputError: no measurement, several devices, a device or model nothing describes.
+        CalibrationError: a calibration of another device.
+
+    >>> reconcile([])
+    Traceback (most recent call last):
+    hardware_specs.errors.InvalidInputError: there is no measurement to reconcile
+    """
+    records = read(measurements)
+    loaded = _loaded(calibration, hardware, records)
+    spec = device_of(records, hardware, loaded)
+    predictor = Predictor(spec, loaded)
+    measured = [record for record in records if record.status == "ok" and record.stages]
+    skipped = tuple(_skipped(record, predictor) for record in records if record not in measured)
+    spreads = _spreads(measured)
+    rows: list[dict[str, Any]] = []
+    runs = [(record, predictor.predict(record)) for record in measured]
+    for record, prediction in runs:
+        rows += stage_rows(record, prediction, spec, spreads[record.configuration])
+    energy, fitted = energy_rows(runs, spec, power)
+    starts = sorted(record.started_at for record in records if record.started_at)
+    return Reconciliation(
+        rows=tuple(rows),
+        summary=summarise_rows(rows, skipped, energy, len(measured)),
+        hardware=spec,
+        calibration=None if loaded is None else str(loaded.name),
+        software=_software(records),
+        dates=(starts[0], starts[-1]) if starts else ("", ""),
+        skipped=skipped,
+        energy=energy,
+        power=fitted,
+        notes=tuple(_notes(loaded)),
+    )
+
+
+def read(measurements: Any) -> list[Measurement]:
+    """Return records from whatever holds them.
+
+    Args:
+        measurements: see `reconcile`.
+
+    Raises:
+        InvalidInputError: there is none, or the argument is of another kind.
+    """
+    from profiling.storage import read_measurements
+
+    if isinstance(measurements, Measurement):
+        return [measurements]
+    if isinstance(measurements, (str, Path)):
+        found = read_measurements(measurements)
+        if not found:
+            raise InvalidInputError(f"no measurement under {measurements}")
+        return found
+    if hasattr(measurements, "columns"):
+        return _of_frame(measurements)
+    try:
+        items = list(measurements)
+    except TypeError:
+        raise InvalidInputError(
+            "measurements are a folder, a file, records or the DataFrame of load_measurements, "
+            f"not {type(measurements).__name__}"
+        ) from None
+    if not items:
+        raise InvalidInputError("there is no measurement to reconcile")
+    return [record for item in items for record in read(item)]
+
+
+def _of_frame(frame: Any) -> list[Measurement]:
+    """Read the records behind a DataFrame of `load_measurements`, filtered as the frame is."""
+    from profiling.storage import iterate_measurements
+
+    wanted = {"file", "position", "round"}
+    if not wanted.issubset(frame.columns):
+        raise InvalidInputError(
+            f"a DataFrame of measurements has the columns {', '.join(sorted(wanted))}, as "
+            "load_measurements gives it; or pass the folder itself"
+        )
+    keys = set(zip(frame["file"], frame["position"], frame["round"], strict=True))
+    return [
+        record
+        for file in dict.fromkeys(frame["file"])
+        for path, record in iterate_measurements(file)
+        if (str(path), record.position, record.round) in keys
+    ]
+
+
+def _loaded(
+    calibration: Calibration | str | Path | None,
+    hardware: str | Path | HardwareSpec | None,
+    records: Sequence[Measurement],
+) -> Calibration | None:
+    if calibration is None:
+        return None
+    from costmodel.calibration import Calibration
+
+    found = calibration if isinstance(calibration, Calibration) else Calibration.load(calibration)
+    if found.device is None:
+        # Parameters of no device in particular are bound to the one that was measured.
+        found = found.for_hardware(device_of(records, hardware, None))
+    return found
+
+
+def _skipped(record: Measurement, predictor: Predictor) -> dict[str, Any]:
+    """Say of a run without times why, and whether the model foresaw an out-of-memory."""
+    from hardware_specs.errors import VlmRooflineError
+
+    row = {**identity(record, None), "status": record.status, "reason": record.error}
+    row["predicted_peak_bytes"] = row["capacity_bytes"] = row["predicted_to_fit"] = None
+    if record.status == "out-of-memory":
+        try:
+            memory = predictor.predict(record).memory
+        except VlmRooflineError as error:
+            return {**row, "reason": f"{record.error}; and not predictable: {error}"}
+        row["predicted_peak_bytes"] = int(memory.peak_memory_bytes)
+        row["capacity_bytes"] = memory.capacity_bytes
+        row["predicted_to_fit"] = None if memory.fits is None else bool(memory.fits)
+    return row
+
+
+def _spreads(records: Iterable[Measurement]) -> dict[Any, dict[str, float]]:
+    """Return by configuration and stage how far apart the medians of its rounds lie."""
+    medians: dict[Any, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        for stage, data in record.stages.items():
+            if data.median_s is not None:
+                medians[record.configuration][stage].append(data.median_s)
+    return {
+        configuration: {
+            stage: max(values) - min(values) for stage, values in stages.items() if len(values) > 1
+        }
+        for configuration, stages in medians.items()
+    }
+
+
+def _software(records: Sequence[Measurement]) -> dict[str, str]:
+    """Return each program's versions; several are joined by a comma."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        for name in ("python", "torch", "transformers", "cuda", "driver", "threads"):
+            value = record.environment.get(name)
+            if value is not None:
+                found[name].add(str(value))
+    return {name: ", ".join(sorted(values)) for name, values in found.items()}
+
+
+def _notes(calibration: Calibration | None) -> list[str]:
+    if calibration is None:
+        return [
+            "no calibration: predictions are the ideal roofline, a lower bound; efficiency and host "
+            "cost are in the unexplained part"
+        ]
+    notes = [f"calibration {calibration.name}: {calibration.software}, {calibration.date}"]
+    assumed = sorted(
+        {op_class for (op_class, _), found in calibration.classes.items() if not found.measured}
+    )
+    if assumed:
+        notes.append(f"not measured, so assumed, are: {', '.join(assumed)}")
+    return [*notes, *calibration.warnings]
+
+
+def metric_table(result: Reconciliation) -> list[dict[str, Any]]:
+    """Return the error metrics as rows of a table: what they are of, and each metric.
+
+    Args:
+        result: the reconciliation.
+    """
+    groups = [("stage", result.summary["time"])]
+    groups += [(name, result.summary[f"by_{name}"]) for name in ("regime", "mode", "method")]
+    return [
+        {"group": group, "name": name, **found}
+        for group, entries in groups
+        for name, found in entries.items()
+    ]
