@@ -198,8 +198,6 @@ class Execution:
         finally:
             handle.remove()
         text = self.configuration.text_tokens
-        cache = output.past_key_values
-        layers = getattr(cache, "layers", ())
         visual_in: int | None = None
         if self.visual is not None:
             visual_in = self._projected_tokens()
@@ -208,7 +206,7 @@ class Execution:
             visual_llm=lengths[0] - text if lengths else None,
             text=text,
             crops=self.visual.crops if self.visual is not None else 0,
-            cache_lengths=tuple(int(layer.keys.shape[-2]) for layer in layers),
+            cache_lengths=cache_lengths(output.past_key_values),
         )
 
     def _projected_tokens(self) -> int:
@@ -260,6 +258,16 @@ def fork_cache(cache: Any) -> Any:
     twin = copy.copy(cache)
     twin.layers = [copy.copy(layer) for layer in cache.layers]
     return twin
+
+
+def cache_lengths(cache: Any) -> tuple[int, ...]:
+    """Return the length of every layer of a KV cache; a method may have left it ragged."""
+    if cache is None:
+        return ()
+    return tuple(
+        int(layer.keys.shape[-2]) if getattr(layer, "is_initialized", False) else 0
+        for layer in cache.layers
+    )
 
 
 def method_for(configuration: Configuration) -> Any:

@@ -75,10 +75,7 @@ def trace_counts(execution: Execution) -> dict[tuple[str, str], int]:
     Raises:
         MissingDependencyError: fvcore is not installed.
     """
-    try:
-        from fvcore.nn import FlopCountAnalysis  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError("fvcore", "profile") from error
+    _analysis_class()
     counts: dict[tuple[str, str], int] = {}
     if execution.visual is not None:
         pixels = next(iter(execution.visual.arguments.values()))
@@ -95,11 +92,20 @@ def trace_counts(execution: Execution) -> dict[tuple[str, str], int]:
     return counts
 
 
+def _analysis_class() -> Any:
+    with warnings.catch_warnings():
+        # On import fvcore compiles with torch.jit, which newer versions of torch deprecate.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            from fvcore.nn import FlopCountAnalysis
+        except ImportError as error:
+            raise MissingDependencyError("fvcore", "profile") from error
+    return FlopCountAnalysis
+
+
 def _analyse(wrapper: nn.Module, argument: torch.Tensor) -> dict[str, dict[str, int]]:
     """Return doubled multiply-adds by kind, for the towers and for the rest."""
-    from fvcore.nn import FlopCountAnalysis
-
-    analysis = FlopCountAnalysis(wrapper, argument)
+    analysis = _analysis_class()(wrapper, argument)
     analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     with warnings.catch_warnings():

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hardware_specs.errors import UnsupportedError
-from profiling.execution import fork_cache
+from profiling.execution import cache_lengths, fork_cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -194,13 +194,3 @@ class GraphedForward:
             layer.keys = layer.keys[..., :0, :]
             layer.values = layer.values[..., :0, :]
         return cache
-
-
-def cache_lengths(cache: Any) -> tuple[int, ...]:
-    """Return the length of every layer of a KV cache; a method may have left it ragged."""
-    if cache is None:
-        return ()
-    return tuple(
-        int(layer.keys.shape[-2]) if getattr(layer, "is_initialized", False) else 0
-        for layer in cache.layers
-    )

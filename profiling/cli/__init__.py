@@ -22,12 +22,15 @@ COMMANDS = {
     "estimate": "profiling.cli.estimate",
     "sweep": "profiling.cli.sweep",
     "break-even": "profiling.cli.break_even",
+    "frontier": "profiling.cli.frontier",
     "models": "profiling.cli.models",
     "specs": "profiling.cli.specs",
+    "methods": "profiling.cli.methods",
     "reproduce": "profiling.cli.reproduce",
-    "calibrate": "profiling.cli.calibrate",
     "profile": "profiling.cli.profile",
+    "measurements": "profiling.cli.measurements",
     "count": "profiling.cli.count",
+    "calibrate": "profiling.cli.calibrate",
 }
 
 

@@ -1,7 +1,7 @@
 """Theory meets measurement: every run beside its estimate, the gap between them explained.
 
     reconcile("measurements/", "calibration.json")  -> Reconciliation: rows, summary, DataFrame
-    reconcile_ops(op_table, record, ...)            -> the same by op class, from a profiler pass
+    profile_ops(execution)                          -> OpProfile, a profiler pass to lay beside it
 
 The gap is split into named parts that add up (`gap`), judged by several errors (`metrics`), and what
 cannot be, such as a run faster than its roof, is flagged rather than hidden (`rows`).
@@ -11,6 +11,12 @@ from __future__ import annotations
 
 from profiling.reconciling.gap import LABELS, PARTS, Gap, PlannedStage, split_gap
 from profiling.reconciling.metrics import Metrics, metrics
+from profiling.reconciling.opprofile import (
+    OpProfile,
+    profile_ops,
+    read_op_profile,
+    write_op_profile,
+)
 from profiling.reconciling.reconciliation import Reconciliation, reconcile
 
 __all__ = [
@@ -18,9 +24,13 @@ __all__ = [
     "PARTS",
     "Gap",
     "Metrics",
+    "OpProfile",
     "PlannedStage",
     "Reconciliation",
     "metrics",
+    "profile_ops",
+    "read_op_profile",
     "reconcile",
     "split_gap",
+    "write_op_profile",
 ]

@@ -12,6 +12,8 @@ from profiling.measurement import Measurement
 from profiling.reconciling.devices import device_of
 from profiling.reconciling.energy import energy_rows
 from profiling.reconciling.joining import Predictor
+from profiling.reconciling.opclasses import op_rows
+from profiling.reconciling.opprofile import OpProfile, iterate_op_profiles
 from profiling.reconciling.rows import COLUMNS, identity, stage_rows
 from profiling.reconciling.summary import summarise_rows
 
@@ -40,6 +42,7 @@ class Reconciliation:
         dates: when the first and the last run began.
         skipped: runs that hold no time, with the reason and what was predicted.
         energy: one row per measured energy window.
+        ops: one row per profiler pass, stage and op class, keyed by `OP_COLUMNS`.
         power: the powers by regime that the windows give; None without one.
         notes: what the numbers rest on.
     """
@@ -52,6 +55,7 @@ class Reconciliation:
     dates: tuple[str, str]
     skipped: tuple[dict[str, Any], ...] = ()
     energy: tuple[dict[str, Any], ...] = ()
+    ops: tuple[dict[str, Any], ...] = ()
     power: PowerModel | None = None
     notes: tuple[str, ...] = ()
 
@@ -75,6 +79,7 @@ class Reconciliation:
             "rows": [{**row, "flags": list(row["flags"])} for row in self.rows],
             "skipped": [dict(row) for row in self.skipped],
             "energy": [{**row, "flags": list(row["flags"])} for row in self.energy],
+            "ops": [dict(row) for row in self.ops],
             "power": None if self.power is None else self.power.to_dict(),
             "notes": list(self.notes),
         }
@@ -123,6 +128,8 @@ def reconcile(
     Traceback (most recent call last):
     hardware_specs.errors.InvalidInputError: there is no measurement to reconcile
     """
+    if not isinstance(measurements, (str, Path)) and not hasattr(measurements, "columns"):
+        measurements = _listed(measurements)
     records = read(measurements)
     loaded = _loaded(calibration, hardware, records)
     spec = device_of(records, hardware, loaded)
@@ -145,6 +152,7 @@ def reconcile(
         dates=(starts[0], starts[-1]) if starts else ("", ""),
         skipped=skipped,
         energy=energy,
+        ops=op_rows(profiles_under(measurements), predictor),
         power=fitted,
         notes=tuple(_notes(loaded)),
     )
@@ -163,6 +171,8 @@ def read(measurements: Any) -> list[Measurement]:
 
     if isinstance(measurements, Measurement):
         return [measurements]
+    if isinstance(measurements, OpProfile):
+        return []
     if isinstance(measurements, (str, Path)):
         found = read_measurements(measurements)
         if not found:
@@ -170,6 +180,13 @@ def read(measurements: Any) -> list[Measurement]:
         return found
     if hasattr(measurements, "columns"):
         return _of_frame(measurements)
+    return [record for item in _listed(measurements) for record in read(item)]
+
+
+def _listed(measurements: Any) -> list[Any]:
+    """Return the items of what holds several, or the one there is."""
+    if isinstance(measurements, (Measurement, OpProfile)):
+        return [measurements]
     try:
         items = list(measurements)
     except TypeError:
@@ -179,7 +196,22 @@ def read(measurements: Any) -> list[Measurement]:
         ) from None
     if not items:
         raise InvalidInputError("there is no measurement to reconcile")
-    return [record for item in items for record in read(item)]
+    return items
+
+
+def profiles_under(measurements: Any) -> list[OpProfile]:
+    """Return the profiler passes that lie in the folders among what was given.
+
+    Args:
+        measurements: see `reconcile`; passes themselves may be among it too.
+    """
+    if isinstance(measurements, OpProfile):
+        return [measurements]
+    if isinstance(measurements, (str, Path)):
+        return list(iterate_op_profiles(measurements))
+    if isinstance(measurements, Measurement) or hasattr(measurements, "columns"):
+        return []
+    return [profile for item in measurements for profile in profiles_under(item)]
 
 
 def _of_frame(frame: Any) -> list[Measurement]:
