@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hardware_specs.errors import InvalidInputError
 from profiling.measurement import Measurement
 from profiling.reconciling.devices import device_of
 from profiling.reconciling.energy import energy_rows
 from profiling.reconciling.joining import Predictor
 from profiling.reconciling.opclasses import op_rows
-from profiling.reconciling.opprofile import OpProfile, iterate_op_profiles
+from profiling.reconciling.reading import listed, profiles_under, read
 from profiling.reconciling.rows import COLUMNS, identity, stage_rows
 from profiling.reconciling.summary import summarise_rows
 
@@ -129,7 +128,7 @@ def reconcile(
     hardware_specs.errors.InvalidInputError: there is no measurement to reconcile
     """
     if not isinstance(measurements, (str, Path)) and not hasattr(measurements, "columns"):
-        measurements = _listed(measurements)
+        measurements = listed(measurements)
     records = read(measurements)
     loaded = _loaded(calibration, hardware, records)
     spec = device_of(records, hardware, loaded)
@@ -156,81 +155,6 @@ def reconcile(
         power=fitted,
         notes=tuple(_notes(loaded)),
     )
-
-
-def read(measurements: Any) -> list[Measurement]:
-    """Return records from whatever holds them.
-
-    Args:
-        measurements: see `reconcile`.
-
-    Raises:
-        InvalidInputError: there is none, or the argument is of another kind.
-    """
-    from profiling.storage import read_measurements
-
-    if isinstance(measurements, Measurement):
-        return [measurements]
-    if isinstance(measurements, OpProfile):
-        return []
-    if isinstance(measurements, (str, Path)):
-        found = read_measurements(measurements)
-        if not found:
-            raise InvalidInputError(f"no measurement under {measurements}")
-        return found
-    if hasattr(measurements, "columns"):
-        return _of_frame(measurements)
-    return [record for item in _listed(measurements) for record in read(item)]
-
-
-def _listed(measurements: Any) -> list[Any]:
-    """Return the items of what holds several, or the one there is."""
-    if isinstance(measurements, (Measurement, OpProfile)):
-        return [measurements]
-    try:
-        items = list(measurements)
-    except TypeError:
-        raise InvalidInputError(
-            "measurements are a folder, a file, records or the DataFrame of load_measurements, "
-            f"not {type(measurements).__name__}"
-        ) from None
-    if not items:
-        raise InvalidInputError("there is no measurement to reconcile")
-    return items
-
-
-def profiles_under(measurements: Any) -> list[OpProfile]:
-    """Return the profiler passes that lie in the folders among what was given.
-
-    Args:
-        measurements: see `reconcile`; passes themselves may be among it too.
-    """
-    if isinstance(measurements, OpProfile):
-        return [measurements]
-    if isinstance(measurements, (str, Path)):
-        return list(iterate_op_profiles(measurements))
-    if isinstance(measurements, Measurement) or hasattr(measurements, "columns"):
-        return []
-    return [profile for item in measurements for profile in profiles_under(item)]
-
-
-def _of_frame(frame: Any) -> list[Measurement]:
-    """Read the records behind a DataFrame of `load_measurements`, filtered as the frame is."""
-    from profiling.storage import iterate_measurements
-
-    wanted = {"file", "position", "round"}
-    if not wanted.issubset(frame.columns):
-        raise InvalidInputError(
-            f"a DataFrame of measurements has the columns {', '.join(sorted(wanted))}, as "
-            "load_measurements gives it; or pass the folder itself"
-        )
-    keys = set(zip(frame["file"], frame["position"], frame["round"], strict=True))
-    return [
-        record
-        for file in dict.fromkeys(frame["file"])
-        for path, record in iterate_measurements(file)
-        if (str(path), record.position, record.round) in keys
-    ]
 
 
 def _loaded(

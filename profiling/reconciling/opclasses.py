@@ -1,0 +1,126 @@
+"""The gap by op class, where a profiler pass says how long each op's kernels took.
+
+Kernel durations hold no host time and no gaps, so the parts are fewer than of a stage: the ideal
+roofline of the plan that ran, the achieved efficiency, and what is unexplained. They add up.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from costmodel.roofline import Roofline
+from profiling.measurement import Measurement, Sampling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from profiling.reconciling.joining import Prediction, Predictor
+    from profiling.reconciling.opprofile import OpProfile
+
+OP_COLUMNS = (
+    "model", "dtype", "method", "visual_tokens", "batch_size", "mode", "stage", "op_class", "name",
+    "measured_s", "measured_kernels", "ideal_s", "efficiency_s", "unexplained_s", "predicted_s",
+    "predicted_kernels", "flops", "hbm_bytes", "share", "provenance",
+)  # fmt: skip
+
+#: The cost model writes the layers that an op spans in brackets.
+_LAYERS = re.compile(r"\[\d+:\d+\]$")
+
+
+def op_rows(
+    profiles: Iterable[OpProfile], predictor: Predictor, *, by: str = "op_class"
+) -> tuple[dict[str, Any], ...]:
+    """Return one row per profiler pass, stage and op class (or op), the longest first in a stage.
+
+    Args:
+        profiles: profiler passes of the predictor's device.
+        predictor: prices them.
+        by: `op_class`, or `name` for single ops.
+    """
+    rows: list[dict[str, Any]] = []
+    for profile in profiles:
+        record = Measurement(
+            configuration=profile.configuration,
+            status="ok",
+            sampling=Sampling(timer="profiler"),
+            tokens=profile.tokens,
+            environment=profile.environment,
+        )
+        rows += _profile_rows(profile, predictor.predict(record), by)
+    return tuple(rows)
+
+
+def _profile_rows(profile: OpProfile, prediction: Prediction, by: str) -> list[dict[str, Any]]:
+    measured: dict[tuple[str, ...], list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for op in profile.rows:
+        found = measured[_key(op.stage, op.op_class, op.name, by)]
+        found[0] += op.time_s
+        found[1] += op.kernels
+    predicted = _predicted(prediction, by)
+    whole_s = sum(found[0] for found in measured.values()) or 1.0
+    configuration = profile.configuration
+    rows = []
+    for key in dict.fromkeys((*measured, *predicted)):
+        time_s, kernels = measured.get(key, (0.0, 0.0))
+        model = predicted.get(key, {})
+        ideal, expected = model.get("ideal_s", 0.0), model.get("predicted_s", 0.0)
+        rows.append(
+            {
+                "model": configuration.model,
+                "dtype": configuration.dtype,
+                "method": configuration.method,
+                "visual_tokens": profile.tokens.visual_llm,
+                "batch_size": configuration.batch_size,
+                "mode": configuration.mode,
+                "stage": key[0],
+                "op_class": key[1],
+                "name": key[2] if by == "name" else None,
+                "measured_s": time_s,
+                "measured_kernels": int(kernels),
+                "ideal_s": ideal,
+                "efficiency_s": expected - ideal,
+                "unexplained_s": time_s - expected,
+                "predicted_s": expected,
+                "predicted_kernels": int(model.get("kernels", 0)),
+                "flops": model.get("flops", 0.0),
+                "hbm_bytes": model.get("hbm_bytes", 0.0),
+                "share": time_s / whole_s,
+                "provenance": model.get("provenance"),
+            }
+        )
+    order = {stage: index for index, stage in enumerate(dict.fromkeys(k[0] for k in measured))}
+    rows.sort(key=lambda row: (order.get(row["stage"], len(order)), -row["measured_s"]))
+    return rows
+
+
+def _key(stage: str, op_class: str, name: str, by: str) -> tuple[str, ...]:
+    return (stage, op_class, name) if by == "name" else (stage, op_class)
+
+
+def _predicted(prediction: Prediction, by: str) -> dict[tuple[str, ...], dict[str, Any]]:
+    """Price the plan that ran at datasheet peaks and under the calibration, op by op."""
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for stage in prediction.stages:
+        ops, roofline = prediction.ops(stage)
+        sheet = Roofline(roofline.hardware, None, roofline.execution)
+        for op in ops:
+            name = _LAYERS.sub("", op.name)
+            entry = found.setdefault(
+                _key(stage, op.op_class, name, by),
+                {"ideal_s": 0.0, "predicted_s": 0.0, "kernels": 0, "flops": 0.0, "hbm_bytes": 0.0},
+            )
+            count = float(op.count)
+            entry["ideal_s"] += float(sheet.op_times(op, max)[0]) * count
+            entry["predicted_s"] += float(roofline.op_times(op, max)[0]) * count
+            entry["kernels"] += op.kernels * count
+            entry["flops"] += float(op.executed_flops) * count
+            entry["hbm_bytes"] += float(op.hbm_bytes) * count
+            calibration = roofline.calibration
+            entry["provenance"] = (
+                "computed: roofline"
+                if calibration is None
+                else calibration.provenance(op.op_class, op.dtype)
+            )
+    return found
