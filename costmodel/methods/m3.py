@@ -84,6 +84,7 @@ METHODS = {
         source="Cai et al. 2024, Matryoshka Multimodal Models, arXiv 2405.17430",
         default_keep="36 tokens per crop",
         needs="a model trained with it",
+        by_crop=True,
         published=("576, 144, 36, 9 and 1 tokens",),
     )
 }

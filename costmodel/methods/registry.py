@@ -85,6 +85,7 @@ class MethodCost:
         published: settings that its papers report.
         takes_layer: whether `layer` may be given.
         default_layer: the layer that `layer=None` means, for methods that have one.
+        by_crop: whether it takes crops one by one although it acts after the projector.
         needs_class_token: whether it looks at the vision tower's class token.
         counts: mean token counts that a paper reports for an adaptive method, by data set.
         program_flops: counted FLOPs of the authors' program, where it computes more than needed.
@@ -102,6 +103,7 @@ class MethodCost:
     published: tuple[str, ...] = ()
     takes_layer: bool = False
     default_layer: int | None = None
+    by_crop: bool = False
     needs_class_token: bool = False
     counts: Mapping[str, int] = field(default_factory=dict)
     program_flops: Callable[[MethodRequest], Num] | None = None

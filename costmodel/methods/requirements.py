@@ -69,13 +69,37 @@ def check_fits(cost: MethodCost, request: MethodRequest) -> None:
             f"tower of {model.name} has no class token; use one that does without, such as "
             "divprune, fastv or vtw"
         )
-    pooled = model.video is not None and model.video.projected_per_frame < tower.patches
-    if cost.place in VISION_PLACES and pooled:
+    _check_clip(cost, request, tower.patches)
+
+
+def _check_clip(cost: MethodCost, request: MethodRequest, patches: int) -> None:
+    """Raise where a model pools every frame on its grid, and the method needs or breaks that grid."""
+    rule = request.model.video
+    if rule is None or not is_clip(request):
+        return
+    pooled_before = rule.projected_per_frame < patches
+    pooled_after = rule.tokens_per_frame < rule.projected_per_frame
+    by_crop = cost.place in VISION_PLACES or cost.by_crop
+    if pooled_before and (cost.place == "vision-layers" or cost.needs_class_token):
         raise UnsupportedError(
-            f"{cost.name} works on the patches of the vision tower, but {model.name} pools the "
-            "patch grid before its projector, which a shorter list does not have; use a method "
-            "that acts after the projector or in the language model"
+            f"{cost.name} works on a crop's {patches} patches, but {request.model.name} pools every "
+            f"frame to {rule.projected_per_frame} before its projector; use a method that acts on "
+            "those (divprune, spatial) or in the language model (fastv, vtw)"
         )
+    if pooled_after and by_crop:
+        raise UnsupportedError(
+            f"{cost.name} leaves no grid of patches, and {request.model.name} pools every video "
+            "frame on its grid; divprune, fastv or vtw work on its videos"
+        )
+
+
+def is_clip(request: MethodRequest) -> bool:
+    """Whether the request's tokens are those of a clip: so many per frame, and no tiles."""
+    rule = request.model.video
+    if rule is None:
+        return False
+    clip = request.crops * rule.tokens_per_frame + rule.tail_tokens
+    return bool(np.all(request.crops > 0) and np.all(request.visual_tokens == clip))
 
 
 _WHERE = {
@@ -133,10 +157,10 @@ def crops_of(request: MethodRequest) -> Crops:
 def items_of(request: MethodRequest) -> Items:
     """Return the token lists after the projector, one per image or clip.
 
-    A model without tiles or frames has as many images as crops; tiles and frames are one item.
+    A model without tiles or frames has as many images as crops; tiles or frames make one item.
     """
     model = request.model
-    single = model.anyres is not None or (model.video is not None and model.video.default_frames)
+    single = model.anyres is not None or model.video is not None
     per_sample = greatest(request.crops * (not single), 1)
     tokens = request.visual_tokens // per_sample
     runs = (request.visual_tokens > 0) * 1

@@ -31,7 +31,7 @@ def _plan(request: MethodRequest, name: str) -> MethodPlan:
     keep = COUNT if request.keep is None else request.keep
     kept = kept_count(name, keep, n)
     if name == "spatial":
-        check_grid(kept, vision_parts(name, request.model)[0].grid)
+        check_grid(n, kept)
     tokens = request.crops * kept * runs
     copy = gather(
         "kept_tokens", images * kept, projector.in_features, request.precision.vision, runs
@@ -40,17 +40,19 @@ def _plan(request: MethodRequest, name: str) -> MethodPlan:
     return MethodPlan((span,), tokens, None, (copy,), {name: "keep counts tokens of each crop"})
 
 
-def check_grid(count: Any, side: int) -> None:
-    """Raise unless every count is rows x columns within side x side patches.
+def check_grid(n: Any, count: Any) -> None:
+    """Raise unless every count is rows x columns within a square of `n` patches.
 
-    >>> check_grid(40, 24)  # 5 x 8
-    >>> check_grid(37, 24)
+    >>> check_grid(576, 40)  # 5 x 8
+    >>> check_grid(576, 37)
     Traceback (most recent call last):
     hardware_specs.errors.InvalidInputError: spatial: 37 tokens form no grid within 24 x 24 patches; \
 the nearest counts that do are 36 and 38
     """
-    for value in np.unique(np.asarray(count)):
-        tokens = int(value)
+    for patches, tokens in {
+        (int(a), int(b)) for a, b in np.broadcast(np.atleast_1d(n), np.atleast_1d(count))
+    }:
+        side = math.isqrt(patches)
         if tokens and not _has_grid(tokens, side):
             near = sorted(range(1, side * side + 1), key=lambda other: abs(other - tokens))
             found = [other for other in near if _has_grid(other, side)][:2]

@@ -1,0 +1,102 @@
+"""The FLOPs of each method's own work: derived by hand, and against published figures."""
+
+import pytest
+
+from costmodel import estimate
+from costmodel.methods import MethodRequest, get_method_cost
+from costmodel.models import load_model
+from costmodel.precision import parse_precision
+
+MODEL, A100 = "llava-1.5-7b", "nvidia-a100-sxm4-80gb"
+
+
+def own(method, **asked):
+    return estimate(asked.pop("model", MODEL), A100, method=method, **asked).stages["reduction"]
+
+
+def request(**asked):
+    values = {
+        "model": load_model(MODEL),
+        "precision": parse_precision("fp16"),
+        "visual_tokens": 576,
+        "projected_tokens": 576,
+        "crops": 1,
+        "text_tokens": 40,
+        "batch_size": 1,
+        "keep": None,
+        "layer": None,
+        "execution": "fused",
+        "vision_layers": 24,
+    }
+    return MethodRequest(**{**values, **asked})
+
+
+def test_prumerge() -> None:
+    # 2 x 577 x 1024 + 2 x 32 x 576 x 1024 + 2 x 33 x 576 x 1024
+    assert own("prumerge", keep=32).flops == 1181696 + 37748736 + 38928384
+    # With the grid 32 + 91 patches are kept.
+    assert own("prumerge+", keep=32).flops == 1181696 + 2 * (123 + 124) * 576 * 1024
+
+
+def test_prumerge_program_recomputes_the_whole_attention() -> None:
+    flops = get_method_cost("prumerge").program_flops(request())
+    assert flops == 2 * 577**2 * 1024
+    assert flops / 1e9 == pytest.approx(0.68, abs=0.005)
+
+
+def test_prumerge_on_a_tower_cut_short_needs_the_last_projections() -> None:
+    short = own("prumerge", keep=32, vision_layers="useful").flops
+    # The class token's query and all 577 keys of layer 24.
+    assert short - own("prumerge", keep=32).flops == 2 * (1 + 577) * 1024 * 1024
+
+
+def test_divprune() -> None:
+    assert own("divprune").flops == 2 * 576**2 * 4096
+    program = get_method_cost("divprune").program_flops(request())
+    assert program == 2 * own("divprune").flops
+    # 24.159 GFLOP of the projector and twice 2.718: what one paper's profiler charges DivPrune with.
+    projector = estimate(MODEL, A100).stages["projector"].flops
+    assert (projector / 1e9, program / 2e9) == (
+        pytest.approx(24.159, abs=5e-4),
+        pytest.approx(2.718, abs=5e-4),
+    )
+    assert (projector + program) / 1e9 == pytest.approx(29.595, abs=5e-4)
+
+
+def test_divprune_picks_one_after_the_other() -> None:
+    picks = [row for row in estimate(MODEL, A100, method="divprune").ops if row.name == "pick"]
+    assert picks[0].count == 56
+    assert picks[0].kernels == 3 * 56
+
+
+def test_fastv() -> None:
+    # One query row of 32 heads over 616 keys of width 128.
+    assert own("fastv").flops == 2 * 32 * 616 * 128
+    assert own("fastv", layer=0).flops == 0
+
+
+@pytest.mark.parametrize("method", ["vtw", "sequential", "spatial", "m3"])
+def test_nothing_to_compute(method) -> None:
+    cost = own(method)
+    assert cost.flops == 0
+    assert cost.kernels > 0
+    assert cost.hbm_bytes > 0
+
+
+def test_tome() -> None:
+    # Cosines of ceil(t/2) even with floor(t/2) odd tokens, width 64, t = 577 - 13 l.
+    lengths = [577 - 13 * layer for layer in range(24)]
+    assert own("tome").flops == sum(2 * ((t + 1) // 2) * (t // 2) * 64 for t in lengths)
+
+
+def test_evit() -> None:
+    # The class token's row over t tokens, then the fused token from n - k patches.
+    stages = [(577, 404), (406, 284), (286, 200)]
+    assert own("evit").flops == sum(2 * t * 1024 + 2 * (t - 1 - k) * 1024 for t, k in stages)
+
+
+def test_every_own_op_belongs_to_the_reduction_stage() -> None:
+    cost = estimate(MODEL, A100, method="crossget")
+    rows = [row for row in cost.ops if row.stage == "reduction"]
+    assert sum(row.flops for row in rows) == cost.stages["reduction"].flops
+    assert {row.dtype for row in rows} == {"fp16"}
