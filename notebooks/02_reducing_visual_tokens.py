@@ -1,0 +1,137 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Reducing visual tokens: what each method costs, saves and loses
+#
+# Methods drop or merge visual tokens at different places: inside the vision tower, before the
+# language model, or inside it. Where they do it, and what they compute to do it, decides what they
+# save. Prices here are the ideal roofline on an A100; the methods run on a small random LLaVA.
+
+# %%
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from costmodel import estimate
+from costmodel.frontiers import frontier
+from costmodel.methods import get_method_cost, list_method_costs
+
+pd.options.display.float_format = "{:,.3f}".format
+A100 = "nvidia-a100-sxm4-80gb"
+full = estimate("llava-1.5-7b", A100)
+
+# %% [markdown]
+# ## Every method at its published setting
+#
+# `reduction` is the method's own work. CrossGET and ToMe pay in every layer of the tower; FastV and
+# FitPrune leave the tower and part of the language model at full length.
+
+# %%
+rows = []
+for name in list_method_costs():
+    cost = estimate("llava-1.5-7b", A100, method=name)
+    rows.append(
+        {
+            "method": name,
+            "place": get_method_cost(name).place,
+            "TFLOP": cost.totals.flops / 1e12,
+            "FLOPs, times less": full.totals.flops / cost.totals.flops,
+            "time, times less": full.totals.ttft_s / cost.totals.ttft_s,
+            "own GFLOP": cost.stages["reduction"].flops / 1e9,
+            "own kernels": cost.stages["reduction"].kernels,
+            "KV cache, MB": cost.memory.kv_cache_bytes / 1e6,
+        }
+    )
+pd.DataFrame(rows).set_index("method").sort_values("time, times less", ascending=False)
+
+# %% [markdown]
+# **A second number.** DivPrune keeps 56 of 576 tokens. Its own products are the 576 x 576 cosine
+# similarities of 4096-wide tokens, and the language model sees 56 + 40 tokens:
+
+# %%
+divprune = estimate("llava-1.5-7b", A100, method="divprune")
+by_hand = 32 * (2 * 96 * (4 * 4096**2 + 3 * 4096 * 11008) + 4 * 96**2 * 4096) + 2 * 4096 * 32064
+assert divprune.stages["prefill"].flops == by_hand
+assert divprune.stages["reduction"].flops == 2 * 576**2 * 4096
+f"{by_hand / 1e9:,.1f} GFLOP of prefill, {2 * 576**2 * 4096 / 1e9:.2f} GFLOP of its own"
+
+# %% [markdown]
+# ## Same tokens, different place
+#
+# FitPrune keeps a share of the visual FLOPs, the others a share of the tokens. Before the language
+# model every layer is short; at layer K the
+# layers before it are not, and their KV cache stays.
+
+# %%
+keeps = [0.1, 0.2, 0.3, 0.5, 0.7, 0.9]
+figure, axis = plt.subplots(figsize=(6.5, 4))
+for name, style in (
+    ("sequential", "-o"),
+    ("divprune", "--s"),
+    ("fastv", "-.^"),
+    ("fitprune", ":d"),
+):
+    times = [
+        estimate("llava-1.5-7b", A100, method=name, keep=keep).totals.ttft_s * 1e3 for keep in keeps
+    ]
+    axis.plot([100 * keep for keep in keeps], times, style, color="black", label=name)
+axis.axhline(full.totals.ttft_s * 1e3, color="#D55E00", linewidth=1, label="no reduction")
+axis.set(
+    xlabel="visual tokens kept, %",
+    ylabel="ms",
+    ylim=(0, None),
+    title="ideal time to first token, LLaVA-1.5-7B, FP16, A100",
+)
+axis.legend()
+figure.tight_layout()
+
+# %% [markdown]
+# ## The methods themselves
+#
+# The same names as tensor functions. Here DivPrune and PruMerge run on random features; DivPrune's
+# picks are checked against its definition: each new token is the one farthest from those before it.
+
+# %%
+# %%capture
+import torch
+
+from token_reduction.divprune import divprune as select
+from token_reduction.prumerge import prumerge
+
+# %%
+torch.manual_seed(0)
+tokens = torch.randn(576, 64)
+picked = select(tokens, 56)
+unit = torch.nn.functional.normalize(tokens.double(), dim=-1)
+distance = 1 - unit @ unit.T
+order = picked.selection_order.flatten().tolist()
+for step in range(1, len(order)):
+    nearest = distance[order[:step]].min(dim=0).values
+    nearest[order[:step]] = -1
+    assert int(nearest.argmax()) == order[step]
+
+x, q, k = (torch.randn(577, 64) for _ in range(3))
+merged = prumerge(x[1:], q, k)
+tuple(picked.tokens.shape), tuple(merged.tokens.shape)
+
+# %% [markdown]
+# ## Accuracy beside cost
+#
+# Scores are the papers' own, with where they were read; costs are ours. A star marks settings that
+# nothing else beats in both.
+
+# %%
+best = frontier("llava-1.5-7b", A100, benchmark="textvqa")
+best.to_frame()[
+    ["label", "table", "visual_tokens", "training", "score", "retained", "time_s", "evidence"]
+]
+
+# %%
+best.plot()
