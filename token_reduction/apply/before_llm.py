@@ -76,6 +76,8 @@ class PromptReduction:
         cache = call.get("past_key_values")
         cached = cached_tokens(cache)
         known = prefix_of(cache) if cached else None
+        if not cached:
+            note_prefix(cache, None)
         if not pixels and known is None:
             return None
         require_plain_cache(cache, self.record.method.name)
@@ -203,8 +205,7 @@ class PromptReduction:
         for tokens in found:
             with observed("reduction"):
                 result = self.reduce_item(tokens)
-            if result.kept_indices is not None:
-                record.kept_indices = [*(record.kept_indices or []), result.kept_indices]
+            record.add(result, batched=False)
             reduced.append(result.tokens)
         return reduced, [len(tokens) for tokens in found]
 

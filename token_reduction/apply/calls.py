@@ -33,6 +33,20 @@ def bind_call(module: Any, args: Any, kwargs: Any) -> dict[str, Any]:
     return {**dict(zip(names, args, strict=False)), **kwargs}
 
 
+def brings_visuals(call: dict[str, Any]) -> bool:
+    """Whether a forward brings images or videos, as pixels or encoded.
+
+    Args:
+        call: its arguments.
+
+    Raises:
+        InvalidInputError: a prompt of embeddings, in which visual tokens cannot be told apart.
+    """
+    if call.get("mm_encoder_outputs"):
+        return True
+    return bool(_pixels(call))
+
+
 def pixels_of(call: dict[str, Any], method: str) -> dict[str, Tensor]:
     """Return the pixels a forward brings, by modality.
 
@@ -48,13 +62,20 @@ def pixels_of(call: dict[str, Any], method: str) -> dict[str, Tensor]:
             f"{method} reduces tokens while the model encodes the pixels; give pixel values, "
             "not mm_encoder_outputs"
         )
+    return _pixels(call)
+
+
+def _pixels(call: dict[str, Any]) -> dict[str, Tensor]:
     found = {}
     for modality, names in PIXELS.items():
         values = next((call[name] for name in names if call.get(name) is not None), None)
         if values is not None and len(values):
             found[modality] = values
-    fresh = not cached_tokens(call.get("past_key_values"))
-    if not found and fresh and call.get("input_ids") is None:
+    if (
+        not found
+        and call.get("input_ids") is None
+        and not cached_tokens(call.get("past_key_values"))
+    ):
         raise InvalidInputError(
             "inputs_embeds without pixels do not say which tokens are visual; "
             "give input_ids and pixel values"

@@ -58,14 +58,14 @@ def prefix_of(cache: Any) -> Prefix | None:
     return found
 
 
-def note_prefix(cache: Any, prefix: Prefix) -> None:
+def note_prefix(cache: Any, prefix: Prefix | None) -> None:
     """Write on a cache what it holds.
 
     Args:
         cache: a cache of `transformers`, or None.
-        prefix: what it holds from now on.
+        prefix: what it holds from now on; None for nothing reduced.
     """
-    if cache is not None:
+    if cache is not None and not (prefix is None and prefix_of(cache) is None):
         setattr(cache, _NOTE, prefix)
 
 

@@ -8,13 +8,12 @@ crop by crop.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hardware_specs.errors import UnsupportedError
 from token_reduction.m3 import m3
 from token_reduction.prumerge import prumerge
-from token_reduction.reduced import Reduced
 from token_reduction.sampling import sequential, spatial
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from token_reduction.apply.anatomy import Parts, Tower
     from token_reduction.apply.patching import Patches
+    from token_reduction.reduced import Reduced
     from token_reduction.registry import Method
 
 #: Methods that reduce before the projector, and those that do after it.
@@ -119,22 +119,6 @@ def crop_function(
         keep = None if grid is not None else method.keep
         return lambda features, _tower: spatial(features, keep, grid=grid, variant=method.variant)
     return lambda features, _tower: m3(features, _keep(method))
-
-
-def each_crop(result: Reduced | list[Reduced]) -> list[Reduced]:
-    """Return one result per crop, as views.
-
-    Args:
-        result: what a crop function gave.
-    """
-    if isinstance(result, list):
-        return result
-    columns = {field.name: getattr(result, field.name) for field in fields(Reduced)}
-    held: dict[str, Any] = {name: value for name, value in columns.items() if value is not None}
-    return [
-        replace(result, **{name: value[crop] for name, value in held.items()})
-        for crop in range(result.tokens.shape[0])
-    ]
 
 
 def _keep(method: Method) -> float:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hardware_specs.errors import UnsupportedError
-from token_reduction.apply.crop_methods import each_crop
 from token_reduction.apply.geometry import pack_points
 from token_reduction.observation import observed
+from token_reduction.reduced import Reduced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from token_reduction.apply.anatomy import Parts, Tower
     from token_reduction.apply.patching import Patches
     from token_reduction.apply.record import ReductionRecord
-    from token_reduction.reduced import Reduced
 
 
 @dataclass(slots=True)
@@ -160,23 +159,15 @@ class Crops:
             lead = features[:, :1] if self._has_class else None
             patches = features[:, 1:] if self._has_class else features
             result = self.reduce(patches, self._tower)
-            results = each_crop(result)
-            self.counts = [len(one.tokens) + self._has_class for one in results]
-            self._note(results)
-            if isinstance(result, list) and len(set(self.counts)) > 1:
-                if lead is None:
-                    return self._flat([one.tokens for one in results])
-                return self._flat(
-                    [
-                        torch.cat(pair)
-                        for pair in zip(lead, (one.tokens for one in results), strict=True)
-                    ]
-                )
-            tokens = (
-                torch.stack([one.tokens for one in results])
-                if isinstance(result, list)
-                else result.tokens
-            )
+            self._note(result)
+            tokens = result.tokens if isinstance(result, Reduced) else [r.tokens for r in result]
+            self.counts = [len(crop) + self._has_class for crop in tokens]
+            if isinstance(tokens, list):
+                if len(set(self.counts)) > 1:
+                    if lead is not None:
+                        tokens = [torch.cat(pair) for pair in zip(lead, tokens, strict=True)]
+                    return self._flat(tokens)
+                tokens = torch.stack(tokens)
             return tokens if lead is None else torch.cat((lead, tokens), dim=1)
 
     def _flat(self, crops: Sequence[Tensor]) -> Tensor:
@@ -184,17 +175,14 @@ class Crops:
         self._ragged = True
         return torch.cat(list(crops)).unsqueeze(0)
 
-    def _note(self, results: Sequence[Reduced]) -> None:
+    def _note(self, result: Reduced | list[Reduced]) -> None:
         record = self.record
         record.unit = "crop"
-        for target, name in (
-            ("kept_indices", "kept_indices"),
-            ("merge_weights", "merge_weights"),
-            ("sources", "sources"),
-        ):
-            _extend(record, target, [getattr(one, name) for one in results])
-        scores = [one.cls_attention if one.scores is None else one.scores for one in results]
-        _extend(record, "scores", scores)
+        if isinstance(result, list):
+            for one in result:
+                record.add(one, batched=False)
+        else:
+            record.add(result, batched=True)
 
     def _pack(self, image_features: Any, image_sizes: Any, **options: Any) -> Any:
         """Stand in for the model's packing of tiles: join what is left of them."""
@@ -209,11 +197,3 @@ class Crops:
             first += len(tiles)
         lengths = torch.tensor([len(item) for item in joined], device=joined[0].device)
         return joined, lengths
-
-
-def _extend(record: ReductionRecord, name: str, values: Sequence[Tensor | None]) -> None:
-    """Append to a list of the record, which stays None where a method has nothing to say."""
-    if any(value is None for value in values):
-        return
-    known = getattr(record, name) or []
-    setattr(record, name, [*known, *values])

@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
+    from token_reduction.reduced import Reduced
     from token_reduction.registry import Method
 
 Unit = Literal["crop", "item", "sequence"]
@@ -30,7 +33,6 @@ class ReductionRecord:
             video, tiles and newline tokens joined), or "sequence".
         kept_indices: for each unit, indices of the tokens kept, in the order they have afterwards;
             None for methods that only merge. A class token that goes along is not counted.
-        merge_weights: for each unit, [after, before] with output = weights @ input, or None.
         sources: for each unit, [before] index of the output token that each token went into, -1 for a
             dropped one, or None.
         scores: for each unit, the importance each token was ranked by, or None.
@@ -49,7 +51,6 @@ class ReductionRecord:
     tokens_before: list[int] = field(default_factory=list)
     tokens_after: list[int] = field(default_factory=list)
     kept_indices: list[Tensor] | None = None
-    merge_weights: list[Tensor] | None = None
     sources: list[Tensor] | None = None
     scores: list[Tensor] | None = None
     sequence_lengths: list[int] = field(default_factory=list)
@@ -58,6 +59,7 @@ class ReductionRecord:
     items: list[str] = field(default_factory=list)
     image_sizes: list[tuple[int, int]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    _weights: list[Callable[[], list[Tensor]]] = field(default_factory=list)
 
     @property
     def visual_tokens(self) -> tuple[int, int]:
@@ -68,6 +70,38 @@ class ReductionRecord:
     def per_layer_lengths(self) -> list[int]:
         """Tokens entering each layer of the language model; `sequence_lengths` without its end."""
         return self.sequence_lengths[:-1]
+
+    @property
+    def merge_weights(self) -> list[Tensor] | None:
+        """For each unit, [after, before] with output = weights @ input; built when asked for.
+
+        None for methods that merge by other means, or not at all.
+        """
+        if not self._weights:
+            return None
+        return [weights for build in self._weights for weights in build()]
+
+    def add(self, result: Reduced, *, batched: bool) -> None:
+        """Append what a function gave.
+
+        Args:
+            result: of one unit, or of several.
+            batched: whether its tensors have a leading axis of units.
+        """
+
+        def rows(values: Tensor) -> list[Tensor]:
+            return list(values.unbind(0)) if batched else [values]
+
+        scores = result.cls_attention if result.scores is None else result.scores
+        if result.kept_indices is not None:
+            self.kept_indices = [*(self.kept_indices or []), *rows(result.kept_indices)]
+        if result.sources is not None:
+            self.sources = [*(self.sources or []), *rows(result.sources)]
+        if scores is not None:
+            self.scores = [*(self.scores or []), *rows(scores)]
+        build = result.build_merge_weights
+        if build is not None:
+            self._weights.append(lambda: rows(build()))
 
     def begin(self) -> None:
         """Forget the previous forward; notes about the method itself stay."""

@@ -11,9 +11,13 @@ from token_reduction.apply.anatomy import Parts, dissect
 from token_reduction.apply.before_llm import PromptReduction
 from token_reduction.apply.crop_methods import AFTER_PROJECTOR, BEFORE_PROJECTOR, crop_function
 from token_reduction.apply.crops import Crops
+from token_reduction.apply.inside_llm import LayerReduction
+from token_reduction.apply.inside_tower import TowerReduction
 from token_reduction.apply.item_methods import ITEM_METHODS, item_function
+from token_reduction.apply.llm_methods import KeepEverything, layer_policy
 from token_reduction.apply.patching import Patches
 from token_reduction.apply.record import ReductionRecord
+from token_reduction.apply.tower_methods import STEPS
 from token_reduction.registry import Method, get_method
 
 if TYPE_CHECKING:
@@ -71,17 +75,32 @@ def reduce_tokens(
 def _install(
     parts: Parts, method: Method, record: ReductionRecord, patches: Patches, trace: bool
 ) -> None:
-    if method.keeps_everything:
-        return
-    if method.name in BEFORE_PROJECTOR + AFTER_PROJECTOR:
+    # ATS draws as many samples as there are tokens by default, and keeps fewer all the same.
+    if method.keeps_everything and method.name != "ats":
+        LayerReduction(parts, record, KeepEverything()).attach(patches)
+    elif method.place == "llm-layer" and not _is_before(method):
+        parts.require_decoder_layers(method.name)
+        LayerReduction(parts, record, layer_policy(method, parts)).attach(patches)
+    elif method.name in BEFORE_PROJECTOR + AFTER_PROJECTOR:
         crops = Crops(
             parts, record, crop_function(parts, method, patches), method.name in BEFORE_PROJECTOR
         )
         PromptReduction(parts, record, crops, None).attach(patches)
     elif method.name in ITEM_METHODS:
         PromptReduction(parts, record, None, item_function(method)).attach(patches)
+    elif method.name in STEPS:
+        step = STEPS[method.name](method, record, trace=trace)
+        tower = TowerReduction(parts, record, step, trace)
+        tower.attach(patches)
+        crops = Crops(parts, record, None, before_projector=False, tower_counts=tower.counts)
+        PromptReduction(parts, record, crops, None).attach(patches)
     else:
         raise UnsupportedError(f"{method.name} has no place in a model yet")
+
+
+def _is_before(method: Method) -> bool:
+    """Whether a layer was asked for that is the language model's input: DivPrune at layer 0."""
+    return method.name in ITEM_METHODS and method.layer == 0
 
 
 def _refuse_labels(parts: Parts, method: Method, patches: Patches) -> None:

@@ -1,0 +1,280 @@
+"""Reduction between the layers of the language model.
+
+The prompt enters the language model whole. At a cut, the hidden states lose the visual tokens that a
+method does not keep; from there on every layer gets the narrower mask and the rotary embeddings of the
+tokens that are left (their old ones, or renumbered, as the method has it). The cache is ragged: layers
+before the cut hold all tokens, those behind it fewer. The first layer's length is what the model counts
+new positions by, so those come out right by themselves; masks of later calls are narrowed to what each
+layer's cache holds.
+
+Works with the attention implementations sdpa and eager, with dynamic caches, and for decode steps of
+one token or several.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from hardware_specs.errors import InvalidInputError, UnsupportedError
+from token_reduction.apply.calls import (
+    bind_call,
+    brings_visuals,
+    cached_tokens,
+    plain_mask,
+    require_plain_cache,
+)
+from token_reduction.apply.llm_tokens import Columns, Tokens, cut, narrow_mask, whole_sequence
+from token_reduction.apply.splice import Prompt, read_prompt
+from token_reduction.observation import observed
+from token_reduction.selection import take_tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from token_reduction.apply.anatomy import Parts
+    from token_reduction.apply.llm_methods import Policy
+    from token_reduction.apply.patching import Patches
+    from token_reduction.apply.record import ReductionRecord
+
+_NOTE = "_reduced_layers"
+
+
+@dataclass(slots=True)
+class Prefill:
+    """The prefill that is running.
+
+    Attributes:
+        prompt: ids and padding on the host.
+        visual_places: for each row, places of its visual tokens in the whole sequence.
+        tokens: what the current layer sees.
+        whole: the first layer's tokens.
+        columns: what each layer's cache will hold; layers before the first cut are absent.
+        lengths: tokens entering each layer so far.
+        full_mask: the model's mask over the whole sequence.
+        full_rope: its rotary embeddings.
+        mask: the current layers' mask.
+        rope: the current layers' rotary embeddings.
+        current: what the current layer's cache will hold; None before the first cut.
+    """
+
+    prompt: Prompt
+    visual_places: list[np.ndarray]
+    tokens: Tokens
+    whole: Tokens
+    columns: dict[int, Columns] = field(default_factory=dict)
+    lengths: list[int] = field(default_factory=list)
+    full_mask: Tensor | None = None
+    full_rope: tuple[Tensor, Tensor] | None = None
+    mask: Tensor | None = None
+    rope: tuple[Tensor, Tensor] | None = None
+    current: Columns | None = None
+
+    @property
+    def last_places(self) -> list[int]:
+        """Where the last token of each row is, in the whole sequence."""
+        return [int(np.flatnonzero(row)[-1]) if row.any() else 0 for row in self.prompt.real]
+
+
+@dataclass(slots=True)
+class LayerReduction:
+    """Cuts the sequence inside the language model.
+
+    Args:
+        parts: the model.
+        record: takes what was kept.
+        policy: which layers cut, and what they keep.
+    """
+
+    parts: Parts
+    record: ReductionRecord
+    policy: Policy
+    _now: Prefill | None = None
+
+    def attach(self, patches: Patches) -> None:
+        """Put the hooks on the model.
+
+        Args:
+            patches: takes them.
+        """
+        patches.before(self.parts.base, self._before_model)
+        patches.always_after(self.parts.base, self._after_model)
+        self.policy.attach(self.parts, patches)
+        for number, layer in enumerate(self.parts.layers):
+            patches.before(layer, self._before_layer(number))
+        patches.after(self.parts.layers[-1], self._after_last)
+
+    def _before_model(self, module: Any, args: Any, kwargs: Any) -> None:
+        call = bind_call(module, args, kwargs)
+        self._now = None
+        cache, ids = call.get("past_key_values"), call.get("input_ids")
+        if not cached_tokens(cache) and getattr(cache, _NOTE, None):
+            setattr(cache, _NOTE, None)
+        if not brings_visuals(call):
+            return
+        name = self.record.method.name
+        if ids is None:
+            raise InvalidInputError(
+                f"{name} finds the visual tokens by their ids; give input_ids with the pixels, "
+                "not inputs_embeds"
+            )
+        if cached_tokens(cache):
+            raise UnsupportedError(
+                f"{name} looks at one prompt in one forward, and this cache holds "
+                f"{cached_tokens(cache)} tokens already; start with a new cache"
+            )
+        require_plain_cache(cache, name)
+        prompt = read_prompt(ids, plain_mask(call))
+        marks = np.isin(prompt.ids, list(self.parts.placeholders.values())) & prompt.real
+        places = [np.flatnonzero(row) for row in marks]
+        tokens = whole_sequence(places, prompt.real, ids.device)
+        self.record.begin()
+        self.record.unit = "sequence"
+        self.record.tokens_before = [len(row) for row in places]
+        self._now = Prefill(prompt, places, tokens, tokens)
+        self.policy.begin(self._now)
+
+    def _after_model(self) -> None:
+        self.policy.forget()
+        self._now = None
+
+    def _before_layer(self, number: int) -> Any:
+        def hook(_module: Any, args: Any, kwargs: Any) -> Any:
+            if self._now is not None:
+                return self._prefill(self._now, number, args, kwargs)
+            return self._continue(number, args, kwargs)
+
+        return hook
+
+    def _prefill(self, now: Prefill, number: int, args: Any, kwargs: Any) -> Any:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        if number == 0:
+            now.full_mask = kwargs.get("attention_mask")
+            now.full_rope = kwargs["position_embeddings"]
+        work = observed("reduction") if self.policy.cuts_at(number) else nullcontext()
+        with work:
+            chosen = self.policy.choose(number, now, hidden)
+            if chosen is not None:
+                (hidden,) = self.narrow(now, chosen, hidden)
+        now.lengths.append(hidden.shape[1])
+        if now.current is None:
+            return None
+        now.columns[number] = now.current
+        cache = kwargs.get("past_key_values")
+        if cache is not None and getattr(cache, _NOTE, None) is not now.columns:
+            # On the cache itself: a copied cache carries it along.
+            setattr(cache, _NOTE, now.columns)
+        return _with_hidden(
+            args,
+            {
+                **kwargs,
+                "attention_mask": now.mask,
+                "position_embeddings": now.rope,
+                "position_ids": None,
+            },
+            hidden,
+        )
+
+    def narrow(self, now: Prefill, chosen: Sequence[Tensor], *hidden: Tensor) -> list[Tensor]:
+        """Drop visual tokens from the running prefill and return the hidden states left.
+
+        Args:
+            now: the prefill, which is brought up to date.
+            chosen: for each group, which of its visual tokens stay.
+            hidden: [b, s, d] each.
+        """
+        assert now.full_rope is not None  # noqa: S101  (the first layer ran)
+        local, now.tokens = cut(now.tokens, chosen)
+        tokens = now.tokens
+        config: Any = self.parts.language.config
+        now.mask = narrow_mask(
+            now.full_mask,
+            tokens,
+            whole=_without_holes(now.prompt),
+            fused=config._attn_implementation == "sdpa",
+        )
+        places = tokens.index
+        dropped = None
+        if self.policy.renumbers:
+            places, dropped = _renumbered(now.whole, tokens)
+        cos, sin = now.full_rope
+        batch = len(tokens.counts)
+        now.rope = (
+            take_tokens(cos.expand(batch, -1, -1), places),
+            take_tokens(sin.expand(batch, -1, -1), places),
+        )
+        now.current = Columns(tokens.index, tokens.valid(), now.whole.width, dropped)
+        return [take_tokens(states, local) for states in hidden]
+
+    def _after_last(self, _module: Any, _args: Any, output: Any) -> None:
+        now = self._now
+        if now is None:
+            return
+        hidden = output[0] if isinstance(output, tuple) else output
+        record = self.record
+        record.sequence_lengths = [*now.lengths, hidden.shape[1]]
+        rows: list[Tensor] = [now.tokens.index[0, :0]] * len(now.tokens.counts)
+        for before, after in zip(now.whole.groups, now.tokens.groups, strict=True):
+            # Which of a row's visual tokens: rank of the place among all places of the row.
+            ranks = _ranks(before.places, after.places)
+            for place, row in enumerate(before.rows):
+                rows[row] = ranks[place]
+        record.kept_indices = rows
+        record.tokens_after = [len(row) for row in rows]
+
+    def _continue(self, number: int, args: Any, kwargs: Any) -> Any:
+        cache = kwargs.get("past_key_values")
+        columns: dict[int, Columns] = getattr(cache, _NOTE, None) or {}
+        held = columns.get(number)
+        if held is None:
+            return None
+        mask = kwargs.get("attention_mask")
+        hidden = args[0] if args else kwargs["hidden_states"]
+        changed: dict[str, Any] = {}
+        if mask is not None or held.valid is not None:
+            cached = int(cache.get_seq_length(number))
+            changed["attention_mask"] = held.mask(mask, cached, hidden.shape[1])
+        if held.dropped is not None:
+            positions = kwargs["position_ids"] - held.dropped.unsqueeze(-1)
+            language: Any = self.parts.language
+            changed["position_embeddings"] = language.rotary_emb(hidden, position_ids=positions)
+        return (args, {**kwargs, **changed}) if changed else None
+
+
+def _with_hidden(args: Any, kwargs: dict[str, Any], hidden: Tensor) -> Any:
+    if args:
+        return (hidden, *args[1:]), kwargs
+    return args, {**kwargs, "hidden_states": hidden}
+
+
+def _without_holes(prompt: Prompt) -> bool:
+    """Whether padding is only at the ends of rows."""
+    for row in prompt.real:
+        inside = np.flatnonzero(row)
+        if len(inside) and len(inside) != inside[-1] - inside[0] + 1:
+            return False
+    return True
+
+
+def _renumbered(whole: Tokens, tokens: Tokens) -> tuple[Tensor, Tensor]:
+    """Places whose positions count on without gaps, [b, s], and positions lost, [b]."""
+    lost = [before - after for before, after in zip(whole.counts, tokens.counts, strict=True)]
+    starts = [0 if whole.on_right else whole.width - count for count in whole.counts]
+    offset = [
+        start - (0 if tokens.on_right else tokens.width - count)
+        for start, count in zip(starts, tokens.counts, strict=True)
+    ]
+    device = tokens.index.device
+    shift = torch.tensor(offset, device=device).unsqueeze(-1)
+    places = (torch.arange(tokens.width, device=device) + shift).clamp(0, whole.width - 1)
+    return places, torch.tensor(lost, device=device)
+
+
+def _ranks(before: Tensor, after: Tensor) -> Tensor:
+    return torch.searchsorted(before.contiguous(), after.contiguous())

@@ -1,0 +1,206 @@
+"""Reduction inside the vision tower: its layers get their forward replaced for the length of the block.
+
+A vision layer is attention with a residual, then an MLP with a residual. The methods act between the
+two (ToMe, EViT, CrossGET) or inside the attention (ATS), which no hook reaches, so the layer's forward
+is written out here, on the layer's own modules. Where a method needs no scores, or one row of them, the
+layer's attention runs as the model is set, SDPA by default.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from hardware_specs.errors import UnsupportedError
+from token_reduction.apply.anatomy import feature_depth
+from token_reduction.observation import observed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
+
+    from token_reduction.apply.anatomy import Parts, Tower
+    from token_reduction.apply.patching import Patches
+    from token_reduction.apply.record import ReductionRecord
+
+
+@dataclass(slots=True)
+class Stream:
+    """The tokens of all crops on their way through a tower.
+
+    Attributes:
+        size: [c, t, 1] patches each token stands for, or None for one each.
+        counts: tokens of each crop without padding, or None when they are the same.
+        origin: [c, t] which token of the first layer each one is; -1 for fused ones. Traced only.
+        sources: [c, n+1] which token here each of the first layer went into, -1 for gone. Traced only.
+        lengths: tokens entering each layer, and at the end those leaving the last.
+    """
+
+    size: Tensor | None = None
+    counts: list[int] | None = None
+    origin: Tensor | None = None
+    sources: Tensor | None = None
+    lengths: list[int] = field(default_factory=list)
+
+    def follow(self, sources: Tensor | None) -> None:
+        """Carry the trace of the first layer's tokens through a merge.
+
+        Args:
+            sources: [c, t] from each token to its place afterwards, -1 for gone.
+        """
+        if sources is None:
+            return
+        if self.sources is None:
+            self.sources = sources
+            return
+        moved = sources.gather(1, self.sources.clamp_min(0))
+        self.sources = torch.where(self.sources >= 0, moved, -1)
+
+
+class Step(Protocol):
+    """What a method does in one vision layer."""
+
+    #: Whether the method can start without a class token.
+    needs_class_token: bool
+
+    def attach(self, parts: Parts, patches: Patches) -> None:
+        """Put hooks of its own on the model, or refuse it."""
+
+    def acts_in(self, number: int) -> bool:
+        """Whether the layer of that number is not left alone."""
+
+    def begin(self, hidden: Tensor, stream: Stream) -> Tensor:
+        """Prepare the tokens that enter the first layer."""
+
+    def run(
+        self, layer: Any, number: int, hidden: Tensor, stream: Stream, call: dict[str, Any]
+    ) -> Tensor:
+        """From what enters a layer to what enters its MLP, residual included."""
+
+
+@dataclass(slots=True)
+class TowerReduction:
+    """Shrinks the tokens layer by layer.
+
+    Args:
+        parts: the model.
+        record: takes lengths and traces.
+        step: the method.
+        trace: whether to follow every patch.
+    """
+
+    parts: Parts
+    record: ReductionRecord
+    step: Step
+    trace: bool
+    _stream: Stream | None = None
+    #: The stream as it was when the features were read.
+    _read: Stream | None = None
+
+    def attach(self, patches: Patches) -> None:
+        """Replace the layers' forwards.
+
+        Args:
+            patches: takes the changes.
+
+        Raises:
+            UnsupportedError: another kind of tower, none of the tokens the method needs, or a model
+                that concatenates hidden states, whose lengths differ here.
+        """
+        name = self.record.method.name
+        self.parts.require_vision_layers(name)
+        if self.step.needs_class_token:
+            self.parts.require_class_token(name)
+        if not isinstance(self.parts.feature_layer, int):
+            raise UnsupportedError(
+                f"{name} shortens the tower's hidden states layer by layer, and this model "
+                f"concatenates those of layers {self.parts.feature_layer}"
+            )
+        self.step.attach(self.parts, patches)
+        for tower in self.parts.towers:
+            last = len(tower.layers) - 1
+            for number, layer in enumerate(tower.layers):
+                patches.replace(layer, "forward", self._forward(tower, layer, number, last))
+
+    def counts(self, has_class: bool) -> list[int] | None:
+        """Tokens of each crop as the projector gets them, or None when they do not differ.
+
+        Args:
+            has_class: whether the class token is among them.
+        """
+        read = self._read
+        if read is None or read.counts is None:
+            return None
+        return [count - (not has_class) for count in read.counts]
+
+    def _forward(
+        self, tower: Tower, layer: nn.Module, number: int, last: int
+    ) -> Callable[..., Tensor]:
+        depth = feature_depth(self.parts, tower)
+        original = layer.forward
+        parts: Any = layer
+
+        def forward(hidden_states: Tensor, *args: Any, **call: Any) -> Tensor:
+            stream = self._stream
+            if number == 0 or stream is None:
+                stream = self._stream = Stream()
+                with observed("reduction"):
+                    hidden_states = self.step.begin(hidden_states, stream)
+            stream.lengths.append(hidden_states.shape[1])
+            if args:
+                call["attention_mask"] = args[0]
+            if self.step.acts_in(number):
+                hidden = self.step.run(parts, number, hidden_states, stream, call)
+                output: Tensor = hidden + parts.mlp(parts.layer_norm2(hidden))
+            else:
+                call.setdefault("attention_mask", None)
+                output = original(hidden_states, **call)
+            if number + 1 == depth:
+                self._read = Stream(
+                    counts=stream.counts, origin=stream.origin, sources=stream.sources
+                )
+            if number == last:
+                stream.lengths.append(output.shape[1])
+                self.record.vision_lengths = stream.lengths
+                self._stream = None
+                self._note()
+            return output
+
+        return forward
+
+    def _note(self) -> None:
+        """Write the trace down, in patches: the class token, first everywhere, is not counted."""
+        read = self._read
+        if read is None or not self.trace:
+            return
+        record = self.record
+        record.unit = "crop"
+        patches = self.parts.towers[0].patches
+        first = int(self.parts.towers[0].has_class)
+        if read.sources is not None:
+            sources = (read.sources[:, first : first + patches] - first).clamp_min(-1)
+            record.sources = [*(record.sources or []), *sources.unbind(0)]
+        if read.origin is not None:
+            kept = [crop[crop >= first] - first for crop in read.origin]
+            record.kept_indices = [*(record.kept_indices or []), *kept]
+
+
+def attend(layer: Any, hidden: Tensor, bias: Tensor | None, call: dict[str, Any]) -> Tensor:
+    """Run a layer's own attention, with a bias on its logits.
+
+    Args:
+        layer: the vision layer.
+        hidden: [c, t, d] what enters it, before its norm.
+        bias: [c, 1, 1, t] added to the logits, or None.
+        call: further arguments of the layer.
+
+    Returns:
+        [c, t, d] the attention's output without residual.
+    """
+    arguments = {**call, "attention_mask": bias}
+    output, _ = layer.self_attn(hidden_states=layer.layer_norm1(hidden), **arguments)
+    result: Tensor = output
+    return result

@@ -1,0 +1,191 @@
+"""Attention weights of one language-model layer, recomputed from its own queries and keys.
+
+The layer itself runs whatever attention the model is set to. Hooks on q_proj and k_proj keep what it
+computed; rotary embedding, scaling, mask and softmax (in float32, as `transformers`' eager attention)
+are applied to the rows that a method needs, and to no others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hardware_specs.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor, nn
+
+    from token_reduction.apply.patching import Patches
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """Shape of an attention: query heads, KV heads, head dim, scaling of the logits."""
+
+    query: int
+    kv: int
+    dim: int
+    scaling: float
+
+
+def heads_of(attention: Any, config: Any) -> Heads:
+    """Read the shape of a decoder layer's attention.
+
+    Args:
+        attention: its `self_attn`.
+        config: the language model's config.
+    """
+    return Heads(
+        query=int(config.num_attention_heads),
+        kv=int(config.num_key_value_heads),
+        dim=int(attention.head_dim),
+        scaling=float(attention.scaling),
+    )
+
+
+def split_heads(values: Tensor, dim: int) -> Tensor:
+    """Give every head its own axis: [b, s, h * e] to [b, h, s, e]."""
+    return values.reshape(*values.shape[:-1], -1, dim).transpose(1, 2)
+
+
+def rotate(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Apply rotary position embedding: x cos + (-x2, x1) sin, halves of the head dim.
+
+    Args:
+        values: [b, h, s, e].
+        cos: [b or 1, s, e].
+        sin: [b or 1, s, e].
+
+    Raises:
+        UnsupportedError: the model rotates a part of the head dim only.
+    """
+    if cos.shape[-1] != values.shape[-1]:
+        raise UnsupportedError(
+            f"attention rows are recomputed for rotary embeddings over the whole head dim of "
+            f"{values.shape[-1]}; this model rotates {cos.shape[-1]} of it"
+        )
+    half = values.shape[-1] // 2
+    turned = torch.cat((-values[..., half:], values[..., :half]), dim=-1)
+    return values * cos.unsqueeze(1) + turned * sin.unsqueeze(1)
+
+
+def attention_weights(queries: Tensor, keys: Tensor, heads: Heads, mask: Tensor | None) -> Tensor:
+    """Softmaxed attention, [b, h, q, t], in the queries' dtype.
+
+    Args:
+        queries: [b, h, q, e], rotated.
+        keys: [b, k, t, e], rotated.
+        heads: shape of the attention.
+        mask: [b or 1, 1, q, t], boolean or additive, or None for everything.
+    """
+    shape = (*queries.shape[:-1], keys.shape[-2])
+    # Query heads of one KV head stand together: no copy of the keys for each of them.
+    grouped = queries.reshape(queries.shape[0], heads.kv, -1, heads.dim)
+    logits = (grouped @ keys.transpose(-1, -2)).view(shape) * heads.scaling
+    if mask is not None:
+        if mask.dtype == torch.bool:
+            logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
+        else:
+            logits = logits + mask
+    return logits.softmax(dim=-1, dtype=torch.float32).to(queries.dtype)
+
+
+def causal_mask(width: int, device: torch.device) -> Tensor:
+    """Lower triangle, [1, 1, width, width]."""
+    ones = torch.ones(width, width, dtype=torch.bool, device=device)
+    return ones.tril()[None, None]
+
+
+class AttentionProbe:
+    """Queries and keys of one layer in the prefill that is running.
+
+    Args:
+        layer: the decoder layer.
+        config: the language model's config.
+    """
+
+    def __init__(self, layer: nn.Module, config: Any) -> None:
+        self._layer = layer
+        attention: Any = layer.self_attn
+        self.heads = heads_of(attention, config)
+        self.active = False
+        self._queries: Tensor | None = None
+        self._keys: Tensor | None = None
+        self._rope: tuple[Tensor, Tensor] | None = None
+        self._mask: Tensor | None = None
+
+    def attach(self, patches: Patches) -> None:
+        """Watch the layer's arguments and its two projections.
+
+        Args:
+            patches: takes the hooks.
+        """
+        attention: Any = self._layer.self_attn
+        patches.before(self._layer, self._saw_layer)
+        patches.after(attention.q_proj, self._saw_queries)
+        patches.after(attention.k_proj, self._saw_keys)
+
+    def forget(self) -> None:
+        """Drop what was kept."""
+        self.active = False
+        self._queries = self._keys = self._rope = self._mask = None
+
+    def _saw_layer(self, _module: Any, _args: Any, kwargs: Any) -> None:
+        if self.active:
+            self._rope = kwargs["position_embeddings"]
+            self._mask = kwargs.get("attention_mask")
+
+    def _saw_queries(self, _module: Any, _args: Any, output: Tensor) -> None:
+        if self.active:
+            self._queries = output
+
+    def _saw_keys(self, _module: Any, _args: Any, output: Tensor) -> None:
+        if self.active:
+            self._keys = output
+
+    def keys(self) -> Tensor:
+        """Rotated keys of all tokens, [b, k, s, e]."""
+        assert self._keys is not None  # noqa: S101  (the layer ran, active)
+        assert self._rope is not None  # noqa: S101
+        return rotate(split_heads(self._keys, self.heads.dim), *self._rope)
+
+    def rows(self, places: Sequence[int]) -> Tensor:
+        """One row of attention per sequence, [b, h, s].
+
+        Args:
+            places: for each sequence, the token whose row is wanted.
+        """
+        assert self._queries is not None  # noqa: S101  (the layer ran, active)
+        assert self._rope is not None  # noqa: S101
+        batch, width = self._queries.shape[:2]
+        if len(set(places)) == 1:
+            block = slice(places[0], places[0] + 1)
+            picked = self._queries[:, block]
+            cos, sin = (part[:, block] for part in self._rope)
+            mask = None if self._mask is None else self._mask[:, :, block]
+        else:
+            where = torch.tensor(places, device=self._queries.device).view(batch, 1, 1)
+            picked = self._queries.take_along_dim(where, 1)
+            cos, sin = (part.expand(batch, -1, -1).take_along_dim(where, 1) for part in self._rope)
+            mask = self._mask
+            if mask is not None:
+                mask = mask.expand(batch, -1, -1, -1).take_along_dim(where.unsqueeze(1), 2)
+        queries = rotate(split_heads(picked, self.heads.dim), cos, sin)
+        if mask is None and any(place != width - 1 for place in places):
+            last = torch.tensor(places, device=picked.device).view(batch, 1, 1, 1)
+            mask = torch.arange(width, device=picked.device) <= last
+        return attention_weights(queries, self.keys(), self.heads, mask)[:, :, 0]
+
+    def full(self) -> Tensor:
+        """All rows of attention, [b, h, s, s]."""
+        assert self._queries is not None  # noqa: S101  (the layer ran, active)
+        assert self._rope is not None  # noqa: S101
+        queries = rotate(split_heads(self._queries, self.heads.dim), *self._rope)
+        mask = self._mask
+        if mask is None:
+            mask = causal_mask(queries.shape[2], queries.device)
+        return attention_weights(queries, self.keys(), self.heads, mask)

@@ -1,0 +1,236 @@
+"""Which tokens a layer of the language model sees, and the masks that go with them.
+
+Two coordinates: the place of a token in the whole sequence, as the first layer sees it, and its place
+among the tokens the current layer sees. Lengths are known on the host without asking the device, since
+every method drops a number of tokens that its arguments fix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from token_reduction.selection import complement
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rows of a batch with the same number of visual tokens.
+
+    Attributes:
+        rows: the rows.
+        places: [r, n] places of their visual tokens in the whole sequence, ascending.
+    """
+
+    rows: tuple[int, ...]
+    places: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The tokens of every row that a layer sees.
+
+    Attributes:
+        index: [b, s] places in the whole sequence, ascending in every row; 0 in padding made here.
+        counts: tokens of each row without padding.
+        on_right: whether padding is behind the tokens; else it is in front.
+        groups: rows by number of visual tokens.
+    """
+
+    index: Tensor
+    counts: tuple[int, ...]
+    on_right: bool
+    groups: tuple[Group, ...]
+
+    @property
+    def width(self) -> int:
+        """Tokens of a row, padding included."""
+        return self.index.shape[1]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no row has padding."""
+        return all(count == self.width for count in self.counts)
+
+    def valid(self) -> Tensor | None:
+        """Return [b, s], False for padding, or None when there is none."""
+        if self.is_full:
+            return None
+        places = torch.arange(self.width, device=self.index.device)
+        counts = torch.tensor(self.counts, device=self.index.device).unsqueeze(-1)
+        return places < counts if self.on_right else places >= self.width - counts
+
+    def local(self, group: Group) -> Tensor:
+        """Return where the visual tokens of a group are among the tokens here, [r, n].
+
+        Args:
+            group: one of `groups`.
+        """
+        index = self.index if len(group.rows) == len(self.counts) else self.index[list(group.rows)]
+        # Padding repeats place 0: the last of equal places is the token itself, unless the padding
+        # is behind, where it breaks the order and is cut off.
+        if self.on_right:
+            limit = max(self.counts)
+            index = index[:, :limit]
+        found = torch.searchsorted(index.contiguous(), group.places.contiguous(), right=True)
+        return found - 1
+
+
+def whole_sequence(columns: Sequence[np.ndarray], real: np.ndarray, device: torch.device) -> Tokens:
+    """The tokens of the first layer.
+
+    Args:
+        columns: for each row, places of its visual tokens.
+        real: [b, s], False for padding.
+        device: where the indices live.
+    """
+    batch, width = real.shape
+    by_count: dict[int, list[int]] = {}
+    for row, places in enumerate(columns):
+        by_count.setdefault(len(places), []).append(row)
+    groups = tuple(
+        Group(
+            tuple(rows),
+            torch.tensor([columns[row].tolist() for row in rows], dtype=torch.long).to(
+                device, non_blocking=True
+            ),
+        )
+        for rows in by_count.values()
+    )
+    spans = [row.nonzero()[0] for row in real]
+    on_right = bool((~real[:, -1]).any())
+    counts = []
+    for span in spans:
+        first, last = (int(span[0]), int(span[-1]) + 1) if len(span) else (0, 0)
+        counts.append(last if on_right else width - first)
+    index = torch.arange(width, device=device).expand(batch, width)
+    return Tokens(index, tuple(counts), on_right, groups)
+
+
+def cut(tokens: Tokens, chosen: Sequence[Tensor]) -> tuple[Tensor, Tokens]:
+    """Drop the visual tokens that were not chosen.
+
+    Args:
+        tokens: what there is.
+        chosen: for each group, [r, m] which of its visual tokens stay, ascending.
+
+    Returns:
+        [b, s'] where the tokens that stay are now, and what there is afterwards. Padding that no
+        row needs any more is gone too.
+    """
+    drops = []
+    groups = []
+    for group, stay in zip(tokens.groups, chosen, strict=True):
+        gone = complement(stay, group.places.shape[1])
+        drops.append(tokens.local(group).gather(1, gone))
+        groups.append(Group(group.rows, group.places.gather(1, stay)))
+    if len(drops) == 1 and tokens.is_full:
+        local = complement(drops[0], tokens.width)
+        kept = Tokens(
+            index=tokens.index.gather(1, local),
+            counts=(local.shape[1],) * len(tokens.counts),
+            on_right=tokens.on_right,
+            groups=tuple(groups),
+        )
+        return local, kept
+
+    rows: list[Tensor] = [tokens.index[0, :0]] * len(tokens.counts)
+    for group, drop in zip(tokens.groups, drops, strict=True):
+        for place, row in enumerate(group.rows):
+            count = tokens.counts[row]
+            start = 0 if tokens.on_right else tokens.width - count
+            rows[row] = complement(drop[place] - start, count) + start
+    width = max(len(row) for row in rows)
+    local = tokens.index.new_zeros(len(rows), width)
+    for row, places in enumerate(rows):
+        block = slice(0, len(places)) if tokens.on_right else slice(width - len(places), width)
+        local[row, block] = places
+    kept = Tokens(
+        index=tokens.index.gather(1, local),
+        counts=tuple(len(row) for row in rows),
+        on_right=tokens.on_right,
+        groups=tuple(groups),
+    )
+    return local, kept
+
+
+def narrow_mask(mask: Tensor | None, tokens: Tokens, *, whole: bool, fused: bool) -> Tensor | None:
+    """Return the mask of the tokens that stay.
+
+    Args:
+        mask: [b or 1, 1, s, s] over the whole sequence, boolean or additive, or None for causal.
+        tokens: what stays.
+        whole: whether every real token of the whole sequence may be attended to (no holes).
+        fused: whether no mask means causal to the attention implementation.
+    """
+    valid = tokens.valid()
+    if valid is None and (mask is None or (fused and whole)):
+        return None
+    index = tokens.index
+    if mask is None:
+        causal = index.unsqueeze(1) <= index.unsqueeze(2)
+        assert valid is not None  # noqa: S101  (without padding there is no mask to make)
+        return (causal & valid.unsqueeze(1)).unsqueeze(1)
+    batch = len(tokens.counts)
+    full = mask.expand(batch, *mask.shape[1:])
+    rows = full.take_along_dim(index[:, None, :, None], dim=2)
+    both = rows.take_along_dim(index[:, None, None, :], dim=3)
+    return both if valid is None else _shut(both, valid[:, None, None, :])
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What one layer's cache holds of a reduced prompt.
+
+    Attributes:
+        index: [b, s] places in the whole prompt.
+        valid: [b, s] False for padding, or None.
+        prompt: tokens of the whole prompt.
+        dropped: [b] positions fewer than in the whole sequence, for methods that renumber; None for
+            those that keep positions.
+    """
+
+    index: Tensor
+    valid: Tensor | None
+    prompt: int
+    dropped: Tensor | None
+
+    def mask(self, mask: Tensor | None, cached: int, count: int) -> Tensor | None:
+        """Return the mask of new tokens over what this layer's cache holds and themselves.
+
+        Args:
+            mask: [b or 1, 1, q, t] over the whole conversation, or None for everything.
+            cached: tokens in this layer's cache before the new ones.
+            count: new tokens q.
+        """
+        batch, held = self.index.shape
+        width = cached + count
+        if mask is None:
+            if self.valid is None:
+                return None
+            rest = self.valid.new_ones(batch, width - held)
+            seen = torch.cat((self.valid, rest), dim=1)
+            return seen[:, None, None, :].expand(batch, 1, count, width)
+        later = torch.arange(self.prompt, self.prompt + width - held, device=mask.device)
+        columns = torch.cat((self.index, later.expand(batch, -1)), dim=1)
+        full = mask.expand(batch, *mask.shape[1:])
+        narrow = full.take_along_dim(columns[:, None, None, :], dim=3)
+        if self.valid is None:
+            return narrow
+        rest = self.valid.new_ones(batch, width - held)
+        return _shut(narrow, torch.cat((self.valid, rest), dim=1)[:, None, None, :])
+
+
+def _shut(mask: Tensor, valid: Tensor) -> Tensor:
+    """Close a boolean or additive mask where tokens are padding."""
+    if mask.dtype == torch.bool:
+        return mask & valid
+    return mask.masked_fill(~valid, torch.finfo(mask.dtype).min)
