@@ -155,13 +155,21 @@ class Calibration:
         self.check_hardware(hardware)
         if self.device is not None:
             return self
+        from costmodel.calibration.checks import kind_of_class, peak_of
         from costmodel.calibration.device import device_of
 
+        device = device_of(hardware)
         return replace(
             self,
             hardware_id=hardware.id,
             device_name=hardware.device_names[0] if hardware.device_names else hardware.name,
-            device=device_of(hardware),
+            device=device,
+            # An arithmetic the device does not have cannot be priced on it.
+            classes={
+                key: found
+                for key, found in self.classes.items()
+                if kind_of_class(key[0]) == "stream" or peak_of(device, key[1]) is not None
+            },
         )
 
     @property
@@ -180,15 +188,19 @@ class Calibration:
     def lookup(self, op_class: str, dtype: str) -> ClassParameters:
         """Return the parameters of an op class in a dtype.
 
-        bf16 and fp16 answer for each other: tensor cores run both at one rate.
+        bf16 and fp16 answer for each other: tensor cores run both at one rate. For kernels that only
+        stream bytes any dtype answers: their bytes are given.
 
         Raises:
             CalibrationError: neither is there; names what is.
         """
         label = canonical(dtype)
-        for name in (op_class, PARENTS.get(op_class)):
-            for each in (label, SIBLINGS.get(label)):
-                found = self.classes.get((name, each))  # type: ignore[arg-type]
+        labels: tuple[str, ...] = (label, SIBLINGS.get(label, label))
+        if op_class not in _ARGUMENTS:
+            labels = (*labels, "bf16", *LABELS)
+        for name in (op_class, PARENTS.get(op_class, op_class)):
+            for each in labels:
+                found = self.classes.get((name, each))
                 if found is not None:
                     return found
         held = sorted({f"{c} in {d}" for c, d in self.classes if c == op_class})

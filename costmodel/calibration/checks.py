@@ -11,20 +11,27 @@ from costmodel.calibration.dtypes import LABELS
 from hardware_specs.errors import CalibrationError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from costmodel.calibration.parameters import Device
     from costmodel.calibration.tables import Group
 
-#: Fewest points a class is fitted from: about four per parameter.
-MIN_POINTS = {"gemm": 32, "attention": 24, "stream": 6}
+#: Fewest points a class is fitted from.
+MIN_POINTS = {"gemm": 32, "attention": 4, "stream": 4}
+#: From this many points on an attention class has all its parameters fitted, about four points per
+#: parameter; below, the efficiencies and the overhead alone.
+FULL_ATTENTION = 24
 #: Fewest different row counts of GEMMs: fewer hide the stairs and the memory-bound side.
 MIN_ROW_COUNTS = 4
 #: A product narrower than this fills no tile; serving shapes start far above, and the law would
 #: bend to fit them.
 MIN_WIDTH = 256
-#: Measurement noise and clocks above their rating may lift a point this much above the roof.
+#: Clocks above their rating, and peaks rounded down, may lift a point this much above the roof.
 ROOF_TOLERANCE = 1.05
-#: Share of points above the roof from which the units, not the points, are wrong.
-MOST_ABOVE_ROOF = 0.05
+#: Beyond this, the unit or the dtype is wrong, not the peak.
+ROOF_BROKEN = 1.5
+#: Share of such points up to which they are left out as outliers.
+MOST_BROKEN = 0.05
 #: A kernel that never reaches this share of the roof was timed in another unit.
 LEAST_OF_ROOF = 0.005
 
@@ -112,12 +119,26 @@ def _flops(group: Group) -> np.ndarray:
     return np.asarray(4.0 * s["batch"] * s["heads"] * s["head_dim"] * pairs)
 
 
+def best_rates(groups: Iterable[Group]) -> dict[str, float]:
+    """Return the highest FLOP/s among measured products, by the name of their arithmetic.
+
+    The tenth of the fastest points is left out, since a single time may be wrong.
+    """
+    found: dict[str, float] = {}
+    for group in groups:
+        if kind_of_class(group.op_class) == "gemm":
+            rate = float(np.quantile(_flops(group) / group.time_s, 0.9))
+            for name in LABELS[group.dtype].arithmetic:
+                found[name] = max(found.get(name, 0.0), rate)
+    return found
+
+
 def _below_roof(group: Group, peak: float, what: str) -> tuple[Group, list[str]]:
     share = _flops(group) / peak / group.time_s
-    above = share > ROOF_TOLERANCE
-    if above.mean() > MOST_ABOVE_ROOF:
+    broken = share > ROOF_BROKEN
+    if broken.mean() > MOST_BROKEN:
         raise CalibrationError(
-            f"{what}: {int(above.sum())} of {len(group)} points run above the datasheet peak of "
+            f"{what}: {int(broken.sum())} of {len(group)} points run above the datasheet peak of "
             f"{peak:.4g} FLOP/s, up to {share.max():.3g} times; are the times in seconds, and is "
             f"the dtype right?"
         )
@@ -126,10 +147,20 @@ def _below_roof(group: Group, peak: float, what: str) -> tuple[Group, list[str]]
             f"{what}: no point reaches {LEAST_OF_ROOF:.1%} of the datasheet peak (the best "
             f"{share.max():.2g}); are the times in seconds?"
         )
-    if not above.any():
-        return group, []
-    remark = f"{what}: {int(above.sum())} points above the datasheet peak left out"
-    return group.take(~above), [remark]
+    remarks = []
+    if broken.any():
+        remarks.append(
+            f"{what}: {int(broken.sum())} points at up to {share.max():.3g} times the datasheet "
+            f"peak left out"
+        )
+        group, share = group.take(~broken), share[~broken]
+    above = int((share > ROOF_TOLERANCE).sum())
+    if above:
+        remarks.append(
+            f"{what}: {above} points at up to {share.max():.3g} times the datasheet peak; the "
+            f"fitted efficiency stops at 1"
+        )
+    return group, remarks
 
 
 def _wide_enough(group: Group, what: str) -> tuple[Group, list[str]]:

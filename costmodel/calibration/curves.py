@@ -77,6 +77,8 @@ def build_curves(
         time_s: the fitted law.
         rows: the row counts to keep; None keeps all.
     """
+    if not shapes:
+        return ()
     if rows is not None:
         group = group.take(np.isin(group.sizes["m"], list(rows)))
     raw = []

@@ -236,6 +236,8 @@ def save_calibration(calibration: Calibration, path: str | Path) -> None:
             handle.write(text)
             handle.flush()
             os.fsync(handle.fileno())
+        # A temporary file is private; a calibration is meant to be read by others too.
+        Path(handle.name).chmod(0o644)
         Path(handle.name).replace(path)
     except OSError as error:
         raise CalibrationError(f"cannot write the calibration to {str(path)!r}: {error}") from None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.calibration.calibration import Calibration
-from costmodel.calibration.checks import kind_of_class, usable
+from costmodel.calibration.checks import FULL_ATTENTION, best_rates, kind_of_class, usable
 from costmodel.calibration.curves import (
     MOST_SHAPES,
     build_curves,
@@ -16,6 +16,8 @@ from costmodel.calibration.curves import (
     knots,
     shapes_with_rows,
 )
+from costmodel.calibration.device import raised
+from costmodel.calibration.intervals import cross_coverage, residual_quantiles, share_inside
 from costmodel.calibration.parameters import ClassParameters, HeldOut, Parameter
 from costmodel.calibration.priors import families_of
 from costmodel.calibration.regression import (
@@ -26,7 +28,7 @@ from costmodel.calibration.regression import (
     law_of,
     out_of_fold,
 )
-from costmodel.calibration.tables import Group, group_points, read_tables
+from costmodel.calibration.tables import Group, group_points, host_seconds, read_tables
 from hardware_specs.errors import CalibrationError
 
 if TYPE_CHECKING:
@@ -34,12 +36,11 @@ if TYPE_CHECKING:
 
     from hardware_specs import HardwareSpec
 
-#: Levels at which held-out errors are kept; what lies between is interpolated.
-LEVELS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99)
 #: An unusual kernel family must cut the error at least to this share of the usual one's.
 CLEARLY = 0.9
-#: Parts that a cross-validation holds out one by one.
-FOLDS = 16
+_FLOATING = ("bf16", "fp16", "fp32")
+#: Parts that a cross-validation holds out one by one; a table of many points needs fewer.
+FOLDS, FEW_FOLDS, MANY_POINTS = 16, 4, 400
 
 
 def fit_calibration(
@@ -96,9 +97,13 @@ def fit_calibration(
 
     spec = get_hardware(hardware) if isinstance(hardware, str) else hardware
     start = (base or Calibration.load("generic")).for_hardware(spec)
-    groups, remarks = group_points(read_tables(table), (*spec.device_names, *device_names))
-    device = start.device
-    assert device is not None  # noqa: S101 - bound two lines above
+    tables = read_tables(table)
+    groups, remarks = group_points(tables, (*spec.device_names, *device_names))
+    assert start.device is not None  # noqa: S101 - bound two lines above
+    device = raised(start.device, spec, best_rates(groups))
+    if device != start.device:
+        remarks.append("the device's measured peaks lie below its products: raised to the best")
+        start = replace(start, device=device)
     classes = dict(start.classes)
     fitted: list[ClassParameters] = []
     refused: list[str] = []
@@ -120,8 +125,10 @@ def fit_calibration(
         raise CalibrationError(f"nothing could be fitted: {reasons}")
     for found in fitted:
         classes[found.op_class, found.dtype] = found
-        if found.op_class == "gemm" and not _measured(classes.get(("conv", found.dtype))):
-            classes["conv", found.dtype] = _like_gemm(found)
+    for found in fitted:
+        twin = (_TWINS.get(found.op_class, ""), found.dtype)
+        if twin[0] and not _measured(classes.get(twin)):
+            classes[twin] = _alike(found, twin[0])
     kept = {each.op_class for each in fitted}
     dtypes = sorted({each.dtype for each in fitted if each.op_class == "gemm"})
     if dtypes:
@@ -133,27 +140,64 @@ def fit_calibration(
     assumed = [each for each in dict.fromkeys(c for c, _ in classes) if each not in kept]
     if assumed:
         remarks.append(f"not measured, parameters assumed: {', '.join(assumed)}")
-    return replace(
-        start,
-        software=software,
-        date=date,
-        attribution=attribution,
-        classes=classes,
-        warnings=tuple(refused + remarks),
+    return _with_host(
+        replace(
+            start,
+            software=software,
+            date=date,
+            attribution=attribution,
+            classes=classes,
+            warnings=tuple(refused + remarks),
+        ),
+        host_seconds(tables),
     )
+
+
+#: What a host row's name says about the calibration.
+_HOST_ROWS = {"host_s_per_kernel": ("module_kernel", "launch"), "host_sync_s": ("synchronise",)}
+
+
+def _with_host(calibration: Calibration, seconds: dict[str, list[float]]) -> Calibration:
+    """Return the calibration with the host's measured seconds, where there are any."""
+    intervals, notes = dict(calibration.intervals), dict(calibration.notes)
+    found: dict[str, Any] = {}
+    for attribute, names in _HOST_ROWS.items():
+        name = next((each for each in names if each in seconds), None)
+        if name is not None:
+            values = seconds[name]
+            found[attribute] = float(np.median(values))
+            intervals[attribute] = Parameter(found[attribute], min(values), max(values))
+            notes[attribute] = f"measured: host row {name!r}"
+    streams = [calibration.classes.get((c, d)) for c in ("copy", "pointwise") for d in _FLOATING]
+    cached = next((each for each in streams if each is not None and each.measured), None)
+    if cached is not None:
+        ratio = cached.parameters["l2_bandwidth_ratio"]
+        found["l2_bandwidth_ratio"] = ratio.value
+        intervals["l2_bandwidth_ratio"] = ratio
+        notes["l2_bandwidth_ratio"] = f"from {cached.op_class} in {cached.dtype}"
+    return replace(calibration, intervals=intervals, notes=notes, **found)
 
 
 def _measured(found: ClassParameters | None) -> bool:
     return found is not None and found.measured
 
 
-def _like_gemm(gemm: ClassParameters) -> ClassParameters:
+#: Classes that run much like another where only the other was measured.
+_TWINS = {
+    "gemm": "conv",
+    "attention_prefill": "attention_encoder",
+    "attention_encoder": "attention_prefill",
+}
+
+
+def _alike(found: ClassParameters, op_class: str) -> ClassParameters:
+    """Return a measured class's parameters as an assumption about its twin, twice as uncertain."""
     return replace(
-        gemm,
-        op_class="conv",
-        provenance=f"assumed: an implicit GEMM runs like the GEMM {gemm.provenance}",
+        found,
+        op_class=op_class,
+        provenance=f"assumed: like {found.op_class} in {found.dtype}, {found.provenance}",
         points=0,
-        quantiles=tuple((level, 2 * ratio) for level, ratio in gemm.quantiles),
+        quantiles=tuple((level, 2 * ratio) for level, ratio in found.quantiles),
         held_out=None,
         shapes=(),
     )
@@ -175,7 +219,8 @@ def _fit_class(
     if total > max_points:
         order = rng.permutation(total)
         sample, rest = group.take(order[:max_points]), group.take(order[max_points:])
-    parts = folds(len(sample), min(FOLDS, len(sample)), rng)
+    number = FEW_FOLDS if len(sample) > MANY_POINTS else min(FOLDS, len(sample))
+    parts = folds(len(sample), number, rng)
 
     def predictor(law: Law) -> Callable[[Group], Callable[[Group], Any]]:
         def train(points: Group) -> Callable[[Group], Any]:
@@ -186,15 +231,19 @@ def _fit_class(
 
         return train
 
-    laws = [law_of(group.op_class, group.dtype, f, device) for f in _families(group)]
+    few = kind_of_class(group.op_class) == "attention" and total < FULL_ATTENTION
+    laws = [
+        law_of(group.op_class, group.dtype, family, device, few)
+        for family in families_of(group.op_class, group.dtype)
+    ]
     law, ratios = _best([(law, out_of_fold(sample, parts, predictor(law))) for law in laws])
     values = fit(law, sample)
     how = f"{len(parts)}-fold cross-validation"
-    inside = _cross_coverage(ratios, parts)
+    inside = cross_coverage(ratios, parts)
     if rest is not None:
         ratios = np.log(rest.time_s / law.time_s(values, rest.sizes))
         half = len(ratios) // 2
-        inside = _inside(ratios[:half], ratios[half:])
+        inside = share_inside(ratios[:half], ratios[half:])
         how = f"the other {len(rest)} points"
     intervals = bootstrap(law, sample, values, resamples, rng)
     quantiles = residual_quantiles(ratios)
@@ -202,7 +251,9 @@ def _fit_class(
     return ClassParameters(
         op_class=group.op_class,
         dtype=group.dtype,
-        parameters={name: Parameter(v, *intervals[name]) for name, v in values.items()},
+        parameters={
+            name: Parameter(value, *intervals.get(name, ())) for name, value in values.items()
+        },
         provenance=f"fitted on {len(sample)}{_of(total, sample)} points of {group.origin}",
         points=len(sample),
         quantiles=quantiles,
@@ -227,10 +278,6 @@ def _best(tried: list[tuple[Law, Any]]) -> tuple[Law, Any]:
 
 def _of(total: int, sample: Group) -> str:
     return f" of {total}" if total > len(sample) else ""
-
-
-def _families(group: Group) -> tuple[str, ...]:
-    return families_of(group.op_class, group.dtype)
 
 
 def _curve_shapes(group: Group, curves: bool | Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -272,38 +319,3 @@ class _Bent:
                 x, y = knots(curve, self._law.time_s(self._values, sizes))
                 time[mask] = corrected(time[mask], x, y)
         return time
-
-
-def residual_quantiles(ratios: Any) -> tuple[tuple[float, float], ...]:
-    """Return (level, log ratio) pairs whose interval holds a new point with the level's chance.
-
-    The i-th of n sorted ratios stands at level i / (n + 1), as conformal prediction has it; beyond
-    the outermost the extremes stand.
-
-    Args:
-        ratios: ln(measured / predicted) of points the fit did not see, shape (points,).
-
-    >>> residual_quantiles([0.3, 0.1, 0.2])[5]
-    (0.5, 0.2)
-    """
-    ordered = np.sort(np.asarray(ratios, dtype=float))
-    count = len(ordered)
-    at = np.arange(1, count + 1) / (count + 1)
-    values = np.maximum.accumulate(np.interp(LEVELS, at, ordered))
-    return tuple((level, float(value)) for level, value in zip(LEVELS, values, strict=True))
-
-
-def _inside(reference: Any, points: Any) -> float:
-    """Return the share of points within the reference's 90 % interval."""
-    quantiles = dict(residual_quantiles(reference))
-    return float(np.mean((points >= quantiles[0.05]) & (points <= quantiles[0.95])))
-
-
-def _cross_coverage(ratios: Any, parts: list[np.ndarray]) -> float:
-    """Return the share of points inside the 90 % interval that the other folds give."""
-    hits = 0.0
-    for part in parts:
-        others = np.ones(len(ratios), dtype=bool)
-        others[part] = False
-        hits += _inside(ratios[others], ratios[part]) * len(part)
-    return hits / len(ratios)

@@ -160,7 +160,7 @@ class Device:
         vector_flop_per_s: FP32 peak outside the matrix units, FLOP/s; None where none is published.
         bandwidth_bytes_per_s: memory bandwidth, B/s.
         units: SMs, compute units or cores that tiles are spread over.
-        l2_bytes: L2 cache, B; 0 where there is none or none is known.
+        l2_bytes: the last cache before memory, B; 0 where none is known.
     """
 
     peaks: Mapping[str, float]

@@ -68,9 +68,25 @@ class Law:
         return attention_time_s(values, self.device, self.family, element, peak, **sizes)
 
 
-def law_of(op_class: str, dtype: str, family: str, device: Device) -> Law:
-    """Return the law with its usual priors."""
-    return Law(op_class, dtype, family, device, priors_of(op_class, dtype, family))
+#: What few points of an attention class still determine.
+_FEW = ("compute_efficiency", "memory_efficiency", "overhead_s")
+
+
+def law_of(op_class: str, dtype: str, family: str, device: Device, few: bool = False) -> Law:
+    """Return the law with its usual priors.
+
+    Args:
+        op_class: the class.
+        dtype: a canonical label.
+        family: a kernel family.
+        device: peaks, bandwidth, SMs.
+        few: whether only efficiencies and overhead are fitted, the rest held at the priors' medians.
+    """
+    priors = priors_of(op_class, dtype, family)
+    if not few:
+        return Law(op_class, dtype, family, device, priors)
+    fixed = {name: prior.median for name, prior in priors.items() if name not in _FEW}
+    return Law(op_class, dtype, family, device, {name: priors[name] for name in _FEW}, fixed)
 
 
 def fit(

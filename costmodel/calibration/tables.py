@@ -1,13 +1,15 @@
-"""Reading tables of measured ops: what kind each is follows from its columns."""
+"""Reading tables of measured ops: what kind each row is follows from its class or its columns."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from costmodel.calibration.checks import kind_of_class
 from costmodel.calibration.dtypes import canonical
 from hardware_specs.errors import CalibrationError, MissingDependencyError
 
@@ -22,12 +24,9 @@ KINDS = {
     "attention": ("batch_size", "seq_len", "heads", "head_dim", "causal"),
     "stream": ("bytes",),
 }
-_OPTIONAL: dict[str, dict[str, Any]] = {
-    "gemm": {"batch": 1, "op_class": "gemm"},
-    "attention": {"kv_len": None, "kv_heads": None},
-    "stream": {"flops": 0.0, "op_class": "pointwise"},
-}
-_SUFFIXES = (".parquet", ".csv")
+#: The class of rows that time the host: named `module_kernel`, `launch` or `synchronise`.
+HOST = "host"
+_SUFFIXES = (".parquet", ".csv", ".json")
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,8 @@ def read_tables(table: Any) -> list[tuple[str, pd.DataFrame]]:
     """Return (name, frame) for every table behind the argument.
 
     Args:
-        table: a DataFrame, the path of a CSV or Parquet file, a folder of them, or a list of these.
+        table: a DataFrame; the path of a CSV or Parquet file, or of a JSON document of measured ops
+            (`kind` "ops" with `rows`); a folder of them; or a list of these.
 
     Raises:
         CalibrationError: a path leads nowhere, a folder holds no table, a file cannot be read.
@@ -73,7 +73,7 @@ def read_tables(table: Any) -> list[tuple[str, pd.DataFrame]]:
     if isinstance(table, pd.DataFrame):
         return [(str(table.attrs.get("name", "a table")), table)]
     if isinstance(table, (str, Path)):
-        return list(_from_path(Path(table)))
+        return _from_path(Path(table))
     if isinstance(table, (list, tuple)):
         if not table:
             raise CalibrationError("no table was given; name CSV or Parquet files, or a folder")
@@ -84,27 +84,51 @@ def read_tables(table: Any) -> list[tuple[str, pd.DataFrame]]:
     )
 
 
-def _from_path(path: Path) -> Iterable[tuple[str, pd.DataFrame]]:
-    import pandas as pd
-
+def _from_path(path: Path) -> list[tuple[str, pd.DataFrame]]:
     if path.is_dir():
         files = sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES)
-        if not files:
-            raise CalibrationError(f"the folder {str(path)!r} holds no .csv or .parquet file")
-        for file in files:
-            yield from _from_path(file)
-        return
+        # A measurement folder holds other documents too; only tables of ops are asked for.
+        tables = [(p.name, _frame(p)) for p in files if p.suffix != ".json" or _is_ops(p)]
+        if not tables:
+            raise CalibrationError(
+                f"the folder {str(path)!r} holds no .csv, .parquet or .json table of measured ops"
+            )
+        return tables
     if not path.exists():
         raise CalibrationError(f"no table at {str(path)!r}")
     if path.suffix not in _SUFFIXES:
-        raise CalibrationError(f"{str(path)!r} is neither .csv nor .parquet")
+        raise CalibrationError(f"{str(path)!r} is none of {', '.join(_SUFFIXES)}")
+    if path.suffix == ".json" and not _is_ops(path):
+        raise CalibrationError(f"{str(path)!r} is no table of measured ops: its kind is not 'ops'")
+    return [(path.name, _frame(path))]
+
+
+def _is_ops(path: Path) -> bool:
     try:
-        frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return (
+        isinstance(document, dict)
+        and document.get("kind") == "ops"
+        and isinstance(document.get("rows"), list)
+    )
+
+
+def _frame(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        if path.suffix == ".csv":
+            return pd.read_csv(path)
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        return pd.DataFrame([{k: v for k, v in row.items() if k != "samples_s"} for row in rows])
     except ImportError:
         raise MissingDependencyError("pyarrow", "analysis") from None
     except Exception as error:  # every reader raises its own kind
         raise CalibrationError(f"{str(path)!r} cannot be read: {error}") from None
-    yield path.name, frame
 
 
 def kind_of(name: str, frame: pd.DataFrame) -> str:
@@ -135,45 +159,80 @@ def group_points(
         device_names: names under which the device may appear in a `device` column.
 
     Raises:
-        CalibrationError: a foreign device, a time that is no positive number, a column of the
-            wrong type.
+        CalibrationError: a foreign device, a time that is no positive number, a missing column.
     """
     parts: dict[tuple[str, str], list[Group]] = {}
     remarks: list[str] = []
     for name, frame in tables:
-        kind = kind_of(name, frame)
-        _check_devices(name, frame, device_names)
-        _check_numbers(name, frame, kind)
-        if "dtype" in frame.columns:
-            labels = frame["dtype"].astype(str)
-        else:
-            remarks.append(f"{name} names no dtype: taken as bf16")
-            labels = frame["time_s"].map(lambda _: "bf16")
-        for label in labels.unique():
-            try:
-                dtype = canonical(label)
-            except CalibrationError:
-                count = int((labels == label).sum())
-                remarks.append(f"{name}: {count} points in {label!r} left out: unknown dtype")
-                continue
-            part = frame[labels == label]
-            for group in _groups(name, kind, dtype, part):
-                parts.setdefault((group.op_class, group.dtype), []).append(group)
+        remarks += _check_devices(name, frame, device_names)
+        for kind, part in _by_kind(name, frame):
+            _check_numbers(name, part, kind)
+            if "dtype" in part.columns:
+                labels = part["dtype"].astype(str)
+            else:
+                remarks.append(f"{name} names no dtype: taken as bf16")
+                labels = part["time_s"].map(lambda _: "bf16")
+            for label in labels.unique():
+                try:
+                    dtype = canonical(label)
+                except CalibrationError:
+                    count = int((labels == label).sum())
+                    remarks.append(f"{name}: {count} points in {label!r} left out: unknown dtype")
+                    continue
+                for group in _groups(name, kind, dtype, part[labels == label]):
+                    parts.setdefault((group.op_class, group.dtype), []).append(group)
     return [_merge(groups) for groups in parts.values()], remarks
 
 
-def _check_devices(name: str, frame: pd.DataFrame, device_names: Iterable[str]) -> None:
-    if "device" not in frame.columns:
+def host_seconds(tables: Iterable[tuple[str, pd.DataFrame]]) -> dict[str, list[float]]:
+    """Return the host's measured seconds by what was timed, from rows of class `host`."""
+    found: dict[str, list[float]] = {}
+    for _, frame in tables:
+        if {"op_class", "name", "time_s"}.issubset(frame.columns):
+            rows = frame[frame["op_class"] == HOST]
+            for name, seconds in zip(rows["name"], rows["time_s"], strict=True):
+                if np.isfinite(seconds) and seconds > 0:
+                    found.setdefault(str(name), []).append(float(seconds))
+    return found
+
+
+def _by_kind(name: str, frame: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
+    """Split a frame that mixes classes: each kind has columns of its own."""
+    if "op_class" not in frame.columns:
+        yield kind_of(name, frame), frame
         return
+    classes = frame["op_class"].astype(str)
+    kinds = classes.map(lambda c: HOST if c == HOST else kind_of_class(c))
+    for kind in dict.fromkeys(kinds):
+        if kind != HOST:
+            part = frame[kinds == kind]
+            missing = [c for c in ("time_s", *KINDS[kind]) if c not in part.columns]
+            if missing:
+                raise CalibrationError(
+                    f"{name}: rows of class {classes[kinds == kind].iloc[0]!r} need the column"
+                    f"{'s' * (len(missing) > 1)} {', '.join(missing)}"
+                )
+            yield kind, part
+
+
+def _check_devices(name: str, frame: pd.DataFrame, device_names: Iterable[str]) -> list[str]:
+    if "device" not in frame.columns:
+        return []
     known = {each.strip().lower() for each in device_names}
     found = sorted({str(each) for each in frame["device"].unique()})
+    if len(found) > 1 and not known:
+        raise CalibrationError(f"{name} mixes the devices {', '.join(map(repr, found))}")
+    if not known:
+        # A device described by measuring it has no name in any list to compare with.
+        return [f"{name} was measured on {found[0]!r}, which this device has no name to check by"]
     foreign = [each for each in found if each.strip().lower() not in known]
     if foreign:
         raise CalibrationError(
             f"{name} was measured on {', '.join(map(repr, foreign))}, not on this device "
-            f"({', '.join(sorted(device_names)) or 'which has no known device name'}); calibrate "
-            f"the device it names, or drop its column if the name is wrong"
+            f"({', '.join(sorted(device_names))}); calibrate the device it names, or drop its "
+            f"column if the name is wrong"
         )
+    return []
 
 
 def _check_numbers(name: str, frame: pd.DataFrame, kind: str) -> None:
@@ -199,35 +258,35 @@ def _check_numbers(name: str, frame: pd.DataFrame, kind: str) -> None:
 def _groups(name: str, kind: str, dtype: str, frame: pd.DataFrame) -> Iterable[Group]:
     columns = {column: frame[column].to_numpy(dtype=float) for column in KINDS[kind]}
     time = frame["time_s"].to_numpy(dtype=float)
-    defaults = _OPTIONAL[kind]
+
+    def optional(column: str, default: Any) -> np.ndarray:
+        fallback = np.broadcast_to(np.asarray(default, dtype=float), time.shape)
+        if column not in frame.columns:
+            return fallback.copy()
+        values = frame[column].to_numpy(dtype=float)
+        return np.where(np.isnan(values), fallback, values)
+
     if kind == "attention":
-        kv_len = frame["kv_len"] if "kv_len" in frame.columns else frame["seq_len"]
-        kv_heads = frame["kv_heads"] if "kv_heads" in frame.columns else frame["heads"]
         sizes = {
             "batch": columns["batch_size"],
             "q_len": columns["seq_len"],
-            "kv_len": kv_len.to_numpy(dtype=float),
+            "kv_len": optional("kv_len", columns["seq_len"]),
             "heads": columns["heads"],
-            "kv_heads": kv_heads.to_numpy(dtype=float),
+            "kv_heads": optional("kv_heads", columns["heads"]),
             "head_dim": columns["head_dim"],
             "causal": columns["causal"],
         }
         decode = (sizes["q_len"] == 1) & (sizes["kv_len"] > 1)
         names = np.where(columns["causal"] > 0, "attention_prefill", "attention_encoder")
         names = np.where(decode, "attention_decode", names)
+    elif kind == "gemm":
+        sizes = {**columns, "batch": optional("batch", 1.0)}
+        names = np.full(len(time), "gemm")
     else:
-        sizes = dict(columns)
-        extra = "batch" if kind == "gemm" else "flops"
-        sizes[extra] = (
-            frame[extra].to_numpy(dtype=float)
-            if extra in frame.columns
-            else np.full(len(time), float(defaults[extra]))
-        )
-        names = (
-            frame["op_class"].astype(str).to_numpy()
-            if "op_class" in frame.columns
-            else np.full(len(time), defaults["op_class"])
-        )
+        sizes = {**columns, "flops": optional("flops", 0.0)}
+        names = np.full(len(time), "pointwise")
+    if "op_class" in frame.columns:
+        names = frame["op_class"].astype(str).to_numpy()
     for op_class in dict.fromkeys(str(each) for each in names):
         yield Group(op_class, dtype, sizes, time, name).take(names == op_class)
 
