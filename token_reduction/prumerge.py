@@ -221,11 +221,18 @@ def _neighbours(keys: Tensor, kept: Tensor, *, neighbours: int, paper: bool) -> 
             f"there are only {candidates} others; give at least {neighbours + 1} tokens, or "
             "fewer neighbours"
         )
-    if not paper:
-        keys = torch.nn.functional.normalize(keys, dim=-1)
-    similarity = take_tokens(keys, kept) @ keys.transpose(-1, -2)
+    chosen = take_tokens(keys, kept)
+    if paper:
+        similarity = chosen @ keys.transpose(-1, -2)
+    else:
+        # The chosen keys are scaled before the product, which could overflow float16, and the
+        # others after it, which saves a copy of all keys.
+        norms = keys.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(keys.dtype).tiny)
+        chosen = chosen / take_tokens(norms, kept)
+        similarity = (chosen @ keys.transpose(-1, -2)).div_(norms.transpose(-1, -2))
     barred = kept.unsqueeze(-2).expand(*kept.shape[:-1], m, m) if paper else kept.unsqueeze(-1)
     similarity = similarity.scatter(-1, barred, float("-inf"))
+    # The sum over neighbours has no order, so neither needs the list.
     return similarity.topk(min(neighbours, candidates), dim=-1, sorted=False).indices
 
 
