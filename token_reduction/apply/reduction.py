@@ -11,6 +11,7 @@ from token_reduction.apply.anatomy import Parts, dissect
 from token_reduction.apply.before_llm import PromptReduction
 from token_reduction.apply.crop_methods import AFTER_PROJECTOR, BEFORE_PROJECTOR, crop_function
 from token_reduction.apply.crops import Crops
+from token_reduction.apply.fitprune_layers import FittedDeletion
 from token_reduction.apply.inside_llm import LayerReduction
 from token_reduction.apply.inside_tower import TowerReduction
 from token_reduction.apply.item_methods import ITEM_METHODS, item_function
@@ -80,7 +81,12 @@ def _install(
         LayerReduction(parts, record, KeepEverything()).attach(patches)
     elif method.place == "llm-layer" and not _is_before(method):
         parts.require_decoder_layers(method.name)
-        LayerReduction(parts, record, layer_policy(method, parts)).attach(patches)
+        if method.name == "fitprune":
+            fitted = FittedDeletion(method)
+            fitted.reduction = LayerReduction(parts, record, fitted)
+            fitted.reduction.attach(patches)
+        else:
+            LayerReduction(parts, record, layer_policy(method, parts)).attach(patches)
     elif method.name in BEFORE_PROJECTOR + AFTER_PROJECTOR:
         crops = Crops(
             parts, record, crop_function(parts, method, patches), method.name in BEFORE_PROJECTOR
