@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hardware_specs.errors import InvalidInputError, UnsupportedError
+from hardware_specs.errors import InvalidInputError
 from token_reduction.apply.llm_attention import (
     attention_weights,
     causal_mask,
@@ -20,7 +20,7 @@ from token_reduction.apply.llm_attention import (
     rotate,
     split_heads,
 )
-from token_reduction.apply.llm_methods import KeepEverything, contiguous_start
+from token_reduction.apply.llm_methods import KeepEverything, contiguous_start, rows_of
 from token_reduction.fitprune import fitprune, scheme_for
 from token_reduction.observation import observed
 
@@ -44,7 +44,7 @@ class FittedDeletion(KeepEverything):
 
     def __init__(self, method: Method) -> None:
         self.method = method
-        self._deletions: tuple[int, ...] = ()
+        self._deletions: dict[int, tuple[int, ...]] = {}
         self._now: Prefill | None = None
         self.reduction: LayerReduction | None = None
 
@@ -54,28 +54,26 @@ class FittedDeletion(KeepEverything):
             patches.replace(layer, "forward", self._forward(parts, layer, number))
 
     def begin(self, now: Prefill) -> None:
-        """Fix how many tokens each layer deletes."""
+        """Fix how many tokens each layer deletes from sequences of each visual token count."""
         counts = {len(places) for places in now.visual_places}
-        if len(counts) != 1:
-            raise UnsupportedError(
-                "fitprune deletes a fixed number of tokens per layer, and the sequences of this "
-                f"batch have {sorted(counts)} visual tokens; run those apart"
-            )
-        (count,) = counts
+        self._deletions = {count: self._scheme(count) for count in counts}
+        self._now = now
+
+    def _scheme(self, count: int) -> tuple[int, ...]:
         assert self.reduction is not None  # noqa: S101  (set when it was installed)
         layers = len(self.reduction.parts.layers)
         given: Any = self.method.options["scheme"]
-        if given is not None:
-            if len(given) != layers or sum(given) > count:
-                raise InvalidInputError(
-                    f"the scheme deletes {sum(given)} tokens in {len(given)} layers; this prompt has "
-                    f"{count} visual tokens and the language model {layers} layers"
-                )
-            self._deletions = tuple(given)
-        else:
+        if count == 0:
+            return (0,) * layers
+        if given is None:
             keep: Any = self.method.keep
-            self._deletions = scheme_for(keep, num_layers=layers, image_tokens=count)
-        self._now = now
+            return scheme_for(keep, num_layers=layers, image_tokens=count)
+        if len(given) != layers or sum(given) > count:
+            raise InvalidInputError(
+                f"the scheme deletes {sum(given)} tokens in {len(given)} layers; this prompt has "
+                f"{count} visual tokens and the language model {layers} layers"
+            )
+        return tuple(given)
 
     def forget(self) -> None:
         """Let the prefill go."""
@@ -87,7 +85,7 @@ class FittedDeletion(KeepEverything):
 
         def forward(hidden_states: Tensor, **call: Any) -> Any:
             now = self._now
-            if now is None or not self._deletions[number]:
+            if now is None or not any(scheme[number] for scheme in self._deletions.values()):
                 return original(hidden_states, **call)
             attention = layer.self_attn
             normed = layer.input_layernorm(hidden_states)
@@ -114,16 +112,26 @@ class FittedDeletion(KeepEverything):
 
     def _delete(self, now: Prefill, number: int, weights: Tensor, *states: Tensor) -> list[Tensor]:
         """Drop the rows of the tokens that neither image nor text looks at."""
-        (group,) = now.tokens.groups
-        start = contiguous_start(group, now, self.method.name)
         valid = now.tokens.valid()
         if not now.whole.is_full:
             real = torch.from_numpy(now.prompt.real).to(weights.device)
             here = real.take_along_dim(now.tokens.index, 1)
             here = here if valid is None else here & valid
+            # Rows of padding look at tokens too; nobody asked them.
             weights = weights * here[:, None, :, None]
-        kept = fitprune(
-            weights, self._deletions[number], start=start, image_tokens=group.places.shape[1]
-        )
+        chosen = []
+        for group, whole in zip(now.tokens.groups, now.whole.groups, strict=True):
+            count = group.places.shape[1]
+            scheme = self._deletions[whole.places.shape[1]]
+            if not count:
+                chosen.append(group.places)
+                continue
+            kept = fitprune(
+                rows_of(weights, group, now.tokens),
+                scheme[number],
+                start=contiguous_start(group, now, self.method.name),
+                image_tokens=count,
+            )
+            chosen.append(kept.image_indices)
         assert self.reduction is not None  # noqa: S101  (set when it was installed)
-        return self.reduction.narrow(now, [kept.image_indices], *states)
+        return self.reduction.narrow(now, chosen, *states)
