@@ -7,6 +7,7 @@ in full; a killed campaign starts again where it stopped, with the same orders, 
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import random
@@ -293,10 +294,14 @@ def _run_group(
             raise
         # The traceback holds the half-built model's memory.
         failure = error.with_traceback(None)
+    # What is there by now stays to the end: collections between points need not look at it again.
+    gc.collect()
+    gc.freeze()
     try:
         for point in points:
             yield _run_point(point, model, shape, failure, options, monitor, environment)
     finally:
+        gc.unfreeze()
         del model
         release_memory(first.device)
 

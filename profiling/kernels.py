@@ -11,6 +11,7 @@ is not, and no sample of a measurement ever comes from here.
 
 from __future__ import annotations
 
+import gzip
 import json
 import tempfile
 from collections import Counter, defaultdict
@@ -19,9 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hardware_specs.errors import InvalidFileError, OutputError
+from hardware_specs.errors import InvalidFileError
 from profiling.measurement import STAGES, TOTAL
 from profiling.opnames import op_of
+from profiling.storage import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -136,12 +138,14 @@ def trace_run(execution: Execution, path: str | Path | None = None) -> list[Kern
         if len(activities) > 1:
             torch.cuda.synchronize()
     with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "trace.json" if path is None else Path(path)
-        try:
-            profiler.export_chrome_trace(str(target))
-        except (OSError, RuntimeError) as error:
-            raise OutputError(f"cannot write {target}: {error}") from error
-        return read_trace(target)
+        # The profiler reports a failed export on stderr only, so it never writes where it matters.
+        raw = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(raw))
+        if path is not None:
+            content = raw.read_bytes()
+            target = Path(path)
+            write_atomically(target, gzip.compress(content) if target.suffix == ".gz" else content)
+        return read_trace(raw)
 
 
 def read_trace(path: str | Path) -> list[KernelRecord]:
@@ -153,8 +157,6 @@ def read_trace(path: str | Path) -> list[KernelRecord]:
     Raises:
         InvalidFileError: not such a trace.
     """
-    import gzip
-
     source = Path(path)
     try:
         raw = source.read_bytes()

@@ -32,20 +32,20 @@ class DamagedFileWarning(UserWarning):
     """A measurement file could not be read and was passed over."""
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that it is either there in full or not at all.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that it is either there in full or not at all.
 
     Args:
         path: where; its folder must exist.
-        text: what.
+        content: what; text is written as UTF-8.
 
     Raises:
         OutputError: the folder is read-only, the disk is full, or the like.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with partial.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)

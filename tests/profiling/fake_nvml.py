@@ -20,10 +20,14 @@ class NVMLError(Exception):
         self.value = value
 
 
-CLASSES = {
-    value: type(f"NVMLError_{name}", (NVMLError,), {"__init__": lambda self, v=value: NVMLError.__init__(self, v)})
-    for value, name in ERRORS.items()
-}  # fmt: skip
+def _error_class(value: int, name: str) -> Any:
+    def start(self: NVMLError) -> None:
+        NVMLError.__init__(self, value)
+
+    return type(f"NVMLError_{name}", (NVMLError,), {"__init__": start})
+
+
+CLASSES = {value: _error_class(value, name) for value, name in ERRORS.items()}
 
 
 class FakeNvml:
@@ -77,7 +81,7 @@ class FakeNvml:
                 raise CLASSES[error]()
         return object.__getattribute__(self, name)
 
-    def _nvmlGetFunctionPointer(self, name: str) -> None: ...  # noqa: N802
+    def _nvmlGetFunctionPointer(self, name: str) -> None: ...
 
     def nvmlInit(self) -> None:
         if self.init_error is not None:

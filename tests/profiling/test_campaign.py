@@ -84,9 +84,7 @@ def test_points_that_share_a_model_stay_together(tiny_source: str) -> None:
     assert dtypes == ["fp32"] * 6 + ["bf16"] * 6
 
 
-def test_a_campaign_resumes_where_it_stopped(
-    tiny_source: str, tmp_path: Path, quick: Any
-) -> None:
+def test_a_campaign_resumes_where_it_stopped(tiny_source: str, tmp_path: Path, quick: Any) -> None:
     configurations = _grid(tiny_source)
     started = run_campaign(configurations, tmp_path, rounds=2, options=quick)
     first = [next(started) for _ in range(2)]
@@ -140,7 +138,10 @@ def test_records_hold_everything_that_a_cpu_can_tell(
         assert record.why_missing[name]
     # The parts are inside the whole.
     whole = min(record.stages[TOTAL].event_s)
-    assert sum(min(record.stages[s].event_s) for s in ("vision", "projector", "prefill")) <= whole * 1.05
+    assert (
+        sum(min(record.stages[s].event_s) for s in ("vision", "projector", "prefill"))
+        <= whole * 1.05
+    )
 
 
 def test_running_out_of_memory_is_a_result_and_the_campaign_goes_on(
@@ -242,7 +243,7 @@ def test_a_full_disk_stops_with_what_there_is(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(storage.os, "fsync", full)
-    with pytest.raises(OutputError, match="disk is full.*finished points are kept"):
+    with pytest.raises(OutputError, match=r"disk is full.*finished points are kept"):
         next(campaign)
     monkeypatch.undo()
     assert len(read_measurements(tmp_path)) == 1
@@ -262,9 +263,7 @@ def test_a_damaged_record_is_set_aside_and_measured_again(
     assert path.with_suffix(".damaged").exists()
 
 
-def test_two_campaigns_do_not_share_a_folder(
-    tiny_source: str, tmp_path: Path, quick: Any
-) -> None:
+def test_two_campaigns_do_not_share_a_folder(tiny_source: str, tmp_path: Path, quick: Any) -> None:
     first = run_campaign(_grid(tiny_source), tmp_path, rounds=1, options=quick)
     next(first)
     with pytest.raises(OutputError, match="another campaign"):
@@ -317,7 +316,7 @@ def test_twenty_kills_lose_nothing_and_double_nothing(
     """kill -9 at random moments; every record that was there stays there, byte for byte."""
     folder = tmp_path / "campaign"
     fork = multiprocessing.get_context("fork")
-    generator = random.Random(20)
+    generator = random.Random(20)  # noqa: S311 - no secret
     kept: dict[str, bytes] = {}
     kills = rounds = 0
     while kills < 20:

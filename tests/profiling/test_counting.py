@@ -85,9 +85,7 @@ def test_three_counters_agree_or_say_why(tiny_source: str) -> None:
     assert all("unexplained" not in row.note for row in report.rows)
 
 
-def test_counting_without_fvcore_says_so(
-    tiny_source: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_counting_without_fvcore_says_so(tiny_source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, "fvcore.nn", None)

@@ -151,7 +151,7 @@ def test_hooks_leave_the_model_as_it_was(tiny: Any, tiny_shape: Any, configure: 
 
     before, variable = hooks(), os.environ.get("TRANSFORMERS_DISABLE_TORCH_CHECK")
     execution = Execution(tiny, tiny_shape, configure(visual_tokens=4))
-    with pytest.raises(ZeroDivisionError), execution.ready():
+    with pytest.raises(ZeroDivisionError), execution.ready():  # noqa: PT012
         # Two on the tower, two on the projector, one on the language model, one on the head.
         assert hooks() == before + 6
         assert os.environ["TRANSFORMERS_DISABLE_TORCH_CHECK"] == "1"

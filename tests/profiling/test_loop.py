@@ -154,9 +154,7 @@ class Throttled:
 
 def test_throttled_chunks_are_thrown_away_and_kept_in_the_record() -> None:
     stream = Stream()
-    samples = take_samples(
-        Work(stream), _cuda(stream), rule=RULE, warm_up=WARM, guard=Throttled(1)
-    )
+    samples = take_samples(Work(stream), _cuda(stream), rule=RULE, warm_up=WARM, guard=Throttled(1))
     assert samples.sampling.rejected_s
     assert len(samples.stages[TOTAL].event_s) >= RULE.min_samples
     assert samples.sampling.stop_reason == "noise-under-target"

@@ -83,9 +83,7 @@ def test_replayed_prefill_and_decode_give_the_eager_logits(
     assert not torch.allclose(other[0], eager[0])
 
 
-def test_a_replay_hands_out_a_cache_of_its_own(
-    tiny: Any, tiny_shape: Any, configure: Any
-) -> None:
+def test_a_replay_hands_out_a_cache_of_its_own(tiny: Any, tiny_shape: Any, configure: Any) -> None:
     execution = Execution(tiny, tiny_shape, configure(visual_tokens=5))
     with (
         execution.ready(),
@@ -99,8 +97,9 @@ def test_a_replay_hands_out_a_cache_of_its_own(
 
 def test_the_forward_is_put_back(tiny: Any) -> None:
     parts = anatomy(tiny)
-    with pytest.raises(ZeroDivisionError), applied_mode(
-        "cuda-graph", parts, "cuda", graphs=SimulatedGraphs()
+    with (  # noqa: PT012
+        pytest.raises(ZeroDivisionError),
+        applied_mode("cuda-graph", parts, "cuda", graphs=SimulatedGraphs()),
     ):
         assert isinstance(parts.language.forward, GraphedForward)
         raise ZeroDivisionError
@@ -116,8 +115,9 @@ def test_a_masked_call_is_not_captured(tiny: Any) -> None:
 
 
 def test_graphs_on_a_cpu_are_refused(tiny: Any) -> None:
-    with pytest.raises(UnsupportedError, match="needs a CUDA device"), applied_mode(
-        "cuda-graph", anatomy(tiny), "cpu"
+    with (
+        pytest.raises(UnsupportedError, match="needs a CUDA device"),
+        applied_mode("cuda-graph", anatomy(tiny), "cpu"),
     ):
         pass
 
@@ -131,7 +131,7 @@ def test_a_capture_that_synchronises_is_explained(monkeypatch: pytest.MonkeyPatc
         def wait_stream(self, _other: Any) -> None: ...
 
     @contextmanager
-    def graph(_graph: Any, pool: Any = None) -> Any:  # noqa: ARG001
+    def graph(_graph: Any, pool: Any = None) -> Any:
         yield
 
     cuda: Any = torch.cuda
@@ -148,7 +148,9 @@ def test_a_capture_that_synchronises_is_explained(monkeypatch: pytest.MonkeyPatc
         if len(calls) == 3:  # two warm-ups, then the capture
             raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
-    with pytest.raises(UnsupportedError, match="cannot be captured.*stream is capturing; use mode"):
+    with pytest.raises(
+        UnsupportedError, match=r"cannot be captured.*stream is capturing; use mode"
+    ):
         TorchGraphs().capture(work)
 
 

@@ -79,7 +79,9 @@ def test_each_quantity_may_be_missing_alone(quantity: str) -> None:
     monitor = _open(FakeNvml(failing=dict.fromkeys(FUNCTIONS[quantity], 3)))
     assert "NotSupported" in monitor.capabilities[quantity]
     others = [
-        name for name, functions in FUNCTIONS.items() if not set(functions) & set(FUNCTIONS[quantity])
+        name
+        for name, functions in FUNCTIONS.items()
+        if not set(functions) & set(FUNCTIONS[quantity])
     ]
     assert all(monitor.capabilities[name] == AVAILABLE for name in others)
     answers = {

@@ -171,7 +171,9 @@ DAMAGE = {
     "text for a time": json.dumps({**VERSION_1, "stages": {"total": ["fast"]}}),
     "NaN": json.dumps(VERSION_1).replace("0.011", "NaN"),
     "bad status": json.dumps({**VERSION_1, "status": "fine"}),
-    "bad configuration": json.dumps({**VERSION_1, "configuration": {"model": "m", "dtype": "d", "batch_size": 0}}),
+    "bad configuration": json.dumps(
+        {**VERSION_1, "configuration": {"model": "m", "dtype": "d", "batch_size": 0}}
+    ),
 }  # fmt: skip
 
 
@@ -242,7 +244,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="give another folder|give a folder"):
+    with pytest.raises(OutputError, match=r"give another folder|give a folder"):
         prepare_folder(tmp_path / "file" / "folder")
     with pytest.raises(OutputError):
         prepare_folder(tmp_path / "file")
@@ -250,7 +252,9 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 
 def test_the_table_is_tidy(tmp_path: Path) -> None:
     write_measurement(_record(), tmp_path)
-    lost = _record(status="out-of-memory", stages={}, error="OutOfMemoryError: x", round=0, energy=())
+    lost = _record(
+        status="out-of-memory", stages={}, error="OutOfMemoryError: x", round=0, energy=()
+    )
     write_measurement(lost, tmp_path)
     frame = load_measurements(tmp_path)
     assert len(frame) == 4
