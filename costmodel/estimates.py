@@ -24,7 +24,6 @@ from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from os import PathLike
     from pathlib import Path
 
     import pandas as pd
@@ -265,8 +264,8 @@ _MOST_CONTEXTS = 512
 
 
 def _context(
-    model: str | PathLike[str] | ModelConfig,
-    hardware: str | PathLike[str] | HardwareSpec,
+    model: str | Path | ModelConfig,
+    hardware: str | Path | HardwareSpec,
     precision: str | Mapping[str, str] | Precision,
     calibration: Calibration | str | Path | None,
     **fixed: Any,
@@ -336,8 +335,8 @@ def _calibration(
 
 
 def estimate(
-    model: str | PathLike[str] | ModelConfig,
-    hardware: str | PathLike[str] | HardwareSpec,
+    model: str | Path | ModelConfig,
+    hardware: str | Path | HardwareSpec,
     *,
     visual_tokens: int | None = None,
     text_tokens: int | None = None,

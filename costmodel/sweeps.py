@@ -359,7 +359,8 @@ def join_chunks(chunks: Sequence[Chunk]) -> pd.DataFrame:
                 np.full(n, -1) if part is None else part
                 for part, n in zip(parts, rows, strict=True)
             ]
-            columns[name] = pd.Categorical.from_codes(np.concatenate(codes), list(BOUNDS))
+            joined: Any = np.concatenate(codes)
+            columns[name] = pd.Categorical.from_codes(joined, list(BOUNDS))
             continue
         filled = [
             np.full(n, np.nan) if part is None else part
@@ -379,4 +380,5 @@ def _categorical(values: list[Any], rows: list[int]) -> Any:
 
     names = list(dict.fromkeys(str(value) for value in values if value is not None))
     codes = [-1 if value is None else names.index(str(value)) for value in values]
-    return pd.Categorical.from_codes(np.repeat(codes, rows), names)
+    repeated: Any = np.repeat(codes, rows)
+    return pd.Categorical.from_codes(repeated, names)

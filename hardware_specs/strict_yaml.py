@@ -49,20 +49,20 @@ class _StrictLoader(_Base):  # type: ignore[misc]
 def _refuse_tricks(content: bytes | str) -> None:
     """Refuse what no data file needs: extreme nesting, and references that multiply their target."""
     depth = 0
-    event: Any  # the C parser has marks of its own type
     for event in yaml.parse(content, Loader=_StrictLoader):
+        mark: Any = event.start_mark  # the C parser has marks of its own type
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
                 raise yaml.MarkedYAMLError(
-                    problem=f"more than {MAX_DEPTH} levels deep", problem_mark=event.start_mark
+                    problem=f"more than {MAX_DEPTH} levels deep", problem_mark=mark
                 )
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         elif isinstance(event, yaml.AliasEvent):
             raise yaml.MarkedYAMLError(
                 problem=f"the reference *{event.anchor}: write the value out",
-                problem_mark=event.start_mark,
+                problem_mark=mark,
             )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -36,7 +36,7 @@ def break_even(
     from costmodel.break_even import break_even as answer
     from costmodel.break_even import largest_batch
 
-    fixed = {
+    fixed: dict[str, Any] = {
         "text_tokens": text_tokens,
         "precision": precision,
         "method": method,
