@@ -289,7 +289,7 @@ def _context(
     from hardware_specs import get_hardware, list_hardware
 
     config = load_model(model)
-    device = get_hardware(hardware)  # type: ignore[arg-type]
+    device = get_hardware(hardware)
     keep = resolve_keep(fixed["keep"])
     context = Context(
         config,

@@ -359,8 +359,7 @@ def join_chunks(chunks: Sequence[Chunk]) -> pd.DataFrame:
                 np.full(n, -1) if part is None else part
                 for part, n in zip(parts, rows, strict=True)
             ]
-            joined: Any = np.concatenate(codes)
-            columns[name] = pd.Categorical.from_codes(joined, list(BOUNDS))
+            columns[name] = _coded(np.concatenate(codes), BOUNDS)
             continue
         filled = [
             np.full(n, np.nan) if part is None else part
@@ -375,10 +374,14 @@ def _in_order(mappings: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for mapping in mappings for name in mapping))
 
 
-def _categorical(values: list[Any], rows: list[int]) -> Any:
+def _coded(codes: Any, names: Sequence[str]) -> Any:
     import pandas as pd
 
+    categories: Any = list(names)
+    return pd.Categorical.from_codes(codes, categories)
+
+
+def _categorical(values: list[Any], rows: list[int]) -> Any:
     names = list(dict.fromkeys(str(value) for value in values if value is not None))
     codes = [-1 if value is None else names.index(str(value)) for value in values]
-    repeated: Any = np.repeat(codes, rows)
-    return pd.Categorical.from_codes(repeated, names)
+    return _coded(np.repeat(codes, rows), names)

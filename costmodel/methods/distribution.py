@@ -21,7 +21,7 @@ from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from os import PathLike
+    from pathlib import Path
 
     import pandas as pd
 
@@ -82,8 +82,8 @@ class Distribution:
 
 
 def estimate_distribution(
-    model: str | PathLike[str] | ModelConfig,
-    hardware: str | PathLike[str] | HardwareSpec,
+    model: str | Path | ModelConfig,
+    hardware: str | Path | HardwareSpec,
     method: str,
     counts: Sequence[int] | Mapping[str, int] | None = None,
     weights: Sequence[float] | None = None,
