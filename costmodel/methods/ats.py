@@ -8,7 +8,8 @@ Here `keep` is the expected number of tokens after the last of these blocks, and
 same factor in each: this project's own choice, since no paper gives the counts per block. Without keep
 it is the 25 % that PruMerge's Table 7 ran it at on LLaVA-1.5.
 
-Own FLOPs per crop and block, t tokens, c width: 2 t c for the class token's row.
+No FLOPs of its own: the class token's row is taken from the scores, which these blocks write out; the
+values meet the sampled rows only, 2 m t c instead of 2 t^2 c.
 """
 
 from __future__ import annotations
@@ -18,11 +19,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from costmodel.methods.counts import kept_count
-from costmodel.methods.evit import class_row_ops
 from costmodel.methods.pieces import gather, passes, sort
 from costmodel.methods.registry import MethodCost, MethodPlan
 from costmodel.methods.requirements import vision_parts
-from costmodel.methods.tower import tower_plan
+from costmodel.methods.tower import check_tower_layers, tower_plan
 from costmodel.schedule import LayerSpan
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def _plan(request: MethodRequest) -> MethodPlan:
     images = request.batch_size * request.crops
     keep = RATIO if request.keep is None else request.keep
     kept = kept_count("ats", keep, tower.patches)
+    check_tower_layers("ats", LAYERS, tower.num_layers)
     acting = [layer for layer in LAYERS if layer < request.vision_layers]
     entering: list[Num] = [tower.tokens]
     spans, ops = [], []
@@ -61,12 +62,11 @@ def _plan(request: MethodRequest) -> MethodPlan:
             continue
         stage = acting.index(layer) + 1
         left = 1 + expected_tokens(tower.patches, kept, stage, len(acting))
-        spans.append(LayerSpan(1, t, left, left, query_tokens=left))
+        spans.append(LayerSpan(1, t, left, left, query_tokens=left, materialised=True))
         entering.append(left)
         runs = (images > 0) * 1
         n = t - 1
         work = [
-            *class_row_ops(request, images, t),
             passes("value_norms", images * t * c, num, reads=1, writes=0, kernels=2, flops=2),
             passes("scores", images * n, num, reads=6, writes=4, kernels=6),
             sort("rank", images, n, num),
@@ -89,12 +89,13 @@ METHODS = {
         schedule=_plan,
         place="vision-layers",
         summary="sample tokens by class attention and value norm inside the vision layers",
-        formula="expected tokens keep after blocks 3..11; 2 t c FLOPs per block",
-        complexity="O(t c + t^2) per block",
+        formula="expected tokens keep after blocks 3..11; no own FLOPs, scores written out",
+        complexity="O(t c + t^2) per block, no fused attention there",
         source="Fayyaz et al. 2022, ATS, arXiv 2111.15667; adaptivetokensampling/ATS",
         default_keep="25 % of the patches expected in the end, as in PruMerge's Table 7",
         needs="the class token's attention and the values of its vision layers",
         published=("DeiT-S: 197 reference samples in blocks 3 to 11", "25 % on LLaVA-1.5"),
         needs_class_token=True,
+        samples=True,
     )
 }

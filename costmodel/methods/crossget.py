@@ -4,8 +4,8 @@ Source: Shi et al., ICML 2024 (arXiv 2305.17455) and sdc17/CrossGET. A learned c
 every layer; it and the class token are never merged. With r = 13 the 578 tokens of LLaVA-1.5 are 279
 after 23 layers, and 278, the cross token among them, reach the projector. Results need fine-tuning.
 
-Own FLOPs per layer and crop, t tokens, c width, e width of a head: 2 t^2 e for the cosines, and 2 t^2 c
-for the attention map, whose mean over heads says how important a token is.
+Own FLOPs per layer and crop, t tokens, e width of a head: 2 t^2 e for the cosines. The attention map,
+whose mean over heads says how important a token is, is the layer's own: every layer writes it out.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ def _graph_ops(request: MethodRequest, images: Num, t: Num, r: Num) -> list[OpCo
     )  # fmt: skip
     pairs = images * t * t
     return [
-        product("attention_map", images * h, t, t, e, num),
-        passes("map_softmax", images * h * t * t, num, reads=2, writes=2, kernels=2, flops=6),
+        passes("guide", images * t * c, num, kernels=3),
         passes("mean_heads", pairs, num, reads=h, writes=1, flops=h),
         passes("importance", pairs, num, reads=1, writes=0, kernels=3),
         passes("mean_keys", images * t * e, num, reads=c / e, writes=1, kernels=1, flops=c / e),
@@ -71,9 +70,9 @@ def _plan(request: MethodRequest) -> MethodPlan:
     for layer, asked in enumerate(wanted):
         t = entering[-1]
         r = least(asked, (t - PROTECTED) // 2)
-        spans.append(LayerSpan(1, t, t, t - r))
+        spans.append(LayerSpan(1, t, t, t - r, materialised=True))
         entering.append(t - r)
-        runs = (r > 0) * (images > 0) * 1
+        runs = (images > 0) * 1
         ops += [
             op._replace(name=f"{op.name}[{layer}]", count=runs)
             for op in _graph_ops(request, images, t, r)
@@ -87,8 +86,8 @@ METHODS = {
         schedule=_plan,
         place="vision-layers",
         summary="merge r tokens per vision layer on a complete graph, guided by a learned token",
-        formula="t + 1 tokens, t -> t - r per layer; 2 t^2 (e + c) FLOPs per layer",
-        complexity="O(t^2 c) per layer",
+        formula="t + 1 tokens, t -> t - r per layer; 2 t^2 e FLOPs per layer, scores written out",
+        complexity="O(t^2 e) per layer, no fused attention",
         source="Shi et al. 2024, CrossGET, arXiv 2305.17455; sdc17/CrossGET",
         default_keep="13 tokens merged per layer: 278 of 577 reach the projector",
         needs="keys and attention of every vision layer, learned cross tokens, fine-tuning",

@@ -43,7 +43,7 @@ def divprune_ops(request: MethodRequest, lists: Num, n: Num, kept: Num, runs: Nu
     return [
         passes("normalise", lists * n * d, num, reads=2, writes=1, kernels=3, flops=3, count=runs),
         product("distance", lists, n, n, d, num, runs),
-        passes("complement", pairs, num, kernels=2, count=runs),
+        passes("complement", pairs, num, kernels=1, count=runs),
         passes("first_pick", pairs, num, reads=1, writes=0, kernels=3, count=runs),
         # Argmax reads the closest distances, the gather one row, the minimum both.
         passes("pick", lists * n, num, reads=4, writes=2, kernels=PICK_KERNELS, flops=2,
@@ -56,7 +56,7 @@ def divprune_ops(request: MethodRequest, lists: Num, n: Num, kept: Num, runs: Nu
 def _plan(request: MethodRequest) -> MethodPlan:
     layers = request.model.text.num_layers
     keep = RATIO if request.keep is None else request.keep
-    if request.layer is None:
+    if not request.layer:  # layer 0 sees what the projector gives
         per_sample, lists, n, runs = items_of(request)
         kept = kept_count("divprune", keep, n)
         tokens = per_sample * kept * runs

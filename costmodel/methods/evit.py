@@ -18,7 +18,7 @@ from costmodel.methods.counts import kept_count, least
 from costmodel.methods.pieces import gather, passes, product, sort
 from costmodel.methods.registry import MethodCost, MethodPlan
 from costmodel.methods.requirements import vision_parts
-from costmodel.methods.tower import tower_plan
+from costmodel.methods.tower import check_tower_layers, tower_plan
 from costmodel.schedule import LayerSpan
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ LAYERS = (3, 6, 9)
 RATIO = 0.7
 
 
-def class_row_ops(request: MethodRequest, images: Num, t: Num) -> list[OpCost]:
-    """Return the ops of the class token's attention row, all heads."""
+def _class_row(request: MethodRequest, images: Num, t: Num) -> list[OpCost]:
+    """The class token's attention row, all heads."""
     tower, _ = vision_parts("evit", request.model)
     num, h, e = request.precision.vision, tower.num_heads, tower.head_dim
     return [
@@ -44,6 +44,7 @@ def _plan(request: MethodRequest) -> MethodPlan:
     num, c = request.precision.vision, tower.hidden_size
     images = request.batch_size * request.crops
     keep = RATIO if request.keep is None else request.keep
+    check_tower_layers("evit", LAYERS, tower.num_layers)
     entering: list[Num] = [tower.tokens]
     spans, ops = [], []
     for layer in range(request.vision_layers):
@@ -61,7 +62,7 @@ def _plan(request: MethodRequest) -> MethodPlan:
         entering.append(after)
         runs = (images > 0) * 1
         work = [
-            *class_row_ops(request, images, t),
+            *_class_row(request, images, t),
             sort("rank", images, n, num),
             passes("indices", images * t, num, reads=4, writes=4, kernels=8, flops=0),
             gather("kept_patches", images * (kept + 1), c, num),

@@ -6,8 +6,10 @@ projector and the language model see m + 1 tokens per crop. PruMerge+ adds an ev
 step int(int(1/ratio) / 3), about 3 m patches for small m, of which the share m/n was chosen already.
 
 Own FLOPs per crop, n patches, p kept (m, or m and the grid), c width of the keys, d of the features:
-2 (n+1) c for the class token's row, 2 p n c for the similarities, 2 (p+1) n d for the merge. The
-authors' program computes the whole attention to use one row of it, 2 (n+1)^2 c: 0.68 GFLOP at 577.
+2 (n+1) c for the class token's row, 2 p n c for the similarities, 2 n d for the token merged from all
+that is pruned. The 32 neighbours of each kept token are added by a weighted gather, 64 p d operations
+that no counter calls FLOPs. The authors' program computes the whole attention to use one row of it,
+2 (n+1)^2 c: 0.68 GFLOP at 577 tokens.
 
 m depends on the image. The paper's means: 5.5 % of 576, about 32 (Table 1), with 40 on TextVQA and MME,
 35 on POPE and 16 on ScienceQA (Table 4); PruMerge+ 25 %; 12.5 % and 25 % on Video-LLaVA (Table 3).
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from costmodel.methods.registry import MethodRequest
     from costmodel.quantities import Num, OpCost
 
+#: Tokens merged into each kept one.
+NEIGHBOURS = 32
 #: Mean counts of chosen tokens on LLaVA-1.5, arXiv 2403.15388 Table 4.
 PUBLISHED_COUNTS = {"TextVQA": 40, "MME": 40, "POPE": 35, "SQA": 16}
 #: Mean shares of the patches, Tables 1 and 3: images, video.
@@ -102,21 +106,29 @@ def prumerge_ops(request: MethodRequest, kept: Num, *, adaptive: bool) -> tuple[
             passes("outliers", images * n, num, reads=3, writes=2, kernels=8, flops=3, count=runs),
         ]
     ops += [
-        passes("normalise_keys", images * n * c, num, reads=2, writes=1, kernels=4, flops=3,
-               count=runs),
-        gather("chosen_keys", images * kept, c, num, runs),
+        passes("key_norms", images * n * c, num, reads=1, writes=0, kernels=2, flops=2, count=runs),
+        gather("chosen_keys", images * kept, c, num, runs, kernels=3),
         product("similarity", images, kept, n, c, num, runs),
+        passes("cosine", images * kept * n, num, reads=3, writes=2, kernels=2, count=runs),
         sort("neighbours", images * kept, n, num, runs),
-        passes("merge_weights", images * (kept + 1) * n, num, reads=2, writes=4, kernels=8, flops=0,
-               count=runs),
-        product("merge", images, kept + 1, d, n, num, runs),
+        # One weighted gather of 32 rows per kept token, and the kept tokens themselves.
+        passes("merge", images * kept * d, num, reads=NEIGHBOURS + 2, writes=3, kernels=8,
+               flops=2 * NEIGHBOURS + 1, count=runs),
+        product("merge_pruned", images, 1, d, n, num, runs),
+        passes("concatenate", images * (kept + 1) * d, num, kernels=1, flops=0, count=runs),
     ]  # fmt: skip
     return tuple(ops)
 
 
 def _plan(request: MethodRequest, name: str, kept: Num, note: str) -> MethodPlan:
     crops = request.crops
-    _, _, runs = crops_of(request)
+    _, n, runs = crops_of(request)
+    short = (n > 0) & (n <= NEIGHBOURS) & (kept > 0)
+    if np.any(short):
+        raise InvalidInputError(
+            f"{name} merges {NEIGHBOURS} neighbours into each kept token, so a crop needs at least "
+            f"{NEIGHBOURS + 1} patches, not {np.min(np.asarray(n)[np.asarray(short)]):g}"
+        )
     tokens = crops * (kept + 1) * runs
     span = LayerSpan(request.model.text.num_layers, tokens)
     ops = prumerge_ops(request, kept, adaptive=request.keep is None)
@@ -162,7 +174,7 @@ METHODS = {
         schedule=_prumerge,
         place="after-vision",
         summary="keep the patches the class token attends to most, merge the others into them",
-        formula="m + 1 tokens per crop; 2(n+1)c + 2mnc + 2(m+1)nd FLOPs",
+        formula="m + 1 tokens per crop; 2(n+1)c + 2mnc + 2nd FLOPs",
         complexity="O(m n c) per crop",
         source=_SOURCE,
         default_keep="5.5 % of the patches (32 of 576), the paper's mean; 12.5 % on video",
@@ -181,7 +193,7 @@ METHODS = {
         schedule=_prumerge_plus,
         place="after-vision",
         summary="PruMerge with an evenly spaced grid of patches added",
-        formula="p = m + grid kept, p + 1 tokens per crop; 2(n+1)c + 2pnc + 2(p+1)nd FLOPs",
+        formula="p = m + grid kept, p + 1 tokens per crop; 2(n+1)c + 2pnc + 2nd FLOPs",
         complexity="O(p n c) per crop, p about 4 m",
         source=_SOURCE,
         default_keep="25 % of the patches in all (144 of 576), the paper's mean",

@@ -87,6 +87,7 @@ class MethodCost:
         default_layer: the layer that `layer=None` means, for methods that have one.
         by_crop: whether it takes crops one by one although it acts after the projector.
         needs_class_token: whether it looks at the vision tower's class token.
+        samples: whether it draws samples, so that asking for all tokens still runs it.
         counts: mean token counts that a paper reports for an adaptive method, by data set.
         program_flops: counted FLOPs of the authors' program, where it computes more than needed.
     """
@@ -105,25 +106,27 @@ class MethodCost:
     default_layer: int | None = None
     by_crop: bool = False
     needs_class_token: bool = False
+    samples: bool = False
     counts: Mapping[str, int] = field(default_factory=dict)
     program_flops: Callable[[MethodRequest], Num] | None = None
 
     @property
     def adaptive(self) -> bool:
         """Whether the data decide how many tokens are left, so that a cost is an expected one."""
-        return bool(self.counts) or self.name == "ats"
+        return bool(self.counts) or self.samples
 
     def plan(self, request: MethodRequest) -> MethodPlan:
         """Return the token schedule and the own ops of a request.
 
-        `keep=1.0` leaves the model untouched, as `reduce_tokens` does: no schedule, no own cost.
+        `keep=1.0` leaves the model untouched, as `reduce_tokens` does (ATS, which draws samples all the
+        same, apart): no schedule, no own cost.
 
         Raises:
             InvalidInputError: a keep or layer the method does not take.
             UnsupportedError: a model the method does not fit; says why.
         """
         check_fits(self, request)
-        if isinstance(request.keep, float) and request.keep == 1.0:
+        if isinstance(request.keep, float) and request.keep == 1.0 and not self.samples:
             span = LayerSpan(request.model.text.num_layers, request.visual_tokens)
             return MethodPlan(
                 (span,), request.projected_tokens, notes={"method": "keep=1.0: untouched"}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from costmodel.methods.registry import MethodPlan
 from costmodel.methods.requirements import vision_parts
 from costmodel.schedule import LayerSpan
+from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,21 @@ def feature_depth(name: str, request: MethodRequest) -> int:
     tower, _ = vision_parts(name, request.model)
     layer = tower.feature_layer
     return tower.num_layers + 1 + layer if layer < 0 else layer
+
+
+def check_tower_layers(name: str, acting: Sequence[int], layers: int) -> None:
+    """Raise unless the tower has every layer that a method acts in.
+
+    >>> check_tower_layers("evit", (3, 6, 9), 8)
+    Traceback (most recent call last):
+    hardware_specs.errors.InvalidInputError: evit acts in vision layers 3, 6, 9, but this tower has \
+layers 0 to 7
+    """
+    if max(acting) >= layers:
+        raise InvalidInputError(
+            f"{name} acts in vision layers {', '.join(map(str, acting))}, but this tower has "
+            f"layers 0 to {layers - 1}"
+        )
 
 
 def tower_plan(

@@ -43,6 +43,18 @@ def test_bad_settings(asked, message) -> None:
         estimate(MODEL, A100, **asked)
 
 
+def test_prumerge_needs_neighbours() -> None:
+    with pytest.raises(InvalidInputError, match="at least 33 patches, not 32"):
+        estimate(MODEL, A100, method="prumerge", visual_tokens=32)
+    assert estimate(MODEL, A100, method="prumerge", visual_tokens=33, keep=4).totals.flops > 0
+
+
+def test_tower_methods_need_their_layers() -> None:
+    for name in ("evit", "ats"):
+        with pytest.raises(InvalidInputError, match="but this tower has layers 0 to 3"):
+            estimate("llava-1.5-7b@layers=4", A100, method=name)
+
+
 def test_unknown_method_names_near_ones() -> None:
     with pytest.raises(UnknownMethodError, match="did you mean prumerge"):
         estimate(MODEL, A100, method="prumerg")

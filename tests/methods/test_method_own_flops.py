@@ -4,6 +4,7 @@ import pytest
 
 from costmodel import estimate
 from costmodel.methods import MethodRequest, get_method_cost
+from costmodel.methods.fitprune import schemes
 from costmodel.models import load_model
 from costmodel.precision import parse_precision
 
@@ -32,10 +33,10 @@ def request(**asked):
 
 
 def test_prumerge() -> None:
-    # 2 x 577 x 1024 + 2 x 32 x 576 x 1024 + 2 x 33 x 576 x 1024
-    assert own("prumerge", keep=32).flops == 1181696 + 37748736 + 38928384
+    # 2 x 577 x 1024 + 2 x 32 x 576 x 1024 + 2 x 576 x 1024
+    assert own("prumerge", keep=32).flops == 1181696 + 37748736 + 1179648
     # With the grid 32 + 91 patches are kept.
-    assert own("prumerge+", keep=32).flops == 1181696 + 2 * (123 + 124) * 576 * 1024
+    assert own("prumerge+", keep=32).flops == 1181696 + 2 * 123 * 576 * 1024 + 1179648
 
 
 def test_prumerge_program_recomputes_the_whole_attention() -> None:
@@ -75,7 +76,7 @@ def test_fastv() -> None:
     assert own("fastv", layer=0).flops == 0
 
 
-@pytest.mark.parametrize("method", ["vtw", "sequential", "spatial", "m3"])
+@pytest.mark.parametrize("method", ["vtw", "sequential", "spatial", "m3", "ats"])
 def test_nothing_to_compute(method) -> None:
     cost = own(method)
     assert cost.flops == 0
@@ -93,6 +94,29 @@ def test_evit() -> None:
     # The class token's row over t tokens, then the fused token from n - k patches.
     stages = [(577, 404), (406, 284), (286, 200)]
     assert own("evit").flops == sum(2 * t * 1024 + 2 * (t - 1 - k) * 1024 for t, k in stages)
+
+
+def test_crossget() -> None:
+    # Cosines of all with all, width 64, t = 578 - 13 l; the attention map is the layer's own.
+    lengths = [578 - 13 * layer for layer in range(24)]
+    assert own("crossget").flops == sum(2 * t * t * 64 for t in lengths)
+
+
+def test_fitprune() -> None:
+    # Two weighted sums over the rows of a 616 x 616 map in the first layer, then of shorter ones.
+    scheme = schemes()[60]
+    before = [576 - sum(scheme[:layer]) for layer in range(32)]
+    flops = sum(2 * 2 * (40 + n) ** 2 for n, deleted in zip(before, scheme, strict=True) if deleted)
+    assert own("fitprune").flops == flops
+
+
+def test_methods_that_read_the_scores_have_them_written_out() -> None:
+    def names(method):
+        return {row.name.partition("[")[0] for row in estimate(MODEL, A100, method=method).ops}
+
+    assert "attention_scores" not in names("fastv")
+    for method in ("fitprune", "ats", "crossget"):
+        assert "attention_scores" in names(method)
 
 
 def test_every_own_op_belongs_to_the_reduction_stage() -> None:

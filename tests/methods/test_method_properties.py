@@ -24,8 +24,9 @@ def test_keeping_everything_leaves_the_model_alone(name) -> None:
     plain, kept = estimate(MODEL, A100), estimate(MODEL, A100, method=name, keep=1.0)
     for stage, cost in plain.stages.items():
         assert kept.stages[stage].flops == cost.flops
-        assert kept.stages[stage].hbm_bytes == cost.hbm_bytes
-    assert kept.stages["reduction"].kernels == 0
+        if name != "ats":  # draws its samples all the same
+            assert kept.stages[stage].hbm_bytes == cost.hbm_bytes
+    assert (kept.stages["reduction"].kernels == 0) == (name != "ats")
     assert kept.memory.peak_memory_bytes == plain.memory.peak_memory_bytes
 
 
