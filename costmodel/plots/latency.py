@@ -1,0 +1,224 @@
+"""Latency against visual tokens: the staircase, the host floor, and the knee where it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from costmodel.plots.style import (
+    BLACK,
+    BLUE,
+    CYCLE,
+    GREY,
+    VERMILLION,
+    new_figure,
+    set_titles,
+    styled,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Plan -> what people call it.
+PLAN_NAMES = {
+    "fused": "fused kernels",
+    "hf-eager": "eager PyTorch",
+    "cuda-graph": "CUDA graph",
+}
+
+
+@dataclass(frozen=True)
+class LatencyCurve:
+    """One curve of predicted seconds over visual tokens.
+
+    Attributes:
+        label: what it is.
+        visual_tokens: the counts, ascending.
+        time_s: the prediction at each.
+        low_s: lower end of its interval; None without one.
+        high_s: upper end.
+        host_floor_s: time the host needs to launch, below which eager latency never falls.
+        kernels: launches behind that floor.
+        knee_tokens: smallest count from which on fewer tokens save the language model time; None
+            where there is none.
+        interval: what the interval is.
+    """
+
+    label: str
+    visual_tokens: np.ndarray[Any, Any]
+    time_s: np.ndarray[Any, Any]
+    low_s: np.ndarray[Any, Any] | None = None
+    high_s: np.ndarray[Any, Any] | None = None
+    host_floor_s: float | None = None
+    kernels: int | None = None
+    knee_tokens: int | None = None
+    interval: str = "90 % interval"
+
+
+@dataclass(frozen=True)
+class MeasuredPoints:
+    """Measured seconds at some token counts.
+
+    Attributes:
+        label: what they are.
+        visual_tokens: the counts.
+        time_s: medians.
+        noise_s: their spread; None where it is not known.
+    """
+
+    label: str
+    visual_tokens: Sequence[int]
+    time_s: Sequence[float]
+    noise_s: Sequence[float | None] = ()
+
+
+def latency_curve(
+    model: Any,
+    hardware: Any,
+    *,
+    execution: str = "hf-eager",
+    calibration: Any = None,
+    stage: str = "total",
+    most: int | None = None,
+    label: str | None = None,
+    **arguments: Any,
+) -> LatencyCurve:
+    """Price every visual-token count from 1 to `most`.
+
+    Args:
+        model: as `costmodel.estimate`.
+        hardware: as `costmodel.estimate`.
+        execution: an execution plan.
+        calibration: of the device; None is the ideal roofline.
+        stage: `total` is the time to the first token, `prefill` the language model alone.
+        most: the largest count; None is the model's own.
+        label: what to call the curve.
+        arguments: any other single-valued argument of `costmodel.estimate`.
+
+    Raises:
+        InvalidInputError: another stage, or a model without vision.
+    """
+    from costmodel.break_even import break_even
+    from costmodel.sweeps import sweep_chunks
+    from hardware_specs.errors import InvalidInputError
+
+    if stage not in ("total", "prefill"):
+        raise InvalidInputError(f"stage {stage!r} is neither total nor prefill")
+    shared = {"execution": execution, "calibration": calibration, **arguments}
+    answer = break_even(model, hardware, most=most, **shared)
+    counts = answer.visual_tokens
+    chunks = list(sweep_chunks(model, hardware, visual_tokens=counts, stage_columns=True, **shared))
+
+    def column(name: str) -> np.ndarray[Any, Any]:
+        return np.concatenate([np.asarray(chunk.columns[name], dtype=float) for chunk in chunks])
+
+    parts = ("prefill",) if stage == "prefill" else ("vision", "projector", "reduction", "prefill")
+    time, low, high, kernels = (
+        sum(column(f"{part}_{name}") for part in parts)
+        for name in ("time_s", "time_low_s", "time_high_s", "kernels")
+    )
+    floor = None
+    if execution == "hf-eager" and calibration is not None:
+        loaded = _loaded(calibration, hardware)
+        floor = float(np.min(kernels)) * loaded.host_s_per_kernel + loaded.host_sync_s
+    return LatencyCurve(
+        label or PLAN_NAMES[execution],
+        counts,
+        np.asarray(time),
+        np.asarray(low),
+        np.asarray(high),
+        floor,
+        int(np.min(kernels)),
+        answer.knee_tokens,
+        "90 % interval" if calibration is not None else "full to no overlap",
+    )
+
+
+def _loaded(calibration: Any, hardware: Any) -> Any:
+    from costmodel.calibration import Calibration
+    from hardware_specs import get_hardware
+
+    if isinstance(calibration, Calibration):
+        return calibration
+    return Calibration.load(calibration, get_hardware(hardware))
+
+
+@styled
+def plot_latency(
+    curves: Sequence[LatencyCurve],
+    *,
+    title: str = "",
+    what: str = "time to first token",
+    measured: Sequence[MeasuredPoints] = (),
+    ideal: LatencyCurve | None = None,
+) -> Figure:
+    """Return latency against visual tokens, with host floor and knee marked where there are any.
+
+    Args:
+        curves: predictions; the first one gets its interval, floor and knee drawn.
+        title: model, device, precision and calibration, for the second line.
+        what: what the vertical axis measures.
+        measured: measured points, drawn as filled marks.
+        ideal: the ideal roofline, drawn below everything.
+    """
+    figure, axes = new_figure(7.2, 4.4)
+    if ideal is not None:
+        axes.plot(
+            ideal.visual_tokens, ideal.time_s * 1e3, color=BLACK, linestyle=(0, (1, 2)),
+            label=ideal.label,
+        )  # fmt: skip
+    for index, curve in enumerate(curves):
+        colour, line, _ = CYCLE[index % len(CYCLE)]
+        axes.plot(
+            curve.visual_tokens, curve.time_s * 1e3, color=colour, linestyle=line, label=curve.label
+        )
+        if index == 0 and curve.low_s is not None and curve.high_s is not None:
+            axes.fill_between(
+                curve.visual_tokens, curve.low_s * 1e3, curve.high_s * 1e3, color=colour,
+                alpha=0.15, linewidth=0, label=f"{curve.label}: {curve.interval}",
+            )  # fmt: skip
+    if curves:
+        _floor_and_knee(axes, curves[0])
+    for index, points in enumerate(measured):
+        colour, _, marker = CYCLE[index % len(CYCLE)]
+        noise = [0.0 if value is None else value for value in points.noise_s]
+        axes.errorbar(
+            list(points.visual_tokens), [time * 1e3 for time in points.time_s],
+            yerr=[value * 1e3 / 2 for value in noise] if noise else None, linestyle="",
+            marker=marker, color=colour, markeredgecolor="white", capsize=2, label=points.label,
+            zorder=5,
+        )  # fmt: skip
+    axes.set_ylim(bottom=0)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("visual tokens entering the language model")
+    axes.set_ylabel(f"{what} (ms)")
+    axes.legend(loc="upper left")
+    set_titles(axes, f"{what[0].upper()}{what[1:]} against visual tokens", title)
+    return figure
+
+
+def _floor_and_knee(axes: Axes, curve: LatencyCurve) -> None:
+    if curve.host_floor_s is not None:
+        floor = curve.host_floor_s * 1e3
+        axes.axhline(floor, color=VERMILLION, linestyle=":", linewidth=1.4)
+        axes.annotate(
+            f"host floor {floor:.1f} ms ({curve.kernels:,} launches)", (1, floor), xytext=(-2, -10),
+            xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", fontsize=8,
+            color=VERMILLION,
+        )  # fmt: skip
+    knee = curve.knee_tokens
+    if knee is None or knee <= int(curve.visual_tokens[0]) + 1:
+        return
+    time = float(np.interp(knee, curve.visual_tokens, curve.time_s)) * 1e3
+    axes.plot(knee, time, "o", markerfacecolor="white", color=BLUE, markersize=8, zorder=6)
+    axes.vlines(knee, 0, time, color=GREY, linestyle=":", linewidth=1)
+    axes.annotate(
+        f"knee: {knee} tokens\nfewer save the language\nmodel no time", (knee, time), xytext=(10, -44),
+        textcoords="offset points", fontsize=8, color=GREY,
+        bbox={"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
+    )  # fmt: skip

@@ -1,0 +1,175 @@
+"""How every figure looks, and how it is saved.
+
+Colours are those of Okabe and Ito (2008), told apart by people with any of the common colour
+deficiencies; line styles, markers and hatches say the same again, so that a grey print loses nothing.
+Figures are made without pyplot: no global state, no window, nothing to close.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from hardware_specs.errors import InvalidInputError, MissingDependencyError, OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+BLACK = "#000000"
+ORANGE = "#E69F00"
+SKY = "#56B4E9"
+GREEN = "#009E73"
+YELLOW = "#F0E442"
+BLUE = "#0072B2"
+VERMILLION = "#D55E00"
+PURPLE = "#CC79A7"
+GREY = "#777777"
+PALE = "#BBBBBB"
+
+#: (colour, line style, marker), in the order in which curves are drawn.
+CYCLE = (
+    (BLUE, "-", "o"),
+    (VERMILLION, "--", "s"),
+    (GREEN, "-.", "^"),
+    (PURPLE, ":", "D"),
+    (ORANGE, (0, (5, 1, 1, 1, 1, 1)), "v"),
+    (SKY, (0, (1, 1)), "P"),
+    (BLACK, (0, (3, 1)), "X"),
+)
+#: What is filled: (colour, hatch).
+FILLS = (
+    (PALE, ""),
+    (BLUE, ""),
+    (SKY, "//"),
+    (ORANGE, "\\\\"),
+    (VERMILLION, "xx"),
+    (GREEN, ".."),
+    (YELLOW, "--"),
+    (PURPLE, "oo"),
+    (BLACK, ""),
+)
+
+STYLE: Any = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5,
+    "hatch.linewidth": 0.6,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "vlm-roofline",
+    "savefig.dpi": 160,
+}
+FORMATS = (".png", ".svg", ".pdf")
+
+
+def styled(function: Callable[P, T]) -> Callable[P, T]:
+    """Run a plotting function under the style, and say clearly when matplotlib is missing."""
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            import matplotlib
+        except ImportError:
+            raise MissingDependencyError("matplotlib", "analysis") from None
+        with matplotlib.rc_context(STYLE):
+            return function(*args, **kwargs)
+
+    return run
+
+
+def new_figure(width: float = 6.4, height: float = 4.0) -> tuple[Figure, Axes]:
+    """Return a figure with one pair of axes.
+
+    Args:
+        width: inches.
+        height: inches.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def set_titles(axes: Axes, title: str, subtitle: str) -> None:
+    """Give axes a bold title and a line below that says device, model and software.
+
+    Args:
+        axes: the axes.
+        title: what is shown.
+        subtitle: of what.
+    """
+    axes.set_title(f"{escape(title)}\n", fontweight="bold", pad=6)
+    axes.text(
+        0.0, 1.015, escape(subtitle), transform=axes.transAxes, fontsize=8, color="#333333",
+        va="bottom",
+    )  # fmt: skip
+
+
+def escape(text: str) -> str:
+    r"""Return text that matplotlib prints as it is: a dollar sign would begin a formula.
+
+    >>> escape("a$b")
+    'a\\$b'
+    """
+    return text.replace("$", r"\$")
+
+
+@styled
+def figure_bytes(figure: Figure, format: str) -> bytes:  # noqa: A002 - matplotlib's own word
+    """Return a figure as the bytes of a picture file; the same figure gives the same bytes.
+
+    Args:
+        figure: the figure.
+        format: `png`, `svg` or `pdf`.
+    """
+    buffer = io.BytesIO()
+    metadata: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(
+        format, {}
+    )
+    figure.savefig(buffer, format=format, metadata=metadata)
+    return buffer.getvalue()
+
+
+def save_figure(figure: Figure, path: str | Path) -> Path:
+    """Write a figure to a PNG, SVG or PDF file, whole or not at all, and return its path.
+
+    Args:
+        figure: the figure.
+        path: the file; its ending says which kind.
+
+    Raises:
+        InvalidInputError: another ending.
+        OutputError: the file cannot be written.
+    """
+    target = Path(path)
+    if target.suffix.lower() not in FORMATS:
+        raise InvalidInputError(
+            f"{str(target)!r} does not end in {', '.join(FORMATS)}; the ending says which picture"
+        )
+    data = figure_bytes(figure, target.suffix.lower()[1:])
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        partial.write_bytes(data)
+        partial.replace(target)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+    return target
