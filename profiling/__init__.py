@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from profiling.calibrating import calibrate
-    from profiling.campaign import grid, run_campaign
+    from profiling.campaign import run_campaign
     from profiling.counters import count_model
     from profiling.frame import load_measurements
     from profiling.measurement import Configuration, Measurement
     from profiling.microbench import run_microbenchmarks
     from profiling.models import build_model
+    from profiling.planning import grid
     from profiling.reconciling import reconcile
     from profiling.runner import profile
     from profiling.storage import read_measurements
@@ -33,7 +34,7 @@ _HOMES = {
     "build_model": "profiling.models",
     "calibrate": "profiling.calibrating",
     "count_model": "profiling.counters",
-    "grid": "profiling.campaign",
+    "grid": "profiling.planning",
     "load_measurements": "profiling.frame",
     "profile": "profiling.runner",
     "read_measurements": "profiling.storage",

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from profiling.measurement import TOTAL, Sampling, StageSamples
+from profiling.measurement import STAGES, TOTAL, Sampling, StageSamples
 from profiling.samples import order_statistic
 from profiling.stages import Recorder, RepetitionTimes
 from profiling.stopping import Stopper, StopRule, WarmUpRule
@@ -214,7 +214,8 @@ def stage_samples(
         latencies: of the latency pass, each with its wall time.
         asynchronous: whether work is queued; when not, wall time is event time.
     """
-    names = list(dict.fromkeys(name for item in repetitions for name in item.event_s))
+    seen = {name for item in repetitions for name in item.event_s}
+    names = [name for name in (*STAGES, TOTAL) if name in seen]
     stages = {}
     for name in names:
         event_s = tuple(math.fsum(item.event_s.get(name, [])) for item in repetitions)

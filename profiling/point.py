@@ -10,7 +10,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from hardware_specs.errors import DeviceUnavailableError, UnsupportedError, VlmRooflineError
+from hardware_specs.errors import (
+    DeviceUnavailableError,
+    InvalidInputError,
+    UnsupportedError,
+    VlmRooflineError,
+)
 from profiling.clocks import clock_for
 from profiling.counting import StageCounts, count_run
 from profiling.energy import measure_energy
@@ -20,7 +25,6 @@ from profiling.loop import take_samples
 from profiling.measurement import (
     TOTAL,
     Configuration,
-    DeviceState,
     EnergyWindow,
     Measurement,
     Sampling,
@@ -30,8 +34,9 @@ from profiling.measurement import (
 from profiling.memory import StageMemory, cuda_peaks
 from profiling.models import QUANTISED_DTYPES
 from profiling.modes import applied_mode
-from profiling.nvml import HARMFUL_REASONS, DeviceMonitor, open_monitor
+from profiling.nvml import DeviceMonitor, open_monitor
 from profiling.stopping import StopRule, WarmUpRule
+from profiling.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,50 +67,6 @@ class Options:
     kernels: bool = True
     energy: bool = True
     compile_backend: str = "inductor"
-
-
-@dataclass(slots=True)
-class _Watch:
-    """The guard of the measuring loop: reads the device between chunks and rejects throttled ones."""
-
-    monitor: DeviceMonitor
-    sm_clock_hz: list[int] = field(default_factory=list)
-    memory_clock_hz: list[int] = field(default_factory=list)
-    temperature_c: list[int] = field(default_factory=list)
-    power_w: list[float] = field(default_factory=list)
-    reasons: set[str] = field(default_factory=set)
-
-    def check(self) -> list[str]:
-        """Record the device's state; return the reasons to throw the chunk away."""
-        monitor = self.monitor
-        readings: tuple[tuple[list[Any], Any], ...] = (
-            (self.sm_clock_hz, monitor.sm_clock_hz()),
-            (self.memory_clock_hz, monitor.memory_clock_hz()),
-            (self.temperature_c, monitor.temperature_c()),
-            (self.power_w, monitor.power_w()),
-        )
-        for seen, value in readings:
-            if value is not None:
-                seen.append(value)
-        reasons = monitor.throttle_reasons() or ()
-        self.reasons.update(reasons)
-        return [reason for reason in reasons if reason in HARMFUL_REASONS]
-
-    def state(self) -> DeviceState:
-        """Return what was seen, with the others on the device."""
-        foreign = self.monitor.foreign_processes(own_context=True)
-        return DeviceState(
-            sm_clock_hz=tuple(self.sm_clock_hz),
-            memory_clock_hz=tuple(self.memory_clock_hz),
-            temperature_c=tuple(self.temperature_c),
-            power_w=tuple(self.power_w),
-            throttle_reasons=tuple(sorted(self.reasons)),
-            memory_used_bytes=self.monitor.memory_used_bytes(),
-            foreign_processes=None if foreign is None else len(foreign),
-            foreign_memory_bytes=None
-            if foreign is None
-            else sum(item.memory_bytes or 0 for item in foreign),
-        )
 
 
 def measure_point(
@@ -149,7 +110,8 @@ def measure_point(
     )
     try:
         return _measure(model, shape, blank, options, monitor)
-    except UnsupportedError as error:
+    except (InvalidInputError, UnsupportedError) as error:
+        # A method may learn only from the running model that it cannot do what was asked of it.
         return replace(blank, status="failed", error=str(error))
     except VlmRooflineError:
         raise
@@ -177,7 +139,7 @@ def _measure(
     configuration = blank.configuration
     execution = Execution(model, shape, configuration)
     clock = clock_for(configuration.device)
-    watch = _Watch(monitor)
+    watch = Watch(monitor)
     on_cuda = clock.asynchronous
     counts: dict[str, StageCounts] = {}
     peaks: dict[str, StageMemory] = {}

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 
-from profiling.campaign import grid, run_campaign
+from profiling.campaign import run_campaign
 from profiling.measurement import record_name
 from profiling.models import named
+from profiling.planning import grid
 from profiling.storage import read_measurement
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def profile(
         out: folder for the records; what is there already is not measured again.
 
     Raises:
-        VlmRooflineError: see `profiling.campaign.check`.
+        VlmRooflineError: see `profiling.planning.check`.
     """
     configurations = grid(
         [named(model, scale)],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hardware_specs.errors import InvalidInputError
+from hardware_specs.errors import InvalidInputError, UnsupportedError
 from profiling.cli.console import console, print_json, progress
 from profiling.cli.options import Json, parse_counts, parse_keep, split
 
@@ -58,11 +58,17 @@ def profile(
     max_time: Annotated[float, typer.Option(help="Seconds of sampling per point at most.")] = 15.0,
     threads: Annotated[int, typer.Option(help="Threads on a CPU.")] = 1,
     energy: Annotated[bool, typer.Option(help="Measure energy where the device can.")] = True,
+    kernels: Annotated[
+        bool, typer.Option("--kernels", help="Add a profiler pass: time by op, beside the records.")
+    ] = False,
+    traces: Annotated[
+        bool, typer.Option("--traces", help="Keep the passes' Chrome traces; implies --kernels.")
+    ] = False,
     json: Json = False,
 ) -> None:  # fmt: skip
     """Measure a model stage by stage: vision, projector, reduction, prefill, decode."""
-    from profiling.campaign import check, grid
     from profiling.models import named
+    from profiling.planning import check, grid
 
     configurations = grid(
         [named(model, scale)],
@@ -85,6 +91,8 @@ def profile(
         configurations, out, rounds=rounds, seed=seed, weights=weights, threads=threads,
         options=_options(noise, max_time, energy, device),
     )  # fmt: skip
+    if kernels or traces:
+        _run_passes(configurations, out, traces=traces, weights=weights, seed=seed)
     if json:
         print_json(_document(out, records))
     else:
@@ -131,11 +139,24 @@ def _run(
     for record in progress(campaign, "measuring", total=len(configurations) * rounds):
         if record.status != "ok":
             sys.stderr.write(f"{record.configuration.key}: {record.status}: {record.error}\n")
-    return [
+    records = [
         read_measurement(out / record_name(configuration, round_))
         for configuration in configurations
         for round_ in range(rounds)
     ]
+    if all(record.status == "failed" for record in records):
+        raise UnsupportedError(f"no point could be measured: {records[0].error}")
+    return records
+
+
+def _run_passes(configurations: Sequence[Any], out: Path, **rest: Any) -> None:
+    """Profile each configuration once, apart from its timed runs."""
+    from profiling.kernel_pass import run_kernel_passes
+
+    passes = run_kernel_passes(configurations, out, **rest)
+    for configuration, path in progress(passes, "profiling", total=len(configurations)):
+        if path is None:
+            sys.stderr.write(f"{configuration.key}: out of memory under the profiler\n")
 
 
 def _document(out: Path, records: Sequence[Measurement]) -> dict[str, Any]:

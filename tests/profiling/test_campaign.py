@@ -24,8 +24,9 @@ from hardware_specs.errors import (
 )
 from profiling import campaign as module
 from profiling import point as point_module
-from profiling.campaign import check, grid, plan, run_campaign
+from profiling.campaign import run_campaign
 from profiling.measurement import TOTAL
+from profiling.planning import check, grid, plan
 from profiling.runner import profile
 from profiling.storage import DamagedFileWarning, read_measurements
 

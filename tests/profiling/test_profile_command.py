@@ -227,3 +227,20 @@ def test_count_prints_three_counters(tiny_source: str, capsys: pytest.CaptureFix
 def test_count_of_an_unknown_model_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["count", "no-such-model"]) == 2
     assert "no-such-model" in _one_error_line(capsys)
+
+
+def test_a_profiler_pass_lies_beside_the_records(
+    tiny_source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--visual-tokens", "4", "--traces"]
+    assert _profile(tiny_source, tmp_path, *arguments) == 0
+    (ops,) = tmp_path.glob("*_ops.json")
+    (trace,) = tmp_path.glob("*_trace.json.gz")
+    document = json.loads(ops.read_text())
+    assert document["kind"] == "op-profile"
+    assert {"q_proj", "attention", "lm_head"} <= {row["name"] for row in document["rows"]}
+    written = ops.stat().st_mtime_ns, trace.stat().st_mtime_ns
+    assert _profile(tiny_source, tmp_path, *arguments) == 0
+    assert (ops.stat().st_mtime_ns, trace.stat().st_mtime_ns) == written
+    assert len(read_measurements(tmp_path)) == 1
+    capsys.readouterr()
