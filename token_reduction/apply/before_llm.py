@@ -20,6 +20,7 @@ from token_reduction.apply.calls import (
     bind_call,
     cached_tokens,
     encode,
+    image_sizes_of,
     pixels_of,
     plain_mask,
     require_plain_cache,
@@ -189,10 +190,9 @@ class PromptReduction:
         """Tokens of each image or video after the reduction, and how many there were."""
         count = pixels.shape[0]
         record = self.record
-        if call.get("image_sizes") is not None and modality == "image":
-            sizes = torch.as_tensor(call["image_sizes"]).tolist()
-            record.image_sizes = [(int(height), int(width)) for height, width in sizes]
-            count = len(sizes)
+        if modality == "image":
+            record.image_sizes = image_sizes_of(call)
+            count = len(record.image_sizes) or count
         if self.crops is not None:
             self.crops.begin(modality, has_class=_class_goes_along(self.parts, modality, call))
         features = encode(self.parts, modality, pixels, call)

@@ -83,6 +83,14 @@ def _pixels(call: dict[str, Any]) -> dict[str, Tensor]:
     return found
 
 
+def image_sizes_of(call: dict[str, Any]) -> list[tuple[int, int]]:
+    """Return (height, width) of each image given to a tiled model, or an empty list."""
+    sizes = call.get("image_sizes")
+    if sizes is None:
+        return []
+    return [(int(height), int(width)) for height, width in torch.as_tensor(sizes).tolist()]
+
+
 def cached_tokens(cache: Any) -> int:
     """Tokens in a cache; 0 for none."""
     return 0 if cache is None else int(cache.get_seq_length())

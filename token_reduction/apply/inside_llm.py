@@ -25,6 +25,7 @@ from token_reduction.apply.calls import (
     bind_call,
     brings_visuals,
     cached_tokens,
+    image_sizes_of,
     plain_mask,
     require_plain_cache,
 )
@@ -136,7 +137,9 @@ class LayerReduction:
         tokens = whole_sequence(places, prompt.real, ids.device)
         self.record.begin()
         self.record.unit = "sequence"
+        self.record.image_sizes = image_sizes_of(call)
         self.record.tokens_before = [len(row) for row in places]
+        self.record.note_cut(-1, tokens)
         self._now = Prefill(prompt, places, tokens, tokens)
         self.policy.begin(self._now)
 
@@ -209,6 +212,7 @@ class LayerReduction:
             take_tokens(cos.expand(batch, -1, -1), places),
             take_tokens(sin.expand(batch, -1, -1), places),
         )
+        self.record.note_cut(len(now.lengths), tokens)
         now.current = Columns(tokens.index, tokens.valid(), now.whole.width, dropped)
         return [take_tokens(states, local) for states in hidden]
 
@@ -217,16 +221,7 @@ class LayerReduction:
         if now is None:
             return
         hidden = output[0] if isinstance(output, tuple) else output
-        record = self.record
-        record.sequence_lengths = [*now.lengths, hidden.shape[1]]
-        rows: list[Tensor] = [now.tokens.index[0, :0]] * len(now.tokens.counts)
-        for before, after in zip(now.whole.groups, now.tokens.groups, strict=True):
-            # Which of a row's visual tokens: rank of the place among all places of the row.
-            ranks = _ranks(before.places, after.places)
-            for place, row in enumerate(before.rows):
-                rows[row] = ranks[place]
-        record.kept_indices = rows
-        record.tokens_after = [len(row) for row in rows]
+        self.record.sequence_lengths = [*now.lengths, hidden.shape[1]]
 
     def _continue(self, number: int, args: Any, kwargs: Any) -> Any:
         cache = kwargs.get("past_key_values")
@@ -274,7 +269,3 @@ def _renumbered(whole: Tokens, tokens: Tokens) -> tuple[Tensor, Tensor]:
     shift = torch.tensor(offset, device=device).unsqueeze(-1)
     places = (torch.arange(tokens.width, device=device) + shift).clamp(0, whole.width - 1)
     return places, torch.tensor(lost, device=device)
-
-
-def _ranks(before: Tensor, after: Tensor) -> Tensor:
-    return torch.searchsorted(before.contiguous(), after.contiguous())

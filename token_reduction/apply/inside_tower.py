@@ -185,7 +185,7 @@ class TowerReduction:
             record.sources = [*(record.sources or []), *sources.unbind(0)]
         if read.origin is not None:
             kept = [crop[crop >= first] - first for crop in read.origin]
-            record.kept_indices = [*(record.kept_indices or []), *kept]
+            record.add_kept(kept)
 
 
 def attend(layer: Any, hidden: Tensor, bias: Tensor | None, call: dict[str, Any]) -> Tensor:

@@ -60,6 +60,14 @@ class Tokens:
         """Whether no row has padding."""
         return all(count == self.width for count in self.counts)
 
+    def visual_counts(self) -> list[int]:
+        """Visual tokens of each row."""
+        counts = [0] * len(self.counts)
+        for group in self.groups:
+            for row in group.rows:
+                counts[row] = group.places.shape[1]
+        return counts
+
     def valid(self) -> Tensor | None:
         """Return [b, s], False for padding, or None when there is none."""
         if self.is_full:

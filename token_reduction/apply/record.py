@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
 
+    from token_reduction.apply.llm_tokens import Tokens
     from token_reduction.reduced import Reduced
     from token_reduction.registry import Method
 
@@ -31,8 +34,6 @@ class ReductionRecord:
         unit: what the lists that follow have one entry per: "crop" (one run of the vision tower: an
             image of LLaVA-1.5, a tile of LLaVA-NeXT, a frame of a video), "item" (one image or
             video, tiles and newline tokens joined), or "sequence".
-        kept_indices: for each unit, indices of the tokens kept, in the order they have afterwards;
-            None for methods that only merge. A class token that goes along is not counted.
         sources: for each unit, [before] index of the output token that each token went into, -1 for a
             dropped one, or None.
         scores: for each unit, the importance each token was ranked by, or None.
@@ -40,7 +41,6 @@ class ReductionRecord:
             model in the prefill, and at the end those leaving the last.
         vision_lengths: tokens entering each layer of the vision tower, and those leaving the last;
             empty for methods that leave the tower alone.
-        kept_by_layer: language-model layer -> kept indices per unit from that layer on.
         items: "image" or "video", in order.
         image_sizes: (height, width) of each image as given to a tiled model, or empty.
         notes: what a reader of the result should know, such as random cross tokens.
@@ -50,16 +50,16 @@ class ReductionRecord:
     unit: Unit = "item"
     tokens_before: list[int] = field(default_factory=list)
     tokens_after: list[int] = field(default_factory=list)
-    kept_indices: list[Tensor] | None = None
     sources: list[Tensor] | None = None
     scores: list[Tensor] | None = None
     sequence_lengths: list[int] = field(default_factory=list)
     vision_lengths: list[int] = field(default_factory=list)
-    kept_by_layer: dict[int, list[Tensor]] = field(default_factory=dict)
     items: list[str] = field(default_factory=list)
     image_sizes: list[tuple[int, int]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    _kept: list[Tensor] | None = None
     _weights: list[Callable[[], list[Tensor]]] = field(default_factory=list)
+    _cuts: dict[int, Tokens] = field(default_factory=dict)
 
     @property
     def visual_tokens(self) -> tuple[int, int]:
@@ -72,6 +72,25 @@ class ReductionRecord:
         return self.sequence_lengths[:-1]
 
     @property
+    def kept_indices(self) -> list[Tensor] | None:
+        """For each unit, indices of the tokens kept, in the order they have afterwards.
+
+        None for methods that only merge. A class token that goes along is not counted.
+        """
+        if self._cuts:
+            return self._kept_in(self._cuts[max(self._cuts)])
+        return self._kept
+
+    @property
+    def kept_by_layer(self) -> dict[int, list[Tensor]]:
+        """For methods inside the language model: from each layer that cut, what is kept from there on.
+
+        The key is the first layer that the shorter sequence enters; the lists have one entry per
+        sequence.
+        """
+        return {layer: self._kept_in(tokens) for layer, tokens in self._cuts.items() if layer >= 0}
+
+    @property
     def merge_weights(self) -> list[Tensor] | None:
         """For each unit, [after, before] with output = weights @ input; built when asked for.
 
@@ -80,6 +99,25 @@ class ReductionRecord:
         if not self._weights:
             return None
         return [weights for build in self._weights for weights in build()]
+
+    def add_kept(self, units: list[Tensor]) -> None:
+        """Append kept indices of several units."""
+        self._kept = [*(self._kept or []), *units]
+
+    def note_cut(self, layer: int, tokens: Tokens) -> None:
+        """Note what there is from a language-model layer on; -1 is the whole sequence."""
+        self._cuts[layer] = tokens
+        self.tokens_after = tokens.visual_counts()
+
+    def _kept_in(self, tokens: Tokens) -> list[Tensor]:
+        """Which of its visual tokens each sequence still has."""
+        whole = self._cuts[-1]
+        rows: list[Tensor] = [tokens.index[0, :0]] * len(tokens.counts)
+        for before, after in zip(whole.groups, tokens.groups, strict=True):
+            ranks = torch.searchsorted(before.places.contiguous(), after.places.contiguous())
+            for place, row in enumerate(before.rows):
+                rows[row] = ranks[place]
+        return rows
 
     def add(self, result: Reduced, *, batched: bool) -> None:
         """Append what a function gave.
@@ -94,7 +132,7 @@ class ReductionRecord:
 
         scores = result.cls_attention if result.scores is None else result.scores
         if result.kept_indices is not None:
-            self.kept_indices = [*(self.kept_indices or []), *rows(result.kept_indices)]
+            self.add_kept(rows(result.kept_indices))
         if result.sources is not None:
             self.sources = [*(self.sources or []), *rows(result.sources)]
         if scores is not None:
