@@ -31,6 +31,10 @@ PLAN_NAMES = {
     "cuda-graph": "CUDA graph",
 }
 
+#: The stages before the first token, and those of them that run before the language model.
+_TTFT = ("vision", "projector", "reduction", "prefill")
+_TOWER = ("vision", "projector", "reduction")
+
 
 @dataclass(frozen=True)
 class LatencyCurve:
@@ -86,6 +90,7 @@ def latency_curve(
     stage: str = "total",
     most: int | None = None,
     label: str | None = None,
+    tower_execution: str | None = None,
     **arguments: Any,
 ) -> LatencyCurve:
     """Price every visual-token count from 1 to `most`.
@@ -98,6 +103,7 @@ def latency_curve(
         stage: `total` is the time to the first token, `prefill` the language model alone.
         most: the largest count; None is the model's own.
         label: what to call the curve.
+        tower_execution: the plan of vision tower and projector where it is another one.
         arguments: any other single-valued argument of `costmodel.estimate`.
 
     Raises:
@@ -112,16 +118,20 @@ def latency_curve(
     shared = {"execution": execution, "calibration": calibration, **arguments}
     answer = break_even(model, hardware, most=most, **shared)
     counts = answer.visual_tokens
-    chunks = list(sweep_chunks(model, hardware, visual_tokens=counts, stage_columns=True, **shared))
-
-    def column(name: str) -> np.ndarray[Any, Any]:
-        return np.concatenate([np.asarray(chunk.columns[name], dtype=float) for chunk in chunks])
-
-    parts = ("prefill",) if stage == "prefill" else ("vision", "projector", "reduction", "prefill")
-    time, low, high, kernels = (
-        sum(column(f"{part}_{name}") for part in parts)
-        for name in ("time_s", "time_low_s", "time_high_s", "kernels")
-    )
+    columns = ("time_s", "time_low_s", "time_high_s", "kernels")
+    sums = dict.fromkeys(columns, np.zeros(len(counts)))
+    for part in ("prefill",) if stage == "prefill" else _TTFT:
+        plan = tower_execution if part in _TOWER and tower_execution is not None else execution
+        chunks = list(
+            sweep_chunks(
+                model, hardware, visual_tokens=counts, stage_columns=True,
+                **{**shared, "execution": plan},
+            )
+        )  # fmt: skip
+        for name in columns:
+            pieces = [np.asarray(c.columns[f"{part}_{name}"], dtype=float) for c in chunks]
+            sums[name] = sums[name] + np.concatenate(pieces)
+    time, low, high, kernels = sums.values()
     floor = None
     if execution == "hf-eager" and calibration is not None:
         loaded = _loaded(calibration, hardware)
@@ -129,9 +139,9 @@ def latency_curve(
     return LatencyCurve(
         label or PLAN_NAMES[execution],
         counts,
-        np.asarray(time),
-        np.asarray(low),
-        np.asarray(high),
+        time,
+        low,
+        high,
         floor,
         int(np.min(kernels)),
         answer.knee_tokens,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import textwrap
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -45,17 +46,17 @@ CYCLE = (
     (SKY, (0, (1, 1)), "P"),
     (BLACK, (0, (3, 1)), "X"),
 )
-#: What is filled: (colour, hatch).
+#: What is filled: (colour, hatch, edge, which also draws the hatch).
 FILLS = (
-    (PALE, ""),
-    (BLUE, ""),
-    (SKY, "//"),
-    (ORANGE, "\\\\"),
-    (VERMILLION, "xx"),
-    (GREEN, ".."),
-    (YELLOW, "--"),
-    (PURPLE, "oo"),
-    (BLACK, ""),
+    (PALE, "", "white"),
+    (BLUE, "", "white"),
+    (SKY, "//", "white"),
+    (ORANGE, "\\\\", "white"),
+    (VERMILLION, "xx", "white"),
+    (GREEN, "..", "white"),
+    (YELLOW, "--", "white"),
+    (PURPLE, "oo", "white"),
+    ("white", "///", BLACK),
 )
 
 STYLE: Any = {
@@ -116,11 +117,29 @@ def set_titles(axes: Axes, title: str, subtitle: str) -> None:
         title: what is shown.
         subtitle: of what.
     """
-    axes.set_title(f"{escape(title)}\n", fontweight="bold", pad=6)
-    axes.text(
-        0.0, 1.015, escape(subtitle), transform=axes.transAxes, fontsize=8, color="#333333",
+    figure = axes.get_figure(root=True)
+    width = 6.4 if figure is None else figure.get_figwidth()
+    lines = textwrap.wrap(escape(subtitle), int(width * 15)) or [""]
+    axes.set_title(escape(title) + "\n" * len(lines), fontweight="bold", pad=6)
+    note = axes.text(
+        0.0, 1.015, "\n".join(lines), transform=axes.transAxes, fontsize=8, color="#333333",
         va="bottom",
     )  # fmt: skip
+    # Its place is under the title already; the layout need not make room for its width.
+    note.set_in_layout(False)
+
+
+def plain_log_ticks(axis: Any) -> None:
+    """Label a logarithmic axis with plain numbers at 1, 2 and 5 of every decade.
+
+    Args:
+        axis: `axes.xaxis` or `axes.yaxis`.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def escape(text: str) -> str:
@@ -141,9 +160,7 @@ def figure_bytes(figure: Figure, format: str) -> bytes:  # noqa: A002 - matplotl
         format: `png`, `svg` or `pdf`.
     """
     buffer = io.BytesIO()
-    metadata: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(
-        format, {}
-    )
+    metadata: Any = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(format, {})
     figure.savefig(buffer, format=format, metadata=metadata)
     return buffer.getvalue()
 

@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from costmodel.break_even import FLAT_SHARE
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-#: A time within this share of the shortest one is flat: the knee is where flatness ends.
-FLAT_SHARE = 0.10
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,20 +185,23 @@ def leave_one_count_out(
 
 
 def knee_of(counts: Sequence[int], times_s: Sequence[float]) -> int | None:
-    """Return the largest token count whose time is still flat, None where it never is.
+    """Return the smallest swept count from which on fewer tokens always save time.
 
-    Flat is within `FLAT_SHARE` of the time at the smallest count; the knee is the last count before
-    the time leaves that band for good.
+    Halving the tokens saves at least `FLAT_SHARE` of the time there and at every larger count; the
+    time at half a count is interpolated between the swept ones. It is the knee of
+    `costmodel.break_even` on the counts that were measured. None where the largest count is still
+    flat, or there are fewer than three.
 
     Args:
         counts: token counts, ascending.
         times_s: the time at each.
 
-    >>> knee_of([1, 16, 64, 144, 576], [10.0, 10.1, 10.5, 14.0, 40.0])
-    64
+    >>> knee_of([1, 16, 64, 144, 576], [10.0, 10.1, 10.2, 14.0, 40.0])
+    144
     """
-    if len(counts) < 2:
+    if len(counts) < 3:
         return None
-    limit = times_s[0] * (1 + FLAT_SHARE)
-    flat = [count for count, time in zip(counts, times_s, strict=True) if time <= limit]
-    return flat[-1] if len(flat) > 1 else None
+    halves = np.interp(np.maximum(np.asarray(counts) / 2, counts[0]), counts, times_s)
+    flat = np.flatnonzero(1 - halves / np.asarray(times_s, dtype=float) < FLAT_SHARE)
+    after = int(flat[-1]) + 1
+    return int(counts[after]) if after < len(counts) else None

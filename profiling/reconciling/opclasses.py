@@ -29,15 +29,12 @@ OP_COLUMNS = (
 _LAYERS = re.compile(r"\[\d+:\d+\]$")
 
 
-def op_rows(
-    profiles: Iterable[OpProfile], predictor: Predictor, *, by: str = "op_class"
-) -> tuple[dict[str, Any], ...]:
-    """Return one row per profiler pass, stage and op class (or op), the longest first in a stage.
+def op_rows(profiles: Iterable[OpProfile], predictor: Predictor) -> tuple[dict[str, Any], ...]:
+    """Return one row per profiler pass, stage and op, the longest first in each stage.
 
     Args:
         profiles: profiler passes of the predictor's device.
         predictor: prices them.
-        by: `op_class`, or `name` for single ops.
     """
     rows: list[dict[str, Any]] = []
     for profile in profiles:
@@ -48,17 +45,17 @@ def op_rows(
             tokens=profile.tokens,
             environment=profile.environment,
         )
-        rows += _profile_rows(profile, predictor.predict(record), by)
+        rows += _profile_rows(profile, predictor.predict(record))
     return tuple(rows)
 
 
-def _profile_rows(profile: OpProfile, prediction: Prediction, by: str) -> list[dict[str, Any]]:
+def _profile_rows(profile: OpProfile, prediction: Prediction) -> list[dict[str, Any]]:
     measured: dict[tuple[str, ...], list[float]] = defaultdict(lambda: [0.0, 0.0])
     for op in profile.rows:
-        found = measured[_key(op.stage, op.op_class, op.name, by)]
+        found = measured[(op.stage, op.op_class, op.name)]
         found[0] += op.time_s
         found[1] += op.kernels
-    predicted = _predicted(prediction, by)
+    predicted = _predicted(prediction)
     whole_s = sum(found[0] for found in measured.values()) or 1.0
     configuration = profile.configuration
     rows = []
@@ -76,7 +73,7 @@ def _profile_rows(profile: OpProfile, prediction: Prediction, by: str) -> list[d
                 "mode": configuration.mode,
                 "stage": key[0],
                 "op_class": key[1],
-                "name": key[2] if by == "name" else None,
+                "name": key[2],
                 "measured_s": time_s,
                 "measured_kernels": int(kernels),
                 "ideal_s": ideal,
@@ -95,11 +92,35 @@ def _profile_rows(profile: OpProfile, prediction: Prediction, by: str) -> list[d
     return rows
 
 
-def _key(stage: str, op_class: str, name: str, by: str) -> tuple[str, ...]:
-    return (stage, op_class, name) if by == "name" else (stage, op_class)
+#: What tells profiler passes apart, and what adds up over the ops of a class.
+PASS = ("model", "dtype", "method", "visual_tokens", "batch_size", "mode")
+_SUMMED = (
+    "measured_s", "measured_kernels", "ideal_s", "efficiency_s", "unexplained_s", "predicted_s",
+    "predicted_kernels", "flops", "hbm_bytes", "share",
+)  # fmt: skip
 
 
-def _predicted(prediction: Prediction, by: str) -> dict[tuple[str, ...], dict[str, Any]]:
+def by_class(rows: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """Return op rows added up by op class: names differ between eager code and model, classes do not.
+
+    Args:
+        rows: of `op_rows`.
+    """
+    groups: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        key = tuple(row[name] for name in (*PASS, "stage", "op_class"))
+        found = groups.setdefault(key, {**row, "name": None, **dict.fromkeys(_SUMMED, 0)})
+        for name in _SUMMED:
+            found[name] += row[name]
+        found["provenance"] = found["provenance"] or row["provenance"]
+    order: dict[Any, int] = {}
+    for key in groups:
+        order.setdefault(key[:-1], len(order))
+    items = sorted(groups.items(), key=lambda item: (order[item[0][:-1]], -item[1]["measured_s"]))
+    return tuple(row for _, row in items)
+
+
+def _predicted(prediction: Prediction) -> dict[tuple[str, ...], dict[str, Any]]:
     """Price the plan that ran at datasheet peaks and under the calibration, op by op."""
     found: dict[tuple[str, ...], dict[str, Any]] = {}
     for stage in prediction.stages:
@@ -108,7 +129,7 @@ def _predicted(prediction: Prediction, by: str) -> dict[tuple[str, ...], dict[st
         for op in ops:
             name = _LAYERS.sub("", op.name)
             entry = found.setdefault(
-                _key(stage, op.op_class, name, by),
+                (stage, op.op_class, name),
                 {"ideal_s": 0.0, "predicted_s": 0.0, "kernels": 0, "flops": 0.0, "hbm_bytes": 0.0},
             )
             count = float(op.count)

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from profiling.measurement import Measurement
 from profiling.reconciling.devices import device_of
 from profiling.reconciling.energy import energy_rows
 from profiling.reconciling.joining import Predictor
-from profiling.reconciling.opclasses import op_rows
+from profiling.reconciling.opclasses import by_class, op_rows
 from profiling.reconciling.reading import listed, profiles_under, read
 from profiling.reconciling.rows import COLUMNS, identity, stage_rows
 from profiling.reconciling.summary import summarise_rows
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from costmodel.calibration import Calibration
     from costmodel.energy import PowerModel
     from hardware_specs import HardwareSpec
+    from profiling.measurement import Measurement
 
 SCHEMA_VERSION = 1
 
@@ -36,12 +36,12 @@ class Reconciliation:
         rows: one per run and stage, keyed by `COLUMNS`.
         summary: errors by stage, regime, mode and method; knees; FLOPs, memory, energy; flags.
         hardware: the device.
-        calibration: its calibration's name, None without one.
+        calibration: its calibration, None without one.
         software: what ran, by name.
         dates: when the first and the last run began.
         skipped: runs that hold no time, with the reason and what was predicted.
         energy: one row per measured energy window.
-        ops: one row per profiler pass, stage and op class, keyed by `OP_COLUMNS`.
+        ops: one row per profiler pass, stage and op, keyed by `OP_COLUMNS`.
         power: the powers by regime that the windows give; None without one.
         notes: what the numbers rest on.
     """
@@ -49,7 +49,7 @@ class Reconciliation:
     rows: tuple[dict[str, Any], ...]
     summary: dict[str, Any]
     hardware: HardwareSpec
-    calibration: str | None
+    calibration: Calibration | None
     software: dict[str, str]
     dates: tuple[str, str]
     skipped: tuple[dict[str, Any], ...] = ()
@@ -57,6 +57,11 @@ class Reconciliation:
     ops: tuple[dict[str, Any], ...] = ()
     power: PowerModel | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def calibration_name(self) -> str | None:
+        """The calibration's name, None without one."""
+        return None if self.calibration is None else str(self.calibration.name)
 
     def to_frame(self) -> pd.DataFrame:
         """Return the rows as a DataFrame, one per run and stage."""
@@ -71,7 +76,7 @@ class Reconciliation:
             "kind": "reconciliation",
             "hardware": self.hardware.id,
             "device_name": self.hardware.name,
-            "calibration": self.calibration,
+            "calibration": self.calibration_name,
             "software": dict(self.software),
             "dates": list(self.dates),
             "summary": self.summary,
@@ -79,6 +84,7 @@ class Reconciliation:
             "skipped": [dict(row) for row in self.skipped],
             "energy": [{**row, "flags": list(row["flags"])} for row in self.energy],
             "ops": [dict(row) for row in self.ops],
+            "op_classes": [dict(row) for row in by_class(self.ops)],
             "power": None if self.power is None else self.power.to_dict(),
             "notes": list(self.notes),
         }
@@ -97,7 +103,7 @@ class Reconciliation:
         error = "no total" if total is None else f"MAPE {total['mape']:.1%}"
         return (
             f"<Reconciliation of {self.summary['runs']} runs on {self.hardware.id}, "
-            f"calibration {self.calibration or 'none'}: {error}>"
+            f"calibration {self.calibration_name or 'none'}: {error}>"
         )
 
 
@@ -146,7 +152,7 @@ def reconcile(
         rows=tuple(rows),
         summary=summarise_rows(rows, skipped, energy, len(measured)),
         hardware=spec,
-        calibration=None if loaded is None else str(loaded.name),
+        calibration=loaded,
         software=_software(records),
         dates=(starts[0], starts[-1]) if starts else ("", ""),
         skipped=skipped,
