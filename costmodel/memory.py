@@ -3,6 +3,10 @@
 A sum of everything ever written is no footprint. Weights stay; the KV cache grows layer by layer;
 each phase adds what is alive at its worst moment: the residual stream and the largest transient.
 The yardstick is `torch.cuda.max_memory_allocated`. Sizes are bytes, batch included.
+
+The plans that run PyTorch hold what `transformers` holds while its language model is handed embeddings,
+to the percent. A call with `pixel_values` keeps besides, through the prefill, two copies of the image
+features and the tower's output and selected states.
 """
 
 from __future__ import annotations
@@ -11,12 +15,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from costmodel.ops.linear import stored_weight_bytes
+from costmodel.plans.attention_block import SOFTMAX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from costmodel.models import ModelConfig, TextConfig, VisionConfig
+    from costmodel.models import ModelConfig, ProjectorConfig, TextConfig, VisionConfig
     from costmodel.precision import Numerics, Precision
     from costmodel.quantities import Num
     from costmodel.schedule import LayerSpan
@@ -186,74 +191,155 @@ def timeline(
     """
     weights = model_weight_bytes(model, precision)
     text, num = model.text, precision.text
+    eager = execution != "fused"
+    # Who calls PyTorch keeps the pixels and the embedded prompt while the layers run.
+    held: Num = workspace_bytes
     phases: list[Phase] = []
     if model.vision is not None and model.projector is not None:
-        size = precision.vision.activation_bytes
+        vision, size = model.vision, precision.vision.activation_bytes
+        images = b * crops
+        pixels = images * vision.num_channels * vision.image_size**2 * size
+        tower = _tower_bytes(vision, precision.vision, images, eager, attention, maximum)
+        projector = _projector_bytes(model.projector, b * projected_tokens, size, maximum)
+        if eager:
+            held = held + pixels
+            # The tower's output is kept beside the features that are read.
+            projector = projector + images * vision.tokens * vision.hidden_size * size
         phases += [
-            Phase("vision", weights, 0, workspace_bytes + _vision_peak(
-                model.vision, b * crops, size, execution, attention, maximum)),
-            Phase("projector", weights, 0, workspace_bytes + b * projected_tokens * size * (
-                model.projector.in_features + model.projector.hidden_features
-                + maximum(model.projector.hidden_features, model.projector.out_features))),
-        ]  # fmt: skip
-    kv = 0
-    first = 0
+            Phase("vision", weights, 0, workspace_bytes + pixels + tower),
+            Phase("projector", weights, 0, held + projector),
+        ]
+    resident = held
     size = num.activation_bytes
-    d, f = text.hidden_size, text.intermediate_size
-    # The caller keeps the embedded prompt while the layers run.
-    held = b * (text_tokens + spans[0].tokens) * d * size if execution != "fused" else 0
+    d = text.hidden_size
+    angles: Num = 0
+    if eager:
+        s = text_tokens + spans[0].tokens
+        held = held + b * s * d * size
+        # Cosine and sine of the rotary embedding, which the samples share.
+        angles = 2 * s * text.head_dim * size
+    kv: Num = 0
+    first = 0
     each = b * kv_bytes_per_token(text, num)
     rows: Num = 0
+    longest: Num = 0
     for span in spans:
         if span.layers == 0:
             continue
         s = text_tokens + span.tokens
         kv = kv + span.layers * each * s
-        rows = b * s
-        # Stream and normed input, then gate, value and their product: the MLP's worst moment.
-        transient = rows * (2 * d + 3 * f) * size
-        if attention == "eager" or span.materialised:
-            scores = b * text.num_heads * s * s
-            # Scores, their float32 softmax and the cast result; fused kernels skip the upcast.
-            per_score = 2 * size + 4 if execution != "fused" else 2 * size
-            transient = maximum(transient, rows * 5 * d * size + scores * per_score)
+        rows, longest = b * s, maximum(longest, s)
         last = first + span.layers - 1
+        layer = _decoder_bytes(
+            text, num, b, s, eager, attention == "eager", span.materialised, maximum
+        )
         name = f"prefill layers {first}-{last}"
-        phases.append(Phase(name, weights, kv, workspace_bytes + held + transient))
+        phases.append(Phase(name, weights, kv, held + angles + layer))
         first = last + 1
     logit_rows = rows if logits == "all" else b
     out = logit_rows * text.vocab_size * precision.lm_head.activation_bytes
-    phases.append(Phase("logits", weights, kv, workspace_bytes + held + rows * 2 * d * size + out))
+    # Under PyTorch the normed stream alone is left; a fused norm has the stream beside it.
+    streams = 1 if eager else 2
+    phases.append(Phase("logits", weights, kv, held + rows * streams * d * size + out))
     grown = each * output_tokens * text.num_layers
-    step = b * (2 * d + 3 * f) * size + b * text.vocab_size * precision.lm_head.activation_bytes
-    if execution != "fused":
-        # Concatenation holds one layer's old cache beside its new one.
-        step = step + maximum(each * (text_tokens + spans[0].tokens + output_tokens), 0)
+    step = b * (2 * d + 3 * text.intermediate_size) * size
+    step = step + b * text.vocab_size * precision.lm_head.activation_bytes
+    if eager:
+        # Concatenation holds a layer's old keys beside the new ones, then its values.
+        step = step + each * (longest + output_tokens) / 2
     decoding = (output_tokens > 0) * 1
-    phases.append(Phase("decode", weights, kv + grown, (workspace_bytes + step) * decoding))
+    phases.append(Phase("decode", weights, kv + grown, (resident + step) * decoding))
     return phases
 
 
-def _vision_peak(
+def _decoder_bytes(
+    text: TextConfig,
+    num: Numerics,
+    b: Num,
+    s: Num,
+    eager: bool,
+    masked: bool,
+    materialised: bool,
+    maximum: Callable[[Any, Any], Any],
+) -> Num:
+    """Activations alive at a decoder layer's worst moment, apart from the embedded prompt.
+
+    The MLP's worst moment has the stream, the normed input, gate, value and their product. PyTorch
+    holds the layer's input as well, and after an eager attention its probabilities.
+    """
+    d, f, size = text.hidden_size, text.intermediate_size, num.activation_bytes
+    rows = b * s
+    mlp = rows * ((3 if eager else 2) * d + 3 * f) * size
+    if not (masked or materialised):
+        return mlp
+    scores = b * text.num_heads * s * s
+    if not eager:
+        return maximum(mlp, rows * 5 * d * size + scores * 2 * size)
+    queries = text.num_heads * text.head_dim
+    # Grouped keys and values are repeated for every query head.
+    heads = queries * (3 if text.num_heads > text.num_kv_heads else 1)
+    attended = rows * (2 * d + heads) * size + scores * eager_score_bytes(num)
+    mask = b * s * s * size if masked else 0
+    return maximum(mlp + scores * size, attended) + mask
+
+
+def eager_score_bytes(num: Numerics) -> Num:
+    """Bytes per score at the worst moment of an eager softmax, which runs in float32.
+
+    FP32 holds scores and probabilities. Narrower formats add the cast result to them, but bfloat16,
+    which CUDA's softmax does not read, holds the scores in both formats beside the probabilities.
+
+    >>> from costmodel.precision import parse_precision
+    >>> [eager_score_bytes(parse_precision(p).text) for p in ("fp32", "fp16", "bf16")]
+    [8, 8, 10]
+    """
+    size = num.activation_bytes
+    if size >= SOFTMAX_BYTES:
+        return 2 * size
+    copy = SOFTMAX_BYTES if num.attention_dtype == "bf16" else size
+    return size + SOFTMAX_BYTES + copy
+
+
+def _projector_bytes(
+    projector: ProjectorConfig, rows: Num, size: float, maximum: Callable[[Any, Any], Any]
+) -> Num:
+    """The features, the first product, and its activation or the second product beside it."""
+    hidden = projector.hidden_features
+    return rows * size * (projector.in_features + hidden + maximum(hidden, projector.out_features))
+
+
+def _tower_bytes(
     vision: VisionConfig,
+    num: Numerics,
     images: Num,
-    size: float,
-    execution: str,
+    eager: bool,
     attention: str,
     maximum: Callable[[Any, Any], Any],
 ) -> Num:
-    """Activations alive at the tower's worst moment: pixels, selected features, one layer's MLP."""
-    c, f = vision.hidden_size, vision.intermediate_size
+    """Activations alive at the tower's worst moment, pixels apart.
+
+    One layer's MLP beside the stream, its normed input and the features that are read. PyTorch holds
+    the tower's and the layer's inputs besides; the features that `vision_feature_layer=-2` reads are
+    the last layer's input.
+    """
+    c, f, size = vision.hidden_size, vision.intermediate_size, num.activation_bytes
     rows = images * vision.tokens
-    pixels = images * vision.num_channels * vision.image_size**2 * size
-    # Quick-GELU holds its input, the sigmoid and their product; other activations two of them.
-    wide = 3 if execution != "fused" and vision.activation == "quick_gelu" else 2
-    transient = rows * (2 * c + wide * f) * size
+    if not eager:
+        transient = rows * (2 * c + 2 * f) * size
+        if attention == "eager":
+            scores = images * vision.num_heads * vision.tokens**2
+            transient = maximum(transient, rows * 5 * c * size + scores * 2 * size)
+        return rows * c * size + transient
+    deep = [i if i >= 0 else vision.num_layers + 1 + i for i in vision.feature_layers]
+    kept = sum(index < vision.num_layers - 1 for index in deep)
+    # Quick-GELU holds its input, the sigmoid's argument and the sigmoid; other activations two.
+    wide = 3 if vision.activation == "quick_gelu" else 2
+    peak = rows * (4 * c + wide * f) * size
     if attention == "eager":
         scores = images * vision.num_heads * vision.tokens**2
-        per_score = 2 * size + 4 if execution != "fused" else 2 * size
-        transient = maximum(transient, rows * 5 * c * size + scores * per_score)
-    return pixels + rows * c * size + transient
+        attended = rows * 6 * c * size + scores * eager_score_bytes(num)
+        peak = maximum(peak + scores * size, attended)
+    return peak + kept * rows * c * size
 
 
 def memory_cost(

@@ -74,16 +74,19 @@ def attention_ops(
         ops.append(pointwise("scale", pairs, num, read=size, write=size, count=count))
         if causal:
             ops.append(pointwise("mask", pairs, num, read=size, write=size, count=count))
-        casts = size < SOFTMAX_BYTES
+        # The result is cast back from float32. CUDA's softmax reads FP16 but not BF16, which is cast
+        # first.
+        back = size < SOFTMAX_BYTES
+        first = back and num.attention_dtype == "bf16"
         ops.append(
             pointwise(
                 "softmax",
                 pairs,
                 num,
-                read=size + SOFTMAX_BYTES * casts,
-                write=SOFTMAX_BYTES + size * casts,
+                read=size + SOFTMAX_BYTES * (back + first),
+                write=SOFTMAX_BYTES + size * back + SOFTMAX_BYTES * first,
                 flops_per_element=5,
-                kernels=1 + casts,
+                kernels=1 + back + first,
                 count=count,
             )
         )

@@ -83,6 +83,19 @@ def test_eager_kernels(precision: str, kernels: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("precision", "kernels", "per_score"), [("fp32", 1, 8), ("fp16", 2, 12), ("bf16", 3, 20)]
+)
+def test_eager_softmax_runs_in_float32(precision: str, kernels: int, per_score: int) -> None:
+    """FP32 4 + 4; FP16 2 + 4 and 4 + 2; BF16 cast up 2 + 4, softmax 4 + 4, cast back 4 + 2."""
+    cost = estimate(
+        "llava-1.5-7b", A100, execution="hf-eager", attention="eager", precision=precision
+    )
+    op = next(op for op in cost.ops if op.name == "softmax" and op.stage == "prefill")
+    assert op.kernels == 32 * kernels
+    assert op.hbm_bytes == 32 * 32 * 616**2 * per_score
+
+
+@pytest.mark.parametrize(
     ("sequence", "pointwise_gb", "body_gb"), [(616, 12.9, 29.6), (2976, 62.4, 93.4)]
 )
 def test_eager_traffic(sequence: int, pointwise_gb: float, body_gb: float) -> None:
