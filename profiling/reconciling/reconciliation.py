@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from costmodel.energy import PowerModel
     from hardware_specs import HardwareSpec
     from profiling.measurement import Measurement
+    from profiling.reconciling.joining import Prediction
 
 SCHEMA_VERSION = 1
 
@@ -159,7 +160,7 @@ def reconcile(
         energy=energy,
         ops=op_rows(profiles_under(measurements), predictor),
         power=fitted,
-        notes=tuple(_notes(loaded)),
+        notes=tuple(_notes(loaded, {id(p): p for _, p in runs}.values())),
     )
 
 
@@ -222,19 +223,36 @@ def _software(records: Sequence[Measurement]) -> dict[str, str]:
     return {name: ", ".join(sorted(values)) for name, values in found.items()}
 
 
-def _notes(calibration: Calibration | None) -> list[str]:
+def calibration_words(calibration: Calibration) -> str:
+    """Return a calibration's name, software and date, as far as it knows them.
+
+    Args:
+        calibration: the calibration.
+    """
+    about = ", ".join(part for part in (calibration.software, calibration.date) if part)
+    return f"{calibration.name}: {about}" if about else str(calibration.name)
+
+
+def _notes(calibration: Calibration | None, predictions: Iterable[Prediction]) -> list[str]:
     if calibration is None:
         return [
             "no calibration: predictions are the ideal roofline, a lower bound; efficiency and host "
             "cost are in the unexplained part"
         ]
-    notes = [f"calibration {calibration.name}: {calibration.software}, {calibration.date}"]
-    assumed = sorted(
-        {op_class for (op_class, _), found in calibration.classes.items() if not found.measured}
-    )
-    if assumed:
-        notes.append(f"not measured, so assumed, are: {', '.join(assumed)}")
-    return [*notes, *calibration.warnings]
+    times: dict[tuple[str, str], float] = defaultdict(float)
+    for prediction in predictions:
+        for stage in prediction.stages:
+            ops, roofline = prediction.ops(stage)
+            for op in ops:
+                spent = float(roofline.op_times(op, max)[0]) * float(op.count)
+                times[(op.op_class, op.dtype)] += spent
+    whole = sum(times.values()) or 1.0
+    assumed = [
+        f"{op_class} in {dtype} ({time / whole:.1%} of the predicted device time)"
+        for (op_class, dtype), time in sorted(times.items(), key=lambda item: -item[1])
+        if time > 0 and not calibration.lookup(op_class, dtype).measured
+    ]
+    return ["assumed, not measured: " + ", ".join(assumed)] if assumed else []
 
 
 def metric_table(result: Reconciliation) -> list[dict[str, Any]]:
