@@ -27,6 +27,7 @@ COMMANDS = {
     "specs": "profiling.cli.specs",
     "methods": "profiling.cli.methods",
     "reproduce": "profiling.cli.reproduce",
+    "generate": "profiling.cli.generate",
     "profile": "profiling.cli.profile",
     "measurements": "profiling.cli.measurements",
     "count": "profiling.cli.count",
