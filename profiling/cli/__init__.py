@@ -32,6 +32,7 @@ COMMANDS = {
     "measurements": "profiling.cli.measurements",
     "count": "profiling.cli.count",
     "calibrate": "profiling.cli.calibrate",
+    "generate": "profiling.cli.generate",
 }
 
 
