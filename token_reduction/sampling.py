@@ -94,7 +94,8 @@ def spatial(
             assert keep is not None  # noqa: S101  # one of the two is given, checked above
             grid = squarest_grid(resolve_keep(keep, n), height, width)
         indices = grid_indices(grid, (height, width))
-    return _take(tokens, torch.tensor(indices, device=tokens.device))
+    # A copy from the host that waits for nothing.
+    return _take(tokens, torch.tensor(indices).to(tokens.device, non_blocking=True))
 
 
 def patch_grid(n: int) -> tuple[int, int]:

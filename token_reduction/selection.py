@@ -105,3 +105,18 @@ def check_variant(method: str, variant: str, known: tuple[str, ...] = ("program"
         raise InvalidInputError(
             f"{method} has no variant {variant!r}; there is: {', '.join(known)}"
         )
+
+
+def check_row(method: str, tokens: Tensor, cls_attention: Tensor) -> None:
+    """Refuse a class-token row [..., h, n] that does not belong to tokens [..., n, d].
+
+    Raises:
+        InvalidInputError: the shapes do not fit; says which were given.
+    """
+    if cls_attention.ndim < 2 or (
+        (*cls_attention.shape[:-2], cls_attention.shape[-1]) != tokens.shape[:-1]
+    ):
+        raise InvalidInputError(
+            f"{method} takes tokens [..., n, d] and the class token's attention [..., h, n] to "
+            f"them, given {tuple(tokens.shape)} and {tuple(cls_attention.shape)}"
+        )

@@ -1,0 +1,127 @@
+"""CDPruner: tokens that are relevant to the question and different from each other.
+
+Source: "Beyond Attention or Similarity: Maximizing Conditional Diversity for Token Pruning in MLLMs"
+(Zhang et al., 2025) and its program Theia-4869/CDPruner.
+Place: after the projector. Needs CLIP's joint embedding of patches and question, so its text tower.
+The language model sees a plain shorter sequence in spatial order.
+
+Complexity, n tokens, k kept: n^2*c for the kernel, then k dependent picks that update n values with
+up to k rows: k^2*n/2. No length depends on the data. Everything is float32, as in the program.
+Program and paper agree. Past as many picks as the features are wide the kernel has no rank left.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from hardware_specs.errors import InvalidInputError
+from token_reduction.checks import require_finite
+from token_reduction.keep import resolve_keep
+from token_reduction.reduced import Reduced
+from token_reduction.selection import take_tokens
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_SLACK = 1e-6
+# Squares of it, thousands of them summed, still fit float32.
+_HUGE = 1e15
+
+
+def cdpruner(
+    tokens: Tensor,
+    image_embeds: Tensor,
+    text_embeds: Tensor,
+    keep: float,
+    *,
+    features: Tensor | None = None,
+) -> Reduced:
+    """Greedy MAP of a determinantal point process conditioned on the question.
+
+    Formula: rel = min-max of minus the mean cosine of patch and question; L = rel_i cos(x_i, x_j)
+    rel_j; picks maximise det(L) one by one: argmax of the conditional variance, then
+    var_j -= e_j^2 with e = (L[i] - sum of earlier e e[i]) / sqrt(var_i).
+
+    Args:
+        tokens: [..., n, d] what is kept from; also the features, when none are given.
+        image_embeds: [..., n, c] patches in CLIP's joint space.
+        text_embeds: [t, c] (or [..., t, c]) the question's embeddings there.
+        keep: a count, or a ratio rounded to nearest.
+        features: [..., n, c'] what the cosine is taken of; None for `tokens`.
+
+    Returns:
+        Reduced in spatial order, with selection_order and scores (the relevance).
+
+    Raises:
+        InvalidInputError: lengths that differ, NaN or infinity, a keep out of range.
+
+    >>> x = torch.eye(3)
+    >>> patches = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    >>> cdpruner(x, patches, torch.tensor([[1.0, 0.0]]), 1).kept_indices.tolist()
+    [2]
+    """
+    features = tokens if features is None else features
+    if image_embeds.shape[:-1] != tokens.shape[:-1] or (
+        image_embeds.shape[-1] != text_embeds.shape[-1]
+    ):
+        raise InvalidInputError(
+            "cdpruner takes tokens [..., n, d], image_embeds [..., n, c] and text_embeds [t, c], "
+            f"given {tuple(tokens.shape)}, {tuple(image_embeds.shape)}, {tuple(text_embeds.shape)}"
+        )
+    n = tokens.shape[-2]
+    count = resolve_keep(keep, n)
+    with torch.no_grad():
+        unit, images, texts = (_unit(v) for v in (features, image_embeds, text_embeds))
+        relevance = _relevance(images, texts)
+        require_finite("cdpruner", features=unit, embeddings=relevance)
+        kernel = relevance.unsqueeze(-1) * (unit @ unit.transpose(-1, -2)) * relevance.unsqueeze(-2)
+        picks = greedy_map(kernel, count)
+    kept = picks.sort(dim=-1).values
+    return Reduced(
+        tokens=take_tokens(tokens, kept),
+        kept_indices=kept,
+        selection_order=picks,
+        scores=relevance,
+    )
+
+
+def greedy_map(kernel: Tensor, count: int) -> Tensor:
+    """Greedy picks [..., count] that maximise the determinant of a kernel [..., n, n].
+
+    >>> greedy_map(torch.diag(torch.tensor([1.0, 3.0, 2.0])), 2).tolist()
+    [1, 2]
+    """
+    n = kernel.shape[-1]
+    stacked = kernel.reshape(-1, n, n)
+    batch = len(stacked)
+    tiny = torch.finfo(kernel.dtype).tiny
+    variance = stacked.diagonal(dim1=-2, dim2=-1).clone()
+    basis = stacked.new_zeros(count, batch, n)
+    picks = torch.empty(count, batch, 1, dtype=torch.long, device=kernel.device)
+    for step in range(count):
+        picks[step] = pick = variance.argmax(dim=-1, keepdim=True)
+        row = stacked.gather(1, pick.unsqueeze(-1).expand(-1, 1, n)).squeeze(1)
+        earlier = basis[:step]
+        own = earlier.gather(-1, pick.expand(step, batch, 1)).squeeze(-1)
+        row = row - torch.einsum("tb,tbn->bn", own, earlier)
+        # Past the kernel's rank (at most the features' width) only rounding noise is left to divide
+        # by, so picks are arbitrary there, in the program too; the bound keeps them distinct.
+        row = (row / variance.gather(-1, pick).clamp_min(tiny).sqrt()).clamp(-_HUGE, _HUGE)
+        basis[step] = row
+        variance = (variance - row.square()).scatter(-1, pick, float("-inf"))
+    return picks.squeeze(-1).T.reshape(*kernel.shape[:-2], count)
+
+
+def _relevance(images: Tensor, texts: Tensor) -> Tensor:
+    mean: Tensor = -(images @ texts.transpose(-1, -2)).mean(dim=-1)
+    low, high = mean.amin(dim=-1, keepdim=True), mean.amax(dim=-1, keepdim=True)
+    span = (high - low).clamp_min(torch.finfo(mean.dtype).tiny)
+    return (mean - low + _SLACK) / span
+
+
+def _unit(values: Tensor) -> Tensor:
+    wide: Tensor = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+    norms: Tensor = wide.norm(dim=-1, keepdim=True)
+    return wide / norms.clamp_min(torch.finfo(wide.dtype).tiny)

@@ -1,0 +1,132 @@
+"""DART: a few pivots, and the tokens that resemble them least.
+
+Source: "Stop Looking for Important Tokens in Multimodal Language Models: Duplication Matters More"
+(Wen et al., EMNLP 2025) and its program ZichenWen1/DART.
+Place: at language-model layer 2, at prefill, from the keys of the layer before and its output. Any
+attention kernel serves. Positions stay the original ones.
+
+Complexity, n image tokens, p pivots, d width: n*d for the norms, p*n*d for the similarities and p
+dependent selections.
+
+Pivots take turns and each skips what earlier ones chose, so their order matters. The program walks
+over a Python set of them: order="set" does the same, at the price of one read-back of the pivots;
+order="norm" takes text before image, each by falling norm, without.
+The number kept is pivots * ceil(keep / pivots) tokens and the image pivots on top. The paper leaves
+the turn-taking open.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from hardware_specs.errors import InvalidInputError
+from token_reduction.checks import require_finite
+from token_reduction.keep import resolve_keep
+from token_reduction.reduced import Selection
+from token_reduction.selection import check_image_span, check_variant, complement, top_indices
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def dart(
+    keys: Tensor,
+    hidden_states: Tensor,
+    keep: float = 128,
+    *,
+    start: int,
+    image_tokens: int,
+    image_pivots: int = 4,
+    text_pivots: int = 4,
+    order: str = "set",
+) -> Selection:
+    """Keep pivots and, for each, the image tokens least similar to it.
+
+    Formula: pivots = image tokens, and tokens after the image, with the largest L1 norm of their
+    keys (heads concatenated); each pivot in turn takes the ceil(keep / pivots) image tokens not
+    taken yet with the smallest cosine of hidden states.
+
+    Args:
+        keys: [h, s, e] (or [1, h, s, e]) of the layer before.
+        hidden_states: [s, d] (or [1, s, d]) output of the layer before.
+        keep: image tokens chosen by similarity: a count, or a ratio of them rounded to nearest.
+        start: sequence position of the first image token.
+        image_tokens: number of image tokens.
+        image_pivots: pivots among the image tokens, kept as well.
+        text_pivots: pivots among the tokens after the image.
+        order: "set" (the program's) or "norm".
+
+    Returns:
+        Selection with the leading dimension of the input; its scores are the L1 norms.
+
+    Raises:
+        InvalidInputError: more than one sequence, an image outside the sequence, too few tokens for
+            the pivots or the count, NaN or infinity.
+
+    >>> keys = torch.tensor([[[1.0], [5.0], [2.0], [1.0], [3.0]]])  # text, three image tokens, text
+    >>> hidden = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.0, 2.0]])
+    >>> out = dart(keys, hidden, 1, start=1, image_tokens=3, image_pivots=1, text_pivots=0)
+    >>> out.kept_indices.tolist()  # the image pivot 1, and 3, the least like it
+    [0, 1, 3, 4]
+    """
+    check_variant("dart's order", order, ("set", "norm"))
+    length = hidden_states.shape[-2]
+    lead = hidden_states.shape[:-2]
+    if lead.numel() != 1 or keys.ndim != len(lead) + 3 or keys.shape[-2] != length:
+        raise InvalidInputError(
+            f"dart takes keys [h, s, e] and hidden states [s, d] of one sequence, given "
+            f"{tuple(keys.shape)} and {tuple(hidden_states.shape)}"
+        )
+    check_image_span(start, image_tokens, length)
+    pivots = image_pivots + text_pivots
+    after = length - start - image_tokens
+    if min(image_pivots, text_pivots) < 0 or pivots < 1 or text_pivots > after:
+        raise InvalidInputError(
+            f"dart cannot take {image_pivots} image and {text_pivots} text pivots from "
+            f"{image_tokens} image tokens and {after} tokens after them"
+        )
+    each = -(-resolve_keep(keep, image_tokens) // pivots)
+    if pivots * each + image_pivots > image_tokens:
+        raise InvalidInputError(
+            f"dart with keep={keep} keeps {pivots} x {each} tokens and {image_pivots} pivots, more "
+            f"than the {image_tokens} image tokens there are"
+        )
+    with torch.no_grad():
+        norms = keys.reshape(keys.shape[-3:]).abs().sum(dim=(0, 2), dtype=keys.dtype)
+        hidden = hidden_states.reshape(hidden_states.shape[-2:])
+        lengths = hidden.norm(dim=-1, keepdim=True)
+        require_finite("dart", keys=norms, hidden_states=lengths)
+        unit = hidden / lengths.clamp_min(torch.finfo(hidden.dtype).tiny)
+        image = slice(start, start + image_tokens)
+        own = top_indices(norms[image], image_pivots)
+        text = top_indices(norms[image.stop :], text_pivots) + image.stop
+        turns = _turns(own + start, text, order)
+        kept = _take_turns(unit[turns] @ unit[image].T, own, each)
+    dropped = complement(kept, image_tokens) + start
+    return Selection(
+        kept_indices=complement(dropped, length).expand(*lead, -1),
+        image_indices=kept.expand(*lead, -1),
+        scores=norms[image].expand(*lead, -1),
+    )
+
+
+def _turns(image: Tensor, text: Tensor, order: str) -> Tensor:
+    """Sequence positions of the pivots, in the order they choose."""
+    if order == "norm":
+        return torch.cat((text, image))
+    # Iterating over a set of small ints follows their hashes, the same on every CPython.
+    pivots = list({*torch.cat((image, text)).tolist()})
+    return torch.tensor(pivots).to(image.device, non_blocking=True)
+
+
+def _take_turns(similarity: Tensor, own: Tensor, each: int) -> Tensor:
+    """Image tokens kept, ascending, from similarities [pivots, n]."""
+    taken = torch.zeros_like(similarity[0]).scatter(0, own, float("inf"))
+    chosen = [own]
+    for row in similarity:
+        picks = (row + taken).topk(each, largest=False).indices
+        taken = taken.scatter(0, picks, float("inf"))
+        chosen.append(picks)
+    return torch.cat(chosen).sort().values

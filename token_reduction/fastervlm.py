@@ -1,0 +1,54 @@
+"""FasterVLM: keep the patches the class token attends to, after the projector.
+
+Source: "[CLS] Attention is All You Need for Training-Free Visual Token Pruning: Make VLM Inference
+Faster" (Zhang et al., 2024) and its program Theia-4869/FasterVLM.
+Place: after the projector, which sees all tokens; attention of the CLIP layer whose output is the
+feature (-2). The language model sees a plain shorter sequence in spatial order.
+Complexity: h*n additions and a sort. Program and paper agree.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from token_reduction.checks import require_finite
+from token_reduction.keep import resolve_keep
+from token_reduction.reduced import Reduced
+from token_reduction.selection import check_row, take_tokens, top_indices
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def fastervlm(tokens: Tensor, cls_attention: Tensor, keep: float) -> Reduced:
+    """Keep the tokens with the largest class attention.
+
+    Formula: score = mean over heads of the class token's row.
+
+    Args:
+        tokens: [..., n, d].
+        cls_attention: [..., h, n] the class token's row without its own column.
+        keep: a count, or a ratio rounded to nearest.
+
+    Returns:
+        Reduced in spatial order; selection_order has descending attention.
+
+    Raises:
+        InvalidInputError: lengths that differ, NaN or infinity, a keep out of range.
+
+    >>> import torch
+    >>> row = torch.tensor([[0.1, 0.4, 0.2, 0.3]])
+    >>> fastervlm(torch.arange(4.0).unsqueeze(-1), row, 2).tokens.flatten().tolist()
+    [1.0, 3.0]
+    """
+    check_row("fastervlm", tokens, cls_attention)
+    attention = cls_attention.mean(dim=-2)
+    require_finite("fastervlm", cls_attention=attention)
+    order = top_indices(attention, resolve_keep(keep, tokens.shape[-2]))
+    kept = order.sort(dim=-1).values
+    return Reduced(
+        tokens=take_tokens(tokens, kept),
+        kept_indices=kept,
+        selection_order=order,
+        cls_attention=attention,
+    )

@@ -1,0 +1,172 @@
+"""SparseVLM: text tokens that look at the image rate its tokens; part of the rest is recycled.
+
+Source: "SparseVLM: Visual Token Sparsification for Efficient Vision-Language Model Inference" (Zhang
+et al., ICML 2025) and its program Gumpest/SparseVLMs, v1.5.
+Place: language-model layers 2, 6 and 15, at prefill, after attention. Needs the rows of the raters
+in those layers' attention. Positions are renumbered (v2.0 keeps them).
+
+Complexity, n image tokens, t text tokens, h heads, d width, p recycled: n*t*d once for the raters,
+h*t*n per layer, p^2*d for the clusters. How many raters there are depends on the data but only
+weights a mean, so nothing has to be read back.
+
+Tokens kept at the three layers: 192 -> 300, 200, 110; 128 -> 303, 110, 36; 96 -> 238, 48, 26;
+64 -> 66, 30, 17. On top come the recycled ones: 30 % of those pruned, in p // 10 + 1 clusters. The
+program breaks ties of the density with random noise of 1e-6 (`noise`); without any, the sort's
+order decides. The paper derives the counts from the rank of the attention instead of a table.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from hardware_specs.errors import InvalidInputError
+from token_reduction.checks import require_finite
+from token_reduction.fastv import select_image_tokens
+from token_reduction.selection import complement, take_tokens, top_indices
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from token_reduction.reduced import Selection
+
+LAYERS = (2, 6, 15)
+KEEP_LISTS = {
+    192: (300, 200, 110),
+    128: (303, 110, 36),
+    96: (238, 48, 26),
+    64: (66, 30, 17),
+}
+RECYCLED_SHARE = 0.3
+
+
+def text_raters(image_states: Tensor, text_states: Tensor) -> Tensor:
+    """Which text tokens speak of the image, as a mask [..., t].
+
+    Formula: m = softmax over text of v t^T, averaged over image tokens; raters are above mean(m).
+
+    Args:
+        image_states: [..., n, d] image tokens at the input of the language model.
+        text_states: [..., t, d] text tokens after the image.
+
+    Raises:
+        InvalidInputError: NaN or infinity.
+
+    >>> text_raters(torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 0.0], [0.0, 3.0]])).tolist()
+    [True, False]
+    """
+    logits = image_states @ text_states.transpose(-1, -2)
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    rating = logits.softmax(dim=-1, dtype=wide).mean(dim=-2)
+    require_finite("sparsevlm", states=rating)
+    return rating > rating.mean(dim=-1, keepdim=True)
+
+
+def sparsevlm(
+    attention: Tensor, raters: Tensor, keep: float, *, start: int, image_tokens: int
+) -> Selection:
+    """Keep the image tokens the raters attend to.
+
+    Formula: score_j = mean over raters i and over heads of A[i, j].
+
+    Args:
+        attention: [..., h, t, s] rows of the text tokens after the image.
+        raters: [..., t] mask from `text_raters`.
+        keep: image tokens kept: a count, or a ratio of those left rounded to nearest.
+        start: sequence position of the first image token.
+        image_tokens: image tokens the sequence still has.
+
+    Returns:
+        Selection over the whole sequence, ascending, all text kept, scores [..., n].
+
+    Raises:
+        InvalidInputError: shapes that do not fit, NaN or infinity, a keep out of range.
+
+    >>> rows = torch.tensor([[[0.1, 0.2, 0.7, 0.0], [0.0, 0.9, 0.0, 0.1]]])
+    >>> mask = torch.tensor([True, False])
+    >>> sparsevlm(rows, mask, 1, start=1, image_tokens=2).kept_indices.tolist()
+    [0, 2, 3]
+    """
+    if attention.ndim < 3 or raters.shape != (*attention.shape[:-3], attention.shape[-2]):
+        raise InvalidInputError(
+            f"sparsevlm takes attention [..., h, t, s] and raters [..., t], given "
+            f"{tuple(attention.shape)} and {tuple(raters.shape)}"
+        )
+    chosen = raters.unsqueeze(-1)
+    rows = attention.mean(dim=-3)
+    total = torch.where(chosen, rows, 0).sum(dim=-2)
+    row = total / chosen.sum(dim=-2).clamp_min(1)
+    return select_image_tokens(
+        row, keep, start=start, image_tokens=image_tokens, method="sparsevlm"
+    )
+
+
+def recycle(image_states: Tensor, selection: Selection, *, noise: Tensor | None = None) -> Tensor:
+    """Merge the better part of the pruned tokens into a few.
+
+    Formula: the int(0.3 * pruned) best-scored pruned tokens, p of them, in p // 10 + 1 clusters.
+
+    Args:
+        image_states: [..., n, d] hidden states of the image tokens before the pruning.
+        selection: what `sparsevlm` gave for them.
+        noise: [..., p] added to the density.
+
+    Returns:
+        [..., p // 10 + 1, d], or no token where p is 0.
+    """
+    scores = selection.scores
+    if scores is None:
+        raise InvalidInputError("recycling needs the selection's scores")
+    n = image_states.shape[-2]
+    pruned = complement(selection.image_indices, n)
+    count = int(pruned.shape[-1] * RECYCLED_SHARE)
+    if count == 0:
+        return image_states[..., :0, :]
+    best = pruned.gather(-1, top_indices(scores.gather(-1, pruned), count))
+    return cluster_and_merge(take_tokens(image_states, best), count // 10 + 1, noise=noise)
+
+
+def cluster_and_merge(tokens: Tensor, clusters: int, *, noise: Tensor | None = None) -> Tensor:
+    """Density-peak clustering (DPC-kNN), one mean per cluster.
+
+    Formula: dist = |x_i - x_j| / sqrt(d); density = exp(-mean of the squared distances to the
+    `clusters` nearest) (+ noise); a centre has a large density times distance to the nearest
+    denser token; every token joins its nearest centre.
+
+    Args:
+        tokens: [..., p, d].
+        clusters: how many, at most p.
+        noise: [..., p] added to the density.
+
+    Returns:
+        [..., clusters, d], centres in falling score.
+
+    Raises:
+        InvalidInputError: more clusters than tokens, NaN or infinity.
+
+    >>> x = torch.tensor([[0.0], [0.3], [0.5], [8.0], [8.2], [9.0]])
+    >>> [round(v, 2) for v in cluster_and_merge(x, 2).flatten().tolist()]
+    [0.27, 8.4]
+    """
+    p, d = tokens.shape[-2:]
+    if not 1 <= clusters <= p:
+        raise InvalidInputError(f"{p} tokens cannot form {clusters} clusters")
+    require_finite("sparsevlm", tokens=tokens)
+    with torch.no_grad():
+        wide = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
+        distance = torch.cdist(wide, wide) / d**0.5
+        nearest = distance.topk(clusters, dim=-1, largest=False).values
+        density = (-nearest.square().mean(dim=-1)).exp()
+        if noise is not None:
+            density = density + noise
+        denser = density.unsqueeze(-2) > density.unsqueeze(-1)
+        farthest = distance.amax(dim=(-2, -1), keepdim=True)
+        gap = torch.where(denser, distance, farthest).amin(dim=-1)
+        centres = (gap * density).topk(clusters, dim=-1).indices
+        group = take_tokens(distance, centres).argmin(dim=-2)
+        # A centre stays with itself even where a duplicate of it is one too.
+        own = torch.arange(clusters, device=group.device).expand(centres.shape)
+        group = group.scatter(-1, centres, own)
+    share = torch.nn.functional.one_hot(group, clusters).to(wide.dtype).transpose(-1, -2)
+    return ((share @ wide) / share.sum(dim=-1, keepdim=True)).to(tokens.dtype)

@@ -1,0 +1,110 @@
+"""VisionZip: the patches the class token attends to, and a few means of the rest.
+
+Source: "VisionZip: Longer is Better but Not Necessary in Vision Language Models" (Yang et al.,
+CVPR 2025) and its program dvlab-research/VisionZip.
+Place: before the projector. Attention and keys of CLIP layer -2, whose output is the feature; the
+class token itself is among the kept ones.
+
+Complexity, n tokens, m contextual ones, c width: h*n for the scores, m*n*c for the assignment, n*d
+for the means. No length depends on the data. Published settings (dominant + contextual): 54 + 10,
+108 + 20, 162 + 30. Program and paper agree.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from hardware_specs.errors import InvalidInputError
+from token_reduction.checks import require_finite
+from token_reduction.keep import resolve_keep
+from token_reduction.reduced import Reduced
+from token_reduction.selection import complement, take_tokens, top_indices
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def split_keep(keep: float, n: int) -> tuple[int, int]:
+    """(dominant, contextual) for a number of tokens in all, in the published proportion 54 : 10.
+
+    >>> split_keep(64, 576), split_keep(128, 576), split_keep(192, 576)
+    ((54, 10), (108, 20), (162, 30))
+    """
+    count = resolve_keep(keep, n)
+    contextual = count * 10 // 64
+    return count - contextual, contextual
+
+
+def visionzip(
+    tokens: Tensor, cls_attention: Tensor, metric: Tensor, *, dominant: int, contextual: int
+) -> Reduced:
+    """Keep dominant tokens and merge the others into evenly spaced ones of them.
+
+    Formula: dominant = the class token and the `dominant` - 1 patches with the largest sum over
+    heads of its attention. Of the r others every max(1, r // contextual)-th is a target; each of
+    the rest joins the target most similar in cosine of `metric`;
+    out = target + mean of what joined it.
+
+    Args:
+        tokens: [..., n+1, d] features with the class token first.
+        cls_attention: [..., h, n+1] the class token's row.
+        metric: [..., n+1, c] mean over heads of the keys.
+        dominant: tokens kept as they are, the class token among them.
+        contextual: merged tokens; 0 for none.
+
+    Returns:
+        Reduced with tokens [..., dominant + contextual, d]: dominant in spatial order, then
+        contextual; kept_indices are the dominant ones; cls_attention [..., n] is the sum.
+
+    Raises:
+        InvalidInputError: lengths that differ, NaN or infinity, more tokens than there are.
+
+    >>> x = torch.tensor([[9.0], [1.0], [2.0], [4.0]])
+    >>> row = torch.tensor([[0.1, 0.6, 0.2, 0.1]])
+    >>> visionzip(x, row, torch.ones(4, 2), dominant=2, contextual=1).tokens.flatten().tolist()
+    [9.0, 1.0, 6.0]
+    """
+    length = tokens.shape[-2]
+    if (*cls_attention.shape[:-2], cls_attention.shape[-1]) != tokens.shape[:-1] or (
+        metric.shape[:-1] != tokens.shape[:-1]
+    ):
+        raise InvalidInputError(
+            "visionzip takes tokens [..., n+1, d], the class token's attention [..., h, n+1] and a "
+            f"metric [..., n+1, c], given {tuple(tokens.shape)}, {tuple(cls_attention.shape)} and "
+            f"{tuple(metric.shape)}"
+        )
+    if dominant < 1 or contextual < 0 or dominant + contextual > length:
+        raise InvalidInputError(
+            f"visionzip cannot make {dominant} dominant and {contextual} contextual tokens of "
+            f"{length}; at least one is dominant, the class token"
+        )
+    attention = cls_attention.sum(dim=-2)[..., 1:]
+    norms = metric.norm(dim=-1, keepdim=True)
+    require_finite("visionzip", cls_attention=attention, metric=norms)
+    best = top_indices(attention, dominant - 1) + 1
+    kept = torch.nn.functional.pad(best.sort(dim=-1).values, (1, 0), value=0)
+    parts = [take_tokens(tokens, kept)]
+    if contextual:
+        unit = metric / norms.clamp_min(torch.finfo(metric.dtype).tiny)
+        parts.append(_contextual(tokens, unit, complement(kept, length), contextual))
+    return Reduced(
+        tokens=torch.cat(parts, dim=-2),
+        kept_indices=kept,
+        selection_order=kept,
+        cls_attention=attention,
+    )
+
+
+def _contextual(tokens: Tensor, unit: Tensor, rest: Tensor, count: int) -> Tensor:
+    left = rest.shape[-1]
+    step = max(1, left // count)
+    places = torch.arange(0, left, step, device=rest.device)[:count]
+    others = complement(places, left)
+    target, joining = rest[..., places], rest[..., others]
+    similarity = take_tokens(unit, joining) @ take_tokens(unit, target).transpose(-1, -2)
+    share = torch.nn.functional.one_hot(similarity.argmax(dim=-1), len(places)).to(tokens.dtype)
+    joined = share.transpose(-1, -2) @ take_tokens(tokens, joining)
+    members = share.sum(dim=-2).unsqueeze(-1).clamp_min(1)
+    return take_tokens(tokens, target) + joined / members

@@ -1,0 +1,95 @@
+"""VisPruner: half by class attention, the rest by removing what is similar.
+
+Source: "Beyond Text-Visual Attention: Exploiting Visual Cues for Effective Token Pruning in VLMs"
+(Zhang et al., 2025) and its program Theia-4869/VisPruner.
+Place: chosen from the CLIP features and the attention of layer -2, applied as a mask, so that the
+language model sees a plain shorter sequence in spatial order.
+
+Complexity, n tokens, k kept, c width: (n-k)/8 dependent rounds, each (n'/2)^2*c for the similarity
+of what is left, about n^3*c/96 in all. No length depends on the data. Program and paper agree.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from token_reduction.checks import require_finite
+from token_reduction.keep import resolve_keep
+from token_reduction.reduced import Reduced
+from token_reduction.selection import check_row, take_tokens, top_indices
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+REMOVED_PER_ROUND = 8
+
+
+def vispruner(
+    tokens: Tensor,
+    cls_attention: Tensor,
+    keep: float,
+    *,
+    important: float = 0.5,
+    features: Tensor | None = None,
+) -> Reduced:
+    """Keep important tokens and, of the others, diverse ones.
+
+    Formula: int(important * k) tokens by mean-head class attention. The others, in descending
+    attention, are split into even and odd places; the 8 even ones most similar (cosine) to an odd
+    one go; what stays is [even, in falling similarity, odd]; and again until k are left.
+
+    Args:
+        tokens: [..., n, d] what is kept from; also the features, when none are given.
+        cls_attention: [..., h, n] the class token's row without its own column.
+        keep: a count, or a ratio rounded to nearest.
+        important: share of them chosen by attention.
+        features: [..., n, c] CLIP features the similarity is taken of; None for `tokens`.
+
+    Returns:
+        Reduced in spatial order; selection_order has the important ones first.
+
+    Raises:
+        InvalidInputError: lengths that differ, NaN or infinity, a keep out of range.
+
+    >>> row = torch.tensor([[0.4, 0.3, 0.2, 0.1]])
+    >>> x = torch.tensor([[1.0, 0.0], [1.0, 1.0], [1.0, 1.1], [0.0, 1.0]])
+    >>> vispruner(x, row, 2).kept_indices.tolist()  # 0 by attention; 1, 2, 3 compete
+    [0, 2]
+    """
+    features = tokens if features is None else features
+    check_row("vispruner", tokens, cls_attention)
+    check_row("vispruner", features, cls_attention)
+    attention = cls_attention.mean(dim=-2)
+    norms = features.norm(dim=-1, keepdim=True)
+    require_finite("vispruner", cls_attention=attention, features=norms)
+    n = tokens.shape[-2]
+    count = resolve_keep(keep, n)
+    with torch.no_grad():
+        unit = features / norms.clamp_min(torch.finfo(features.dtype).tiny)
+        order = top_indices(attention, n)
+        first = int(count * important)
+        diverse = _diverse(unit, order[..., first:], count - first)
+    picked = torch.cat((order[..., :first], diverse), dim=-1)
+    kept = picked.sort(dim=-1).values
+    return Reduced(
+        tokens=take_tokens(tokens, kept),
+        kept_indices=kept,
+        selection_order=picked,
+        cls_attention=attention,
+    )
+
+
+def _diverse(unit: Tensor, candidates: Tensor, count: int) -> Tensor:
+    """Thin out candidates [..., r] to `count` by dropping even ones with a similar odd one."""
+    if count == 0:
+        return candidates[..., :0]
+    while (left := candidates.shape[-1]) > count:
+        even, odd = candidates[..., ::2], candidates[..., 1::2]
+        removed = min(REMOVED_PER_ROUND, left - count, even.shape[-1])
+        similarity = take_tokens(unit, even) @ take_tokens(unit, odd).transpose(-1, -2)
+        closest = similarity.amax(dim=-1).argsort(dim=-1, descending=True)
+        even = even.gather(-1, closest[..., removed:])
+        candidates = torch.cat((even, odd), dim=-1)
+    return candidates
