@@ -224,7 +224,7 @@ def model_tier(public: Public) -> None:
             "tile law alone",
             "tile law and curves",
             "m = 129, 257, 513",
-            "smoothing floor",
+            "all other rows known, smoothed",
             "90 % interval covers",
         ],
         rows,
@@ -245,7 +245,8 @@ def _interpolated(seen: pd.DataFrame, rest: pd.DataFrame) -> np.ndarray:
 def _floor(frame: pd.DataFrame) -> float:
     """Return the error of every point against the median ratio of its neighbours in m.
 
-    A calibration on all row counts of the matrix but one: no smooth correction does much better.
+    It knows every row count of the matrix but the one it predicts: what is left is the scatter of
+    single measurements and of the library's choice of kernels.
     """
     hardware = A100 if frame["device"].str.contains("A100").any() else H100
     label = canonical(str(frame["dtype"].iloc[0]))

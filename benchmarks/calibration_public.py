@@ -143,12 +143,6 @@ def layer_streams(public: Public, *, embedding: bool = True) -> pd.DataFrame:
     return named(table, "microsoft/vidur layer ops")
 
 
-def pointwise(streams: pd.DataFrame) -> pd.DataFrame:
-    """Return rope, activation and residual ops together as the class `pointwise`."""
-    rows = streams["op_class"].isin(["rope", "activation", "residual"])
-    return named(streams[rows].assign(op_class="pointwise"), "microsoft/vidur layer ops")
-
-
 def is_model_shape(frame: pd.DataFrame) -> np.ndarray:
     """Return which rows are products with a LLaVA or CLIP weight matrix."""
     pairs = set(MODEL_SHAPES)

@@ -11,6 +11,7 @@ from costmodel.calibration.attention import attention_time_s
 from costmodel.calibration.curves import corrected, knots
 from costmodel.calibration.dtypes import LABELS, SIBLINGS, canonical
 from costmodel.calibration.gemm import gemm_time_s
+from costmodel.calibration.gemm_scalar import gemm_scalar_s
 from costmodel.calibration.law import stream_time_s
 from hardware_specs.errors import CalibrationError
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from costmodel.calibration.parameters import ClassParameters, Device, Parameter, ShapeCurve
+    from costmodel.calibration.parameters import ClassParameters, Device, Parameter
     from hardware_specs import HardwareSpec
 
 SCHEMA_VERSION = 1
@@ -50,6 +51,9 @@ _ARGUMENTS = {
     "attention_encoder": ("batch", "q_len", "kv_len", "heads", "kv_heads", "head_dim"),
     "attention_decode": ("batch", "q_len", "kv_len", "heads", "kv_heads", "head_dim"),
 }
+#: The argument that may be left out, by the first word of an op class; the others may leave `flops`.
+_OPTIONAL = {"gemm": "batch", "conv": "batch", "attention": "causal"}
+_NUMBERS = (int, float, np.integer, np.floating)
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ class Calibration:
         """Write the JSON file atomically: a reader sees the old file or the new one, never a half.
 
         Raises:
-            CalibrationError: the file cannot be written.
+            OutputError: the file cannot be written.
         """
         from costmodel.calibration.file import save_calibration
 
@@ -267,6 +271,11 @@ class Calibration:
         missing = [name for name in needed if name not in sizes]
         if missing:
             raise CalibrationError(f"{op_class!r} also needs {', '.join(missing)}")
+        extra = sizes.keys() - {*needed, _OPTIONAL.get(op_class.partition("_")[0], "flops")}
+        if extra:
+            raise CalibrationError(
+                f"{op_class!r} takes {', '.join(needed)}, not {', '.join(sorted(extra))}"
+            )
         if op_class in ("gemm", "conv"):
             return self._gemm(found, device, **sizes)
         if op_class in _ARGUMENTS:
@@ -283,43 +292,42 @@ class Calibration:
     def _gemm(
         self, found: ClassParameters, device: Device, m: Any, n: Any, k: Any, batch: Any = 1
     ) -> Any:
-        m, n, k, batch = np.broadcast_arrays(
-            *(np.asarray(v, dtype=float) for v in (m, n, k, batch))
-        )
-        shape = m.shape
         peak = self._peak(found.dtype, device)
-        m, n, k, batch = m.ravel(), n.ravel(), k.ravel(), batch.ravel()
         family = found.kernels or "library"
-        time = gemm_time_s(found.values, device, family, found.dtype, peak, m, n, k, batch)
-        for curve, x, y in self._knots(found, device, peak, family):
-            mask = (n == curve.n) & (k == curve.k) & (batch == 1) & (m > 0)
+        law = (found.values, device, family, found.dtype, peak)
+        curves = self._knots(found, device, peak, family)
+        if all(isinstance(size, _NUMBERS) for size in (m, n, k, batch)):
+            one = gemm_scalar_s(*law, float(m), float(n), float(k), float(batch))
+            if one > 0 and batch == 1 and (n, k) in curves:
+                one = float(corrected(one, *curves[n, k]))
+            return one
+        sizes = (np.asarray(size, dtype=float) for size in (m, n, k, batch))
+        m, n, k, batch = np.broadcast_arrays(*sizes)
+        shape = m.shape
+        m, n, k, batch = m.ravel(), n.ravel(), k.ravel(), batch.ravel()
+        time = gemm_time_s(*law, m, n, k, batch)
+        for (width, depth), (x, y) in curves.items():
+            mask = (n == width) & (k == depth) & (batch == 1) & (m > 0)
             if mask.any():
                 time[mask] = corrected(time[mask], x, y)
         return time.reshape(shape)
 
     def _knots(
         self, found: ClassParameters, device: Device, peak: float, family: str
-    ) -> list[tuple[ShapeCurve, np.ndarray, np.ndarray]]:
-        """Return every curve with its abscissae, computed once per class."""
+    ) -> dict[tuple[float, float], tuple[np.ndarray, np.ndarray]]:
+        """Return every curve's abscissae and ratios by (n, k), computed once per class."""
         key = (found.op_class, found.dtype)
         ready = self._curves.get(key)
         if ready is None:
-            ready = self._curves[key] = []
+            ready = self._curves[key] = {}
             for curve in found.shapes:
                 rows = np.array(curve.rows)
-                ones = np.ones(len(rows))
+                full = np.ones(len(rows))
+                width, depth = full * curve.n, full * curve.k
                 law = gemm_time_s(
-                    found.values,
-                    device,
-                    family,
-                    found.dtype,
-                    peak,
-                    rows,
-                    ones * curve.n,
-                    ones * curve.k,
-                    ones,
+                    found.values, device, family, found.dtype, peak, rows, width, depth, full
                 )
-                ready.append((curve, *knots(curve, law)))
+                ready[float(curve.n), float(curve.k)] = knots(curve, law)
         return ready
 
     def _device(self) -> Device:

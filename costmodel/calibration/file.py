@@ -17,7 +17,7 @@ from costmodel.calibration.parameters import (
     Parameter,
     ShapeCurve,
 )
-from hardware_specs.errors import CalibrationError, InvalidFileError
+from hardware_specs.errors import CalibrationError, InvalidFileError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -224,23 +224,28 @@ def save_calibration(calibration: Calibration, path: str | Path) -> None:
     """Write a calibration's JSON file in one step: readers see the old file or the new one.
 
     Raises:
-        CalibrationError: the file cannot be written.
+        OutputError: the file cannot be written.
     """
     path = Path(path)
     text = _pretty(to_document(calibration))
+    written: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(
             "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
         ) as handle:
+            written = Path(handle.name)
             handle.write(text)
             handle.flush()
             os.fsync(handle.fileno())
         # A temporary file is private; a calibration is meant to be read by others too.
-        Path(handle.name).chmod(0o644)
-        Path(handle.name).replace(path)
+        written.chmod(0o644)
+        written.replace(path)
     except OSError as error:
-        raise CalibrationError(f"cannot write the calibration to {str(path)!r}: {error}") from None
+        raise OutputError(f"cannot write the calibration to {str(path)!r}: {error}") from None
+    finally:
+        if written is not None:
+            written.unlink(missing_ok=True)
 
 
 def _pretty(document: Mapping[str, Any]) -> str:

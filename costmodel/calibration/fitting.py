@@ -34,6 +34,8 @@ from hardware_specs.errors import CalibrationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
+    import pandas as pd
+
     from hardware_specs import HardwareSpec
 
 #: An unusual kernel family must cut the error at least to this share of the usual one's.
@@ -143,6 +145,7 @@ def fit_calibration(
     return _with_host(
         replace(
             start,
+            device_name=start.device_name if spec.device_names else _only_name(tables, spec),
             software=software,
             date=date,
             attribution=attribution,
@@ -151,6 +154,12 @@ def fit_calibration(
         ),
         host_seconds(tables),
     )
+
+
+def _only_name(tables: Iterable[tuple[str, pd.DataFrame]], spec: HardwareSpec) -> str:
+    """Return the name a nameless device has in its measurements, else what the spec calls it."""
+    names = {str(n) for _, t in tables if "device" in t.columns for n in t["device"].unique()}
+    return names.pop() if len(names) == 1 else spec.name
 
 
 #: What a host row's name says about the calibration.

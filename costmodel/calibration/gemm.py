@@ -6,7 +6,7 @@ output, and s parts of the inner dimension:
 
     tiles  = batch ceil(m/tm) ceil(n/tn) s                        w = tiles / SMs
     waves  = 1 if w <= 1 else ceil(w) - o (ceil(w) - w)
-    step   = max(2 tm tn / (e_P P (tm tn / 32768)^g / SMs), (tm a + tn b) / (c BW / SMs))
+    step   = max(2 tm tn / (e_P P (tm tn / A)^g / SMs), (tm a + tn b) / (c BW / SMs))
     T_tile = (k/s) step + r tm tn y / (BW / SMs)
     T_math = min over tiles, split or not, of
              waves T_tile + (s > 1) (t_split + 16 s m n / (c BW))
@@ -28,7 +28,8 @@ output, and s parts of the inner dimension:
 | quantise_cost q | 1 | quantising activations: passes over 2 bytes read and 1 written per element |
 | ragged_cost | 1 | factor on T_math above 256 rows that are no multiple of 16 |
 
-Which tiles there are, and who picks among them, is the kernel family (`FAMILIES`).
+A is the area of the family's largest tile. Which tiles there are, and who picks among them, is the
+kernel family (`FAMILIES`).
 """
 
 from __future__ import annotations
@@ -64,8 +65,6 @@ PARAMETERS = (
 CHUNK = 2048
 #: The shortest part of a split inner dimension.
 SPLIT_DEPTH = 256
-#: Outputs of the largest tile, which `small_tile_loss` compares with.
-LARGE_TILE = 256 * 128
 #: Bytes of partial sums per split output: four written and read, at half the operands' rate.
 SPLIT_BYTES = 16.0
 #: Rows above which, and the multiple of rows at which, `ragged_cost` applies.
@@ -209,7 +208,7 @@ def _tiled(
     time *= 1.0 - overlap
     time += waves
     time[only] = 1.0
-    efficiency = values["compute_efficiency"] * (area / LARGE_TILE) ** values["small_tile_loss"]
+    efficiency = values["compute_efficiency"] * (area / area.max()) ** values["small_tile_loss"]
     step = np.maximum(
         2.0 * units / peak * area / efficiency,
         units / cache * (rows * label.operand_bytes + columns * label.weight_bytes),

@@ -31,8 +31,11 @@ if TYPE_CHECKING:
 
 #: Relative deviation from which a point counts as an outlier rather than as noise.
 SCALE = 0.06
-#: Relative step of the numerical derivative: wider than the steps of a law with tiles.
-STEP = 3e-3
+#: Step of the numerical derivative, in spreads of the priors: wide enough to see past the kinks that
+#: the choice among tiles makes.
+STEP = 0.03
+#: Relative change of the sum below which a fit has arrived.
+TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,9 @@ class Law:
         return attention_time_s(values, self.device, self.family, element, peak, **sizes)
 
 
-#: What few points of an attention class still determine.
+#: What few points of an attention class still determine, and all that a stream of bytes does.
 _FEW = ("compute_efficiency", "memory_efficiency", "overhead_s")
+_STREAM = ("memory_efficiency", "overhead_s", "l2_bandwidth_ratio")
 
 
 def law_of(op_class: str, dtype: str, family: str, device: Device, few: bool = False) -> Law:
@@ -80,13 +84,13 @@ def law_of(op_class: str, dtype: str, family: str, device: Device, few: bool = F
         dtype: a canonical label.
         family: a kernel family.
         device: peaks, bandwidth, SMs.
-        few: whether only efficiencies and overhead are fitted, the rest held at the priors' medians.
+        few: whether only efficiencies and overhead are fitted, the rest held at the priors' medians;
+            of a stream only bandwidths and overhead ever are.
     """
     priors = priors_of(op_class, dtype, family)
-    if not few:
-        return Law(op_class, dtype, family, device, priors)
-    fixed = {name: prior.median for name, prior in priors.items() if name not in _FEW}
-    return Law(op_class, dtype, family, device, {name: priors[name] for name in _FEW}, fixed)
+    free = _STREAM if kind_of_class(op_class) == "stream" else _FEW if few else tuple(priors)
+    fixed = {name: prior.median for name, prior in priors.items() if name not in free}
+    return Law(op_class, dtype, family, device, {name: priors[name] for name in free}, fixed)
 
 
 def fit(
@@ -123,6 +127,16 @@ def fit(
         deviation = (np.log(law.time_s(values(z), group.sizes)) - target) / SCALE
         return np.concatenate([deviation, z])
 
+    def slopes(z: Any) -> Any:
+        base = residuals(z)
+        columns = []
+        for i in range(len(z)):
+            step = STEP if z[i] + STEP < high[i] else -STEP
+            moved = z.copy()
+            moved[i] += step
+            columns.append((residuals(moved) - base) / step)
+        return np.stack(columns, axis=1)
+
     inside = 1e-6
     first = np.zeros(len(names))
     if start is not None:
@@ -130,9 +144,10 @@ def fit(
     found = least_squares(
         residuals,
         np.clip(first, low + inside, high - inside),
+        jac=slopes,
         bounds=(low, high),
         loss="soft_l1",
-        diff_step=STEP,
+        ftol=TOLERANCE,
         max_nfev=evaluations,
     )
     return values(found.x)

@@ -9,7 +9,19 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from costmodel.calibration.attention import FAMILIES as ATTENTION_FAMILIES
 from costmodel.calibration.dtypes import LABELS
+from costmodel.calibration.gemm import FAMILIES as GEMM_FAMILIES
+from costmodel.calibration.priors import QUANTISING, priors_of
+
+#: Kernel families by the first word of an op class; streams have none.
+_FAMILIES = {
+    "gemm": tuple(GEMM_FAMILIES),
+    "conv": tuple(GEMM_FAMILIES),
+    "attention": tuple(ATTENTION_FAMILIES),
+}
+#: Parameters that count as nothing where a class lacks them.
+_OPTIONAL = QUANTISING.keys() | {"score_cost", "l2_bandwidth_ratio"}
 
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -98,6 +110,13 @@ class ClassDocument(_Strict):
             raise ValueError(f"unknown dtype {self.dtype!r}; there is: {', '.join(LABELS)}")
         needed = {"compute_efficiency", "memory_efficiency", "overhead_s", "exponent"}
         missing = needed - self.parameters.keys()
+        known = _FAMILIES.get(self.op_class.partition("_")[0], ("",))
+        if self.kernels not in known:
+            raise ValueError(
+                f"{self.op_class} has no kernels {self.kernels!r}; there is: {', '.join(known)}"
+            )
+        expected = priors_of(self.op_class, self.dtype, self.kernels).keys() - _OPTIONAL
+        missing |= expected - self.parameters.keys()
         if missing:
             raise ValueError(f"{self.op_class} in {self.dtype} lacks {', '.join(sorted(missing))}")
         for name in needed - {"overhead_s"}:
