@@ -74,17 +74,16 @@ class FlopReport:
     rows: tuple[FlopRow, ...]
     fvcore_missing: str | None = None
 
-    def total(self, counter: str, *, norms: bool = False) -> int | None:
-        """Return a counter's FLOPs of everything up to the first logits, without norms by default.
+    def total(self, counter: str) -> int | None:
+        """Return a counter's FLOPs of everything up to the first logits, norms and rotary angles apart.
 
         Args:
             counter: `cost_model`, `torch` or `fvcore`.
-            norms: add what the counter holds for norms.
         """
         values = [
             getattr(row, f"{counter}_flops")
             for row in self.rows
-            if row.stage != "decode" and (norms or row.op != "norm")
+            if row.stage != "decode" and row.op not in ("norm", "rotary")
         ]
         return None if any(value is None for value in values) else sum(values)
 

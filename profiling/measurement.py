@@ -94,7 +94,7 @@ class Configuration:
         source, _, scale = self.model.partition("@")
         name = re.split(r"[/\\]", source.rstrip("/\\"))[-1] + (f"@{scale}" if scale else "")
         words = f"{name}_{self.dtype}_{self.method}_v{tokens}_b{self.batch_size}_{self.mode}"
-        return f"{re.sub(r'[^A-Za-z0-9.+=_-]', '-', words)[:80]}_{digest}"
+        return f"{re.sub(r'[^A-Za-z0-9.+_-]', '-', words)[:80]}_{digest}"
 
 
 @dataclass(frozen=True, slots=True)

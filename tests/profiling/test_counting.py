@@ -19,7 +19,13 @@ DEVICE = "nvidia-a100-sxm4-80gb"
 @pytest.mark.parametrize("visual", [0, 1, 5, 16, 20])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_real_run_counts_what_the_cost_model_says(
-    tiny: Any, tiny_shape: Any, tiny_source: str, configure: Any, visual: int, batch: int
+    tiny: Any,
+    tiny_shape: Any,
+    tiny_source: str,
+    configure: Any,
+    rotary_flops: Any,
+    visual: int,
+    batch: int,
 ) -> None:
     execution = Execution(
         tiny, tiny_shape, configure(visual_tokens=visual, batch_size=batch, output_tokens=2)
@@ -30,23 +36,15 @@ def test_a_real_run_counts_what_the_cost_model_says(
         tiny_source, DEVICE, visual_tokens=visual, text_tokens=7, batch_size=batch,
         output_tokens=2, precision="fp32",
     )  # fmt: skip
-    # Transformers below 5.18 computes the rotary angles as a product; the cost model does not.
-    rotary = _rotary_flops(tiny, visual + 7)
+    rotary = rotary_flops(tiny, visual + 7)
     for stage in ("vision", "projector"):
         counted = counts[stage].flops if stage in counts else 0
         assert counted == expected.stages[stage].flops, stage
     assert counts["prefill"].flops == expected.stages["prefill"].flops + rotary
-    assert counts["decode"].flops == expected.stages["decode"].flops + 2 * _rotary_flops(tiny, 1)
+    assert counts["decode"].flops == expected.stages["decode"].flops + 2 * rotary_flops(tiny, 1)
     assert counts[TOTAL].flops == rotary + sum(
         expected.stages[stage].flops for stage in ("vision", "projector", "prefill")
     )
-
-
-def _rotary_flops(model: Any, tokens: int) -> int:
-    rotary = model.model.language_model.rotary_emb
-    with flop_counter() as counter, torch.no_grad():
-        rotary(torch.zeros(1, tokens, 64), torch.arange(tokens)[None])
-    return int(counter.get_total_flops())
 
 
 def test_attention_is_counted_over_the_full_square_whatever_the_grouping() -> None:

@@ -274,3 +274,27 @@ def test_a_cold_cache_is_flushed_before_every_run(
     monkeypatch.undo()
     # The real one clears 256 MB, which is all it does.
     assert module._flusher(configure(cache="cold"))() is None
+
+
+@pytest.mark.parametrize("visual", [0, 5, 20])
+def test_a_run_never_waits_for_the_device(
+    tiny: Any, tiny_shape: Any, configure: Any, visual: int
+) -> None:
+    """Reading one number back would stall the queue, and forbid capture in a CUDA graph."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    waits: list[str] = []
+
+    class Watching(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            name = func._schema.name
+            if name in ("aten::_local_scalar_dense", "aten::nonzero", "aten::item", "aten::equal"):
+                waits.append(name)
+            return func(*args, **(kwargs or {}))
+
+    execution = Execution(tiny, tiny_shape, configure(visual_tokens=visual, output_tokens=2))
+    with execution.ready(), Watching():
+        execution.run()
+    assert waits == []

@@ -119,7 +119,7 @@ def test_keys_tell_configurations_apart_and_are_file_names() -> None:
     keys = {item.key for item in (base, *others)}
     assert len(keys) == len(others) + 1
     assert all("/" not in key and len(key) < 120 for key in keys)
-    assert base.key.startswith("llava-layers=2-width=1-4_bf16")
+    assert base.key.startswith("llava-layers-2-width-1-4_bf16")
 
 
 @pytest.mark.parametrize(
