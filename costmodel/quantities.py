@@ -27,6 +27,8 @@ OP_CLASSES = (
     "conv",
     "norm",
     "pointwise",
+    "rope",
+    "activation",
     "copy",
     "embedding",
 )

@@ -121,7 +121,7 @@ def rope(
     size = num.activation_bytes
     queries, keys = b * s * h * e, b * s * k * e
     return OpCost(
-        name, "pointwise", num.attention_dtype, count, 0, 0, 3 * (queries + keys),
+        name, "rope", num.attention_dtype, count, 0, 0, 3 * (queries + keys),
         0, 0, 2 * keys * num.kv_bytes, (queries + 2 * keys) * size, queries * size,
     )  # fmt: skip
 
@@ -141,6 +141,7 @@ def activation(
         read=(2 if gated else 1) * num.activation_bytes,
         write=num.operand_bytes,
         flops_per_element=5 if gated else 4,
+        op_class="activation",
         count=count,
     )
 
