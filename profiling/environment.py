@@ -39,6 +39,7 @@ def describe_environment(device: str, monitor: DeviceMonitor | None = None) -> d
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "cpu_name": cpu_name(),
+        "cpu_signature": cpu_signature(),
         "cpu_count": os.cpu_count(),
         "matmul_precision": torch.get_float32_matmul_precision(),
         "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
@@ -80,19 +81,38 @@ def _version(package: str) -> str | None:
 
 
 def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Return the processor's name, with its core count when the name says little.
+    """Return the processor's name.
 
     Args:
         cpuinfo: Linux's description of the processors.
     """
+    return _cpuinfo(cpuinfo).get("model name") or platform.processor() or platform.machine()
+
+
+def cpu_signature(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
+    """Return family, model and stepping, which tell processors apart that share a name.
+
+    Args:
+        cpuinfo: Linux's description of the processors.
+    """
+    known = _cpuinfo(cpuinfo)
+    if "cpu family" not in known:
+        return None
+    parts = (("family", "cpu family"), ("model", "model"), ("stepping", "stepping"))
+    return " ".join(f"{word} {known[key]}" for word, key in parts if key in known)
+
+
+def _cpuinfo(path: Path) -> dict[str, str]:
+    """Return what the first processor is said to be; nothing where there is no such list."""
+    known: dict[str, str] = {}
     try:
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
+        text = path.read_text(encoding="utf-8")
     except OSError:
-        pass  # Not Linux.
-    return platform.processor() or platform.machine()
+        return known  # Not Linux.
+    for line in text.partition("\n\n")[0].splitlines():
+        key, _, value = line.partition(":")
+        known[key.strip()] = value.strip()
+    return known
 
 
 def memory_bytes() -> int | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from profiling.environment import cpu_name, describe_environment, memory_bytes
+from profiling.environment import cpu_name, cpu_signature, describe_environment, memory_bytes
 from profiling.nvml import AbsentMonitor
 
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ def test_the_processor_is_named_from_the_systems_list(tmp_path: Path) -> None:
     listing = tmp_path / "cpuinfo"
     listing.write_text("processor : 0\nmodel name\t: AMD EPYC 9575F 64-Core Processor\n")
     assert cpu_name(listing) == "AMD EPYC 9575F 64-Core Processor"
+    assert cpu_signature(listing) is None
+    listing.write_text("cpu family : 26\nmodel : 2\nstepping : 1\n\ncpu family : 9\n")
+    assert cpu_signature(listing) == "family 26 model 2 stepping 1"
     assert cpu_name(tmp_path / "nothing")
 
 
