@@ -1,7 +1,7 @@
 """Theory meets measurement: every run beside its estimate, the gap between them explained.
 
     reconcile("measurements/", "calibration.json")  -> Reconciliation: rows, summary, DataFrame
-    profile_ops(execution)                          -> OpProfile, a profiler pass to lay beside it
+    read_op_profile("..._ops.json")                 -> OpProfile, a profiler pass beside the records
 
 The gap is split into named parts that add up (`gap`), judged by several errors (`metrics`), and what
 cannot be, such as a run faster than its roof, is flagged rather than hidden (`rows`).
@@ -13,7 +13,6 @@ from profiling.reconciling.gap import LABELS, PARTS, Gap, PlannedStage, split_ga
 from profiling.reconciling.metrics import Metrics, metrics
 from profiling.reconciling.opprofile import (
     OpProfile,
-    profile_ops,
     read_op_profile,
     write_op_profile,
 )
@@ -28,7 +27,6 @@ __all__ = [
     "PlannedStage",
     "Reconciliation",
     "metrics",
-    "profile_ops",
     "read_op_profile",
     "reconcile",
     "split_gap",

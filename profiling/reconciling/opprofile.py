@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
     from pydantic import TypeAdapter
 
-    from profiling.execution import Execution
 
 KIND = "op-profile"
 SCHEMA_VERSION = 1
@@ -69,35 +67,6 @@ class OpProfile:
     rows: tuple[OpRecord, ...]
     environment: Mapping[str, Any] = field(default_factory=dict)
     started_at: str = ""
-
-
-def profile_ops(execution: Execution, environment: Mapping[str, Any] | None = None) -> OpProfile:
-    """Run one repetition under the profiler and return its device time by op.
-
-    Args:
-        execution: a model with its inputs, not yet made ready.
-        environment: software and device; described when None.
-    """
-    from profiling.environment import describe_environment
-    from profiling.kernels import op_table, trace_run
-
-    configuration = execution.configuration
-    with execution.ready():
-        tokens = execution.count_tokens()
-        table = op_table(trace_run(execution))
-    return OpProfile(
-        configuration,
-        tokens,
-        tuple(
-            OpRecord(
-                str(row["stage"]), str(row["name"]), str(row["op_class"]), int(row["kernels"]),
-                float(row["time_s"]),
-            )
-            for row in table.to_dict("records")
-        ),
-        describe_environment(configuration.device) if environment is None else environment,
-        datetime.now(UTC).isoformat(timespec="seconds"),
-    )  # fmt: skip
 
 
 def write_op_profile(profile: OpProfile, folder: str | Path) -> Path:

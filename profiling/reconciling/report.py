@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from profiling.measurement import TOTAL
 from profiling.reconciling.gap import LABELS, PARTS
@@ -21,7 +21,7 @@ from profiling.reconciling.opclasses import by_class
 from profiling.reconciling.reconciliation import calibration_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from matplotlib.figure import Figure
 
@@ -163,9 +163,11 @@ def _curves(result: Reconciliation) -> str:
 
 
 def _runs(result: Reconciliation) -> str:
+    # A part that is nowhere is no column.
+    parts = [name for name in PARTS if any(row[name] for row in result.rows)]
     heads = (
-        "run", "stage", "visual tokens", "measured ms", "spread ms", "predicted ms", "error",
-        "ideal ms", *(f"{LABELS[name]} ms" for name in PARTS), "bound",
+        "run", "stage", "visual tokens", "measured ms", "predicted ms", "error", "ideal ms",
+        *(LABELS[name] for name in parts), "bound",
     )  # fmt: skip
     rows = [
         [
@@ -173,24 +175,27 @@ def _runs(result: Reconciliation) -> str:
             f"#{row['round']}",
             row["stage"],
             row["visual_tokens"],
-            _ms(row["measured_s"]),
-            _ms(row["noise_s"]),
+            f"{_ms(row['measured_s'])} ± {number(_half_ms(row['noise_s']), '.3f', '?')}",
             _ms(row["predicted_s"]),
             number(row["relative_error"], "+.1%"),
             _ms(row["ideal_s"]),
-            *(_ms(row[name]) for name in PARTS),
+            *(_ms(row[name]) for name in parts),
             row["regime"],
         ]
         for row in result.rows[:MOST_ROWS]
     ]
-    note = "The parts add up from the ideal to the measured time. "
+    note = "The parts, in ms, add up from the ideal to the measured time. "
     if len(result.rows) > MOST_ROWS:
         note += f"The first {MOST_ROWS} of {len(result.rows)} rows; the JSON has all of them. "
     note += (
         "For the stage total the ideal is the language model's prefill alone, which is what papers "
-        "quote, and the other stages are parts."
+        "quote, and the other stages are parts. Behind ± stands half the measurement's spread."
     )
     return section("runs", "Run by run", table(heads, rows, words=(0, 1)), tag("p", note, "note"))
+
+
+def _half_ms(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1e3 / 2
 
 
 def _ms(seconds: float | None) -> str:
@@ -314,12 +319,3 @@ def _skipped(result: Reconciliation) -> str:
 
 def _gb(value: float | None) -> str:
     return number(None if value is None else value / 1e9, ".2f")
-
-
-def flagged(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return every flag with the stage it belongs to, each once.
-
-    Args:
-        rows: of a reconciliation.
-    """
-    return list(dict.fromkeys(f"{row['stage']}: {flag}" for row in rows for flag in row["flags"]))

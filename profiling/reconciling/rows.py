@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: What `total` spans: everything up to the first logits.
 TTFT_STAGES = ("vision", "projector", "reduction", "prefill")
+#: The id of a CPU that was measured: its peaks are rates achieved, not a data sheet's.
+MEASURED_CPU = "cpu-measured"
 #: A peak-memory prediction this far off is worth a flag.
 MEMORY_TOLERANCE = 0.02
 
@@ -241,6 +243,11 @@ def above_roof(
             f"faster than its matrix products need at the peak of {hardware.id} "
             f"({measured_s:.3g} s against {products_s:.3g} s): look for a unit, a FLOP convention, "
             "a dtype or a peak that is wrong"
+            + (
+                "; this peak is a rate that was achieved, so measure it again on an idle machine"
+                if hardware.id == MEASURED_CPU
+                else ""
+            )
         )
     cache = max(hardware.llc_bytes or 0, hardware.l2_bytes or 0)
     if cache and moved <= 2 * cache:
