@@ -82,14 +82,14 @@ class Tokens:
         Args:
             group: one of `groups`.
         """
-        index = self.index if len(group.rows) == len(self.counts) else self.index[list(group.rows)]
-        # Padding repeats place 0: the last of equal places is the token itself, unless the padding
-        # is behind, where it breaks the order and is cut off.
-        if self.on_right:
-            limit = max(self.counts)
-            index = index[:, :limit]
-        found = torch.searchsorted(index.contiguous(), group.places.contiguous(), right=True)
-        return found - 1
+        index, valid = self.index, self.valid()
+        if valid is not None:
+            # Padding repeats place 0; pushed outside, every row is ascending.
+            outside = torch.iinfo(index.dtype).max if self.on_right else -1
+            index = index.masked_fill(~valid, outside)
+        if len(group.rows) != len(self.counts):
+            index = index[list(group.rows)]
+        return torch.searchsorted(index.contiguous(), group.places.contiguous())
 
 
 def whole_sequence(columns: Sequence[np.ndarray], real: np.ndarray, device: torch.device) -> Tokens:
