@@ -23,16 +23,19 @@ COMMANDS = {
     "sweep": "profiling.cli.sweep",
     "break-even": "profiling.cli.break_even",
     "frontier": "profiling.cli.frontier",
+    "plot": "profiling.cli.plot",
+    "reproduce": "profiling.cli.reproduce",
     "models": "profiling.cli.models",
     "specs": "profiling.cli.specs",
     "methods": "profiling.cli.methods",
-    "reproduce": "profiling.cli.reproduce",
     "generate": "profiling.cli.generate",
     "profile": "profiling.cli.profile",
     "measurements": "profiling.cli.measurements",
     "count": "profiling.cli.count",
     "calibrate": "profiling.cli.calibrate",
-    "generate": "profiling.cli.generate",
+    "reconcile": "profiling.cli.reconcile",
+    "report": "profiling.cli.report",
+    "loop": "profiling.cli.loop",
 }
 
 

@@ -37,12 +37,11 @@ def test_the_figures_can_be(spec) -> None:
 def test_every_figure_says_that_it_was_measured(spec) -> None:
     assert {origin.evidence for origin in spec.provenance.values()} == {"measured"}
     assert {"memory", "sm_count", *spec.peaks} <= set(spec.provenance)
-    assert "threads" in spec.provenance["fp32.vector"].note
-    assert "one thread reaches" in spec.provenance["fp32.vector"].note
+    assert "GFLOP/s on one" in spec.provenance["fp32.vector"].note
     one_thread = {rate.dtype: rate.max for rate in spec.measured}
     assert one_thread.keys() == {"fp32", "fp64"}
-    # All threads together reach at least half of what one does, however loaded the machine.
-    assert spec.peak("fp32", "vector") > 0.5 * one_thread["fp32"]
+    # A peak is never under what one thread alone reaches.
+    assert spec.peak("fp32", "vector") >= one_thread["fp32"]
 
 
 def test_a_measured_cpu_can_be_saved_and_loaded(spec, tmp_path) -> None:
