@@ -40,7 +40,7 @@ notebooks: $(VENV)/.dev
 	$(BIN)/jupytext --to ipynb --execute notebooks/*.py
 
 benchmarks: $(VENV)/.dev
-	$(ONE_THREAD) $(BIN)/python -m pytest benchmarks --benchmark-only --override-ini 'addopts=--import-mode=importlib'
+	$(ONE_THREAD) $(BIN)/python -m pytest benchmarks/bench_*.py --benchmark-only --override-ini 'addopts=--import-mode=importlib'
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
