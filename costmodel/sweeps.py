@@ -12,21 +12,21 @@ yields bounded pieces, so that 10^8 scenarios stream to a file in constant memor
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from costmodel.estimates import _context
+from costmodel.chunks import COUNTS, Chunk, join_chunks
+from costmodel.estimates import DEFAULT_TEXT_TOKENS, _context
 from costmodel.evaluate import Context, Evaluation, Scenario
 from costmodel.inputs import MOST_TOKENS, visual_units
 from costmodel.quantities import STAGES
-from costmodel.roofline import BOUNDS
 from hardware_specs.errors import InvalidInputError, UnknownNameError, VlmRooflineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator
 
     import pandas as pd
 
@@ -49,7 +49,7 @@ CATEGORIES: dict[str, Any] = {
 #: Arguments that are arrays, outermost first, with their defaults.
 NUMBERS: dict[str, Any] = {
     "visual_tokens": None,
-    "text_tokens": 40,
+    "text_tokens": DEFAULT_TEXT_TOKENS,
     "batch_size": 1,
     "output_tokens": 0,
 }
@@ -81,41 +81,41 @@ _MEMORY = (
 COLUMNS = (*_COSTS, "ttft_s", "tpot_s", "bound", "model_weight_bytes", *_MEMORY)
 
 
-class Chunk(NamedTuple):
-    """A piece of a sweep: `fixed` values that hold for all its rows, and `columns` of arrays.
-
-    Columns named `bound` hold indices into `costmodel.roofline.BOUNDS`, -1 for an empty stage.
-    """
-
-    fixed: dict[str, Any]
-    columns: dict[str, Any]
-    rows: int
-
-
 def _as_list(name: str, value: Any) -> list[Any]:
-    """Return the values of one argument; pairs are image sizes, strings and mappings are one."""
-    if name == "image_size" and isinstance(value, tuple):
+    """Return the values of one argument; strings, mappings and one image size are one value."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    plain = isinstance(value, (list, tuple, range)) and not hasattr(value, "_fields")
+    if not plain or (name == "image_size" and all(isinstance(side, int) for side in value)):
         return [value]
-    if isinstance(value, np.ndarray):
-        return list(value.tolist())
-    if isinstance(value, (list, tuple, range)) and not hasattr(value, "_fields"):
-        values = list(value)
-        if not values:
-            raise InvalidInputError(f"{name} is an empty list; give at least one value")
-        return values
-    return [value]
+    if not value:
+        raise InvalidInputError(f"{name} is an empty list; give at least one value")
+    return list(value)
 
 
-def _numbers(name: str, values: Sequence[Any], least: int) -> np.ndarray[Any, Any]:
+def _numbers(name: str, value: Any, least: int) -> np.ndarray[Any, Any]:
+    """Return the values of a numeric argument as float64: a float holds every count up to 2^53."""
     try:
-        array = np.asarray(values)
+        # numpy would walk through a range number by number.
+        array = (
+            np.arange(value.start, value.stop, value.step)
+            if isinstance(value, range)
+            else np.atleast_1d(value)
+        )
     except (TypeError, ValueError):
         array = np.asarray(["?"])
-    if array.dtype.kind not in "iu" or np.any(array < least) or np.any(array > MOST_TOKENS):
+    whole = array.ndim == 1 and array.dtype.kind in "iu" and array.size > 0
+    if not whole or array.min() < least or array.max() > MOST_TOKENS:
         raise InvalidInputError(
-            f"{name} must be whole numbers from {least} to {MOST_TOKENS}, not {list(values)[:8]!r}"
+            f"{name} must be whole numbers from {least} to {MOST_TOKENS}, at least one, not "
+            f"{_shortened(value)}"
         )
     return array.astype(np.float64)
+
+
+def _shortened(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 class SweepPlan:
@@ -140,23 +140,27 @@ class SweepPlan:
                 )
             if name not in known:
                 raise UnknownNameError(name, known)
-        values = {name: _as_list(name, arguments.get(name, known[name])) for name in known}
+        given = {**known, **arguments}
         self.categories = {
             "model": _as_list("model", model),
             "hardware": _as_list("hardware", hardware),
-            **{name: values[name] for name in CATEGORIES},
+            **{name: _as_list(name, given[name]) for name in CATEGORIES},
         }
-        visual = values["visual_tokens"]
-        if any(value is None for value in visual) and visual != [None]:
-            raise InvalidInputError("visual_tokens mixes None with numbers; give one or the other")
-        self.default_visual = visual == [None]
+        numbers = {name: given[name] for name in NUMBERS}
+        visual = numbers["visual_tokens"]
+        if isinstance(visual, (list, tuple)) and any(value is None for value in visual):
+            if len(visual) > 1:
+                raise InvalidInputError(
+                    "visual_tokens mixes None with numbers; give one or the other"
+                )
+            visual = None
+        self.default_visual = visual is None
+        numbers["visual_tokens"] = 0 if visual is None else visual
+        if numbers["text_tokens"] is None:
+            numbers["text_tokens"] = DEFAULT_TEXT_TOKENS
         self.numbers = {
-            "visual_tokens": (
-                np.zeros(1) if self.default_visual else _numbers("visual_tokens", visual, 0)
-            ),
-            "text_tokens": _numbers("text_tokens", values["text_tokens"], 0),
-            "batch_size": _numbers("batch_size", values["batch_size"], 1),
-            "output_tokens": _numbers("output_tokens", values["output_tokens"], 0),
+            name: _numbers(name, value, 1 if name == "batch_size" else 0)
+            for name, value in numbers.items()
         }
         self.shape = tuple(len(array) for array in self.numbers.values())
         self.inner_rows = prod(self.shape)
@@ -178,28 +182,57 @@ class SweepPlan:
         for values in product(*self.categories.values()):
             arguments = dict(zip(self.categories, values, strict=True))
             image_size, frames = arguments.pop("image_size"), arguments.pop("frames")
+            fixed = {name: _label(value) for name, value in arguments.items()}
+            context = units = None
+            reason = ""
             try:
                 context, fixed = _context(**arguments)
                 units = _units(context, image_size, frames)
             except VlmRooflineError as error:
                 if errors == "raise":
                     raise
-                yield from self._failed(arguments, error, chunk_rows)
-                continue
-            fixed = {**fixed, "image_size": image_size, "frames": frames}
+                reason = _one_line(error)
+            fixed = {**_FIXED, **fixed, "image_size": image_size, "frames": frames}
             for start in range(0, self.inner_rows, chunk_rows):
                 stop = min(start + chunk_rows, self.inner_rows)
-                scenario = self._scenario(start, stop, units)
-                yield _price(context, fixed, scenario, stop - start, stage_columns)
+                if context is None or reason:
+                    yield self._unpriced(start, stop, fixed, reason, stage_columns)
+                elif errors == "raise":
+                    scenario = self._scenario(start, stop, units)
+                    yield _price(context, fixed, scenario, stop - start, stage_columns)
+                else:
+                    yield from self._kept(start, stop, context, fixed, units, stage_columns)
+
+    def _kept(
+        self,
+        start: int,
+        stop: int,
+        context: Context,
+        fixed: dict[str, Any],
+        units: tuple[VisualInput, VisualInput] | None,
+        stage_columns: bool,
+    ) -> Iterator[Chunk]:
+        """Price rows; where that fails, the rows of each prompt length apart."""
+        try:
+            scenario = self._scenario(start, stop, units)
+            chunk = _price(context, fixed, scenario, stop - start, stage_columns)
+        except VlmRooflineError as error:
+            # Whether a method can act depends on the prompt, not on batch or output.
+            prompts = np.arange(start, stop) // prod(self.shape[2:])
+            borders = np.flatnonzero(np.diff(prompts)) + 1
+            if not len(borders):
+                yield self._unpriced(start, stop, fixed, _one_line(error), stage_columns)
+                return
+            edges = [start, *(start + borders), stop]
+            for low, high in pairwise(edges):
+                yield from self._kept(int(low), int(high), context, fixed, units, stage_columns)
+        else:
+            yield chunk._replace(fixed={**fixed, "error": None})
 
     def _scenario(
         self, start: int, stop: int, units: tuple[VisualInput, VisualInput] | None
     ) -> Scenario:
-        index = np.unravel_index(np.arange(start, stop), self.shape)
-        columns = {
-            name: array[where]
-            for (name, array), where in zip(self.numbers.items(), index, strict=True)
-        }
+        columns = self._rows(start, stop)
         visual = columns["visual_tokens"]
         projected = crops = np.zeros_like(visual)
         if units is not None:
@@ -221,19 +254,38 @@ class SweepPlan:
             columns["output_tokens"],
         )
 
-    def _failed(
-        self, arguments: Mapping[str, Any], error: VlmRooflineError, chunk_rows: int
-    ) -> Iterator[Chunk]:
-        fixed = {name: _label(value) for name, value in arguments.items()}
-        fixed["error"] = " ".join(str(error).split())
-        for start in range(0, self.inner_rows, chunk_rows):
-            stop = min(start + chunk_rows, self.inner_rows)
-            index = np.unravel_index(np.arange(start, stop), self.shape)
-            columns = {
-                name: array[where].astype(np.int64)
-                for (name, array), where in zip(self.numbers.items(), index, strict=True)
-            }
-            yield Chunk(fixed, columns, stop - start)
+    def _rows(self, start: int, stop: int) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the numbers of the rows from `start` to `stop`."""
+        index = np.unravel_index(np.arange(start, stop), self.shape)
+        return {
+            name: array[where]
+            for (name, array), where in zip(self.numbers.items(), index, strict=True)
+        }
+
+    def _unpriced(
+        self, start: int, stop: int, fixed: dict[str, Any], reason: str, stage_columns: bool
+    ) -> Chunk:
+        """Return rows without costs, with the reason in `error`."""
+        rows = {name: column.astype(np.int64) for name, column in self._rows(start, stop).items()}
+        if self.default_visual:
+            del rows["visual_tokens"]
+        names = [*COUNTS, *COLUMNS]
+        if stage_columns:
+            names += [f"{stage}_{name}" for stage in STAGES for name in (*_COSTS, "bound")]
+        columns = {name: rows.get(name) for name in names}
+        return Chunk({**fixed, "error": reason}, columns, stop - start)
+
+
+def _one_line(error: VlmRooflineError) -> str:
+    return " ".join(str(error).split())
+
+
+#: The fixed values of a row in their order; what is not known of one that could not be priced is None.
+_FIXED: dict[str, Any] = dict.fromkeys(
+    ("model", "hardware", "precision", "method", "keep", "layer", "execution", "calibration",
+     "convention", "attention", "logits", "vision_layers", "image_size", "frames")
+)  # fmt: skip
+_FIXED["convention"] = "torch"
 
 
 def _label(value: Any) -> Any:
@@ -252,36 +304,36 @@ def _price(
     context: Context, fixed: dict[str, Any], scenario: Scenario, rows: int, stage_columns: bool
 ) -> Chunk:
     evaluation = context.evaluate(scenario, vector=True)
-    columns: dict[str, Any] = {
-        "visual_tokens": scenario.visual_tokens.astype(np.int64),
-        "text_tokens": scenario.text_tokens.astype(np.int64),
-        "batch_size": scenario.batch_size.astype(np.int64),
-        "output_tokens": scenario.output_tokens.astype(np.int64),
-        "crops": scenario.crops.astype(np.int64),
-        **_total_columns(evaluation, scenario),
-    }
+    counts = {name: getattr(scenario, name).astype(np.int64) for name in COUNTS}
+    columns = _total_columns(evaluation, scenario)
     if stage_columns:
         for stage in STAGES:
             for name in _COSTS:
                 columns[f"{stage}_{name}"] = getattr(evaluation.stages[stage], name)
             columns[f"{stage}_bound"] = evaluation.stages[stage].bound_code
-    return Chunk(
-        fixed, {name: np.broadcast_to(column, (rows,)) for name, column in columns.items()}, rows
-    )
+    for name, column in columns.items():
+        if name != "fits" and not name.endswith("bound"):
+            column = np.asarray(column, dtype=np.float64)
+        columns[name] = None if column is None else np.broadcast_to(column, (rows,))
+    return Chunk(fixed, {**counts, **columns}, rows)
 
 
 def _total_columns(evaluation: Evaluation, scenario: Scenario) -> dict[str, Any]:
     """Return the columns of `COLUMNS`."""
-    total = evaluation.stages["prefill"]
-    for name, cost in evaluation.stages.items():
-        if name != "prefill" and np.any(cost.kernels):
+    stages = evaluation.stages
+    total = stages["prefill"]
+    for name, cost in stages.items():
+        if name not in ("prefill", "decode") and np.any(cost.kernels):
             total = total + cost
-    decode = evaluation.stages["decode"].time_s
+    first = total.time_s
+    decode = stages["decode"].time_s
+    if np.any(stages["decode"].kernels):
+        total = total + stages["decode"]
     steps = scenario.output_tokens
     memory = evaluation.memory
     return {
         **{name: getattr(total, name) for name in _COSTS},
-        "ttft_s": total.time_s - decode,
+        "ttft_s": first,
         "tpot_s": np.where(steps > 0, decode / np.maximum(steps, 1), np.nan),
         "bound": total.bound_code,
         "model_weight_bytes": memory.weight_bytes,
@@ -321,6 +373,10 @@ def sweep(
             their reason in the column `error`.
         arguments: any other argument of `estimate` (but `convention`), a value or a list each.
 
+    Returns:
+        Names as categories, token counts and batch as integers, everything else as float64 (exact
+        below 2^53; `estimate` counts exactly beyond). With `errors="keep"` there is a column `error`.
+
     Raises:
         VlmRooflineError: a bad argument.
 
@@ -331,57 +387,3 @@ def sweep(
     return join_chunks(
         list(sweep_chunks(model, hardware, stage_columns=stage_columns, errors=errors, **arguments))
     )
-
-
-def join_chunks(chunks: Sequence[Chunk]) -> pd.DataFrame:
-    """Return pieces of a sweep as one DataFrame, the fixed values first.
-
-    Columns of names are categorical: a million rows repeat a handful of them.
-
-    Args:
-        chunks: the pieces, in their order; at least one.
-    """
-    import pandas as pd
-
-    rows = [chunk.rows for chunk in chunks]
-    columns: dict[str, Any] = {}
-    for name in _in_order(chunk.fixed for chunk in chunks):
-        values = [_label(chunk.fixed.get(name)) for chunk in chunks]
-        if all(value is None or isinstance(value, (int, float)) for value in values):
-            numbers = [np.nan if value is None else value for value in values]
-            columns[name] = np.repeat(np.asarray(numbers), rows)
-        else:
-            columns[name] = _categorical(values, rows)
-    for name in _in_order(chunk.columns for chunk in chunks):
-        parts = [chunk.columns.get(name) for chunk in chunks]
-        if name.endswith("bound"):
-            codes = [
-                np.full(n, -1) if part is None else part
-                for part, n in zip(parts, rows, strict=True)
-            ]
-            columns[name] = _coded(np.concatenate(codes), BOUNDS)
-            continue
-        filled = [
-            np.full(n, np.nan) if part is None else part
-            for part, n in zip(parts, rows, strict=True)
-        ]
-        columns[name] = np.concatenate(filled)
-    return pd.DataFrame(columns, copy=False)
-
-
-def _in_order(mappings: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return the keys of all mappings, each once, in the order they appear."""
-    return list(dict.fromkeys(name for mapping in mappings for name in mapping))
-
-
-def _coded(codes: Any, names: Sequence[str]) -> Any:
-    import pandas as pd
-
-    categories: Any = list(names)
-    return pd.Categorical.from_codes(codes, categories)
-
-
-def _categorical(values: list[Any], rows: list[int]) -> Any:
-    names = list(dict.fromkeys(str(value) for value in values if value is not None))
-    codes = [-1 if value is None else names.index(str(value)) for value in values]
-    return _coded(np.repeat(codes, rows), names)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from costmodel.sweeps import Chunk
+    from costmodel.chunks import Chunk
 
 #: Rows written at a time: large enough for a good Parquet row group, small enough for any memory.
 BATCH_ROWS = 1 << 18
@@ -50,6 +50,7 @@ def sweep(
     logits: Annotated[str, typer.Option(help="last, all.")] = "last",
     image_size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH, comma-separated.")] = None,
     frames: Annotated[str | None, typer.Option(help="Frames, comma-separated.")] = None,
+    vision_layers: Annotated[str, typer.Option(help="executed, useful.")] = "executed",
     stage_columns: Annotated[
         bool, typer.Option("--stage-columns", help="Add the costs of every stage.")
     ] = False,
@@ -71,6 +72,7 @@ def sweep(
         "calibration": calibration,
         "attention": split(attention),
         "logits": split(logits),
+        "vision_layers": split(vision_layers),
     }
     if visual_tokens is not None:
         arguments["visual_tokens"] = parse_counts("--visual-tokens", visual_tokens)
@@ -98,7 +100,7 @@ def sweep(
 
 def _frames(chunks: Iterable[Chunk]) -> Iterator[pd.DataFrame]:
     """Join chunks into frames of about `BATCH_ROWS` rows."""
-    from costmodel.sweeps import join_chunks
+    from costmodel.chunks import join_chunks
 
     held: list[Chunk] = []
     rows = 0
@@ -127,7 +129,9 @@ def _print(chunks: Iterable[Chunk], json: bool) -> None:
 
 def _plain(value: Any) -> Any:
     """JSON has no NaN: what is not defined is null."""
-    return None if value is None or value != value else value
+    import pandas as pd
+
+    return None if pd.isna(value) else value
 
 
 def _writer(out: Path) -> Any:

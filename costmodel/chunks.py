@@ -1,0 +1,105 @@
+"""Pieces of a sweep, and how they become a table.
+
+A sweep of 10^8 rows is written piece by piece, so a column must have the same type in every piece,
+whatever is known of its rows: names are categories, counts are whole numbers, costs are float64.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from costmodel.roofline import BOUNDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import pandas as pd
+
+#: Columns of whole numbers; costs are float64, exact below 2^53.
+COUNTS = ("visual_tokens", "text_tokens", "batch_size", "output_tokens", "crops")
+#: Fixed values that are numbers, with their types; the others are names.
+_FIXED_NUMBERS = {"keep": "float64", "layer": "Int64", "frames": "Int64"}
+
+
+class Chunk(NamedTuple):
+    """A piece of a sweep: `fixed` values that hold for all its rows, and `columns` of arrays.
+
+    Columns named `bound` hold indices into `costmodel.roofline.BOUNDS`, -1 for an empty stage. A
+    column that is not known (rows that could not be priced, a device without a capacity) is None.
+    """
+
+    fixed: dict[str, Any]
+    columns: dict[str, Any]
+    rows: int
+
+
+def join_chunks(chunks: Sequence[Chunk]) -> pd.DataFrame:
+    """Return pieces of a sweep as one DataFrame, the fixed values first.
+
+    Columns of names are categorical: a million rows repeat a handful of them.
+
+    Args:
+        chunks: the pieces, in their order; at least one.
+
+    >>> pieces = [Chunk({"model": "a"}, {"crops": np.array([1, 2])}, 2),
+    ...           Chunk({"model": "b"}, {"crops": None}, 1)]
+    >>> join_chunks(pieces).values.tolist()
+    [['a', 1], ['a', 2], ['b', <NA>]]
+    """
+    import pandas as pd
+
+    rows = [chunk.rows for chunk in chunks]
+    columns: dict[str, Any] = {}
+    for name in _in_order(chunk.fixed for chunk in chunks):
+        values = [chunk.fixed.get(name) for chunk in chunks]
+        columns[name] = (
+            _repeated(values, rows, _FIXED_NUMBERS[name])
+            if name in _FIXED_NUMBERS
+            else _categorical(values, rows)
+        )
+    for name in _in_order(chunk.columns for chunk in chunks):
+        columns[name] = _joined(name, [chunk.columns.get(name) for chunk in chunks], rows)
+    return pd.DataFrame(columns, copy=False)
+
+
+def _in_order(mappings: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the keys of all mappings, each once, in the order they appear."""
+    return list(dict.fromkeys(name for mapping in mappings for name in mapping))
+
+
+def _repeated(values: list[Any], rows: list[int], kind: Any) -> Any:
+    import pandas as pd
+
+    # What was refused (a layer 2.5) stands in the error, not in a column of numbers.
+    accepted = (int, float) if kind == "float64" else (int,)
+    numbers = [value if type(value) in accepted else None for value in values]
+    return pd.Series(numbers, dtype=kind).repeat(rows).array
+
+
+def _categorical(values: list[Any], rows: list[int]) -> Any:
+    import pandas as pd
+
+    names = list(dict.fromkeys(str(value) for value in values if value is not None))
+    place = {name: code for code, name in enumerate(names)}
+    codes = [-1 if value is None else place[str(value)] for value in values]
+    return pd.Categorical.from_codes(np.repeat(codes, rows), pd.Index(names, dtype=str))
+
+
+def _joined(name: str, parts: list[Any], rows: list[int]) -> Any:
+    """Return a column of several pieces, some of which may not be known."""
+    import pandas as pd
+
+    pieces = list(zip(parts, rows, strict=True))
+    if name.endswith("bound"):
+        codes = [np.full(n, -1) if part is None else part for part, n in pieces]
+        return pd.Categorical.from_codes(np.concatenate(codes), pd.Index(BOUNDS))
+    if name in COUNTS or name == "fits":
+        if all(part is not None for part in parts):
+            return np.concatenate(parts)
+        kind: Any = "boolean" if name == "fits" else "Int64"
+        return pd.concat(
+            [pd.Series([None] * n if part is None else part, dtype=kind) for part, n in pieces]
+        ).array
+    return np.concatenate([np.full(n, np.nan) if part is None else part for part, n in pieces])
