@@ -21,12 +21,39 @@ if TYPE_CHECKING:
     from costmodel.models import ModelConfig
 
 
+#: Arguments of `estimate` that no convention defines, with their defaults.
+_OWN_DEFAULTS = {"execution": "fused", "logits": "last", "vision_layers": "executed"}
+
+
 class CountedCost(SimpleNamespace):
     """One stage, or the totals, as a convention counts them: attributes named as in the JSON."""
 
     def __getitem__(self, name: str) -> Any:
         """Return a quantity by name."""
         return getattr(self, name)
+
+
+def refuse_own_settings(convention: str, **given: Any) -> None:
+    """Raise for an argument that steers our own formulas and no convention's.
+
+    Args:
+        convention: the convention's name.
+        given: `execution`, `calibration`, `logits` and `vision_layers` as passed to `estimate`.
+
+    Raises:
+        InvalidInputError: one of them is not its default.
+
+    >>> refuse_own_settings("fastv", logits="all")
+    Traceback (most recent call last):
+    hardware_specs.errors.InvalidInputError: logits='all' means nothing to the convention 'fastv', \
+which counts by its own rules; leave it out, or use convention='torch'
+    """
+    for name, value in given.items():
+        if value is not None and value != _OWN_DEFAULTS.get(name):
+            raise InvalidInputError(
+                f"{name}={value!r} means nothing to the convention {convention!r}, which counts by "
+                "its own rules; leave it out, or use convention='torch'"
+            )
 
 
 def convention_estimate(
@@ -43,6 +70,8 @@ def convention_estimate(
     keep: int | float | None,
     layer: int | None,
     attention: str | None,
+    image_size: tuple[int, int] | None = None,
+    frames: int | None = None,
 ) -> Estimate:
     """Count one scenario under a convention.
 
@@ -59,6 +88,8 @@ def convention_estimate(
         keep: what the method keeps.
         layer: the layer of methods that have one.
         attention: `eager` or `flash`; None is the convention's own.
+        image_size: (height, width) in pixels, for models whose token count depends on it.
+        frames: frames, for video models.
 
     Raises:
         UnknownConventionError: no such convention.
@@ -81,9 +112,11 @@ def convention_estimate(
         own_text = text_tokens
     check_count("batch_size", batch_size, 1)
     check_count("output_tokens", output_tokens, 0)
+    own_text, batch_size, output_tokens = int(own_text), int(batch_size), int(output_tokens)
+    text_tokens = None if text_tokens is None else own_text
     warnings: list[str] = []
     tokens, projected, crops = resolve_visual(
-        config, visual_tokens, None, None, own_text, output_tokens, warnings
+        config, visual_tokens, image_size, frames, own_text, output_tokens, warnings
     )
     per_layer = None
     if method not in (None, "none"):
@@ -108,6 +141,8 @@ def convention_estimate(
         "text_tokens": chosen.default_text_tokens if text_tokens is None else text_tokens,
         "batch_size": batch_size,
         "output_tokens": output_tokens,
+        "image_size": None if image_size is None else [int(side) for side in image_size],
+        "frames": None if frames is None else int(frames),
         "crops": crops,
         "model": config.name,
         "hardware": str(getattr(hardware, "id", hardware)),

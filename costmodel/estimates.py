@@ -13,6 +13,8 @@ from functools import cached_property
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from costmodel.evaluate import Context, Scenario
 from costmodel.inputs import check_count, resolve_keep, resolve_visual
 from costmodel.memory import kv_by_layer
@@ -64,7 +66,7 @@ MEMORY_KEYS = (
 )
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class TotalCost(StageCost):
     """All stages together.
 
@@ -247,16 +249,15 @@ def total_cost(stages: Mapping[str, StageCost], output_tokens: Any) -> TotalCost
 
     Args:
         stages: the cost of each stage.
-        output_tokens: decode steps; a number here (a sweep adds its arrays itself).
+        output_tokens: decode steps; a number here (a sweep adds up its own arrays).
     """
-    total = TotalCost()
-    for cost in stages.values():
-        for name in StageCost.__slots__:
-            setattr(total, name, getattr(total, name) + getattr(cost, name))
+    costs = list(stages.values())
+    sums = {name: sum(getattr(cost, name) for cost in costs) for name in StageCost.__slots__}
     decode = stages["decode"].time_s
-    total.ttft_s = total.time_s - decode
-    total.tpot_s = decode / output_tokens if output_tokens else None
-    return total
+    # Added up on its own: a long decode less itself would leave nothing but rounding.
+    first = sum(cost.time_s for name, cost in stages.items() if name != "decode")
+    tpot_s = decode / output_tokens if output_tokens else None
+    return TotalCost(**sums, ttft_s=first, tpot_s=tpot_s)
 
 
 _CONTEXTS: dict[Any, tuple[Context, dict[str, Any]]] = {}
@@ -271,8 +272,12 @@ def _context(
     **fixed: Any,
 ) -> tuple[Context, dict[str, Any]]:
     """Build the context of a call, or find it again when all its arguments are shipped names."""
+    if fixed["attention"] is None:
+        fixed["attention"] = "flash"
     for name, value in fixed.items():
-        if not isinstance(value, (str, int, float, NoneType)):
+        if isinstance(value, np.generic):
+            fixed[name] = value.item()
+        elif not isinstance(value, (str, int, float, NoneType)):
             raise InvalidInputError(f"{name} takes one value, not {value!r}; sweep takes lists")
     named = (
         isinstance(model, str)
@@ -280,8 +285,11 @@ def _context(
         and isinstance(precision, str)
         and (calibration is None or isinstance(calibration, str))
     )
-    key = (model, hardware, precision, calibration, *fixed.values()) if named else None
-    if key is not None:
+    key = None
+    if named:
+        # As keys 1, 1.0 and True are one; as what to keep they are a token, all tokens, a mistake.
+        kinds = type(fixed["keep"]), type(fixed["layer"])
+        key = (model, hardware, precision, calibration, *fixed.values(), *kinds)
         found = _CONTEXTS.get(key)
         if found is not None:
             return found
@@ -394,8 +402,12 @@ def estimate(
     if not isinstance(convention, str):
         raise InvalidInputError(f"convention must be a name, not {convention!r}")
     if convention != "torch":
-        from costmodel.counted import convention_estimate
+        from costmodel.counted import convention_estimate, refuse_own_settings
 
+        refuse_own_settings(
+            convention, execution=execution, calibration=calibration, logits=logits,
+            vision_layers=vision_layers,
+        )  # fmt: skip
         return convention_estimate(
             convention,
             model,
@@ -409,9 +421,10 @@ def estimate(
             keep=keep,
             layer=layer,
             attention=attention,
+            image_size=image_size,
+            frames=frames,
         )
     text_tokens = DEFAULT_TEXT_TOKENS if text_tokens is None else text_tokens
-    attention = "flash" if attention is None else attention
     context, fixed = _context(
         model,
         hardware,
@@ -428,6 +441,8 @@ def estimate(
     check_count("text_tokens", text_tokens, 0)
     check_count("batch_size", batch_size, 1)
     check_count("output_tokens", output_tokens, 0)
+    # numpy's integers overflow; Python's do not.
+    text_tokens, batch_size, output_tokens = int(text_tokens), int(batch_size), int(output_tokens)
     warnings: list[str] = []
     tokens, projected, crops = resolve_visual(
         context.model, visual_tokens, image_size, frames, text_tokens, output_tokens, warnings
@@ -438,8 +453,8 @@ def estimate(
         "text_tokens": text_tokens,
         "batch_size": batch_size,
         "output_tokens": output_tokens,
-        "image_size": None if image_size is None else list(image_size),
-        "frames": frames,
+        "image_size": None if image_size is None else [int(side) for side in image_size],
+        "frames": None if frames is None else int(frames),
         "crops": crops,
         **fixed,
     }

@@ -125,7 +125,8 @@ class Context:
                 "vision tower; choose a multimodal model"
             )
         self.roofline = Roofline(hardware, calibration, execution)
-        for numerics in {precision.text, precision.lm_head, precision.vision}:
+        modules = (precision.vision, precision.projector, precision.text, precision.lm_head)
+        for numerics in set(modules):
             self.roofline.peak(numerics.linear_dtype)
             self.roofline.peak(numerics.attention_dtype)
         self.tower_layers = (
@@ -262,7 +263,8 @@ class Context:
                     self._vision_cache.clear()
             return found
         if spans is not None and any(isinstance(span.tokens, np.ndarray) for span in spans):
-            return self.roofline.stage(self._vision_ops(images, plan), True)
+            cost = self.roofline.stage(self._vision_ops(images, plan), True)
+            return StageCost(*(np.where(images > 0, getattr(cost, n), 0) for n in cost.__slots__))
         distinct, where = np.unique(images, return_inverse=True)
         cost = self.roofline.stage(self._vision_ops(distinct, plan), True)
         some = distinct > 0

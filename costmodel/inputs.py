@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
@@ -65,10 +66,20 @@ def visual_units(
         image_size: (height, width) in pixels, or None.
         frames: frames of a video, or None.
     """
+    if image_size is None and frames is None:
+        return _default_units(model)
+    if isinstance(frames, Integral) and not isinstance(frames, bool):
+        frames = int(frames)  # numpy's integers overflow
     return (
         model.visual_input(image_size=image_size, frames=frames),
         model.visual_input(image_size=image_size, frames=frames, count="transformers"),
     )
+
+
+@lru_cache(maxsize=256)
+def _default_units(model: ModelConfig) -> tuple[VisualInput, VisualInput]:
+    """Any-resolution models try dozens of grids to find their largest."""
+    return model.visual_input(), model.visual_input(count="transformers")
 
 
 def resolve_visual(

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 BOUNDS = ("compute", "memory", "host")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class StageCost:
     """What one stage costs; every field a number, or an array over scenarios.
+
+    Stages are kept and handed out again, so nobody may change one.
 
     `time_s` is the prediction, inside [`time_low_s`, `time_high_s`]. `compute_s` and `memory_s`
     split the device's time by what bounds each op, `host_s` is the time to launch the kernels.
@@ -73,8 +75,11 @@ class StageCost:
     @property
     def bound(self) -> str | None:
         """`compute`, `memory` or `host`; None for a stage that runs nothing (scalars only)."""
-        code = int(self.bound_code)
-        return None if code < 0 else BOUNDS[code]
+        if not self.kernels > 0:
+            return None
+        if self.host_s > self.device_s:
+            return "host"
+        return "compute" if self.compute_s >= self.memory_s else "memory"
 
     def __getitem__(self, name: str) -> Any:
         """Return a quantity by name, as in the JSON document."""
@@ -181,37 +186,36 @@ class Roofline:
             vector: whether the numbers are arrays over scenarios.
         """
         maximum: Callable[[Any, Any], Any] = np.maximum if vector else max
-        total = StageCost()
-        time = low = high = compute = 0.0
+        flops = executed = weights = kv_read = kv_write = read = write = kernels = 0
+        time = low = high = compute = host = 0.0
         for op in ops:
             count = op.count
             op_time, op_low, op_high, in_memory = self.op_times(op, maximum)
-            total.flops = total.flops + op.flops * count
-            total.executed_flops = total.executed_flops + op.executed_flops * count
-            total.weight_bytes = total.weight_bytes + op.weight_bytes * count
-            total.kv_read_bytes = total.kv_read_bytes + op.kv_read_bytes * count
-            total.kv_write_bytes = total.kv_write_bytes + op.kv_write_bytes * count
-            total.activation_read_bytes = (
-                total.activation_read_bytes + op.activation_read_bytes * count
-            )
-            total.activation_write_bytes = (
-                total.activation_write_bytes + op.activation_write_bytes * count
-            )
-            total.kernels = total.kernels + op.kernels * count
+            # Not in place: counts of whole numbers and of fractions may meet.
+            flops = flops + op.flops * count
+            executed = executed + op.executed_flops * count
+            weights = weights + op.weight_bytes * count
+            kv_read = kv_read + op.kv_read_bytes * count
+            kv_write = kv_write + op.kv_write_bytes * count
+            read = read + op.activation_read_bytes * count
+            write = write + op.activation_write_bytes * count
+            kernels = kernels + op.kernels * count
             spent = op_time * count
             time += spent
             low += op_low * count
             high += op_high * count
             # Multiplying by the flag picks the side without branching over arrays.
             compute += spent * (1 - in_memory)
-        total.compute_s = compute
-        total.memory_s = time - compute
+        device = time
         if self.calibration is not None and self.execution == "hf-eager" and ops:
-            host = total.kernels * self.calibration.host_s_per_kernel + self.calibration.host_sync_s
-            total.host_s = host
+            # Where nothing is launched nobody waits.
+            waits = self.calibration.host_sync_s * (kernels > 0)
+            host = kernels * self.calibration.host_s_per_kernel + waits
             time, low, high = maximum(time, host), maximum(low, host), maximum(high, host)
-        total.time_s, total.time_low_s, total.time_high_s = time, low, high
-        return total
+        return StageCost(
+            flops, executed, weights, kv_read, kv_write, read, write, kernels, time, low, high,
+            compute, device - compute, host,
+        )  # fmt: skip
 
 
 #: Calibration labels whose arithmetic runs at another dtype's peak.

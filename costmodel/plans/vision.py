@@ -177,12 +177,12 @@ def projector_ops(
     rows = b * projected_tokens
     p = projector
     d = text.hidden_size
-    # Without visual tokens the projector does not run, and does not read its weights.
+    # Without visual tokens the projector does not run, and there is nothing to merge.
     runs = (projected_tokens > 0) * 1
     return [
         linear("linear_1", rows, p.in_features, p.hidden_features, num, runs, p.bias),
         activation("gelu", rows, p.hidden_features, num, runs, gated=False),
         linear("linear_2", rows, p.hidden_features, p.out_features, num, runs, p.bias),
         embedding("embed_tokens", b * text_tokens, d, precision.lm_head),
-        copy("merge_tokens", b * (visual_tokens + text_tokens) * d, precision.lm_head),
+        copy("merge_tokens", b * (visual_tokens + text_tokens) * d, precision.lm_head, runs),
     ]

@@ -58,7 +58,14 @@ A100 = "nvidia-a100-sxm4-80gb"
         ({"method": "fastv", "layer": 33}, InvalidInputError, "33"),
         ({"method": "divprune", "model": "llama-2-7b"}, InvalidInputError, "vision tower"),
         ({"model": "llama-2-7b", "frames": 4}, InvalidInputError, "vision tower"),
+        ({"method": "divprune", "keep": True}, InvalidInputError, "True"),
+        ({"method": "fastv", "layer": 2.0}, InvalidInputError, "2.0"),
+        ({"method": "fastv", "layer": [2, 3]}, InvalidInputError, "sweep takes lists"),
+        ({"precision": "text=fp16,projector=fp8"}, MissingPeakError, "fp8"),
         ({"convention": "fastw"}, VlmRooflineError, "fastv"),
+        ({"convention": "fastv", "logits": "all"}, InvalidInputError, "logits='all'"),
+        ({"convention": "fastv", "execution": "hf-eager"}, InvalidInputError, "hf-eager"),
+        ({"convention": "fastv", "calibration": "generic"}, InvalidInputError, "generic"),
     ],
 )
 def test_one_clear_error(arguments: dict, error: type, says: str) -> None:
@@ -66,6 +73,60 @@ def test_one_clear_error(arguments: dict, error: type, says: str) -> None:
     with pytest.raises(error) as caught:
         estimate(given_.pop("model"), given_.pop("hardware"), **given_)
     assert says in str(caught.value)
+
+
+def test_what_equals_as_a_key_is_told_apart() -> None:
+    """1, 1.0 and True are one key of a dictionary: one token, every token, and a mistake."""
+    given = {"model": "llava-1.5-7b", "hardware": A100, "method": "divprune"}
+    few, all_ = (estimate(**given, keep=keep) for keep in (1, 1.0))
+    assert type(few.inputs["keep"]) is int
+    assert type(all_.inputs["keep"]) is float
+    assert all_.totals.flops > 9 * few.totals.flops
+    with pytest.raises(InvalidInputError, match="True"):
+        estimate(**given, keep=True)
+    fastv = {**given, "method": "fastv"}
+    assert estimate(**fastv, layer=1).inputs["layer"] == 1
+    for layer in (True, 1.0):
+        with pytest.raises(InvalidInputError, match="whole number"):
+            estimate(**fastv, layer=layer)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    """They overflow where Python's do not, and JSON does not know them."""
+    import numpy as np
+
+    given = {"batch_size": 4000, "text_tokens": 50, "output_tokens": 3, "layer": 4}
+    plain = estimate("llava-1.5-7b", A100, method="fastv", **given)
+    narrow = {name: np.int32(value) for name, value in given.items()}
+    assert estimate("llava-1.5-7b", A100, method="fastv", **narrow).to_dict() == plain.to_dict()
+    for model, size in (
+        ("llava-next-vicuna-7b", {"image_size": (np.int64(480), np.int64(640))}),
+        ("video-llava-7b", {"frames": np.int8(4)}),
+    ):
+        json.dumps(estimate(model, A100, **size).to_dict(), allow_nan=False)
+
+
+def test_counts_beyond_the_floats_are_exact() -> None:
+    """10^8 samples of 9 TFLOP: far beyond 2^53, and to the unit."""
+    one, many = (estimate("llava-1.5-7b", A100, batch_size=b) for b in (1, 10**8))
+    assert many.totals.flops == 10**8 * one.totals.flops
+    json.dumps(many.to_dict(), allow_nan=False)
+
+
+def test_nobody_changes_a_cost_that_is_handed_out_again() -> None:
+    cost = estimate("llava-1.5-7b", A100)
+    with pytest.raises(AttributeError):
+        cost.stages["vision"].flops = 0
+    cost.inputs["precision"] = "changed"
+    assert estimate("llava-1.5-7b", A100).inputs["precision"] == "fp16"
+
+
+def test_conventions_take_image_sizes_and_frames() -> None:
+    """The tokens of the image are what they count, whatever counts them."""
+    cost = estimate("llava-next-vicuna-7b", A100, convention="divprune", image_size=(480, 640))
+    assert cost.inputs["visual_tokens"] == 2340
+    given = estimate("llava-next-vicuna-7b", A100, convention="divprune", visual_tokens=2340)
+    assert cost.totals.flops == given.totals.flops
 
 
 def test_unknown_op_names_near_ones() -> None:
