@@ -21,8 +21,11 @@ from hardware_specs.errors import InvalidInputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: A step down of the visual tokens by half that saves less than this share of the time buys nothing.
-FLAT_SHARE = 0.05
+#: Latency counts as flat below a number of tokens when dropping all of them saves less than this share.
+FLAT_SHARE = 0.10
+#: Tokens on either side over which the marginal time is taken: latency is a staircase, and one step
+#: says nothing of the slope.
+SLOPE_TOKENS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +36,9 @@ class BreakEven:
         visual_tokens: the counts, ascending.
         ttft_s: time to the first token at each count, seconds.
         peak_memory_bytes: peak memory at each count, bytes.
-        marginal_s: seconds one more visual token costs, at each count.
-        knee_tokens: the smallest count at which halving the visual tokens still saves 5 % of the
-            language model's time; below it latency has stopped falling. None if it never does.
+        marginal_s: seconds one more visual token costs at each count, over 64 tokens to either side.
+        knee_tokens: the count below which latency is flat: dropping every visual token there saves
+            under 10 % of the time of prefill and reduction.
         floor_s: the time to the first token with one visual token, seconds.
         most_within_latency: the most visual tokens within the latency budget; None without a
             budget, -1 if not even the text alone fits.
@@ -46,7 +49,7 @@ class BreakEven:
     ttft_s: np.ndarray[Any, Any]
     peak_memory_bytes: np.ndarray[Any, Any]
     marginal_s: np.ndarray[Any, Any]
-    knee_tokens: int | None
+    knee_tokens: int
     floor_s: float
     most_within_latency: int | None
     most_within_memory: int | None
@@ -122,8 +125,8 @@ def break_even(
         counts,
         column["ttft_s"],
         column["peak_memory_bytes"],
-        np.gradient(column["ttft_s"]) if len(counts) > 1 else np.zeros(1),
-        _knee(counts, column["prefill_time_s"] + column["reduction_time_s"]),
+        _slope(column["ttft_s"]),
+        knee(counts, column["prefill_time_s"] + column["reduction_time_s"]),
         float(column["ttft_s"][0]),
         None if latency_s is None else _most(counts, column["ttft_s"], latency_s),
         None if budget is None else _most(counts, column["peak_memory_bytes"], budget),
@@ -136,13 +139,27 @@ def _checked(most: int) -> int:
     return most
 
 
-def _knee(counts: np.ndarray[Any, Any], time_s: np.ndarray[Any, Any]) -> int | None:
-    """Return the smallest count from which on halving always saves `FLAT_SHARE` of the time."""
-    half = time_s[np.maximum(counts // 2, 1) - 1]
-    flat = np.flatnonzero(1 - half / time_s < FLAT_SHARE)
-    if len(flat) == 0:
-        return int(counts[0])
-    return int(counts[flat[-1] + 1]) if flat[-1] + 1 < len(counts) else None
+def knee(counts: Any, time_s: Any) -> int:
+    """Return the largest count up to which the time is flat: within `FLAT_SHARE` of the first one's.
+
+    Args:
+        counts: token counts, ascending.
+        time_s: the time at each.
+
+    >>> knee([1, 16, 64, 144, 576], [10.0, 10.1, 10.2, 14.0, 40.0])
+    64
+    """
+    times = np.asarray(time_s, dtype=float)
+    rising = np.flatnonzero(times * (1 - FLAT_SHARE) > times[0])
+    return int(counts[rising[0] - 1]) if len(rising) else int(counts[-1])
+
+
+def _slope(time_s: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return seconds per token at each count, from the counts `SLOPE_TOKENS` below and above."""
+    index = np.arange(len(time_s))
+    low, high = index - SLOPE_TOKENS, index + SLOPE_TOKENS
+    low, high = np.maximum(low, 0), np.minimum(high, len(time_s) - 1)
+    return np.asarray((time_s[high] - time_s[low]) / np.maximum(high - low, 1))
 
 
 def _most(counts: np.ndarray[Any, Any], value: np.ndarray[Any, Any], budget: float) -> int:

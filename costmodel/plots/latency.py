@@ -48,7 +48,7 @@ class LatencyCurve:
         high_s: upper end.
         host_floor_s: time the host needs to launch, below which eager latency never falls.
         kernels: launches behind that floor.
-        knee_tokens: smallest count from which on fewer tokens save the language model time; None
+        knee_tokens: largest count up to which the language model's time is flat; None
             where there is none.
         interval: what the interval is.
     """
@@ -228,7 +228,7 @@ def _floor_and_knee(axes: Axes, curve: LatencyCurve) -> None:
     axes.plot(knee, time, "o", markerfacecolor="white", color=BLUE, markersize=8, zorder=6)
     axes.vlines(knee, 0, time, color=GREY, linestyle=":", linewidth=1)
     axes.annotate(
-        f"knee: {knee} tokens\nfewer save the language\nmodel no time", (knee, time), xytext=(10, -44),
+        f"knee: {knee} tokens\nfewer save the language\nmodel under 10 %", (knee, time), xytext=(10, -44),
         textcoords="offset points", fontsize=8, color=GREY,
         bbox={"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
     )  # fmt: skip

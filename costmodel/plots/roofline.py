@@ -41,6 +41,8 @@ CLASSES = {
     "attention_decode": ("attention, decode", GREEN, "<"),
     "norm": ("norm", ORANGE, "s"),
     "pointwise": ("pointwise", VERMILLION, "D"),
+    "rope": ("rotation", VERMILLION, ">"),
+    "activation": ("activation", VERMILLION, "d"),
     "copy": ("copy", SKY, "X"),
     "embedding": ("look-up", BLACK, "+"),
 }

@@ -59,15 +59,10 @@ def break_even(
         print_json({"schema_version": 1, **result.to_dict(), "largest_batch": batch})
         return
     out = console()
-    knee = result.knee_tokens
-    if knee == 1:
-        out.print("latency falls all the way down to 1 visual token")
-    else:
-        out.print(
-            "latency has stopped falling at every count looked at"
-            if knee is None
-            else f"below {knee} visual tokens latency stops falling: halving them saves under 5 %"
-        )
+    out.print(
+        f"up to {result.knee_tokens} visual tokens latency is flat: dropping them all saves under 10 % "
+        "of the language model's time"
+    )
     out.print(f"floor with one visual token: {scale_time(result.floor_s)} to the first token")
     out.print(
         f"one more visual token at {result.visual_tokens[-1]}: "

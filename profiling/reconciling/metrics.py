@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from costmodel.break_even import FLAT_SHARE
+from costmodel.break_even import knee
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -185,23 +185,17 @@ def leave_one_count_out(
 
 
 def knee_of(counts: Sequence[int], times_s: Sequence[float]) -> int | None:
-    """Return the smallest swept count from which on fewer tokens always save time.
+    """Return the largest swept count up to which the time is flat, as `costmodel.break_even.knee`.
 
-    Halving the tokens saves at least `FLAT_SHARE` of the time there and at every larger count; the
-    time at half a count is interpolated between the swept ones. It is the knee of
-    `costmodel.break_even` on the counts that were measured. None where the largest count is still
-    flat, or there are fewer than three.
+    None where there are fewer than three counts.
 
     Args:
         counts: token counts, ascending.
         times_s: the time at each.
 
     >>> knee_of([1, 16, 64, 144, 576], [10.0, 10.1, 10.2, 14.0, 40.0])
-    144
+    64
     """
     if len(counts) < 3:
         return None
-    halves = np.interp(np.maximum(np.asarray(counts) / 2, counts[0]), counts, times_s)
-    flat = np.flatnonzero(1 - halves / np.asarray(times_s, dtype=float) < FLAT_SHARE)
-    after = int(flat[-1]) + 1
-    return int(counts[after]) if after < len(counts) else None
+    return knee(counts, times_s)

@@ -266,8 +266,14 @@ class TestBreakEven:
     def test_memory_bound_prefill_has_a_knee(self) -> None:
         """Reading 13.5 GB of weights takes as long for 1 visual token as for a hundred."""
         answer = break_even("llava-1.5-7b", A100, text_tokens=1)
-        assert answer.knee_tokens is not None
         assert 50 < answer.knee_tokens < 400
+        times = {
+            n: estimate("llava-1.5-7b", A100, text_tokens=1, visual_tokens=n)
+            .stages["prefill"]
+            .time_s
+            for n in (1, answer.knee_tokens, answer.knee_tokens + 1)
+        }
+        assert 0.9 * times[answer.knee_tokens] <= times[1] < 0.9 * times[answer.knee_tokens + 1]
         assert answer.marginal_s[10] < answer.marginal_s[500] / 3
 
     def test_nothing_fits(self) -> None:
