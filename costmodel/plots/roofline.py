@@ -130,8 +130,8 @@ def plot_roofline(
         start = vector / bandwidth
         axes.plot([start, high], [vector / 1e12] * 2, color=GREY, linestyle="--", linewidth=1.2)
         axes.annotate(
-            f"vector FP32 {_rate(vector)}", (high, vector / 1e12), xytext=(-3, 3),
-            textcoords="offset points", ha="right", fontsize=8, color=GREY,
+            f"vector FP32 {_rate(vector)}", (start, vector / 1e12), xytext=(8, -11),
+            textcoords="offset points", ha="left", fontsize=8, color=GREY,
         )  # fmt: skip
     axes.axvline(ridge, color=GREY, linewidth=0.8, linestyle=":")
     whole = sum(op.time_s for op in points) or 1.0
