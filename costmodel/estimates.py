@@ -322,11 +322,20 @@ def _context(
     }
     # A file may change between calls; what ships with the package does not.
     shipped = str(model).partition("@")[0] in list_models() and hardware in list_hardware()
-    if key is not None and shipped and calibration is None:
+    if key is not None and shipped and _ships(calibration):
         if len(_CONTEXTS) >= _MOST_CONTEXTS:
             _CONTEXTS.clear()
         _CONTEXTS[key] = context, inputs
     return context, inputs
+
+
+def _ships(calibration: Any) -> bool:
+    """Whether a calibration, named or None, cannot change between calls."""
+    if calibration is None:
+        return True
+    from costmodel.calibration import list_calibrations
+
+    return calibration in list_calibrations()
 
 
 def _calibration(
