@@ -26,6 +26,8 @@ _STYLES = {
     "within tolerance": "yellow",
     "differs": "bold red",
     "length solved": "dim",
+    "possible": "green",
+    "cannot be": "bold red",
 }
 _LEFT = ("paper", "convention", "method", "quantity", "part", "unit", "verdict", "grade", "counts")
 _WHOLE = ("convention", "published", "recomputed", "relative_error", "stated", "corrected")

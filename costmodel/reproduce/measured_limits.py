@@ -1,0 +1,174 @@
+"""What the work of a published row allows: its ideal time, its FLOPs, its memory."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from costmodel.conventions.inputs import text_shape
+from costmodel.conventions.shortv import frozen_layer_flops
+from costmodel.reproduce.counted_models import shipped_model
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from costmodel.conventions.inputs import TextShape
+    from costmodel.reproduce.measured_published import Encoder, MeasuredRow
+
+#: Ops of a prefill that LLaVA-Mini's pre-fusion layers do not have.
+_HEAD = ("final_norm", "lm_head")
+
+
+def ideal_seconds(row: MeasuredRow, devices: Sequence[str]) -> float:
+    """Return the ideal roofline of a row on the fastest device it may have run on.
+
+    Vision tower and projector in full, the language model at the row's mean token count (its work is
+    convex in the tokens, so the mean never overstates it), LLaVA-Mini's pre-fusion layers on top.
+
+    Args:
+        row: of a language model.
+        devices: ids.
+    """
+    return min(_ideal(row, device) for device in devices)
+
+
+def _ideal(row: MeasuredRow, device: str) -> float:
+    from costmodel import estimate
+
+    shape, tokens = _language(row)
+    cost = estimate(
+        shape, device, visual_tokens=tokens, text_tokens=row.text, precision=row.precision
+    )
+    return float(cost.totals.ttft_s) + _prefusion_seconds(row, device)
+
+
+def _prefusion_seconds(row: MeasuredRow, device: str) -> float:
+    if not row.prefusion_layers:
+        return 0.0
+    from costmodel import estimate
+
+    # Layers of the language model's own size over all visual tokens and the text.
+    block = estimate(
+        f"{row.shape}@layers={row.prefusion_layers}",
+        device,
+        text_tokens=row.text,
+        precision=row.precision,
+    )
+    return float(
+        sum(op.time_s for op in block.ops if op.stage == "prefill" and op.name not in _HEAD)
+    )
+
+
+def calibrated_seconds(row: MeasuredRow, devices: Sequence[str]) -> float | None:
+    """Return the time of a row by the eager plan under a shipped calibration; None without one.
+
+    Args:
+        row: of a language model without layers of its own.
+        devices: ids; the first with a calibration is taken.
+    """
+    from costmodel import estimate
+    from costmodel.calibration import list_calibrations
+
+    shipped = [device for device in devices if device in list_calibrations()]
+    if not shipped or row.prefusion_layers or row.frozen_layers:
+        return None
+    shape, tokens = _language(row)
+    cost = estimate(
+        shape,
+        shipped[0],
+        visual_tokens=tokens,
+        text_tokens=row.text,
+        precision=row.precision,
+        execution="hf-eager",
+        calibration=shipped[0],
+    )
+    return float(cost.totals.ttft_s)
+
+
+def prompt_flops(row: MeasuredRow, *, reduced: bool = True) -> float:
+    """Return the FLOPs of a prompt: vision tower, projector, language model.
+
+    Args:
+        row: of a language model.
+        reduced: as the row is, or with all visual tokens in every layer.
+    """
+    from costmodel import estimate
+
+    shape, tokens = _language(row)
+    full = row.of or 576
+    inside = row.method == "CrossGET" and reduced
+    cost = estimate(
+        shape,
+        "nvidia-a100-sxm4-80gb",
+        visual_tokens=full if inside or not reduced else tokens,
+        text_tokens=row.text,
+        method="crossget" if inside else None,
+    )
+    total = float(cost.totals.flops)
+    if reduced and row.frozen_layers:
+        text = text_shape(shipped_model(shape))
+        full_layer = _layer_flops(text, full + row.text)
+        total -= row.frozen_layers * (full_layer - float(frozen_layer_flops(text, full, row.text)))
+    return total
+
+
+def _layer_flops(shape: TextShape, tokens: int) -> float:
+    """One full decoder layer: 2 t (4 d^2 + 3 d f) + 4 t^2 d."""
+    d, f = shape.hidden_size, shape.intermediate_size
+    return float(2 * tokens * (4 * d * d + 3 * d * f) + 4 * tokens * tokens * d)
+
+
+def peak_gigabytes(row: MeasuredRow, devices: Sequence[str]) -> float:
+    """Return the predicted peak memory in GB, with attention and all logits written out.
+
+    Args:
+        row: of a language model.
+        devices: ids; the first is taken.
+    """
+    from costmodel import estimate
+
+    shape, tokens = _language(row)
+    cost = estimate(
+        shape,
+        devices[0],
+        visual_tokens=tokens,
+        text_tokens=row.text,
+        precision=row.precision,
+        execution="hf-eager",
+        attention="eager",
+        logits="all",
+    )
+    return float(cost.memory.peak_memory_bytes) / 1e9
+
+
+def _language(row: MeasuredRow) -> tuple[str, int]:
+    if row.shape is None or row.tokens is None:
+        raise ValueError("a vision encoder's row has no language model")
+    return row.shape, math.floor(row.tokens)
+
+
+@lru_cache(maxsize=64)
+def encoder_flops(encoder: Encoder, merged_per_layer: int = 0) -> int:
+    """Return the FLOPs of one image through a ViT that merges r tokens between attention and FFN.
+
+    Per layer with t tokens of width c: 2 t (4 c^2) + 4 t^2 c, then 2 (t - r) (8 c^2); the patch
+    embedding on top. ToMe merges at most half of the tokens that are not the class token.
+
+    Args:
+        encoder: the vision encoder.
+        merged_per_layer: r.
+
+    >>> from costmodel.reproduce.measured_published import Encoder
+    >>> vit = Encoder(width=768, layers=12, image=224, patch=16)
+    >>> round(encoder_flops(vit) / 2e9, 1)  # ViT-B/16 is known as 17.6 GMAC
+    17.6
+    """
+    c, patches = encoder.width, (encoder.image // encoder.patch) ** 2
+    tokens = patches + 1
+    total = 2 * patches * c * 3 * encoder.patch**2
+    for _ in range(encoder.layers):
+        total += 8 * tokens * c * c + 4 * tokens * tokens * c
+        tokens -= min(merged_per_layer, (tokens - 1) // 2)
+        total += 16 * tokens * c * c
+    return total
