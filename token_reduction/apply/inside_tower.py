@@ -173,11 +173,10 @@ class TowerReduction:
 
     def _note(self) -> None:
         """Write the trace down, in patches: the class token, first everywhere, is not counted."""
-        read = self._read
+        read, record = self._read, self.record
+        record.unit = "crop"
         if read is None or not self.trace:
             return
-        record = self.record
-        record.unit = "crop"
         patches = self.parts.towers[0].patches
         first = int(self.parts.towers[0].has_class)
         if read.sources is not None:
