@@ -10,8 +10,9 @@ Three passes, each for what it measures best:
    (`wall_s`). In the second pass the host runs ahead and waits for room in the queue, so its own
    time there says nothing.
 
-A throttled chunk is thrown away and waited out, at most a few times: when nothing was accepted the
-result says so, and no number is made up.
+A chunk that the guard rejects (a throttled device, somebody else's work) is thrown away and waited
+out, as long as the guard is patient: when nothing was accepted the result says so, and no number is
+made up.
 """
 
 from __future__ import annotations
@@ -38,8 +39,7 @@ if TYPE_CHECKING:
 _CHUNK_S = 0.2
 _MAX_CHUNK = 32
 _LATENCY_RUNS = 10
-_MAX_REJECTED_CHUNKS = 5
-_FIRST_PAUSE_S = 0.05
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 
 
 class Runnable(Protocol):
@@ -50,7 +50,16 @@ class Runnable(Protocol):
 
 
 class Guard(Protocol):
-    """Who watches the device between chunks."""
+    """Who watches the device between chunks.
+
+    Attributes:
+        patience_s: seconds to spend on chunks that are thrown away.
+    """
+
+    patience_s: float
+
+    def begin(self) -> None:
+        """Be told that a chunk begins."""
 
     def check(self) -> list[str]:
         """Return the reasons why the chunk just measured must not count; empty when it counts."""
@@ -58,6 +67,11 @@ class Guard(Protocol):
 
 class NoGuard:
     """Watch nothing."""
+
+    patience_s = 0.0
+
+    def begin(self) -> None:
+        """Take no note."""
 
     def check(self) -> list[str]:
         """Accept every chunk."""
@@ -153,25 +167,28 @@ def _sample(
     accepted = _Accepted()
     stopper = Stopper(rule)
     expected = order_statistic(warm[:-1] or warm, 0.5)
-    chunk = 1
-    if recorder.clock.asynchronous:
-        chunk = max(1, min(_MAX_CHUNK, math.ceil(_CHUNK_S / max(expected, 1e-6))))
-    pause_s, rejections = _FIRST_PAUSE_S, 0
+    chunk = max(1, min(_MAX_CHUNK, math.ceil(_CHUNK_S / max(expected, 1e-6))))
+    pause_s, rejections, lost_s = _FIRST_PAUSE_S, 0, 0.0
     started = time.perf_counter()
     while True:
+        began = time.perf_counter()
+        guard.begin()
         repetitions = _chunk(target, recorder, min(chunk, rule.max_samples))
         totals = [sum(repetition.event_s[TOTAL]) for repetition in repetitions]
         if guard.check():
             accepted.rejected += totals
             rejections += 1
-            if rejections >= _MAX_REJECTED_CHUNKS and not accepted.totals:
-                return accepted, "throttled"
             time.sleep(pause_s)
-            pause_s *= 2 if rejections > 2 else 1
+            pause_s = min(_LONGEST_PAUSE_S, pause_s * (2 if rejections > 2 else 1))
+            lost_s += time.perf_counter() - began
+            if lost_s >= guard.patience_s and not accepted.totals:
+                return accepted, "throttled"
         else:
             accepted.repetitions += repetitions
             accepted.totals += totals
-        reason = stopper.decide(accepted.totals, time.perf_counter() - started)
+        # What was thrown away does not use up the time for sampling, within the guard's patience.
+        elapsed_s = time.perf_counter() - started - min(lost_s, guard.patience_s)
+        reason = stopper.decide(accepted.totals, elapsed_s)
         if reason is not None:
             return accepted, reason if accepted.totals else "throttled"
 

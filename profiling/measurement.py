@@ -230,13 +230,26 @@ class EnergyWindow:
 
 @dataclass(frozen=True, slots=True)
 class DeviceState:
-    """What the device said about itself around the samples; empty or None where it says nothing."""
+    """What the device said about itself around the samples; empty or None where it says nothing.
+
+    Args:
+        sm_clock_hz: clock of the multiprocessors, after each chunk of samples.
+        memory_clock_hz: memory clock.
+        temperature_c: degrees Celsius.
+        power_w: watts.
+        throttle_reasons: every reason seen, `foreign-load` among them.
+        foreign_load: on a CPU, what others used beside each chunk, as a share of one processor.
+        memory_used_bytes: on the device, by everybody.
+        foreign_processes: others on the device.
+        foreign_memory_bytes: what they hold there.
+    """
 
     sm_clock_hz: tuple[int, ...] = ()
     memory_clock_hz: tuple[int, ...] = ()
     temperature_c: tuple[int, ...] = ()
     power_w: tuple[float, ...] = ()
     throttle_reasons: tuple[str, ...] = ()
+    foreign_load: tuple[float, ...] = ()
     memory_used_bytes: int | None = None
     foreign_processes: int | None = None
     foreign_memory_bytes: int | None = None

@@ -36,7 +36,7 @@ from profiling.models import QUANTISED_DTYPES
 from profiling.modes import applied_mode
 from profiling.nvml import DeviceMonitor, open_monitor
 from profiling.stopping import StopRule, WarmUpRule
-from profiling.watch import Watch
+from profiling.watch import HostLoad, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,6 +57,9 @@ class Options:
         memory: run once for the memory peaks.
         kernels: on CUDA, run once under the profiler to count kernels.
         energy: measure energy windows where the device can.
+        max_foreign_load: on a CPU, throw away samples beside which others used more of one
+            processor than this, and wait for quiet; None takes them as they come.
+        patience_s: how long to wait for quiet, or for a throttled device, per point.
         compile_backend: of mode `compile`.
     """
 
@@ -66,6 +69,8 @@ class Options:
     memory: bool = True
     kernels: bool = True
     energy: bool = True
+    max_foreign_load: float | None = None
+    patience_s: float = 10.0
     compile_backend: str = "inductor"
 
 
@@ -139,8 +144,10 @@ def _measure(
     configuration = blank.configuration
     execution = Execution(model, shape, configuration)
     clock = clock_for(configuration.device)
-    watch = Watch(monitor)
     on_cuda = clock.asynchronous
+    watch = Watch(
+        monitor, None if on_cuda else HostLoad(), options.max_foreign_load, options.patience_s
+    )
     counts: dict[str, StageCounts] = {}
     peaks: dict[str, StageMemory] = {}
     energy: tuple[EnergyWindow, ...] = ()
@@ -175,7 +182,7 @@ def _measure(
     return replace(
         blank,
         status="throttled" if throttled else "ok",
-        error="0 accepted samples: the device was throttled" if throttled else None,
+        error=f"0 accepted samples: {', '.join(state.throttle_reasons)}" if throttled else None,
         sampling=samples.sampling,
         stages=stages,
         tokens=tokens,
@@ -255,7 +262,7 @@ def _explain(
     if not options.energy:
         missing["energy"] = "energy windows were switched off"
     if sampling.stop_reason == "throttled":
-        missing["stages"] = "every chunk was rejected because the device was throttled"
+        missing["stages"] = "every chunk was rejected: the device was throttled or not alone"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

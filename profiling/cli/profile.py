@@ -57,6 +57,10 @@ def profile(
     noise: Annotated[float, typer.Option(help="Aim: interquartile range over median.")] = 0.02,
     max_time: Annotated[float, typer.Option(help="Seconds of sampling per point at most.")] = 15.0,
     threads: Annotated[int, typer.Option(help="Threads on a CPU.")] = 1,
+    max_foreign_load: Annotated[
+        float | None,
+        typer.Option(help="On a CPU: wait for moments when others use less of one processor."),
+    ] = None,
     energy: Annotated[bool, typer.Option(help="Measure energy where the device can.")] = True,
     kernels: Annotated[
         bool, typer.Option("--kernels", help="Add a profiler pass: time by op, beside the records.")
@@ -89,7 +93,7 @@ def profile(
     check(configurations)
     records = _run(
         configurations, out, rounds=rounds, seed=seed, weights=weights, threads=threads,
-        options=_options(noise, max_time, energy, device),
+        options=_options(noise, max_time, energy, device, max_foreign_load),
     )  # fmt: skip
     if kernels or traces:
         _run_passes(configurations, out, traces=traces, weights=weights, seed=seed)
@@ -103,7 +107,9 @@ def _keep(text: str) -> int | float | None:
     return None if text == "default" else parse_keep(text)
 
 
-def _options(noise: float, max_time: float, energy: bool, device: str) -> Any:
+def _options(
+    noise: float, max_time: float, energy: bool, device: str, max_foreign_load: float | None
+) -> Any:
     from profiling.point import Options
     from profiling.stopping import StopRule, WarmUpRule
 
@@ -117,6 +123,8 @@ def _options(noise: float, max_time: float, energy: bool, device: str) -> Any:
         rule=StopRule(target_dispersion=noise, max_time_s=max_time, min_time_s=min(0.5, max_time)),
         warm_up=WarmUpRule(min_time_s=warm_up_s, max_time_s=max(warm_up_s, min(10.0, max_time))),
         energy=energy,
+        max_foreign_load=max_foreign_load,
+        patience_s=10.0 if max_foreign_load is None else 300.0,
     )
 
 
@@ -128,15 +136,18 @@ def _run(
     from profiling.measurement import record_name
     from profiling.storage import read_measurement
 
-    done: list[int] = [0, 0]
-
     def on_plan(total: int, finished: int) -> None:
-        done[:] = [total, finished]
         if finished and finished < total:
             sys.stderr.write(f"{finished} of {total} points are measured already; going on\n")
 
+    # The bar counts what is left, so that its time left is right when a campaign goes on.
+    left = sum(
+        not (out / record_name(configuration, round_)).exists()
+        for configuration in configurations
+        for round_ in range(rounds)
+    )
     campaign = run_campaign(configurations, out, rounds=rounds, on_plan=on_plan, **rest)
-    for record in progress(campaign, "measuring", total=len(configurations) * rounds):
+    for record in progress(campaign, "measuring", total=left):
         if record.status != "ok":
             sys.stderr.write(f"{record.configuration.key}: {record.status}: {record.error}\n")
     records = [

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from profiling.clocks import CudaClock, HostClock, Mark, clock_for, device_kind
-from profiling.loop import take_samples
+from profiling.loop import NoGuard, take_samples
 from profiling.measurement import TOTAL
 from profiling.stages import Recorder
 from profiling.stopping import StopRule, WarmUpRule
@@ -98,7 +98,7 @@ def test_a_chunk_of_runs_is_waited_for_once() -> None:
     work = Work(stream)
     seen = []
 
-    class Counting:
+    class Counting(NoGuard):
         def check(self) -> list[str]:
             seen.append((work.runs, stream.waits))
             return []
@@ -141,8 +141,10 @@ def test_a_cpu_has_wall_times_equal_to_event_times_and_no_enqueue_times() -> Non
     assert samples.stages[TOTAL].host_bound is None
 
 
-class Throttled:
+class Throttled(NoGuard):
     """A guard that rejects the first so many chunks."""
+
+    patience_s = 0.3
 
     def __init__(self, rejections: int) -> None:
         self.left = rejections

@@ -1,0 +1,132 @@
+"""Who else was there: the host's load from accounts written by hand, and spoilt chunks waited out."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from fake_nvml import FakeNvml
+
+from profiling.clocks import HostClock
+from profiling.loop import take_samples
+from profiling.measurement import TOTAL
+from profiling.nvml import AbsentMonitor, open_monitor
+from profiling.stopping import StopRule, WarmUpRule
+from profiling.watch import HostLoad, Watch
+
+UUID = "0a1b2c3d-0000-1111-2222-333344445555"
+
+
+def _accounts(path: Path, user: int, idle: int, steal: int = 0) -> None:
+    path.write_text(f"cpu  {user} 0 0 {idle} 0 0 0 {steal} 0 0\ncpu0 1 2 3 4\n")
+
+
+def test_others_are_what_is_busy_and_not_ours(tmp_path: Path) -> None:
+    stat = tmp_path / "stat"
+    _accounts(stat, 1000, 5000)
+    load = HostLoad(stat)
+    load.begin()
+    time.sleep(0.1)
+    # Ten hundredths of a second by others and ten stolen, in a tenth of a second or a bit more.
+    _accounts(stat, 1010, 5000, steal=10)
+    share = load.foreign_share()
+    assert share is not None
+    assert 0.5 < share <= 2.0
+    load.begin()
+    assert load.foreign_share() == pytest.approx(0.0, abs=1e-9)
+
+
+def test_our_own_work_is_not_foreign() -> None:
+    if not Path("/proc/stat").exists():
+        pytest.skip("needs Linux's accounts")
+    load = HostLoad()
+    load.begin()
+    deadline = time.process_time() + 0.3
+    while time.process_time() < deadline:
+        pass
+    share = load.foreign_share()
+    assert share is not None
+    # All processors together can be busy, but never with our work counted twice.
+    import os
+
+    assert share <= (os.cpu_count() or 1) - 0.5
+
+
+def test_without_accounts_nobody_knows(tmp_path: Path) -> None:
+    load = HostLoad(tmp_path / "nothing")
+    load.begin()
+    assert load.foreign_share() is None
+
+
+class Loads:
+    """A host whose others are busy for the first so many windows."""
+
+    def __init__(self, busy: int) -> None:
+        self.busy = busy
+
+    def begin(self) -> None: ...
+
+    def foreign_share(self) -> float:
+        self.busy -= 1
+        return 0.9 if self.busy >= 0 else 0.05
+
+
+class Run:
+    def run(self, observer: Any = None, *, decode: bool = True) -> None:
+        if observer is not None:
+            observer.begin(TOTAL)
+            observer.end(TOTAL)
+
+
+def _sample(watch: Watch) -> Any:
+    return take_samples(
+        Run(), HostClock(), guard=watch,
+        rule=StopRule(min_samples=5, min_time_s=0.0, max_time_s=1.0, max_samples=40),
+        warm_up=WarmUpRule(min_time_s=0.0, max_time_s=0.0),
+    )  # fmt: skip
+
+
+def test_busy_moments_are_waited_out() -> None:
+    watch = Watch(AbsentMonitor("a CPU"), Loads(2), 0.2, patience_s=5.0)  # type: ignore[arg-type]
+    samples = _sample(watch)
+    assert samples.sampling.rejected_s
+    assert samples.stages[TOTAL].event_s
+    state = watch.state()
+    assert state.foreign_load[:3] == (0.9, 0.9, 0.05)
+    assert state.throttle_reasons == ("foreign-load",)
+
+
+def test_patience_ends_and_says_so() -> None:
+    watch = Watch(AbsentMonitor("a CPU"), Loads(10**6), 0.2, patience_s=0.2)  # type: ignore[arg-type]
+    samples = _sample(watch)
+    assert samples.sampling.stop_reason == "throttled"
+    assert samples.stages == {}
+
+
+def test_without_a_limit_load_is_only_recorded() -> None:
+    watch = Watch(AbsentMonitor("a CPU"), Loads(10**6))  # type: ignore[arg-type]
+    samples = _sample(watch)
+    assert samples.sampling.rejected_s == ()
+    assert watch.state().foreign_load[0] == 0.9
+    assert watch.state().throttle_reasons == ()
+
+
+def test_a_gpus_state_is_written_down() -> None:
+    library = FakeNvml()
+    watch = Watch(open_monitor("cuda", UUID, library))
+    watch.begin()
+    # The software power cap is the speed the card has; a hardware slowdown spoils the chunk.
+    assert watch.check() == []
+    library.reasons = 8 | 64
+    assert watch.check() == ["hw-slowdown", "hw-thermal"]
+    state = watch.state()
+    assert state.sm_clock_hz == (1_980_000_000, 1_980_000_000)
+    assert state.power_w == (350.0, 350.0)
+    assert state.throttle_reasons == ("hw-slowdown", "hw-thermal", "sw-power-cap")
+    assert state.memory_used_bytes == 7 * 10**9
+    assert state.foreign_load == ()
