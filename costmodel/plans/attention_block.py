@@ -58,8 +58,10 @@ def attention_ops(
     ...                       cached=True, materialised=True, eager_kernels=True)
     >>> sum(op.flops for op in fused) == sum(op.flops for op in apart)
     True
-    >>> [op.name for op in apart]
-    ['attention_scores', 'scale', 'mask', 'softmax', 'attention_values', 'attention_output']
+    >>> [op.name for op in apart][:4]
+    ['contiguous_heads', 'attention_scores', 'scale', 'mask']
+    >>> [op.name for op in apart][4:]
+    ['softmax', 'attention_values', 'attention_output']
     """
     if not materialised and values_rows is None:
         return [attention("attention", op_class, b, s, t, h, k, e, num, count, causal, cached)]
@@ -67,6 +69,11 @@ def attention_ops(
     pairs = b * h * s * t
     rows = s if values_rows is None else values_rows
     ops: list[OpCost] = []
+    if eager_kernels and h > 1 and op_class != "attention_decode":
+        # Batched products want each head in one piece: q is cut from its projection's rows, and so
+        # are K and V where no cache has laid them out anew. One token's row is its heads already.
+        moved = b * s * h * e + (0 if cached else 2 * b * t * k * e)
+        ops.append(copy("contiguous_heads", moved, num, count, kernels=1 if cached else 3))
     if eager_kernels and h > k:
         ops.append(copy("repeat_kv", 2 * b * t * h * e, num, count, kernels=2))
     ops.append(attention_scores("attention_scores", b, s, t, h, k, e, num, count, cached))

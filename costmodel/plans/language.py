@@ -55,7 +55,14 @@ def prefill_ops(
         ops.append(embedding("embed_tokens", b * (text_tokens + spans[0].tokens), text.hidden_size,
                              precision.lm_head))  # fmt: skip
     if eager:
-        ops.append(_rope_setup(text_tokens + spans[0].tokens, text.head_dim, num))
+        s = text_tokens + spans[0].tokens
+        ops.append(_rope_setup(s, text.head_dim, num))
+        if attention == "eager":
+            # Positions compared, then 0 or minus infinity for every pair of every sample.
+            ops.append(
+                pointwise("causal_mask", b * s * s, num, read=1, write=1 + num.activation_bytes,
+                          flops_per_element=2, kernels=10)
+            )  # fmt: skip
     first = 0
     for span in spans:
         if span.layers == 0:

@@ -12,6 +12,7 @@ total is not.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping  # noqa: TC003 - pydantic reads the annotations
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +23,7 @@ from profiling.measurement import Configuration, TokenCounts, plain
 from profiling.storage import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from pydantic import TypeAdapter
 

@@ -17,9 +17,7 @@ from hardware_specs.errors import InvalidInputError
 from token_reduction.apply.anatomy import dissect
 from token_reduction.apply.geometry import (
     MOSAIC,
-    NOWHERE,
     Places,
-    crop_points,
     grid_of_tiles,
     pack_points,
     plain_points,
@@ -243,6 +241,3 @@ def _step(values: np.ndarray) -> float:
     """Distance of neighbouring tokens, in patches: 1 unless the mosaic was shrunk."""
     distinct = np.unique(np.round(values, 3))
     return float(np.median(np.diff(distinct))) if len(distinct) > 1 else 1.0
-
-
-__all__ = ["NOWHERE", "Fate", "Panel", "build_panels", "crop_fates", "crop_points", "token_fate"]

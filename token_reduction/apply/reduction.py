@@ -18,13 +18,23 @@ from token_reduction.apply.item_methods import ITEM_METHODS, item_function
 from token_reduction.apply.llm_methods import KeepEverything, layer_policy
 from token_reduction.apply.patching import Patches
 from token_reduction.apply.record import ReductionRecord
-from token_reduction.apply.tower_methods import STEPS
+from token_reduction.apply.tower_merging import CrossGuided, TokenMerging
+from token_reduction.apply.tower_pruning import Reorganise, Sample
 from token_reduction.registry import Method, get_method
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import nn
+
+    from token_reduction.apply.tower_layer import LayerStep
+
+STEPS: dict[str, type[LayerStep]] = {
+    "tome": TokenMerging,
+    "evit": Reorganise,
+    "ats": Sample,
+    "crossget": CrossGuided,
+}
 
 _active: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 
