@@ -80,7 +80,9 @@ def attention_ops(
     if eager_kernels:
         ops.append(pointwise("scale", pairs, num, read=size, write=size, count=count))
         if causal:
-            ops.append(pointwise("mask", pairs, num, read=size, write=size, count=count))
+            # All heads of a sample read the same mask.
+            read = size * (1 + 1 / h)
+            ops.append(pointwise("mask", pairs, num, read=read, write=size, count=count))
         # The result is cast back from float32. CUDA's softmax reads FP16 but not BF16, which is cast
         # first.
         back = size < SOFTMAX_BYTES

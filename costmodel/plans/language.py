@@ -58,11 +58,7 @@ def prefill_ops(
         s = text_tokens + spans[0].tokens
         ops.append(_rope_setup(s, text.head_dim, num))
         if attention == "eager":
-            # Positions compared, then 0 or minus infinity for every pair of every sample.
-            ops.append(
-                pointwise("causal_mask", b * s * s, num, read=1, write=1 + num.activation_bytes,
-                          flops_per_element=2, kernels=10)
-            )  # fmt: skip
+            ops.append(_causal_mask(b * s * s, num, kernels=10))
     first = 0
     for span in spans:
         if span.layers == 0:
@@ -123,6 +119,9 @@ def decode_ops(
     ops = [embedding("embed_tokens", b, text.hidden_size, precision.lm_head, steps)]
     if eager:
         ops.append(_rope_setup(1, text.head_dim, num, steps))
+        if attention == "eager":
+            longest = context[0][1]
+            ops.append(_causal_mask(b * longest, num, kernels=7, count=steps))
     first = 0
     for layers, t in context:
         if layers == 0:
@@ -246,6 +245,14 @@ def _rope_setup(s: Num, e: int, num: Numerics, count: Num = 1) -> OpCost:
     return pointwise(
         "rope_setup", s * e, num, read=28.0, write=26.0, flops_per_element=6, kernels=10,
         count=count,
+    )  # fmt: skip
+
+
+def _causal_mask(pairs: Num, num: Numerics, kernels: int, count: Num = 1) -> OpCost:
+    """Positions compared, then 0 or minus infinity for every pair; one query needs fewer kernels."""
+    return pointwise(
+        "causal_mask", pairs, num, read=1, write=1 + num.activation_bytes, flops_per_element=2,
+        kernels=kernels, count=count,
     )  # fmt: skip
 
 
