@@ -1,0 +1,147 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Theory meets measurement
+#
+# FLOPs say that pruning 576 visual tokens to 64 is worth a factor of six. What does an A100 say? This
+# notebook holds the calibrated time law against times that other people measured, and explains the
+# difference between FLOPs and seconds. It needs no GPU: the measurements are in the repository.
+
+# %%
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+import costmodel
+from costmodel import estimate
+from costmodel.calibration import Calibration
+from costmodel.reproduce import reproduce
+
+pd.options.display.float_format = "{:,.3f}".format
+ROOT = Path(costmodel.__file__).parents[1]
+A100, H100 = "nvidia-a100-sxm4-80gb", "nvidia-h100-sxm5-80gb"
+
+# %% [markdown]
+# ## One layer, every token count
+#
+# Vidur (microsoft/vidur, MIT) timed the products of one Llama-2-7B layer on an A100 at 259 token counts.
+# The shipped calibration never saw them: it was fitted on another project's GEMM table
+# (ai-dynamo/aiconfigurator, Apache-2.0). Two measurements of the same device differ by several per cent,
+# so this also says how far a calibration travels.
+
+# %%
+layer = pd.read_parquet(ROOT / "tests/calibration/data/layer.parquet").sort_values("num_tokens")
+layer = layer[layer.num_tokens <= 1200]
+m = layer.num_tokens.to_numpy()
+products = {
+    "attn_pre_proj_s": (12288, 4096),
+    "attn_post_proj_s": (4096, 4096),
+    "mlp_up_proj_s": (22016, 4096),
+    "mlp_down_proj_s": (4096, 11008),
+}
+measured = layer[list(products)].sum(axis=1).to_numpy()
+a100 = Calibration.load(A100)
+predicted = sum(a100.op_time_s("gemm", dtype="fp16", m=m, n=n, k=k) for n, k in products.values())
+weights = sum(n * k for n, k in products.values())
+ideal = np.maximum(2 * m * weights / 312e12, 2 * weights / 2.039e12)
+
+figure, axis = plt.subplots(figsize=(7.5, 4))
+axis.plot(m, measured * 1e3, ".", color="black", markersize=3, label="measured (Vidur, A100)")
+axis.plot(m, predicted * 1e3, "-", color="#0072B2", label="calibrated law (fitted elsewhere)")
+axis.plot(m, ideal * 1e3, "--", color="#D55E00", label="datasheet roofline")
+axis.set(xlabel="tokens", ylabel="ms", title="products of one Llama-2-7B layer, A100, 16 bit")
+axis.set_ylim(0, None)
+axis.legend()
+figure.tight_layout()
+
+# %%
+some = m >= 64
+error = np.abs(predicted / measured - 1)[some]
+roof = np.abs(ideal / measured - 1)[some]
+pd.DataFrame(
+    {
+        "mean error, %": [100 * error.mean(), 100 * roof.mean()],
+        "worst, %": [100 * error.max(), 100 * roof.max()],
+    },
+    index=["calibrated law", "datasheet roofline"],
+)
+
+# %% [markdown]
+# The staircase is why no single efficiency can do: eight more tokens can cost nothing, or a whole wave of
+# tiles. `docs/calibration.md` has the errors of fits on this very data, and what each term buys.
+
+# %%
+steps = [(128, 136), (384, 392), (768, 776)]
+at = dict(zip(m.tolist(), zip(measured, predicted, strict=True), strict=True))
+pd.DataFrame(
+    {
+        f"{a} -> {b}": [100 * (at[b][i] / at[a][i] - 1) for i in (0, 1)]
+        for a, b in steps
+        if a in at and b in at
+    },
+    index=["measured, %", "predicted, %"],
+)
+
+# %% [markdown]
+# ## From FLOPs to seconds, step by step
+#
+# 576 -> 64 visual tokens with 40 text tokens on LLaVA-1.5-7B. Each row adds what the one above leaves out.
+
+# %%
+rows = {}
+for device in (A100, H100):
+    pair = {n: estimate("llava-1.5-7b", device, visual_tokens=n) for n in (576, 64)}
+    law = {
+        n: estimate("llava-1.5-7b", device, visual_tokens=n, calibration=device) for n in (576, 64)
+    }
+    eager = {
+        n: estimate(
+            "llava-1.5-7b", device, visual_tokens=n, calibration=device, execution="hf-eager"
+        )
+        for n in (576, 64)
+    }
+
+    def ratio(of):
+        return of(576) / of(64)
+
+    rows[device] = {
+        "language-model FLOPs": ratio(lambda n, p=pair: p[n].stages["prefill"].flops),
+        "ideal roofline of the language model": ratio(
+            lambda n, p=pair: p[n].stages["prefill"].time_s
+        ),
+        "calibrated": ratio(lambda n, p=law: p[n].stages["prefill"].time_s),
+        "calibrated, eager kernels": ratio(lambda n, p=eager: p[n].stages["prefill"].time_s),
+        "with vision tower and projector": ratio(lambda n, p=eager: p[n].totals.ttft_s),
+    }
+pd.DataFrame(rows)
+
+# %% [markdown]
+# **A second number.** The calibrated ratio of the products alone, straight from Vidur's measurements at
+# 616 and 104 tokens:
+
+# %%
+float(np.interp(616, m, measured) / np.interp(104, m, measured))
+
+# %% [markdown]
+# ## What papers measured
+#
+# No measured time may lie under the roofline at its precision, and no peak memory under the weights. The
+# table checks every published measurement the project carries; rows that cannot be what they say are marked.
+
+# %%
+published = reproduce("measured")
+published.to_frame().verdict.value_counts().to_frame()
+
+# %%
+for note in published.notes:
+    print("-", note)
