@@ -49,10 +49,10 @@ m kept:
       variant="paper"     2 s^2 h e   all rows
     vtw, sequential, spatial, m3      none
     fitprune              4 s^2       per layer that deletes: two weighted sums over rows of the maximum
-    tome                  2 ceil(t/2) floor(t/2) e       per layer, also where r is 0
+    tome                  2 ceil(t/2) floor(t/2) e       per layer that merges
     evit                  2 t w + 2 p w                  per layer that acts, p patches fused
     ats                   none
-    crossget              2 t^2 e                        per layer, also where r is 0
+    crossget              2 t^2 e                        per layer
 
 What the methods change in the model's own products: FitPrune's layers compute queries, keys, values and
 all rows of the attention for s tokens, o_proj and FFN for those left. ATS computes all rows of q k^T, but

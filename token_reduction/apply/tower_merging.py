@@ -76,6 +76,8 @@ class TokenMerging(_Merging):
             with observed("reduction"):
                 bias = proportional_bias(stream.size).to(hidden.dtype)
         hidden = hidden + attend(layer, hidden, bias, call)
+        if not self.merges[number]:
+            return hidden
         with observed("reduction"):
             keys, self._keys = self._keys, None
             assert keys is not None  # noqa: S101  (the attention just ran)
