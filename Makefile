@@ -25,7 +25,8 @@ $(VENV)/.dev: $(VENV)/.core
 
 demo: $(VENV)/.core
 	$(BIN)/vlm-roofline estimate llava-1.5-7b --hardware nvidia-a100-sxm4-80gb
-	$(BIN)/vlm-roofline estimate llava-1.5-7b --hardware nvidia-a100-sxm4-80gb --method divprune --keep 64
+	$(BIN)/vlm-roofline estimate llava-1.5-7b --hardware nvidia-a100-sxm4-80gb --method divprune --keep 64 \
+		--calibration nvidia-a100-sxm4-80gb
 	$(BIN)/vlm-roofline reproduce prumerge-table2
 
 test: $(VENV)/.dev
