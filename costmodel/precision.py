@@ -132,7 +132,10 @@ def _numerics(name: str) -> Numerics:
         )
     # Narrow operands meet in the narrowest integer unit that holds both.
     bits = 4 if activation <= 4 else 8
-    return _full(name, f"int{bits}", bits, f"w{bits}a{bits}", kv)._replace(weight_bytes=weight / 8)
+    stored = GROUP_SIZE if weight <= 4 else 0
+    return _full(name, f"int{bits}", bits, f"w{bits}a{bits}", kv)._replace(
+        weight_bytes=weight / 8, group_size=stored, dequantise=weight < bits
+    )
 
 
 def _wide(numerics: Numerics) -> Numerics:

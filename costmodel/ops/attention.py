@@ -45,6 +45,7 @@ def attention(
     count: Num = 1,
     causal: bool = True,
     cached: bool = True,
+    quantised: bool = False,
 ) -> OpCost:
     """A fused (flash) attention: 4 b h s t e FLOPs, scores never leave the chip.
 
@@ -64,6 +65,7 @@ def attention(
         count: how often it runs.
         causal: whether a query sees only keys up to itself.
         cached: whether K and V come from a KV cache (else they are activations).
+        quantised: whether the output is written as the next product wants it.
 
     >>> from costmodel.precision import parse_precision
     >>> op = attention("attn", "attention_prefill", 1, 616, 616, 32, 32, 128,
@@ -74,7 +76,7 @@ def attention(
     # q[b, h, s, e] @ k[b, h, t, e]^T, then p[b, h, s, t] @ v[b, h, t, e]
     flops = 4 * b * h * s * t * e
     pairs = b * h * attended_pairs(s, t, causal)
-    stream = b * s * h * e * num.activation_bytes
+    rows = b * s * h * e
     keys_values = 2 * b * t * k * e
     kv_read = keys_values * num.kv_bytes if cached else 0
     kv_as_activation = 0 if cached else keys_values * num.activation_bytes
@@ -89,8 +91,8 @@ def attention(
         0,
         kv_read,
         0,
-        stream + kv_as_activation,
-        stream,
+        rows * num.activation_bytes + kv_as_activation,
+        rows * (num.operand_bytes if quantised else num.activation_bytes),
         1,
         (b, s, t, h, k, e, causal),
     )
@@ -170,6 +172,7 @@ def attention_values(
     num: Numerics,
     count: Num = 1,
     cached: bool = True,
+    quantised: bool = False,
 ) -> OpCost:
     """The weighted sum of a materialised attention: 2 b h s t e FLOPs.
 
@@ -190,7 +193,7 @@ def attention_values(
         values * num.kv_bytes if cached else 0,
         0,
         b * h * s * t * num.activation_bytes + (0 if cached else values * num.activation_bytes),
-        b * s * h * e * num.activation_bytes,
+        b * s * h * e * (num.operand_bytes if quantised else num.activation_bytes),
         1,
         (s, e, t, b * h),
     )

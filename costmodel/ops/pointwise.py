@@ -78,16 +78,16 @@ def norm(
         d: width.
         num: the module's numerics.
         count: how often it runs.
-        residual_add: whether the kernel also adds the branch to the stream and writes the stream.
+        residual_add: whether the kernel also adds the branch to the stream, writes the stream, and
+            writes its own output as the next product wants it, quantised where that is.
     """
     size = num.activation_bytes
-    passes = 2 if residual_add else 1
     return pointwise(
         name,
         rows * d,
         num,
-        read=passes * size,
-        write=passes * size,
+        read=2 * size if residual_add else size,
+        write=size + num.operand_bytes if residual_add else size,
         flops_per_element=4 + residual_add,
         op_class="norm",
         weights=d * size,

@@ -63,8 +63,14 @@ def attention_ops(
     >>> [op.name for op in apart][4:]
     ['softmax', 'attention_values', 'attention_output']
     """
+    # PyTorch quantises the output of attention in a kernel of its own, serving engines inside it.
+    quantised = not eager_kernels
     if not materialised and values_rows is None:
-        return [attention("attention", op_class, b, s, t, h, k, e, num, count, causal, cached)]
+        return [
+            attention(
+                "attention", op_class, b, s, t, h, k, e, num, count, causal, cached, quantised
+            )
+        ]
     size = num.activation_bytes
     pairs = b * h * s * t
     rows = s if values_rows is None else values_rows
@@ -101,7 +107,9 @@ def attention_ops(
         )
     else:
         ops.append(softmax("softmax", b * h * s, t, num, count))
-    ops.append(attention_values("attention_values", b, rows, t, h, k, e, num, count, cached))
+    ops.append(
+        attention_values("attention_values", b, rows, t, h, k, e, num, count, cached, quantised)
+    )
     if eager_kernels:
         ops.append(copy("attention_output", b * rows * h * e, num, count))
     return ops

@@ -219,7 +219,7 @@ def _head_ops(
     final = (
         _eager_rms_norm("final_norm", rows, text.hidden_size, precision.text, count)
         if eager
-        else norm("final_norm", rows, text.hidden_size, precision.text, count, residual_add=True)
+        else norm("final_norm", rows, text.hidden_size, precision.lm_head, count, residual_add=True)
     )
     head = linear(
         "lm_head", logit_rows, text.hidden_size, text.vocab_size, precision.lm_head, count

@@ -215,6 +215,38 @@ class TestPrecision:
         assert wide.kv_cache_bytes == 4 * narrow.kv_cache_bytes
         assert wide.weight_bytes == narrow.weight_bytes
 
+    def test_narrow_weights_have_group_scales_whatever_they_meet(self) -> None:
+        """4-bit weights on INT8 units: a scale per 128 of them, and the work of widening them."""
+        narrow, wide = (parse_precision(name).text for name in ("w4a8kv8", "w8a8kv8"))
+        assert (narrow.group_size, wide.group_size) == (128, 0)
+        assert (narrow.dequantise, wide.dequantise) == (True, False)
+        assert narrow.linear_dtype == wide.linear_dtype == "int8"
+        products = 32 * (4 * 4096**2 + 3 * 4096 * 11008)
+        w4a16, w4a8 = (
+            estimate("llama-2-7b", A100, precision=p).memory.weight_bytes
+            for p in ("w4a16", "w4a8kv8")
+        )
+        assert w4a16 == w4a8
+        assert w4a16 < 0.53 * products + 2 * 2 * 32000 * 4096 + 2 * 65 * 4096
+
+    @pytest.mark.parametrize("attention", ["flash", "eager"])
+    @pytest.mark.parametrize("precision", ["fp16", "w8a8", "w4a4", "text=w8a8,vision=w8a8"])
+    def test_products_read_what_was_written_for_them(self, precision: str, attention: str) -> None:
+        """Fused kernels hand on what the next product multiplies, quantised where it is."""
+        cost = estimate("llava-1.5-7b", A100, precision=precision, attention=attention)
+        ops = {(op.stage, op.name): op for op in cost.ops}
+        d = {"prefill": 616 * 4096 * 32, "vision": 577 * 1024 * 24}
+        for stage, before, after, stream in [
+            ("prefill", "input_norm", "qkv_proj", 1),
+            ("prefill", "post_attention_norm", "gate_up_proj", 1),
+            ("prefill", "attention" if attention == "flash" else "attention_values", "o_proj", 0),
+            ("prefill", "act_mul", "down_proj", 0),
+            ("vision", "norm1", "qkv_proj", 1),
+            ("vision", "gelu", "fc2", 0),
+        ]:
+            written = ops[stage, before].activation_write_bytes - stream * d[stage] * 2
+            assert written == ops[stage, after].activation_read_bytes, (stage, before)
+
     def test_modules_by_name(self) -> None:
         p = parse_precision("text=w4a16,vision=w8a8")
         assert (p.text.weight_bytes, p.vision.linear_dtype, p.lm_head.name) == (0.5, "int8", "fp16")
