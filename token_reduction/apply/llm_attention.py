@@ -100,6 +100,14 @@ def causal_mask(width: int, device: torch.device) -> Tensor:
     return ones.tril()[None, None]
 
 
+def _pick(values: Tensor, places: Sequence[int]) -> Tensor:
+    """One row of each sequence: [b, s, w] gives [b, 1, w]."""
+    if len(set(places)) == 1:
+        return values[:, places[0] : places[0] + 1]
+    where = torch.tensor(places, device=values.device).view(-1, 1, 1)
+    return values.take_along_dim(where, 1)
+
+
 class AttentionProbe:
     """Queries and keys of one layer in the prefill that is running.
 
@@ -113,10 +121,13 @@ class AttentionProbe:
         attention: Any = layer.self_attn
         self.heads = heads_of(attention, config)
         self.active = False
+        #: The one row per sequence that will be asked for, so that no other is kept; None for all.
+        self.wanted: Sequence[int] | None = None
         self._queries: Tensor | None = None
         self._keys: Tensor | None = None
         self._rope: tuple[Tensor, Tensor] | None = None
         self._mask: Tensor | None = None
+        self._width = 0
 
     def attach(self, patches: Patches) -> None:
         """Watch the layer's arguments and its two projections.
@@ -140,8 +151,10 @@ class AttentionProbe:
             self._mask = kwargs.get("attention_mask")
 
     def _saw_queries(self, _module: Any, _args: Any, output: Tensor) -> None:
-        if self.active:
-            self._queries = output
+        if not self.active:
+            return
+        self._width = output.shape[1]
+        self._queries = output if self.wanted is None else _pick(output, self.wanted).clone()
 
     def _saw_keys(self, _module: Any, _args: Any, output: Tensor) -> None:
         if self.active:
@@ -153,31 +166,22 @@ class AttentionProbe:
         assert self._rope is not None  # noqa: S101
         return rotate(split_heads(self._keys, self.heads.dim), *self._rope)
 
-    def rows(self, places: Sequence[int]) -> Tensor:
-        """One row of attention per sequence, [b, h, s].
-
-        Args:
-            places: for each sequence, the token whose row is wanted.
-        """
+    def rows(self) -> Tensor:
+        """The wanted row of attention of each sequence, [b, h, s]."""
         assert self._queries is not None  # noqa: S101  (the layer ran, active)
         assert self._rope is not None  # noqa: S101
-        batch, width = self._queries.shape[:2]
-        if len(set(places)) == 1:
-            block = slice(places[0], places[0] + 1)
-            picked = self._queries[:, block]
-            cos, sin = (part[:, block] for part in self._rope)
-            mask = None if self._mask is None else self._mask[:, :, block]
-        else:
-            where = torch.tensor(places, device=self._queries.device).view(batch, 1, 1)
-            picked = self._queries.take_along_dim(where, 1)
-            cos, sin = (part.expand(batch, -1, -1).take_along_dim(where, 1) for part in self._rope)
-            mask = self._mask
-            if mask is not None:
-                mask = mask.expand(batch, -1, -1, -1).take_along_dim(where.unsqueeze(1), 2)
-        queries = rotate(split_heads(picked, self.heads.dim), cos, sin)
-        if mask is None and any(place != width - 1 for place in places):
-            last = torch.tensor(places, device=picked.device).view(batch, 1, 1, 1)
-            mask = torch.arange(width, device=picked.device) <= last
+        assert self.wanted is not None  # noqa: S101  (set before the layer ran)
+        places, width = self.wanted, self._width
+        batch, device = self._queries.shape[0], self._queries.device
+        cos, sin = (_pick(part.expand(batch, -1, -1), places) for part in self._rope)
+        mask = self._mask
+        if mask is not None:
+            mask = mask.expand(batch, -1, -1, -1)[:, 0]
+            mask = _pick(mask, places).unsqueeze(1)
+        elif any(place != width - 1 for place in places):
+            last = torch.tensor(places, device=device).view(batch, 1, 1, 1)
+            mask = torch.arange(width, device=device) <= last
+        queries = rotate(split_heads(self._queries, self.heads.dim), cos, sin)
         return attention_weights(queries, self.keys(), self.heads, mask)[:, :, 0]
 
     def full(self) -> Tensor:

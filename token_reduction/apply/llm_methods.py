@@ -142,10 +142,11 @@ class Attended(OneCut):
         if self._probe is not None:
             self._probe.attach(patches)
 
-    def begin(self, now: Prefill) -> None:  # noqa: ARG002
+    def begin(self, now: Prefill) -> None:
         """Watch this forward."""
         if self._probe is not None:
             self._probe.active = True
+            self._probe.wanted = now.last_places if self.method.variant == "program" else None
 
     def forget(self) -> None:
         """Let queries and keys go."""
@@ -160,7 +161,7 @@ class Attended(OneCut):
         probe = self._probe
         if probe is None:
             return [self._random(group, keep, hidden.device) for group in now.tokens.groups]
-        weights = probe.rows(now.last_places) if self.method.variant == "program" else probe.full()
+        weights = probe.rows() if self.method.variant == "program" else probe.full()
         probe.forget()
         return [self._ranked(group, now, weights, keep) for group in now.tokens.groups]
 
