@@ -192,7 +192,7 @@ def _roof_labels(
 def _scatter(axes: Axes, ops: Sequence[PlacedOp], whole_s: float, *, filled: bool) -> set[str]:
     used = set()
     for op in ops:
-        _, colour, marker = CLASSES[op.op_class]
+        _, colour, marker = CLASSES.get(op.op_class, CLASSES["pointwise"])
         used.add(op.op_class)
         # "+" has no inside to fill.
         face = colour if filled or marker == "+" else "none"

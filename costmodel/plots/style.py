@@ -159,6 +159,10 @@ def figure_bytes(figure: Figure, format: str) -> bytes:  # noqa: A002 - matplotl
         figure: the figure.
         format: `png`, `svg` or `pdf`.
     """
+    if figure.get_layout_engine() is not None:
+        # The layout moves a little with every drawing: settle it once, so that all files agree.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
     buffer = io.BytesIO()
     metadata: Any = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(format, {})
     figure.savefig(buffer, format=format, metadata=metadata)

@@ -50,12 +50,15 @@ def op_rows(profiles: Iterable[OpProfile], predictor: Predictor) -> tuple[dict[s
 
 
 def _profile_rows(profile: OpProfile, prediction: Prediction) -> list[dict[str, Any]]:
-    measured: dict[tuple[str, ...], list[float]] = defaultdict(lambda: [0.0, 0.0])
+    predicted = _predicted(prediction)
+    # The profiler files an op by its kind of work; where the model has the op, its class stands.
+    classes = {(stage, name): op_class for stage, op_class, name in predicted}
+    measured: dict[tuple[str, str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
     for op in profile.rows:
-        found = measured[(op.stage, op.op_class, op.name)]
+        op_class = classes.get((op.stage, op.name), op.op_class)
+        found = measured[(op.stage, op_class, op.name)]
         found[0] += op.time_s
         found[1] += op.kernels
-    predicted = _predicted(prediction)
     whole_s = sum(found[0] for found in measured.values()) or 1.0
     configuration = profile.configuration
     rows = []
@@ -120,9 +123,9 @@ def by_class(rows: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
     return tuple(row for _, row in items)
 
 
-def _predicted(prediction: Prediction) -> dict[tuple[str, ...], dict[str, Any]]:
+def _predicted(prediction: Prediction) -> dict[tuple[str, str, str], dict[str, Any]]:
     """Price the plan that ran at datasheet peaks and under the calibration, op by op."""
-    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for stage in prediction.stages:
         ops, roofline = prediction.ops(stage)
         sheet = Roofline(roofline.hardware, None, roofline.execution)

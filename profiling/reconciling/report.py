@@ -155,7 +155,7 @@ def _curves(result: Reconciliation) -> str:
     )  # fmt: skip
     note = (
         "Shape error: every token count predicted after scaling by what all the others measured. "
-        "Knee: the smallest count from which halving the tokens always saves 5 % of the time."
+        "Knee: the largest count up to which the time is flat, within 10 % of the one at the fewest tokens."
     )
     return section(
         "curves", "Over visual tokens", table(heads, rows, words=(0, 1)), tag("p", note, "note")

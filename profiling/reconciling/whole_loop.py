@@ -270,7 +270,8 @@ def _calibration(
     found = fit_calibration(ops.frame(), hardware, software=software, date=ops.started_at[:10])
     found.save(path)
     tell("fitting the calibration", 1, 1)
-    return found
+    # What is reported must follow from the files: the file rounds its numbers.
+    return Calibration.load(path)
 
 
 def _measured_runs(
