@@ -5,21 +5,21 @@
 - What does one more visual token cost (marginal milliseconds)?
 - What is the largest batch that fits?
 
-All of them price every count from 0 (or 1) to the most asked about in one vectorised call.
+The first three price every count from 1 to the most asked about in one vectorised call, the last
+closes in on the batch.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from numbers import Real
+from typing import Any
 
 import numpy as np
 
-from costmodel.sweeps import sweep_chunks
+from costmodel.inputs import MOST_TOKENS
+from costmodel.sweeps import SweepPlan, sweep_chunks
 from hardware_specs.errors import InvalidInputError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 #: Latency counts as flat below a number of tokens when dropping all of them saves less than this share.
 FLAT_SHARE = 0.10
@@ -41,7 +41,7 @@ class BreakEven:
             under 10 % of the time of prefill and reduction.
         floor_s: the time to the first token with one visual token, seconds.
         most_within_latency: the most visual tokens within the latency budget; None without a
-            budget, -1 if not even the text alone fits.
+            budget, -1 if not even one fits.
         most_within_memory: the most visual tokens that fit the memory budget, likewise.
     """
 
@@ -80,13 +80,14 @@ def break_even(
     Args:
         model: as `estimate`.
         hardware: as `estimate`.
-        most: the largest count looked at; None is the model's own.
+        most: the largest count looked at; None is what the image or clip gives, or the model's own.
         latency_s: budget for the time to the first token, seconds.
         memory_bytes: budget for the peak memory, bytes; None is the device's capacity.
-        arguments: any other single-valued argument of `sweep`.
+        arguments: any other argument of `sweep`, one value each.
 
     Raises:
-        InvalidInputError: a budget that is not positive, or a text-only model.
+        InvalidInputError: a budget that is not positive, a text-only model, or a method told to
+            keep a count of tokens that vary.
 
     >>> answer = break_even("llava-1.5-7b", "nvidia-a100-sxm4-80gb", latency_s=0.020)
     >>> answer.most_within_latency < 576
@@ -94,33 +95,29 @@ def break_even(
     """
     from costmodel.models import load_model
 
-    for name, budget in (("latency_s", latency_s), ("memory_bytes", memory_bytes)):
-        if budget is not None and not budget > 0:
-            raise InvalidInputError(f"{name} must be positive, not {budget!r}")
+    _check_budget("latency_s", latency_s)
+    _check_budget("memory_bytes", memory_bytes)
     if "visual_tokens" in arguments:
         raise InvalidInputError("break_even varies visual_tokens itself; bound it with most=")
-    config = load_model(model)
+    given = _one_value_each(model, hardware, arguments)
+    config = load_model(given["model"])
     if config.vision is None:
         raise InvalidInputError(f"{config.name} has no vision tower, so no visual tokens to vary")
-    top = config.default_visual_tokens if most is None else most
-    counts = np.arange(1, _checked(top) + 1)
-    chunks = list(
-        sweep_chunks(
-            config if not isinstance(model, str) else model, hardware, visual_tokens=counts,
-            stage_columns=True, **arguments,
+    if isinstance(given["keep"], int):
+        raise InvalidInputError(
+            f"break_even varies the visual tokens, so {given['keep']} of them are no setting of "
+            f"{given['method']}; give keep as a ratio"
         )
-    )  # fmt: skip
-    if sum(chunk.rows for chunk in chunks) != len(counts):
-        raise InvalidInputError("break_even takes one value per argument; sweep takes lists")
+    image = config.visual_input(image_size=given["image_size"], frames=given["frames"])
+    counts = np.arange(1, _checked(image.tokens if most is None else most) + 1)
+    chunks = list(
+        sweep_chunks(model, hardware, visual_tokens=counts, stage_columns=True, **arguments)
+    )
     column = {
         name: np.concatenate([chunk.columns[name] for chunk in chunks])
         for name in ("ttft_s", "prefill_time_s", "reduction_time_s", "peak_memory_bytes")
     }
-    budget = memory_bytes
-    if budget is None:
-        from hardware_specs import get_hardware
-
-        budget = get_hardware(hardware).usable_memory_bytes
+    budget = _budget(memory_bytes, given["hardware"])
     return BreakEven(
         counts,
         column["ttft_s"],
@@ -131,6 +128,32 @@ def break_even(
         None if latency_s is None else _most(counts, column["ttft_s"], latency_s),
         None if budget is None else _most(counts, column["peak_memory_bytes"], budget),
     )
+
+
+def _one_value_each(model: Any, hardware: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of the arguments that are no numbers of tokens or samples.
+
+    Raises:
+        InvalidInputError: an argument with several values.
+    """
+    plan = SweepPlan(model, hardware, **arguments)
+    if plan.rows != 1:
+        raise InvalidInputError("one value per argument is needed here; sweep takes lists")
+    return {name: values[0] for name, values in plan.categories.items()}
+
+
+def _check_budget(name: str, budget: object) -> None:
+    if budget is None or (isinstance(budget, Real) and float(budget) > 0):
+        return
+    raise InvalidInputError(f"{name} must be a positive number, not {budget!r}")
+
+
+def _budget(memory_bytes: float | None, hardware: Any) -> float | None:
+    if memory_bytes is not None:
+        return memory_bytes
+    from hardware_specs import get_hardware
+
+    return get_hardware(hardware).usable_memory_bytes
 
 
 def _checked(most: int) -> int:
@@ -176,7 +199,6 @@ def largest_batch(
     model: Any,
     hardware: Any,
     *,
-    most: int = 4096,
     memory_bytes: float | None = None,
     **arguments: Any,
 ) -> int:
@@ -185,25 +207,31 @@ def largest_batch(
     Args:
         model: as `estimate`.
         hardware: as `estimate`.
-        most: the largest batch looked at.
         memory_bytes: budget, bytes; None is the device's capacity.
-        arguments: any other single-valued argument of `sweep`.
+        arguments: any other argument of `sweep`, one value each.
+
+    Raises:
+        InvalidInputError: a budget that is not positive, or a device that states no capacity.
 
     >>> largest_batch("llava-1.5-7b", "nvidia-v100-pcie-16gb") > 0
     True
     """
-    from hardware_specs import get_hardware
-
-    budget = (
-        memory_bytes if memory_bytes is not None else get_hardware(hardware).usable_memory_bytes
-    )
+    _check_budget("memory_bytes", memory_bytes)
+    if "batch_size" in arguments:
+        raise InvalidInputError("largest_batch varies batch_size itself; leave it out")
+    given = _one_value_each(model, hardware, arguments)
+    budget = _budget(memory_bytes, given["hardware"])
     if budget is None:
         raise InvalidInputError(
             f"{hardware} states no memory capacity; give the budget with memory_bytes="
         )
-    batches: Sequence[int] = range(1, _checked(most) + 1)
-    peaks = [
-        chunk.columns["peak_memory_bytes"]
-        for chunk in sweep_chunks(model, hardware, batch_size=batches, **arguments)
-    ]
-    return max(_most(np.asarray(batches), np.concatenate(peaks), budget), 0)
+    fits, beyond = 0, MOST_TOKENS + 1
+    # Memory grows with the batch: look at a thousand batches between, and again between two of them.
+    while beyond - fits > 1:
+        batches = np.unique(np.geomspace(fits + 1, beyond - 1, 1000).astype(np.int64))
+        chunks = sweep_chunks(model, hardware, batch_size=batches, **arguments)
+        peaks = np.concatenate([chunk.columns["peak_memory_bytes"] for chunk in chunks])
+        within = int(np.count_nonzero(peaks <= budget))
+        fits = int(batches[within - 1]) if within else fits
+        beyond = int(batches[within]) if within < len(batches) else beyond
+    return fits

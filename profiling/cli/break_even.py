@@ -35,6 +35,7 @@ def break_even(
     """Say where fewer visual tokens stop helping, and how many fit a latency or memory budget."""
     from costmodel.break_even import break_even as answer
     from costmodel.break_even import largest_batch
+    from hardware_specs import get_hardware
 
     fixed: dict[str, Any] = {
         "text_tokens": text_tokens,
@@ -54,7 +55,9 @@ def break_even(
         batch_size=batch_size,
         **fixed,
     )
-    batch = largest_batch(model, hardware, memory_bytes=memory, **fixed)
+    batch = None
+    if memory is not None or get_hardware(hardware).usable_memory_bytes is not None:
+        batch = largest_batch(model, hardware, memory_bytes=memory, **fixed)
     if json:
         print_json({"schema_version": 1, **result.to_dict(), "largest_batch": batch})
         return
@@ -70,7 +73,8 @@ def break_even(
     )
     if latency_ms is not None:
         out.print(f"within {latency_ms:g} ms: {_most(result.most_within_latency)}")
-    out.print(f"within the memory: {_most(result.most_within_memory)}; largest batch {batch}")
+    largest = "unknown" if batch is None else f"{batch:,}"
+    out.print(f"within the memory: {_most(result.most_within_memory)}; largest batch {largest}")
 
 
 def _most(count: int | None) -> str:

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from costmodel import estimate, sweep
-from costmodel.break_even import break_even, largest_batch
 from costmodel.precision import parse_precision
 from costmodel.sweeps import COLUMNS, sweep_chunks
 from hardware_specs.errors import InvalidInputError, UnknownNameError
@@ -282,47 +281,3 @@ def test_chunks_are_bounded_and_complete() -> None:
     assert sum(chunk.rows for chunk in chunks) == 2997
     visual = np.concatenate([chunk.columns["visual_tokens"] for chunk in chunks])
     assert np.array_equal(visual, np.repeat(np.arange(1, 1000), 3))
-
-
-class TestBreakEven:
-    def test_budget_is_met_exactly(self) -> None:
-        budget = 0.015
-        answer = break_even("llava-1.5-7b", A100, latency_s=budget)
-        most = answer.most_within_latency
-        assert most is not None
-        times = [
-            estimate("llava-1.5-7b", A100, visual_tokens=n).totals.ttft_s for n in (most, most + 1)
-        ]
-        assert times[0] <= budget < times[1]
-
-    def test_memory_bound_prefill_has_a_knee(self) -> None:
-        """Reading 13.5 GB of weights takes as long for 1 visual token as for a hundred."""
-        answer = break_even("llava-1.5-7b", A100, text_tokens=1)
-        assert 50 < answer.knee_tokens < 400
-        times = {
-            n: estimate("llava-1.5-7b", A100, text_tokens=1, visual_tokens=n)
-            .stages["prefill"]
-            .time_s
-            for n in (1, answer.knee_tokens, answer.knee_tokens + 1)
-        }
-        assert 0.9 * times[answer.knee_tokens] <= times[1] < 0.9 * times[answer.knee_tokens + 1]
-        assert answer.marginal_s[10] < answer.marginal_s[500] / 3
-
-    def test_nothing_fits(self) -> None:
-        answer = break_even("llava-1.5-7b", A100, latency_s=1e-6, memory_bytes=1e9)
-        assert (answer.most_within_latency, answer.most_within_memory) == (-1, -1)
-        assert largest_batch("llava-1.5-13b", "nvidia-v100-pcie-16gb") == 0
-
-    def test_largest_batch_is_tight(self) -> None:
-        batch = largest_batch("llava-1.5-7b", "nvidia-v100-sxm2-32gb")
-        fits = [
-            estimate("llava-1.5-7b", "nvidia-v100-sxm2-32gb", batch_size=b).memory.fits
-            for b in (batch, batch + 1)
-        ]
-        assert fits == [True, False]
-
-    @pytest.mark.parametrize("bad", [{"latency_s": 0}, {"memory_bytes": -1}, {"visual_tokens": 3},
-                                     {"most": 0}, {"batch_size": [1, 2]}])  # fmt: skip
-    def test_refused(self, bad: dict) -> None:
-        with pytest.raises(InvalidInputError):
-            break_even("llava-1.5-7b", A100, **bad)
