@@ -41,12 +41,18 @@ MOST_ROWS = 200
 MOST_FLAGS = 60
 
 
-def report_html(result: Reconciliation, figures: Mapping[str, Figure] | None = None) -> str:
+def report_html(
+    result: Reconciliation,
+    figures: Mapping[str, Figure] | None = None,
+    *,
+    svg: Mapping[str, bytes] | None = None,
+) -> str:
     """Return the report of a reconciliation as one HTML document.
 
     Args:
         result: the reconciliation.
         figures: pictures to put in, by name; `profiling.plots.reconciliation_figures` makes them.
+        svg: those of them that are drawn already.
     """
     title = f"Measured and predicted: {result.hardware.name}"
     parts = [
@@ -54,7 +60,7 @@ def report_html(result: Reconciliation, figures: Mapping[str, Figure] | None = N
         tag("p", _lead(result), "lead"),
         _overview(result),
         _errors(result),
-        _pictures(figures or {}),
+        _pictures(figures or {}, svg or {}),
         _curves(result),
         _runs(result),
         _counts(result),
@@ -117,7 +123,7 @@ def _errors(result: Reconciliation) -> str:
     return section("errors", "How far off", table(heads, rows), tag("p", note, "note"))
 
 
-def _pictures(figures: Mapping[str, Figure]) -> str:
+def _pictures(figures: Mapping[str, Figure], svg: Mapping[str, bytes]) -> str:
     if not figures:
         return ""
     from costmodel.plots import figure_bytes
@@ -126,7 +132,8 @@ def _pictures(figures: Mapping[str, Figure]) -> str:
     for name, figure in figures.items():
         caption = next((text for key, text in CAPTIONS.items() if name.startswith(key)), name)
         title = "; ".join(axes.get_title(loc="left").strip() for axes in figure.axes)
-        pieces.append(picture(figure_bytes(figure, "svg"), f"{title}. {caption}", caption))
+        drawn = svg[name] if name in svg else figure_bytes(figure, "svg")
+        pieces.append(picture(drawn, f"{title}. {caption}", caption))
     return section("figures", "Figures", *pieces)
 
 

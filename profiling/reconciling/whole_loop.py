@@ -170,9 +170,10 @@ def write_report(result: Reconciliation, folder: Path) -> Path:
     document = json.dumps(result.to_dict(), indent=1, allow_nan=False)
     write_atomically(folder / "reconciliation.json", document + "\n")
     figures = reconciliation_figures(result)
-    save_figures(figures, folder / "figures")
+    paths = save_figures(figures, folder / "figures")
+    drawn = {path.stem: path.read_bytes() for path in paths}
     report = folder / "report.html"
-    write_atomically(report, report_html(result, figures))
+    write_atomically(report, report_html(result, figures, svg=drawn))
     return report
 
 
