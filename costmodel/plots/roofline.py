@@ -114,6 +114,8 @@ def plot_roofline(
     Raises:
         MissingPeakError: the device has no such arithmetic.
     """
+    from matplotlib.ticker import FuncFormatter
+
     figure, axes = new_figure(7.2, 4.6)
     peak, bandwidth = matrix_peak(hardware, dtype), hardware.bandwidth_bytes_per_s
     vector = hardware.peak_or_none("fp32", engine="vector")
@@ -124,13 +126,13 @@ def plot_roofline(
     low = min(0.1, *intensities) / 2
     high = max(ridge * 8, *intensities) * 2
     x = np.geomspace(low, high, 400)
-    axes.plot(x, np.minimum(x * bandwidth, peak) / 1e12, color=BLACK, linewidth=2)
+    axes.plot(x, np.minimum(x * bandwidth, peak), color=BLACK, linewidth=2)
     _roof_labels(axes, hardware, dtype, peak, bandwidth, low, high)
     if vector is not None and vector < 0.9 * peak:
         start = vector / bandwidth
-        axes.plot([start, high], [vector / 1e12] * 2, color=GREY, linestyle="--", linewidth=1.2)
+        axes.plot([start, high], [vector, vector], color=GREY, linestyle="--", linewidth=1.2)
         axes.annotate(
-            f"vector FP32 {_rate(vector)}", (start, vector / 1e12), xytext=(8, -11),
+            f"vector FP32 {_rate(vector)}", (start, vector), xytext=(8, -11),
             textcoords="offset points", ha="left", fontsize=8, color=GREY,
         )  # fmt: skip
     axes.axvline(ridge, color=GREY, linewidth=0.8, linestyle=":")
@@ -142,9 +144,11 @@ def plot_roofline(
     axes.set_yscale("log")
     axes.set_xlim(low, high)
     bottom = min((op.flops / op.time_s for op in (*points, *measured)), default=peak / 1e4)
-    axes.set_ylim(min(bottom / 2, peak / 1e3) / 1e12, peak * 4 / 1e12)
+    axes.set_ylim(min(bottom / 2, peak / 1e3), peak * 4)
     axes.set_xlabel("arithmetic intensity (executed FLOP per byte of device memory traffic)")
-    axes.set_ylabel("arithmetic rate (TFLOP/s)")
+    unit, name = (1e12, "TFLOP/s") if peak >= 1e12 else (1e9, "GFLOP/s")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit:g}"))
+    axes.set_ylabel(f"arithmetic rate ({name})")
     _legend(axes, used, bool(measured))
     if hidden:
         axes.annotate(
@@ -180,11 +184,11 @@ def _roof_labels(
     how = "achieved, as measured" if hardware.id == "cpu-measured" else "dense peak"
     axes.annotate(
         f"{dtype} {how}: {_rate(peak)}, ridge at {peak / bandwidth:.0f} FLOP/B",
-        (high, peak / 1e12), xytext=(-3, 5), textcoords="offset points", ha="right", fontsize=8,
+        (high, peak), xytext=(-3, 5), textcoords="offset points", ha="right", fontsize=8,
     )  # fmt: skip
     place = (low * peak / bandwidth) ** 0.5
     axes.annotate(
-        f"memory: {bandwidth / 1e9:,.0f} GB/s", (place, place * bandwidth / 1e12), xytext=(-6, 4),
+        f"memory: {bandwidth / 1e9:,.0f} GB/s", (place, place * bandwidth), xytext=(-6, 4),
         textcoords="offset points", ha="right", fontsize=8,
     )  # fmt: skip
 
@@ -197,7 +201,7 @@ def _scatter(axes: Axes, ops: Sequence[PlacedOp], whole_s: float, *, filled: boo
         # "+" has no inside to fill.
         face = colour if filled or marker == "+" else "none"
         axes.scatter(
-            op.flops / op.hbm_bytes, op.flops / op.time_s / 1e12, s=22 + 320 * op.time_s / whole_s,
+            op.flops / op.hbm_bytes, op.flops / op.time_s, s=22 + 320 * op.time_s / whole_s,
             marker=marker, facecolors=face, edgecolors=None if marker == "+" else colour,
             linewidths=1.3, alpha=0.9, zorder=3,
         )  # fmt: skip
@@ -220,7 +224,7 @@ def _names(axes: Axes, ops: Sequence[PlacedOp], ridge: float) -> None:
         side = (0.95, 1.0) if right else (0.0, 0.5)
         note = axes.annotate(
             _cluster_name(cluster),
-            (first.flops / first.hbm_bytes, first.flops / first.time_s / 1e12),
+            (first.flops / first.hbm_bytes, first.flops / first.time_s),
             xytext=(0.985, 0.34 + 0.055 * row), textcoords="axes fraction", fontsize=7.5, zorder=4,
             va="center", ha="right",
             arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": GREY, "relpos": side},

@@ -47,6 +47,10 @@ def loop(
     rounds: Annotated[int, typer.Option(help="Times each configuration is measured.")] = 2,
     max_time: Annotated[float, typer.Option(help="Seconds of sampling per run at most.")] = 8.0,
     threads: Annotated[int, typer.Option(help="Threads on a CPU: 1, or 0 for all.")] = 1,
+    max_foreign_load: Annotated[
+        float | None,
+        typer.Option(help="On a CPU, wait and measure again while others use more of a processor."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Measure this device's ops, calibrate, run a model with and without reduction, explain the gap."""
@@ -68,11 +72,14 @@ def loop(
         output_tokens=output_tokens,
         rounds=rounds,
         threads=threads,
+        max_foreign_load=max_foreign_load,
     )
     warm_up_s = 0.3 if plan.on_cpu else 3.0
     options = Options(
         rule=StopRule(max_time_s=max_time, min_time_s=min(0.5, max_time)),
         warm_up=WarmUpRule(min_time_s=warm_up_s, max_time_s=max(warm_up_s, min(10.0, max_time))),
+        max_foreign_load=max_foreign_load,
+        patience_s=10.0 if max_foreign_load is None else 120.0,
     )
     with _Steps() as steps:
         found = run_loop(plan, out, options=options, on_step=steps.update)

@@ -15,6 +15,7 @@ The calibration never sees a run, so the errors are those of prediction.
 from __future__ import annotations
 
 import json
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -60,6 +61,10 @@ class LoopPlan:
         output_tokens: decode steps.
         rounds: times each configuration is measured.
         threads: CPU threads: 1, or 0 for all.
+        op_rounds: times the micro-benchmarks are run; the median of the rounds counts. None takes 3
+            on a CPU, whose neighbours come and go, and 1 on a GPU.
+        max_foreign_load: on a CPU, wait before each op while others use more of one processor than
+            this; None never waits.
     """
 
     device: str = "cuda"
@@ -75,6 +80,8 @@ class LoopPlan:
     output_tokens: int = 4
     rounds: int = 2
     threads: int = 1
+    op_rounds: int | None = None
+    max_foreign_load: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse thread counts whose peak is not measured."""
@@ -186,15 +193,60 @@ def _measured_ops(
     path = folder / "ops.json"
     if path.exists():
         return read_op_table(path)
-    ops = run_microbenchmarks(
-        plan.device,
-        model=plan.full_model,
-        dtypes=(plan.label,),
-        suite=suite,
-        on_progress=lambda done, total: tell("timing single ops", done, total),
-    )
+    rounds = plan.op_rounds or (3 if plan.on_cpu else 1)
+    tables = []
+    for done_rounds in range(rounds):
+
+        def show(done: int, total: int, before: int = done_rounds) -> None:
+            wait_for_quiet(plan.max_foreign_load)
+            tell("timing single ops", before * total + done, rounds * total)
+
+        tables.append(
+            run_microbenchmarks(
+                plan.device, model=plan.full_model, dtypes=(plan.label,), suite=suite,
+                on_progress=show,
+            )
+        )  # fmt: skip
+    ops = joined(tables)
     ops.write(path)
     return ops
+
+
+def joined(tables: Sequence[OpTable]) -> OpTable:
+    """Return several rounds of micro-benchmarks as one table: all rows, the best ceilings.
+
+    Args:
+        tables: at least one, of one device.
+    """
+    first = tables[0]
+    names = dict.fromkeys(name for table in tables for name in table.ceilings)
+    return replace(
+        first,
+        rows=tuple(row for table in tables for row in table.rows),
+        ceilings={name: max(table.ceilings.get(name, 0.0) for table in tables) for name in names},
+        skipped={name: reason for table in tables for name, reason in table.skipped.items()},
+    )
+
+
+def wait_for_quiet(most: float | None, *, window_s: float = 0.25, patience_s: float = 20.0) -> None:
+    """Wait until other processes use at most a share of one processor, or patience ends.
+
+    Args:
+        most: the share; None does not wait.
+        window_s: how long each look lasts.
+        patience_s: how long to wait at most.
+    """
+    if most is None:
+        return
+    from profiling.watch import HostLoad
+
+    load, started = HostLoad(), time.perf_counter()
+    while time.perf_counter() - started < patience_s:
+        load.begin()
+        time.sleep(window_s)
+        share = load.foreign_share()
+        if share is None or share <= most:
+            return
 
 
 def _device(

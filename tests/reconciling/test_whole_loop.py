@@ -119,3 +119,33 @@ def test_the_whole_loop_runs_on_a_cpu_and_goes_on_where_it_stopped(tmp_path):
     assert set(steps) == {"reconciling"}
     assert again.result.rows == result.rows
     assert {path: path.stat().st_mtime_ns for path in written} == written
+
+
+def test_rounds_of_single_ops_are_joined():
+    from profiling.optable import OpTable
+    from profiling.reconciling.whole_loop import joined
+
+    first = OpTable(({"op_class": "gemm", "time_s": 1.0},), ceilings={"a": 1.0})
+    second = OpTable(({"op_class": "gemm", "time_s": 2.0},), ceilings={"a": 3.0, "b": 2.0})
+    table = joined([first, second])
+    assert [row["time_s"] for row in table.rows] == [1.0, 2.0]
+    assert table.ceilings == {"a": 3.0, "b": 2.0}
+
+
+def test_waiting_for_quiet_ends_with_the_others_or_with_patience(monkeypatch):
+    from profiling import watch
+    from profiling.reconciling.whole_loop import wait_for_quiet
+
+    shares = iter([0.9, 0.8, 0.1, 0.9])
+    seen = []
+
+    def share(_self):
+        seen.append(next(shares))
+        return seen[-1]
+
+    monkeypatch.setattr(watch.HostLoad, "foreign_share", share)
+    wait_for_quiet(0.3, window_s=0.0)
+    assert seen == [0.9, 0.8, 0.1]
+    wait_for_quiet(None)
+    wait_for_quiet(0.3, window_s=0.01, patience_s=0.001)
+    assert len(seen) == 4
