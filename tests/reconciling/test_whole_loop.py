@@ -24,6 +24,7 @@ PLAN = LoopPlan(
     method_tokens=(16,),
     output_tokens=1,
     rounds=1,
+    op_rounds=1,
 )
 
 
