@@ -46,6 +46,6 @@ def get_convention(name: str) -> Convention:
     36
     """
     if name not in _HOMES:
-        raise UnknownConventionError(name, list_conventions())
+        raise UnknownConventionError(name, ("torch", *list_conventions()))
     module, attribute = _HOMES[name]
     return cast("Convention", getattr(import_module(f"costmodel.conventions.{module}"), attribute))

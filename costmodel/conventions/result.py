@@ -6,7 +6,7 @@ does not define is None, never 0: a paper that counts FLOPs says nothing of byte
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -85,6 +85,10 @@ class ConventionOp:
             + self.load_kv_bytes
             + self.store_kv_bytes
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row as a dictionary, as the rows of `torch` counting do."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

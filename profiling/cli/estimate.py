@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,8 @@ from profiling.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from costmodel.estimates import Estimate
 
 
@@ -98,14 +100,7 @@ def _print(cost: Estimate, ops: bool) -> None:
     from rich.table import Table
 
     given = cost.inputs
-    title = (
-        f"{given['model']} on {given['hardware']}, {given['precision']}: "
-        f"{given['visual_tokens']} visual + {given['text_tokens']} text tokens, "
-        f"batch {given['batch_size']}"
-    )
-    if given["method"] not in (None, "none"):
-        title += f", {given['method']}"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=_title(given), title_justify="left")
     table.add_column("stage")
     for heading in ("FLOP", "weights", "KV", "activations", "kernels", "time", "low", "high"):
         table.add_column(heading, justify="right")
@@ -133,6 +128,38 @@ def _print(cost: Estimate, ops: bool) -> None:
         )
     out = console()
     out.print(table)
+    own = given["convention"] == "torch"
+    if own or cost.totals.time_s is not None:
+        _print_time_and_memory(cost)
+    if not own:
+        out.print(f"convention {given['convention']}; what it does not define is -", style="dim")
+        for name, text in cost.assumptions.items():
+            out.print(f"{name.replace('_', ' ')}: {text}", style="dim", markup=False)
+    if ops:
+        out.print(_ops_table(cost) if own else _convention_ops_table(cost))
+
+
+def _title(given: Mapping[str, Any]) -> str:
+    """Say what was priced, with the method's setting."""
+    tokens = f"{given['visual_tokens']} visual"
+    # Some conventions fix no text length and count none.
+    if given["text_tokens"] is not None:
+        tokens += f" + {given['text_tokens']} text"
+    title = (
+        f"{given['model']} on {given['hardware']}, {given['precision']}: {tokens} tokens, "
+        f"batch {given['batch_size']}"
+    )
+    if given["method"] not in (None, "none"):
+        keep = given["keep"]
+        title += f", {given['method']} "
+        title += "at its default" if keep is None else f"keep {keep}"
+        if given["layer"] is not None:
+            title += f" from layer {given['layer']}"
+    return title
+
+
+def _print_time_and_memory(cost: Estimate) -> None:
+    out = console()
     out.print(f"TTFT {scale_time(cost.totals.ttft_s)}; TPOT {scale_time(cost.totals.tpot_s)}")
     memory = cost.memory
     out.print(
@@ -142,9 +169,8 @@ def _print(cost: Estimate, ops: bool) -> None:
         f"{scale_bytes(memory.capacity_bytes)}; activations written in prefill "
         f"{scale_bytes(memory.activation_bytes_written)}"
     )
-    out.print(f"time: {cost.assumptions.get('time', cost.inputs['convention'])}", style="dim")
-    if ops:
-        out.print(_ops_table(cost))
+    if cost.inputs["convention"] == "torch":
+        out.print(f"time: {cost.assumptions['time']}", style="dim")
 
 
 def _ops_table(cost: Estimate) -> object:
@@ -172,5 +198,28 @@ def _ops_table(cost: Estimate) -> object:
             "-" if row.sol_percent is None else f"{row.sol_percent:.0f}",
             row.bound,
             row.provenance,
+        )
+    return table
+
+
+def _convention_ops_table(cost: Estimate) -> object:
+    """Return the rows that another tool or paper counts; its FLOP are what it calls so."""
+    from rich.table import Table
+
+    table = Table(title="ops", title_justify="left")
+    for heading in ("stage", "op"):
+        table.add_column(heading)
+    for heading in ("count", "FLOP", "bytes", "time"):
+        table.add_column(heading, justify="right")
+    table.add_column("bound")
+    for row in cost.ops:
+        table.add_row(
+            row.stage,
+            row.name,
+            f"{row.count:,}",
+            scale_flops(row.flops),
+            scale_bytes(row.hbm_bytes),
+            scale_time(row.time_s),
+            row.bound or "-",
         )
     return table

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from costmodel import estimate
+from costmodel.conventions import list_conventions
 from hardware_specs.errors import (
     InvalidInputError,
     MissingPeakError,
@@ -58,6 +59,8 @@ A100 = "nvidia-a100-sxm4-80gb"
         ({"method": "fastv", "layer": 33}, InvalidInputError, "33"),
         ({"method": "divprune", "model": "llama-2-7b"}, InvalidInputError, "vision tower"),
         ({"model": "llama-2-7b", "frames": 4}, InvalidInputError, "vision tower"),
+        ({"method": "vtw", "text_tokens": 0}, InvalidInputError, "leaves no token"),
+        ({"method": "divprune", "keep": 0, "text_tokens": 0}, InvalidInputError, "keep more"),
         ({"method": "divprune", "keep": True}, InvalidInputError, "True"),
         ({"method": "fastv", "layer": 2.0}, InvalidInputError, "2.0"),
         ({"method": "fastv", "layer": [2, 3]}, InvalidInputError, "sweep takes lists"),
@@ -200,6 +203,51 @@ def test_exit_code_2_and_no_traceback(line: str, capsys: pytest.CaptureFixture[s
     assert caught.out == ""
     assert caught.err
     assert "Traceback" not in caught.err
+
+
+@pytest.mark.parametrize("convention", [name for name in list_conventions() if "llm" not in name])
+def test_other_peoples_counting_on_the_command_line(
+    convention: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["estimate", "llava-1.5-7b", "-d", A100, "--convention", convention, "--ops"]
+    assert main(line) == 0
+    text = capsys.readouterr().out
+    counts = estimate("llava-1.5-7b", A100, convention=convention)
+    assert "None" not in text
+    assert "peak" not in text
+    assert "counted as flop" in text
+    assert all(row.name in text for row in counts.ops)
+    assert main([*line, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["ops"]
+    assert sum(row["flops"] for row in rows) == pytest.approx(counts.totals.flops)
+
+
+def test_a_tool_that_counts_bytes_and_time(capsys: pytest.CaptureFixture[str]) -> None:
+    line = "estimate llama-2-7b -d nvidia_V100 --convention llmviewer-2024-02 --ops"
+    assert main(line.split()) == 0
+    text = capsys.readouterr().out
+    assert "q_proj" in text
+    assert "TTFT 14.948 ms" in text
+
+
+def test_an_unknown_convention_is_told_of_our_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["estimate", "llava-1.5-7b", "-d", A100, "--convention", "papers"]) == 2
+    assert "there is: torch, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("--method divprune", "divprune at its default"),
+        ("--method divprune --keep 64", "divprune keep 64"),
+        ("--method fastv --keep 0.5 --layer 3", "fastv keep 0.5 from layer 3"),
+    ],
+)
+def test_the_heading_says_what_a_method_keeps(
+    options: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["estimate", "llava-1.5-7b", "-d", A100, *options.split()]) == 0
+    assert says in capsys.readouterr().out.splitlines()[0]
 
 
 def test_json_of_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
