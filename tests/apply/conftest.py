@@ -293,20 +293,26 @@ class Hand:
         h = self._norm(self.model.model.language_model.norm, x[-1])
         return h @ self.model.lm_head.weight.double().T
 
-    def generate(self, embeddings, tokens, *, before_layer=None, after_attention=None, gap=0):
+    def generate(
+        self, embeddings, tokens, *, before_layer=None, after_attention=None, renumber=False
+    ):
         """Greedy tokens and the first logits.
 
         before_layer(number, x, weights of the layer before, positions) and
-        after_attention(number, weights) may name the rows that go on. `gap` is added to the
-        positions of new tokens (negative when positions are renumbered after a cut).
+        after_attention(number, weights) may name the rows that go on; before_layer may also give
+        the rows themselves. With `renumber`, positions count on without gaps, in every layer.
         """
         positions = torch.arange(len(embeddings))
         x, weights = embeddings, None
         for number in range(self.config.num_hidden_layers):
             if before_layer is not None:
                 rows = before_layer(number, x, weights, positions)
-                if rows is not None:
+                if isinstance(rows, torch.Tensor):
+                    x, positions = rows, None
+                elif rows is not None:
                     x, positions = x[rows], positions[rows]
+                if renumber:
+                    positions = torch.arange(len(x))
             hook = None
             if after_attention is not None:
                 hook = lambda w, n=number: after_attention(n, w)  # noqa: E731
@@ -314,12 +320,13 @@ class Hand:
         self.leaving = len(x)
         first = out = self.logits(x)
         answer = [int(out.argmax())]
-        place = len(embeddings) + gap
+        place = len(embeddings)
+        held = [keys.shape[1] for keys in self.keys]
+        behind = [place - length if renumber else 0 for length in held]
         while len(answer) < tokens:
             x = self.embed(torch.tensor([answer[-1]]))
-            at = torch.tensor([place])
             for number in range(self.config.num_hidden_layers):
-                x, _, _ = self.layer(number, x, at)
+                x, _, _ = self.layer(number, x, torch.tensor([place - behind[number]]))
             answer.append(int(self.logits(x).argmax()))
             place += 1
         return answer, first

@@ -27,7 +27,8 @@ from token_reduction.apply.calls import (
     split_items,
 )
 from token_reduction.apply.continuation import Prefix, continue_from, note_prefix, prefix_of
-from token_reduction.apply.splice import Item, assign_places, plan_splice, read_prompt, splice
+from token_reduction.apply.item_methods import Item
+from token_reduction.apply.splice import Placed, assign_places, plan_splice, read_prompt, splice
 from token_reduction.observation import observed
 
 if TYPE_CHECKING:
@@ -50,13 +51,13 @@ class PromptReduction:
         parts: the model.
         record: takes what was kept.
         crops: reduces crop by crop; None for methods that take whole images and videos.
-        reduce_item: reduces the tokens [n, d] of one image or video; None for crop methods.
+        reduce_item: reduces one image or video; None for crop methods.
     """
 
     parts: Parts
     record: ReductionRecord
     crops: Crops | None
-    reduce_item: Callable[[Tensor], Reduced] | None
+    reduce_item: Callable[[Item], Reduced] | None
 
     def attach(self, patches: Patches) -> None:
         """Put the hooks on the model.
@@ -130,7 +131,7 @@ class PromptReduction:
         prompt = read_prompt(ids, part)
         self.record.begin()
         tokens: list[Tensor] = []
-        places: list[Item] = []
+        places: list[Placed] = []
         for modality, values in pixels.items():
             found, before = self._encode(modality, values, call)
             tokens += found
@@ -202,9 +203,11 @@ class PromptReduction:
         assert self.reduce_item is not None  # noqa: S101  (a method is one or the other)
         record.unit = "item"
         reduced = []
-        for tokens in found:
+        sizes = record.image_sizes if modality == "image" else []
+        for number, tokens in enumerate(found):
+            size = sizes[number] if sizes else None
             with observed("reduction"):
-                result = self.reduce_item(tokens)
+                result = self.reduce_item(Item(tokens, modality, number, size))
             record.add(result, batched=False)
             reduced.append(result.tokens)
         return reduced, [len(tokens) for tokens in found]

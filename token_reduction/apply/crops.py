@@ -41,6 +41,7 @@ class Crops:
         record: takes what was kept.
         reduce: reduces patches [c, n, w]; None when the tower's layers do.
         before_projector: whether `reduce` comes before the projector.
+        brings_class: whether what `reduce` gives holds the class token already.
         tower_counts: from whether the class token is among them, the tokens of each crop as the
             tower left them; None when they do not differ.
     """
@@ -49,6 +50,7 @@ class Crops:
     record: ReductionRecord
     reduce: Callable[[Tensor, Tower], Reduced | list[Reduced]] | None
     before_projector: bool
+    brings_class: bool = False
     tower_counts: Callable[[bool], list[int] | None] = lambda _: None
     #: Tokens of each crop now.
     counts: list[int] = field(default_factory=list)
@@ -156,12 +158,13 @@ class Crops:
         assert self.reduce is not None  # noqa: S101  (the callers looked)
         assert self._tower is not None  # noqa: S101
         with observed("reduction"):
-            lead = features[:, :1] if self._has_class else None
+            beside = self._has_class and not self.brings_class
+            lead = features[:, :1] if beside else None
             patches = features[:, 1:] if self._has_class else features
             result = self.reduce(patches, self._tower)
             self._note(result)
             tokens = result.tokens if isinstance(result, Reduced) else [r.tokens for r in result]
-            self.counts = [len(crop) + self._has_class for crop in tokens]
+            self.counts = [len(crop) + beside for crop in tokens]
             if isinstance(tokens, list):
                 if len(set(self.counts)) > 1:
                     if lead is not None:

@@ -40,13 +40,15 @@ class FittedDeletion(KeepEverything):
 
     Args:
         method: what is asked for.
+        parts: the model.
     """
 
-    def __init__(self, method: Method) -> None:
+    def __init__(self, method: Method, parts: Parts) -> None:
         self.method = method
+        self._layers = len(parts.layers)
         self._deletions: dict[int, tuple[int, ...]] = {}
         self._now: Prefill | None = None
-        self.reduction: LayerReduction | None = None
+        self._cutter: LayerReduction | None = None
 
     def attach(self, parts: Parts, patches: Patches) -> None:
         """Replace the layers' forwards."""
@@ -60,8 +62,7 @@ class FittedDeletion(KeepEverything):
         self._now = now
 
     def _scheme(self, count: int) -> tuple[int, ...]:
-        assert self.reduction is not None  # noqa: S101  (set when it was installed)
-        layers = len(self.reduction.parts.layers)
+        layers = self._layers
         given: Any = self.method.options["scheme"]
         if count == 0:
             return (0,) * layers
@@ -77,7 +78,12 @@ class FittedDeletion(KeepEverything):
 
     def forget(self) -> None:
         """Let the prefill go."""
-        self._now = None
+        self._now = self._cutter = None
+
+    def enter(self, layer: int, now: Prefill, hidden: Tensor, cutter: LayerReduction) -> Tensor:  # noqa: ARG002
+        """Nothing goes before the attention."""
+        self._cutter = cutter
+        return hidden
 
     def _forward(self, parts: Parts, layer: Any, number: int) -> Callable[..., Any]:
         original = layer.forward
@@ -133,5 +139,5 @@ class FittedDeletion(KeepEverything):
                 image_tokens=count,
             )
             chosen.append(kept.image_indices)
-        assert self.reduction is not None  # noqa: S101  (set when it was installed)
-        return self.reduction.narrow(now, chosen, *states)
+        assert self._cutter is not None  # noqa: S101  (the layer was entered)
+        return self._cutter.narrow(now, chosen, *states)

@@ -162,9 +162,7 @@ class LayerReduction:
             now.full_rope = kwargs["position_embeddings"]
         work = observed("reduction") if self.policy.cuts_at(number) else nullcontext()
         with work:
-            chosen = self.policy.choose(number, now, hidden)
-            if chosen is not None:
-                (hidden,) = self.narrow(now, chosen, hidden)
+            hidden = self.policy.enter(number, now, hidden, self)
         now.lengths.append(hidden.shape[1])
         if now.current is None:
             return None
@@ -192,9 +190,19 @@ class LayerReduction:
             chosen: for each group, which of its visual tokens stay.
             hidden: [b, s, d] each.
         """
+        local, tokens = cut(now.tokens, chosen)
+        self.settle(now, tokens)
+        return [take_tokens(states, local) for states in hidden]
+
+    def settle(self, now: Prefill, tokens: Tokens) -> None:
+        """Bring mask, rotary embeddings and notes up to date with what there is from here on.
+
+        Args:
+            now: the prefill, which is brought up to date.
+            tokens: what there is.
+        """
         assert now.full_rope is not None  # noqa: S101  (the first layer ran)
-        local, now.tokens = cut(now.tokens, chosen)
-        tokens = now.tokens
+        now.tokens = tokens
         config: Any = self.parts.language.config
         now.mask = narrow_mask(
             now.full_mask,
@@ -214,7 +222,6 @@ class LayerReduction:
         )
         self.record.note_cut(len(now.lengths), tokens)
         now.current = Columns(tokens.index, tokens.valid(), now.whole.width, dropped)
-        return [take_tokens(states, local) for states in hidden]
 
     def _after_last(self, _module: Any, _args: Any, output: Any) -> None:
         now = self._now

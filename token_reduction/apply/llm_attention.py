@@ -184,6 +184,25 @@ class AttentionProbe:
         queries = rotate(split_heads(self._queries, self.heads.dim), cos, sin)
         return attention_weights(queries, self.keys(), self.heads, mask)[:, :, 0]
 
+    def block(self, row: int, span: slice, rows: slice) -> Tensor:
+        """Some rows of attention of one sequence, without its padding: [h, rows, tokens].
+
+        Args:
+            row: the sequence.
+            span: where its tokens are that are not padding.
+            rows: which of those tokens' rows are wanted, counted from the first of them.
+        """
+        assert self._queries is not None  # noqa: S101  (the layer ran, active)
+        assert self._keys is not None  # noqa: S101
+        assert self._rope is not None  # noqa: S101
+        batch = self._queries.shape[0]
+        cos, sin = (part.expand(batch, -1, -1)[row : row + 1, span] for part in self._rope)
+        keys = rotate(split_heads(self._keys[row : row + 1, span], self.heads.dim), cos, sin)
+        asked = self._queries[row : row + 1, span][:, rows]
+        queries = rotate(split_heads(asked, self.heads.dim), cos[:, rows], sin[:, rows])
+        mask = causal_mask(keys.shape[2], keys.device)[:, :, rows]
+        return attention_weights(queries, keys, self.heads, mask)[0]
+
     def full(self) -> Tensor:
         """All rows of attention, [b, h, s, s]."""
         assert self._queries is not None  # noqa: S101  (the layer ran, active)

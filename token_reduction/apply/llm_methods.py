@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from token_reduction.apply.anatomy import Parts
-    from token_reduction.apply.inside_llm import Prefill
+    from token_reduction.apply.inside_llm import LayerReduction, Prefill
     from token_reduction.apply.llm_tokens import Group, Tokens
     from token_reduction.apply.patching import Patches
     from token_reduction.registry import Method
@@ -41,8 +41,8 @@ class Policy(Protocol):
     def cuts_at(self, layer: int) -> bool:
         """Whether tokens are dropped at the entry of a layer."""
 
-    def choose(self, layer: int, now: Prefill, hidden: Tensor) -> list[Tensor] | None:
-        """For each group of rows, which of its visual tokens stay; None for all."""
+    def enter(self, layer: int, now: Prefill, hidden: Tensor, cutter: LayerReduction) -> Tensor:
+        """From what would enter a layer to what enters it, by way of the cutter."""
 
 
 class KeepEverything:
@@ -64,8 +64,16 @@ class KeepEverything:
         return False
 
     def choose(self, layer: int, now: Prefill, hidden: Tensor) -> list[Tensor] | None:  # noqa: ARG002
-        """Keep all."""
+        """For each group of rows, which of its visual tokens stay; None for all."""
         return None
+
+    def enter(self, layer: int, now: Prefill, hidden: Tensor, cutter: LayerReduction) -> Tensor:
+        """Drop what was not chosen."""
+        chosen = self.choose(layer, now, hidden)
+        if chosen is None:
+            return hidden
+        (kept,) = cutter.narrow(now, chosen, hidden)
+        return kept
 
 
 class OneCut(KeepEverything):
@@ -219,20 +227,3 @@ def rows_of(values: Tensor, group: Group, tokens: Tokens) -> Tensor:
     if len(group.rows) == len(tokens.counts):
         return values
     return values[list(group.rows)]
-
-
-def layer_policy(method: Method, parts: Parts) -> KeepEverything:
-    """Return what a method keeps inside the language model.
-
-    Args:
-        method: with place "llm-layer".
-        parts: the model.
-
-    Raises:
-        UnsupportedError: no such method here.
-        InvalidInputError: a layer the model does not have.
-    """
-    kinds: dict[str, type[OneCut]] = {"fastv": Attended, "vtw": Withdraw, "divprune": Diverse}
-    if method.name not in kinds:
-        raise UnsupportedError(f"{method.name} has no place in the language model")
-    return kinds[method.name](method, parts)

@@ -28,10 +28,12 @@ class Group:
     Attributes:
         rows: the rows.
         places: [r, n] places of their visual tokens in the whole sequence, ascending.
+        origin: [r, n] which of the row's visual tokens each of them was, -1 for one made later.
     """
 
     rows: tuple[int, ...]
     places: Tensor
+    origin: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,11 @@ class Tokens:
     def is_full(self) -> bool:
         """Whether no row has padding."""
         return all(count == self.width for count in self.counts)
+
+    def span(self, row: int) -> slice:
+        """Where the tokens of a row are that are not padding."""
+        count = self.counts[row]
+        return slice(0, count) if self.on_right else slice(self.width - count, self.width)
 
     def visual_counts(self) -> list[int]:
         """Visual tokens of each row."""
@@ -104,15 +111,11 @@ def whole_sequence(columns: Sequence[np.ndarray], real: np.ndarray, device: torc
     by_count: dict[int, list[int]] = {}
     for row, places in enumerate(columns):
         by_count.setdefault(len(places), []).append(row)
-    groups = tuple(
-        Group(
-            tuple(rows),
-            torch.tensor([columns[row].tolist() for row in rows], dtype=torch.long).to(
-                device, non_blocking=True
-            ),
-        )
-        for rows in by_count.values()
-    )
+    groups = []
+    for count, rows in by_count.items():
+        table = torch.tensor([columns[row].tolist() for row in rows], dtype=torch.long)
+        origin = torch.arange(count, device=device).expand(len(rows), count)
+        groups.append(Group(tuple(rows), table.to(device, non_blocking=True), origin))
     spans = [row.nonzero()[0] for row in real]
     on_right = bool((~real[:, -1]).any())
     counts = []
@@ -120,7 +123,7 @@ def whole_sequence(columns: Sequence[np.ndarray], real: np.ndarray, device: torc
         first, last = (int(span[0]), int(span[-1]) + 1) if len(span) else (0, 0)
         counts.append(last if on_right else width - first)
     index = torch.arange(width, device=device).expand(batch, width)
-    return Tokens(index, tuple(counts), on_right, groups)
+    return Tokens(index, tuple(counts), on_right, tuple(groups))
 
 
 def cut(tokens: Tokens, chosen: Sequence[Tensor]) -> tuple[Tensor, Tokens]:
@@ -139,7 +142,7 @@ def cut(tokens: Tokens, chosen: Sequence[Tensor]) -> tuple[Tensor, Tokens]:
     for group, stay in zip(tokens.groups, chosen, strict=True):
         gone = complement(stay, group.places.shape[1])
         drops.append(tokens.local(group).gather(1, gone))
-        groups.append(Group(group.rows, group.places.gather(1, stay)))
+        groups.append(Group(group.rows, group.places.gather(1, stay), group.origin.gather(1, stay)))
     if len(drops) == 1 and tokens.is_full:
         local = complement(drops[0], tokens.width)
         kept = Tokens(
@@ -168,6 +171,35 @@ def cut(tokens: Tokens, chosen: Sequence[Tensor]) -> tuple[Tensor, Tokens]:
         groups=tuple(groups),
     )
     return local, kept
+
+
+def lay_out(
+    index: Sequence[Tensor], starts: Sequence[int], origins: Sequence[Tensor], on_right: bool
+) -> Tokens:
+    """Make tokens of rows that were rebuilt one by one.
+
+    Args:
+        index: for each row, places in the whole sequence, ascending, without padding.
+        starts: for each row, where its visual tokens begin.
+        origins: for each row, which visual token each of them was.
+        on_right: where padding goes.
+    """
+    counts = tuple(len(row) for row in index)
+    table = index[0].new_zeros(len(index), max(counts))
+    bare = Tokens(table, counts, on_right, ())
+    members: dict[int, list[int]] = {}
+    for row, places in enumerate(index):
+        table[row, bare.span(row)] = places
+        members.setdefault(len(origins[row]), []).append(row)
+    groups = [
+        Group(
+            tuple(rows),
+            torch.stack([index[row][starts[row] : starts[row] + count] for row in rows]),
+            torch.stack([origins[row] for row in rows]),
+        )
+        for count, rows in members.items()
+    ]
+    return Tokens(table, counts, on_right, tuple(groups))
 
 
 def narrow_mask(mask: Tensor | None, tokens: Tokens, *, whole: bool, fused: bool) -> Tensor | None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -111,12 +109,11 @@ class ReductionRecord:
 
     def _kept_in(self, tokens: Tokens) -> list[Tensor]:
         """Which of its visual tokens each sequence still has."""
-        whole = self._cuts[-1]
         rows: list[Tensor] = [tokens.index[0, :0]] * len(tokens.counts)
-        for before, after in zip(whole.groups, tokens.groups, strict=True):
-            ranks = torch.searchsorted(before.places.contiguous(), after.places.contiguous())
-            for place, row in enumerate(before.rows):
-                rows[row] = ranks[place]
+        for group in tokens.groups:
+            for place, row in enumerate(group.rows):
+                origin = group.origin[place]
+                rows[row] = origin[origin >= 0]
         return rows
 
     def add(self, result: Reduced, *, batched: bool) -> None:

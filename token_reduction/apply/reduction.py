@@ -7,15 +7,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hardware_specs.errors import InvalidInputError, UnsupportedError
+from token_reduction.apply import crop_attention, crop_methods
 from token_reduction.apply.anatomy import Parts, dissect
 from token_reduction.apply.before_llm import PromptReduction
-from token_reduction.apply.crop_methods import AFTER_PROJECTOR, BEFORE_PROJECTOR, crop_function
 from token_reduction.apply.crops import Crops
 from token_reduction.apply.fitprune_layers import FittedDeletion
 from token_reduction.apply.inside_llm import LayerReduction
 from token_reduction.apply.inside_tower import TowerReduction
 from token_reduction.apply.item_methods import ITEM_METHODS, item_function
-from token_reduction.apply.llm_methods import KeepEverything, layer_policy
+from token_reduction.apply.llm_methods import Attended, Diverse, KeepEverything, Withdraw
+from token_reduction.apply.llm_progressive import Pivots, PyramidStages, RatedByText
 from token_reduction.apply.patching import Patches
 from token_reduction.apply.record import ReductionRecord
 from token_reduction.apply.tower_merging import CrossGuided, TokenMerging
@@ -23,7 +24,7 @@ from token_reduction.apply.tower_pruning import Reorganise, Sample
 from token_reduction.registry import Method, get_method
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from torch import nn
 
@@ -34,6 +35,21 @@ STEPS: dict[str, type[LayerStep]] = {
     "evit": Reorganise,
     "ats": Sample,
     "crossget": CrossGuided,
+}
+
+POLICIES: dict[str, Callable[[Method, Parts], KeepEverything]] = {
+    "fastv": Attended,
+    "vtw": Withdraw,
+    "divprune": Diverse,
+    "fitprune": FittedDeletion,
+    "pyramiddrop": PyramidStages,
+    "dart": Pivots,
+    "sparsevlm": RatedByText,
+}
+
+_IMPOSSIBLE = {
+    "cdpruner": "it needs CLIP's text tower and the projections into their joint space, which no "
+    "LLaVA checkpoint holds; call token_reduction.cdpruner.cdpruner on embeddings of your own",
 }
 
 _active: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
@@ -89,34 +105,44 @@ def _install(
     # ATS draws as many samples as there are tokens by default, and keeps fewer all the same.
     if method.keeps_everything and method.name != "ats":
         LayerReduction(parts, record, KeepEverything()).attach(patches)
-    elif method.place == "llm-layer" and not _is_before(method):
+    elif _is_inside(method):
         parts.require_decoder_layers(method.name)
-        if method.name == "fitprune":
-            fitted = FittedDeletion(method)
-            fitted.reduction = LayerReduction(parts, record, fitted)
-            fitted.reduction.attach(patches)
-        else:
-            LayerReduction(parts, record, layer_policy(method, parts)).attach(patches)
-    elif method.name in BEFORE_PROJECTOR + AFTER_PROJECTOR:
-        crops = Crops(
-            parts, record, crop_function(parts, method, patches), method.name in BEFORE_PROJECTOR
-        )
-        PromptReduction(parts, record, crops, None).attach(patches)
+        policy = POLICIES[method.name](method, parts)
+        LayerReduction(parts, record, policy).attach(patches)
     elif method.name in ITEM_METHODS:
-        PromptReduction(parts, record, None, item_function(method)).attach(patches)
-    elif method.name in STEPS:
-        step = STEPS[method.name](method, record, trace=trace)
+        PromptReduction(parts, record, None, item_function(parts, method, patches)).attach(patches)
+    else:
+        PromptReduction(parts, record, _crops(parts, method, record, patches, trace), None).attach(
+            patches
+        )
+
+
+def _crops(
+    parts: Parts, method: Method, record: ReductionRecord, patches: Patches, trace: bool
+) -> Crops:
+    """Return what reduces crop by crop, with everything but the projector's hooks attached."""
+    name = method.name
+    if name in STEPS:
+        step = STEPS[name](method, record, trace=trace)
         tower = TowerReduction(parts, record, step, trace)
         tower.attach(patches)
-        crops = Crops(parts, record, None, before_projector=False, tower_counts=tower.counts)
-        PromptReduction(parts, record, crops, None).attach(patches)
-    else:
-        raise UnsupportedError(f"{method.name} has no place in a model yet")
+        return Crops(parts, record, None, before_projector=False, tower_counts=tower.counts)
+    before = name in crop_methods.BEFORE_PROJECTOR + crop_attention.BEFORE_PROJECTOR
+    if name in crop_methods.BEFORE_PROJECTOR + crop_methods.AFTER_PROJECTOR:
+        return Crops(parts, record, crop_methods.crop_function(parts, method, patches), before)
+    if name in crop_attention.BEFORE_PROJECTOR + crop_attention.AFTER_PROJECTOR:
+        function = crop_attention.attention_function(parts, method, patches)
+        brings_class = name in crop_attention.WITH_CLASS_TOKEN
+        return Crops(parts, record, function, before, brings_class)
+    reason = _IMPOSSIBLE.get(name, "nobody has said where it acts")
+    raise UnsupportedError(f"{name} cannot be put into {type(parts.model).__name__}: {reason}")
 
 
-def _is_before(method: Method) -> bool:
-    """Whether a layer was asked for that is the language model's input: DivPrune at layer 0."""
-    return method.name in ITEM_METHODS and method.layer == 0
+def _is_inside(method: Method) -> bool:
+    """Whether a method acts between layers; DivPrune at layer 0 acts before them."""
+    if method.place != "llm-layer" or (method.name in ITEM_METHODS and method.layer == 0):
+        return False
+    return method.name in POLICIES
 
 
 def _refuse_labels(parts: Parts, method: Method, patches: Patches) -> None:

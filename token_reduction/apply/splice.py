@@ -66,7 +66,7 @@ def read_prompt(ids: Tensor, mask: Tensor | None) -> Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class Placed:
     """One image or video: the placeholders it had and the tokens it has now.
 
     Attributes:
@@ -82,7 +82,7 @@ class Item:
 
 def assign_places(
     prompt: Prompt, placeholder: int, before: Sequence[int], after: Sequence[int], kind: str
-) -> list[Item]:
+) -> list[Placed]:
     """Give each image or video its placeholders, in order.
 
     Args:
@@ -112,7 +112,7 @@ def assign_places(
                 f"the {count} visual tokens of one {kind} are spread over {len(owners)} sequences; "
                 "build ids and pixels with the model's own processor"
             )
-        items.append(Item(owners.pop(), columns[block], left))
+        items.append(Placed(owners.pop(), columns[block], left))
     return items
 
 
@@ -135,7 +135,7 @@ class Plan:
     dropped: np.ndarray
 
 
-def plan_splice(prompt: Prompt, items: Sequence[Item]) -> Plan:
+def plan_splice(prompt: Prompt, items: Sequence[Placed]) -> Plan:
     """Plan the shorter sequence.
 
     Args:
