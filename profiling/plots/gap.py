@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _FILL = dict(zip(("ideal_s", *PARTS), FILLS, strict=True))
 #: A part below this share of the measured time is left out of a picture.
 LEAST_SHARE = 0.001
+#: Token counts written below a stack; more would run into each other.
+MOST_LABELS = 16
 
 
 def _shown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -141,7 +143,8 @@ def plot_gap_over_tokens(
         markersize=7, label="measured", zorder=5,
     )  # fmt: skip
     axes.axhline(0, color=BLACK, linewidth=0.8)
-    axes.set_xticks(place, [str(count) for count in counts])
+    every = -(-len(counts) // MOST_LABELS)
+    axes.set_xticks(place[::every], [str(count) for count in counts[::every]])
     axes.grid(visible=False, axis="x")
     axes.set_ylim(top=max(float(above.max()), max(measured)) * 1.35)
     axes.set_xlabel("visual tokens (not to scale)")
