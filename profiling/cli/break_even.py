@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from profiling.cli.console import console, print_json
-from profiling.cli.options import Hardware, Json, parse_keep, scale_time
+from profiling.cli.options import Hardware, Json, parse_keep, scale_bytes, scale_time
 
 
 def register(app: typer.Typer) -> None:
@@ -67,17 +67,28 @@ def break_even(
         "of the language model's time"
     )
     out.print(f"floor with one visual token: {scale_time(result.floor_s)} to the first token")
-    out.print(
-        f"one more visual token at {result.visual_tokens[-1]}: "
-        f"{scale_time(float(result.marginal_s[-1]))}"
-    )
+    looked_at = int(result.visual_tokens[-1])
+    out.print(f"one more visual token at {looked_at}: {scale_time(float(result.marginal_s[-1]))}")
     if latency_ms is not None:
-        out.print(f"within {latency_ms:g} ms: {_most(result.most_within_latency)}")
-    largest = "unknown" if batch is None else f"{batch:,}"
-    out.print(f"within the memory: {_most(result.most_within_memory)}; largest batch {largest}")
+        out.print(f"within {latency_ms:g} ms: {_most(result.most_within_latency, looked_at)}")
+    capacity = get_hardware(hardware).usable_memory_bytes if memory is None else memory
+    where = "the memory" if capacity is None else scale_bytes(capacity)
+    largest = "unknown" if batch is None else f"{batch:,}" if batch else "none"
+    out.print(f"within {where}: {_most(result.most_within_memory, looked_at)}")
+    out.print(f"largest batch there with the model's own visual tokens: {largest}")
+    out.print(
+        "time: the ideal roofline, a lower bound; --calibration gives expected times"
+        if calibration is None
+        else f"time: calibration {calibration}",
+        style="dim",
+    )
 
 
-def _most(count: int | None) -> str:
+def _most(count: int | None, looked_at: int) -> str:
     if count is None:
         return "unknown (the device states no capacity)"
-    return "not even one visual token" if count < 0 else f"up to {count} visual tokens"
+    if count < 0:
+        return "not even one visual token"
+    return (
+        f"all {count:,} visual tokens" if count == looked_at else f"up to {count:,} visual tokens"
+    )

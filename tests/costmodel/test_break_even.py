@@ -106,3 +106,16 @@ def test_the_command_answers_without_a_capacity(line: str, batch: int | None, ca
     assert (answer["most_within_memory"] is None) == (batch is None)
     assert main(command.split()) == 0
     assert "largest batch" in capsys.readouterr().out
+
+
+def test_the_command_names_its_budgets_and_its_times(capsys) -> None:
+    command = "break-even llava-1.5-7b -d nvidia-a100-sxm4-80gb"
+    assert main(f"{command} --memory-gb 14.3 --latency-ms 20".split()) == 0
+    tight = capsys.readouterr().out
+    assert "within 14.300 GB: up to " in tight
+    assert "own visual tokens: none" in tight
+    assert "a lower bound" in tight
+    assert main(f"{command} --calibration nvidia-a100-sxm4-80gb".split()) == 0
+    roomy = capsys.readouterr().out
+    assert "within 85.899 GB: all 576 visual tokens" in roomy
+    assert "calibration nvidia-a100-sxm4-80gb" in roomy
