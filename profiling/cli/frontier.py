@@ -73,6 +73,8 @@ def frontier(
 def _print(result: Frontier) -> None:
     from rich.table import Table
 
+    from costmodel.accuracy.published import EVIDENCE
+
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("", "method", "as printed", "tokens", "score", "of unreduced", "time", "memory"):
         number = column in ("tokens", "score", "of unreduced", "time", "memory")
@@ -86,7 +88,11 @@ def _print(result: Frontier) -> None:
     out.print(f"{result.model} on {result.hardware}, {result.benchmark.name}")
     out.print(f"a score is: {result.benchmark.metric}")
     out.print(table)
-    out.print("> best within the budget   * nobody is as good and faster   dim: over the budget")
+    out.print("> best within the budget   * nobody is as good and faster   x over the budget")
+    used = {point.evidence for point in result.points}
+    out.print(
+        "read: " + "; ".join(f"{code} {text}" for code, text in EVIDENCE.items() if code in used)
+    )
     if best is None:
         out.print("nothing published fits the budget")
     else:
@@ -102,6 +108,8 @@ def _print(result: Frontier) -> None:
 
 def _row(point: FrontierPoint, best: FrontierPoint | None) -> tuple[str, ...]:
     mark = ">" if point is best else "*" if point.pareto else ""
+    if not point.within_budget:
+        mark += "x"
     return (
         mark,
         point.method,

@@ -63,6 +63,18 @@ def test_frontier_json_and_picture(run, tmp_path) -> None:
     assert picture.exists()
 
 
+def test_frontier_tells_without_colour_what_is_over_the_budget(run) -> None:
+    arguments = ("frontier", "llava-1.5-7b", "-d", A100, "--benchmark", "textvqa")
+    text = run(*arguments, "--latency-ms", "9")
+    over = [line for line in text.splitlines() if "LLaVA-1.5 " in line or "ATS 25 %" in line]
+    assert len(over) == 2
+    assert all("x" in line.split()[0] for line in over)
+    assert "x over the budget" in text
+    assert "N2 read in two public notes" in text
+    free = run(*arguments)
+    assert not any(line.startswith(("x", "*x")) for line in free.splitlines())
+
+
 def test_neither_command_imports_heavy_packages() -> None:
     program = (
         "import sys; import profiling.cli.methods as m, profiling.cli.frontier;"
