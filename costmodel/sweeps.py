@@ -164,7 +164,24 @@ class SweepPlan:
         }
         self.shape = tuple(len(array) for array in self.numbers.values())
         self.inner_rows = prod(self.shape)
-        self.rows = self.inner_rows * prod(len(v) for v in self.categories.values())
+        self.rows = self.inner_rows * sum(1 for _ in self._combinations())
+
+    def _combinations(self) -> Iterator[dict[str, Any]]:
+        """Yield the values of the categories, the last one varying fastest.
+
+        Beside methods, the unreduced model is their baseline: what they keep, and from which layer,
+        is nothing to it, so it comes once and not once per setting.
+        """
+        methods = self.categories["method"]
+        beside = any(not _unreduced(method) for method in methods)
+        for positions in product(*(range(len(values)) for values in self.categories.values())):
+            place = dict(zip(self.categories, positions, strict=True))
+            arguments = {name: values[place[name]] for name, values in self.categories.items()}
+            if beside and _unreduced(arguments["method"]):
+                if place["keep"] or place["layer"]:
+                    continue
+                arguments.update(keep=None, layer=None)
+            yield arguments
 
     def chunks(
         self, *, chunk_rows: int = CHUNK_ROWS, stage_columns: bool = False, errors: str = "raise"
@@ -179,8 +196,7 @@ class SweepPlan:
         """
         if errors not in ("raise", "keep"):
             raise InvalidInputError(f"errors={errors!r} is unknown; there is: raise, keep")
-        for values in product(*self.categories.values()):
-            arguments = dict(zip(self.categories, values, strict=True))
+        for arguments in self._combinations():
             image_size, frames = arguments.pop("image_size"), arguments.pop("frames")
             fixed = {name: _label(value) for name, value in arguments.items()}
             context = units = None
@@ -274,6 +290,10 @@ class SweepPlan:
             names += [f"{stage}_{name}" for stage in STAGES for name in (*_COSTS, "bound")]
         columns = {name: rows.get(name) for name in names}
         return Chunk({**fixed, "error": reason}, columns, stop - start)
+
+
+def _unreduced(method: Any) -> bool:
+    return method is None or method == "none"
 
 
 def _one_line(error: VlmRooflineError) -> str:
@@ -372,6 +392,7 @@ def sweep(
         errors: `raise`, or `keep` to yield combinations that cannot be priced as empty rows with
             their reason in the column `error`.
         arguments: any other argument of `estimate` (but `convention`), a value or a list each.
+            Among several methods, `keep` and `layer` do not apply to "none": it is priced once.
 
     Returns:
         Names as categories, token counts and batch as integers, everything else as float64 (exact

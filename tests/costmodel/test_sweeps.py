@@ -87,6 +87,19 @@ def test_what_no_device_or_layer_can_do_is_kept_with_its_reason() -> None:
     assert list(layers.layer) == [40, 2]
 
 
+@pytest.mark.parametrize("none", ["none", None])
+def test_the_unreduced_model_stands_beside_methods_once(none: str | None) -> None:
+    given = {"method": [none, "divprune", "fastv"], "keep": [64, 0.5], "layer": [2, 3]}
+    table = sweep("llava-1.5-7b", A100, batch_size=[1, 8], **given)
+    assert list(table["method"]).count("none") == 2
+    assert len(table) == 2 * (1 + 2 * 2 * 2)
+    baseline = table[table["method"] == "none"]
+    assert baseline[["keep", "layer"]].isna().all(axis=None)
+    assert baseline["flops"].iloc[0] == estimate("llava-1.5-7b", A100).totals.flops
+    with pytest.raises(InvalidInputError, match="belong to a method"):
+        sweep("llava-1.5-7b", A100, method=none, keep=[64, 0.5])
+
+
 def test_rows_of_one_chunk_fail_apart() -> None:
     """Keeping 64 tokens of 32 is impossible; of 64 and 128 it is not, nor of none."""
     given = {"method": "divprune", "keep": 64, "text_tokens": [8, 40], "batch_size": [1, 2, 3]}
