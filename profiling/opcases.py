@@ -179,7 +179,7 @@ def attention_cases(
             square = (eye.num_heads, eye.num_heads, eye.head_dim)
             cases += [
                 ("attention_encoder", b * crops, eye.tokens, eye.tokens, square, False)
-                for crops in (1, 2, 5)
+                for crops in (1, 2, 3, 5)
             ]
     for op_class, b, s, t, (h, k, e), causal in cases:
         if 4 * b * h * s * t * e <= max_flops:
