@@ -136,7 +136,12 @@ class Context:
         self._vision_cache: dict[Any, StageCost] = {}
 
     def method_plan(self, scenario: Scenario) -> MethodPlan:
-        """Return the token schedule of a scenario."""
+        """Return the token schedule of a scenario.
+
+        Raises:
+            InvalidInputError: a keep or layer that the method does not take, or no token left.
+            UnsupportedError: a model that the method does not fit.
+        """
         if self.method is None:
             span = LayerSpan(self.model.text.num_layers, scenario.visual_tokens)
             return MethodPlan((span,), scenario.projected_tokens)
@@ -158,6 +163,11 @@ class Context:
         check_layers(plan.llm_spans, self.model.text.num_layers, "language model")
         if plan.vision_spans is not None:
             check_layers(plan.vision_spans, self.tower_layers, "vision tower")
+        if np.any(scenario.text_tokens + plan.llm_spans[-1].tokens == 0):
+            raise InvalidInputError(
+                f"{self.method.name} leaves no token of a prompt without text; give text_tokens, "
+                "or keep more"
+            )
         return plan
 
     def stage_ops(self, scenario: Scenario, plan: MethodPlan) -> dict[str, list[OpCost]]:

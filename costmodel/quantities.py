@@ -18,21 +18,6 @@ import numpy as np
 #: A number, or an array of them with one entry per scenario; the formulas take both alike.
 Num: TypeAlias = Any
 
-#: The classes of ops that a calibration tells apart.
-OP_CLASSES = (
-    "gemm",
-    "attention_prefill",
-    "attention_encoder",
-    "attention_decode",
-    "conv",
-    "norm",
-    "pointwise",
-    "rope",
-    "activation",
-    "copy",
-    "embedding",
-)
-
 #: The stages of one request, in their order.
 STAGES = ("vision", "projector", "reduction", "prefill", "decode")
 
@@ -42,7 +27,7 @@ class OpCost(NamedTuple):
 
     Attributes:
         name: the op's name in its layer, such as `q_proj`.
-        op_class: one of `OP_CLASSES`.
+        op_class: one of `costmodel.calibration.OP_CLASSES`.
         dtype: the arithmetic it runs in: names the peak and the calibration.
         count: executions (layers, or layers x decode steps).
         flops: counted FLOPs of one execution.

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.chunks import COUNTS, Chunk, join_chunks
-from costmodel.estimates import DEFAULT_TEXT_TOKENS, _context
+from costmodel.estimates import COST_KEYS, DEFAULT_TEXT_TOKENS, MEMORY_KEYS, _context
 from costmodel.evaluate import Context, Evaluation, Scenario
 from costmodel.inputs import MOST_TOKENS, visual_units
 from costmodel.quantities import STAGES
@@ -56,27 +56,8 @@ NUMBERS: dict[str, Any] = {
 #: Scenarios priced at a time: the arrays of one chunk stay in the processor's cache.
 CHUNK_ROWS = 1 << 14
 
-_COSTS = (
-    "flops",
-    "executed_flops",
-    "weight_bytes",
-    "kv_read_bytes",
-    "kv_write_bytes",
-    "activation_read_bytes",
-    "activation_write_bytes",
-    "hbm_bytes",
-    "kernels",
-    "time_s",
-    "time_low_s",
-    "time_high_s",
-)
-_MEMORY = (
-    "kv_cache_bytes",
-    "peak_activation_bytes",
-    "peak_memory_bytes",
-    "fits",
-    "activation_bytes_written",
-)
+_COSTS = tuple(name for name in COST_KEYS if name != "bound")
+_MEMORY = tuple(name for name in MEMORY_KEYS if name not in ("weight_bytes", "capacity_bytes"))
 #: Columns every row has; `stage_columns=True` adds `<stage>_<cost>` for each stage.
 COLUMNS = (*_COSTS, "ttft_s", "tpot_s", "bound", "model_weight_bytes", *_MEMORY)
 
