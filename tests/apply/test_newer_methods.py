@@ -11,8 +11,10 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+
 from hardware_specs.errors import InvalidInputError, UnsupportedError  # noqa: E402
-from token_reduction import Method, reduce_tokens  # noqa: E402
+from token_reduction import Method, observe, reduce_tokens  # noqa: E402
 from token_reduction.reduced import Selection  # noqa: E402
 from token_reduction.sparsevlm import recycle  # noqa: E402
 
@@ -302,6 +304,58 @@ def test_a_padded_batch_answers_like_its_rows_alone(method, kind, models, new_ca
             for number, row in enumerate(rows):
                 alone = model.generate(**row, max_new_tokens=NEW, do_sample=False)[0, -NEW:]
                 assert together[number].tolist() == alone.tolist()
+
+
+def rounds(left, wanted):
+    """VisPruner's rounds: half the tokens left against the other half, eight go at a time."""
+    total = 0
+    while left > wanted:
+        even, odd = (left + 1) // 2, left // 2
+        total += 2 * even * odd * 32
+        left -= min(8, left - wanted, even)
+    return total
+
+
+ROW = 2 * 577 * 32
+#: n = 576, w = 32, d = 48 = h e, vision head 8, s = 585, then what earlier stages left.
+PRODUCTS = [
+    (request("visionzip", 32), ROW + 2 * 545 * 5 * 8 + 2 * 545 * 5 * 32),
+    (request("fastervlm", 40), ROW),
+    (request("vispruner", 560, important=0.5), ROW + rounds(296, 280)),
+    (request("hired", 0.1, alpha=0.5), 2 * ROW),
+    (
+        request("pyramiddrop", 0.5, layers=(1, 3)),
+        sum(2 * s * 48 * 48 + 2 * 48 * 48 + 2 * s * 48 for s in (585, 297)),
+    ),
+    (
+        request("dart", 40, layer=2, image_pivots=3, text_pivots=2, order="norm"),
+        2 * 5 * 576 * 48,
+    ),
+    (
+        request("sparsevlm", 192, layers=(0, 2), counts=(200, 60)),
+        2 * 576 * 5 * 48 + 2 * 5 * (585 + 221) * 48 + 2 * (12 * 112 + 5 * 45) * 48,
+    ),
+]
+
+
+@pytest.mark.parametrize(("method", "flops"), PRODUCTS, ids=[m.name for m, _ in PRODUCTS])
+def test_own_products_are_the_documented_ones(method, flops, llava, cases):
+    inside, started = [0], []
+    with (
+        torch.no_grad(),
+        reduce_tokens(llava, method),
+        FlopCounterMode(display=False) as counter,
+    ):
+
+        def told(_name, begins):
+            if begins:
+                started.append(counter.get_total_flops())
+            else:
+                inside[0] += counter.get_total_flops() - started.pop()
+
+        with observe(told):
+            llava(**cases["llava"].inputs)
+    assert inside[0] == flops
 
 
 @pytest.mark.parametrize(

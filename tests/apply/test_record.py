@@ -11,9 +11,12 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
+from hardware_specs.errors import InvalidInputError  # noqa: E402
 from token_reduction import get_method, observe, reduce_tokens  # noqa: E402
+from token_reduction.checks import _mode, finite_checks  # noqa: E402
 from token_reduction.fitprune import scheme_for  # noqa: E402
 
 METHODS = [
@@ -181,3 +184,63 @@ def test_fitprune_says_where_each_token_went(llava, cases):
     sets = [set(units[0].tolist()) for _, units in sorted(stages.items())]
     assert all(later <= earlier for earlier, later in pairwise(sets))
     assert record.kept_indices[0].tolist() == sorted(sets[-1])
+
+
+class ReadBacks(TorchDispatchMode):
+    """Counts the operations that make the host wait for an accelerator."""
+
+    WAITING = (
+        "_local_scalar_dense",
+        "nonzero",
+        "masked_select",
+        "equal",
+        "unique",
+        "repeat_interleave",
+    )
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        masks = name in ("index", "index_put_") and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
+        self.count += name in self.WAITING or masks
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [entry for entry in METHODS if entry[0] not in ("ats", "prumerge+")],
+)
+def test_nothing_waits_for_the_device_but_the_model_itself(name, settings, llava, cases):
+    """The prompt's ids are read once, before the tower runs; see `splice.read_prompt`.
+
+    ATS and adaptive PruMerge read a count back by definition, and so does PruMerge+'s grid.
+    """
+    case = cases["llava"]
+    with torch.no_grad(), finite_checks("off"):
+        with ReadBacks() as untouched:
+            llava(**case.inputs)
+        with reduce_tokens(llava, get_method(name, **settings)), ReadBacks() as reduced:
+            llava(**case.inputs)
+    # On a CPU, DivPrune picks in NumPy and reads its first pick.
+    assert reduced.count <= untouched.count + (name == "divprune")
+
+
+def test_deferred_checks_are_read_at_the_end_of_the_block(llava, cases):
+    """As on an accelerator: the call goes through, the error comes when the block ends."""
+    inputs = {**cases["llava"].inputs}
+    inputs["pixel_values"] = torch.full_like(inputs["pixel_values"], torch.inf)
+    message = "NaN or infinity in divprune"
+    with pytest.raises(InvalidInputError, match=message), torch.no_grad():  # noqa: PT012, SIM117
+        with reduce_tokens(llava, "divprune"):
+            token = _mode.set("deferred")
+            try:
+                llava(**inputs)
+            finally:
+                _mode.reset(token)
+            went_on = True
+    assert went_on

@@ -18,6 +18,8 @@ Where each place is, and what follows it:
     vision-layers    each crop, inside the tower           contiguous       any (bias on the logits where
                                                                             sizes differ: sdpa, eager)
     llm-layer        the sequence, between layers          the old ones     sdpa, eager
+                                                           (PyramidDrop and
+                                                           SparseVLM: contiguous)
 
 What does not work says so: a static cache, labels, embeddings without ids, an attention mask with a row
 per query; inside the language model also sliding windows, other attention kernels, and a second image on
@@ -53,6 +55,9 @@ m kept:
     evit                  2 t w + 2 p w                  per layer that acts, p patches fused
     ats                   none
     crossget              2 t^2 e                        per layer
+
+Those of the newer methods are listed in `crop_attention`, `item_methods` and `llm_progressive`. CDPruner
+needs CLIP's text tower, which no LLaVA checkpoint holds, and is refused.
 
 What the methods change in the model's own products: FitPrune's layers compute queries, keys, values and
 all rows of the attention for s tokens, o_proj and FFN for those left. ATS computes all rows of q k^T, but

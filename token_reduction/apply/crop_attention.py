@@ -1,11 +1,13 @@
 """VisionZip, FasterVLM and VisPruner: methods that read the class token's attention per head.
 
 The tower runs as the model is set; the class token's row of one layer is recomputed from its own
-queries and keys, 2 (n+1) w FLOPs per crop and row. Beyond that:
+queries and keys. Own matrix products per crop, in FLOPs (n patches, w width, e head dim):
 
-    visionzip   2 r m w + 2 r m w   r merged tokens against m targets, and their means (w: metric, features)
-    vispruner   rounds of (half the tokens left)^2 w, until as many are left as wanted
-    fastervlm   none
+    visionzip   2 (n+1) w            the row
+                2 r m e + 2 r m w    r tokens that join m contextual ones: similarity, and means
+    fastervlm   2 (n+1) w            the row
+    vispruner   2 (n+1) w            the row
+                2 ceil(l/2) floor(l/2) w   per round with l tokens left
 
 VisionZip's output holds the class token itself, whose feature the projector is not given: it is taken
 from the tower.

@@ -190,7 +190,10 @@ class Crops:
     def _pack(self, image_features: Any, image_sizes: Any, **options: Any) -> Any:
         """Stand in for the model's packing of tiles: join what is left of them."""
         assert self._tower is not None  # noqa: S101
-        sizes = image_sizes.tolist() if hasattr(image_sizes, "tolist") else list(image_sizes)
+        # Read before the tower was launched; asking the device now would wait for it.
+        sizes: list[Any] = list(self.record.image_sizes)
+        if len(sizes) != len(image_features):
+            sizes = torch.as_tensor(image_sizes).tolist()
         crops = [len(tiles) for tiles in image_features]
         places = pack_points(self.parts, self._tower, crops, sizes, **options)
         self.packed_before = [len(item.points) for item in places]

@@ -11,7 +11,8 @@ Own matrix products per stage (s tokens of the sequence, d width, k KV heads of 
     dart         2 p n d               p pivots against the visual tokens
     sparsevlm    2 n t d               once: visual tokens against the t text tokens behind them
                  2 t s h e             rows of those text tokens
-                 2 p^2 d + 2 c p d     distances of the p recycled (by torch.cdist), means of c clusters
+                 2 c p d               means of p recycled tokens in c clusters; their distances, p^2 d
+                                       multiply-adds in torch.cdist, are not counted by flop_counter
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from token_reduction.apply.patching import Patches
 from token_reduction.apply.record import ReductionRecord
 from token_reduction.apply.tower_merging import CrossGuided, TokenMerging
 from token_reduction.apply.tower_pruning import Reorganise, Sample
+from token_reduction.checks import raise_deferred
 from token_reduction.registry import Method, get_method
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ def reduce_tokens(
         UnknownMethodError: no such method.
         UnsupportedError: the method cannot work on this model; says why. Some reasons show only
             when the model runs, such as a static cache.
-        InvalidInputError: the model is inside such a block already, or layers it does not have.
+        InvalidInputError: the model is inside such a block already, or layers it does not have; at
+            the end of the block, NaN or infinity in what a method looked at on an accelerator.
     """
     request = get_method(method) if isinstance(method, str) else method
     parts = dissect(model)
@@ -97,6 +99,8 @@ def reduce_tokens(
     finally:
         patches.undo()
         del _active[model]
+    # On an accelerator nothing waited for the checks of the methods' inputs; here one may.
+    raise_deferred()
 
 
 def _install(
