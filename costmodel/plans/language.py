@@ -176,11 +176,11 @@ def _layer_ops(
             linear("qkv_proj", rows, d, (h + 2 * k) * e, num, count, bias),
             rope("rope_cache", b, s, h, k, e, num, count),
             *scores,
-            linear("o_proj", out_rows, h * e, d, num, count),
+            linear("o_proj", out_rows, h * e, d, num, count, text.output_bias),
             norm("post_attention_norm", mlp_rows, d, num, count, residual_add=True),
-            linear("gate_up_proj", mlp_rows, d, 2 * f, num, count),
+            linear("gate_up_proj", mlp_rows, d, 2 * f, num, count, text.mlp_bias),
             activation("act_mul", mlp_rows, f, num, count),
-            linear("down_proj", mlp_rows, f, d, num, count),
+            linear("down_proj", mlp_rows, f, d, num, count, text.mlp_bias),
         ]
     size = num.activation_bytes
     past = t - s
@@ -193,14 +193,14 @@ def _layer_ops(
                   flops_per_element=4, kernels=10, count=count),
         _cache_concatenation(b, past, s, k, e, num, count),
         *scores,
-        linear("o_proj", out_rows, h * e, d, num, count),
+        linear("o_proj", out_rows, h * e, d, num, count, text.output_bias),
         residual("attention_residual", out_rows, d, num, count),
         _eager_rms_norm("post_attention_norm", mlp_rows, d, num, count),
-        linear("gate_proj", mlp_rows, d, f, num, count),
-        linear("up_proj", mlp_rows, d, f, num, count),
+        linear("gate_proj", mlp_rows, d, f, num, count, text.mlp_bias),
+        linear("up_proj", mlp_rows, d, f, num, count, text.mlp_bias),
         pointwise("act_mul", mlp_rows * f, num, read=3 * size, write=2 * size,
                   flops_per_element=5, kernels=2, count=count),
-        linear("down_proj", mlp_rows, f, d, num, count),
+        linear("down_proj", mlp_rows, f, d, num, count, text.mlp_bias),
         residual("mlp_residual", mlp_rows, d, num, count),
     ]  # fmt: skip
     if num.operand_bytes < size:

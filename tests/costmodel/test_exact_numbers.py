@@ -1,9 +1,12 @@
 """LLaVA-1.5 counted by hand, to the unit."""
 
+import json
+
 import pytest
 
-from costmodel import estimate, load_model
+from costmodel import estimate, list_models, load_model
 from costmodel.evaluate import Context, Scenario
+from costmodel.models import config_dict
 from costmodel.precision import parse_precision
 from hardware_specs import get_hardware
 
@@ -72,6 +75,24 @@ def test_useful_layers_skip_the_last_one() -> None:
     layer = 2 * 577 * (4 * 1024**2 + 2 * 1024 * 4096) + 4 * 577**2 * 1024
     assert all_layers - useful == layer
     assert round(layer / 1e9, 1) == 15.9
+
+
+@pytest.mark.parametrize("execution", ["fused", "hf-eager"])
+@pytest.mark.parametrize("name", [*list_models(), "with biases"])
+def test_a_prefill_reads_every_weight_once(name: str, execution: str, tmp_path) -> None:
+    """All of the language model's parameters but the embedding, of which it looks rows up."""
+    source: object = name
+    if name == "with biases":
+        raw = config_dict("llava-1.5-7b")
+        raw["text_config"].update(attention_bias=True, mlp_bias=True)
+        (tmp_path / "config.json").write_text(json.dumps(raw), encoding="utf-8")
+        source = tmp_path
+    text = load_model(source).text
+    cost = estimate(source, A100, visual_tokens=0, text_tokens=9, execution=execution)
+    looked_up = 9 * text.hidden_size * (load_model(source).vision is None)
+    read = text.parameters - text.embedding_parameters + looked_up
+    assert cost.stages["prefill"].weight_bytes == 2 * read
+    assert cost.memory.weight_bytes == 2 * load_model(source).parameters
 
 
 @pytest.mark.parametrize(("precision", "kernels"), [("fp16", 1299), ("fp32", 1169)])
