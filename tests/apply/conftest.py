@@ -79,6 +79,15 @@ def make_next(attention="sdpa"):
     return build(transformers.LlavaNextForConditionalGeneration, config, attention)
 
 
+def make_next_video(attention="sdpa"):
+    config = transformers.LlavaNextVideoConfig(
+        vision_config=clip(84), text_config=llama(kv_heads=2), image_token_index=IMAGE,
+        video_token_index=VIDEO, image_grid_pinpoints=[[84, 168], [168, 84], [168, 168]],
+        image_seq_length=144, video_seq_length=108,
+    )  # fmt: skip
+    return build(transformers.LlavaNextVideoForConditionalGeneration, config, attention)
+
+
 def make_video(attention="sdpa"):
     config = transformers.VideoLlavaConfig(
         vision_config=clip(84), text_config=llama(), image_token_index=IMAGE,
@@ -102,6 +111,7 @@ def make_onevision(attention="sdpa"):
 
 MAKERS = {
     "llava": make_llava, "llava-next": make_next, "video-llava": make_video,
+    "llava-next-video": make_next_video,
     "llava-onevision": make_onevision,
 }  # fmt: skip
 
@@ -171,6 +181,10 @@ def make_case(model, kind, seed=0):
         names = inspect.signature(model.forward).parameters
         name = "pixel_values" if "pixel_values" in names else "pixel_values_images"
         pixels, count, mark = {name: picture(1, 3, 84, 84, seed=seed)}, 144, IMAGE
+    elif family == "llava-next-video" and modality:
+        # Three frames of 12 x 12 patches, pooled to 6 x 6.
+        pixels = {"pixel_values_videos": picture(1, 3, 3, 84, 84, seed=seed)}
+        count, mark = 108, VIDEO
     elif modality:
         # Three frames of 9 x 9 patches, pooled to 5 x 5, and the newline token.
         pixels, count, mark = (
@@ -179,7 +193,8 @@ def make_case(model, kind, seed=0):
             VIDEO,
         )
     else:
-        side, size = (84, (100, 160)) if family == "llava-next" else (63, (100, 120))
+        tiles_of_84 = family.startswith("llava-next")
+        side, size = (84, (100, 160)) if tiles_of_84 else (63, (100, 120))
         pixels = {
             "pixel_values": picture(1, 5, 3, side, side, seed=seed),
             "image_sizes": torch.tensor([size]),

@@ -89,7 +89,7 @@ def project(model, rows):
 @pytest.mark.parametrize(
     "kind",
     ["llava", "llava-next", "video-llava", "video-llava:video", "llava-onevision",
-     "llava-onevision:video"],
+     "llava-onevision:video", "llava-next-video", "llava-next-video:video"],
 )  # fmt: skip
 def test_divprune_on_every_family(kind, models, cases, features, hand, sequence):
     model, case = models[kind.partition(":")[0]], cases[kind]

@@ -11,7 +11,7 @@ from token_reduction import get_method, reduce_tokens  # noqa: E402
 from token_reduction.fitprune import scheme_for  # noqa: E402
 
 NEW = 5
-KINDS = ["llava", "llava-next", "video-llava:video", "llava-onevision"]
+KINDS = ["llava", "llava-next", "video-llava:video", "llava-onevision", "llava-next-video:video"]
 
 
 def generated(model, case, method):

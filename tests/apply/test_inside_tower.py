@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -210,6 +212,20 @@ def test_ats_samples_as_many_as_the_data_say(llava, cases, hand, sequence):
     assert tower.entering[2] < 121
     method = get_method("ats", keep=120, layers=(1, 2))
     agree(llava, case, method, tower, tower.states[-2][1:], hand, sequence)
+
+
+def test_ats_cumulates_in_single_precision(llava, cases):
+    """In bfloat16 a running sum of 576 shares stops growing; the scores are summed in float32."""
+    method = get_method("ats", layers=(1, 2))
+    counts = []
+    for dtype in (torch.float32, torch.bfloat16):
+        model = copy.deepcopy(llava).to(dtype)
+        inputs = {**cases["llava"].inputs}
+        inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
+        with torch.no_grad(), reduce_tokens(model, method) as record:
+            model(**inputs)
+        counts.append(record.visual_tokens[1])
+    assert abs(counts[0] - counts[1]) < 0.03 * counts[0]
 
 
 def test_crossget_with_learned_cross_tokens(llava, cases, hand, sequence, tmp_path):

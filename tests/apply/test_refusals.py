@@ -32,6 +32,16 @@ def test_onevision_pools_video_frames_on_their_grid(name, models, cases):
         run(model, case.inputs, get_method(name))
 
 
+@pytest.mark.parametrize("name", ["prumerge", "tome", "evit"])
+def test_next_videos_frames_are_pooled_before_the_projector(name, models, cases):
+    model, case = models["llava-next-video"], cases["llava-next-video:video"]
+    settings = {"layers": (1, 2)} if name == "evit" else {}
+    with pytest.raises(UnsupportedError, match="pools"):
+        run(model, case.inputs, get_method(name, **settings))
+    # Their images are those of LLaVA-NeXT.
+    run(model, cases["llava-next-video"].inputs, get_method(name, **settings))
+
+
 def test_another_model_is_named_with_those_that_work():
     config = transformers.LlamaConfig(
         hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,

@@ -158,7 +158,7 @@ def split_items(parts: Parts, modality: str, features: Any, pixels: Tensor) -> l
         return [item.flatten(0, -2) for item in features]
     items = list(features.reshape(pixels.shape[0], -1, features.shape[-1]))
     if modality == "video" and parts.family == "llava-onevision":
-        # Before 5.18 the newline token that ends a video was added outside the encoder.
+        # Older versions of transformers add the newline token that ends a video outside the encoder.
         side = -(-parts.towers[0].side // 2)
         newline: Any = parts.base.image_newline
         pooled = pixels.shape[1] * side * side

@@ -12,6 +12,7 @@ LLaVA-NeXT does.
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -187,8 +188,11 @@ class Crops:
         else:
             record.add(result, batched=True)
 
-    def _pack(self, image_features: Any, image_sizes: Any, **options: Any) -> Any:
+    def _pack(self, image_features: Any, image_sizes: Any, *more: Any, **options: Any) -> Any:
         """Stand in for the model's packing of tiles: join what is left of them."""
+        base: Any = type(self.parts.base)
+        names = list(inspect.signature(base.pack_image_features).parameters)[3:]
+        options |= dict(zip(names, more, strict=False))
         assert self._tower is not None  # noqa: S101
         # Read before the tower was launched; asking the device now would wait for it.
         sizes: list[Any] = list(self.record.image_sizes)

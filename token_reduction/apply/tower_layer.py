@@ -73,9 +73,9 @@ def project(layer: Any, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def scores(layer: Any, queries: Tensor, keys: Tensor, bias: Tensor | None) -> Tensor:
-    """Softmaxed attention of a vision layer, [c, h, t, t]."""
+    """Softmaxed attention of a vision layer in float32, [c, h, t, t]."""
     logits = (queries @ keys.transpose(-1, -2)) * layer.self_attn.scale
     if bias is not None:
         logits = logits + bias
     weights: Tensor = logits.softmax(dim=-1, dtype=torch.float32)
-    return weights.to(queries.dtype)
+    return weights

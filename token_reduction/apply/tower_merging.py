@@ -140,7 +140,7 @@ class CrossGuided(_Merging):
             hidden = torch.cat((hidden[:, :-1], guide), dim=1)
             bias = None if stream.size is None else proportional_bias(stream.size).to(hidden.dtype)
         queries, keys, values = project(layer, hidden)
-        weights = scores(layer, queries, keys, bias)
+        weights = scores(layer, queries, keys, bias).to(hidden.dtype)
         mixed = (weights @ values).transpose(1, 2).flatten(2)
         hidden = hidden + layer.self_attn.out_proj(mixed)
         with observed("reduction"):

@@ -121,8 +121,9 @@ class Sample(LayerStep):
         bias = _padding_bias(stream.counts, hidden)
         weights = scores(layer, queries, keys, bias)
         with observed("reduction"):
-            kept, counts = self._sample(hidden, weights[:, :, 0], values, stream)
-            rows = weights.take_along_dim(kept[:, None, :, None], dim=2)
+            # Half precision cannot cumulate hundreds of small scores: they are taken before rounding.
+            kept, counts = self._sample(hidden, weights[:, :, 0], values.float(), stream)
+            rows = weights.to(hidden.dtype).take_along_dim(kept[:, None, :, None], dim=2)
             residual = take_tokens(hidden, kept)
             stream.counts = None if len(set(counts)) == 1 else counts
             stream.origin = _gathered(stream.origin, kept, counts)
