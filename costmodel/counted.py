@@ -152,6 +152,8 @@ def convention_estimate(
         "layer": layer,
         "convention": chosen.name,
         "attention": attention,
+        # A convention has none of these.
+        **dict.fromkeys(("execution", "calibration", "logits", "vision_layers")),
     }
     return Estimate(
         inputs,
