@@ -10,8 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from costmodel.break_evens import break_even, largest_batch
     from costmodel.calibration import Calibration, fit_calibration
     from costmodel.estimates import Estimate, estimate
+    from costmodel.frontiers import frontier
+    from costmodel.methods.distribution import estimate_distribution
     from costmodel.models import ModelConfig, list_models, load_model
     from costmodel.sweeps import sweep
 
@@ -19,8 +22,12 @@ _HOMES = {
     "Calibration": "costmodel.calibration",
     "Estimate": "costmodel.estimates",
     "ModelConfig": "costmodel.models",
+    "break_even": "costmodel.break_evens",
     "estimate": "costmodel.estimates",
+    "estimate_distribution": "costmodel.methods.distribution",
     "fit_calibration": "costmodel.calibration",
+    "frontier": "costmodel.frontiers",
+    "largest_batch": "costmodel.break_evens",
     "list_models": "costmodel.models",
     "load_model": "costmodel.models",
     "sweep": "costmodel.sweeps",
@@ -30,8 +37,12 @@ __all__ = [
     "Calibration",
     "Estimate",
     "ModelConfig",
+    "break_even",
     "estimate",
+    "estimate_distribution",
     "fit_calibration",
+    "frontier",
+    "largest_batch",
     "list_models",
     "load_model",
     "sweep",

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 #: Columns of whole numbers; costs are float64, exact below 2^53.
 COUNTS = ("visual_tokens", "text_tokens", "batch_size", "output_tokens", "crops")
-#: Fixed values that are numbers, with their types; the others are names.
-_FIXED_NUMBERS = {"keep": "float64", "layer": "Int64", "frames": "Int64"}
+#: Fixed values that are whole numbers; the others are names. `keep` is one of them: as a number a
+#: count of 1 and a ratio of 1.0 would be the same.
+_FIXED_COUNTS = ("layer", "frames")
 
 
 class Chunk(NamedTuple):
@@ -55,9 +56,7 @@ def join_chunks(chunks: Sequence[Chunk]) -> pd.DataFrame:
     for name in _in_order(chunk.fixed for chunk in chunks):
         values = [chunk.fixed.get(name) for chunk in chunks]
         columns[name] = (
-            _repeated(values, rows, _FIXED_NUMBERS[name])
-            if name in _FIXED_NUMBERS
-            else _categorical(values, rows)
+            _repeated(values, rows) if name in _FIXED_COUNTS else _categorical(values, rows)
         )
     for name in _in_order(chunk.columns for chunk in chunks):
         columns[name] = _joined(name, [chunk.columns.get(name) for chunk in chunks], rows)
@@ -69,13 +68,12 @@ def _in_order(mappings: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for mapping in mappings for name in mapping))
 
 
-def _repeated(values: list[Any], rows: list[int], kind: Any) -> Any:
+def _repeated(values: list[Any], rows: list[int]) -> Any:
     import pandas as pd
 
     # What was refused (a layer 2.5) stands in the error, not in a column of numbers.
-    accepted = (int, float) if kind == "float64" else (int,)
-    numbers = [value if type(value) in accepted else None for value in values]
-    return pd.Series(numbers, dtype=kind).repeat(rows).array
+    numbers = [value if type(value) is int else None for value in values]
+    return pd.Series(numbers, dtype="Int64").repeat(rows).array
 
 
 def _categorical(values: list[Any], rows: list[int]) -> Any:

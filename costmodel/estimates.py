@@ -85,7 +85,7 @@ class Stages(dict[str, Any]):
         """Say which stages there are."""
         from hardware_specs.errors import UnknownNameError
 
-        raise UnknownNameError(name, STAGES)
+        raise UnknownNameError(name, STAGES, "stage")
 
 
 @dataclass(frozen=True)

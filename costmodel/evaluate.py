@@ -116,8 +116,8 @@ class Context:
         self.method = None if method in (None, "none") else get_method_cost(str(method))
         if self.method is None and (keep is not None or layer is not None):
             raise InvalidInputError(
-                "keep and layer belong to a method, and none was given; name one with method=, "
-                "or set the count with visual_tokens="
+                "keep and layer belong to a method, and none was given; name a method, or set the "
+                "number of visual tokens instead"
             )
         if self.method is not None and model.vision is None:
             raise InvalidInputError(

@@ -120,7 +120,7 @@ class SweepPlan:
                     "`vlm-roofline reproduce`"
                 )
             if name not in known:
-                raise UnknownNameError(name, known)
+                raise UnknownNameError(name, known, "argument")
         given = {**known, **arguments}
         self.categories = {
             "model": _as_list("model", model),

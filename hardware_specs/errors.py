@@ -52,6 +52,7 @@ class UnknownNameError(VlmRooflineError, LookupError):
     Args:
         given: the name that was asked for.
         known: the names there are.
+        kind: what they name, when the class does not say.
 
     >>> str(UnknownNameError("falcon", ["llava-1.5-7b"]))
     "unknown name 'falcon'; there is: llava-1.5-7b"
@@ -62,8 +63,9 @@ class UnknownNameError(VlmRooflineError, LookupError):
     kind = "name"
     hint = ""
 
-    def __init__(self, given: object, known: Iterable[str]) -> None:
+    def __init__(self, given: object, known: Iterable[str], kind: str | None = None) -> None:
         """Keep the name, the known names and the near matches; build the message."""
+        self.kind = kind or self.kind
         self.given = given
         self.known = tuple(known)
         lowered = {name.lower(): name for name in self.known}

@@ -155,7 +155,7 @@ def get_benchmark(name: str) -> Benchmark:
     """
     known = _benchmarks()
     if name not in known:
-        raise UnknownNameError(name, known)
+        raise UnknownNameError(name, known, "benchmark")
     return known[name]
 
 

@@ -109,7 +109,7 @@ def latency_curve(
     Raises:
         InvalidInputError: another stage, or a model without vision.
     """
-    from costmodel.break_even import break_even
+    from costmodel.break_evens import break_even
     from costmodel.sweeps import sweep_chunks
     from hardware_specs.errors import InvalidInputError
 

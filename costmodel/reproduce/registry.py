@@ -62,5 +62,5 @@ def reproduce(name: str) -> Reproduction:
 def _load(name: str) -> ModuleType:
     module = _modules().get(name)
     if module is None:
-        raise UnknownNameError(name, list_tables())
+        raise UnknownNameError(name, list_tables(), "table")
     return import_module(module)

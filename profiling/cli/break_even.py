@@ -33,8 +33,8 @@ def break_even(
     json: Json = False,
 ) -> None:
     """Say where fewer visual tokens stop helping, and how many fit a latency or memory budget."""
-    from costmodel.break_even import break_even as answer
-    from costmodel.break_even import largest_batch
+    from costmodel.break_evens import break_even as answer
+    from costmodel.break_evens import largest_batch
     from hardware_specs import get_hardware
 
     fixed: dict[str, Any] = {
@@ -77,9 +77,12 @@ def break_even(
     out.print(f"within {where}: {_most(result.most_within_memory, looked_at)}")
     out.print(f"largest batch there with the model's own visual tokens: {largest}")
     out.print(
-        "time: the ideal roofline, a lower bound; --calibration gives expected times"
-        if calibration is None
-        else f"time: calibration {calibration}",
+        f"time: {execution} kernels, "
+        + (
+            "the ideal roofline, a lower bound; --calibration gives expected times"
+            if calibration is None
+            else f"calibration {calibration}"
+        ),
         style="dim",
     )
 

@@ -102,7 +102,9 @@ def _print(cost: Estimate, ops: bool) -> None:
     given = cost.inputs
     table = Table(title=_title(given), title_justify="left")
     table.add_column("stage")
-    for heading in ("FLOP", "weights", "KV", "activations", "kernels", "time", "low", "high"):
+    for heading in (
+        "FLOP", "weights read", "KV moved", "act. moved", "kernels", "time", "low", "high",
+    ):  # fmt: skip
         table.add_column(heading, justify="right")
     table.add_column("bound")
     rows = [(name, stage) for name, stage in cost.stages.items() if stage.kernels or stage.flops]

@@ -8,6 +8,9 @@ import typer
 
 from hardware_specs.errors import InvalidInputError
 
+#: Numbers that one option may name; the combinations of several options go far beyond.
+MOST_COUNTS = 1_000_000
+
 Hardware = Annotated[
     str, typer.Option("--hardware", "-d", help="Device id (see `specs list`) or a YAML file.")
 ]
@@ -75,7 +78,13 @@ def parse_counts(name: str, text: str) -> list[int]:
             raise InvalidInputError(
                 f"{name} {part!r} is an empty range; give START <= STOP, STEP >= 1"
             )
-        counts += range(numbers[0], numbers[1] + 1, step)
+        span = range(numbers[0], numbers[1] + 1, step)
+        # Checked before the list is built: a slip of the keyboard must not take all the memory.
+        if len(span) > MOST_COUNTS:
+            raise InvalidInputError(
+                f"{name} {part!r} names {len(span)} numbers; at most {MOST_COUNTS} go into one option"
+            )
+        counts += span
     if not counts:
         raise InvalidInputError(f"{name} {text!r} names no number")
     return counts

@@ -191,6 +191,7 @@ def test_any_value_is_priced_or_refused(name: str, value: object) -> None:
         "estimate llava-1.5-7b -d nvidia-a100-sxm4-80gb --calibration nowhere.json",
         "estimate llava-1.5-7b -d nvidia-a100-sxm4-80gb --image-size big",
         "sweep llava-1.5-7b -d nvidia-a100-sxm4-80gb --visual-tokens 9:1",
+        "sweep llava-1.5-7b -d nvidia-a100-sxm4-80gb --visual-tokens 0:1000000000",
         "sweep llava-1.5-7b -d nvidia-a100-sxm4-80gb --out table.xlsx",
         "sweep llava-1.5-7b -d nvidia-a100-sxm4-80gb --out /nowhere/at/all/table.csv",
         "break-even llava-1.5-7b -d nvidia-a100-sxm4-80gb --latency-ms 0",

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from costmodel import estimate
-from costmodel.break_even import break_even, largest_batch
+from costmodel.break_evens import break_even, largest_batch
 from hardware_specs.errors import InvalidInputError
 from profiling.cli import main
 

@@ -114,6 +114,12 @@ def test_rows_of_one_chunk_fail_apart() -> None:
         sweep("llava-1.5-7b", A100, visual_tokens=[0, 32, 64, 128], **given)
 
 
+def test_a_count_of_one_is_no_ratio_of_one() -> None:
+    table = sweep("llava-1.5-7b", A100, method="divprune", keep=[1, 1.0])
+    assert table.keep.tolist() == ["1", "1.0"]
+    assert table.flops[0] < table.flops[1]
+
+
 def test_columns_keep_their_type_whatever_is_known() -> None:
     """A device without a capacity and rows without a price change no column's place or kind."""
     given = {"precision": ["bf16", "w4a16"], "visual_tokens": [0, 576], "stage_columns": True}
@@ -122,7 +128,7 @@ def test_columns_keep_their_type_whatever_is_known() -> None:
     assert len({tuple(frame.columns) for frame in frames}) == 1
     for frame in frames:
         assert frame.flops.dtype == frame.kernels.dtype == frame.vision_weight_bytes.dtype == float
-        assert frame.keep.dtype == float
+        assert isinstance(frame.keep.dtype, pd.CategoricalDtype)
         assert frame.fits.dtype in (bool, pd.BooleanDtype())
         assert frame.crops.dtype in (int, pd.Int64Dtype())
     table = join_chunks(chunks)
@@ -142,7 +148,7 @@ def test_pieces_of_a_file_agree(name: str, tmp_path, capsys, monkeypatch) -> Non
     capsys.readouterr()
     read = pd.read_csv if name.endswith("csv") else pd.read_parquet
     table = read(out)
-    assert table.keep.tolist() == [600, 0.5, 64] * 3
+    assert [float(keep) for keep in table.keep] == [600, 0.5, 64] * 3
     assert table.error.notna().tolist() == [True] * 4 + [False, False, True, False, False]
     price = estimate("llava-1.5-7b", A100, method="divprune", keep=64, precision="bf16")
     assert table.time_s.to_numpy()[-1] == pytest.approx(price.totals.time_s)

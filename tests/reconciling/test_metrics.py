@@ -85,7 +85,7 @@ def test_the_knee_is_where_the_time_stops_being_flat():
 
 
 def test_the_knee_of_a_dense_sweep_is_the_cost_models():
-    from costmodel.break_even import break_even
+    from costmodel.break_evens import break_even
     from costmodel.sweeps import sweep
 
     device = "nvidia-a100-sxm4-80gb"

@@ -89,7 +89,7 @@ def test_json_and_csv_together(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nothing"], "unknown name 'nothing'"),
+        (["nothing"], "unknown table 'nothing'"),
         (["prumerge-table3"], "did you mean prumerge-table2"),
         (["fastv", "--out", "table.parquet"], "must end in .csv"),
         (["list", "--out", "table.csv"], "name a table"),
