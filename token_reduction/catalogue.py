@@ -132,10 +132,9 @@ _ENTRIES = (
         place="llm-layer",
         source="Lin et al. 2024, VTW; lzhxmu/VTW",
         summary="at LLM layer K drop every image token",
-        keep_meaning="it keeps no image token from layer K on",
+        keep_meaning="it keeps no image token from layer K on, by default 16 of 32 and 20 of 40",
         keep_kind="none",
         rounding=None,
-        default_layer=16,
         takes_layer=True,
     ),
     MethodInfo(

@@ -28,6 +28,17 @@ if TYPE_CHECKING:
 # Largest mean divergence (nats) the program accepts, by model.
 ETA = {"llava-1.5-7b": 0.003, "llava-1.5-13b": 0.0005, "llava-next-7b": 0.0001}
 FIRST_LAYER = 5
+#: Layers of the language model -> K of the program's command for it.
+PUBLISHED_LAYERS = {32: 16, 40: 20}
+
+
+def published_layer(num_layers: int) -> int:
+    """Return the layer K that layer=None means: 16 of 32, 20 of 40, else 16.
+
+    >>> published_layer(40)
+    20
+    """
+    return PUBLISHED_LAYERS.get(num_layers, 16)
 
 
 def vtw(

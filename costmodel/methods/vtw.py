@@ -60,6 +60,5 @@ METHODS = {
         default_keep="none: every image token goes",
         published=("K=16 for 7B (15 in the cache code)", "K=20 for 13B"),
         takes_layer=True,
-        default_layer=LAYER,
     )
 }

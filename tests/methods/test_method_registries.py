@@ -22,6 +22,11 @@ def test_same_place_and_layer(name) -> None:
     assert cost.place == info.place
     assert cost.takes_layer == info.takes_layer
     assert cost.default_layer == info.default_layer
+    if name == "vtw":
+        from costmodel.methods.vtw import PUBLISHED_LAYERS
+        from token_reduction.vtw import published_layer
+
+        assert {depth: published_layer(depth) for depth in PUBLISHED_LAYERS} == PUBLISHED_LAYERS
 
 
 @pytest.mark.parametrize(

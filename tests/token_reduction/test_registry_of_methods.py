@@ -55,7 +55,7 @@ def test_defaults_are_the_published_ones() -> None:
     assert get_method("prumerge").keep is None
     assert get_method("prumerge").count(576) is None
     assert (get_method("fastv").keep, get_method("fastv").layer) == (0.5, 2)
-    assert get_method("vtw").layer == 16
+    assert get_method("vtw").layer is None  # depends on the model's depth
     assert get_method("evit").count(576) == 404
     assert get_method("evit").options["layers"] == (3, 6, 9)
 

@@ -12,6 +12,7 @@ from token_reduction.apply.llm_attention import AttentionProbe
 from token_reduction.divprune import divprune
 from token_reduction.fastv import fastv, fastv_random
 from token_reduction.selection import take_tokens
+from token_reduction.vtw import published_layer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,6 +90,8 @@ class OneCut(KeepEverything):
 
     def __init__(self, method: Method, parts: Parts) -> None:
         layer = method.layer or 0
+        if method.name == "vtw" and method.layer is None:
+            layer = published_layer(len(parts.layers))
         if layer >= len(parts.layers):
             raise InvalidInputError(
                 f"{method.name} at layer {layer}: this model's language model has layers 0 to "
