@@ -3,7 +3,8 @@
 Without a calibration an op takes the ideal time max(T_math, T_mem), a lower bound, and at most
 T_math + T_mem, when nothing overlaps: that bracket is free uncertainty. With a calibration it takes
 t0 + ((F / (e_P P))^p + (B / (e_B BW))^p)^(1/p) and its fitted interval. A stage takes the sum of its
-ops, or under eager execution the host's time to launch them, whichever is longer.
+ops, or under eager execution the host's time to launch them, whichever is longer; on a CPU, which is
+its own host, the two add up.
 """
 
 from __future__ import annotations
@@ -114,6 +115,8 @@ class Roofline:
         self.bandwidth = hardware.bandwidth_bytes_per_s
         # Some accelerators publish no vector peak: their pointwise work is charged by bytes alone.
         self.vector_peak = hardware.peak_or_none("fp32", engine="vector")
+        # A processor issues its own work: launching and computing cannot overlap, so they add up.
+        self.own_host = hardware.id.startswith("cpu-")
         self._peaks: dict[str, float] = {}
 
     def peak(self, dtype: str) -> float:
@@ -211,7 +214,10 @@ class Roofline:
             # Where nothing is launched nobody waits.
             waits = self.calibration.host_sync_s * (kernels > 0)
             host = kernels * self.calibration.host_s_per_kernel + waits
-            time, low, high = maximum(time, host), maximum(low, host), maximum(high, host)
+            if self.own_host:
+                time, low, high = time + host, low + host, high + host
+            else:
+                time, low, high = maximum(time, host), maximum(low, host), maximum(high, host)
         return StageCost(
             flops, executed, weights, kv_read, kv_write, read, write, kernels, time, low, high,
             compute, device - compute, host,

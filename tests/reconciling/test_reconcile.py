@@ -362,3 +362,16 @@ def test_a_stage_without_samples_has_no_row(lab):
     record = lab.measured()
     stages = {**record.stages, "vision": StageSamples()}
     assert not reconcile([replace(record, stages=stages)]).of_stage("vision")
+
+
+def test_a_processor_that_issues_its_own_work_adds_the_hosts_time(lab):
+    """On a GPU launching overlaps with computing; on a CPU nothing is left to overlap with."""
+    law = replace(lab.law_of(host_s=1e-5), hardware_id="cpu-measured", device_name="a CPU")
+    config = lab.configuration(device="cpu", visual_tokens=64)
+    row = only(
+        reconcile([lab.measured(config, environment={"device_name": "a CPU"})], law), "prefill"
+    )
+    assert row["host_s"] == pytest.approx(row["predicted_kernels"] * 1e-5)
+    gpu = lab.measured(lab.configuration(visual_tokens=576), calibration=lab.law_of(host_s=1e-5))
+    row = only(reconcile([gpu], lab.law_of(host_s=1e-5)), "prefill")
+    assert row["host_s"] == pytest.approx(0.0, abs=1e-12)  # hidden behind the device
