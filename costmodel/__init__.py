@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from costmodel.break_evens import break_even, largest_batch
     from costmodel.calibration import Calibration, fit_calibration
-    from costmodel.estimates import Estimate, estimate
+    from costmodel.estimates import estimate
     from costmodel.frontiers import frontier
     from costmodel.methods.distribution import estimate_distribution
     from costmodel.models import ModelConfig, list_models, load_model
+    from costmodel.result import Estimate
     from costmodel.sweeps import sweep
 
 _HOMES = {
     "Calibration": "costmodel.calibration",
-    "Estimate": "costmodel.estimates",
+    "Estimate": "costmodel.result",
     "ModelConfig": "costmodel.models",
     "break_even": "costmodel.break_evens",
     "estimate": "costmodel.estimates",

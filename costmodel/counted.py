@@ -10,11 +10,12 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from costmodel.conventions import get_convention
-from costmodel.estimates import DEFAULT_TEXT_TOKENS, Estimate, Stages
+from costmodel.estimates import DEFAULT_TEXT_TOKENS
 from costmodel.inputs import check_count, resolve_keep, resolve_visual
 from costmodel.methods import MethodRequest, get_method_cost
 from costmodel.models import load_model
 from costmodel.precision import parse_precision
+from costmodel.result import Estimate, Stages
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:

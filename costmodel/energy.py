@@ -21,7 +21,7 @@ from hardware_specs.errors import InvalidInputError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from costmodel.estimates import Estimate
+    from costmodel.result import Estimate
     from hardware_specs import HardwareSpec
 
 REGIMES = ("idle", "memory", "compute")

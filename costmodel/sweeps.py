@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.chunks import COUNTS, Chunk, join_chunks
-from costmodel.estimates import COST_KEYS, DEFAULT_TEXT_TOKENS, MEMORY_KEYS, _context
+from costmodel.estimates import DEFAULT_TEXT_TOKENS, context_for
 from costmodel.evaluate import Context, Evaluation, Scenario
 from costmodel.inputs import MOST_TOKENS, visual_units
 from costmodel.quantities import STAGES
+from costmodel.result import COST_KEYS, MEMORY_KEYS
 from hardware_specs.errors import InvalidInputError, UnknownNameError, VlmRooflineError
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ class SweepPlan:
             context = units = None
             reason = ""
             try:
-                context, fixed = _context(**arguments)
+                context, fixed = context_for(**arguments)
                 units = _units(context, image_size, frames)
             except VlmRooflineError as error:
                 if errors == "raise":

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from costmodel.estimates import _context
+from costmodel.estimates import context_for
 from costmodel.evaluate import Scenario
 from costmodel.inputs import check_count, resolve_visual
 from hardware_specs.errors import InvalidInputError
@@ -135,7 +135,7 @@ def estimate_distribution(
     >>> round(spread.mean["flops"] / 1e12, 3)
     1.342
     """
-    context, fixed = _context(
+    context, fixed = context_for(
         model, hardware, precision, calibration, method=method, keep=None, layer=layer,
         execution=execution, attention=attention, logits=logits, vision_layers=vision_layers,
     )  # fmt: skip

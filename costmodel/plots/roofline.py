@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from costmodel.estimates import Estimate
+    from costmodel.result import Estimate
     from hardware_specs import HardwareSpec
 
 #: Op classes in the legend's order: (label, colour, marker).

@@ -20,7 +20,7 @@ from profiling.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from costmodel.estimates import Estimate
+    from costmodel.result import Estimate
 
 
 def register(app: typer.Typer) -> None:

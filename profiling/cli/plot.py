@@ -13,7 +13,7 @@ from profiling.cli.options import Hardware, Json, parse_keep, split
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from costmodel.estimates import Estimate
+    from costmodel.result import Estimate
 
 Model = Annotated[
     str, typer.Argument(help="A model's name, a config.json or its folder, or a hub id.")

@@ -16,6 +16,7 @@ from hardware_specs.errors import (
     UnknownHardwareError,
     UnknownMethodError,
     UnknownModelError,
+    UnknownNameError,
     UnknownOpError,
     UnknownPrecisionError,
     VlmRooflineError,
@@ -137,6 +138,11 @@ def test_unknown_op_names_near_ones() -> None:
 
     with pytest.raises(UnknownOpError, match="linear"):
         get_op("liner")
+
+
+def test_unknown_stage_names_those_there_are() -> None:
+    with pytest.raises(UnknownNameError, match="unknown stage 'prefil'; did you mean prefill"):
+        estimate("llava-1.5-7b", A100).stages["prefil"]
 
 
 def test_over_capacity_warns() -> None:
