@@ -21,6 +21,33 @@ Num: TypeAlias = Any
 #: The stages of one request, in their order.
 STAGES = ("vision", "projector", "reduction", "prefill", "decode")
 
+#: The quantities of a stage, in the order of the JSON document.
+COST_KEYS = (
+    "flops",
+    "executed_flops",
+    "weight_bytes",
+    "kv_read_bytes",
+    "kv_write_bytes",
+    "activation_read_bytes",
+    "activation_write_bytes",
+    "hbm_bytes",
+    "kernels",
+    "time_s",
+    "time_low_s",
+    "time_high_s",
+    "bound",
+)
+#: The quantities of the memory, likewise.
+MEMORY_KEYS = (
+    "weight_bytes",
+    "kv_cache_bytes",
+    "peak_activation_bytes",
+    "peak_memory_bytes",
+    "capacity_bytes",
+    "fits",
+    "activation_bytes_written",
+)
+
 
 class OpCost(NamedTuple):
     """What one execution of one op costs; `count` says how often it runs.

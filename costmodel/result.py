@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from costmodel.quantities import STAGES, whole
+from costmodel.quantities import COST_KEYS, MEMORY_KEYS, STAGES, whole
 from costmodel.roofline import StageCost
 from hardware_specs.errors import UnknownNameError
 
@@ -16,31 +16,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA_VERSION = 1
-
-COST_KEYS = (
-    "flops",
-    "executed_flops",
-    "weight_bytes",
-    "kv_read_bytes",
-    "kv_write_bytes",
-    "activation_read_bytes",
-    "activation_write_bytes",
-    "hbm_bytes",
-    "kernels",
-    "time_s",
-    "time_low_s",
-    "time_high_s",
-    "bound",
-)
-MEMORY_KEYS = (
-    "weight_bytes",
-    "kv_cache_bytes",
-    "peak_activation_bytes",
-    "peak_memory_bytes",
-    "capacity_bytes",
-    "fits",
-    "activation_bytes_written",
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,7 @@ from costmodel.chunks import COUNTS, Chunk, join_chunks
 from costmodel.estimates import DEFAULT_TEXT_TOKENS, context_for
 from costmodel.evaluate import Context, Evaluation, Scenario
 from costmodel.inputs import MOST_TOKENS, visual_units
-from costmodel.quantities import STAGES
-from costmodel.result import COST_KEYS, MEMORY_KEYS
+from costmodel.quantities import COST_KEYS, MEMORY_KEYS, STAGES
 from hardware_specs.errors import InvalidInputError, UnknownNameError, VlmRooflineError
 
 if TYPE_CHECKING:

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 from costmodel.conventions.convention import Convention
 from costmodel.conventions.inputs import check_batch, check_tokens, layer_groups, text_shape
 from costmodel.conventions.result import (
-    MEMORY_KEYS,
     TOTAL_KEYS,
     ConventionOp,
     ConventionResult,
     add_defined,
     empty_stages,
 )
+from costmodel.quantities import MEMORY_KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -26,13 +26,13 @@ from costmodel.conventions.inputs import check_batch, check_tokens, layer_groups
 from costmodel.conventions.llmviewer_ops import OpRow, Quirks, head_row, layer_rows
 from costmodel.conventions.llmviewer_settings import get_device, parse_bits
 from costmodel.conventions.result import (
-    MEMORY_KEYS,
     TOTAL_KEYS,
     ConventionOp,
     ConventionResult,
     add_defined,
     empty_stages,
 )
+from costmodel.quantities import MEMORY_KEYS
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 
 if TYPE_CHECKING:

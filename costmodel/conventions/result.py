@@ -9,38 +9,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from costmodel.quantities import COST_KEYS, STAGES
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 #: A number, or a numpy array of them with one entry per scenario.
 Num: TypeAlias = Any
 
-STAGES = ("vision", "projector", "reduction", "prefill", "decode")
-STAGE_KEYS = (
-    "flops",
-    "executed_flops",
-    "weight_bytes",
-    "kv_read_bytes",
-    "kv_write_bytes",
-    "activation_read_bytes",
-    "activation_write_bytes",
-    "hbm_bytes",
-    "kernels",
-    "time_s",
-    "time_low_s",
-    "time_high_s",
-    "bound",
-)
-TOTAL_KEYS = (*STAGE_KEYS, "ttft_s", "tpot_s")
-MEMORY_KEYS = (
-    "weight_bytes",
-    "kv_cache_bytes",
-    "peak_activation_bytes",
-    "peak_memory_bytes",
-    "capacity_bytes",
-    "fits",
-    "activation_bytes_written",
-)
+TOTAL_KEYS = (*COST_KEYS, "ttft_s", "tpot_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +74,7 @@ class ConventionResult:
 
     Attributes:
         convention: the convention's name.
-        stages: stage -> the keys of `STAGE_KEYS`; None where not defined.
+        stages: stage -> the keys of `COST_KEYS`; None where not defined.
         totals: the keys of `TOTAL_KEYS` over all stages the convention counts.
         memory: the keys of `MEMORY_KEYS`.
         ops: the op table.
@@ -114,7 +91,7 @@ class ConventionResult:
 
 def empty_stages() -> dict[str, dict[str, Any]]:
     """Return all stages with every quantity undefined."""
-    return {stage: dict.fromkeys(STAGE_KEYS) for stage in STAGES}
+    return {stage: dict.fromkeys(COST_KEYS) for stage in STAGES}
 
 
 def add_defined(*values: Num | None) -> Any:
