@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from costmodel.conventions import DecoderShape, get_convention, list_conventions
 from costmodel.conventions.divprune import TEXT_LENGTHS
 from costmodel.conventions.formula import mac2, mac3
-from costmodel.conventions.result import MEMORY_KEYS, STAGE_KEYS, STAGES, TOTAL_KEYS
+from costmodel.conventions.result import TOTAL_KEYS
 from costmodel.conventions.shortv import frozen_layer_flops
+from costmodel.quantities import COST_KEYS, MEMORY_KEYS, STAGES
 from hardware_specs.errors import InvalidInputError, UnknownConventionError
 
 SHAPE_7B = DecoderShape(4096, 11008, 32, 32, 32, 32000)
@@ -122,8 +123,8 @@ def test_what_is_not_defined_is_none_and_never_zero(name):
     result = get_convention(name).evaluate(SMALL, visual_tokens=5, output_tokens=4)
     assert set(result.stages) == set(STAGES)
     for stage, cost in result.stages.items():
-        assert set(cost) == set(STAGE_KEYS)
-        undefined = {key for key in STAGE_KEYS if key != "flops" or stage != "prefill"}
+        assert set(cost) == set(COST_KEYS)
+        undefined = {key for key in COST_KEYS if key != "flops" or stage != "prefill"}
         assert all(cost[key] is None for key in undefined)
     assert set(result.totals) == set(TOTAL_KEYS)
     assert all(value is None for key, value in result.totals.items() if key != "flops")
