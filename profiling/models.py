@@ -202,8 +202,10 @@ def build_model(
         if isinstance(error, MissingDependencyError):
             raise
         raise UnsupportedError(f"attention {attention!r} cannot run here: {error}") from error
+    # Parameters keep `requires_grad`, as `from_pretrained` leaves them: torch folds a product's rows
+    # into one matrix by it, so switching it off measures other kernels than people run (on a CPU,
+    # a head in bf16 that is fifty times slower).
     model.eval()
-    model.requires_grad_(False)
     if label in QUANTISED_DTYPES:
         from profiling.quantisation import quantise
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 
+from hardware_specs.errors import InvalidInputError
 from profiling.campaign import run_campaign
 from profiling.measurement import record_name
 from profiling.models import named
@@ -19,6 +20,7 @@ from profiling.storage import read_measurement
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from costmodel.models import ModelConfig
     from profiling.measurement import Measurement
     from profiling.point import Options
 
@@ -26,7 +28,7 @@ T = TypeVar("T")
 
 
 def profile(
-    model: str,
+    model: str | ModelConfig,
     *,
     device: str = "cuda",
     dtype: str | Sequence[str] = "bf16",
@@ -53,7 +55,8 @@ def profile(
     order. See `profiling.measurement.Configuration` for what each means.
 
     Args:
-        model: shipped name, path of a `config.json` or its folder, or hub id.
+        model: shipped name, path of a `config.json` or its folder, hub id, or a `ModelConfig`
+            that was loaded from one of them.
         device: `cuda`, `cuda:N` or `cpu`.
         dtype: `fp32`, `fp16`, `bf16`, `w8a16`, `w8a8`, `w4a16` or `fp8`.
         visual_tokens: visual tokens per sequence; None for the model's own number.
@@ -77,7 +80,7 @@ def profile(
         VlmRooflineError: see `profiling.planning.check`.
     """
     configurations = grid(
-        [named(model, scale)],
+        [named(_source(model), scale)],
         dtypes=_listed(dtype),
         visual_tokens=_listed(visual_tokens),
         methods=_listed(method),
@@ -120,6 +123,25 @@ def profile(
         for round_ in range(rounds)
         for configuration in configurations
     ]
+
+
+def _source(model: str | ModelConfig) -> str:
+    """Return the name a record can carry: one that finds the same model again."""
+    if isinstance(model, str):
+        return model
+    from costmodel.models import load_model
+    from hardware_specs.errors import UnknownModelError
+
+    try:
+        found = load_model(model.name)
+    except UnknownModelError:
+        found = None
+    if found != model:
+        raise InvalidInputError(
+            f"nothing is found again under the config's name {model.name!r}, so a record could not name it; "
+            "give the path of its config.json"
+        )
+    return model.name
 
 
 def _listed(value: T | Sequence[T]) -> list[T]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hardware_specs.errors import InvalidInputError, UnsupportedError
-from profiling.cli.console import console, print_json, progress
+from profiling.cli.console import console, print_json, progress, warn
 from profiling.cli.options import Json, parse_counts, parse_keep, split
 
 if TYPE_CHECKING:
@@ -146,8 +146,13 @@ def _run(
         for configuration in configurations
         for round_ in range(rounds)
     )
+    warned = False
     campaign = run_campaign(configurations, out, rounds=rounds, on_plan=on_plan, **rest)
     for record in progress(campaign, "measuring", total=left):
+        others = record.device_state.foreign_processes
+        if others and not warned:
+            warned = True
+            warn(f"{others} other processes hold memory on the device; times may not be its own")
         if record.status != "ok":
             sys.stderr.write(f"{record.configuration.key}: {record.status}: {record.error}\n")
     records = [

@@ -9,6 +9,7 @@ import signal
 import time
 import warnings
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,6 +27,7 @@ from profiling import campaign as module
 from profiling import point as point_module
 from profiling.campaign import run_campaign
 from profiling.measurement import TOTAL
+from profiling.models import model_config
 from profiling.planning import check, grid, plan
 from profiling.runner import profile
 from profiling.storage import DamagedFileWarning, read_measurements
@@ -301,6 +303,12 @@ def test_profile_returns_what_it_measured(tiny_source: str, tmp_path: Path, quic
         out=tmp_path, rounds=2,
     )  # fmt: skip
     assert len(kept) == 2
+    # A config that its own name finds again may stand for the name, a nameless one may not.
+    shape = model_config(tiny_source)
+    same = {"device": "cpu", "dtype": "fp32", "visual_tokens": 4, "text_tokens": 3, "rounds": 2}
+    assert profile(shape, out=tmp_path, options=quick, **same) == kept
+    with pytest.raises(InvalidInputError, match="could not name it"):
+        profile(replace(shape, name="nobody"), device="cpu", out=tmp_path)
     assert sorted(read_measurements(tmp_path), key=lambda r: r.round) == kept
 
 

@@ -42,14 +42,15 @@ def test_random_weights_are_numbers_and_buffers_are_computed(tiny: Any) -> None:
     for name, parameter in tiny.named_parameters():
         assert torch.isfinite(parameter).all(), name
         if parameter.ndim > 1:
-            assert 0.01 < float(parameter.std()) < 0.03, name
+            assert 0.01 < float(parameter.detach().std()) < 0.03, name
     rotary = tiny.model.language_model.rotary_emb.inv_freq
     assert float(rotary[0]) == 1.0
     # The frequencies fall geometrically: 10000 ** (-2 i / 16).
     torch.testing.assert_close(rotary, 10000.0 ** (-torch.arange(0, 16, 2) / 16.0))
     assert tiny.model.vision_tower.embeddings.position_ids.tolist() == [list(range(17))]
     assert not tiny.training
-    assert not any(parameter.requires_grad for parameter in tiny.parameters())
+    # As `from_pretrained` leaves them: the kernels torch picks depend on it.
+    assert all(parameter.requires_grad for parameter in tiny.parameters())
 
 
 def test_weights_do_not_repeat_between_rows(tiny: Any) -> None:
