@@ -145,3 +145,42 @@ published.to_frame().verdict.value_counts().to_frame()
 # %%
 for note in published.notes:
     print("-", note)
+
+# %% [markdown]
+# ## The gap, part by part
+#
+# The same question asked of one machine of our own: one thread of an AMD EPYC, a size-reduced LLaVA-1.5
+# (4 layers, an eighth of the width) over twelve visual-token counts, three rounds. The calibration comes
+# from micro-benchmarks of single ops alone (`measurements/amd-epyc-2026-11-20/ops.json`); no run of the
+# model went into it.
+
+# %%
+from profiling import reconcile
+
+result = reconcile(
+    ROOT / "measurements/amd-epyc-2026-11-20/sweep.jsonl",
+    Calibration.load(ROOT / "notebooks/data/amd-epyc-calibration.json"),
+)
+frame = result.to_frame()
+total = frame[frame.stage == "total"].groupby("visual_tokens").mean(numeric_only=True)
+parts = {
+    "ideal_s": "ideal roofline of the language model",
+    "efficiency_compute_s": "efficiency, compute",
+    "efficiency_memory_s": "efficiency, memory",
+    "granularity_s": "kernel granularity",
+    "host_s": "launches",
+    "left_out_vision_s": "vision tower",
+    "left_out_projector_s": "projector",
+    "unexplained_s": "unexplained",
+}
+split = (1e3 * total[list(parts)]).rename(columns=parts)
+split["measured, ms"] = 1e3 * total.measured_s
+split["predicted, ms"] = 1e3 * total.predicted_s
+assert np.allclose(split[list(parts.values())].sum(axis=1), split["measured, ms"])
+split
+
+# %%
+prefill = frame[frame.stage == "prefill"]
+error = (prefill.predicted_s / prefill.measured_s - 1).abs()
+assert (frame.measured_flops == frame.predicted_flops).all()
+f"prefill: mean error {100 * error.mean():.1f} %, worst {100 * error.max():.1f} %; FLOPs equal on all rows"
