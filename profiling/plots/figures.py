@@ -168,7 +168,7 @@ def _every_count(
 
 def _host_floor(rows: Sequence[dict[str, Any]]) -> tuple[float | None, int | None]:
     """Return the launch time of the smallest run, where the host bounds any of them."""
-    bound = [row for row in rows if row["host_s"] > 0]
+    bound = [row for row in rows if row["regime"] == "host"]
     if not bound:
         return None, None
     first = min(bound, key=lambda row: int(row["visual_tokens"]))
