@@ -93,9 +93,7 @@ def trace_counts(execution: Execution) -> dict[tuple[str, str], int]:
 
 
 def _analysis_class() -> Any:
-    with warnings.catch_warnings():
-        # On import fvcore compiles with torch.jit, which newer versions of torch deprecate.
-        warnings.simplefilter("ignore", DeprecationWarning)
+    with _torchs_own_remarks():
         try:
             from fvcore.nn import FlopCountAnalysis
         except ImportError as error:
@@ -103,14 +101,27 @@ def _analysis_class() -> Any:
     return FlopCountAnalysis
 
 
+@contextmanager
+def _torchs_own_remarks() -> Iterator[None]:
+    """Keep off the screen what torch says of fvcore's compiling and tracing, and nothing else.
+
+    fvcore compiles a function with `torch.jit.script` when it is imported, and traces a model with
+    `torch.jit.trace` when it counts; the graph is only counted, never run.
+    """
+    with warnings.catch_warnings():
+        for deprecated in ("script", "script_method", "trace", "trace_method"):
+            warnings.filterwarnings("ignore", rf"`torch\.jit\.{deprecated}` is (deprecated|not supp)")
+        # A Python branch on a tensor's value; torch's own class, whatever it says.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        yield
+
+
 def _analyse(wrapper: nn.Module, argument: torch.Tensor) -> dict[str, dict[str, int]]:
     """Return doubled multiply-adds by kind, for the towers and for the rest."""
     analysis = _analysis_class()(wrapper, argument)
     analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    with warnings.catch_warnings():
-        # Tracing remarks on every Python branch of the model; the graph is only counted, never run.
-        warnings.simplefilter("ignore")
+    with _torchs_own_remarks():
         by_module = analysis.by_module_and_operator()
     whole = _kinds(by_module[""])
     towers: dict[str, int] = {}

@@ -12,6 +12,8 @@ from profiling.measurement import DeviceState
 from profiling.nvml import HARMFUL_REASONS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from profiling.nvml import DeviceMonitor
 
 #: Columns of /proc/stat's first line that are work: user, nice, system, irq, softirq, stolen.
@@ -27,25 +29,29 @@ class HostLoad:
 
     Args:
         stat: Linux's accounts.
+        own_s: seconds of processor time that this process has used.
+        clock_s: seconds that have passed.
     """
 
     stat: Path = Path("/proc/stat")
+    own_s: Callable[[], float] = time.process_time
+    clock_s: Callable[[], float] = time.perf_counter
     _busy_s: float | None = None
-    _own_s: float = 0.0
+    _used_s: float = 0.0
     _at_s: float = 0.0
 
     def begin(self) -> None:
         """Start a window."""
         self._busy_s = self._read()
-        self._own_s, self._at_s = time.process_time(), time.perf_counter()
+        self._used_s, self._at_s = self.own_s(), self.clock_s()
 
     def foreign_share(self) -> float | None:
         """Return others' work since `begin`, as a share of one processor; None if nobody counts."""
         before, now = self._busy_s, self._read()
-        elapsed_s = time.perf_counter() - self._at_s
+        elapsed_s = self.clock_s() - self._at_s
         if before is None or now is None or elapsed_s <= 0:
             return None
-        own_s = time.process_time() - self._own_s
+        own_s = self.own_s() - self._used_s
         return max(0.0, (now - before - own_s) / elapsed_s)
 
     def _read(self) -> float | None:
