@@ -110,7 +110,9 @@ def _torchs_own_remarks() -> Iterator[None]:
     """
     with warnings.catch_warnings():
         for deprecated in ("script", "script_method", "trace", "trace_method"):
-            warnings.filterwarnings("ignore", rf"`torch\.jit\.{deprecated}` is (deprecated|not supp)")
+            warnings.filterwarnings(
+                "ignore", rf"`torch\.jit\.{deprecated}` is (deprecated|not supp)"
+            )
         # A Python branch on a tensor's value; torch's own class, whatever it says.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         yield

@@ -35,7 +35,10 @@ def test_continuous_integration_adds_no_argument_and_no_variable() -> None:
 def test_every_command_that_is_named_is_a_target() -> None:
     targets = set(re.findall(r"^([a-z]+):", MAKEFILE, flags=re.MULTILINE))
     contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    named = re.findall(r"(?<![a-z])make ([a-z]+)", CI + "\n".join(re.findall(r"`(make .*?)`", README + contributing)))
+    named = re.findall(
+        r"(?<![a-z])make ([a-z]+)",
+        CI + "\n".join(re.findall(r"`(make .*?)`", README + contributing)),
+    )
     assert named
     assert set(named) <= targets
     assert targets <= set(re.findall(r"[a-z]+", MAKEFILE.split(".PHONY:")[1].split("\n")[0]))
