@@ -17,6 +17,7 @@ from hardware_specs.errors import InvalidInputError, UnsupportedError
 from profiling.inputs import VisualInputs, encode, text_ids, visual_inputs
 from profiling.measurement import TOTAL, Configuration, TokenCounts
 from profiling.stages import StageHooks, StageObserver, anatomy
+from token_reduction.caches import cache_keyword, cache_of, set_cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -167,7 +168,7 @@ class Execution:
         token = output.logits[:, -1:].argmax(dim=-1)
         return self.model(
             input_ids=token,
-            past_key_values=output.past_key_values,
+            **{cache_keyword(): cache_of(output)},
             use_cache=True,
             logits_to_keep=1,
         )
@@ -206,7 +207,7 @@ class Execution:
             visual_llm=lengths[0] - text if lengths else None,
             text=text,
             crops=self.visual.crops if self.visual is not None else 0,
-            cache_lengths=cache_lengths(output.past_key_values),
+            cache_lengths=cache_lengths(cache_of(output)),
         )
 
     def _projected_tokens(self) -> int:
@@ -245,7 +246,7 @@ class Execution:
 def _with_own_cache(output: Any) -> Any:
     """Return an output whose cache can grow without growing the original's tensors."""
     twin = copy.copy(output)
-    twin.past_key_values = fork_cache(output.past_key_values)
+    set_cache(twin, fork_cache(cache_of(output)))
     return twin
 
 

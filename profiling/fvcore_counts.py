@@ -114,7 +114,7 @@ def _torchs_own_remarks() -> Iterator[None]:
                 "ignore", rf"`torch\.jit\.{deprecated}` is (deprecated|not supp)"
             )
         # A Python branch on a tensor's value; torch's own class, whatever it says.
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         yield
 
 

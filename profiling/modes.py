@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from hardware_specs.errors import UnsupportedError
 from profiling.execution import cache_lengths, fork_cache
+from token_reduction.caches import cache_in, cache_keyword, cache_of, set_cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -157,7 +158,8 @@ class GraphedForward:
             )
         inputs = {name: value for name, value in kwargs.items() if isinstance(value, torch.Tensor)}
         rest = {name: value for name, value in kwargs.items() if name not in inputs}
-        cache = rest.pop("past_key_values", None)
+        cache = cache_in(rest)
+        rest.pop(cache_keyword(), None)
         shapes = tuple((name, tuple(value.shape)) for name, value in sorted(inputs.items()))
         key = (shapes, cache_lengths(cache))
         entry = self._captured.get(key)
@@ -168,7 +170,7 @@ class GraphedForward:
             entry.inputs[name].copy_(value)
         entry.graph.replay()
         output = entry.output
-        output.past_key_values = fork_cache(entry.cache)
+        set_cache(output, fork_cache(entry.cache))
         return output
 
     def _capture(
@@ -179,17 +181,17 @@ class GraphedForward:
 
         def work() -> Any:
             # Every run grows its own copy, so that warm-up leaves the lengths alone.
-            return self.original(**static, past_key_values=fork_cache(start), **rest)
+            return self.original(**static, **{cache_keyword(): fork_cache(start)}, **rest)
 
         graph, output = self.graphs.capture(work)
-        return _Captured(graph, static, output, fork_cache(output.past_key_values))
+        return _Captured(graph, static, output, fork_cache(cache_of(output)))
 
     def _empty_cache(self, inputs: dict[str, torch.Tensor], rest: dict[str, Any]) -> Any:
         """Return a cache of length 0 whose layers exist.
 
         Making them inside a capture would copy from the host, which a capture forbids.
         """
-        cache = fork_cache(self.original(**inputs, **rest).past_key_values)
+        cache = fork_cache(cache_of(self.original(**inputs, **rest)))
         for layer in cache.layers:
             layer.keys = layer.keys[..., :0, :]
             layer.values = layer.values[..., :0, :]

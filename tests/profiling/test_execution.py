@@ -20,6 +20,7 @@ from profiling.inputs import encode, visual_inputs
 from profiling.measurement import TOTAL
 from profiling.models import build_model, canonical_dtype, model_config, named
 from profiling.stages import StageHooks, anatomy
+from token_reduction.caches import cache_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -165,9 +166,9 @@ def test_decode_steps_lengthen_the_cache(tiny: Any, tiny_shape: Any, configure: 
     execution = Execution(tiny, tiny_shape, configure(visual_tokens=4))
     with execution.ready():
         output = execution.first_logits()
-        kept = fork_cache(output.past_key_values)
+        kept = fork_cache(cache_of(output))
         longer = execution.decode(output)
-    assert cache_lengths(longer.past_key_values) == (12, 12)
+    assert cache_lengths(cache_of(longer)) == (12, 12)
     assert cache_lengths(kept) == (11, 11)
     assert cache_lengths(None) == ()
 

@@ -11,6 +11,7 @@ from profiling.execution import Execution
 from profiling.ledger import Ledger, tensor_bytes
 from profiling.measurement import TOTAL
 from profiling.memory import CudaMemory, LedgerMemory, PeakObserver, ledger_for
+from token_reduction.caches import cache_of
 
 
 def test_the_ledger_follows_every_tensor_to_its_end() -> None:
@@ -122,7 +123,7 @@ def test_a_runs_memory_starts_from_weights_and_inputs(
         assert ledger.live_bytes == weights + inputs
         output = execution.first_logits()
         # The cache: keys and values of 2 layers, 23 tokens, 2 heads of 16 floats.
-        cache = [t for layer in output.past_key_values.layers for t in (layer.keys, layer.values)]
+        cache = [t for layer in cache_of(output).layers for t in (layer.keys, layer.values)]
         assert tensor_bytes(cache) == 4 * -(-23 * 2 * 16 * 4 // 512) * 512
         del output, cache
         assert ledger.live_bytes == weights + inputs

@@ -11,6 +11,7 @@ from hardware_specs.errors import UnsupportedError
 from profiling.execution import Execution, cache_lengths
 from profiling.modes import GraphedForward, applied_mode
 from profiling.stages import anatomy
+from token_reduction.caches import cache_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,9 +44,7 @@ class SimulatedGraphs:
 
 
 def _cache_tensors(output: Any) -> list[torch.Tensor]:
-    return [
-        tensor for layer in output.past_key_values.layers for tensor in (layer.keys, layer.values)
-    ]
+    return [tensor for layer in cache_of(output).layers for tensor in (layer.keys, layer.values)]
 
 
 def _logits(execution: Execution) -> list[torch.Tensor]:
@@ -92,7 +91,7 @@ def test_a_replay_hands_out_a_cache_of_its_own(tiny: Any, tiny_shape: Any, confi
         first = execution.first_logits()
         execution.decode(first)
         again = execution.first_logits()
-        assert cache_lengths(again.past_key_values) == (12, 12)
+        assert cache_lengths(cache_of(again)) == (12, 12)
 
 
 def test_the_forward_is_put_back(tiny: Any) -> None:

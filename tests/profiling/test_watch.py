@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,7 @@ def test_linux_keeps_the_accounts() -> None:
     load.begin()
     share = load.foreign_share()
     assert share is not None
-    assert 0.0 <= share
+    assert share >= 0.0
 
 
 def test_without_accounts_nobody_knows(tmp_path: Path) -> None:
