@@ -32,9 +32,10 @@ nox.options.error_on_missing_interpreters = False
 
 
 def requirements() -> dict[str, str]:
-    """Return every dependency of the project, by name, as `pyproject.toml` bounds it."""
+    """Return every dependency of a user, by name, as `pyproject.toml` bounds it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    extras = project["optional-dependencies"]
+    groups = [project["dependencies"], *(extras[name] for name in extras if name != "dev")]
     found = (re.match(r"([A-Za-z0-9_.-]+)(.*)", line) for group in groups for line in group)
     return {m[1]: m[2] for m in found if m and not m[2].startswith("[")}
 

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from costmodel import estimate
 from costmodel.models import config_dict
-from profiling.ledger import Ledger
+from profiling.counting.ledger import Ledger
 from token_reduction.caches import cache_keyword, cache_of
 
 #: A device whose libraries take no workspace from PyTorch's allocator.
