@@ -22,36 +22,22 @@ from costmodel.methods import MethodPlan, MethodRequest, get_method_cost
 from costmodel.plans import check_plan
 from costmodel.plans.language import decode_ops, prefill_ops
 from costmodel.plans.vision import executed_layers, projector_ops, vision_ops
+from costmodel.precision import parse_precision
+from costmodel.request import OUR_DEFAULTS, names_of
 from costmodel.roofline import Roofline, StageCost
 from costmodel.schedule import LayerSpan, check_layers
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from costmodel.calibration import Calibration
-    from costmodel.models import ModelConfig
-    from costmodel.precision import Precision
     from costmodel.quantities import Num, OpCost
+    from costmodel.request import Request
+    from costmodel.scenario import Scenario
     from hardware_specs import HardwareSpec
 
-ATTENTION = ("flash", "eager")
-LOGITS = ("last", "all")
-VISION_LAYERS = ("executed", "useful")
-
-
-def _choice(name: str, given: object, known: tuple[str, ...]) -> None:
-    if given not in known:
-        raise InvalidInputError(f"{name}={given!r} is unknown; there is: {', '.join(known)}")
-
-
-class Scenario(NamedTuple):
-    """The numbers that vary: per sample but for the batch; integers, or arrays of one shape."""
-
-    visual_tokens: Num
-    projected_tokens: Num
-    crops: Num
-    text_tokens: Num
-    batch_size: Num
-    output_tokens: Num
+_FIXED = names_of("subject", "setting")
 
 
 class Evaluation(NamedTuple):
@@ -66,55 +52,34 @@ class Context:
     """What stays fixed while the numbers vary.
 
     Args:
-        model: the model.
-        hardware: the device.
-        precision: the numerics of every module.
-        method: a token-reduction method's name, or None.
-        keep: what the method keeps: a count, a ratio, or None for its default.
-        layer: the layer of methods that have one.
-        execution: an execution plan.
-        calibration: measured efficiencies, or None.
-        attention: `flash` or `eager`.
-        logits: `last` or `all`.
-        vision_layers: `executed` or `useful`.
+        request: the call; its numbers and its picture are not looked at.
+
+    Attributes:
+        inputs: the fixed arguments as resolved.
 
     Raises:
-        InvalidInputError: an argument that names nothing.
-        UnknownMethodError: an unknown method.
-        MissingPeakError: the device lacks the arithmetic the precision needs.
+        VlmRooflineError: a name that nothing bears, or a device without the arithmetic that the
+            precision needs.
     """
 
-    def __init__(
-        self,
-        model: ModelConfig,
-        hardware: HardwareSpec,
-        precision: Precision,
-        *,
-        method: str | None,
-        keep: int | float | None,
-        layer: int | None,
-        execution: str,
-        calibration: Calibration | None,
-        attention: str,
-        logits: str,
-        vision_layers: str,
-    ) -> None:
-        check_plan(execution)
-        _choice("attention", attention, ATTENTION)
-        _choice("logits", logits, LOGITS)
-        _choice("vision_layers", vision_layers, VISION_LAYERS)
-        self.model = model
-        self.hardware = hardware
-        self.precision = precision
-        self.execution = execution
-        self.calibration = calibration
-        self.attention = attention
-        self.logits = logits
-        self.vision_layers = vision_layers
-        self.keep = keep
-        self.layer = layer
+    def __init__(self, request: Request) -> None:
+        from costmodel.models import load_model
+        from hardware_specs import get_hardware
+
+        self.model = model = load_model(request.model)
+        self.hardware = hardware = get_hardware(request.hardware)
+        self.precision = precision = parse_precision(request.precision)
+        self.execution = request.execution
+        check_plan(request.execution)
+        self.calibration = _calibration(request.calibration, hardware)
+        self.attention = request.attention or OUR_DEFAULTS["attention"]
+        self.logits = request.logits
+        self.vision_layers = request.vision_layers
+        self.keep: Any = request.keep
+        self.layer = request.layer
+        method = request.method
         self.method = None if method in (None, "none") else get_method_cost(str(method))
-        if self.method is None and (keep is not None or layer is not None):
+        if self.method is None and (self.keep is not None or self.layer is not None):
             raise InvalidInputError(
                 "keep and layer belong to a method, and none was given; name a method, or set the "
                 "number of visual tokens instead"
@@ -124,16 +89,24 @@ class Context:
                 f"method {self.method.name!r} reduces visual tokens, but {model.name} has no "
                 "vision tower; choose a multimodal model"
             )
-        self.roofline = Roofline(hardware, calibration, execution)
+        self.roofline = Roofline(hardware, self.calibration, self.execution)
         modules = (precision.vision, precision.projector, precision.text, precision.lm_head)
         for numerics in set(modules):
             self.roofline.peak(numerics.linear_dtype)
             self.roofline.peak(numerics.attention_dtype)
         self.tower_layers = (
-            executed_layers(model.vision, vision_layers) if model.vision is not None else 0
+            executed_layers(model.vision, self.vision_layers) if model.vision is not None else 0
         )
-        self.workspace_bytes = _workspace_bytes(hardware, execution)
+        self.workspace_bytes = _workspace_bytes(hardware, self.execution)
         self._vision_cache: dict[Any, StageCost] = {}
+        self.inputs = request.inputs(_FIXED) | {
+            "model": model.name,
+            "hardware": hardware.id,
+            "precision": precision.name,
+            "method": "none" if self.method is None else self.method.name,
+            "calibration": None if self.calibration is None else str(self.calibration.name),
+            "attention": self.attention,
+        }
 
     def method_plan(self, scenario: Scenario) -> MethodPlan:
         """Return the token schedule of a scenario.
@@ -305,6 +278,19 @@ class Context:
             stages["prefill"].activation_write_bytes,
             maximum,
         )
+
+
+def _calibration(
+    calibration: Calibration | str | Path | None, hardware: HardwareSpec
+) -> Calibration | None:
+    if calibration is None:
+        return None
+    from costmodel.calibration import Calibration
+
+    if not isinstance(calibration, Calibration):
+        calibration = Calibration.load(calibration, hardware)
+    calibration.check_hardware(hardware)
+    return calibration
 
 
 def _workspace_bytes(hardware: HardwareSpec, execution: str) -> int:

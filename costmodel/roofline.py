@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from costmodel.quantities import traffic
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -28,6 +30,8 @@ BOUNDS = ("compute", "memory", "host")
 @dataclass(frozen=True, slots=True)
 class StageCost:
     """What one stage costs; every field a number, or an array over scenarios.
+
+    Under a convention, what it does not define is None.
 
     Stages are kept and handed out again, so nobody may change one.
 
@@ -53,13 +57,7 @@ class StageCost:
     @property
     def hbm_bytes(self) -> Num:
         """All traffic to device memory, in bytes."""
-        return (
-            self.weight_bytes
-            + self.kv_read_bytes
-            + self.kv_write_bytes
-            + self.activation_read_bytes
-            + self.activation_write_bytes
-        )
+        return traffic(self)
 
     @property
     def device_s(self) -> Num:
@@ -76,9 +74,9 @@ class StageCost:
     @property
     def bound(self) -> str | None:
         """`compute`, `memory` or `host`; None for a stage that runs nothing (scalars only)."""
-        if not self.kernels > 0:
+        if self.kernels == 0 or self.compute_s is None:
             return None
-        if self.host_s > self.device_s:
+        if self.host_s is not None and self.host_s > self.device_s:
             return "host"
         return "compute" if self.compute_s >= self.memory_s else "memory"
 

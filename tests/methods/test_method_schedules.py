@@ -4,18 +4,15 @@ import pytest
 
 from costmodel import estimate, load_model
 from costmodel.estimates import context_for
-from costmodel.evaluate import Scenario
 from costmodel.methods.fitprune import schemes, tokens_by_layer
+from costmodel.request import Request
+from costmodel.scenario import Scenario
 
 MODEL, A100 = "llava-1.5-7b", "nvidia-a100-sxm4-80gb"
 
 
 def plan_of(model=MODEL, *, visual=576, projected=None, crops=1, text=40, batch=1, **asked):
-    settings = {"method": None, "keep": None, "layer": None, **asked}
-    context, _ = context_for(
-        model, A100, "fp16", None, execution="fused", attention="flash", logits="last",
-        vision_layers="executed", **settings,
-    )  # fmt: skip
+    context = context_for(Request(model, A100, **asked))
     projected = visual if projected is None else projected
     return context.method_plan(Scenario(visual, projected, crops, text, batch, 0))
 

@@ -1,12 +1,29 @@
-"""Options that several commands share, and the parsing of their values."""
+"""Options that several commands share, and the parsing of their values.
+
+The options of what a request asks are made of the fields of `Request`: `request_options` gives them to
+a command, which gets what was typed as one dictionary of arguments.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import inspect
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from costmodel.request import (
+    ARGUMENTS,
+    DEFAULTS,
+    OUR_DEFAULTS,
+    Count,
+    Keep,
+    Size,
+    check_names,
+)
 from hardware_specs.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: Numbers that one option may name; the combinations of several options go far beyond.
 MOST_COUNTS = 1_000_000
@@ -88,6 +105,89 @@ def parse_counts(name: str, text: str) -> list[int]:
     if not counts:
         raise InvalidInputError(f"{name} {text!r} names no number")
     return counts
+
+
+def request_options(
+    *without: str, several: bool = False, **defaults: Any
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for each argument of a request.
+
+    The command is called with the arguments as its first parameter, a dictionary, and with its other
+    parameters by keyword. One of those that has the name of an argument takes its option's place.
+
+    Args:
+        without: arguments that the command does not offer.
+        several: whether an option takes several values, as in a sweep.
+        defaults: defaults that are the command's own.
+
+    >>> @request_options("convention", execution="hf-eager")
+    ... def command(given: dict[str, object], *, json: bool = False) -> None: ...
+    >>> list(inspect.signature(command).parameters)[-3:]
+    ['image_size', 'frames', 'json']
+    """
+    check_names(dict.fromkeys((*without, *defaults)), by="request_options")
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = dict(list(inspect.signature(command, eval_str=True).parameters.items())[1:])
+        names = [name for name in ARGUMENTS if name not in without and name not in own]
+        # Where no convention is offered, None means one thing, and the help can say which.
+        known = (DEFAULTS if "convention" in names else OUR_DEFAULTS) | defaults
+
+        def called(**typed: Any) -> None:
+            given = {name: _parsed(name, typed.pop(name), several) for name in names}
+            if several:
+                given = {name: value for name, value in given.items() if value is not None}
+            command(given, **typed)
+
+        options = [_option(name, known, several) for name in names]
+        parameters = [*options, *(each.replace(kind=each.KEYWORD_ONLY) for each in own.values())]
+        called.__name__, called.__doc__ = command.__name__, command.__doc__
+        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        called.__annotations__ = {each.name: each.annotation for each in parameters}
+        return called
+
+    return decorate
+
+
+def _option(name: str, defaults: dict[str, Any], several: bool) -> inspect.Parameter:
+    """Return the parameter that typer makes an option of."""
+    known, default = ARGUMENTS[name], defaults.get(name, inspect.Parameter.empty)
+    help_ = known.help
+    if several:
+        if default is not inspect.Parameter.empty and default is not None:
+            default = str(default)
+        if name == "method":
+            default = "none"
+        if isinstance(known.kind, Count):
+            help_ += " Counts and ranges: 1,64 or 0:576:16."
+        elif name != "calibration":
+            help_ += " Several: comma-separated."
+    kind: Any = int if isinstance(known.kind, Count) and not several else str
+    declared: Any = typer.Option(help=help_)
+    if name == "model":
+        declared = typer.Argument(help=help_)
+    elif name == "hardware":
+        declared = typer.Option("--hardware", "-d", help=help_)
+    if default is None:
+        kind = kind | None
+    annotation = Annotated[kind, declared]
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+    )
+
+
+def _parsed(name: str, text: Any, several: bool) -> Any:
+    """Return the value, or the list of values, that an option's text names."""
+    kind = ARGUMENTS[name].kind
+    if text is None:
+        return None
+    if several and isinstance(kind, Count):
+        return parse_counts(f"--{name.replace('_', '-')}", text)
+    read = {Keep: parse_keep, Size: parse_image_size}.get(type(kind), str)
+    if isinstance(kind, Count):
+        return text
+    # A calibration is one file, whatever its name holds.
+    return [read(part) for part in split(text)] if several and name != "calibration" else read(text)
 
 
 def scale_flops(value: float | None) -> str:

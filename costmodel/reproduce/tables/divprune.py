@@ -11,7 +11,7 @@ from costmodel.reproduce.counted_models import counted_model
 from costmodel.reproduce.paper_table import build_paper_table
 
 if TYPE_CHECKING:
-    from costmodel.conventions.result import Num
+    from costmodel.quantities import Num
     from costmodel.reproduce.published import PaperRow
     from costmodel.reproduce.reproduction import Reproduction
 
@@ -22,7 +22,7 @@ def _count(row: PaperRow, visual: Num, text: Num | None) -> float:
     result = get_convention("divprune").evaluate(
         text_shape(counted_model(row.shape)), visual_tokens=visual, text_tokens=text
     )
-    return float(result.totals["flops"])
+    return float(result.totals.flops)
 
 
 def _recompute(row: PaperRow) -> float:

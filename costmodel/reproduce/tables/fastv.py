@@ -26,7 +26,7 @@ def _count(row: PaperRow, schedule: list[float] | None) -> float:
         text_tokens=row.text,
         llm_visual_tokens_per_layer=schedule,
     )
-    return float(result.totals["flops"]) / model.num_layers
+    return float(result.totals.flops) / model.num_layers
 
 
 def _recompute(row: PaperRow) -> float:

@@ -21,15 +21,15 @@ def _recompute(row: PaperRow) -> float:
     model = shipped_model(row.shape)
     result = _CONVENTION.evaluate(model, visual_tokens=row.visual, text_tokens=row.text)
     parts = {
-        "vision": row.crops * result.stages["vision"]["flops"],
-        "projector": row.crops * result.stages["projector"]["flops"],
-        "llm": result.stages["prefill"]["flops"],
+        "vision": row.crops * result.stages["vision"].flops,
+        "projector": row.crops * result.stages["projector"].flops,
+        "llm": result.stages["prefill"].flops,
     }
     if row.prefusion_layers:
         whole = _CONVENTION.evaluate(
             model, visual_tokens=model.default_visual_tokens, text_tokens=row.text
         )
-        layer = whole.stages["prefill"]["flops"] / model.text.num_layers
+        layer = whole.stages["prefill"].flops / model.text.num_layers
         parts["prefusion"] = row.prefusion_layers * layer
     value = sum(parts.values()) if row.part == "total" else parts[str(row.part)]
     return float(value) / 1e12

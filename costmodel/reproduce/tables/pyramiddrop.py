@@ -23,7 +23,7 @@ def _recompute(row: PaperRow) -> float:
         visual_tokens=row.visual,
         llm_visual_tokens_per_layer=visual_schedule(row, shape.num_layers),
     )
-    return float(result.totals["flops"]) / 1e12
+    return float(result.totals.flops) / 1e12
 
 
 def build() -> Reproduction:

@@ -27,7 +27,7 @@ def _recompute(row: PaperRow) -> float:
         text_tokens=row.text,
         llm_visual_tokens_per_layer=visual_schedule(row, shape.num_layers),
     )
-    total = float(result.totals["flops"])
+    total = float(result.totals.flops)
     if row.frozen_layers:
         text = _CONVENTION.default_text_tokens if row.text is None else row.text
         frozen = frozen_layer_flops(shape, row.visual, text)

@@ -22,7 +22,7 @@ def _recompute(row: PaperRow) -> float:
     result = _CONVENTION.evaluate(
         text_shape(counted_model(row.shape)), visual_tokens=row.visual, text_tokens=row.text
     )
-    return float(result.totals["flops"]) / 1e12
+    return float(result.totals.flops) / 1e12
 
 
 def build() -> Reproduction:
