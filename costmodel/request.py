@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, MISSING, dataclass, field, fields
 from importlib import import_module
 from numbers import Integral, Real
+from operator import attrgetter
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -53,6 +54,8 @@ def check_count(name: str, value: object, least: int) -> int:
     hardware_specs.errors.InvalidInputError: batch_size must be a whole number from 1 to \
 100000000, not 0
     """
+    if type(value) is int and least <= value <= MOST_TOKENS:
+        return value
     # numpy's integers are Integral as well, but overflow; Python's do not.
     if isinstance(value, Integral) and not isinstance(value, bool):
         count = int(value)
@@ -264,8 +267,7 @@ there is: last, all
 
     def __post_init__(self) -> None:
         """Check every value that is not its default, and keep it in its plain type."""
-        for name, default, check in _CHECKS:
-            value = getattr(self, name)
+        for value, (name, default, check) in zip(_values(self), _CHECKS, strict=True):
             if value is not default:
                 checked = check(name, value)
                 if checked is not value:
@@ -273,17 +275,19 @@ there is: last, all
 
     def inputs(self, names: Iterable[str] | None = None) -> dict[str, Any]:
         """Return arguments, or all of them, as a JSON document holds them."""
-        return {name: _plain(getattr(self, name)) for name in names or ARGUMENTS}
+        return {name: plain(getattr(self, name)) for name in names or ARGUMENTS}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return a value as a document holds it: objects by their id or name."""
     if value is None or isinstance(value, (str, int, float)):
         return value
     if type(value) is tuple:
         return list(value)
     if isinstance(value, PathLike):
         return fspath(value)
-    return str(getattr(value, "id", getattr(value, "name", value)))
+    name = getattr(value, "id", getattr(value, "name", None))
+    return name if isinstance(name, str) else shown(value)
 
 
 #: What is known of each argument, in the order of the fields.
@@ -299,6 +303,7 @@ OUR_DEFAULTS: dict[str, Any] = {
     name: ARGUMENTS[name].if_none if default is None else default
     for name, default in DEFAULTS.items()
 }
+_values = attrgetter(*ARGUMENTS)
 _CHECKS = tuple(
     (name, DEFAULTS.get(name, MISSING), known.kind.check) for name, known in ARGUMENTS.items()
 )

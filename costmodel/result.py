@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from costmodel.quantities import COST_KEYS, MEMORY_KEYS, STAGES, traffic, whole
@@ -11,7 +12,7 @@ from costmodel.roofline import StageCost
 from hardware_specs.errors import UnknownNameError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd
 
@@ -126,7 +127,8 @@ def total_cost(stages: Mapping[str, StageCost], output_tokens: Any) -> TotalCost
         output_tokens: decode steps; a number here (a sweep adds up its own arrays).
     """
     costs = list(stages.values())
-    sums = {name: _added([getattr(cost, name) for cost in costs]) for name in StageCost.__slots__}
+    columns = zip(*map(_quantities, costs), strict=True)
+    sums = dict(zip(StageCost.__slots__, map(_added, columns), strict=True))
     # Added up on its own: a long decode less itself would leave nothing but rounding.
     first = _added([cost.time_s for name, cost in stages.items() if name != "decode"])
     decode = stages["decode"].time_s
@@ -134,7 +136,10 @@ def total_cost(stages: Mapping[str, StageCost], output_tokens: Any) -> TotalCost
     return TotalCost(**sums, ttft_s=first, tpot_s=tpot_s)
 
 
-def _added(values: list[Num]) -> Num:
+_quantities = attrgetter(*StageCost.__slots__)
+
+
+def _added(values: Sequence[Num]) -> Num:
     known = [value for value in values if value is not None]
     return sum(known) if known else None
 

@@ -35,7 +35,17 @@ if TYPE_CHECKING:
 LISTED_AT_MOST = 24
 
 
-_SHORT = reprlib.Repr()
+class _Short(reprlib.Repr):
+    """Looks at the first few entries of what it shows, and never at all digits of an integer."""
+
+    def repr_int(self, x: int, level: int) -> str:  # noqa: ARG002 - the base class has it
+        """Python refuses to print integers of more than 4,300 digits."""
+        if x.bit_length() <= 128:
+            return repr(x)
+        return f"about {'-' if x < 0 else ''}10^{round(x.bit_length() * 0.30103)}"
+
+
+_SHORT = _Short()
 _SHORT.maxstring = _SHORT.maxother = 60
 
 
@@ -47,9 +57,6 @@ def shown(value: object) -> str:
     >>> shown(-(10**9999)), shown(list(range(10**5)))
     ('about -10^9999', '[0, 1, 2, 3, 4, 5, ...]')
     """
-    if isinstance(value, int) and value.bit_length() > 128:
-        # Python refuses to print integers of more than 4,300 digits.
-        return f"about {'-' if value < 0 else ''}10^{round(value.bit_length() * 0.30103)}"
     text = " ".join(_SHORT.repr(value).split())
     return text if len(text) <= 80 else f"{text[:77]}..."
 

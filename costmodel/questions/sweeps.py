@@ -21,7 +21,7 @@ import numpy as np
 from costmodel.estimates import context_for
 from costmodel.quantities import COST_KEYS, MEMORY_KEYS, STAGES
 from costmodel.questions.chunks import COUNTS, Chunk, join_chunks
-from costmodel.request import MOST_TOKENS, OUR_DEFAULTS, Request, check_names, names_of
+from costmodel.request import MOST_TOKENS, OUR_DEFAULTS, Request, check_names, names_of, plain
 from costmodel.scenario import Scenario, visual_units
 from hardware_specs.errors import InvalidInputError, VlmRooflineError, shown
 
@@ -50,8 +50,8 @@ def _as_list(name: str, value: Any) -> list[Any]:
     """Return the values of one argument; strings, mappings and one image size are one value."""
     if hasattr(value, "tolist"):
         value = value.tolist()
-    plain = isinstance(value, (list, tuple, range)) and not hasattr(value, "_fields")
-    if not plain or (name == "image_size" and all(isinstance(side, int) for side in value)):
+    several = isinstance(value, (list, tuple, range)) and not hasattr(value, "_fields")
+    if not several or (name == "image_size" and all(isinstance(side, int) for side in value)):
         return [value]
     if not value:
         raise InvalidInputError(f"{name} is an empty list; give at least one value")
@@ -150,7 +150,10 @@ class SweepPlan:
         if errors not in ("raise", "keep"):
             raise InvalidInputError(f"errors={errors!r} is unknown; there is: raise, keep")
         for arguments in self.combinations():
-            fixed = {**_FIXED, **{name: _label(value) for name, value in arguments.items()}}
+            fixed = _FIXED | {
+                name: value if type(value) is tuple else plain(value)
+                for name, value in arguments.items()
+            }
             context = units = None
             reason = ""
             try:
@@ -257,10 +260,6 @@ def _one_line(error: VlmRooflineError) -> str:
 _FIXED: dict[str, Any] = {
     name: OUR_DEFAULTS.get(name) for name in names_of("subject", "setting", "shape")
 }
-
-
-def _label(value: Any) -> Any:
-    return value if value is None or isinstance(value, (int, float, str, tuple)) else str(value)
 
 
 def _units(context: Context, request: Request) -> tuple[VisualInput, VisualInput] | None:
