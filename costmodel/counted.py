@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.conventions import get_convention
 from costmodel.estimates import DEFAULT_TEXT_TOKENS
-from costmodel.inputs import check_count, resolve_keep, resolve_visual
-from costmodel.methods import MethodRequest, get_method_cost
+from costmodel.inputs import check_count, resolve_visual
+from costmodel.methods import Method, MethodInput, chosen_method
+from costmodel.methods.keep import check_keep
 from costmodel.models import load_model
 from costmodel.precision import parse_precision
 from costmodel.result import Estimate, Stages
@@ -67,7 +68,7 @@ def convention_estimate(
     batch_size: int,
     output_tokens: int,
     precision: Any,
-    method: str | None,
+    method: str | Method | None,
     keep: int | float | None,
     layer: int | None,
     attention: str | None,
@@ -119,13 +120,13 @@ def convention_estimate(
     tokens, projected, crops = resolve_visual(
         config, visual_tokens, image_size, frames, own_text, output_tokens, warnings
     )
+    keep = None if keep is None else check_keep(keep, least=0)
+    reduction, keep, layer = chosen_method(method, keep, layer)
     per_layer = None
-    if method not in (None, "none"):
+    if reduction is not None:
         per_layer = _schedule(
-            config, str(method), keep, layer, tokens, projected, crops, own_text, batch_size
+            config, reduction, keep, layer, tokens, projected, crops, own_text, batch_size
         )
-    elif keep is not None or layer is not None:
-        raise InvalidInputError("keep and layer belong to a method; name one with method=")
     result = chosen.evaluate(
         config,
         hardware=hardware,
@@ -148,13 +149,14 @@ def convention_estimate(
         "model": config.name,
         "hardware": str(getattr(hardware, "id", hardware)),
         "precision": str(getattr(precision, "name", precision)),
-        "method": "none" if method is None else method,
-        "keep": resolve_keep(keep),
+        "method": "none" if reduction is None else reduction.name,
+        "keep": keep,
         "layer": layer,
         "convention": chosen.name,
         "attention": attention,
         # A convention has none of these.
         **dict.fromkeys(("execution", "calibration", "logits", "vision_layers")),
+        **({} if reduction is None else reduction.changes),
     }
     return Estimate(
         inputs,
@@ -169,7 +171,7 @@ def convention_estimate(
 
 def _schedule(
     config: ModelConfig,
-    method: str,
+    method: Method,
     keep: int | float | None,
     layer: int | None,
     tokens: int,
@@ -179,9 +181,10 @@ def _schedule(
     batch_size: int,
 ) -> list[Any]:
     """Visual tokens seen by each layer of the language model under a method."""
-    request = MethodRequest(
+    given = MethodInput(
         config, parse_precision("fp16"), tokens, projected, crops, text_tokens, batch_size,
-        resolve_keep(keep), layer, "fused", config.vision.num_layers if config.vision else 0,
+        config.vision.num_layers if config.vision else 0, keep, layer, method.variant,
+        method.options,
     )  # fmt: skip
-    spans = get_method_cost(method).plan(request).llm_spans
+    spans = method.info.plan(given).llm_spans
     return [span.tokens for span in spans for _ in range(span.layers)]

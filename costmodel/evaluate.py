@@ -18,7 +18,7 @@ from costmodel.memory import (
     memory_cost,
     timeline,
 )
-from costmodel.methods import MethodPlan, MethodRequest, get_method_cost
+from costmodel.methods import MethodInput, MethodPlan, chosen_method
 from costmodel.plans import check_plan
 from costmodel.plans.language import decode_ops, prefill_ops
 from costmodel.plans.vision import executed_layers, projector_ops, vision_ops
@@ -28,6 +28,7 @@ from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from costmodel.calibration import Calibration
+    from costmodel.methods import Method
     from costmodel.models import ModelConfig
     from costmodel.precision import Precision
     from costmodel.quantities import Num, OpCost
@@ -69,8 +70,8 @@ class Context:
         model: the model.
         hardware: the device.
         precision: the numerics of every module.
-        method: a token-reduction method's name, or None.
-        keep: what the method keeps: a count, a ratio, or None for its default.
+        method: a token-reduction method, by name or as `get_method` gives it, or None.
+        keep: what the method keeps: a count, a ratio, or None for its own or its default.
         layer: the layer of methods that have one.
         execution: an execution plan.
         calibration: measured efficiencies, or None.
@@ -90,7 +91,7 @@ class Context:
         hardware: HardwareSpec,
         precision: Precision,
         *,
-        method: str | None,
+        method: str | Method | None,
         keep: int | float | None,
         layer: int | None,
         execution: str,
@@ -111,14 +112,7 @@ class Context:
         self.attention = attention
         self.logits = logits
         self.vision_layers = vision_layers
-        self.keep = keep
-        self.layer = layer
-        self.method = None if method in (None, "none") else get_method_cost(str(method))
-        if self.method is None and (keep is not None or layer is not None):
-            raise InvalidInputError(
-                "keep and layer belong to a method, and none was given; name a method, or set the "
-                "number of visual tokens instead"
-            )
+        self.method, self.keep, self.layer = chosen_method(method, keep, layer)
         if self.method is not None and model.vision is None:
             raise InvalidInputError(
                 f"method {self.method.name!r} reduces visual tokens, but {model.name} has no "
@@ -145,8 +139,8 @@ class Context:
         if self.method is None:
             span = LayerSpan(self.model.text.num_layers, scenario.visual_tokens)
             return MethodPlan((span,), scenario.projected_tokens)
-        plan = self.method.plan(
-            MethodRequest(
+        plan = self.method.info.plan(
+            MethodInput(
                 self.model,
                 self.precision,
                 scenario.visual_tokens,
@@ -154,10 +148,11 @@ class Context:
                 scenario.crops,
                 scenario.text_tokens,
                 scenario.batch_size,
+                self.tower_layers,
                 self.keep,
                 self.layer,
-                self.execution,
-                self.tower_layers,
+                self.method.variant,
+                self.method.options,
             )
         )
         check_layers(plan.llm_spans, self.model.text.num_layers, "language model")

@@ -21,11 +21,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from costmodel.methods.keep import resolve_keep
 from hardware_specs.errors import InvalidInputError
-from token_reduction.checks import require_finite
-from token_reduction.keep import resolve_keep
-from token_reduction.reduced import Selection
-from token_reduction.selection import check_image_span, check_variant, complement, top_indices
+from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.reduced import Selection
+from token_reduction.tokens.selection import (
+    check_image_span,
+    check_variant,
+    complement,
+    top_indices,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from costmodel.methods.keep import check_keep
 from hardware_specs.errors import InvalidInputError
-from token_reduction.checks import check_mode, nonfinite_flag, reject
-from token_reduction.keep import check_keep
-from token_reduction.reduced import Selection
 from token_reduction.sampling import patch_grid
-from token_reduction.selection import check_variant, top_indices
+from token_reduction.tokens.checks import check_mode, nonfinite_flag, reject
+from token_reduction.tokens.reduced import Selection
+from token_reduction.tokens.selection import check_variant, top_indices
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from costmodel.methods.keep import check_keep, resolve_keep
 from hardware_specs.errors import InvalidInputError
 from token_reduction.fastv import select_image_tokens
-from token_reduction.keep import check_keep, resolve_keep
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from token_reduction.reduced import Selection
+    from token_reduction.tokens.reduced import Selection
 
 LAYERS = (8, 16, 24)
 

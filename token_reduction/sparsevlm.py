@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from hardware_specs.errors import InvalidInputError
-from token_reduction.checks import require_finite
 from token_reduction.fastv import select_image_tokens
-from token_reduction.selection import complement, take_tokens, top_indices
+from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.selection import complement, take_tokens, top_indices
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from token_reduction.reduced import Selection
+    from token_reduction.tokens.reduced import Selection
 
 LAYERS = (2, 6, 15)
 KEEP_LISTS = {

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from costmodel.methods.keep import resolve_keep
 from hardware_specs.errors import InvalidInputError
-from token_reduction.checks import require_finite
-from token_reduction.keep import resolve_keep
-from token_reduction.reduced import Reduced
-from token_reduction.selection import complement, take_tokens, top_indices
+from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.reduced import Reduced
+from token_reduction.tokens.selection import complement, take_tokens, top_indices
 
 if TYPE_CHECKING:
     from torch import Tensor

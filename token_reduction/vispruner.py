@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from token_reduction.checks import require_finite
-from token_reduction.keep import resolve_keep
-from token_reduction.reduced import Reduced
-from token_reduction.selection import check_row, take_tokens, top_indices
+from costmodel.methods.keep import resolve_keep
+from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.reduced import Reduced
+from token_reduction.tokens.selection import check_row, take_tokens, top_indices
 
 if TYPE_CHECKING:
     from torch import Tensor

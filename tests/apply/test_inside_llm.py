@@ -7,8 +7,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from costmodel.methods.fitprune import scheme_for  # noqa: E402
 from token_reduction import get_method, reduce_tokens  # noqa: E402
-from token_reduction.fitprune import scheme_for  # noqa: E402
 
 NEW = 5
 KINDS = ["llava", "llava-next", "video-llava:video", "llava-onevision", "llava-next-video:video"]
@@ -127,7 +127,7 @@ def test_divprune_at_a_layer_keeps_positions(llava, cases, features, hand, seque
 def test_fitprune(kind, scheme, models, cases, features, hand, sequence):
     model, case = models[kind.partition(":")[0]], cases[kind]
     embeddings = sequence(model, case, features(model, case))
-    deletions = scheme or scheme_for(0.4, num_layers=4, image_tokens=case.visual)
+    deletions = scheme or scheme_for(0.4, None, 4, case.visual)
     left = [case.visual]
 
     def delete(number, weights):

@@ -15,8 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from hardware_specs.errors import InvalidInputError, UnsupportedError  # noqa: E402
 from token_reduction import Method, observe, reduce_tokens  # noqa: E402
-from token_reduction.reduced import Selection  # noqa: E402
 from token_reduction.sparsevlm import recycle  # noqa: E402
+from token_reduction.tokens.reduced import Selection  # noqa: E402
 
 NEW = 4
 PLACES = {

@@ -15,9 +15,9 @@ from PIL import Image  # noqa: E402
 
 from hardware_specs.errors import InvalidInputError, OutputError  # noqa: E402
 from token_reduction import get_method, reduce_tokens  # noqa: E402
-from token_reduction.apply.overlay import caption, draw_overlay, save_overlay  # noqa: E402
-from token_reduction.apply.panels import build_panels  # noqa: E402
-from token_reduction.apply.viewport import Viewport, find_viewports, pixel_crops  # noqa: E402
+from token_reduction.pictures.overlay import caption, draw_overlay, save_overlay  # noqa: E402
+from token_reduction.pictures.panels import build_panels  # noqa: E402
+from token_reduction.pictures.viewport import Viewport, find_viewports, pixel_crops  # noqa: E402
 
 
 def processor_class(name):

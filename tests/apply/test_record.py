@@ -14,10 +14,10 @@ pytest.importorskip("transformers")
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
+from costmodel.methods.fitprune import scheme_for  # noqa: E402
 from hardware_specs.errors import InvalidInputError  # noqa: E402
 from token_reduction import get_method, observe, reduce_tokens  # noqa: E402
-from token_reduction.checks import _mode, finite_checks  # noqa: E402
-from token_reduction.fitprune import scheme_for  # noqa: E402
+from token_reduction.tokens.checks import _mode, finite_checks  # noqa: E402
 
 METHODS = [
     ("prumerge", {"keep": 32}),
@@ -105,7 +105,7 @@ def own_products(name, settings, record, llava):
     if name == "fastv":
         return 2 * s * d if settings.get("variant") != "paper" else 2 * s * s * d
     if name == "fitprune":
-        scheme = scheme_for(0.4, num_layers=4, image_tokens=n)
+        scheme = scheme_for(0.4, None, 4, n)
         return sum(
             2 * 2 * length**2
             for length, gone in zip(record.sequence_lengths, scheme, strict=False) if gone

@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from costmodel import estimate, load_model  # noqa: E402
-from costmodel.methods import get_method_cost  # noqa: E402
+from costmodel.methods import method_info  # noqa: E402
 from costmodel.plans.vision import vision_ops  # noqa: E402
 from costmodel.precision import parse_precision  # noqa: E402
 from costmodel.schedule import LayerSpan  # noqa: E402
@@ -244,7 +244,7 @@ def test_prumerge_plus_costs_what_its_grid_adds(llava) -> None:
     assert counted["reduction"] == 2 * 37 * c + 2 * kept * 36 * c + 2 * 36 * d
     cost = estimate(config, A100, method="prumerge+", keep=4, text_tokens=TEXT)
     assert abs(cost.stages["projector"].flops / counted["projector"] - 1) < 0.25
-    assert get_method_cost("prumerge+").adaptive
+    assert method_info("prumerge+").adaptive
 
 
 @pytest.mark.parametrize("keep", [20, 30, 37])

@@ -7,7 +7,7 @@ import sys
 import pytest
 import typer
 
-from costmodel.methods import list_method_costs
+from costmodel.methods import list_methods
 from profiling.cli import frontier as frontier_command
 from profiling.cli import methods as methods_command
 
@@ -30,14 +30,14 @@ def run(capsys):
 
 def test_list(run) -> None:
     text = run("methods", "list")
-    for name in list_method_costs():
+    for name in list_methods():
         assert name in text
     document = json.loads(run("methods", "list", "--json"))
-    assert [entry["name"] for entry in document["methods"]] == list(list_method_costs())
+    assert [entry["name"] for entry in document["methods"]] == list(list_methods())
     assert all(entry["options"] is not None for entry in document["methods"])
 
 
-@pytest.mark.parametrize("name", list_method_costs())
+@pytest.mark.parametrize("name", list_methods())
 def test_show(run, name) -> None:
     document = json.loads(run("methods", "show", name, "--json"))
     assert document["name"] == name
@@ -78,7 +78,7 @@ def test_frontier_tells_without_colour_what_is_over_the_budget(run) -> None:
 def test_neither_command_imports_heavy_packages() -> None:
     program = (
         "import sys; import profiling.cli.methods as m, profiling.cli.frontier;"
-        "from costmodel.methods import get_method_cost; m.document(get_method_cost('fastv'));"
+        "from costmodel.methods import method_info; m.document(method_info('fastv'));"
         "from costmodel.frontiers import frontier;"
         f"frontier('llava-1.5-7b', '{A100}', benchmark='pope').to_dict();"
         "print(sorted({'torch', 'transformers', 'pandas', 'matplotlib'} & set(sys.modules)))"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from costmodel import estimate, list_models, sweep
-from costmodel.methods import get_method_cost, list_method_costs
+from costmodel.methods import list_methods, method_info
 from hardware_specs.errors import InvalidInputError, UnknownMethodError, UnsupportedError
 
 MODEL, A100 = "llava-1.5-7b", "nvidia-a100-sxm4-80gb"
@@ -60,16 +60,16 @@ def test_unknown_method_names_near_ones() -> None:
         estimate(MODEL, A100, method="prumerg")
 
 
-@pytest.mark.parametrize("name", list_method_costs())
+@pytest.mark.parametrize("name", list_methods())
 def test_text_models_have_nothing_to_reduce(name) -> None:
     with pytest.raises(InvalidInputError, match="no vision tower"):
         estimate("llama-2-7b", A100, method=name)
 
 
-@pytest.mark.parametrize("name", list_method_costs())
+@pytest.mark.parametrize("name", list_methods())
 def test_towers_without_a_class_token(name) -> None:
     if name in CLASS_TOKEN:
-        assert get_method_cost(name).needs_class_token
+        assert method_info(name).needs_class_token
         with pytest.raises(UnsupportedError, match=r"siglip tower .* has no class token"):
             estimate("llava-onevision-7b", A100, method=name)
     else:

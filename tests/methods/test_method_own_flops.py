@@ -3,8 +3,8 @@
 import pytest
 
 from costmodel import estimate
-from costmodel.methods import MethodRequest, get_method_cost
-from costmodel.methods.fitprune import schemes
+from costmodel.methods import MethodInput, method_info
+from costmodel.methods.fitprune import shipped_schemes
 from costmodel.models import load_model
 from costmodel.precision import parse_precision
 
@@ -29,7 +29,7 @@ def request(**asked):
         "execution": "fused",
         "vision_layers": 24,
     }
-    return MethodRequest(**{**values, **asked})
+    return MethodInput(**{**values, **asked})
 
 
 def test_prumerge() -> None:
@@ -40,7 +40,7 @@ def test_prumerge() -> None:
 
 
 def test_prumerge_program_recomputes_the_whole_attention() -> None:
-    flops = get_method_cost("prumerge").program_flops(request())
+    flops = method_info("prumerge").program_flops(request())
     assert flops == 2 * 577**2 * 1024
     assert flops / 1e9 == pytest.approx(0.68, abs=0.005)
 
@@ -53,7 +53,7 @@ def test_prumerge_on_a_tower_cut_short_needs_the_last_projections() -> None:
 
 def test_divprune() -> None:
     assert own("divprune").flops == 2 * 576**2 * 4096
-    program = get_method_cost("divprune").program_flops(request())
+    program = method_info("divprune").program_flops(request())
     assert program == 2 * own("divprune").flops
     # 24.159 GFLOP of the projector and twice 2.718: what one paper's profiler charges DivPrune with.
     projector = estimate(MODEL, A100).stages["projector"].flops
@@ -104,7 +104,7 @@ def test_crossget() -> None:
 
 def test_fitprune() -> None:
     # Two weighted sums over the rows of a 616 x 616 map in the first layer, then of shorter ones.
-    scheme = schemes()[60]
+    scheme = shipped_schemes()[60]
     before = [576 - sum(scheme[:layer]) for layer in range(32)]
     flops = sum(2 * 2 * (40 + n) ** 2 for n, deleted in zip(before, scheme, strict=True) if deleted)
     assert own("fitprune").flops == flops

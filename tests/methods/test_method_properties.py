@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from costmodel import estimate, sweep
-from costmodel.methods import get_method_cost, list_method_costs
+from costmodel.methods import list_methods, method_info
 
 MODEL, A100 = "llava-1.5-7b", "nvidia-a100-sxm4-80gb"
-NAMES = list_method_costs()
+NAMES = list_methods()
 #: Methods that take any count of tokens, and how many of them a model's default has.
 BY_COUNT = ("prumerge", "divprune", "fastv", "tome", "ats", "evit", "crossget", "sequential")
 
@@ -110,7 +110,7 @@ def test_a_prompt_without_an_image_is_left_alone(name) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_own_work_is_named_and_finite(name) -> None:
-    cost = get_method_cost(name)
+    cost = method_info(name)
     for text in (cost.summary, cost.formula, cost.complexity, cost.source, cost.default_keep):
         assert text
     assert cost.place in ("after-vision", "after-projector", "llm-layer", "vision-layers")

@@ -5,7 +5,7 @@ import pytest
 from costmodel import estimate, load_model
 from costmodel.estimates import context_for
 from costmodel.evaluate import Scenario
-from costmodel.methods.fitprune import schemes, tokens_by_layer
+from costmodel.methods.fitprune import shipped_schemes, tokens_by_layer
 
 MODEL, A100 = "llava-1.5-7b", "nvidia-a100-sxm4-80gb"
 
@@ -70,7 +70,7 @@ def test_vtw_withdraws_at_layer_20_of_40() -> None:
 
 def test_fitprune_keeps_the_keys_of_what_it_deletes() -> None:
     plan = plan_of(method="fitprune")
-    scheme = schemes()[60]
+    scheme = shipped_schemes()[60]
     before = [576 - sum(scheme[:layer]) for layer in range(33)]
     assert llm_tokens(plan) == before[:32]
     for span, after in zip(plan.llm_spans, before[1:], strict=True):
@@ -95,7 +95,7 @@ def test_fitprune_reaches_its_visual_flops(reduction, ratio, mean_keys) -> None:
     head = 2 * 4096 * 32064
     share = (kept.stages["prefill"].flops - head) / (whole.stages["prefill"].flops - head)
     assert share == pytest.approx(ratio, abs=5e-5)
-    entering = tokens_by_layer(schemes()[reduction], 32, 576)[:-1]
+    entering = tokens_by_layer(shipped_schemes()[reduction], 32, 576)[:-1]
     assert sum(entering) / 32 == pytest.approx(mean_keys, abs=0.05)
 
 

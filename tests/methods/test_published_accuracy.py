@@ -5,7 +5,7 @@ import pytest
 from costmodel import list_models
 from costmodel.accuracy import list_benchmarks, load_scores, load_sources, scores_frame
 from costmodel.accuracy.published import EVIDENCE, SETTINGS, TRAININGS, _rows, get_benchmark
-from costmodel.methods import list_method_costs
+from costmodel.methods import list_methods
 from hardware_specs.errors import InvalidFileError, UnknownNameError
 
 
@@ -29,7 +29,7 @@ def test_every_row_says_where_it_comes_from() -> None:
         assert row.sources
         assert set(row.sources) <= set(load_sources())
         assert row.model in list_models()
-        assert row.method in (*list_method_costs(), "none", "random")
+        assert row.method in (*list_methods(), "none", "random")
         if row.setting == "inferred":
             assert row.note, row
 

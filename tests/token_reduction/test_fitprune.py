@@ -10,15 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from costmodel.methods.fitprune import scheme_for, shipped_schemes, tokens_by_layer
 from hardware_specs.errors import InvalidInputError
 from token_reduction.fitprune import (
-    adapt_scheme,
     fitprune,
     mean_scheme,
     received_attention,
-    scheme_for,
     search_scheme,
-    shipped_schemes,
     visual_macs,
 )
 
@@ -110,16 +108,16 @@ def test_shipped_schemes(percent) -> None:
 
 
 def test_scheme_for_a_share() -> None:
-    assert scheme_for(0.4) == shipped_schemes()[60]
-    assert sum(scheme_for(1.0)) == 0
+    assert scheme_for(0.4, None, 32, 576) == list(shipped_schemes()[60])
+    assert sum(scheme_for(1.0, None, 32, 576)) == 0
     with pytest.raises(InvalidInputError, match=r"0\.45"):
-        scheme_for(0.42)
+        scheme_for(0.42, None, 32, 576)
 
 
 @pytest.mark.parametrize("layers", [1, 2, 7, 32, 40])
 @pytest.mark.parametrize("n", [16, 576, 2880])
 def test_a_stretched_scheme_deletes_the_same_share(layers, n) -> None:
-    stretched = adapt_scheme(shipped_schemes()[60], num_layers=layers, image_tokens=n)
+    stretched = scheme_for(0.4, None, layers, n)
     assert len(stretched) == layers
     assert min(stretched) >= 0
     assert sum(stretched) == round(449 / 576 * n)
@@ -127,7 +125,7 @@ def test_a_stretched_scheme_deletes_the_same_share(layers, n) -> None:
 
 def test_a_scheme_that_deletes_too_much() -> None:
     with pytest.raises(InvalidInputError, match="577"):
-        adapt_scheme((577,), num_layers=2, image_tokens=576)
+        tokens_by_layer((577,), 2, 576)
 
 
 def slow_scheme(own, cross, alpha: float) -> list[int]:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from costmodel.methods.keep import check_keep, resolve_keep
 from hardware_specs.errors import InvalidInputError
-from token_reduction.keep import check_keep, resolve_keep
 
 
 def test_int_one_is_one_token_and_float_one_is_all() -> None:

@@ -10,12 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from costmodel.methods.tome import merges_for_keep, parse_r
 from hardware_specs.errors import InvalidInputError
 from token_reduction.tome import (
     bipartite_matching,
     merge_sources,
-    merges_for_keep,
-    parse_r,
     proportional_bias,
     tome,
 )
@@ -128,9 +127,9 @@ def test_merges_for_a_token_count_reach_it(patches, layers, share) -> None:
         halved -= halved // 2
     if keep < halved:
         with pytest.raises(InvalidInputError, match="larger keep"):
-            merges_for_keep(keep, patches=patches, num_layers=layers)
+            merges_for_keep("tome", keep, patches, layers)
         return
-    merges = merges_for_keep(keep, patches=patches, num_layers=layers)
+    merges = merges_for_keep("tome", keep, patches, layers)
     left = patches
     for merged in merges:
         assert merged <= left // 2  # what bipartite_matching can do beside a class token

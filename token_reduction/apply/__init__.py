@@ -69,6 +69,6 @@ write their attention scores out; everywhere else the kernel is the model's own.
 from __future__ import annotations
 
 from token_reduction.apply.record import ReductionRecord
-from token_reduction.apply.reduction import reduce_tokens
+from token_reduction.reduction import reduce_tokens
 
 __all__ = ["ReductionRecord", "reduce_tokens"]

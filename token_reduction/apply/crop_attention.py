@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from costmodel.methods import Method
     from token_reduction.apply.anatomy import Parts, Tower
     from token_reduction.apply.patching import Patches
-    from token_reduction.reduced import Reduced
-    from token_reduction.registry import Method
+    from token_reduction.tokens.reduced import Reduced
 
 BEFORE_PROJECTOR = ("visionzip",)
 AFTER_PROJECTOR = ("fastervlm", "vispruner")

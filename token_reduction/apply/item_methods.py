@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
+from costmodel.methods.keep import resolve_keep
 from hardware_specs.errors import UnsupportedError
 from token_reduction.apply.crop_attention import ClassAttention
 from token_reduction.apply.geometry import MOSAIC, grid_of_tiles, pack_points
 from token_reduction.divprune import divprune
 from token_reduction.hired import hired
-from token_reduction.keep import resolve_keep
-from token_reduction.reduced import Reduced
-from token_reduction.selection import top_indices
+from token_reduction.tokens.reduced import Reduced
+from token_reduction.tokens.selection import top_indices
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
 
+    from costmodel.methods import Method
     from token_reduction.apply.anatomy import Parts
     from token_reduction.apply.patching import Patches
-    from token_reduction.registry import Method
 
 ITEM_METHODS = ("divprune", "hired")
 

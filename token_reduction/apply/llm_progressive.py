@@ -32,10 +32,10 @@ from token_reduction.sparsevlm import KEEP_LISTS, recycle, sparsevlm, text_rater
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from costmodel.methods import Method
     from token_reduction.apply.anatomy import Parts
     from token_reduction.apply.inside_llm import LayerReduction, Prefill
     from token_reduction.apply.patching import Patches
-    from token_reduction.registry import Method
 
 
 class PyramidStages(KeepEverything):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from token_reduction.apply.anatomy import Parts
     from token_reduction.apply.record import ReductionRecord
-    from token_reduction.apply.viewport import Viewport
+    from token_reduction.pictures.viewport import Viewport
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +225,7 @@ def _panels(places: Places, fate: Fate, viewports: Sequence[Viewport], columns: 
 
 def _mosaic_frame(viewports: Sequence[Viewport], columns: int) -> Viewport:
     """What all tiles show together; tiles of nothing but padding fit the grid of the others."""
-    from token_reduction.apply.viewport import Viewport
+    from token_reduction.pictures.viewport import Viewport
 
     sizes = [(view.right - view.left, view.bottom - view.top) for view in viewports]
     width = float(np.median([size[0] for size in sizes]))

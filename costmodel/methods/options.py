@@ -1,34 +1,52 @@
 """Options of a method: a default, a meaning, and a parser that refuses what does not fit.
 
-A parser takes whatever was given, a command line's text included, and returns the value or raises
-TypeError or ValueError; the registry turns that into one message that says what was expected.
+A method's module declares each option once, as a constant, and everybody reads its value through it, so
+that the value has a type: `LAYERS.of(method)` is a tuple of integers to the type checker too. A parser
+takes whatever was given, a command line's text included, and returns the value or raises TypeError or
+ValueError; `get_method` turns that into one message that says what was expected.
 """
 
 from __future__ import annotations
 
 import json
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar, cast
 
-Parser = Callable[[object], object]
+T = TypeVar("T")
+
+
+class HasOptions(Protocol):
+    """A method, or the input of its plan: the chosen value of every option, by name."""
+
+    @property
+    def options(self) -> Mapping[str, object]:
+        """Every option's value."""
 
 
 @dataclass(frozen=True, slots=True)
-class Option:
+class Option(Generic[T]):
     """One option of a method.
 
     Attributes:
+        name: its keyword in `get_method`.
         default: value when it is not given.
         parse: turns a given value into the one used, or raises TypeError or ValueError.
         expects: what is accepted, in words.
         meaning: what it does, in words.
     """
 
-    default: object
-    parse: Parser
+    name: str
+    default: T
+    parse: Callable[[object], T]
     expects: str
     meaning: str
+
+    def of(self, chosen: HasOptions) -> T:
+        """Return this option's value in a method or in the input of its plan."""
+        # `get_method` put every value through `parse`.
+        return cast("T", chosen.options[self.name])
 
 
 def _integer(value: object, minimum: int) -> int:
@@ -39,7 +57,7 @@ def _integer(value: object, minimum: int) -> int:
     return int(value)
 
 
-def whole(minimum: int) -> Parser:
+def whole(minimum: int) -> Callable[[object], int]:
     """An integer of at least `minimum`, or its text.
 
     >>> whole(0)("7")
@@ -48,7 +66,7 @@ def whole(minimum: int) -> Parser:
     return lambda value: _integer(value, minimum)
 
 
-def fraction(low: float, high: float) -> Parser:
+def fraction(low: float, high: float) -> Callable[[object], float]:
     """A number in [low, high], or its text.
 
     >>> fraction(0.0, 1.0)("0.5")
@@ -138,14 +156,14 @@ def path_text(value: object) -> str:
     return text
 
 
-def optional(parser: Parser) -> Parser:
+def optional(parser: Callable[[object], T]) -> Callable[[object], T | None]:
     """None, or what `parser` takes.
 
     >>> optional(grid)(None) is None
     True
     """
 
-    def parse(value: object) -> object:
+    def parse(value: object) -> T | None:
         if value is None or (isinstance(value, str) and value.lower() == "none"):
             return None
         return parser(value)

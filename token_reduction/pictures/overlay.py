@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hardware_specs.errors import MissingDependencyError, OutputError
-from token_reduction.apply.panels import build_panels
-from token_reduction.apply.viewport import find_viewports, pixel_crops
+from token_reduction.pictures.panels import build_panels
+from token_reduction.pictures.viewport import find_viewports, pixel_crops
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-    from token_reduction.apply.panels import Panel
     from token_reduction.apply.record import ReductionRecord
+    from token_reduction.pictures.panels import Panel
 
 _PANEL = 640
 _MARGIN = 16
