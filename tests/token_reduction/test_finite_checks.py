@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hardware_specs.errors import InvalidInputError
-from token_reduction import checks
+from token_reduction.tokens import checks
 from token_reduction.ats import ats
 from token_reduction.crossget import crossget
 from token_reduction.divprune import divprune
