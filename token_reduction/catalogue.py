@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from token_reduction.options import (
     Option,
+    choice,
     dtype_name,
     flag,
     fraction,
@@ -261,6 +262,115 @@ _ENTRIES = (
         keep_meaning="tokens after pooling; its root must divide the side of the grid",
         default_keep=36,
         trained=True,
+    ),
+    MethodInfo(
+        name="visionzip",
+        place="after-vision",
+        source="Yang et al. 2025, VisionZip; dvlab-research/VisionZip",
+        summary="keep the patches the class token attends to, merge the others into a few",
+        needs=frozenset({"clip_attention", "clip_keys"}),
+        keep_meaning="tokens of each crop: dominant ones, the class token and 10 merged of 64",
+        default_keep=64,
+    ),
+    MethodInfo(
+        name="fastervlm",
+        place="after-projector",
+        source="Zhang et al. 2024, FasterVLM; Theia-4869/FasterVLM",
+        summary="after the projector keep the patches the class token attends to most",
+        needs=frozenset({"clip_attention"}),
+        keep_meaning="patches of each crop kept",
+        default_keep=0.05,
+    ),
+    MethodInfo(
+        name="vispruner",
+        place="after-projector",
+        source="Zhang et al. 2025, VisPruner; Theia-4869/VisPruner",
+        summary="keep patches by class attention, and of the others those unlike each other",
+        needs=frozenset({"clip_attention", "clip_features"}),
+        keep_meaning="patches of each crop kept",
+        default_keep=64,
+        options={
+            "important": Option(
+                0.5, fraction(0.0, 1.0), "a number in [0, 1]", "share of them chosen by attention"
+            )
+        },
+    ),
+    MethodInfo(
+        name="hired",
+        place="after-projector",
+        source="Arif et al. 2025, HiRED; hasanar1f/HiRED",
+        summary="a budget of tokens for each tile of an image, spent by class attention",
+        needs=frozenset({"clip_attention"}),
+        keep_meaning="budget of patches of all crops; newline tokens come on top",
+        default_keep=0.2,
+        rounding="down",
+        variants=("program", "paper"),
+        options={
+            "alpha": Option(
+                0.5, fraction(0.0, 1.0), "a number in [0, 1]", "the whole image's share of it"
+            )
+        },
+    ),
+    MethodInfo(
+        name="pyramiddrop",
+        place="llm-layer",
+        source="Xing et al. 2025, PyramidDrop; Cooperx521/PyramidDrop",
+        summary="after each quarter of the LLM keep half of the image tokens that are left",
+        needs=frozenset({"llm_query", "llm_keys"}),
+        keep_meaning="share of the image tokens left that each stage keeps, or a count",
+        default_keep=0.5,
+        rounding="down",
+        options={
+            "layers": Option(
+                None,
+                optional(layer_indices),
+                "a list of layers or None",
+                "layers before which tokens are dropped; None is each quarter: 8, 16, 24 of 32",
+            )
+        },
+    ),
+    MethodInfo(
+        name="dart",
+        place="llm-layer",
+        source="Wen et al. 2025, DART; ZichenWen1/DART",
+        summary="at LLM layer K keep a few pivots and the image tokens least like them",
+        needs=frozenset({"llm_keys", "llm_states"}),
+        keep_meaning="tokens taken by the pivots, rounded up to their number; image pivots on top",
+        default_keep=128,
+        default_layer=2,
+        takes_layer=True,
+        options={
+            "image_pivots": Option(4, whole(0), "an integer >= 0", "pivots among the image tokens"),
+            "text_pivots": Option(4, whole(0), "an integer >= 0", "pivots in the text behind them"),
+            "order": Option(
+                "set",
+                choice("set", "norm"),
+                "'set' or 'norm'",
+                "whose turn is first: as the program's set of them has it, or by falling norm",
+            ),
+        },
+    ),
+    MethodInfo(
+        name="sparsevlm",
+        place="llm-layer",
+        source="Zhang et al. 2025, SparseVLM; Gumpest/SparseVLMs v1.5",
+        summary="behind three LLM layers keep what the text looks at, and recycle some of the rest",
+        needs=frozenset({"llm_attention_rows", "llm_states"}),
+        keep_meaning="a published setting, named by its mean number of tokens over the layers",
+        default_keep=192,
+        rounding=None,
+        keep_choices=(192, 128, 96, 64),
+        options={
+            "layers": Option(
+                (2, 6, 15), layer_indices, "a list of layers", "tokens are dropped behind them"
+            ),
+            "counts": Option(
+                None,
+                optional(layer_indices),
+                "a list of integers >= 0, one per layer, or None",
+                "image tokens kept behind each layer; None is the published list for keep",
+            ),
+        },
     ),
 )
 

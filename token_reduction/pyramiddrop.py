@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from token_reduction.reduced import Selection
 
-LAYERS = (8, 16, 24)
-
 
 def pyramiddrop(
     query: Tensor, keys: Tensor, keep: float = 0.5, *, start: int | Tensor, image_tokens: int

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from costmodel.methods.sparsevlm import RECYCLED_SHARE
 from hardware_specs.errors import InvalidInputError
 from token_reduction.checks import require_finite
 from token_reduction.fastv import select_image_tokens
@@ -30,15 +31,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from token_reduction.reduced import Selection
-
-LAYERS = (2, 6, 15)
-KEEP_LISTS = {
-    192: (300, 200, 110),
-    128: (303, 110, 36),
-    96: (238, 48, 26),
-    64: (66, 30, 17),
-}
-RECYCLED_SHARE = 0.3
 
 
 def text_raters(image_states: Tensor, text_states: Tensor) -> Tensor:

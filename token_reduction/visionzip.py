@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from costmodel.methods.visionzip import contextual_tokens
 from hardware_specs.errors import InvalidInputError
 from token_reduction.checks import require_finite
 from token_reduction.keep import resolve_keep
@@ -33,7 +34,7 @@ def split_keep(keep: float, n: int) -> tuple[int, int]:
     ((54, 10), (108, 20), (162, 30))
     """
     count = resolve_keep(keep, n)
-    contextual = count * 10 // 64
+    contextual = contextual_tokens(count)
     return count - contextual, contextual
 
 

@@ -149,6 +149,13 @@ _MODULES: dict[str, str] = {
     "sequential": "costmodel.methods.sampling",
     "spatial": "costmodel.methods.sampling",
     "m3": "costmodel.methods.m3",
+    "visionzip": "costmodel.methods.visionzip",
+    "fastervlm": "costmodel.methods.fastervlm",
+    "vispruner": "costmodel.methods.vispruner",
+    "hired": "costmodel.methods.hired",
+    "pyramiddrop": "costmodel.methods.pyramiddrop",
+    "dart": "costmodel.methods.dart",
+    "sparsevlm": "costmodel.methods.sparsevlm",
 }
 
 

@@ -21,7 +21,7 @@ HOOKS = (
 #: Settings under which each method acts in a tower of four layers and a language model of four.
 SETTINGS = {
     "vtw": {"layer": 2}, "evit": {"layers": (1, 2)}, "ats": {"layers": (1, 2)},
-    "prumerge+": {"keep": 32},
+    "prumerge+": {"keep": 32}, "sparsevlm": {"layers": (0, 1, 2)},
 }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from costmodel import estimate, load_model  # noqa: E402
-from costmodel.methods import get_method_cost  # noqa: E402
+from costmodel.methods import MethodRequest, get_method_cost  # noqa: E402
 from costmodel.plans.vision import vision_ops  # noqa: E402
 from costmodel.precision import parse_precision  # noqa: E402
 from costmodel.schedule import LayerSpan  # noqa: E402
@@ -49,9 +49,9 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-def build(kind, tmp_path, **settings):
+def build(kind, tmp_path, vision=VISION, language=LANGUAGE, **settings):
     config = transformers.AutoConfig.for_model(
-        kind, vision_config=VISION, text_config=LANGUAGE, image_token_index=IMAGE, **settings
+        kind, vision_config=vision, text_config=language, image_token_index=IMAGE, **settings
     )
     config.save_pretrained(tmp_path)
     torch.manual_seed(0)
@@ -62,6 +62,13 @@ def build(kind, tmp_path, **settings):
 @pytest.fixture
 def llava(tmp_path):
     return build("llava", tmp_path, image_seq_length=36)
+
+
+@pytest.fixture
+def large(tmp_path):
+    vision = {**VISION, "image_size": 168, "patch_size": 7, "num_hidden_layers": 3}
+    language = {**LANGUAGE, "num_hidden_layers": 18}
+    return build("llava", tmp_path, vision, language, image_seq_length=576)
 
 
 @pytest.fixture
@@ -132,16 +139,17 @@ class Counted:
         assert sum(self.by_stage.values()) == self._total(), "work outside every stage"
 
 
-def prompt(batch, visual):
-    ids = [1, 2, 3] + [IMAGE] * visual + list(range(4, TEXT + 1))
+def prompt(batch, visual, before=3):
+    text = list(range(1, TEXT + 1))
+    ids = text[:before] + [IMAGE] * visual + text[before:]
     assert len(ids) == TEXT + visual
     return torch.tensor([ids] * batch)
 
 
-def run(model, method, batch, visual, pixels, **inputs):
+def run(model, method, batch, visual, pixels, before=3, **inputs):
     """Prefill and one decode step; FLOPs of each by stage, and the record."""
     torch.manual_seed(1)
-    ids = prompt(batch, visual)
+    ids = prompt(batch, visual, before)
     with reduce_tokens(model, method) as record:
         with Counted(model) as prefill:
             out = model(
@@ -186,7 +194,40 @@ SETTINGS = [
     ("sequential", {"keep": 8}),
     ("spatial", {"keep": 12}),
     ("m3", {"keep": 9}),
+    ("visionzip", {"keep": 20}),
+    ("visionzip", {"keep": 0.1}),  # 4 tokens, none of them merged
+    ("fastervlm", {}),
+    ("fastervlm", {"keep": 9}),
+    ("vispruner", {"keep": 21}),
+    ("vispruner", {"keep": 0.07}),  # 3: down to 2 of 35, past the point of 8 even ones
+    ("hired", {}),
+    ("hired", {"keep": 9}),
+    ("pyramiddrop", {}),
+    ("pyramiddrop", {"keep": 0.4}),  # 36, 14, 5, 2
+    ("pyramiddrop", {"keep": 9}),
+    ("dart", {"keep": 9}),
+    ("dart", {"keep": 0.2, "layer": 1}),
 ]
+#: Defaults that need the 576 patches of a real tower, and 17 language-model layers at least.
+LARGE = [
+    ("visionzip", {}),
+    ("vispruner", {}),
+    ("dart", {}),
+    ("sparsevlm", {}),
+    ("sparsevlm", {"keep": 128}),
+    ("sparsevlm", {"keep": 96}),
+    ("sparsevlm", {"keep": 64}),
+]
+
+
+def lengths(name, config, visual, crops, projected, *, text=TEXT, batch=1, keep=None, layer=None):
+    """Tokens entering each layer of the language model, as the cost model has them."""
+    request = MethodRequest(
+        config, parse_precision("fp32"), visual, projected, crops, text, batch, keep, layer, "fused",
+        config.vision.num_layers,
+    )  # fmt: skip
+    spans = get_method_cost(name).plan(request).llm_spans
+    return [text + span.tokens for span in spans for _ in range(span.layers)]
 
 
 @pytest.mark.parametrize("batch", [1, 2])
@@ -198,6 +239,9 @@ def test_llava(llava, name, asked, batch) -> None:
     cost = estimate(
         config, A100, method=name, text_tokens=TEXT, batch_size=batch, output_tokens=1, **asked
     )
+    if name not in ("fitprune",):
+        expected = lengths(name, config, 36, 1, 36, **asked)
+        assert record.sequence_lengths[:-1] == expected
     for stage in ("vision", "projector", "reduction", "prefill"):
         extra = 0
         if stage == "prefill":
@@ -208,8 +252,23 @@ def test_llava(llava, name, asked, batch) -> None:
     assert decoded["reduction"] == 0
 
 
+@pytest.mark.parametrize(("name", "asked"), LARGE)
+def test_large_llava(large, name, asked) -> None:
+    model, config = large
+    pixels = torch.randn(1, 3, 168, 168)
+    method = get_method(name, **asked)
+    # The cost model takes all text to stand behind the image.
+    counted, decoded, record = run(model, method, 1, 576, pixels, before=0)
+    cost = estimate(config, A100, method=name, text_tokens=TEXT, output_tokens=1, **asked)
+    assert record.sequence_lengths[:-1] == lengths(name, config, 576, 1, 576, **asked)
+    for stage in ("vision", "projector", "reduction", "prefill"):
+        extra = rope_flops(model, record.sequence_lengths[0]) if stage == "prefill" else 0
+        assert cost.stages[stage].flops == counted.get(stage, 0) - extra, stage
+    assert cost.stages["decode"].flops == decoded["prefill"] - rope_flops(model, 1)
+
+
 def test_every_method_is_counted() -> None:
-    named = {name for name, _ in SETTINGS} | {"prumerge+", "ats"}
+    named = {name for name, _ in SETTINGS + LARGE} | {"prumerge+", "ats"}
     assert named == set(list_methods())
 
 
@@ -277,6 +336,11 @@ def test_ats_costs_what_its_lengths_cost(llava, keep) -> None:
         ("tome", {"keep": 20}),
         ("sequential", {"keep": 8}),
         ("m3", {"keep": 4}),
+        ("visionzip", {"keep": 20}),
+        ("fastervlm", {}),
+        ("vispruner", {"keep": 10}),
+        ("pyramiddrop", {}),
+        ("dart", {"keep": 0.2}),
     ],
 )
 @pytest.mark.parametrize("size", [(168, 168), (100, 168)])

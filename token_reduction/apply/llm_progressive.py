@@ -21,13 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from costmodel.methods.pyramiddrop import stage_layers
+from costmodel.methods.sparsevlm import KEEP_LISTS
 from hardware_specs.errors import InvalidInputError
 from token_reduction.apply.llm_attention import AttentionProbe, heads_of, rotate, split_heads
 from token_reduction.apply.llm_methods import KeepEverything, OneCut, contiguous_start
 from token_reduction.apply.llm_tokens import lay_out
 from token_reduction.dart import dart
 from token_reduction.pyramiddrop import pyramiddrop
-from token_reduction.sparsevlm import KEEP_LISTS, recycle, sparsevlm, text_raters
+from token_reduction.sparsevlm import recycle, sparsevlm, text_raters
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,7 +56,11 @@ class PyramidStages(KeepEverything):
     def __init__(self, method: Method, parts: Parts) -> None:
         self._method = method
         self._parts = parts
-        self._stages = existing_layers(method, parts)
+        self._stages = (
+            stage_layers(len(parts.layers))
+            if method.options["layers"] is None
+            else existing_layers(method, parts)
+        )
 
     def cuts_at(self, layer: int) -> bool:
         """At its stages."""

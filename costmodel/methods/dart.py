@@ -1,0 +1,104 @@
+"""DART: at language-model layer K keep a few pivots, and the image tokens that resemble them least.
+
+Source: Wen et al., EMNLP 2025 (arXiv 2502.11494) and ZichenWen1/DART. 4 image and 4 text tokens with
+the largest L1 norm of their keys in layer K-1 are pivots; each in turn takes the ceil(keep / 8) image
+tokens least similar to it of those not taken. 8 ceil(keep / 8) tokens and the image pivots stay:
+132 of 576 for the program's 128. Layers 0..K-1 see and cache every token.
+
+Own FLOPs, n image tokens, d width: 2 x 8 n d for the similarities.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from costmodel.methods.counts import kept_count
+from costmodel.methods.fastv import sequence_gather
+from costmodel.methods.llm_ranking import eager_norm, picked, rotated
+from costmodel.methods.pieces import gather, passes, product, sort
+from costmodel.methods.registry import MethodCost, MethodPlan
+from costmodel.schedule import LayerSpan
+from hardware_specs.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from costmodel.methods.registry import MethodRequest
+    from costmodel.quantities import Num
+
+COUNT, LAYER = 128, 2
+IMAGE_PIVOTS, TEXT_PIVOTS = 4, 4
+
+
+def kept_tokens(request: MethodRequest) -> Num:
+    """Return the image tokens that stay.
+
+    Raises:
+        InvalidInputError: more than there are, or fewer text tokens than text pivots.
+    """
+    n, pivots = request.visual_tokens, IMAGE_PIVOTS + TEXT_PIVOTS
+    chosen = kept_count("dart", COUNT if request.keep is None else request.keep, n)
+    kept = (-(-chosen // pivots) * pivots + IMAGE_PIVOTS) * (n > 0)
+    beyond = kept > n
+    if np.any(beyond):
+        most, given = (np.broadcast_to(x, np.shape(beyond))[beyond].flat[0] for x in (n, kept))
+        raise InvalidInputError(
+            f"dart keeps {given:g} tokens here, {IMAGE_PIVOTS} pivots among them, more than the "
+            f"{most:g} image tokens there are; give a smaller keep"
+        )
+    if np.any((request.text_tokens < TEXT_PIVOTS) & (n > 0)):
+        raise InvalidInputError(
+            f"dart takes {TEXT_PIVOTS} pivots from the text after the image; give text_tokens of "
+            f"at least {TEXT_PIVOTS}"
+        )
+    return kept
+
+
+def _plan(request: MethodRequest) -> MethodPlan:
+    text, num = request.model.text, request.precision.text
+    layer = LAYER if request.layer is None else request.layer
+    if layer < 1:
+        raise InvalidInputError(
+            "dart looks at the keys of the layer before; give a layer of at least 1"
+        )
+    kept = kept_tokens(request)
+    b, n, t = request.batch_size, request.visual_tokens, request.text_tokens
+    s, runs = t + n, (n > 0) * 1
+    rows, d, k, pivots = b * runs, text.hidden_size, text.num_kv_heads, IMAGE_PIVOTS + TEXT_PIVOTS
+    ops = [
+        rotated("keys", request, b * s, k, runs),
+        eager_norm("norm", request, b * s, runs),
+        passes("key_norms", s * k * text.head_dim, num, reads=2, kernels=2, count=rows),
+        passes("normalise", s * d, num, reads=2, kernels=3, flops=3, count=rows),
+        sort("image_pivots", 1, n, num, rows),
+        sort("text_pivots", 1, t, num, rows),
+        gather("pivots", pivots, d, num, rows, kernels=2),
+        product("similarity", 1, pivots, n, d, num, rows),
+        # Each pivot waits for the one before: mask, sort, mark as taken.
+        passes("turn", n, num, reads=3, writes=2, kernels=2, count=rows * pivots),
+        sort("least_similar", 1, n, num, rows * pivots),
+        *picked(request, n, kept, rows, rank=False),
+        passes("indices", b * s, num, reads=4, writes=4, kernels=8, flops=0, count=runs),
+        *sequence_gather(request, kept, runs),
+    ]
+    spans = (LayerSpan(layer, n), LayerSpan(text.num_layers - layer, kept))
+    note = {"dart": "keep counts tokens taken by 8 pivots, rounded up to 8; 4 image pivots on top"}
+    return MethodPlan(spans, request.projected_tokens, None, tuple(ops), note)
+
+
+METHODS = {
+    "dart": MethodCost(
+        name="dart",
+        schedule=_plan,
+        place="llm-layer",
+        summary="at LLM layer K keep a few pivots and the image tokens least like them",
+        formula="n tokens in layers 0..K-1, 8 ceil(keep / 8) + 4 from K on; 16 n d FLOPs",
+        complexity="O(n d) once, 8 sequential picks",
+        source="Wen et al. 2025, DART, arXiv 2502.11494; ZichenWen1/DART",
+        default_keep=f"{COUNT} tokens, and 4 image pivots on top",
+        needs="keys of layer K-1; 4 text tokens after the image",
+        published=("reduction ratio 0.778, at most 128 tokens (keep 128), K=2",),
+        takes_layer=True,
+        default_layer=LAYER,
+    )
+}

@@ -1,0 +1,52 @@
+"""Work that the methods between language-model layers share: norms, rotations, picking of tokens.
+
+Methods whose scores are normalised over one sequence work on one sequence of the batch at a time, so
+their kernels grow with the batch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from costmodel.methods.pieces import passes, sort
+
+if TYPE_CHECKING:
+    from costmodel.methods.registry import MethodRequest
+    from costmodel.quantities import Num, OpCost
+
+
+def eager_norm(name: str, request: MethodRequest, rows: Num, count: Num) -> OpCost:
+    """Return an RMSNorm as `transformers` runs it, a chain of kernels that passes through float32."""
+    text, num = request.model.text, request.precision.text
+    return passes(
+        name, rows * text.hidden_size, num, reads=10, writes=8, kernels=8, flops=4, count=count
+    )
+
+
+def rotated(name: str, request: MethodRequest, rows: Num, heads: int, count: Num) -> OpCost:
+    """Return the rotary embedding of some rows, a chain of kernels: negate, join, two products, a sum."""
+    elements = rows * heads * request.model.text.head_dim
+    return passes(
+        name, elements, request.precision.text, reads=6, writes=4.5, kernels=5, flops=3, count=count
+    )
+
+
+def picked(
+    request: MethodRequest, n: Num, kept: Num, count: Num, *, rank: bool = True
+) -> list[OpCost]:
+    """Return the sorts that turn scores into the places that stay, for one sequence.
+
+    Args:
+        request: the request.
+        n: visual tokens there are.
+        kept: visual tokens that stay.
+        count: sequences.
+        rank: whether the scores are sorted, too.
+    """
+    num = request.precision.text
+    ops = [
+        sort("order", 1, kept, num, count),
+        sort("dropped", 1, n, num, count),
+        sort("kept_places", 1, request.text_tokens + n, num, count),
+    ]
+    return [sort("rank", 1, n, num, count), *ops] if rank else ops
