@@ -296,6 +296,23 @@ _ENTRIES = (
         },
     ),
     MethodInfo(
+        name="cdpruner",
+        place="after-projector",
+        source="Zhang et al. 2025, CDPruner; Theia-4869/CDPruner",
+        summary="keep patches that fit the question and differ from each other (greedy DPP)",
+        needs=frozenset({"clip_features", "clip_joint_space"}),
+        keep_meaning="patches of each crop kept",
+        default_keep=64,
+        options={
+            "embeddings": Option(
+                None,
+                optional(path_text),
+                "a safetensors file or None",
+                "CLIP's visual_projection.weight and the question's text_embeds; needed in a model",
+            )
+        },
+    ),
+    MethodInfo(
         name="hired",
         place="after-projector",
         source="Arif et al. 2025, HiRED; hasanar1f/HiRED",

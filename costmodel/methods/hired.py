@@ -84,8 +84,15 @@ def kept_tokens(request: MethodRequest, n: Num) -> Num:
     return expected if isinstance(expected, np.ndarray) else int(expected)
 
 
+def _is_video(request: MethodRequest) -> bool:
+    """Whether the crops are frames: where a model takes both, several untiled crops are a clip."""
+    model = request.model
+    frames = is_clip(request) or (model.video is not None and model.anyres is None)
+    return frames and bool(np.any(request.crops > 1))
+
+
 def _plan(request: MethodRequest) -> MethodPlan:
-    if is_clip(request):
+    if _is_video(request):
         raise UnsupportedError("hired spends a budget on the tiles of an image, not on videos")
     tower, _ = vision_parts("hired", request.model)
     crops = ranked_crops("hired", request)

@@ -152,6 +152,7 @@ _MODULES: dict[str, str] = {
     "visionzip": "costmodel.methods.visionzip",
     "fastervlm": "costmodel.methods.fastervlm",
     "vispruner": "costmodel.methods.vispruner",
+    "cdpruner": "costmodel.methods.cdpruner",
     "hired": "costmodel.methods.hired",
     "pyramiddrop": "costmodel.methods.pyramiddrop",
     "dart": "costmodel.methods.dart",

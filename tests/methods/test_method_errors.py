@@ -98,6 +98,9 @@ def test_towers_without_a_class_token(name) -> None:
         assert get_method_cost(name).needs_class_token
         with pytest.raises(UnsupportedError, match=r"siglip tower .* has no class token"):
             estimate("llava-onevision-7b", A100, method=name)
+    elif name == "cdpruner":
+        with pytest.raises(UnsupportedError, match="it is no CLIP"):
+            estimate("llava-onevision-7b", A100, method=name)
     else:
         # M3 and the samplers pool and cut SigLIP's 27 x 27 patches: 9 tokens have a grid in it.
         keep = 9 if name in ("m3", "spatial") else None
@@ -106,7 +109,7 @@ def test_towers_without_a_class_token(name) -> None:
 
 def test_models_that_pool_the_grid_of_a_frame() -> None:
     video = "llava-next-video-7b"
-    for name in ("prumerge", "tome", "evit"):
+    for name in ("prumerge", "tome", "evit", "visionzip", "fastervlm", "vispruner", "cdpruner"):
         with pytest.raises(UnsupportedError, match="pools every frame to 144"):
             estimate(video, A100, method=name)
     for name in ("prumerge", "tome"):

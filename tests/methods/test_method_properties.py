@@ -13,7 +13,7 @@ NAMES = list_method_costs()
 #: Methods that take any count of tokens, and how many of them a model's default has.
 BY_COUNT = (
     *("prumerge", "divprune", "fastv", "tome", "ats", "evit", "crossget", "sequential"),
-    *("visionzip", "fastervlm", "vispruner", "hired", "pyramiddrop"),
+    *("visionzip", "fastervlm", "vispruner", "cdpruner", "hired", "pyramiddrop"),
 )
 #: Methods that work on one sequence of the batch after the other, so that they launch more for more.
 ONE_BY_ONE = ("hired", "pyramiddrop", "dart", "sparsevlm")

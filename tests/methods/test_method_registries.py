@@ -42,6 +42,7 @@ def test_same_place_and_layer(name) -> None:
         ("visionzip", "visionzip", "COUNT"),
         ("fastervlm", "fastervlm", "RATIO"),
         ("vispruner", "vispruner", "COUNT"),
+        ("cdpruner", "cdpruner", "COUNT"),
         ("hired", "hired", "RATIO"),
         ("pyramiddrop", "pyramiddrop", "RATIO"),
         ("dart", "dart", "COUNT"),

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hardware_specs.errors import InvalidInputError, UnsupportedError
-from token_reduction.apply import crop_attention, crop_methods
+from token_reduction.apply import crop_attention, crop_methods, question
 from token_reduction.apply.anatomy import Parts, dissect
 from token_reduction.apply.before_llm import PromptReduction
 from token_reduction.apply.crops import Crops
@@ -46,11 +46,6 @@ POLICIES: dict[str, Callable[[Method, Parts], KeepEverything]] = {
     "pyramiddrop": PyramidStages,
     "dart": Pivots,
     "sparsevlm": RatedByText,
-}
-
-_IMPOSSIBLE = {
-    "cdpruner": "it needs CLIP's text tower and the projections into their joint space, which no "
-    "LLaVA checkpoint holds; call token_reduction.cdpruner.cdpruner on embeddings of your own",
 }
 
 _active: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
@@ -138,8 +133,11 @@ def _crops(
         function = crop_attention.attention_function(parts, method, patches)
         brings_class = name in crop_attention.WITH_CLASS_TOKEN
         return Crops(parts, record, function, before, brings_class)
-    reason = _IMPOSSIBLE.get(name, "nobody has said where it acts")
-    raise UnsupportedError(f"{name} cannot be put into {type(parts.model).__name__}: {reason}")
+    if name in question.AFTER_PROJECTOR:
+        return Crops(parts, record, question.question_function(parts, method, patches), before)
+    raise UnsupportedError(
+        f"{name} cannot be put into {type(parts.model).__name__}: nobody has said where it acts"
+    )
 
 
 def _is_inside(method: Method) -> bool:
