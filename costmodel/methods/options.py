@@ -148,6 +148,21 @@ def dtype_name(value: object) -> str:
     return name
 
 
+def choice(*names: str) -> Callable[[object], str]:
+    """One of some names.
+
+    >>> choice("set", "norm")("set")
+    'set'
+    """
+
+    def parse(value: object) -> str:
+        if value not in names:
+            raise ValueError(value)
+        return str(value)
+
+    return parse
+
+
 def path_text(value: object) -> str:
     """A file's path, as text."""
     text = str(value)

@@ -35,6 +35,14 @@ MODULES: dict[str, str] = {
     "sequential": "sampling",
     "spatial": "sampling",
     "m3": "m3",
+    "visionzip": "visionzip",
+    "fastervlm": "fastervlm",
+    "vispruner": "vispruner",
+    "cdpruner": "cdpruner",
+    "hired": "hired",
+    "pyramiddrop": "pyramiddrop",
+    "dart": "dart",
+    "sparsevlm": "sparsevlm",
 }
 ENTRY_POINTS = "vlm_roofline.methods"
 

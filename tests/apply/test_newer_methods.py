@@ -13,7 +13,7 @@ pytest.importorskip("transformers")
 
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from hardware_specs.errors import InvalidInputError, UnsupportedError  # noqa: E402
+from hardware_specs.errors import InvalidFileError, InvalidInputError, UnsupportedError  # noqa: E402
 from token_reduction import Method, observe, reduce_tokens  # noqa: E402
 from token_reduction.sparsevlm import recycle  # noqa: E402
 from token_reduction.tokens.reduced import Selection  # noqa: E402
@@ -137,6 +137,54 @@ def test_vispruner(llava, cases, features, hand, sequence):
     embeddings = sequence(llava, case, features(llava, case)[kept])
     record = agree(llava, case, request("vispruner", 40, important=0.5), hand, embeddings)
     assert record.kept_indices[0].tolist() == kept
+
+
+def test_cdpruner(llava, cases, features, hand, sequence, joint_space):
+    llava, case = in_double(llava, cases["llava"])
+    tower = llava.model.vision_tower
+    view = TowerView(tower, case.inputs["pixel_values"])
+    x = view.features[0, 1:]
+    from safetensors.torch import load_file
+
+    clip = {name: value.double() for name, value in load_file(joint_space).items()}
+    images = tower.post_layernorm(x).float().double() @ clip["visual_projection.weight"].T
+    images, texts, unit = (
+        v / v.norm(dim=1, keepdim=True) for v in (images, clip["text_embeds"], x)
+    )
+    distance = -(images @ texts.T).mean(1)
+    relevance = (distance - distance.min() + 1e-6) / (distance.max() - distance.min())
+    kernel = relevance[:, None] * (unit @ unit.T) * relevance
+    chosen = [int(kernel.diagonal().argmax())]
+    while len(chosen) < 8:
+        block = kernel[chosen][:, chosen]
+        rows = kernel[chosen]
+        left = kernel.diagonal() - (rows * torch.linalg.solve(block, rows)).sum(0)
+        left[chosen] = -torch.inf
+        chosen.append(int(left.argmax()))
+    kept = sorted(chosen)
+    embeddings = sequence(llava, case, features(llava, case)[kept])
+    method = request("cdpruner", 8, embeddings=joint_space)
+    record = agree(llava, case, method, hand, embeddings)
+    assert record.kept_indices[0].tolist() == kept
+
+
+def test_cdpruner_needs_a_projection_of_its_tower(models, tmp_path):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "other.safetensors"
+    save_file({"visual_projection.weight": torch.ones(16, 31), "text_embeds": torch.ones(16)}, path)
+    method = request("cdpruner", 8, embeddings=path)
+    with (
+        pytest.raises(InvalidFileError, match=r"needs \[g, 32\]"),
+        reduce_tokens(models["llava"], method),
+    ):
+        pass
+    save_file({"visual_projection.weight": torch.ones(16, 32)}, path)
+    with (
+        pytest.raises(InvalidFileError, match="0 tensors named"),
+        reduce_tokens(models["llava"], method),
+    ):
+        pass
 
 
 def test_hired_on_one_crop_takes_the_whole_budget(llava, cases, features, hand, sequence):
@@ -361,7 +409,8 @@ def test_own_products_are_the_documented_ones(method, flops, llava, cases):
 @pytest.mark.parametrize(
     ("method", "error", "message"),
     [
-        (request("cdpruner", 64), UnsupportedError, "CLIP's text tower"),
+        (request("cdpruner", 64, embeddings=None), UnsupportedError, "CLIP's text tower"),
+        (request("cdpruner", 64, embeddings="nowhere"), InvalidFileError, "no readable"),
         (request("pyramiddrop", 0.5, layers=(2, 4)), InvalidInputError, "last that can be is 3"),
         (request("sparsevlm", 192, layers=(2, 3), counts=None), InvalidInputError, "can be is 2"),
         (request("sparsevlm", 100, layers=(0, 1, 2), counts=None), InvalidInputError, "counts"),

@@ -21,7 +21,7 @@ HOOKS = (
 #: Settings under which each method acts in a tower of four layers and a language model of four.
 SETTINGS = {
     "vtw": {"layer": 2}, "evit": {"layers": (1, 2)}, "ats": {"layers": (1, 2)},
-    "prumerge+": {"keep": 32},
+    "prumerge+": {"keep": 32}, "sparsevlm": {"layers": (0, 1, 2)},
 }  # fmt: skip
 
 
@@ -42,8 +42,10 @@ def fingerprint(model):
     return weights.hexdigest(), modules, model.config.to_dict(), model.generation_config.to_dict()
 
 
-def method_of(name):
-    return get_method(name, **SETTINGS.get(name, {}))
+@pytest.fixture(scope="module")
+def method_of(joint_space):
+    settings = {**SETTINGS, "cdpruner": {"embeddings": joint_space}}
+    return lambda name: get_method(name, **settings.get(name, {}))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ def used(make_model, cases):
 
 
 @pytest.mark.parametrize("name", list_methods())
-def test_the_model_is_bit_identical_afterwards(name, used, cases):
+def test_the_model_is_bit_identical_afterwards(name, used, cases, method_of):
     case = cases["llava"]
     with torch.no_grad():
         before, state = used(**case.inputs).logits, fingerprint(used)
@@ -68,7 +70,7 @@ def test_the_model_is_bit_identical_afterwards(name, used, cases):
 
 
 @pytest.mark.parametrize("name", list_methods())
-def test_the_model_is_bit_identical_after_an_exception(name, used, cases):
+def test_the_model_is_bit_identical_after_an_exception(name, used, cases, method_of):
     case = cases["llava"]
     state = fingerprint(used)
     with pytest.raises(RuntimeError, match="stop here"), reduce_tokens(used, method_of(name)):

@@ -16,18 +16,20 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from safetensors.torch import save_file  # noqa: E402
 from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from costmodel import estimate, load_model  # noqa: E402
-from costmodel.methods import method_info  # noqa: E402
+from costmodel.methods import MethodInput, method_info  # noqa: E402
+from costmodel.methods.cdpruner import JOINT_WIDTH  # noqa: E402
 from costmodel.plans.vision import vision_ops  # noqa: E402
 from costmodel.precision import parse_precision  # noqa: E402
 from costmodel.schedule import LayerSpan  # noqa: E402
 from token_reduction import get_method, list_methods, observe, reduce_tokens  # noqa: E402
 
 A100 = "nvidia-a100-sxm4-80gb"
-IMAGE = 99  # the placeholder's id
+IMAGE, VIDEO = 99, 98  # the placeholders' ids
 TEXT = 7
 VISION = {
     "model_type": "clip_vision_model", "hidden_size": 32, "intermediate_size": 64,
@@ -49,9 +51,9 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-def build(kind, tmp_path, **settings):
+def build(kind, tmp_path, vision=VISION, language=LANGUAGE, **settings):
     config = transformers.AutoConfig.for_model(
-        kind, vision_config=VISION, text_config=LANGUAGE, image_token_index=IMAGE, **settings
+        kind, vision_config=vision, text_config=language, image_token_index=IMAGE, **settings
     )
     config.save_pretrained(tmp_path)
     torch.manual_seed(0)
@@ -65,8 +67,33 @@ def llava(tmp_path):
 
 
 @pytest.fixture
+def large(tmp_path):
+    vision = {**VISION, "image_size": 168, "patch_size": 7, "num_hidden_layers": 3}
+    language = {**LANGUAGE, "num_hidden_layers": 18}
+    return build("llava", tmp_path, vision, language, image_seq_length=576)
+
+
+@pytest.fixture
 def llava_next(tmp_path):
     return build("llava_next", tmp_path, image_grid_pinpoints=[[84, 168], [168, 84], [168, 168]])
+
+
+@pytest.fixture
+def method_of(tmp_path):
+    """A method, and for CDPruner a file with the joint space that no model holds."""
+
+    def make(name, **asked):
+        if name == "cdpruner":
+            path = tmp_path / "joint_space.safetensors"
+            tensors = {
+                "visual_projection.weight": torch.randn(JOINT_WIDTH, VISION["hidden_size"]),
+                "text_embeds": torch.randn(1, JOINT_WIDTH),
+            }
+            save_file(tensors, path)
+            asked["embeddings"] = path
+        return get_method(name, **asked)
+
+    return make
 
 
 class Counted:
@@ -78,12 +105,13 @@ class Counted:
         self._reduction = 0
         self._starts = []
         inner = model.model
-        self._modules = {
-            "vision": inner.vision_tower,
-            "projector": inner.multi_modal_projector,
-            "prefill": inner.language_model,
-            "head": model.lm_head,
-        }
+        towers = ("vision_tower", "image_tower", "video_tower")
+        self._modules = [
+            *(("vision", getattr(inner, name)) for name in towers if hasattr(inner, name)),
+            ("projector", inner.multi_modal_projector),
+            ("prefill", inner.language_model),
+            ("head", model.lm_head),
+        ]
 
     def _total(self) -> int:
         return self._counter.get_total_flops()
@@ -100,7 +128,7 @@ class Counted:
     def __enter__(self):
         self._stack = []
         self._hooks = []
-        for stage, module in self._modules.items():
+        for stage, module in self._modules:
             # Own work may run in hooks of the same module: what matters is what it adds in between.
             def before(*_):
                 self._stack.append((self._total(), self._reduction))
@@ -132,21 +160,22 @@ class Counted:
         assert sum(self.by_stage.values()) == self._total(), "work outside every stage"
 
 
-def prompt(batch, visual):
-    ids = [1, 2, 3] + [IMAGE] * visual + list(range(4, TEXT + 1))
+def prompt(batch, visual, before=3, mark=IMAGE):
+    text = list(range(1, TEXT + 1))
+    ids = text[:before] + [mark] * visual + text[before:]
     assert len(ids) == TEXT + visual
     return torch.tensor([ids] * batch)
 
 
-def run(model, method, batch, visual, pixels, **inputs):
+def run(model, method, batch, visual, pixels, before=3, mark=IMAGE, **inputs):
     """Prefill and one decode step; FLOPs of each by stage, and the record."""
     torch.manual_seed(1)
-    ids = prompt(batch, visual)
+    ids = prompt(batch, visual, before, mark)
+    if pixels is not None:
+        inputs["pixel_values"] = pixels
     with reduce_tokens(model, method) as record:
         with Counted(model) as prefill:
-            out = model(
-                input_ids=ids, pixel_values=pixels, use_cache=True, logits_to_keep=1, **inputs
-            )
+            out = model(input_ids=ids, use_cache=True, logits_to_keep=1, **inputs)
         with Counted(model) as decode:
             model(
                 input_ids=ids[:, -1:],
@@ -186,18 +215,58 @@ SETTINGS = [
     ("sequential", {"keep": 8}),
     ("spatial", {"keep": 12}),
     ("m3", {"keep": 9}),
+    ("visionzip", {"keep": 20}),
+    ("visionzip", {"keep": 0.1}),  # 4 tokens, none of them merged
+    ("fastervlm", {}),
+    ("fastervlm", {"keep": 9}),
+    ("vispruner", {"keep": 21}),
+    ("vispruner", {"keep": 0.07}),  # 3: down to 2 of 35, past the point of 8 even ones
+    ("cdpruner", {"keep": 20}),
+    ("cdpruner", {"keep": 2}),
+    ("cdpruner", {"keep": 1}),
+    ("hired", {}),
+    ("hired", {"keep": 9}),
+    ("pyramiddrop", {}),
+    ("pyramiddrop", {"keep": 0.4}),  # 36, 14, 5, 2
+    ("pyramiddrop", {"keep": 9}),
+    ("dart", {"keep": 9}),
+    ("dart", {"keep": 0.2, "layer": 1}),
 ]
+#: Defaults that need the 576 patches of a real tower, and 17 language-model layers at least.
+LARGE = [
+    ("visionzip", {}),
+    ("vispruner", {}),
+    ("cdpruner", {}),
+    ("dart", {}),
+    ("sparsevlm", {}),
+    ("sparsevlm", {"keep": 128}),
+    ("sparsevlm", {"keep": 96}),
+    ("sparsevlm", {"keep": 64}),
+]
+
+
+def lengths(name, config, visual, crops, projected, *, text=TEXT, batch=1, keep=None, layer=None):
+    """Tokens entering each layer of the language model, as the cost model has them."""
+    request = MethodInput(
+        config, parse_precision("fp32"), visual, projected, crops, text, batch, keep, layer, "fused",
+        config.vision.num_layers,
+    )  # fmt: skip
+    spans = method_info(name).plan(request).llm_spans
+    return [text + span.tokens for span in spans for _ in range(span.layers)]
 
 
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize(("name", "asked"), SETTINGS)
-def test_llava(llava, name, asked, batch) -> None:
+def test_llava(llava, name, asked, batch, method_of) -> None:
     model, config = llava
     pixels = torch.randn(batch, 3, 84, 84)
-    counted, decoded, record = run(model, get_method(name, **asked), batch, 36, pixels)
+    counted, decoded, record = run(model, method_of(name, **asked), batch, 36, pixels)
     cost = estimate(
         config, A100, method=name, text_tokens=TEXT, batch_size=batch, output_tokens=1, **asked
     )
+    if name not in ("fitprune",):
+        expected = lengths(name, config, 36, 1, 36, **asked)
+        assert record.sequence_lengths[:-1] == expected
     for stage in ("vision", "projector", "reduction", "prefill"):
         extra = 0
         if stage == "prefill":
@@ -208,8 +277,23 @@ def test_llava(llava, name, asked, batch) -> None:
     assert decoded["reduction"] == 0
 
 
+@pytest.mark.parametrize(("name", "asked"), LARGE)
+def test_large_llava(large, name, asked, method_of) -> None:
+    model, config = large
+    pixels = torch.randn(1, 3, 168, 168)
+    method = method_of(name, **asked)
+    # The cost model takes all text to stand behind the image.
+    counted, decoded, record = run(model, method, 1, 576, pixels, before=0)
+    cost = estimate(config, A100, method=name, text_tokens=TEXT, output_tokens=1, **asked)
+    assert record.sequence_lengths[:-1] == lengths(name, config, 576, 1, 576, **asked)
+    for stage in ("vision", "projector", "reduction", "prefill"):
+        extra = rope_flops(model, record.sequence_lengths[0]) if stage == "prefill" else 0
+        assert cost.stages[stage].flops == counted.get(stage, 0) - extra, stage
+    assert cost.stages["decode"].flops == decoded["prefill"] - rope_flops(model, 1)
+
+
 def test_every_method_is_counted() -> None:
-    named = {name for name, _ in SETTINGS} | {"prumerge+", "ats"}
+    named = {name for name, _ in SETTINGS + LARGE} | {"prumerge+", "ats"}
     assert named == set(list_methods())
 
 
@@ -277,19 +361,107 @@ def test_ats_costs_what_its_lengths_cost(llava, keep) -> None:
         ("tome", {"keep": 20}),
         ("sequential", {"keep": 8}),
         ("m3", {"keep": 4}),
+        ("visionzip", {"keep": 20}),
+        ("fastervlm", {}),
+        ("vispruner", {"keep": 10}),
+        ("cdpruner", {"keep": 10}),
+        ("pyramiddrop", {}),
+        ("dart", {"keep": 0.2}),
     ],
 )
 @pytest.mark.parametrize("size", [(168, 168), (100, 168)])
-def test_tiled_images(llava_next, name, asked, size) -> None:
+def test_tiled_images(llava_next, name, asked, size, method_of) -> None:
     model, config = llava_next
     given = config.visual_input(image_size=size)
     pixels = torch.randn(1, given.crops, 3, 84, 84)
     counted, decoded, record = run(
-        model, get_method(name, **asked), 1, given.tokens, pixels,
+        model, method_of(name, **asked), 1, given.tokens, pixels,
         image_sizes=torch.tensor([list(size)]),
     )  # fmt: skip
     cost = estimate(
         config, A100, method=name, image_size=size, text_tokens=TEXT, output_tokens=1, **asked
+    )
+    for stage in ("vision", "projector", "reduction", "prefill"):
+        extra = rope_flops(model, record.sequence_lengths[0]) if stage == "prefill" else 0
+        assert cost.stages[stage].flops == counted.get(stage, 0) - extra, stage
+    assert cost.stages["decode"].flops == decoded["prefill"] - rope_flops(model, 1)
+
+
+@pytest.mark.parametrize(("size", "off"), [((168, 168), 3), ((100, 168), 12)])
+def test_hired_expects_what_the_tiles_keep(llava_next, size, off) -> None:
+    model, config = llava_next
+    given = config.visual_input(image_size=size)
+    pixels = torch.randn(1, given.crops, 3, 84, 84)
+    counted, _, record = run(
+        model, get_method("hired", keep=0.5), 1, given.tokens, pixels,
+        image_sizes=torch.tensor([list(size)]),
+    )  # fmt: skip
+    cost = estimate(config, A100, method="hired", keep=0.5, image_size=size, text_tokens=TEXT)
+    for stage in ("vision", "projector", "reduction"):
+        assert cost.stages[stage].flops == counted[stage]
+    # Shares are truncated, and with padding it depends on the image what the model cuts off.
+    (expected,) = set(
+        lengths("hired", config, given.tokens, given.crops, given.projected_tokens, keep=0.5)
+    )
+    assert 0 <= expected - record.sequence_lengths[0] <= off
+
+
+SIGLIP = {
+    "model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 64,
+    "num_hidden_layers": 3, "num_attention_heads": 4, "image_size": 84, "patch_size": 14,
+    "vision_use_head": False,
+}  # fmt: skip
+DEEP = {**LANGUAGE, "num_hidden_layers": 18}
+#: family -> its towers, settings, and whether the class token is there to rank by.
+FAMILIES = {
+    "video_llava": (VISION, {"image_seq_length": 36, "video_seq_length": 111}),
+    "llava_next_video": (VISION, {"image_grid_pinpoints": [[84, 168], [168, 84], [168, 168]]}),
+    "llava_onevision": (SIGLIP, {"image_grid_pinpoints": [[84, 168], [168, 84], [168, 168]],
+                                 "vision_feature_layer": -1,
+                                 "vision_feature_select_strategy": "full"}),
+}  # fmt: skip
+BY_CLASS = [
+    ("visionzip", {"keep": 20}),
+    ("fastervlm", {"keep": 0.25}),
+    ("vispruner", {"keep": 10}),
+    ("cdpruner", {"keep": 5}),
+]
+IN_THE_LLM = [("pyramiddrop", {}), ("dart", {"keep": 7}), ("sparsevlm", {"keep": 64})]
+INPUTS = [
+    *(("video_llava", "image", *row) for row in [*BY_CLASS, ("hired", {"keep": 0.3}), *IN_THE_LLM]),
+    *(("video_llava", "video", *row) for row in [*BY_CLASS, *IN_THE_LLM]),
+    *(("llava_next_video", "image", *row) for row in [*BY_CLASS, *IN_THE_LLM]),
+    *(("llava_next_video", "video", *row) for row in IN_THE_LLM),
+    *(("llava_onevision", kind, *row) for kind in ("image", "video") for row in IN_THE_LLM),
+]
+
+
+@pytest.mark.parametrize(("kind", "modality", "name", "asked"), INPUTS)
+def test_other_families(tmp_path, kind, modality, name, asked, method_of) -> None:
+    vision, settings = FAMILIES[kind]
+    model, config = build(kind, tmp_path, vision, DEEP, video_token_index=VIDEO, **settings)
+    if modality == "video":
+        shape = {"frames": 3}
+        given = config.visual_input(**shape, count="transformers")
+        inputs = {"pixel_values_videos": torch.randn(1, 3, 3, 84, 84)}
+        # Beyond the paper's count it is the one of `transformers`: class tokens go along.
+        shape["visual_tokens"] = given.tokens
+    else:
+        shape = {"image_size": (100, 168)}
+        given = config.visual_input(**shape)
+        tiled = config.anyres is not None
+        crops = (1, given.crops) if tiled else (1,)
+        pixels = "pixel_values_images" if kind == "video_llava" else "pixel_values"
+        inputs = {pixels: torch.randn(*crops, 3, 84, 84)}
+        if tiled:
+            inputs["image_sizes"] = torch.tensor([[100, 168]])
+    counted, decoded, record = run(
+        model, method_of(name, **asked), 1, given.tokens, None, before=0,
+        mark=VIDEO if modality == "video" else IMAGE, **inputs,
+    )  # fmt: skip
+    cost = estimate(config, A100, method=name, text_tokens=TEXT, output_tokens=1, **shape, **asked)
+    assert record.sequence_lengths[:-1] == lengths(
+        name, config, given.tokens, given.crops, given.projected_tokens, **asked
     )
     for stage in ("vision", "projector", "reduction", "prefill"):
         extra = rope_flops(model, record.sequence_lengths[0]) if stage == "prefill" else 0

@@ -8,7 +8,10 @@ from costmodel.methods import list_methods, method_info
 from hardware_specs.errors import InvalidInputError, UnknownMethodError, UnsupportedError
 
 MODEL, A100 = "llava-1.5-7b", "nvidia-a100-sxm4-80gb"
-CLASS_TOKEN = ("prumerge", "prumerge+", "ats", "evit", "crossget")
+CLASS_TOKEN = (
+    *("prumerge", "prumerge+", "ats", "evit", "crossget"),
+    *("visionzip", "fastervlm", "vispruner", "hired"),
+)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +38,15 @@ CLASS_TOKEN = ("prumerge", "prumerge+", "ats", "evit", "crossget")
         ({"method": "fastv", "keep": 1.5}, "keep must be"),
         ({"method": "fastv", "keep": -1}, "keep must be"),
         ({"method": "fastv", "keep": True}, "keep must be"),
+        ({"method": "sparsevlm", "keep": 100}, "defined for keep in 192, 128, 96, 64; given 100"),
+        ({"method": "sparsevlm", "keep": 0.5}, "defined for keep in 192"),
+        ({"method": "sparsevlm", "layer": 2}, "sparsevlm takes no layer"),
+        ({"method": "dart", "layer": 0}, "give a layer of at least 1"),
+        ({"method": "dart", "keep": 572}, "keeps 580 tokens here, 4 pivots among them"),
+        ({"method": "dart", "text_tokens": 3}, "give text_tokens of at least 4"),
+        ({"method": "visionzip", "keep": 577}, "give at most 576"),
+        ({"method": "vispruner", "visual_tokens": 63}, "keep=64 asks for more tokens than the 63"),
+        ({"method": "pyramiddrop", "keep": 577}, "give at most 576"),
         ({"keep": 64}, "belong to a method"),
     ],
 )
@@ -55,6 +67,20 @@ def test_tower_methods_need_their_layers() -> None:
             estimate("llava-1.5-7b@layers=4", A100, method=name)
 
 
+def test_llm_methods_need_their_layers() -> None:
+    with pytest.raises(InvalidInputError, match="has layers 0 to 15"):
+        estimate("llava-1.5-7b@layers=16", A100, method="sparsevlm")
+    assert estimate("llava-1.5-7b@layers=17", A100, method="sparsevlm").totals.flops > 0
+    with pytest.raises(InvalidInputError, match="3 layers have no quarters"):
+        estimate("llava-1.5-7b@layers=3", A100, method="pyramiddrop")
+
+
+def test_hired_takes_no_videos() -> None:
+    with pytest.raises(UnsupportedError, match="not on videos"):
+        estimate("video-llava-7b", A100, method="hired")
+    assert estimate("llava-next-video-7b", A100, method="hired", image_size=(480, 640)).totals.flops
+
+
 def test_unknown_method_names_near_ones() -> None:
     with pytest.raises(UnknownMethodError, match="did you mean prumerge"):
         estimate(MODEL, A100, method="prumerg")
@@ -72,6 +98,9 @@ def test_towers_without_a_class_token(name) -> None:
         assert method_info(name).needs_class_token
         with pytest.raises(UnsupportedError, match=r"siglip tower .* has no class token"):
             estimate("llava-onevision-7b", A100, method=name)
+    elif name == "cdpruner":
+        with pytest.raises(UnsupportedError, match="it is no CLIP"):
+            estimate("llava-onevision-7b", A100, method=name)
     else:
         # M3 and the samplers pool and cut SigLIP's 27 x 27 patches: 9 tokens have a grid in it.
         keep = 9 if name in ("m3", "spatial") else None
@@ -80,7 +109,7 @@ def test_towers_without_a_class_token(name) -> None:
 
 def test_models_that_pool_the_grid_of_a_frame() -> None:
     video = "llava-next-video-7b"
-    for name in ("prumerge", "tome", "evit"):
+    for name in ("prumerge", "tome", "evit", "visionzip", "fastervlm", "vispruner", "cdpruner"):
         with pytest.raises(UnsupportedError, match="pools every frame to 144"):
             estimate(video, A100, method=name)
     for name in ("prumerge", "tome"):

@@ -39,6 +39,14 @@ def test_same_place_and_layer(name) -> None:
         ("sequential", "sampling", "COUNT"),
         ("spatial", "sampling", "COUNT"),
         ("m3", "m3", "COUNT"),
+        ("visionzip", "visionzip", "COUNT"),
+        ("fastervlm", "fastervlm", "RATIO"),
+        ("vispruner", "vispruner", "COUNT"),
+        ("cdpruner", "cdpruner", "COUNT"),
+        ("hired", "hired", "RATIO"),
+        ("pyramiddrop", "pyramiddrop", "RATIO"),
+        ("dart", "dart", "COUNT"),
+        ("sparsevlm", "sparsevlm", "COUNT"),
     ],
 )
 def test_same_default(name, module, value) -> None:
@@ -54,6 +62,18 @@ def test_same_merges_by_default() -> None:
 
     for name in ("tome", "crossget"):
         assert method_info(name).options["r"].default == PAIRS
+
+
+def test_same_layers_and_pivots_in_the_language_model() -> None:
+    from costmodel.methods.dart import IMAGE_PIVOTS, TEXT_PIVOTS
+    from costmodel.methods.sparsevlm import KEEP_LISTS, LAYERS
+
+    assert method_info("sparsevlm").options["layers"].default == LAYERS
+    assert method_info("sparsevlm").keep_choices == tuple(KEEP_LISTS)
+    pivots = {
+        name: method_info("dart").options[name].default for name in ("image_pivots", "text_pivots")
+    }
+    assert pivots == {"image_pivots": IMAGE_PIVOTS, "text_pivots": TEXT_PIVOTS}
 
 
 def test_same_layers_of_the_tower() -> None:

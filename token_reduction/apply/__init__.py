@@ -56,8 +56,9 @@ m kept:
     ats                   none
     crossget              2 t^2 e                        per layer
 
-Those of the newer methods are listed in `crop_attention`, `item_methods` and `llm_progressive`. CDPruner
-needs CLIP's text tower, which no LLaVA checkpoint holds, and is refused.
+Those of the newer methods are listed in `crop_attention`, `item_methods`, `question` and
+`llm_progressive`. CDPruner needs CLIP's joint space, which no LLaVA checkpoint holds: without a file that
+has it, it is refused.
 
 What the methods change in the model's own products: FitPrune's layers compute queries, keys, values and
 all rows of the attention for s tokens, o_proj and FFN for those left. ATS computes all rows of q k^T, but

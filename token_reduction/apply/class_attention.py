@@ -119,3 +119,19 @@ def require_patches(method: str, tokens: Tensor, tower: Tower) -> None:
             f"{tokens.shape[1]} tokens per crop here (this model pools them first); divprune, "
             "spatial, fastv or vtw work on those"
         )
+
+
+def watch_features(parts: Parts, patches: Patches) -> list[Tensor]:
+    """Return a list that holds what the projector gets, [c, n, w], whenever it runs.
+
+    Args:
+        parts: the model.
+        patches: collects the hook.
+    """
+    seen: list[Tensor] = []
+
+    def saw_features(_module: Any, args: Any, _kwargs: Any) -> None:
+        seen[:] = [args[0]]
+
+    patches.before(parts.projector, saw_features)
+    return seen

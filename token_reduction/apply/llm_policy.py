@@ -9,8 +9,6 @@ import torch
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
 
     from costmodel.methods import Method
@@ -115,30 +113,6 @@ def rows_of(values: Tensor, group: Group, tokens: Tokens) -> Tensor:
     if len(group.rows) == len(tokens.counts):
         return values
     return values[list(group.rows)]
-
-
-def existing_layers(
-    method: Method, parts: Parts, layers: Sequence[int], *, behind: bool = False
-) -> tuple[int, ...]:
-    """Return the layers a method cuts at the entry of.
-
-    Args:
-        method: what is asked for.
-        parts: the model.
-        layers: the layers it was told to act at.
-        behind: whether `layers` names the layers before the cuts.
-
-    Raises:
-        InvalidInputError: a layer the model does not have, or behind which there is none.
-    """
-    last = len(parts.layers) - 1 - behind
-    beyond = [layer for layer in layers if layer > last]
-    if beyond:
-        raise InvalidInputError(
-            f"{method.name} acts at layers {list(layers)} of the language model, and with "
-            f"{len(parts.layers)} layers the last that can be is {last}; give layers=..."
-        )
-    return tuple(layer + behind for layer in layers)
 
 
 def text_before(now: Prefill, row: int) -> int:
