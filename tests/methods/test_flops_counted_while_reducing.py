@@ -459,9 +459,7 @@ def test_other_families(tmp_path, kind, modality, name, asked, method_of) -> Non
         model, method_of(name, **asked), 1, given.tokens, None, before=0,
         mark=VIDEO if modality == "video" else IMAGE, **inputs,
     )  # fmt: skip
-    cost = estimate(
-        config, A100, method=name, text_tokens=TEXT, output_tokens=1, **shape, **asked
-    )
+    cost = estimate(config, A100, method=name, text_tokens=TEXT, output_tokens=1, **shape, **asked)
     assert record.sequence_lengths[:-1] == lengths(
         name, config, given.tokens, given.crops, given.projected_tokens, **asked
     )

@@ -102,6 +102,63 @@ def test_crossget() -> None:
     assert own("crossget").flops == sum(2 * t * t * 64 for t in lengths)
 
 
+ROW = 2 * 577 * 1024  # the class token's row over 577 keys of width 1024
+
+
+def test_visionzip() -> None:
+    # 577 less 64 kept join 10 contextual tokens: by keys of width 64, by features of width 1024.
+    assert own("visionzip").flops == ROW + 2 * 513 * 10 * (64 + 1024)
+    # Six tokens hold no contextual one.
+    assert own("visionzip", keep=6).flops == ROW
+
+
+def test_fastervlm_and_hired() -> None:
+    assert own("fastervlm").flops == ROW
+    assert own("hired").flops == 2 * ROW
+    assert own("hired", model="llava-next-vicuna-7b").flops == 5 * 2 * ROW
+
+
+def test_vispruner() -> None:
+    # 32 by attention; 544 others lose 8 a round down to 32: 64 rounds of l/2 x l/2 pairs.
+    pairs = sum((left // 2) ** 2 for left in range(544, 32, -8))
+    assert own("vispruner").flops == ROW + 2 * pairs * 1024
+    # 575 of 576: 287 by attention, 289 others lose one; 145 even places against 144 odd ones.
+    assert own("vispruner", keep=575).flops == ROW + 2 * 145 * 144 * 1024
+
+
+def test_cdpruner() -> None:
+    # Projection into 768, one question, cosines, and row by row what earlier picks take away.
+    picks = sum(2 * step * 576 for step in range(2, 64))
+    assert own("cdpruner").flops == (
+        2 * 576 * 1024 * 768 + 2 * 576 * 768 + 2 * 576**2 * 1024 + picks
+    )
+    assert own("cdpruner", keep=2).flops == own("cdpruner", keep=1).flops
+
+
+def test_pyramiddrop() -> None:
+    # Keys of all tokens, one query, one row of scores, at 616, 328 and 184 tokens.
+    stages = (616, 328, 184)
+    assert own("pyramiddrop").flops == sum(
+        2 * s * 4096**2 + 2 * 4096**2 + 2 * s * 4096 for s in stages
+    )
+
+
+def test_dart() -> None:
+    assert own("dart").flops == own("dart", layer=7).flops == 2 * 8 * 576 * 4096
+
+
+def test_sparsevlm() -> None:
+    # 40 text tokens rate 576; their rows at 616, 349 and 244 tokens; means of 82, 32, 28 recycled.
+    rows = sum(2 * 40 * s * 4096 for s in (616, 349, 244))
+    means = sum(2 * c * p * 4096 for c, p in ((9, 82), (4, 32), (3, 28)))
+    assert own("sparsevlm").flops == 2 * 576 * 40 * 4096 + rows + means
+    # The distances between recycled tokens are executed, though no counter sees them.
+    executed = [row for row in estimate(MODEL, A100, method="sparsevlm").ops
+                if row.name.startswith("distance")]  # fmt: skip
+    assert [row.executed_flops for row in executed] == [2 * p * p * 4096 for p in (82, 32, 28)]
+    assert sum(row.flops for row in executed) == 0
+
+
 def test_fitprune() -> None:
     # Two weighted sums over the rows of a 616 x 616 map in the first layer, then of shorter ones.
     scheme = schemes()[60]

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from costmodel import estimate, sweep
 from costmodel.methods import get_method_cost, list_method_costs
+from costmodel.quantities import COST_KEYS
+from hardware_specs.errors import InvalidInputError
 
 MODEL, A100 = "llava-1.5-7b", "nvidia-a100-sxm4-80gb"
 NAMES = list_method_costs()
@@ -125,3 +127,58 @@ def test_own_work_is_named_and_finite(name) -> None:
     stage = estimate(MODEL, A100, method=name, precision="w4a16", execution="hf-eager").stages
     assert np.isfinite(stage["reduction"].time_s)
     assert stage["reduction"].time_s > 0
+
+
+NEWER = (
+    "visionzip",
+    "fastervlm",
+    "vispruner",
+    "cdpruner",
+    "hired",
+    "pyramiddrop",
+    "dart",
+    "sparsevlm",
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(NEWER),
+    st.sampled_from([None, 0.05, 0.3, 0.77, 1.0]),
+    st.lists(st.integers(0, 3000), min_size=2, max_size=8, unique=True),
+    st.sampled_from([4, 40]),
+    st.sampled_from(["llava-1.5-7b", "llava-next-vicuna-7b"]),
+)
+def test_every_column_of_every_row_is_its_estimate(name, keep, visual, text, model) -> None:
+    keep = None if name == "sparsevlm" and keep != 1.0 else keep
+    costs = {}
+    for tokens in visual:
+        shape = {"visual_tokens": tokens, "text_tokens": text, "batch_size": 2, "output_tokens": 3}
+        try:
+            costs[tokens] = estimate(model, A100, method=name, keep=keep, **shape)
+        except InvalidInputError as error:
+            assert "give" in str(error)
+    if not costs:
+        return
+    table = sweep(
+        model, A100, method=name, keep=keep, stage_columns=True, visual_tokens=list(costs),
+        text_tokens=[text], batch_size=[2], output_tokens=[3],
+    )  # fmt: skip
+    assert len(table) == len(costs)
+    for (_, row), (tokens, cost) in zip(table.iterrows(), costs.items(), strict=True):
+        for stage, of_stage in cost.stages.items():
+            for key in COST_KEYS:
+                column = f"{stage}_{key}"
+                if column not in row or key == "bound":
+                    continue
+                value = of_stage[key]
+                assert np.isfinite(value)
+                assert value >= 0
+                assert row[column] == pytest.approx(value, rel=1e-12), (column, tokens)
+        assert row["peak_memory_bytes"] == pytest.approx(cost.memory.peak_memory_bytes)
+        if model != MODEL and get_method_cost(name).place != "llm-layer":
+            # Crops that were reduced one by one are joined whole, padding and all.
+            continue
+        plain = estimate(model, A100, visual_tokens=tokens, text_tokens=text, batch_size=2)
+        assert cost.stages["prefill"].flops <= plain.stages["prefill"].flops
+        assert cost.memory.kv_cache_bytes <= plain.memory.kv_cache_bytes * (1 + 3 / text)

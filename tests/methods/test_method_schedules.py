@@ -38,6 +38,15 @@ def llm_tokens(plan):
         ("spatial", 36, 36, 36),
         ("m3", None, 36, 576),
         ("m3", 0.25, 144, 576),
+        ("visionzip", None, 64, 64),  # 54 dominant, the class token among them, and 10 contextual
+        ("visionzip", 192, 192, 192),
+        ("fastervlm", None, 29, 576),  # round(28.8)
+        ("fastervlm", 0.25, 144, 576),
+        ("vispruner", None, 64, 576),
+        ("cdpruner", None, 64, 576),
+        ("cdpruner", 0.1, 58, 576),  # round(57.6)
+        ("hired", None, 115, 576),  # int(115.2)
+        ("hired", 0.0999, 57, 576),  # int(57.54)
     ],
 )
 def test_before_the_language_model(method, keep, tokens, projected) -> None:
@@ -56,12 +65,92 @@ def test_before_the_language_model(method, keep, tokens, projected) -> None:
         ("vtw", {}, [576] * 16 + [0] * 16),
         ("vtw", {"layer": 15}, [576] * 15 + [0] * 17),
         ("divprune", {"layer": 2}, [576] * 2 + [56] * 30),
+        ("pyramiddrop", {}, [576] * 8 + [288] * 8 + [144] * 8 + [72] * 8),
+        # int(.3 x 576) = 172, int(51.6) = 51, int(15.3) = 15
+        ("pyramiddrop", {"keep": 0.3}, [576] * 8 + [172] * 8 + [51] * 8 + [15] * 8),
+        ("pyramiddrop", {"keep": 100}, [576] * 8 + [100] * 24),
+        # 8 pivots take 16 each, and 4 image pivots stay.
+        ("dart", {}, [576] * 2 + [132] * 30),
+        ("dart", {"keep": 129, "layer": 5}, [576] * 5 + [140] * 27),
+        # 276 go, 82 of them into 9; of 309 109 go, 32 into 4; of 204 94 go, 28 into 3.
+        ("sparsevlm", {}, [576] * 3 + [309] * 4 + [204] * 9 + [113] * 16),
+        # 273 go, 81 into 9; of 312 202 go, 60 into 7; of 117 81 go, 24 into 3.
+        ("sparsevlm", {"keep": 128}, [576] * 3 + [312] * 4 + [117] * 9 + [39] * 16),
+        # 510 go, 153 into 16; of 82 52 go, 15 into 2; of 32 15 go, 4 into 1.
+        ("sparsevlm", {"keep": 64}, [576] * 3 + [82] * 4 + [32] * 9 + [18] * 16),
+        # Nothing goes where 40 are fewer than 66; then 10 go, 3 into 1; of 31 14 go, 4 into 1.
+        ("sparsevlm", {"keep": 64, "visual": 40}, [40] * 7 + [31] * 9 + [18] * 16),
     ],
 )
 def test_inside_the_language_model(method, asked, expected) -> None:
     plan = plan_of(method=method, **asked)
     assert llm_tokens(plan) == expected
-    assert plan.projected_tokens == 576
+    assert plan.projected_tokens == expected[0] if expected[0] > 10 else 576
+
+
+def test_pyramiddrop_drops_after_quarters_of_40_layers() -> None:
+    tokens = llm_tokens(plan_of("llava-1.5-13b", method="pyramiddrop"))
+    assert tokens == [576] * 10 + [288] * 10 + [144] * 10 + [72] * 10
+
+
+@pytest.mark.parametrize(
+    ("model", "visual", "keep", "printed"),
+    [
+        ("llava-1.5-7b", None, 0.4, "1.54"),
+        ("llava-1.5-7b", None, 0.5, "1.78"),
+        ("llava-1.5-7b", None, 0.6, "2.06"),
+        ("llava-next-vicuna-7b", 2880, 0.5, "9.46"),
+        ("llava-next-vicuna-7b", 2880, 0.4, "8.22"),
+    ],
+)
+def test_pyramiddrops_own_counting_gives_its_tables(model, visual, keep, printed) -> None:
+    cost = estimate(
+        model, A100, visual_tokens=visual, method="pyramiddrop", keep=keep,
+        convention="pyramiddrop", text_tokens=None,
+    )  # fmt: skip
+    assert f"{cost.totals.flops / 1e12:.2f}" == printed
+
+
+@pytest.mark.parametrize(("keep", "printed"), [(192, 2.14), (128, 1.72), (64, 1.30)])
+def test_sparsevlms_own_counting_comes_near_its_table(keep, printed) -> None:
+    cost = estimate(
+        MODEL, A100, method="sparsevlm", keep=keep, convention="sparsevlm", text_tokens=None
+    )
+    assert cost.totals.flops / 1e12 == pytest.approx(printed, rel=0.017)
+
+
+@pytest.mark.parametrize(
+    ("asked", "tokens"),
+    [
+        ({"visual": 2880}, 576),  # as papers count: no newline tokens; int(.2 x 2880)
+        ({"visual": 2928}, 624),  # 672 x 672: 288 of the whole image, 288 of the tiles, 48 newlines
+        # 480 x 640: 36 of 48 rows are shown, so 216 of 288 picks, and 36 newlines.
+        ({"visual": 2340}, 540),
+        # 640 x 480: 48 rows of 36, as many picks, 48 newlines.
+        ({"visual": 576 + 48 * 37}, 552),
+        # 336 x 672: int(.2 x 1728) = 345, 172 and 173; 24 rows of 48 and as many newlines.
+        ({"visual": 576 + 24 * 49, "projected": 1728, "crops": 3}, 172 + 173 + 24),
+        ({"visual": 2880, "keep": 1000}, 1000),  # 500 and 500
+        # Half of the budget is more than the whole image has; the tiles get the rest.
+        ({"visual": 2880, "keep": 2000}, 576 + 1424),
+    ],
+)
+def test_hired_on_tiles(asked, tokens) -> None:
+    shape = {"projected": 2880, "crops": 5, **asked}
+    plan = plan_of("llava-next-vicuna-7b", method="hired", **shape)
+    assert llm_tokens(plan) == [tokens] * 32
+    assert plan.projected_tokens == shape["projected"]
+
+
+@pytest.mark.parametrize(
+    ("method", "per_frame"),
+    [("visionzip", 64), ("fastervlm", 14), ("vispruner", 65), ("cdpruner", 65)],
+)
+def test_a_videos_class_tokens_go_along(method, per_frame) -> None:
+    # 8 frames of 257: one class token each beside what is kept of 256; VisionZip counts it.
+    plan = plan_of("video-llava-7b", method=method, visual=2056, projected=2056, crops=8)
+    assert llm_tokens(plan) == [8 * per_frame] * 32
+    assert plan.projected_tokens == (8 * per_frame if method == "visionzip" else 2056)
 
 
 def test_vtw_withdraws_at_layer_20_of_40() -> None:
