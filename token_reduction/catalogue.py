@@ -308,7 +308,7 @@ _ENTRIES = (
                 None,
                 optional(path_text),
                 "a safetensors file or None",
-                "CLIP's visual_projection.weight and the question's text_embeds; needed in a model",
+                "CLIP's visual_projection.weight and the question's text_embeds; random without",
             )
         },
     ),

@@ -109,19 +109,6 @@ def make_onevision(attention="sdpa"):
     return build(transformers.LlavaOnevisionForConditionalGeneration, config, attention)
 
 
-@pytest.fixture(scope="session")
-def joint_space(tmp_path_factory):
-    """CLIP's projection of 32 channels into a space of 16, and two embeddings of a question."""
-    from safetensors.torch import save_file
-
-    path = tmp_path_factory.mktemp("clip") / "joint_space.safetensors"
-    tensors = {
-        "visual_projection.weight": picture(16, 32, seed=3), "text_embeds": picture(2, 16, seed=4),
-    }  # fmt: skip
-    save_file(tensors, path)
-    return path
-
-
 MAKERS = {
     "llava": make_llava, "llava-next": make_next, "video-llava": make_video,
     "llava-next-video": make_next_video,

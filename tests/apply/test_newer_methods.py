@@ -139,6 +139,21 @@ def test_vispruner(llava, cases, features, hand, sequence):
     assert record.kept_indices[0].tolist() == kept
 
 
+@pytest.fixture(scope="session")
+def joint_space(tmp_path_factory):
+    """CLIP's projection of 32 channels into a space of 16, and two embeddings of a question."""
+    from safetensors.torch import save_file
+
+    path = tmp_path_factory.mktemp("clip") / "joint_space.safetensors"
+    generator = torch.Generator().manual_seed(3)
+    tensors = {
+        "visual_projection.weight": torch.randn(16, 32, generator=generator),
+        "text_embeds": torch.randn(2, 16, generator=generator),
+    }
+    save_file(tensors, path)
+    return path
+
+
 def test_cdpruner(llava, cases, features, hand, sequence, joint_space):
     llava, case = in_double(llava, cases["llava"])
     tower = llava.model.vision_tower
@@ -166,6 +181,13 @@ def test_cdpruner(llava, cases, features, hand, sequence, joint_space):
     method = request("cdpruner", 8, embeddings=joint_space)
     record = agree(llava, case, method, hand, embeddings)
     assert record.kept_indices[0].tolist() == kept
+    assert not record.notes
+
+
+def test_cdpruner_without_a_file_says_that_it_guesses(llava, cases):
+    _, _, record = generated(llava, cases["llava"], request("cdpruner", 8, embeddings=None))
+    assert record.visual_tokens == (576, 8)
+    assert "random joint space" in record.notes[0]
 
 
 def test_cdpruner_needs_a_projection_of_its_tower(models, tmp_path):
@@ -409,7 +431,6 @@ def test_own_products_are_the_documented_ones(method, flops, llava, cases):
 @pytest.mark.parametrize(
     ("method", "error", "message"),
     [
-        (request("cdpruner", 64, embeddings=None), UnsupportedError, "CLIP's text tower"),
         (request("cdpruner", 64, embeddings="nowhere"), InvalidFileError, "no readable"),
         (request("pyramiddrop", 0.5, layers=(2, 4)), InvalidInputError, "last that can be is 3"),
         (request("sparsevlm", 192, layers=(2, 3), counts=None), InvalidInputError, "can be is 2"),
@@ -424,11 +445,13 @@ def test_what_cannot_be(method, error, message, llava):
         pass
 
 
-@pytest.mark.parametrize("name", ["visionzip", "fastervlm", "vispruner", "hired"])
+@pytest.mark.parametrize("name", ["visionzip", "fastervlm", "vispruner", "hired", "cdpruner"])
 def test_siglip_has_no_class_token(name, models):
     with (
         pytest.raises(UnsupportedError, match="no class token"),
-        reduce_tokens(models["llava-onevision"], request(name, 32, important=0.5, alpha=0.5)),
+        reduce_tokens(
+            models["llava-onevision"], request(name, 32, important=0.5, alpha=0.5, embeddings=None)
+        ),
     ):
         pass
 

@@ -42,10 +42,8 @@ def fingerprint(model):
     return weights.hexdigest(), modules, model.config.to_dict(), model.generation_config.to_dict()
 
 
-@pytest.fixture(scope="module")
-def method_of(joint_space):
-    settings = {**SETTINGS, "cdpruner": {"embeddings": joint_space}}
-    return lambda name: get_method(name, **settings.get(name, {}))
+def method_of(name):
+    return get_method(name, **SETTINGS.get(name, {}))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +56,7 @@ def used(make_model, cases):
 
 
 @pytest.mark.parametrize("name", list_methods())
-def test_the_model_is_bit_identical_afterwards(name, used, cases, method_of):
+def test_the_model_is_bit_identical_afterwards(name, used, cases):
     case = cases["llava"]
     with torch.no_grad():
         before, state = used(**case.inputs).logits, fingerprint(used)
@@ -70,7 +68,7 @@ def test_the_model_is_bit_identical_afterwards(name, used, cases, method_of):
 
 
 @pytest.mark.parametrize("name", list_methods())
-def test_the_model_is_bit_identical_after_an_exception(name, used, cases, method_of):
+def test_the_model_is_bit_identical_after_an_exception(name, used, cases):
     case = cases["llava"]
     state = fingerprint(used)
     with pytest.raises(RuntimeError, match="stop here"), reduce_tokens(used, method_of(name)):

@@ -16,13 +16,11 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from safetensors.torch import save_file  # noqa: E402
 from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from costmodel import estimate, load_model  # noqa: E402
 from costmodel.methods import MethodRequest, get_method_cost  # noqa: E402
-from costmodel.methods.cdpruner import JOINT_WIDTH  # noqa: E402
 from costmodel.plans.vision import vision_ops  # noqa: E402
 from costmodel.precision import parse_precision  # noqa: E402
 from costmodel.schedule import LayerSpan  # noqa: E402
@@ -77,24 +75,6 @@ def large(tmp_path):
 @pytest.fixture
 def llava_next(tmp_path):
     return build("llava_next", tmp_path, image_grid_pinpoints=[[84, 168], [168, 84], [168, 168]])
-
-
-@pytest.fixture
-def method_of(tmp_path):
-    """A method, and for CDPruner a file with the joint space that no model holds."""
-
-    def make(name, **asked):
-        if name == "cdpruner":
-            path = tmp_path / "joint_space.safetensors"
-            tensors = {
-                "visual_projection.weight": torch.randn(JOINT_WIDTH, VISION["hidden_size"]),
-                "text_embeds": torch.randn(1, JOINT_WIDTH),
-            }
-            save_file(tensors, path)
-            asked["embeddings"] = path
-        return get_method(name, **asked)
-
-    return make
 
 
 class Counted:
@@ -258,10 +238,10 @@ def lengths(name, config, visual, crops, projected, *, text=TEXT, batch=1, keep=
 
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize(("name", "asked"), SETTINGS)
-def test_llava(llava, name, asked, batch, method_of) -> None:
+def test_llava(llava, name, asked, batch) -> None:
     model, config = llava
     pixels = torch.randn(batch, 3, 84, 84)
-    counted, decoded, record = run(model, method_of(name, **asked), batch, 36, pixels)
+    counted, decoded, record = run(model, get_method(name, **asked), batch, 36, pixels)
     cost = estimate(
         config, A100, method=name, text_tokens=TEXT, batch_size=batch, output_tokens=1, **asked
     )
@@ -279,10 +259,10 @@ def test_llava(llava, name, asked, batch, method_of) -> None:
 
 
 @pytest.mark.parametrize(("name", "asked"), LARGE)
-def test_large_llava(large, name, asked, method_of) -> None:
+def test_large_llava(large, name, asked) -> None:
     model, config = large
     pixels = torch.randn(1, 3, 168, 168)
-    method = method_of(name, **asked)
+    method = get_method(name, **asked)
     # The cost model takes all text to stand behind the image.
     counted, decoded, record = run(model, method, 1, 576, pixels, before=0)
     cost = estimate(config, A100, method=name, text_tokens=TEXT, output_tokens=1, **asked)
@@ -371,12 +351,12 @@ def test_ats_costs_what_its_lengths_cost(llava, keep) -> None:
     ],
 )
 @pytest.mark.parametrize("size", [(168, 168), (100, 168)])
-def test_tiled_images(llava_next, name, asked, size, method_of) -> None:
+def test_tiled_images(llava_next, name, asked, size) -> None:
     model, config = llava_next
     given = config.visual_input(image_size=size)
     pixels = torch.randn(1, given.crops, 3, 84, 84)
     counted, decoded, record = run(
-        model, method_of(name, **asked), 1, given.tokens, pixels,
+        model, get_method(name, **asked), 1, given.tokens, pixels,
         image_sizes=torch.tensor([list(size)]),
     )  # fmt: skip
     cost = estimate(
@@ -438,7 +418,7 @@ INPUTS = [
 
 
 @pytest.mark.parametrize(("kind", "modality", "name", "asked"), INPUTS)
-def test_other_families(tmp_path, kind, modality, name, asked, method_of) -> None:
+def test_other_families(tmp_path, kind, modality, name, asked) -> None:
     vision, settings = FAMILIES[kind]
     model, config = build(kind, tmp_path, vision, DEEP, video_token_index=VIDEO, **settings)
     if modality == "video":
@@ -457,7 +437,7 @@ def test_other_families(tmp_path, kind, modality, name, asked, method_of) -> Non
         if tiled:
             inputs["image_sizes"] = torch.tensor([[100, 168]])
     counted, decoded, record = run(
-        model, method_of(name, **asked), 1, given.tokens, None, before=0,
+        model, get_method(name, **asked), 1, given.tokens, None, before=0,
         mark=VIDEO if modality == "video" else IMAGE, **inputs,
     )  # fmt: skip
     cost = estimate(config, A100, method=name, text_tokens=TEXT, output_tokens=1, **shape, **asked)

@@ -58,7 +58,7 @@ m kept:
 
 Those of the newer methods are listed in `crop_attention`, `item_methods`, `question` and
 `llm_progressive`. CDPruner needs CLIP's joint space, which no LLaVA checkpoint holds: without a file that
-has it, it is refused.
+has it, it is random, and the record says so.
 
 What the methods change in the model's own products: FitPrune's layers compute queries, keys, values and
 all rows of the attention for s tokens, o_proj and FFN for those left. ATS computes all rows of q k^T, but

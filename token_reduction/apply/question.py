@@ -2,7 +2,8 @@
 
 A LLaVA's vision tower is CLIP's without the projection into the space it shares with text, and there is
 no text tower. The file holds the projection, and the question's embedding as CLIP's text tower gives it:
-one question for all images of a forward. Own matrix products per crop, in FLOPs (n patches, w width of
+one question for all images of a forward. Without a file both are random, which costs the same and picks
+patches without meaning; the record says so. Own matrix products per crop, in FLOPs (n patches, w width of
 the tower, g of the joint space, t embeddings, k kept):
 
     2 n w g              projection of the patches
@@ -16,6 +17,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from costmodel.methods.cdpruner import JOINT_WIDTH, QUESTIONS
 from hardware_specs.errors import InvalidFileError, UnsupportedError
 from token_reduction.cdpruner import cdpruner
 
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 
     from token_reduction.apply.anatomy import Parts, Tower
     from token_reduction.apply.patching import Patches
+    from token_reduction.apply.record import ReductionRecord
     from token_reduction.reduced import Reduced
     from token_reduction.registry import Method
 
@@ -33,29 +38,33 @@ AFTER_PROJECTOR = ("cdpruner",)
 
 
 def question_function(
-    parts: Parts, method: Method, patches: Patches
+    parts: Parts, method: Method, record: ReductionRecord, patches: Patches
 ) -> Callable[[Tensor, Tower], Reduced]:
     """Return what reduces the patches of all crops, with its hook attached.
 
     Args:
         parts: the model.
         method: CDPruner, as asked for.
+        record: told where no file was given.
         patches: takes the hook.
 
     Raises:
-        UnsupportedError: no file was given, or the tower is no CLIP.
+        UnsupportedError: the tower is no CLIP.
         InvalidFileError: the file does not hold what it must, or for another tower.
     """
     name, path, keep = method.name, method.options["embeddings"], method.keep
-    if path is None:
-        raise UnsupportedError(
-            f"{name} compares patches and question in CLIP's joint space, and no LLaVA checkpoint "
-            "holds CLIP's text tower and projections; give embeddings=..., a safetensors file with "
-            "visual_projection.weight and text_embeds"
-        )
     parts.require_class_token(name)
     width = int(parts.towers[0].module.config.hidden_size)  # type: ignore[union-attr, arg-type]
-    projection, question = load_joint_space(Path(str(path)), width)
+    if path is None:
+        generator = torch.Generator().manual_seed(0)
+        projection = torch.randn(JOINT_WIDTH, width, generator=generator) * width**-0.5
+        question = torch.randn(QUESTIONS, JOINT_WIDTH, generator=generator)
+        record.notes.append(
+            f"{name} runs with a random joint space and question: its published results need CLIP's, "
+            "from a safetensors file given as embeddings=..."
+        )
+    else:
+        projection, question = load_joint_space(Path(str(path)), width)
     seen: list[Tensor] = []
 
     def saw_features(_module: Any, args: Any, _kwargs: Any) -> None:

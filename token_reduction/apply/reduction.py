@@ -134,7 +134,8 @@ def _crops(
         brings_class = name in crop_attention.WITH_CLASS_TOKEN
         return Crops(parts, record, function, before, brings_class)
     if name in question.AFTER_PROJECTOR:
-        return Crops(parts, record, question.question_function(parts, method, patches), before)
+        function = question.question_function(parts, method, record, patches)
+        return Crops(parts, record, function, before)
     raise UnsupportedError(
         f"{name} cannot be put into {type(parts.model).__name__}: nobody has said where it acts"
     )
