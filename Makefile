@@ -1,16 +1,16 @@
 # `make demo` and `make test` set up what they need in .venv, then run the main job and the tests.
 #
 #   PYTHON  the interpreter, 3.11 to 3.14
-#   TORCH   the torch requirement, such as torch==2.13.0 or a path to a wheel
+#   TORCH   the torch requirement, such as torch==2.13.0 or a path to a wheel; by default the newest
 
 PYTHON ?= python3
-TORCH ?= torch>=2.11,<2.16
+TORCH ?= torch
 VENV := .venv
 BIN := $(VENV)/bin
 # One thread per test process: the arithmetic is small, and oversubscription slows it down.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test check notebooks benchmarks clean
+.PHONY: demo test check wheel versions matrix outdated notebooks benchmarks clean
 
 $(VENV)/.core: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +36,25 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The wheel, in an environment of its own with no other file of the project in sight.
+wheel: $(VENV)/.core
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	away=$$(mktemp -d) && trap 'rm -rf "$$away"' EXIT && $(PYTHON) -m venv "$$away/env" && \
+		"$$away/env/bin/python" -m pip install --quiet dist/*.whl && \
+		cp tests/packaging/installed.py "$$away" && cd "$$away" && env/bin/python -I installed.py
+
+versions: $(VENV)/.dev
+	@$(BIN)/python -V
+	@$(BIN)/python -m pip list --format freeze | grep -E '^(torch|torchao|transformers|numpy|pandas|pydantic|typer|rich|matplotlib)=='
+
+# The suite on the lowest and newest releases and on every Python of this machine: docs/compatibility.csv.
+matrix: $(VENV)/.dev
+	$(BIN)/nox
+
+outdated: $(VENV)/.dev
+	@$(BIN)/nox --sessions outdated
 
 notebooks: $(VENV)/.dev
 	$(BIN)/jupytext --to ipynb --execute notebooks/*.py

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from costmodel.conventions import get_convention
 from costmodel.estimates import DEFAULT_TEXT_TOKENS
 from costmodel.inputs import check_count, resolve_visual
-from costmodel.methods import Method, MethodInput, chosen_method
+from costmodel.methods import Method, chosen_method
 from costmodel.methods.keep import check_keep
 from costmodel.models import load_model
 from costmodel.precision import parse_precision
@@ -181,10 +181,8 @@ def _schedule(
     batch_size: int,
 ) -> list[Any]:
     """Visual tokens seen by each layer of the language model under a method."""
-    given = MethodInput(
+    spans = method.plan(
         config, parse_precision("fp16"), tokens, projected, crops, text_tokens, batch_size,
-        config.vision.num_layers if config.vision else 0, keep, layer, method.variant,
-        method.options,
-    )  # fmt: skip
-    spans = method.info.plan(given).llm_spans
+        config.vision.num_layers if config.vision else 0, keep=keep, layer=layer,
+    ).llm_spans  # fmt: skip
     return [span.tokens for span in spans for _ in range(span.layers)]

@@ -18,7 +18,7 @@ from costmodel.memory import (
     memory_cost,
     timeline,
 )
-from costmodel.methods import MethodInput, MethodPlan, chosen_method
+from costmodel.methods import MethodPlan, chosen_method
 from costmodel.plans import check_plan
 from costmodel.plans.language import decode_ops, prefill_ops
 from costmodel.plans.vision import executed_layers, projector_ops, vision_ops
@@ -139,21 +139,17 @@ class Context:
         if self.method is None:
             span = LayerSpan(self.model.text.num_layers, scenario.visual_tokens)
             return MethodPlan((span,), scenario.projected_tokens)
-        plan = self.method.info.plan(
-            MethodInput(
-                self.model,
-                self.precision,
-                scenario.visual_tokens,
-                scenario.projected_tokens,
-                scenario.crops,
-                scenario.text_tokens,
-                scenario.batch_size,
-                self.tower_layers,
-                self.keep,
-                self.layer,
-                self.method.variant,
-                self.method.options,
-            )
+        plan = self.method.plan(
+            self.model,
+            self.precision,
+            scenario.visual_tokens,
+            scenario.projected_tokens,
+            scenario.crops,
+            scenario.text_tokens,
+            scenario.batch_size,
+            self.tower_layers,
+            keep=self.keep,
+            layer=self.layer,
         )
         check_layers(plan.llm_spans, self.model.text.num_layers, "language model")
         if plan.vision_spans is not None:

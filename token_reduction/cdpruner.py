@@ -9,7 +9,8 @@ Complexity, n tokens, k kept: n^2*c for the kernel, then k dependent picks that 
 up to k rows: k^2*n/2. No length depends on the data. Everything is float32, as in the program.
 Program and paper agree. In a model, CLIP's joint space, which no LLaVA checkpoint holds, comes from a
 file: the projection into it, and the question's embedding as CLIP's text tower gives it, one question for
-all images of a forward. Past as many picks as the features are wide the kernel has no rank left.
+all images of a forward. Without a file both are random, which costs the same and picks patches without
+meaning; the record says so. Past as many picks as the features are wide the kernel has no rank left.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from costmodel.methods.cdpruner import EMBEDDINGS
+from costmodel.methods.cdpruner import EMBEDDINGS, JOINT_WIDTH, QUESTIONS
 from costmodel.methods.keep import resolve_keep
-from hardware_specs.errors import InvalidFileError, InvalidInputError, UnsupportedError
+from hardware_specs.errors import InvalidFileError, InvalidInputError
 from token_reduction.apply.class_attention import require_patches, watch_features
 from token_reduction.apply.places import Host, reduce_crops
 from token_reduction.tokens.checks import require_finite
@@ -139,20 +140,24 @@ def plug(host: Host) -> None:
     """Prune the projected patches of every crop, by the joint space that a file holds.
 
     Raises:
-        UnsupportedError: no file was given, or the tower is no CLIP.
+        UnsupportedError: the tower is no CLIP.
         InvalidFileError: the file does not hold what it must, or for another tower.
     """
     parts, name, keep = host.parts, host.method.name, host.method.settled_keep
     path = EMBEDDINGS.of(host.method)
-    if path is None:
-        raise UnsupportedError(
-            f"{name} compares patches and question in CLIP's joint space, and no LLaVA checkpoint "
-            "holds CLIP's text tower and projections; give embeddings=..., a safetensors file with "
-            "visual_projection.weight and text_embeds"
-        )
     parts.require_class_token(name)
     config: Any = parts.towers[0].module.config
-    projection, question = load_joint_space(Path(path), int(config.hidden_size))
+    width = int(config.hidden_size)
+    if path is None:
+        generator = torch.Generator().manual_seed(0)
+        projection = torch.randn(JOINT_WIDTH, width, generator=generator) * width**-0.5
+        question = torch.randn(QUESTIONS, JOINT_WIDTH, generator=generator)
+        host.record.notes.append(
+            f"{name} runs with a random joint space and question: its published results need CLIP's, "
+            "from a safetensors file given as embeddings=..."
+        )
+    else:
+        projection, question = load_joint_space(Path(path), width)
     features = watch_features(parts, host.patches)
 
     def pruned(tokens: Tensor, tower: Tower) -> Reduced:

@@ -39,6 +39,7 @@ from token_reduction.apply.llm_attention import (
 )
 from token_reduction.apply.llm_policy import KeepEverything, contiguous_start, rows_of
 from token_reduction.apply.places import Host, reduce_between_layers
+from token_reduction.caches import cache_in
 from token_reduction.tokens.checks import require_finite
 from token_reduction.tokens.observation import observed
 from token_reduction.tokens.reduced import Selection
@@ -314,7 +315,7 @@ class FittedDeletion(KeepEverything):
                 for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
             )
             queries, keys = (rotate(part, *call["position_embeddings"]) for part in (queries, keys))
-            cache = call.get("past_key_values")
+            cache = cache_in(call)
             if cache is not None:
                 keys, values = cache.update(keys, values, attention.layer_idx)
             mask = call.get("attention_mask")

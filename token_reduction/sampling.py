@@ -87,7 +87,7 @@ def spatial(
     if variant == "strided":
         if keep is None:
             raise InvalidInputError("spatial's strided variant takes keep, it has no grid")
-        indices = list(strided_indices(n, resolve_keep(keep, n)))
+        indices = strided_indices(n, resolve_keep(keep, n))
     else:
         height, width = patch_grid(n) if shape is None else shape
         if height * width != n:

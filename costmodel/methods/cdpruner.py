@@ -36,7 +36,7 @@ EMBEDDINGS: Option[str | None] = Option(
     None,
     optional(path_text),
     "a safetensors file or None",
-    "CLIP's visual_projection.weight and the question's text_embeds; needed in a model",
+    "CLIP's visual_projection.weight and the question's text_embeds; random without",
 )
 #: Width of CLIP ViT-L's joint space, and embeddings of a question of at most 77 tokens.
 JOINT_WIDTH, QUESTIONS = 768, 1

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from costmodel.methods.fits import check_fits
 from costmodel.methods.keep import check_keep, resolve_keep
-from costmodel.methods.plan import MethodPlan
+from costmodel.methods.plan import MethodInput, MethodPlan
 from costmodel.schedule import LayerSpan
 from hardware_specs.errors import InvalidInputError
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from costmodel.methods.keep import Rounding
     from costmodel.methods.options import Option
-    from costmodel.methods.plan import MethodInput
+    from costmodel.models import ModelConfig
+    from costmodel.precision import Precision
     from costmodel.quantities import Num
 
 Place = Literal["after-vision", "after-projector", "llm-layer", "vision-layers"]
@@ -176,6 +177,55 @@ class Method:
     def place(self) -> Place:
         """Where the method acts: its own place, or the layer that was asked for."""
         return self.info.place if self.given_layer is None else "llm-layer"
+
+    def plan(
+        self,
+        model: ModelConfig,
+        precision: Precision,
+        visual_tokens: Num,
+        projected_tokens: Num,
+        crops: Num,
+        text_tokens: Num,
+        batch_size: Num,
+        vision_layers: int,
+        *,
+        keep: Any = None,
+        layer: int | None = None,
+    ) -> MethodPlan:
+        """Return the token schedule and the method's own ops for one scenario, or arrays of them.
+
+        Args:
+            model: the model.
+            precision: the numerics of every module.
+            visual_tokens: visual tokens per sample before the reduction.
+            projected_tokens: tokens through the projector without a reduction.
+            crops: crops or frames through the vision tower.
+            text_tokens: text tokens per sample.
+            batch_size: samples.
+            vision_layers: layers of the tower that run.
+            keep: what to keep in place of the method's own; may be an array over scenarios.
+            layer: the layer in place of the method's own.
+
+        Raises:
+            InvalidInputError: a keep or layer the method does not take.
+            UnsupportedError: a model the method does not fit; says why.
+        """
+        return self.info.plan(
+            MethodInput(
+                model,
+                precision,
+                visual_tokens,
+                projected_tokens,
+                crops,
+                text_tokens,
+                batch_size,
+                vision_layers,
+                self.given_keep if keep is None else keep,
+                self.given_layer if layer is None else layer,
+                self.variant,
+                self.options,
+            )
+        )
 
     @property
     def changes(self) -> dict[str, Any]:

@@ -51,13 +51,13 @@ def _plan(given: MethodInput, name: str) -> MethodPlan:
     return MethodPlan((span,), tokens, None, (copy,), {name: "keep counts tokens of each crop"})
 
 
-def strided_indices(n: int, count: int) -> range:
+def strided_indices(n: int, count: int) -> list[int]:
     """Return HiRED's one-dimensional sampling: arange(0, n-1, n // count).
 
-    >>> list(strided_indices(10, 4))  # 10 // 4 = 2
+    >>> strided_indices(10, 4)  # 10 // 4 = 2
     [0, 2, 4, 6, 8]
     """
-    return range(0, n - 1, n // count) if n > 1 else range(1)
+    return list(range(0, n - 1, n // count)) if n > 1 else [0]
 
 
 def squarest_grid(count: int, height: int, width: int) -> tuple[int, int]:

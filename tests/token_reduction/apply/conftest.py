@@ -1,0 +1,386 @@
+"""Tiny random models of each family, and a LLaVA's language model written out by hand.
+
+`Hand` is the reference the plumbing is compared with: one sequence, float64, plain tensors, a key and
+value list per layer. It shares no code with `token_reduction.apply` and uses none of the model's.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+IMAGE, VIDEO, VOCABULARY = 118, 119, 120
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def clip(size, patch=7, layers=4):
+    return transformers.CLIPVisionConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=layers, num_attention_heads=4,
+        image_size=size, patch_size=patch, projection_dim=16,
+    )  # fmt: skip
+
+
+def llama(kv_heads=4):
+    return transformers.LlamaConfig(
+        hidden_size=48, intermediate_size=64, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=kv_heads, vocab_size=VOCABULARY, max_position_embeddings=8192,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+
+
+def qwen():
+    return transformers.Qwen2Config(
+        hidden_size=48, intermediate_size=64, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, vocab_size=VOCABULARY, max_position_embeddings=8192,
+        pad_token_id=0, eos_token_id=2,
+    )  # fmt: skip
+
+
+def build(cls, config, attention="sdpa"):
+    """A model whose weights are large enough for its answers to depend on its input."""
+    model = cls._from_config(config, attn_implementation=attention, dtype=torch.float32).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim > 1:
+                weight.normal_(0, 0.5 if "embed" in name else 0.2, generator=generator)
+            elif name.endswith(("bias", "class_embedding", "image_newline")):
+                weight.normal_(0, 0.1, generator=generator)
+    model.requires_grad_(False)
+    model.generation_config.eos_token_id = None
+    model.generation_config.pad_token_id = 0
+    return model
+
+
+def make_llava(attention="sdpa"):
+    config = transformers.LlavaConfig(
+        vision_config=clip(168), text_config=llama(), image_token_index=IMAGE, image_seq_length=576
+    )
+    return build(transformers.LlavaForConditionalGeneration, config, attention)
+
+
+def make_next(attention="sdpa"):
+    config = transformers.LlavaNextConfig(
+        vision_config=clip(84), text_config=llama(kv_heads=2), image_token_index=IMAGE,
+        image_grid_pinpoints=[[84, 168], [168, 84], [168, 168]], image_seq_length=144,
+    )  # fmt: skip
+    return build(transformers.LlavaNextForConditionalGeneration, config, attention)
+
+
+def make_next_video(attention="sdpa"):
+    config = transformers.LlavaNextVideoConfig(
+        vision_config=clip(84), text_config=llama(kv_heads=2), image_token_index=IMAGE,
+        video_token_index=VIDEO, image_grid_pinpoints=[[84, 168], [168, 84], [168, 168]],
+        image_seq_length=144, video_seq_length=108,
+    )  # fmt: skip
+    return build(transformers.LlavaNextVideoForConditionalGeneration, config, attention)
+
+
+def make_video(attention="sdpa"):
+    config = transformers.VideoLlavaConfig(
+        vision_config=clip(84), text_config=llama(), image_token_index=IMAGE,
+        video_token_index=VIDEO, image_seq_length=144, video_seq_length=435,
+    )  # fmt: skip
+    return build(transformers.VideoLlavaForConditionalGeneration, config, attention)
+
+
+def make_onevision(attention="sdpa"):
+    tower = transformers.SiglipVisionConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4,
+        image_size=63, patch_size=7, vision_use_head=False,
+    )  # fmt: skip
+    config = transformers.LlavaOnevisionConfig(
+        vision_config=tower, text_config=qwen(), image_token_index=IMAGE, video_token_index=VIDEO,
+        image_grid_pinpoints=[[63, 126], [126, 63], [126, 126]], vision_feature_layer=-1,
+        vision_feature_select_strategy="full", vision_aspect_ratio="anyres_max_9",
+    )  # fmt: skip
+    return build(transformers.LlavaOnevisionForConditionalGeneration, config, attention)
+
+
+MAKERS = {
+    "llava": make_llava, "llava-next": make_next, "video-llava": make_video,
+    "llava-next-video": make_next_video,
+    "llava-onevision": make_onevision,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def models():
+    """family -> its model, built when first asked for."""
+    built = {}
+
+    class Models:
+        def __getitem__(self, family):
+            if family not in built:
+                built[family] = MAKERS[family]()
+            return built[family]
+
+    return Models()
+
+
+@pytest.fixture(scope="session")
+def llava(models):
+    return models["llava"]
+
+
+@pytest.fixture(scope="session")
+def make_model():
+    return lambda family, attention="sdpa": MAKERS[family](attention)
+
+
+def ids_around(count, placeholder, *, before=4, after=5, seed=0):
+    """One prompt: text, placeholders, text."""
+    generator = torch.Generator().manual_seed(seed)
+    text = torch.randint(3, 100, (before + after,), generator=generator)
+    middle = torch.full((count,), placeholder)
+    return torch.cat((text[:before], middle, text[before:])).unsqueeze(0)
+
+
+def picture(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@dataclass
+class Case:
+    """One prompt of a family: what the model is given, and how many visual tokens that makes."""
+
+    family: str
+    inputs: dict
+    visual: int
+
+    @property
+    def start(self):
+        ids = self.inputs["input_ids"][0]
+        return int(((ids == IMAGE) | (ids == VIDEO)).nonzero()[0])
+
+
+def make_case(model, kind, seed=0):
+    """A prompt with one image or video: llava, llava-next, video-llava, ..., or ...:video."""
+    family, _, modality = kind.partition(":")
+    if family == "llava":
+        pixels, count, mark = {"pixel_values": picture(1, 3, 168, 168, seed=seed)}, 576, IMAGE
+    elif family == "video-llava" and modality:
+        pixels, count, mark = (
+            {"pixel_values_videos": picture(1, 3, 3, 84, 84, seed=seed)},
+            435,
+            VIDEO,
+        )
+    elif family == "video-llava":
+        names = inspect.signature(model.forward).parameters
+        name = "pixel_values" if "pixel_values" in names else "pixel_values_images"
+        pixels, count, mark = {name: picture(1, 3, 84, 84, seed=seed)}, 144, IMAGE
+    elif family == "llava-next-video" and modality:
+        # Three frames of 12 x 12 patches, pooled to 6 x 6.
+        pixels = {"pixel_values_videos": picture(1, 3, 3, 84, 84, seed=seed)}
+        count, mark = 108, VIDEO
+    elif modality:
+        # Three frames of 9 x 9 patches, pooled to 5 x 5, and the newline token.
+        pixels, count, mark = (
+            {"pixel_values_videos": picture(1, 3, 3, 63, 63, seed=seed)},
+            76,
+            VIDEO,
+        )
+    else:
+        tiles_of_84 = family.startswith("llava-next")
+        side, size = (84, (100, 160)) if tiles_of_84 else (63, (100, 120))
+        pixels = {
+            "pixel_values": picture(1, 5, 3, side, side, seed=seed),
+            "image_sizes": torch.tensor([size]),
+        }
+        found = model.model.get_image_features(**pixels, return_dict=True).pooler_output
+        count, mark = len(found[0]), IMAGE
+    return Case(family, {"input_ids": ids_around(count, mark, seed=seed), **pixels}, count)
+
+
+KINDS = (
+    "llava", "llava-next", "video-llava", "video-llava:video", "llava-onevision",
+    "llava-onevision:video",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def cases(models):
+    """kind -> its prompt."""
+    built = {}
+
+    class Cases:
+        def __getitem__(self, kind):
+            if kind not in built:
+                with torch.no_grad():
+                    built[kind] = make_case(models[kind.partition(":")[0]], kind)
+            return built[kind]
+
+    return Cases()
+
+
+@pytest.fixture(scope="session")
+def new_case():
+    return make_case
+
+
+class Hand:
+    """A Llama or Qwen2 language model with its head, one sequence, float64, no shared code.
+
+    `keys` and `values` hold one [heads, tokens, e] per layer.
+    """
+
+    def __init__(self, model):
+        self.model = model
+        self.config = model.config.text_config
+        self.heads = self.config.num_attention_heads
+        self.kv_heads = self.config.num_key_value_heads
+        self.dim = self.config.hidden_size // self.heads
+        self.keys = [None] * self.config.num_hidden_layers
+        self.values = [None] * self.config.num_hidden_layers
+        self.entering = []
+
+    def embed(self, ids):
+        return self.model.model.language_model.embed_tokens.weight.double()[ids]
+
+    def _norm(self, module, x):
+        scale = (x.square().mean(-1, keepdim=True) + self.config.rms_norm_eps).rsqrt()
+        return module.weight.double() * (x * scale)
+
+    @staticmethod
+    def _linear(module, x):
+        out = x @ module.weight.double().T
+        return out if module.bias is None else out + module.bias.double()
+
+    def _rope(self, x, positions):
+        base = self.config.rope_parameters["rope_theta"]
+        rates = base ** (-torch.arange(0, self.dim, 2, dtype=torch.float64) / self.dim)
+        angle = positions.double().unsqueeze(-1) * rates
+        cos, sin = angle.cos(), angle.sin()
+        first, second = x[..., : self.dim // 2], x[..., self.dim // 2 :]
+        return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+    def project(self, number, x, positions):
+        """Rotated queries and keys, and values, of what enters a layer: [heads, tokens, e]."""
+        layer = self.model.model.language_model.layers[number]
+        attention = layer.self_attn
+        h = self._norm(layer.input_layernorm, x)
+
+        def split(module):
+            return self._linear(module, h).view(len(x), -1, self.dim).transpose(0, 1)
+
+        q, k, v = split(attention.q_proj), split(attention.k_proj), split(attention.v_proj)
+        share = self.heads // self.kv_heads
+        k, v = k.repeat_interleave(share, 0), v.repeat_interleave(share, 0)
+        return self._rope(q, positions), self._rope(k, positions), v
+
+    def layer(self, number, x, positions, after_attention=None):
+        """One layer on new tokens; `after_attention(weights)` may name the rows that go on."""
+        layer = self.model.model.language_model.layers[number]
+        self.entering.append(len(x))
+        q, k, v = self.project(number, x, positions)
+        if self.keys[number] is not None:
+            k = torch.cat((self.keys[number], k), dim=1)
+            v = torch.cat((self.values[number], v), dim=1)
+        self.keys[number], self.values[number] = k, v
+        old = k.shape[1] - len(x)
+        hidden = torch.arange(k.shape[1]) > torch.arange(len(x)).unsqueeze(-1) + old
+        logits = (q @ k.transpose(1, 2)) * self.dim**-0.5
+        weights = logits.masked_fill(hidden, -torch.inf).softmax(-1)
+        mixed = (weights @ v).transpose(0, 1).reshape(len(x), -1)
+        if after_attention is not None:
+            rows = after_attention(weights)
+            if rows is not None:
+                mixed, x, positions = mixed[rows], x[rows], positions[rows]
+        x = x + self._linear(layer.self_attn.o_proj, mixed)
+        h = self._norm(layer.post_attention_layernorm, x)
+        gate = torch.nn.functional.silu(self._linear(layer.mlp.gate_proj, h))
+        return x + self._linear(layer.mlp.down_proj, gate * self._linear(layer.mlp.up_proj, h)), \
+            positions, weights  # fmt: skip
+
+    def logits(self, x):
+        h = self._norm(self.model.model.language_model.norm, x[-1])
+        return h @ self.model.lm_head.weight.double().T
+
+    def generate(
+        self, embeddings, tokens, *, before_layer=None, after_attention=None, renumber=False
+    ):
+        """Greedy tokens and the first logits.
+
+        before_layer(number, x, weights of the layer before, positions) and
+        after_attention(number, weights) may name the rows that go on; before_layer may also give
+        the rows themselves. With `renumber`, positions count on without gaps, in every layer.
+        """
+        positions = torch.arange(len(embeddings))
+        x, weights = embeddings, None
+        for number in range(self.config.num_hidden_layers):
+            if before_layer is not None:
+                rows = before_layer(number, x, weights, positions)
+                if isinstance(rows, torch.Tensor):
+                    x, positions = rows, None
+                elif rows is not None:
+                    x, positions = x[rows], positions[rows]
+                if renumber:
+                    positions = torch.arange(len(x))
+            hook = None
+            if after_attention is not None:
+                hook = lambda w, n=number: after_attention(n, w)  # noqa: E731
+            x, positions, weights = self.layer(number, x, positions, hook)
+        self.leaving = len(x)
+        first = out = self.logits(x)
+        answer = [int(out.argmax())]
+        place = len(embeddings)
+        held = [keys.shape[1] for keys in self.keys]
+        behind = [place - length if renumber else 0 for length in held]
+        while len(answer) < tokens:
+            x = self.embed(torch.tensor([answer[-1]]))
+            for number in range(self.config.num_hidden_layers):
+                x, _, _ = self.layer(number, x, torch.tensor([place - behind[number]]))
+            answer.append(int(self.logits(x).argmax()))
+            place += 1
+        return answer, first
+
+
+@pytest.fixture(scope="session")
+def hand():
+    return Hand
+
+
+@pytest.fixture(scope="session")
+def sequence():
+    """Embeddings of a case with given visual tokens in the place of its placeholders."""
+
+    def make(model, case, visual):
+        ids = case.inputs["input_ids"][0]
+        h = Hand(model)
+        return torch.cat(
+            (h.embed(ids[: case.start]), visual.double(), h.embed(ids[case.start + case.visual :]))
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def features():
+    """Visual tokens of the untouched model, [n, d]."""
+
+    def make(model, case):
+        given = {k: v for k, v in case.inputs.items() if k not in ("input_ids", "attention_mask")}
+        name = "video" if "pixel_values_videos" in given else "image"
+        pixels = next(value for key, value in given.items() if key.startswith("pixel"))
+        rest = {k: v for k, v in given.items() if not k.startswith("pixel")}
+        encoder = getattr(model.model, f"get_{name}_features")
+        with torch.no_grad():
+            found = encoder(pixels, **rest, return_dict=True).pooler_output
+        tokens = torch.cat([part.reshape(-1, part.shape[-1]) for part in found])
+        if len(tokens) == case.visual - 1:  # the newline token is added outside in older versions
+            tokens = torch.cat((tokens, model.model.image_newline[None]))
+        return tokens
+
+    return make
