@@ -177,4 +177,6 @@ class Diverse(OneCut):
         if not group.places.shape[1]:
             return group.places
         tokens = take_tokens(rows_of(hidden, group, now.tokens), now.tokens.local(group))
-        return _picked(self.method, tokens).kept_indices
+        found = _picked(self.method, tokens).kept_indices
+        assert found is not None  # noqa: S101  (divprune selects)
+        return found

@@ -154,7 +154,7 @@ def estimate_distribution(
     )
     spread = copy(context)
     # The formulas take an array of counts as they take a number; `estimate` lets only one through.
-    spread.keep = np.asarray(numbers, dtype=float)  # type: ignore[assignment]
+    spread.keep = np.asarray(numbers, dtype=float)
     wide = [
         np.full(len(numbers), float(value))
         for value in (tokens, projected, crops, text_tokens, batch_size, output_tokens)
