@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from costmodel.methods.counts import kept_count
-from costmodel.methods.fastv import sequence_gather
-from costmodel.methods.llm_ranking import eager_norm, picked, rotated
+from costmodel.methods.llm_ranking import eager_norm, narrowed, picked, rotated
 from costmodel.methods.pieces import gather, passes, product, sort
 from costmodel.methods.registry import MethodCost, MethodPlan
 from costmodel.schedule import LayerSpan
@@ -78,8 +77,7 @@ def _plan(request: MethodRequest) -> MethodPlan:
         passes("turn", n, num, reads=3, writes=2, kernels=2, count=rows * pivots),
         sort("least_similar", 1, n, num, rows * pivots),
         *picked(request, n, kept, rows, rank=False),
-        passes("indices", b * s, num, reads=4, writes=4, kernels=8, flops=0, count=runs),
-        *sequence_gather(request, kept, runs),
+        *narrowed(request, n, kept, runs),
     ]
     spans = (LayerSpan(layer, n), LayerSpan(text.num_layers - layer, kept))
     note = {"dart": "keep counts tokens taken by 8 pivots, rounded up to 8; 4 image pivots on top"}

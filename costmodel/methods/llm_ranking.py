@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from costmodel.methods.fastv import sequence_gather
 from costmodel.methods.pieces import passes, sort
 
 if TYPE_CHECKING:
@@ -48,5 +49,26 @@ def picked(
         sort("order", 1, kept, num, count),
         sort("dropped", 1, n, num, count),
         sort("kept_places", 1, request.text_tokens + n, num, count),
-    ]
+        # What goes is marked, twice, before it is sorted out; and scores are looked at for NaN.
+        passes("marks", request.text_tokens + n, num, reads=6, writes=6, kernels=10, flops=0,
+               count=count),
+    ]  # fmt: skip
     return [sort("rank", 1, n, num, count), *ops] if rank else ops
+
+
+def narrowed(request: MethodRequest, n: Num, kept: Num, runs: Num) -> list[OpCost]:
+    """Return what shortens hidden states, positions and notes of the batch to the tokens that stay.
+
+    Args:
+        request: the request.
+        n: visual tokens there are.
+        kept: visual tokens that stay.
+        runs: 1 where there is anything to reduce, else 0.
+    """
+    num, b, s = request.precision.text, request.batch_size, request.text_tokens + n
+    return [
+        sort("gone", b, n, num, runs),
+        sort("left", b, s, num, runs),
+        passes("indices", b * s, num, reads=8, writes=8, kernels=23, flops=0, count=runs),
+        *sequence_gather(request, kept, runs),
+    ]

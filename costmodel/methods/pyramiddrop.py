@@ -14,8 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from costmodel.methods.counts import kept_count, least
-from costmodel.methods.fastv import sequence_gather
-from costmodel.methods.llm_ranking import eager_norm, picked, rotated
+from costmodel.methods.llm_ranking import eager_norm, narrowed, picked, rotated
 from costmodel.methods.pieces import passes, product
 from costmodel.methods.registry import MethodCost, MethodPlan
 from costmodel.ops.linear import linear
@@ -61,8 +60,7 @@ def _stage(request: MethodRequest, n: Num, kept: Num, runs: Num) -> list[OpCost]
         product("last_row_scores", h, s, 1, e, num, rows),
         passes("last_row_softmax", h * s, num, reads=4, writes=3, kernels=3, flops=7, count=rows),
         *picked(request, n, kept, rows),
-        passes("indices", b * s, num, reads=4, writes=4, kernels=8, flops=0, count=runs),
-        *sequence_gather(request, kept, runs),
+        *narrowed(request, n, kept, runs),
     ]
 
 
