@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from costmodel.methods.plan import MethodInput
     from costmodel.quantities import Num, OpCost
 
+#: Kernels that look for NaN and infinity in what a method ranks by.
+FINITE_KERNELS = 6
+
 
 class Ranked(NamedTuple):
     """The crops whose patches are ranked.

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from costmodel.methods.keep import kept_count
-from costmodel.methods.llm_ranking import eager_norm, picked, rotated
+from costmodel.methods.llm_ranking import eager_norm, narrowed, picked, rotated
 from costmodel.methods.method import MethodInfo
 from costmodel.methods.options import Option, choice, whole
-from costmodel.methods.pieces import gather, passes, product, sequence_gather, sort
+from costmodel.methods.pieces import gather, passes, product, sort
 from costmodel.methods.plan import MethodPlan
 from costmodel.schedule import LayerSpan
 from hardware_specs.errors import InvalidInputError
@@ -101,8 +101,7 @@ def _plan(given: MethodInput) -> MethodPlan:
         passes("turn", n, num, reads=3, writes=2, kernels=2, count=rows * pivots),
         sort("least_similar", 1, n, num, rows * pivots),
         *picked(given, n, kept, rows, rank=False),
-        passes("indices", b * s, num, reads=4, writes=4, kernels=8, flops=0, count=runs),
-        *sequence_gather(given, kept, runs),
+        *narrowed(given, n, kept, runs),
     ]
     spans = (LayerSpan(layer, n), LayerSpan(text.num_layers - layer, kept))
     note = {

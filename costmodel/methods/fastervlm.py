@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from costmodel.methods.class_attention import Ranked, class_row, ranked_crops
+from costmodel.methods.class_attention import FINITE_KERNELS, Ranked, class_row, ranked_crops
 from costmodel.methods.keep import kept_count, share
 from costmodel.methods.method import MethodInfo
 from costmodel.methods.pieces import gather, passes, sort
@@ -53,7 +53,7 @@ def _plan(given: MethodInput) -> MethodPlan:
     ops = [
         *class_row("fastervlm", given, crops),
         passes("mean_heads", crops.images * tower.num_heads * n, num, writes=1 / tower.num_heads,
-               count=crops.runs),
+               kernels=1 + FINITE_KERNELS, count=crops.runs),
         sort("rank", crops.images, n, num, crops.runs),
         *kept_patches(given, crops, kept),
     ]  # fmt: skip

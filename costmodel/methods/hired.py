@@ -1,11 +1,10 @@
 """HiRED: after the projector a budget of tokens for each tile of an image, spent by class attention.
 
 Source: Arif et al., AAAI 2025 (arXiv 2408.10945) and hasanar1f/HiRED. An image of c crops of n patches
-gets a budget of int(c n keep) tokens: a share alpha of it goes to the crop of the whole image, at most
-n, and the rest to the tiles by the class attention of vision layer 0 that falls on their part. Each crop
-keeps the patches
-with the most class attention in layer -2; newline tokens all stay. An image that is not tiled keeps
-int(keep x n) patches.
+gets a budget of int(c n keep) tokens: a share alpha of it, at most n, goes to the crop of the whole image,
+the rest to the tiles by the class attention of vision layer 0 that falls on their part. Each crop keeps
+the patches with the most class attention in layer -2; newline tokens all stay. An image that is not tiled
+keeps int(keep x n) patches.
 
 How much of a tile's budget falls on patches that the model cuts off as padding depends on the image. The
 count expected here takes the picks as spread evenly, and no budget as lost to truncation; the truth is at

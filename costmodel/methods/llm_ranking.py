@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from costmodel.methods.pieces import passes, sort
+from costmodel.methods.pieces import passes, sequence_gather, sort
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -75,5 +75,26 @@ def picked(given: MethodInput, n: Num, kept: Num, count: Num, *, rank: bool = Tr
         sort("order", 1, kept, num, count),
         sort("dropped", 1, n, num, count),
         sort("kept_places", 1, given.text_tokens + n, num, count),
-    ]
+        # What goes is marked, twice, before it is sorted out; and scores are looked at for NaN.
+        passes("marks", given.text_tokens + n, num, reads=6, writes=6, kernels=10, flops=0,
+               count=count),
+    ]  # fmt: skip
     return [sort("rank", 1, n, num, count), *ops] if rank else ops
+
+
+def narrowed(given: MethodInput, n: Num, kept: Num, runs: Num) -> list[OpCost]:
+    """Return what shortens hidden states, positions and notes of the batch to the tokens that stay.
+
+    Args:
+        given: the input of the method's plan.
+        n: visual tokens there are.
+        kept: visual tokens that stay.
+        runs: 1 where there is anything to reduce, else 0.
+    """
+    num, b, s = given.precision.text, given.batch_size, given.text_tokens + n
+    return [
+        sort("gone", b, n, num, runs),
+        sort("left", b, s, num, runs),
+        passes("indices", b * s, num, reads=8, writes=8, kernels=23, flops=0, count=runs),
+        *sequence_gather(given, kept, runs),
+    ]

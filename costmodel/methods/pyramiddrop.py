@@ -14,10 +14,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from costmodel.methods.keep import kept_count, least
-from costmodel.methods.llm_ranking import cut_layers, eager_norm, picked, rotated
+from costmodel.methods.llm_ranking import cut_layers, eager_norm, narrowed, picked, rotated
 from costmodel.methods.method import MethodInfo
 from costmodel.methods.options import Option, layer_indices, optional
-from costmodel.methods.pieces import passes, product, sequence_gather
+from costmodel.methods.pieces import passes, product
 from costmodel.methods.plan import MethodPlan
 from costmodel.ops.linear import linear
 from costmodel.schedule import LayerSpan
@@ -77,8 +77,7 @@ def _stage(given: MethodInput, n: Num, kept: Num, runs: Num) -> list[OpCost]:
         product("last_row_scores", h, s, 1, e, num, rows),
         passes("last_row_softmax", h * s, num, reads=4, writes=3, kernels=3, flops=7, count=rows),
         *picked(given, n, kept, rows),
-        passes("indices", b * s, num, reads=4, writes=4, kernels=8, flops=0, count=runs),
-        *sequence_gather(given, kept, runs),
+        *narrowed(given, n, kept, runs),
     ]
 
 

@@ -150,7 +150,7 @@ def _plan(given: MethodInput) -> MethodPlan:
     runs = (left[0] > 0) * 1
     ops = [
         product("rating", 1, left[0], t, d, num, b * runs),
-        passes("raters", left[0] * t, num, reads=3, writes=2, kernels=6, flops=6, count=b * runs),
+        passes("raters", left[0] * t, num, reads=3, writes=2, kernels=14, flops=6, count=b * runs),
     ]
     keep = COUNT if given.keep is None else given.keep
     cuts_at = counts_by_layer(keep, LAYERS.of(given), COUNTS.of(given), text.num_layers)
@@ -168,7 +168,7 @@ def _plan(given: MethodInput) -> MethodPlan:
             *_recycling(given, n, pruned, p, rows * recycles),
             passes("join_states", s * d, num, kernels=3, flops=0, count=rows),
             # Also where nothing is dropped: the batch is laid out anew.
-            passes("lay_out", b * s, num, reads=8, writes=8, kernels=8, flops=0, count=runs),
+            passes("lay_out", b * s, num, reads=8, writes=8, kernels=20, flops=0, count=runs),
             passes("batch", b * s * d, num, writes=2, kernels=2, flops=0, count=runs),
             gather("kept_positions", b * s, 2 * text.head_dim, num, runs, kernels=3),
         ]

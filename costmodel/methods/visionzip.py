@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from costmodel.methods.class_attention import class_row, ranked_crops
+from costmodel.methods.class_attention import FINITE_KERNELS, class_row, ranked_crops
 from costmodel.methods.keep import kept_count
 from costmodel.methods.method import MethodInfo
 from costmodel.methods.pieces import gather, passes, product, sort
@@ -52,17 +52,18 @@ def _plan(given: MethodInput) -> MethodPlan:
         *class_row("visionzip", given, crops),
         passes("with_class_token", images * (n + 1) * c, num, kernels=2, flops=0, count=runs),
         passes("sum_heads", images * tower.num_heads * (n + 1), num, writes=1 / tower.num_heads,
-               count=runs),
-        passes("normalise_keys", images * (n + 1) * e, num, reads=2, kernels=3, flops=3,
-               count=runs),
+               kernels=1 + FINITE_KERNELS, count=runs),
+        passes("normalise_keys", images * (n + 1) * e, num, reads=2, kernels=3 + FINITE_KERNELS,
+               flops=3, count=runs),
         sort("rank", images, n, num, runs),
         sort("order", images, dominant, num, runs),
         gather("dominant_tokens", images * dominant, c, num, runs),
         sort("others", images, n + 1, num, merges),
+        sort("joining", 1, n + 1 - dominant, num, merges),
         gather("joining_keys", images * (n + 1 - dominant), e, num, merges, kernels=4),
         product("similarity", images, joining, merged, e, num, merges),
         # The nearest contextual token of each, as a row of zeros and a one.
-        passes("nearest", images * joining * merged, num, reads=6, writes=6, kernels=4, flops=1,
+        passes("nearest", images * joining * merged, num, reads=6, writes=6, kernels=12, flops=1,
                count=merges),
         gather("joining_tokens", images * (n + 1 - dominant), c, num, merges, kernels=2),
         product("merge", images, merged, c, joining, num, merges),

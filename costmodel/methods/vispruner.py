@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from costmodel.methods.class_attention import class_row, ranked_crops
+from costmodel.methods.class_attention import FINITE_KERNELS, class_row, ranked_crops
 from costmodel.methods.fastervlm import kept_patches
 from costmodel.methods.keep import greatest, kept_count, least, share
 from costmodel.methods.method import MethodInfo
@@ -74,10 +74,10 @@ def _rounds(images: Num, left: Num, wanted: Num, c: int, num: Numerics, runs: Nu
     count = rounds * runs
     return [
         *ops,
-        gather("candidates", images * mean, c, num, count, kernels=4),
+        gather("candidates", images * mean, c, num, count, kernels=2),
         passes("closest", images * each, num, writes=0, count=count),
         sort("closest_first", images, mean / 2, num, count),
-        passes("survivors", images * mean, num, reads=8, writes=8, kernels=3, flops=0, count=count),
+        passes("survivors", images * mean, num, reads=8, writes=8, kernels=2, flops=0, count=count),
     ]
 
 
@@ -91,8 +91,9 @@ def _plan(given: MethodInput) -> MethodPlan:
     ops = [
         *class_row("vispruner", given, crops),
         passes("mean_heads", images * tower.num_heads * n, num, writes=1 / tower.num_heads,
+               kernels=1 + FINITE_KERNELS, count=runs),
+        passes("normalise", images * n * c, num, reads=2, kernels=3 + FINITE_KERNELS, flops=3,
                count=runs),
-        passes("normalise", images * n * c, num, reads=2, kernels=3, flops=3, count=runs),
         sort("rank", images, n, num, runs),
         *_rounds(images, n - important, kept - important, c, num, runs),
         *kept_patches(given, crops, kept),

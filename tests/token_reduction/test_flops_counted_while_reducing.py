@@ -17,10 +17,12 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from costmodel import estimate, load_model  # noqa: E402
 from costmodel.methods import method_info  # noqa: E402
+from costmodel.methods.pieces import SORT_KERNELS  # noqa: E402
 from costmodel.plans.vision import vision_ops  # noqa: E402
 from costmodel.precision import parse_precision  # noqa: E402
 from costmodel.schedule import LayerSpan  # noqa: E402
@@ -270,6 +272,53 @@ def test_large_llava(large, name, asked) -> None:
         extra = rope_flops(model, record.sequence_lengths[0]) if stage == "prefill" else 0
         assert cost.stages[stage].flops == counted.get(stage, 0) - extra, stage
     assert cost.stages["decode"].flops == decoded["prefill"] - rope_flops(model, 1)
+
+
+class Launches(TorchDispatchMode):
+    """Counts operations that launch something, a sort as four kernels, while `on`."""
+
+    QUIET = frozenset({
+        "_reshape_alias", "_unsafe_view", "alias", "as_strided", "detach", "diagonal", "empty",
+        "expand", "lift_fresh", "new_empty", "permute", "select", "slice", "split", "squeeze", "t",
+        "transpose", "unbind", "unsqueeze", "view", "_local_scalar_dense",
+    })  # fmt: skip
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on, self.kernels = False, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.__name__.partition(".")[0]
+        if self.on and name not in self.QUIET:
+            self.kernels += SORT_KERNELS if name in ("sort", "topk") else 1
+        return function(*args, **(kwargs or {}))
+
+    def told(self, _name, begins) -> None:
+        self.on = begins
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "visionzip",
+        "fastervlm",
+        "vispruner",
+        "cdpruner",
+        "hired",
+        "pyramiddrop",
+        "dart",
+        "sparsevlm",
+    ],
+)
+def test_kernels_are_about_those_that_run(large, name) -> None:
+    model, config = large
+    launches = Launches()
+    with (
+        torch.no_grad(), launches, observe(launches.told), reduce_tokens(model, get_method(name)),
+    ):  # fmt: skip
+        model(input_ids=prompt(1, 576, 0), pixel_values=torch.randn(1, 3, 168, 168))
+    cost = estimate(config, A100, method=name, text_tokens=TEXT)
+    assert cost.stages["reduction"].kernels == pytest.approx(launches.kernels, rel=0.2)
 
 
 def test_every_method_is_counted() -> None:

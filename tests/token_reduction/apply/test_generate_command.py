@@ -110,6 +110,25 @@ def test_an_answer_with_its_tokens_times_and_overlay(checkpoint, picture, capsys
         assert drawn.size == (640 + 2 * 16, 68 + 533 + 3 * 22 + 16)
 
 
+@pytest.mark.parametrize(
+    ("name", "left", "arguments"),
+    [
+        ("visionzip", 64, ()), ("fastervlm", 29, ()), ("vispruner", 64, ()), ("cdpruner", 64, ()),
+        ("hired", 115, ()), ("pyramiddrop", 72, ()), ("dart", 134, ("--option", "text_pivots=1")),
+        ("sparsevlm", 113, ("--option", "layers=0,1,2")),
+    ],
+)  # fmt: skip
+def test_every_newer_method_answers(name, left, arguments, checkpoint, picture, capsys, tmp_path):
+    overlay = tmp_path / "out.png"
+    code, out, err = ask(
+        capsys, checkpoint, picture, "--method", name, *arguments, "--save-overlay", overlay
+    )
+    assert code == 0, err
+    assert f"{name}: {left} of 576 visual tokens left" in out
+    assert ("random joint space" in out + err) == (name == "cdpruner")
+    assert overlay.stat().st_size > 0
+
+
 def test_the_same_as_json(checkpoint, picture, capsys):
     code, out, _ = ask(capsys, checkpoint, picture, "--method", "fastv", "--layer", "1", "--json")
     assert code == 0

@@ -112,8 +112,13 @@ def distances(picture, panel, image):
 
 
 @pytest.mark.parametrize(
-    ("name", "settings"), [("divprune", {"keep": 60}), ("fastv", {"keep": 60}), ("spatial", {})]
-)
+    ("name", "settings"),
+    [
+        ("divprune", {"keep": 60}), ("fastv", {"keep": 60}), ("spatial", {}),
+        ("visionzip", {"keep": 60}), ("fastervlm", {"keep": 60}), ("vispruner", {"keep": 60}),
+        ("cdpruner", {"keep": 60}), ("hired", {"keep": 60}), ("dart", {"text_pivots": 2}),
+    ],
+)  # fmt: skip
 def test_kept_patches_are_crisp_and_the_others_dimmed(name, settings, seen, llava):
     image, processor, run = seen
     record = run(name, **settings)
