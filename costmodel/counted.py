@@ -13,6 +13,7 @@ from costmodel.conventions import get_convention
 from costmodel.estimates import DEFAULT_TEXT_TOKENS
 from costmodel.inputs import check_count, resolve_visual
 from costmodel.methods import Method, chosen_method
+from costmodel.methods.bare_schedule import bare_plan, check_schedule
 from costmodel.methods.keep import check_keep
 from costmodel.models import load_model
 from costmodel.precision import parse_precision
@@ -20,6 +21,8 @@ from costmodel.result import Estimate, Stages
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from costmodel.models import ModelConfig
 
 
@@ -72,6 +75,7 @@ def convention_estimate(
     keep: int | float | None,
     layer: int | None,
     attention: str | None,
+    tokens_per_layer: Sequence[int] | None = None,
     image_size: tuple[int, int] | None = None,
     frames: int | None = None,
 ) -> Estimate:
@@ -90,6 +94,7 @@ def convention_estimate(
         keep: what the method keeps.
         layer: the layer of methods that have one.
         attention: `eager` or `flash`; None is the convention's own.
+        tokens_per_layer: visual tokens of every language-model layer, in place of a method.
         image_size: (height, width) in pixels, for models whose token count depends on it.
         frames: frames, for video models.
 
@@ -127,6 +132,14 @@ def convention_estimate(
         per_layer = _schedule(
             config, reduction, keep, layer, tokens, projected, crops, own_text, batch_size
         )
+    if tokens_per_layer is not None:
+        if reduction is not None:
+            raise InvalidInputError(
+                f"{reduction.name} makes its own schedule; give method or tokens_per_layer, not both"
+            )
+        schedule = check_schedule(tokens_per_layer)
+        bare_plan(schedule, config.text.num_layers, tokens, projected)
+        per_layer = list(schedule)
     result = chosen.evaluate(
         config,
         hardware=hardware,
@@ -157,6 +170,7 @@ def convention_estimate(
         # A convention has none of these.
         **dict.fromkeys(("execution", "calibration", "logits", "vision_layers")),
         **({} if reduction is None else reduction.changes),
+        **({} if tokens_per_layer is None else {"tokens_per_layer": per_layer}),
     }
     return Estimate(
         inputs,

@@ -17,6 +17,7 @@ from costmodel.evaluate import Context, Scenario
 from costmodel.inputs import check_count, resolve_visual
 from costmodel.memory import kv_by_layer
 from costmodel.methods import Method
+from costmodel.methods.bare_schedule import check_schedule
 from costmodel.methods.keep import check_keep
 from costmodel.precision import parse_precision
 from costmodel.quantities import whole
@@ -25,7 +26,7 @@ from costmodel.table import op_rows
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from costmodel.calibration import Calibration
@@ -140,7 +141,11 @@ def context_for(
     """
     if fixed["attention"] is None:
         fixed["attention"] = "flash"
+    if fixed.get("tokens_per_layer") is not None:
+        fixed["tokens_per_layer"] = check_schedule(fixed["tokens_per_layer"])
     for name, value in fixed.items():
+        if name == "tokens_per_layer":
+            continue
         if isinstance(value, np.generic):
             fixed[name] = value.item()
         elif not isinstance(value, (str, int, float, NoneType, Method)):
@@ -190,6 +195,7 @@ def context_for(
         "logits": fixed["logits"],
         "vision_layers": fixed["vision_layers"],
         **({} if method is None else method.changes),
+        **_given_schedule(context),
     }
     # A file may change between calls; what ships with the package does not.
     shipped = str(model).partition("@")[0] in list_models() and hardware in list_hardware()
@@ -198,6 +204,11 @@ def context_for(
             _CONTEXTS.clear()
         _CONTEXTS[key] = context, inputs
     return context, inputs
+
+
+def _given_schedule(context: Context) -> dict[str, Any]:
+    schedule = context.tokens_per_layer
+    return {} if schedule is None else {"tokens_per_layer": list(schedule)}
 
 
 def _ships(calibration: Any) -> bool:
@@ -233,6 +244,7 @@ def estimate(
     precision: str | Mapping[str, str] | Precision = "fp16",
     method: str | Method | None = None,
     keep: int | float | None = None,
+    tokens_per_layer: Sequence[int] | None = None,
     execution: str = "fused",
     calibration: Calibration | str | Path | None = None,
     convention: str = "torch",
@@ -259,6 +271,8 @@ def estimate(
             `module=name` pairs.
         method: a token-reduction method: a name, or what `get_method` gave, with its options.
         keep: what it keeps: a count (int), a ratio (float in (0, 1]), None for its default.
+        tokens_per_layer: visual tokens of every language-model layer, in place of a method: a schedule
+            of your own, whose choosing costs nothing.
         execution: `fused`, `hf-eager` or `cuda-graph`.
         calibration: measured efficiencies of this device, or a file of them; None gives the ideal
             roofline, a lower bound, with its bracket.
@@ -300,6 +314,7 @@ def estimate(
             method=method,
             keep=keep,
             layer=layer,
+            tokens_per_layer=tokens_per_layer,
             attention=attention,
             image_size=image_size,
             frames=frames,
@@ -313,6 +328,7 @@ def estimate(
         method=method,
         keep=keep,
         layer=layer,
+        tokens_per_layer=tokens_per_layer,
         execution=execution,
         attention=attention,
         logits=logits,

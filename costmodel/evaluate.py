@@ -19,6 +19,7 @@ from costmodel.memory import (
     timeline,
 )
 from costmodel.methods import MethodPlan, chosen_method
+from costmodel.methods.bare_schedule import bare_plan
 from costmodel.plans import check_plan
 from costmodel.plans.language import decode_ops, prefill_ops
 from costmodel.plans.vision import executed_layers, projector_ops, vision_ops
@@ -73,6 +74,7 @@ class Context:
         method: a token-reduction method, by name or as `get_method` gives it, or None.
         keep: what the method keeps: a count, a ratio, or None for its own or its default.
         layer: the layer of methods that have one.
+        tokens_per_layer: visual tokens of every language-model layer, in place of a method.
         execution: an execution plan.
         calibration: measured efficiencies, or None.
         attention: `flash` or `eager`.
@@ -94,6 +96,7 @@ class Context:
         method: str | Method | None,
         keep: int | float | None,
         layer: int | None,
+        tokens_per_layer: tuple[int, ...] | None = None,
         execution: str,
         calibration: Calibration | None,
         attention: str,
@@ -113,6 +116,11 @@ class Context:
         self.logits = logits
         self.vision_layers = vision_layers
         self.method, self.keep, self.layer = chosen_method(method, keep, layer)
+        self.tokens_per_layer = tokens_per_layer
+        if self.method is not None and tokens_per_layer is not None:
+            raise InvalidInputError(
+                f"{self.method.name} makes its own schedule; give method or tokens_per_layer, not both"
+            )
         if self.method is not None and model.vision is None:
             raise InvalidInputError(
                 f"method {self.method.name!r} reduces visual tokens, but {model.name} has no "
@@ -136,28 +144,38 @@ class Context:
             InvalidInputError: a keep or layer that the method does not take, or no token left.
             UnsupportedError: a model that the method does not fit.
         """
-        if self.method is None:
-            span = LayerSpan(self.model.text.num_layers, scenario.visual_tokens)
+        text_layers = self.model.text.num_layers
+        if self.tokens_per_layer is not None:
+            name = "tokens_per_layer"
+            plan = bare_plan(
+                self.tokens_per_layer,
+                text_layers,
+                scenario.visual_tokens,
+                scenario.projected_tokens,
+            )
+        elif self.method is None:
+            span = LayerSpan(text_layers, scenario.visual_tokens)
             return MethodPlan((span,), scenario.projected_tokens)
-        plan = self.method.plan(
-            self.model,
-            self.precision,
-            scenario.visual_tokens,
-            scenario.projected_tokens,
-            scenario.crops,
-            scenario.text_tokens,
-            scenario.batch_size,
-            self.tower_layers,
-            keep=self.keep,
-            layer=self.layer,
-        )
-        check_layers(plan.llm_spans, self.model.text.num_layers, "language model")
+        else:
+            name = self.method.name
+            plan = self.method.plan(
+                self.model,
+                self.precision,
+                scenario.visual_tokens,
+                scenario.projected_tokens,
+                scenario.crops,
+                scenario.text_tokens,
+                scenario.batch_size,
+                self.tower_layers,
+                keep=self.keep,
+                layer=self.layer,
+            )
+        check_layers(plan.llm_spans, text_layers, "language model")
         if plan.vision_spans is not None:
             check_layers(plan.vision_spans, self.tower_layers, "vision tower")
         if np.any(scenario.text_tokens + plan.llm_spans[-1].tokens == 0):
             raise InvalidInputError(
-                f"{self.method.name} leaves no token of a prompt without text; give text_tokens, "
-                "or keep more"
+                f"{name} leaves no token of a prompt without text; give text_tokens, or keep more"
             )
         return plan
 
