@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from costmodel.methods.fits import check_fits
 from costmodel.methods.keep import check_keep, resolve_keep
 from costmodel.methods.plan import MethodInput, MethodPlan
+from costmodel.methods.spelling import spell
 from costmodel.schedule import LayerSpan
 from hardware_specs.errors import InvalidInputError
 
@@ -228,6 +229,12 @@ class Method:
         )
 
     @property
+    def changed_options(self) -> dict[str, object]:
+        """The options that are not their defaults."""
+        chosen = ((option, self.options[option.name]) for option in self.info.options)
+        return {option.name: value for option, value in chosen if value != option.default}
+
+    @property
     def changes(self) -> dict[str, Any]:
         """What an answer's inputs say of a method beside its name, where it is not the default.
 
@@ -235,12 +242,33 @@ class Method:
         >>> get_method("tome", r=8, proportional=True).changes
         {'method_options': {'r': 8}}
         """
-        chosen = ((option, self.options[option.name]) for option in self.info.options)
-        changed = {option.name: value for option, value in chosen if value != option.default}
-        return {
-            **({"method_variant": self.variant} if self.variant != self.info.variants[0] else {}),
-            **({"method_options": changed} if changed else {}),
+        said = {"method_variant": self._changed_variant, "method_options": self.changed_options}
+        return {key: value for key, value in said.items() if value}
+
+    @property
+    def label(self) -> str:
+        """Name, variant and options as one line, keep and layer left to columns of their own.
+
+        >>> from costmodel.methods import get_method
+        >>> get_method("fastv", keep=0.25, variant="paper").label
+        'fastv(variant=paper)'
+        """
+        variant = {"variant": self._changed_variant} if self._changed_variant else {}
+        return spell(self.name, {**variant, **self.changed_options})
+
+    def __str__(self) -> str:
+        """Return the whole request as one line, which `get_method` reads again."""
+        asked = {
+            "keep": self.given_keep,
+            "layer": self.given_layer,
+            "variant": self._changed_variant or None,
         }
+        given = {key: value for key, value in asked.items() if value is not None}
+        return spell(self.name, {**given, **self.changed_options})
+
+    @property
+    def _changed_variant(self) -> str:
+        return "" if self.variant == self.info.variants[0] else self.variant
 
     @property
     def keeps_everything(self) -> bool:

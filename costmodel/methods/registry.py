@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from costmodel.methods.method import Method, MethodInfo, ask
+from costmodel.methods.spelling import read_spelling
 from hardware_specs.errors import InvalidInputError, UnknownMethodError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from importlib.metadata import EntryPoint
     from types import ModuleType
 
 #: method -> its module, in both packages.
@@ -112,6 +113,9 @@ def infos_of(module: object) -> tuple[MethodInfo, ...]:
 @cache
 def _installed() -> dict[str, EntryPoint]:
     """Methods that installed distributions bring; one that takes a shipped name stays unseen."""
+    # The import takes longer than everything else here, and shipped names do without.
+    from importlib.metadata import entry_points
+
     found = entry_points(group=ENTRY_POINTS)
     return {point.name: point for point in found if point.name not in MODULES}
 
@@ -132,14 +136,12 @@ def outside(name: str) -> Outside | None:
         UnknownMethodError: no such method; names near ones.
         InvalidInputError: an entry point that brings no method of its name.
     """
-    # A name may be anything here, such as a list.
-    if isinstance(name, str):
-        if name in MODULES:
-            return None
-        if name not in _outside and name in _installed():
-            _load(_installed()[name])
-        if name in _outside:
-            return _outside[name]
+    if name in MODULES:
+        return None
+    if name not in _outside and name in _installed():
+        _load(_installed()[name])
+    if name in _outside:
+        return _outside[name]
     raise UnknownMethodError(name, list_methods())
 
 
@@ -180,7 +182,7 @@ def get_method(
     """Return a method by name, with what is asked of it checked.
 
     Args:
-        name: one of `list_methods()`.
+        name: one of `list_methods()`, or a line such as `tome(r=8)` with settings in it.
         keep: tokens kept: a count (int: 1 is one token) or a ratio (float: 1.0 is all of them);
             None is the method's adaptive or published default.
         layer: language-model layer K for the methods that act there; None is the published one.
@@ -190,13 +192,23 @@ def get_method(
     Raises:
         UnknownMethodError: no such method; names near ones.
         InvalidInputError: a keep, layer, variant or option the method does not take; says what it
-            takes.
+            takes. A setting given twice.
 
     >>> method = get_method("fastv", keep=0.25)
     >>> method.keep, method.layer, method.place
     (0.25, 2, 'llm-layer')
+    >>> get_method("evit(keep=0.5, layers=[2,5])").options["layers"]
+    (2, 5)
     """
-    return ask(method_info(name), keep=keep, layer=layer, variant=variant, options=options)
+    if not isinstance(name, str):
+        raise UnknownMethodError(name, list_methods())
+    name, written = read_spelling(name)
+    asked: dict[str, Any] = {"keep": keep, "layer": layer, "variant": variant, **options}
+    for key, value in written.items():
+        beside = asked.get(key)
+        asked[key] = value if key == "variant" else _agreed(name, key, value, beside)
+    keep, layer, variant = (asked.pop(key) for key in ("keep", "layer", "variant"))
+    return ask(method_info(name), keep=keep, layer=layer, variant=variant, options=asked)
 
 
 def chosen_method(
@@ -225,20 +237,20 @@ def chosen_method(
             )
         return None, None, None
     if not isinstance(method, Method):
-        return get_method(method), keep, layer
+        method = get_method(method)
     return (
         method,
-        _agreed(method, "keep", method.given_keep, keep),
-        _agreed(method, "layer", method.given_layer, layer),
+        _agreed(method.name, "keep", method.given_keep, keep),
+        _agreed(method.name, "layer", method.given_layer, layer),
     )
 
 
-def _agreed(method: Method, name: str, own: Any, beside: Any) -> Any:
+def _agreed(method: str, name: str, own: Any, beside: Any) -> Any:
     """A value given in the method or beside it; 1 (one token) and 1.0 (all of them) are not the same."""
     if own is None or beside is None:
         return beside if own is None else own
     if type(own) is not type(beside) or own != beside:
         raise InvalidInputError(
-            f"{name}={beside!r} was given, and {method.name} with {name}={own!r}; give it once"
+            f"{name}={beside!r} was given, and {method} with {name}={own!r}; give it once"
         )
     return own

@@ -321,6 +321,47 @@ def test_kernels_are_about_those_that_run(large, name) -> None:
     assert cost.stages["reduction"].kernels == pytest.approx(launches.kernels, rel=0.2)
 
 
+OPTIONS = [
+    "prumerge(keep=5, neighbours=8)",
+    "prumerge(keep=5, variant=paper)",
+    "prumerge+(keep=5, variant=paper)",
+    "divprune(keep=9, compute_dtype=float64)",
+    "fastv(keep=0.25, layer=1, variant=paper)",
+    "fitprune(scheme=[4,0,6,2])",
+    "tome(r=2)",
+    "tome(r=[3,1,2])",
+    "tome(r=2, inflect=-1)",
+    "tome(keep=20, proportional=false)",
+    "evit(layers=[2,5])",
+    "evit(fuse=false)",
+    "crossget(r=2)",
+    "spatial(grid=[3,4])",
+    "spatial(keep=5, variant=strided)",
+    "vispruner(keep=12, important=0.25)",
+    "pyramiddrop(layers=[1,3])",
+    "dart(keep=8, image_pivots=2, text_pivots=1)",
+    "sparsevlm(layers=[0,2], counts=[20,8])",
+]
+
+
+@pytest.mark.parametrize("line", OPTIONS)
+def test_options_and_variants(llava, line) -> None:
+    model, config = llava
+    method = get_method(line)
+    assert str(get_method(method.name)) != str(method)
+    # The cost model takes all text to stand behind the image.
+    counted, _, record = run(model, method, 1, 36, torch.randn(1, 3, 84, 84), before=0)
+    cost = estimate(config, A100, method=method, text_tokens=TEXT)
+    for stage in ("vision", "projector", "reduction", "prefill"):
+        extra = rope_flops(model, record.sequence_lengths[0]) if stage == "prefill" else 0
+        assert cost.stages[stage].flops == counted.get(stage, 0) - extra, stage
+    plan = method.plan(
+        config, parse_precision("fp32"), 36, 36, 1, TEXT, 1, config.vision.num_layers
+    )
+    entering = [TEXT + span.tokens for span in plan.llm_spans for _ in range(span.layers)]
+    assert record.sequence_lengths[:-1] == entering
+
+
 def test_every_method_is_counted() -> None:
     named = {name for name, _ in SETTINGS + LARGE} | {"prumerge+", "ats"}
     assert named == set(list_methods())
