@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.evaluate import Context
 from costmodel.memory import kv_by_layer
+from costmodel.methods import Method
 from costmodel.quantities import whole
 from costmodel.request import Request, names_of
 from costmodel.result import Estimate, Stages, op_rows, total_cost
 from costmodel.scenario import scenario_inputs, scenario_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from costmodel.calibration import Calibration
@@ -112,7 +113,7 @@ _CONTEXTS: dict[Any, Context] = {}
 _MOST_CONTEXTS = 512
 #: The values of a request that a context fixes.
 _fixed = attrgetter(*names_of("subject", "setting"))
-_PLAIN = {str, int, float, NoneType}
+_PLAIN = {str, int, float, NoneType, tuple, Method}
 
 
 def context_for(request: Request) -> Context:
@@ -121,9 +122,9 @@ def context_for(request: Request) -> Context:
     Args:
         request: the call.
     """
-    # As keys 1 and 1.0 are one; as what to keep they are a token and all tokens.
-    key = (*_fixed(request), type(request.keep))
-    named = _PLAIN.issuperset(map(type, key[:-1]))
+    # As keys 1 and 1.0 are one; as what to keep, beside a method or in it, they are a token and all.
+    key = (*_fixed(request), type(request.keep), str(request.method))
+    named = _PLAIN.issuperset(map(type, key[:-2]))
     if named:
         found = _CONTEXTS.get(key)
         if found is not None:
@@ -159,9 +160,10 @@ def estimate(
     batch_size: int = 1,
     output_tokens: int = 0,
     precision: str | Mapping[str, str] | Precision = "fp16",
-    method: str | None = None,
+    method: str | Method | None = None,
     keep: int | float | None = None,
     layer: int | None = None,
+    tokens_per_layer: Sequence[int] | None = None,
     execution: str = "fused",
     calibration: Calibration | str | Path | None = None,
     convention: str = "torch",
@@ -185,9 +187,11 @@ def estimate(
         output_tokens: decode steps after the token that prefill yields.
         precision: a name such as `fp16`, `w4a16` (`int4`), `w8a8` (`int8`), `fp8`, or
             `module=name` pairs.
-        method: a token-reduction method.
+        method: a token-reduction method: a name, or what `get_method` gave, with its options.
         keep: what it keeps: a count (int), a ratio (float in (0, 1]), None for its default.
         layer: the layer K of methods that reduce inside the language model.
+        tokens_per_layer: visual tokens of every language-model layer, in place of a method: a schedule
+            of your own, whose choosing costs nothing.
         execution: `fused`, `hf-eager` or `cuda-graph`.
         calibration: measured efficiencies of this device, or a file of them; None gives the ideal
             roofline, a lower bound, with its bracket.

@@ -18,7 +18,8 @@ from costmodel.memory import (
     memory_cost,
     timeline,
 )
-from costmodel.methods import MethodPlan, MethodRequest, get_method_cost
+from costmodel.methods import MethodPlan, chosen_method
+from costmodel.methods.bare_schedule import bare_plan
 from costmodel.plans import check_plan
 from costmodel.plans.language import decode_ops, prefill_ops
 from costmodel.plans.vision import executed_layers, projector_ops, vision_ops
@@ -75,14 +76,14 @@ class Context:
         self.attention = request.attention or OUR_DEFAULTS["attention"]
         self.logits = request.logits
         self.vision_layers = request.vision_layers
-        self.keep: Any = request.keep
-        self.layer = request.layer
-        method = request.method
-        self.method = None if method in (None, "none") else get_method_cost(str(method))
-        if self.method is None and (self.keep is not None or self.layer is not None):
+        self.method, self.keep, self.layer = chosen_method(
+            request.method, request.keep, request.layer
+        )
+        schedule = request.tokens_per_layer
+        self.tokens_per_layer = None if schedule is None else tuple(schedule)
+        if self.method is not None and self.tokens_per_layer is not None:
             raise InvalidInputError(
-                "keep and layer belong to a method, and none was given; name a method, or set the "
-                "number of visual tokens instead"
+                f"{self.method.name} makes its own schedule; give method or tokens_per_layer, not both"
             )
         if self.method is not None and model.vision is None:
             raise InvalidInputError(
@@ -104,8 +105,11 @@ class Context:
             "hardware": hardware.id,
             "precision": precision.name,
             "method": "none" if self.method is None else self.method.name,
+            "keep": self.keep,
+            "layer": self.layer,
             "calibration": None if self.calibration is None else str(self.calibration.name),
             "attention": self.attention,
+            **({} if self.method is None else self.method.changes),
         }
 
     def method_plan(self, scenario: Scenario) -> MethodPlan:
@@ -115,11 +119,21 @@ class Context:
             InvalidInputError: a keep or layer that the method does not take, or no token left.
             UnsupportedError: a model that the method does not fit.
         """
-        if self.method is None:
-            span = LayerSpan(self.model.text.num_layers, scenario.visual_tokens)
+        text_layers = self.model.text.num_layers
+        if self.tokens_per_layer is not None:
+            name = "tokens_per_layer"
+            plan = bare_plan(
+                self.tokens_per_layer,
+                text_layers,
+                scenario.visual_tokens,
+                scenario.projected_tokens,
+            )
+        elif self.method is None:
+            span = LayerSpan(text_layers, scenario.visual_tokens)
             return MethodPlan((span,), scenario.projected_tokens)
-        plan = self.method.plan(
-            MethodRequest(
+        else:
+            name = self.method.name
+            plan = self.method.plan(
                 self.model,
                 self.precision,
                 scenario.visual_tokens,
@@ -127,19 +141,16 @@ class Context:
                 scenario.crops,
                 scenario.text_tokens,
                 scenario.batch_size,
-                self.keep,
-                self.layer,
-                self.execution,
                 self.tower_layers,
+                keep=self.keep,
+                layer=self.layer,
             )
-        )
-        check_layers(plan.llm_spans, self.model.text.num_layers, "language model")
+        check_layers(plan.llm_spans, text_layers, "language model")
         if plan.vision_spans is not None:
             check_layers(plan.vision_spans, self.tower_layers, "vision tower")
         if np.any(scenario.text_tokens + plan.llm_spans[-1].tokens == 0):
             raise InvalidInputError(
-                f"{self.method.name} leaves no token of a prompt without text; give text_tokens, "
-                "or keep more"
+                f"{name} leaves no token of a prompt without text; give text_tokens, or keep more"
             )
         return plan
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, MISSING, dataclass, field, fields
 from importlib import import_module
-from numbers import Integral, Real
+from numbers import Integral
 from operator import attrgetter
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from hardware_specs.errors import InvalidInputError, UnknownNameError, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from costmodel.calibration import Calibration
+    from costmodel.methods import Method
     from costmodel.models import ModelConfig
     from costmodel.precision import Precision
     from hardware_specs import HardwareSpec
@@ -90,16 +91,11 @@ class Keep:
     (0.098, 64)
     """
 
-    def check(self, name: str, value: Any) -> int | float:
+    def check(self, name: str, value: Any) -> int | float:  # noqa: ARG002 - as every kind
         """Return an int or a float: 1 is one token, 1.0 is all of them."""
-        if isinstance(value, Real) and not isinstance(value, bool):
-            if not isinstance(value, Integral):
-                if 0 < float(value) <= 1:
-                    return float(value)
-            elif int(value) >= 0:
-                return int(value)
-        wanted = "a count (a whole number from 0) or a ratio (a float in (0, 1])"
-        raise refused(name, wanted, value)
+        from costmodel.methods.keep import check_keep
+
+        return check_keep(value, least=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +127,20 @@ class Size:
         raise InvalidInputError(
             f"{name} must be (height, width) in pixels, such as (480, 640), not {shown(value)}"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Visual tokens of every language-model layer."""
+
+    def check(self, name: str, value: Any) -> tuple[int, ...]:
+        """Return Python ints, one per layer."""
+        if isinstance(value, (list, tuple, range)) or hasattr(value, "__array__"):
+            return tuple(
+                check_count(f"{name}, layer {layer},", tokens, 0)
+                for layer, tokens in enumerate(value)
+            )
+        raise refused(name, "a list of whole numbers, one per language-model layer", value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,14 +238,18 @@ there is: last, all
               "costmodel.precision.Precision"),
         "fp16, bf16, fp8, int8 (w8a8), int4 (w4a16), w4a16kv8, ...", "setting",
     ))  # fmt: skip
-    method: str | None = field(default=None, metadata=_is(
-        Named("a method's name"), "A token-reduction method.", "setting"
+    method: str | Method | None = field(default=None, metadata=_is(
+        Named("a method's name or a Method", home="costmodel.methods.Method"),
+        "A token-reduction method.", "setting",
     ))  # fmt: skip
     keep: int | float | None = field(default=None, metadata=_is(
         Keep(), "What it keeps: 64, or a ratio 0.1.", "setting"
     ))  # fmt: skip
     layer: int | None = field(default=None, metadata=_is(
         Count(0), "Layer K of methods inside the LLM.", "setting"
+    ))  # fmt: skip
+    tokens_per_layer: Sequence[int] | None = field(default=None, metadata=_is(
+        Schedule(), "Visual tokens of every LLM layer, in place of a method: 576x2,288x30.", "setting"
     ))  # fmt: skip
     execution: str = field(default="fused", metadata=_is(
         Named("an execution plan's name"), "fused, hf-eager or cuda-graph.", "setting", ours=True
@@ -334,8 +348,8 @@ def check_names(given: Mapping[str, Any], *taken: str, by: str) -> None:
     Traceback (most recent call last):
     hardware_specs.errors.UnknownNameError: unknown argument 'batchsize'; did you mean batch_size? \
 There is: model, hardware, visual_tokens, text_tokens, batch_size, output_tokens, precision, \
-method, keep, layer, execution, calibration, convention, attention, logits, vision_layers, \
-image_size, frames
+method, keep, layer, tokens_per_layer, execution, calibration, convention, attention, logits, \
+vision_layers, image_size, frames
     """
     for name in given:
         if name not in ARGUMENTS:

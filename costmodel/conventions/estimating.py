@@ -7,10 +7,11 @@ token schedule of a method becomes their input.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from costmodel.conventions.registry import get_convention
-from costmodel.methods import MethodRequest, get_method_cost
+from costmodel.methods import chosen_method
+from costmodel.methods.bare_schedule import bare_plan
 from costmodel.models import load_model
 from costmodel.precision import parse_precision
 from costmodel.request import ARGUMENTS, DEFAULTS, OUR_DEFAULTS
@@ -18,10 +19,8 @@ from costmodel.scenario import scenario_inputs, scenario_of
 from hardware_specs.errors import InvalidInputError, shown
 
 if TYPE_CHECKING:
-    from costmodel.models import ModelConfig
     from costmodel.request import Request
     from costmodel.result import Estimate
-    from costmodel.scenario import Scenario
 
 #: Arguments that steer our own formulas and no convention's.
 _OURS = tuple(name for name, known in ARGUMENTS.items() if known.ours)
@@ -74,11 +73,22 @@ def convention_estimate(request: Request) -> Estimate:
     own_text = chosen.default_text_tokens if text_tokens is None else text_tokens
     warnings: list[str] = []
     scenario = scenario_of(replace(request, text_tokens=own_text or 0), config, warnings)
+    method, keep, layer = chosen_method(request.method, request.keep, request.layer)
+    schedule = request.tokens_per_layer
+    if method is not None and schedule is not None:
+        raise InvalidInputError(
+            f"{method.name} makes its own schedule; give method or tokens_per_layer, not both"
+        )
     per_layer = None
-    if request.method not in (None, "none"):
-        per_layer = _schedule(config, request, scenario)
-    elif request.keep is not None or request.layer is not None:
-        raise InvalidInputError("keep and layer belong to a method; name one with method=")
+    if method is not None:
+        spans = method.plan(
+            config, parse_precision("fp16"), *scenario[:5],
+            config.vision.num_layers if config.vision else 0, keep=keep, layer=layer,
+        ).llm_spans  # fmt: skip
+        per_layer = [span.tokens for span in spans for _ in range(span.layers)]
+    elif schedule is not None:
+        bare_plan(tuple(schedule), config.text.num_layers, *scenario[:2])
+        per_layer = list(schedule)
     cost = chosen.evaluate(
         config,
         visual_tokens=scenario.visual_tokens,
@@ -95,18 +105,10 @@ def convention_estimate(request: Request) -> Estimate:
         **scenario_inputs(request, scenario),
         "model": config.name,
         "text_tokens": own_text,
-        "method": request.method or "none",
+        "method": "none" if method is None else method.name,
+        "keep": keep,
+        "layer": layer,
+        **({} if method is None else method.changes),
         **dict.fromkeys(_OURS),
     }
     return replace(cost, inputs=inputs, warnings=tuple(warnings))
-
-
-def _schedule(config: ModelConfig, request: Request, scenario: Scenario) -> list[Any]:
-    """Visual tokens seen by each layer of the language model under a method."""
-    given = MethodRequest(
-        config, parse_precision("fp16"), scenario.visual_tokens, scenario.projected_tokens,
-        scenario.crops, scenario.text_tokens, scenario.batch_size, request.keep, request.layer,
-        "fused", config.vision.num_layers if config.vision else 0,
-    )  # fmt: skip
-    spans = get_method_cost(str(request.method)).plan(given).llm_spans
-    return [span.tokens for span in spans for _ in range(span.layers)]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from costmodel.methods import Method
     from costmodel.models import ModelConfig
     from hardware_specs import HardwareSpec
 
@@ -84,7 +85,7 @@ class Distribution:
 def estimate_distribution(
     model: str | Path | ModelConfig,
     hardware: str | Path | HardwareSpec,
-    method: str,
+    method: str | Method,
     counts: Sequence[int] | Mapping[str, int] | None = None,
     weights: Sequence[float] | None = None,
     **arguments: Any,
@@ -117,7 +118,7 @@ def estimate_distribution(
         raise InvalidInputError(
             "estimate_distribution needs a method; name one of `vlm-roofline methods list`"
         )
-    labels, numbers = _counts(method, counts, context.method.counts)
+    labels, numbers = _counts(context.method.name, counts, context.method.info.counts)
     shares = _weights(weights, len(numbers))
     scenario = scenario_of(request, context.model, [])
     spread = copy(context)

@@ -21,7 +21,17 @@ import numpy as np
 from costmodel.estimates import context_for
 from costmodel.quantities import COST_KEYS, MEMORY_KEYS, STAGES
 from costmodel.questions.chunks import COUNTS, Chunk, join_chunks
-from costmodel.request import MOST_TOKENS, OUR_DEFAULTS, Request, check_names, names_of, plain
+from costmodel.request import (
+    ARGUMENTS,
+    MOST_TOKENS,
+    OUR_DEFAULTS,
+    Request,
+    Schedule,
+    Size,
+    check_names,
+    names_of,
+    plain,
+)
 from costmodel.scenario import Scenario, visual_units
 from hardware_specs.errors import InvalidInputError, VlmRooflineError, shown
 
@@ -37,6 +47,10 @@ if TYPE_CHECKING:
 CATEGORIES = tuple(name for name in names_of("subject", "setting", "shape") if name != "convention")
 #: Arguments that are arrays, outermost first.
 NUMBERS = names_of("number")
+#: Arguments whose one value is a list of whole numbers.
+_SEQUENCES = tuple(n for n, known in ARGUMENTS.items() if isinstance(known.kind, (Schedule, Size)))
+#: Arguments that a context resolves.
+_SETTLED = names_of("subject", "setting")
 #: Scenarios priced at a time: the arrays of one chunk stay in the processor's cache.
 CHUNK_ROWS = 1 << 14
 
@@ -51,7 +65,7 @@ def _as_list(name: str, value: Any) -> list[Any]:
     if hasattr(value, "tolist"):
         value = value.tolist()
     several = isinstance(value, (list, tuple, range)) and not hasattr(value, "_fields")
-    if not several or (name == "image_size" and all(isinstance(side, int) for side in value)):
+    if not several or (name in _SEQUENCES and all(isinstance(entry, int) for entry in value)):
         return [value]
     if not value:
         raise InvalidInputError(f"{name} is an empty list; give at least one value")
@@ -159,7 +173,9 @@ class SweepPlan:
             try:
                 request = Request(**arguments)
                 context = context_for(request)
-                fixed |= context.inputs
+                # A row's keep and layer have columns of their own.
+                label = "none" if context.method is None else context.method.label
+                fixed |= {name: context.inputs[name] for name in _SETTLED} | {"method": label}
                 units = _units(context, request)
             except VlmRooflineError as error:
                 if errors == "raise":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from costmodel.conventions import get_convention
@@ -14,6 +13,7 @@ from costmodel.reproduce.published import PaperTable, load_published
 from costmodel.reproduce.reproduction import DIFFERS, SAME_DIGITS, WITHIN, Column, Reproduction
 
 if TYPE_CHECKING:
+    from costmodel.reproduce.papers import Paper
     from costmodel.reproduce.published import PaperRow
     from costmodel.result import Estimate
 
@@ -52,23 +52,6 @@ def visual_schedule(row: PaperRow, num_layers: int) -> list[float] | None:
         stage_of = [sum(layer >= end for end in ends) for layer in range(num_layers)]
         return [row.visual * row.stage_ratio**stage for stage in stage_of]
     return None
-
-
-@dataclass(frozen=True, slots=True)
-class Paper:
-    """A paper's table of counts.
-
-    Attributes:
-        name: its convention's name, and with underscores its data file's.
-        title: what it is.
-        notes: remarks for the reader.
-        text_lengths: the prompts that its ratios are the mean over; None is the convention's own.
-    """
-
-    name: str
-    title: str
-    notes: tuple[str, ...]
-    text_lengths: tuple[int | None, ...] = (None,)
 
 
 def recompute(paper: Paper, row: PaperRow) -> float:

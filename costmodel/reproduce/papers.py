@@ -2,8 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from costmodel.conventions.divprune import TEXT_LENGTHS
-from costmodel.reproduce.paper_table import Paper
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """A paper's table of counts.
+
+    Attributes:
+        name: its convention's name, and with underscores its data file's.
+        title: what it is.
+        notes: remarks for the reader.
+        text_lengths: the prompts that its ratios are the mean over; None is the convention's own.
+    """
+
+    name: str
+    title: str
+    notes: tuple[str, ...]
+    text_lengths: tuple[int | None, ...] = (None,)
+
 
 PAPERS = {
     paper.name: paper

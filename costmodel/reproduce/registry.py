@@ -7,7 +7,6 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, cast
 
-from costmodel.reproduce.paper_table import build_paper_table
 from costmodel.reproduce.papers import PAPERS
 from hardware_specs.errors import UnknownNameError
 
@@ -62,6 +61,8 @@ def reproduce(name: str) -> Reproduction:
     31
     """
     if name in PAPERS:
+        from costmodel.reproduce.paper_table import build_paper_table
+
         return build_paper_table(PAPERS[name])
     return cast("Reproduction", _load(name).build())
 

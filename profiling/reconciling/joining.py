@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from costmodel.evaluate import Context, Evaluation
-from costmodel.methods import get_method_cost
+from costmodel.methods import get_method
 from costmodel.models import load_model
 from costmodel.quantities import STAGES
 from costmodel.request import Request
@@ -134,9 +134,11 @@ class Predictor:
 
 def _settled_keep(request: Request, scenario: Scenario, seen: int | None) -> int | float | None:
     """Return the keep whose schedule has the token count that an adaptive method came to."""
-    keep, method = request.keep, str(request.method)
-    if keep is not None or seen is None or not get_method_cost(method).adaptive:
-        return keep
+    method = get_method(str(request.method))
+    if request.keep is not None or method.given_keep is not None:
+        return request.keep
+    if seen is None or not method.info.adaptive:
+        return None
     asked = replace(request, execution=TOWER_PLAN, calibration=None)
     best: tuple[int, int] | None = None
     for count in range(1, int(scenario.visual_tokens) + 1):
@@ -182,7 +184,7 @@ def _assemble(
     }
     text = scenario.text_tokens
     spans = ran.plan.llm_spans
-    place = None if request.method is None else get_method_cost(request.method).place
+    place = None if request.method is None else get_method(str(request.method)).place
     ran_ops = language_context.stage_ops(scenario, ran.plan)
     tower_ops = tower_context.stage_ops(scenario, tower.plan)
     ideal_ops = ideal_context.stage_ops(scenario, ideal.plan)

@@ -134,7 +134,7 @@ def test_questions_refuse_what_estimate_refuses(name: str, value: object) -> Non
         ({"batch_size": 10**5000}, "from 1 to 100000000, not about 10.5000"),
         ({"text_tokens": [40, 80]}, r"not \[40, 80\]; sweep takes lists"),
         ({"visual_tokens": np.array([1, 2])}, "sweep takes lists"),
-        ({"keep": True}, r"a ratio \(a float in \(0, 1\]\), not True"),
+        ({"keep": True}, r"a ratio \(a float in \(0, 1\]\), not the bool True"),
         ({"attention": "flsh"}, "attention='flsh' is unknown; did you mean flash; there is: flash"),
         ({"logits": []}, "there is: last, all"),
         ({"image_size": (1, 2, 3)}, "such as"),

@@ -17,6 +17,7 @@ from costmodel.request import (
     OUR_DEFAULTS,
     Count,
     Keep,
+    Schedule,
     Size,
     check_names,
 )
@@ -25,6 +26,10 @@ from hardware_specs.errors import InvalidInputError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+#: Layers that one entry of a schedule may stand for.
+MOST_LAYERS = 10_000
+#: Options that take one value in a sweep as well: its commas are its own.
+_ONE_VALUE = ("calibration", "tokens_per_layer")
 #: Numbers that one option may name; the combinations of several options go far beyond.
 MOST_COUNTS = 1_000_000
 
@@ -66,6 +71,26 @@ def parse_image_size(text: str | None) -> tuple[int, int] | None:
     if not (height.isdecimal() and width.isdecimal()):
         raise InvalidInputError(f"--image-size {text!r} is not HEIGHTxWIDTH, such as 480x640")
     return int(height), int(width)
+
+
+def parse_schedule(text: str | None) -> list[int] | None:
+    """Return the tokens of every layer of `576x2,288x30` (tokens x layers) or of a JSON list.
+
+    >>> parse_schedule("576x2,288"), parse_schedule("[576, 288]")
+    ([576, 576, 288], [576, 288])
+    """
+    if text is None:
+        return None
+    layers: list[int] = []
+    for part in split(text.strip().removeprefix("[").removesuffix("]")):
+        tokens, _, count = part.partition("x")
+        count = count if "x" in part else "1"
+        if not (tokens.isdecimal() and count.isdecimal()) or int(count) > MOST_LAYERS:
+            raise InvalidInputError(
+                f"--tokens-per-layer {part!r} is not TOKENSxLAYERS, such as 576x2,288x30"
+            )
+        layers += [int(tokens)] * int(count)
+    return layers
 
 
 def split(text: str | None) -> list[str]:
@@ -160,7 +185,7 @@ def _option(name: str, defaults: dict[str, Any], several: bool) -> inspect.Param
             default = "none"
         if isinstance(known.kind, Count):
             help_ += " Counts and ranges: 1,64 or 0:576:16."
-        elif name != "calibration":
+        elif name not in _ONE_VALUE:
             help_ += " Several: comma-separated."
     kind: Any = int if isinstance(known.kind, Count) and not several else str
     declared: Any = typer.Option(help=help_)
@@ -183,11 +208,12 @@ def _parsed(name: str, text: Any, several: bool) -> Any:
         return None
     if several and isinstance(kind, Count):
         return parse_counts(f"--{name.replace('_', '-')}", text)
-    read = {Keep: parse_keep, Size: parse_image_size}.get(type(kind), str)
+    read = {Keep: parse_keep, Schedule: parse_schedule, Size: parse_image_size}.get(type(kind), str)
     if isinstance(kind, Count):
         return text
-    # A calibration is one file, whatever its name holds.
-    return [read(part) for part in split(text)] if several and name != "calibration" else read(text)
+    return (
+        [read(part) for part in split(text)] if several and name not in _ONE_VALUE else read(text)
+    )
 
 
 def scale_flops(value: float | None) -> str:
