@@ -80,11 +80,12 @@ def profile(
     Raises:
         VlmRooflineError: see `profiling.measuring.planning.check`.
     """
+    wanted: list[str | Method] = _listed(method)
     configurations = grid(
         [named(_source(model), scale)],
         dtypes=_listed(dtype),
         visual_tokens=_listed(visual_tokens),
-        methods=[str(each) for each in _listed(method)],
+        methods=[str(each) for each in wanted],
         keeps=[] if keep is None else _listed(keep),
         batch_sizes=_listed(batch_size),
         modes=_listed(mode),
