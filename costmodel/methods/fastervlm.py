@@ -28,13 +28,7 @@ RATIO = 0.05
 
 
 def kept_patches(given: MethodInput, crops: Ranked, kept: Num) -> list[OpCost]:
-    """Return the ops that sort the picks back into spatial order and copy the projected tokens.
-
-    Args:
-        given: the input of the method's plan.
-        crops: the crops.
-        kept: patches kept per crop.
-    """
+    """Return the ops that sort the picks back into spatial order and copy the projected tokens."""
     num, d = given.precision.projector, given.model.text.hidden_size
     images, runs = crops.images, crops.runs
     return [
