@@ -12,7 +12,8 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from costmodel.methods.method import Method, MethodInfo, ask
+from costmodel.methods.info import MethodInfo
+from costmodel.methods.method import Method, ask
 from costmodel.methods.spelling import read_spelling
 from hardware_specs.errors import InvalidInputError, UnknownMethodError
 
