@@ -181,7 +181,7 @@ def _schedule(
     """Visual tokens seen by each layer of the language model under a method."""
     request = MethodRequest(
         config, parse_precision("fp16"), tokens, projected, crops, text_tokens, batch_size,
-        resolve_keep(keep), layer, "fused", config.vision.num_layers if config.vision else 0,
+        resolve_keep(keep), layer, config.vision.num_layers if config.vision else 0,
     )  # fmt: skip
     spans = get_method_cost(method).plan(request).llm_spans
     return [span.tokens for span in spans for _ in range(span.layers)]

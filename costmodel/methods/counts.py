@@ -27,9 +27,8 @@ def share(ratio: float, n: Num, rounding: str = "nearest") -> Num:
     (56, 404, 2)
     """
     product = ratio * n
-    if isinstance(product, np.ndarray):
-        return _ARRAY[rounding](product)
-    return _SCALAR[rounding](product)
+    rounded: Num = (_ARRAY if isinstance(product, np.ndarray) else _SCALAR)[rounding](product)
+    return rounded
 
 
 def kept_count(name: str, keep: Any, n: Num, rounding: str = "nearest") -> Num:

@@ -42,9 +42,7 @@ CHOSEN_SHARE = {"prumerge": (0.055, 0.125), "prumerge+": (0.25, 0.25)}
 
 
 def _published_share(name: str, request: MethodRequest) -> float:
-    rule = request.model.video
-    clip = rule is not None and bool(rule.default_frames)
-    return CHOSEN_SHARE[name][clip]
+    return CHOSEN_SHARE[name][request.model.takes_clips]
 
 
 def grid_tokens(n: Num, chosen: Num) -> Num:
@@ -91,8 +89,8 @@ def prumerge_ops(request: MethodRequest, kept: Num, *, adaptive: bool) -> tuple[
     if request.vision_layers < tower.num_layers:
         # The queries and keys of the last layer, which a tower cut short does not compute.
         ops += [
-            linear("last_q_proj", images, c, c, num, runs, True),
-            linear("last_k_proj", images * (n + 1), c, c, num, runs, True),
+            linear("last_q_proj", c, c, num, bias=True)(images, runs),
+            linear("last_k_proj", c, c, num, bias=True)(images * (n + 1), runs),
         ]
     ops += [
         product("class_scores", images, 1, n + 1, c, num, runs),

@@ -32,7 +32,6 @@ class MethodRequest(NamedTuple):
         keep: a count (int, or an array of counts over scenarios), a ratio (float in (0, 1]), or
             None for the method's default.
         layer: the language-model layer of methods that have one, or None for their default.
-        execution: the execution plan.
         vision_layers: layers of the tower that run.
     """
 
@@ -45,7 +44,6 @@ class MethodRequest(NamedTuple):
     batch_size: Num
     keep: Any
     layer: int | None
-    execution: str
     vision_layers: int
 
 
