@@ -15,7 +15,7 @@ import time
 import numpy as np
 
 from costmodel import estimate
-from costmodel.sweeps import sweep_chunks
+from costmodel.questions.sweeps import sweep_chunks
 
 A100 = "nvidia-a100-sxm4-80gb"
 PEER_S = 0.15e-3
@@ -62,7 +62,16 @@ def test_vectorised_over_looped(benchmark) -> None:
 
 
 def test_cold_command_line(benchmark) -> None:
-    line = [sys.executable, "-m", "profiling.cli", "estimate", "llava-1.5-7b", "-d", A100, "--json"]
+    line = [
+        sys.executable,
+        "-m",
+        "vlm_roofline.cli",
+        "estimate",
+        "llava-1.5-7b",
+        "-d",
+        A100,
+        "--json",
+    ]
     benchmark.pedantic(
         lambda: subprocess.run(line, check=True, capture_output=True), rounds=7, warmup_rounds=1
     )

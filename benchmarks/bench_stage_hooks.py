@@ -13,11 +13,11 @@ import time
 import numpy as np
 import torch
 
-from profiling.clocks import clock_for
-from profiling.execution import Execution
-from profiling.measurement import Configuration
-from profiling.models import build_model, model_config
-from profiling.stages import Recorder
+from profiling.devices.clocks import clock_for
+from profiling.records.measurement import Configuration
+from profiling.subject.execution import Execution
+from profiling.subject.models import build_model, model_config
+from profiling.subject.stages import Recorder
 
 MODEL = "llava-1.5-7b@layers=8,width=1/16"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

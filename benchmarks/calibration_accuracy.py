@@ -2,7 +2,8 @@
 
     python benchmarks/calibration_accuracy.py FOLDER [--draws 20]
 
-FOLDER holds the files that `calibration_public` names, or is `tests/calibration/data` for the carried
+FOLDER holds the files that `calibration_public` names, or is
+`tests/costmodel/calibration/data` for the carried
 subset. Every number is a mean absolute percentage error (MAPE) on points outside the fit.
 """
 

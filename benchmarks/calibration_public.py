@@ -6,7 +6,7 @@ Sources:
         causal attention on A100, full attention on H100.
     microsoft/vidur (MIT): one Llama-2-7B layer on A100, op by op, against the token count.
 
-The files are not part of this repository; `tests/calibration/data` holds a subset as `gemm`,
+The files are not part of this repository; `tests/costmodel/calibration/data` holds a subset as `gemm`,
 `attention` and `layer` Parquet files: all row counts of the LLaVA and CLIP weight matrices, 192 random
 products of other shapes per device and dtype, 360 random attention shapes per device, and the layer.
 """

@@ -15,7 +15,7 @@ export PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}$PWD" PYTHONUNBUFFERED=1
 export HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 # The reduced shape runs in float32, which every CPU has; the real one in bfloat16, to fit.
-cli=("$python" -m profiling.cli profile --device cpu --max-foreign-load "${QUIET:-0.5}")
+cli=("$python" -m vlm_roofline profile --device cpu --max-foreign-load "${QUIET:-0.5}")
 reduced=(llava-1.5-7b --scale layers=4,width=1/8 --dtype fp32 --noise 0.03 --max-time 6 --rounds 3)
 
 "${cli[@]}" "${reduced[@]}" --out "$out/sweep" \
@@ -29,4 +29,4 @@ if [ -n "${SEVEN_B:-}" ]; then
     "${cli[@]}" llava-1.5-7b --dtype bf16 --out "$out/seven-b" --rounds 1 --max-time 60 \
         --visual-tokens 576,64
 fi
-"$python" -m profiling.cli measurements "$out" || true
+"$python" -m vlm_roofline measurements "$out" || true

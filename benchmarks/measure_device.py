@@ -25,21 +25,21 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from profiling.campaign import run_campaign
-from profiling.environment import describe_environment
-from profiling.kernel_pass import run_kernel_passes
-from profiling.microbench import CPU_SUITE, CUDA_SUITE, run_microbenchmarks
-from profiling.models import QUANTISED_DTYPES
-from profiling.nvml import open_monitor
-from profiling.planning import grid
-from profiling.point import Options
-from profiling.stopping import StopRule, WarmUpRule
-from profiling.storage import pack_measurements, prepare_folder, write_atomically
+from profiling.instruments.environment import describe_environment
+from profiling.instruments.nvml import open_monitor
+from profiling.measuring.campaign import run_campaign
+from profiling.measuring.kernel_pass import run_kernel_passes
+from profiling.measuring.planning import grid
+from profiling.measuring.point import Options
+from profiling.measuring.stopping import StopRule, WarmUpRule
+from profiling.microbench.suite import CPU_SUITE, CUDA_SUITE, run_microbenchmarks
+from profiling.records.storage import pack_measurements, prepare_folder, write_atomically
+from profiling.subject.models import QUANTISED_DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from profiling.measurement import Configuration, Measurement
+    from profiling.records.measurement import Configuration, Measurement
 
 TOKENS = [1, 16, 36, 64, 128, 144, 192, 288, 384, 416, 512, 576, 1152, 2880]
 #: Shares of the budget at whose end each part stops.
@@ -156,7 +156,7 @@ def _points(options: argparse.Namespace) -> list[Configuration]:
 
 def _fits(configuration: Configuration) -> bool:
     from hardware_specs.errors import VlmRooflineError
-    from profiling.planning import check
+    from profiling.measuring.planning import check
 
     try:
         check([configuration])

@@ -6,7 +6,7 @@ import argparse
 import sys
 from dataclasses import replace
 
-from profiling.microbench import CPU_SUITE, CUDA_SUITE, run_microbenchmarks
+from profiling.microbench.suite import CPU_SUITE, CUDA_SUITE, run_microbenchmarks
 
 
 def main() -> int:

@@ -10,28 +10,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from costmodel.break_evens import break_even, largest_batch
     from costmodel.calibration import Calibration, fit_calibration
     from costmodel.estimates import estimate
-    from costmodel.frontiers import frontier
-    from costmodel.methods.distribution import estimate_distribution
     from costmodel.models import ModelConfig, list_models, load_model
+    from costmodel.questions.break_evens import break_even, largest_batch
+    from costmodel.questions.distribution import estimate_distribution
+    from costmodel.questions.frontiers import frontier
+    from costmodel.questions.sweeps import sweep
     from costmodel.result import Estimate
-    from costmodel.sweeps import sweep
 
 _HOMES = {
     "Calibration": "costmodel.calibration",
     "Estimate": "costmodel.result",
     "ModelConfig": "costmodel.models",
-    "break_even": "costmodel.break_evens",
+    "break_even": "costmodel.questions.break_evens",
     "estimate": "costmodel.estimates",
-    "estimate_distribution": "costmodel.methods.distribution",
+    "estimate_distribution": "costmodel.questions.distribution",
     "fit_calibration": "costmodel.calibration",
-    "frontier": "costmodel.frontiers",
-    "largest_batch": "costmodel.break_evens",
+    "frontier": "costmodel.questions.frontiers",
+    "largest_batch": "costmodel.questions.break_evens",
     "list_models": "costmodel.models",
     "load_model": "costmodel.models",
-    "sweep": "costmodel.sweeps",
+    "sweep": "costmodel.questions.sweeps",
 }
 
 __all__ = [

@@ -22,7 +22,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from costmodel import estimate, load_model, sweep
-from costmodel.break_evens import break_even
+from costmodel.questions.break_evens import break_even
 from costmodel.reproduce import reproduce
 
 pd.options.display.float_format = "{:,.3f}".format

@@ -20,8 +20,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from costmodel import estimate
-from costmodel.frontiers import frontier
 from costmodel.methods import get_method_cost, list_method_costs
+from costmodel.questions.frontiers import frontier
 
 pd.options.display.float_format = "{:,.3f}".format
 A100 = "nvidia-a100-sxm4-80gb"

@@ -40,7 +40,9 @@ A100, H100 = "nvidia-a100-sxm4-80gb", "nvidia-h100-sxm5-80gb"
 # so this also says how far a calibration travels.
 
 # %%
-layer = pd.read_parquet(ROOT / "tests/calibration/data/layer.parquet").sort_values("num_tokens")
+layer = pd.read_parquet(ROOT / "tests/costmodel/calibration/data/layer.parquet").sort_values(
+    "num_tokens"
+)
 layer = layer[layer.num_tokens <= 1200]
 m = layer.num_tokens.to_numpy()
 products = {

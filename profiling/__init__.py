@@ -15,32 +15,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from profiling.calibrating import calibrate
-    from profiling.campaign import run_campaign
-    from profiling.counters import count_model
-    from profiling.frame import load_measurements
-    from profiling.measurement import Configuration, Measurement
-    from profiling.microbench import run_microbenchmarks
-    from profiling.models import build_model
-    from profiling.planning import grid
+    from profiling.counting.three_counters import count_model
+    from profiling.measuring.campaign import run_campaign
+    from profiling.measuring.planning import grid
+    from profiling.measuring.profile import profile
+    from profiling.microbench.calibrate import calibrate
+    from profiling.microbench.suite import run_microbenchmarks
     from profiling.reconciling import reconcile
-    from profiling.runner import profile
-    from profiling.storage import read_measurements
+    from profiling.records.frame import load_measurements
+    from profiling.records.measurement import Configuration, Measurement
+    from profiling.records.storage import read_measurements
+    from profiling.subject.models import build_model
 
 #: name -> the module that holds it.
 _HOMES = {
-    "Configuration": "profiling.measurement",
-    "Measurement": "profiling.measurement",
-    "build_model": "profiling.models",
-    "calibrate": "profiling.calibrating",
-    "count_model": "profiling.counters",
-    "grid": "profiling.planning",
-    "load_measurements": "profiling.frame",
-    "profile": "profiling.runner",
-    "read_measurements": "profiling.storage",
+    "Configuration": "profiling.records.measurement",
+    "Measurement": "profiling.records.measurement",
+    "build_model": "profiling.subject.models",
+    "calibrate": "profiling.microbench.calibrate",
+    "count_model": "profiling.counting.three_counters",
+    "grid": "profiling.measuring.planning",
+    "load_measurements": "profiling.records.frame",
+    "profile": "profiling.measuring.profile",
+    "read_measurements": "profiling.records.storage",
     "reconcile": "profiling.reconciling",
-    "run_campaign": "profiling.campaign",
-    "run_microbenchmarks": "profiling.microbench",
+    "run_campaign": "profiling.measuring.campaign",
+    "run_microbenchmarks": "profiling.microbench.suite",
 }
 
 __all__ = [

@@ -10,7 +10,7 @@ convention here reproduces one paper's or one tool's numbers, its mistakes inclu
 from __future__ import annotations
 
 from costmodel.conventions.convention import Convention
-from costmodel.conventions.inputs import DecoderShape, TextShape
+from costmodel.conventions.decoder import DecoderShape, TextShape
 from costmodel.conventions.registry import get_convention, list_conventions
 from costmodel.conventions.result import ConventionOp, ConventionResult
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from costmodel.conventions.convention import Convention
-from costmodel.conventions.inputs import check_batch, check_tokens, layer_groups, text_shape
+from costmodel.conventions.decoder import check_batch, check_tokens, layer_groups, text_shape
 from costmodel.conventions.result import (
     TOTAL_KEYS,
     ConventionOp,

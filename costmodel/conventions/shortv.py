@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from costmodel.conventions.formula import FormulaRule, formula_convention
 
 if TYPE_CHECKING:
-    from costmodel.conventions.inputs import TextShape
+    from costmodel.conventions.decoder import TextShape
     from costmodel.conventions.result import Num
 
 CONVENTION = formula_convention(
@@ -36,7 +36,7 @@ def frozen_layer_flops(shape: TextShape, visual_tokens: Num, text_tokens: Num) -
         visual_tokens: frozen tokens v.
         text_tokens: text tokens t.
 
-    >>> from costmodel.conventions.inputs import DecoderShape
+    >>> from costmodel.conventions.decoder import DecoderShape
     >>> frozen_layer_flops(DecoderShape(4, 8, 1, 1, 1, 10), 3, 2)  # 2*2*160 + 2*3*32 + 4*2*5*4
     992
     """

@@ -109,8 +109,8 @@ def latency_curve(
     Raises:
         InvalidInputError: another stage, or a model without vision.
     """
-    from costmodel.break_evens import break_even
-    from costmodel.sweeps import sweep_chunks
+    from costmodel.questions.break_evens import break_even
+    from costmodel.questions.sweeps import sweep_chunks
     from hardware_specs.errors import InvalidInputError
 
     if stage not in ("total", "prefill"):

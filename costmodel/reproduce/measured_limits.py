@@ -6,14 +6,14 @@ import math
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from costmodel.conventions.inputs import text_shape
+from costmodel.conventions.decoder import text_shape
 from costmodel.conventions.shortv import frozen_layer_flops
 from costmodel.reproduce.counted_models import shipped_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from costmodel.conventions.inputs import TextShape
+    from costmodel.conventions.decoder import TextShape
     from costmodel.reproduce.measured_published import Encoder, MeasuredRow
 
 #: Ops of a prefill that LLaVA-Mini's pre-fusion layers do not have.

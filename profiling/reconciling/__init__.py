@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from profiling.reconciling.gap import LABELS, PARTS, Gap, PlannedStage, split_gap
 from profiling.reconciling.metrics import Metrics, metrics
-from profiling.reconciling.opprofile import (
+from profiling.reconciling.reconciliation import Reconciliation, reconcile
+from profiling.tracing.op_profile import (
     OpProfile,
     read_op_profile,
     write_op_profile,
 )
-from profiling.reconciling.reconciliation import Reconciliation, reconcile
 
 __all__ = [
     "LABELS",

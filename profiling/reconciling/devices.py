@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from costmodel.calibration import Calibration
     from hardware_specs import HardwareSpec
-    from profiling.measurement import Measurement
+    from profiling.records.measurement import Measurement
 
 
 def device_of(

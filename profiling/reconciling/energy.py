@@ -16,17 +16,17 @@ from costmodel.energy import (
     stage_energy,
 )
 from costmodel.roofline import StageCost
-from profiling.measurement import TOTAL
 from profiling.reconciling.joining import added
 from profiling.reconciling.rows import TTFT_STAGES, identity
+from profiling.records.measurement import TOTAL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from costmodel.energy import PowerModel
     from hardware_specs import HardwareSpec
-    from profiling.measurement import EnergyWindow, Measurement
     from profiling.reconciling.joining import Prediction
+    from profiling.records.measurement import EnergyWindow, Measurement
 
 #: What a window's stage repeats, in the cost model's stages.
 WINDOW_STAGES = {

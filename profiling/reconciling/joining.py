@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from costmodel.quantities import OpCost
     from costmodel.roofline import Roofline
     from hardware_specs import HardwareSpec
-    from profiling.measurement import Configuration, Measurement
+    from profiling.records.measurement import Configuration, Measurement
 
 #: The plan of the language model by mode. Tower and projector run op by op in every mode.
 PLANS = {"eager": "hf-eager", "cuda-graph": "cuda-graph", "compile": "fused"}

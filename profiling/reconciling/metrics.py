@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from costmodel.break_evens import knee
+from costmodel.questions.break_evens import knee
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def leave_one_count_out(
 
 
 def knee_of(counts: Sequence[int], times_s: Sequence[float]) -> int | None:
-    """Return the largest swept count up to which the time is flat, as `costmodel.break_evens.knee`.
+    """Return the largest swept count up to which the time is flat, as `costmodel.questions.break_evens.knee`.
 
     None where there are fewer than three counts.
 

@@ -11,13 +11,13 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from costmodel.roofline import Roofline
-from profiling.measurement import Measurement, Sampling
+from profiling.records.measurement import Measurement, Sampling
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from profiling.reconciling.joining import Prediction, Predictor
-    from profiling.reconciling.opprofile import OpProfile
+    from profiling.tracing.op_profile import OpProfile
 
 OP_COLUMNS = (
     "model", "dtype", "method", "visual_tokens", "batch_size", "mode", "stage", "op_class", "name",

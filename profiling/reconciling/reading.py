@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from hardware_specs.errors import InvalidInputError
-from profiling.measurement import Measurement
-from profiling.reconciling.opprofile import OpProfile, iterate_op_profiles
+from profiling.records.measurement import Measurement
+from profiling.tracing.op_profile import OpProfile, iterate_op_profiles
 
 
 def read(measurements: Any) -> list[Measurement]:
@@ -19,7 +19,7 @@ def read(measurements: Any) -> list[Measurement]:
     Raises:
         InvalidInputError: there is none, or the argument is of another kind.
     """
-    from profiling.storage import read_measurements
+    from profiling.records.storage import read_measurements
 
     if isinstance(measurements, Measurement):
         return [measurements]
@@ -75,7 +75,7 @@ def profiles_under(measurements: Any) -> list[OpProfile]:
 
 def _of_frame(frame: Any) -> list[Measurement]:
     """Read the records behind a DataFrame of `load_measurements`, filtered as the frame is."""
-    from profiling.storage import iterate_measurements
+    from profiling.records.storage import iterate_measurements
 
     wanted = {"file", "position", "round"}
     if not wanted.issubset(frame.columns):

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from costmodel.calibration import Calibration
     from costmodel.energy import PowerModel
     from hardware_specs import HardwareSpec
-    from profiling.measurement import Measurement
     from profiling.reconciling.joining import Prediction
+    from profiling.records.measurement import Measurement
 
 SCHEMA_VERSION = 1
 

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from costmodel.roofline import matrix_peak
-from profiling.measurement import STAGES, TOTAL
 from profiling.reconciling.gap import PARTS, PlannedStage, split_gap
 from profiling.reconciling.joining import added
+from profiling.records.measurement import STAGES, TOTAL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from costmodel.memory import MemoryCost
     from hardware_specs import HardwareSpec
-    from profiling.measurement import Measurement, StageSamples
     from profiling.reconciling.joining import Prediction
+    from profiling.records.measurement import Measurement, StageSamples
 
 #: What `total` spans: everything up to the first logits.
 TTFT_STAGES = ("vision", "projector", "reduction", "prefill")

@@ -6,13 +6,13 @@ import statistics
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from profiling.measurement import STAGES, TOTAL
 from profiling.reconciling.metrics import (
     knee_of,
     leave_one_count_out,
     metrics,
     rank_correlation,
 )
+from profiling.records.measurement import STAGES, TOTAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

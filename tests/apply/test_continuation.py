@@ -12,6 +12,7 @@ transformers = pytest.importorskip("transformers")
 from hardware_specs.errors import UnsupportedError  # noqa: E402
 from token_reduction import get_method, reduce_tokens  # noqa: E402
 from token_reduction.apply.continuation import Prefix, continue_from  # noqa: E402
+from token_reduction.caches import cache_keyword, cache_of  # noqa: E402
 
 METHODS = [
     ("divprune", {"keep": 20}),
@@ -33,7 +34,7 @@ def test_steps_without_positions_or_masks_answer_like_generate(name, settings, l
         for _ in range(4):
             token = output.logits[:, -1:].argmax(-1)
             answer.append(int(token))
-            output = llava(input_ids=token, past_key_values=output.past_key_values)
+            output = llava(input_ids=token, **{cache_keyword(): cache_of(output)})
     assert answer == expected
 
 
@@ -43,10 +44,10 @@ def test_a_copied_cache_goes_on_by_itself(name, settings, llava, cases):
     token = torch.tensor([[9]])
     mask = torch.ones(1, 586, dtype=torch.long)
     with torch.no_grad(), reduce_tokens(llava, get_method(name, **settings)):
-        cache = llava(**case.inputs, use_cache=True).past_key_values
+        cache = cache_of(llava(**case.inputs, use_cache=True))
         twin = copy.deepcopy(cache)
-        first = llava(input_ids=token, past_key_values=cache, attention_mask=mask).logits
-        second = llava(input_ids=token, past_key_values=twin, attention_mask=mask).logits
+        first = llava(input_ids=token, **{cache_keyword(): cache}, attention_mask=mask).logits
+        second = llava(input_ids=token, **{cache_keyword(): twin}, attention_mask=mask).logits
     assert torch.equal(first, second)
 
 
@@ -54,13 +55,15 @@ def test_a_second_image_in_the_same_conversation(llava, cases, features, hand, s
     """Both images shortened, the second one on top of the first one's cache."""
     one, two = cases["llava"], new_case(llava, "llava", seed=4)
     with torch.no_grad(), reduce_tokens(llava, get_method("sequential", keep=10)) as record:
-        cache = llava(**one.inputs, use_cache=True).past_key_values
+        cache = cache_of(llava(**one.inputs, use_cache=True))
         mask = torch.ones(1, 2 * 585, dtype=torch.long)
-        logits = llava(**two.inputs, past_key_values=cache, attention_mask=mask).logits[0, -1]
+        logits = llava(**two.inputs, **{cache_keyword(): cache}, attention_mask=mask).logits[0, -1]
         assert cache.get_seq_length() == 2 * 19
         token = logits.argmax().view(1, 1)
         longer = torch.ones(1, 2 * 585 + 1, dtype=torch.long)
-        after = llava(input_ids=token, past_key_values=cache, attention_mask=longer).logits[0, -1]
+        after = llava(input_ids=token, **{cache_keyword(): cache}, attention_mask=longer).logits[
+            0, -1
+        ]
     assert record.visual_tokens == (576, 10)
     both = torch.cat([sequence(llava, case, features(llava, case)[:10]) for case in (one, two)])
     answer, expected = hand(llava).generate(both, 2)
@@ -72,8 +75,8 @@ def test_an_image_after_text_that_was_cached_before(llava, cases, features, hand
     case = cases["llava"]
     text = torch.arange(20, 27).unsqueeze(0)
     with torch.no_grad(), reduce_tokens(llava, get_method("sequential", keep=10)):
-        cache = llava(input_ids=text, use_cache=True).past_key_values
-        logits = llava(**case.inputs, past_key_values=cache).logits[0, -1]
+        cache = cache_of(llava(input_ids=text, use_cache=True))
+        logits = llava(**case.inputs, **{cache_keyword(): cache}).logits[0, -1]
     reference = hand(llava)
     whole = torch.cat((reference.embed(text[0]), sequence(llava, case, features(llava, case)[:10])))
     _, expected = reference.generate(whole, 1)
@@ -87,18 +90,20 @@ def test_generate_goes_on_from_a_reduced_cache_with_a_mask(llava, cases):
     with torch.no_grad(), reduce_tokens(llava, get_method("divprune", keep=20)):
         cache = transformers.DynamicCache(config=llava.config.text_config)
         turn = llava.generate(
-            **case.inputs, past_key_values=cache, max_new_tokens=3, do_sample=False
+            **case.inputs, **{cache_keyword(): cache}, max_new_tokens=3, do_sample=False
         )
         question = torch.cat((turn, torch.tensor([[7, 8, 9]])), dim=1)
         # By hand, one forward: what the cache lacks is the last answer token and the question.
         twin = copy.deepcopy(cache)
         mask = torch.ones(1, question.shape[1], dtype=torch.long)
         expected = llava(
-            input_ids=question[:, -4:], past_key_values=twin, attention_mask=mask
+            input_ids=question[:, -4:], **{cache_keyword(): twin}, attention_mask=mask
         ).logits[0, -1]
         sliced = question[:, cache.get_seq_length() :]
         assert sliced.shape[1] > 4
-        actual = llava(input_ids=sliced, past_key_values=cache, attention_mask=mask).logits[0, -1]
+        actual = llava(input_ids=sliced, **{cache_keyword(): cache}, attention_mask=mask).logits[
+            0, -1
+        ]
     assert turn.shape[1] == ids.shape[1] + 3
     torch.testing.assert_close(actual, expected, rtol=0, atol=0)
 
@@ -106,9 +111,9 @@ def test_generate_goes_on_from_a_reduced_cache_with_a_mask(llava, cases):
 def test_several_tokens_without_a_mask_are_ambiguous(llava, cases):
     case = cases["llava"]
     with torch.no_grad(), reduce_tokens(llava, get_method("divprune", keep=20)):
-        cache = llava(**case.inputs, use_cache=True).past_key_values
+        cache = cache_of(llava(**case.inputs, use_cache=True))
         with pytest.raises(UnsupportedError, match="3 tokens continue a cache"):
-            llava(input_ids=torch.tensor([[7, 8, 9]]), past_key_values=cache)
+            llava(input_ids=torch.tensor([[7, 8, 9]]), **{cache_keyword(): cache})
 
 
 def test_a_mask_that_covers_nothing_new_is_refused():
@@ -142,14 +147,14 @@ def test_a_cache_that_was_emptied_starts_anew(llava, cases):
     ids = torch.arange(20, 40).unsqueeze(0)
     for name, settings in METHODS:
         with torch.no_grad(), reduce_tokens(llava, get_method(name, **settings)):
-            cache = llava(**case.inputs, use_cache=True).past_key_values
+            cache = cache_of(llava(**case.inputs, use_cache=True))
             cache.crop(-cache.get_seq_length()) if name != "fastv" else cache.reset()
             for layer in cache.layers:
                 layer.keys = layer.values = None
                 layer.is_initialized = False
-            llava(input_ids=ids[:, :-1], past_key_values=cache)
+            llava(input_ids=ids[:, :-1], **{cache_keyword(): cache})
             step = llava(
-                input_ids=ids[:, -1:], past_key_values=cache,
+                input_ids=ids[:, -1:], **{cache_keyword(): cache},
                 attention_mask=torch.ones(1, 20, dtype=torch.long),
             ).logits[0, -1]  # fmt: skip
             expected = llava(input_ids=ids).logits[0, -1]

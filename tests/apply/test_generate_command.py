@@ -14,7 +14,7 @@ tokenizers = pytest.importorskip("tokenizers")
 
 from PIL import Image  # noqa: E402
 
-from profiling.cli import main  # noqa: E402
+from vlm_roofline.cli import main  # noqa: E402
 
 WORDS = ["<pad>", "<s>", "</s>", "<unk>", "USER", "ASSISTANT", ":", "what", "is", "this", "?"]
 

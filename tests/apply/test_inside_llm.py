@@ -8,6 +8,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from token_reduction import get_method, reduce_tokens  # noqa: E402
+from token_reduction.caches import cache_keyword, cache_of  # noqa: E402
 from token_reduction.fitprune import scheme_for  # noqa: E402
 
 NEW = 5
@@ -153,7 +154,7 @@ def test_cache_lengths_are_ragged_and_new_positions_come_from_the_first_layer(ll
     case = cases["llava"]
     with torch.no_grad(), reduce_tokens(llava, get_method("fastv", keep=0.25)):
         output = llava(**case.inputs, use_cache=True)
-        cache = output.past_key_values
+        cache = cache_of(output)
         assert [cache.get_seq_length(layer) for layer in range(4)] == [585, 585, 153, 153]
         token = output.logits[:, -1:].argmax(-1)
         seen = []
@@ -161,7 +162,7 @@ def test_cache_lengths_are_ragged_and_new_positions_come_from_the_first_layer(ll
         handle = rope.register_forward_pre_hook(
             lambda _m, _a, kwargs: seen.append(kwargs["position_ids"].tolist()), with_kwargs=True
         )
-        llava(input_ids=token, past_key_values=cache)
+        llava(input_ids=token, **{cache_keyword(): cache})
         handle.remove()
     assert seen == [[[585]]]
 
@@ -183,13 +184,15 @@ def test_several_tokens_at_once_continue_like_one_after_the_other(name, llava, c
     method = get_method(name) if name in ("divprune", "fitprune") else get_method(name, layer=2)
     more = torch.tensor([[5, 9, 23]])
     with torch.no_grad(), reduce_tokens(llava, method):
-        cache = llava(**case.inputs, use_cache=True).past_key_values
+        cache = cache_of(llava(**case.inputs, use_cache=True))
         for token in more[0]:
-            single = llava(input_ids=token.view(1, 1), past_key_values=cache).logits[0, -1]
-        cache = llava(**case.inputs, use_cache=True).past_key_values
+            single = llava(input_ids=token.view(1, 1), **{cache_keyword(): cache}).logits[0, -1]
+        cache = cache_of(llava(**case.inputs, use_cache=True))
         # The caller counts the prompt as it was: 585 tokens.
         mask = torch.ones(1, 585 + 3, dtype=torch.long)
-        together = llava(input_ids=more, past_key_values=cache, attention_mask=mask).logits[0, -1]
+        together = llava(input_ids=more, **{cache_keyword(): cache}, attention_mask=mask).logits[
+            0, -1
+        ]
     torch.testing.assert_close(together, single, rtol=1e-4, atol=1e-5)
 
 

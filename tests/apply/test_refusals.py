@@ -9,6 +9,7 @@ transformers = pytest.importorskip("transformers")
 
 from hardware_specs.errors import InvalidInputError, UnsupportedError  # noqa: E402
 from token_reduction import get_method, reduce_tokens  # noqa: E402
+from token_reduction.caches import cache_keyword, cache_of  # noqa: E402
 
 
 def run(model, inputs, method):
@@ -164,9 +165,9 @@ def test_other_attention_implementations_inside_the_language_model(make_model):
 def test_a_second_image_inside_the_language_model(llava, cases):
     case = cases["llava"]
     with torch.no_grad(), reduce_tokens(llava, "fastv"):
-        cache = llava(**case.inputs, use_cache=True).past_key_values
+        cache = cache_of(llava(**case.inputs, use_cache=True))
         with pytest.raises(UnsupportedError, match="holds 585 tokens already"):
-            llava(**case.inputs, past_key_values=cache)
+            llava(**case.inputs, **{cache_keyword(): cache})
 
 
 @pytest.mark.parametrize("name", ["fitprune", "fastv"])

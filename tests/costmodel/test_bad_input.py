@@ -21,7 +21,7 @@ from hardware_specs.errors import (
     UnknownPrecisionError,
     VlmRooflineError,
 )
-from profiling.cli import main
+from vlm_roofline.cli import main
 
 A100 = "nvidia-a100-sxm4-80gb"
 
@@ -271,7 +271,7 @@ def test_json_of_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
 def test_estimate_imports_no_heavy_package() -> None:
     """The command answers at once because it never loads what it does not need."""
     code = (
-        "import sys; from profiling.cli import main; "
+        "import sys; from vlm_roofline.cli import main; "
         f"main(['estimate', 'llava-1.5-7b', '-d', '{A100}', '--json']); "
         "heavy = {'torch', 'transformers', 'pandas', 'matplotlib', 'scipy', 'pyarrow', 'fvcore'}; "
         "sys.exit(' '.join(sorted(heavy & set(sys.modules))) or 0)"

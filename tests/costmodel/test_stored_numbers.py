@@ -147,7 +147,7 @@ def swept() -> dict[str, Any]:
             )  # fmt: skip
             columns = [*(name for name in COST), "ttft_s", "peak_memory_bytes", "kv_cache_bytes"]
             tables[f"{model} {method}"] = [
-                [None if value != value else value for value in row]  # noqa: PLR0124
+                [None if value != value else value for value in row]
                 for row in table[columns].values.tolist()
             ]
     return tables

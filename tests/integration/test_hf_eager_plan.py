@@ -18,7 +18,8 @@ from torch.utils._pytree import tree_leaves
 
 from costmodel import estimate
 from costmodel.models import config_dict
-from profiling.ledger import Ledger
+from profiling.counting.ledger import Ledger
+from token_reduction.caches import cache_keyword, cache_of
 
 #: A device whose libraries take no workspace from PyTorch's allocator.
 DEVICE = "amd-mi300x"
@@ -184,13 +185,13 @@ def test_one_decode_step(shape: str, tmp_path) -> None:
     case = Case(shape, "bf16", "flash", tmp_path, output_tokens=1)
     with torch.no_grad():
         first = case.prefill(1)
-    cache, token = first.past_key_values, first.logits[:, -1:].argmax(-1)
+    cache, token = cache_of(first), first.logits[:, -1:].argmax(-1)
     del first
     held = [case.pixels, *(t for layer in cache.layers for t in (layer.keys, layer.values))]
     ledger = Ledger([*case.weights, *held])
     del held
     with torch.no_grad(), ledger:
-        case.model(input_ids=token, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        case.model(input_ids=token, **{cache_keyword(): cache}, use_cache=True, logits_to_keep=1)
     seen = ledger.peak_bytes - case.loaded
     assert case.predicted("decode") == pytest.approx(seen, rel=0.02)
 
@@ -209,7 +210,7 @@ def test_traffic_and_kernels(shape: str, precision: str, attention: str, tmp_pat
             first = case.prefill(1)
         token = first.logits[:, -1:].argmax(-1)
         with Traffic() as seen["decode"]:
-            case.model(input_ids=token, past_key_values=first.past_key_values, logits_to_keep=1)
+            case.model(input_ids=token, **{cache_keyword(): cache_of(first)}, logits_to_keep=1)
     for stage, traffic in seen.items():
         planned = case.cost.stages[stage]
         assert planned.hbm_bytes == pytest.approx(traffic.moved_bytes, rel=0.01), stage

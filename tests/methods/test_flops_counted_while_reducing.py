@@ -25,6 +25,7 @@ from costmodel.plans.vision import vision_ops  # noqa: E402
 from costmodel.precision import parse_precision  # noqa: E402
 from costmodel.schedule import LayerSpan  # noqa: E402
 from token_reduction import get_method, list_methods, observe, reduce_tokens  # noqa: E402
+from token_reduction.caches import cache_keyword, cache_of  # noqa: E402
 
 A100 = "nvidia-a100-sxm4-80gb"
 IMAGE = 99  # the placeholder's id
@@ -150,7 +151,7 @@ def run(model, method, batch, visual, pixels, **inputs):
         with Counted(model) as decode:
             model(
                 input_ids=ids[:, -1:],
-                past_key_values=out.past_key_values,
+                **{cache_keyword(): cache_of(out)},
                 use_cache=True,
                 logits_to_keep=1,
             )

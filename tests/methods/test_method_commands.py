@@ -8,8 +8,8 @@ import pytest
 import typer
 
 from costmodel.methods import list_method_costs
-from profiling.cli import frontier as frontier_command
-from profiling.cli import methods as methods_command
+from vlm_roofline.cli import frontier as frontier_command
+from vlm_roofline.cli import methods as methods_command
 
 A100 = "nvidia-a100-sxm4-80gb"
 
@@ -77,9 +77,9 @@ def test_frontier_tells_without_colour_what_is_over_the_budget(run) -> None:
 
 def test_neither_command_imports_heavy_packages() -> None:
     program = (
-        "import sys; import profiling.cli.methods as m, profiling.cli.frontier;"
+        "import sys; import vlm_roofline.cli.methods as m, vlm_roofline.cli.frontier;"
         "from costmodel.methods import get_method_cost; m.document(get_method_cost('fastv'));"
-        "from costmodel.frontiers import frontier;"
+        "from costmodel.questions.frontiers import frontier;"
         f"frontier('llava-1.5-7b', '{A100}', benchmark='pope').to_dict();"
         "print(sorted({'torch', 'transformers', 'pandas', 'matplotlib'} & set(sys.modules)))"
     )

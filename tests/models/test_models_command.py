@@ -7,7 +7,7 @@ import json
 import pytest
 
 from costmodel.models import describe, list_models, load_model
-from profiling.cli import main
+from vlm_roofline.cli import main
 
 
 def test_describe_adds_up():

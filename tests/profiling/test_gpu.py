@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from profiling.counting import count_run
-from profiling.execution import Execution
-from profiling.measurement import TOTAL, Configuration
-from profiling.memory import cuda_peaks
-from profiling.models import build_model, model_config
-from profiling.modes import applied_mode
-from profiling.runner import profile
+from profiling.counting.memory import cuda_peaks
+from profiling.counting.one_run import count_run
+from profiling.measuring.profile import profile
+from profiling.records.measurement import TOTAL, Configuration
+from profiling.subject.execution import Execution
+from profiling.subject.models import build_model, model_config
+from profiling.subject.modes import applied_mode
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from profiling.point import Options
+    from profiling.measuring.point import Options
 
 pytestmark = [
     pytest.mark.gpu,
@@ -95,7 +95,7 @@ def test_graphs_give_the_eager_logits(on_gpu: Any, tiny_source: str) -> None:
 
 
 def test_kernels_are_found_in_every_stage(on_gpu: Any, tiny_source: str) -> None:
-    from profiling.kernels import trace_run
+    from profiling.tracing.kernels import trace_run
 
     execution = _execution(on_gpu, tiny_source, output_tokens=1)
     with execution.ready():

@@ -29,6 +29,7 @@ from token_reduction.apply.calls import (
 from token_reduction.apply.continuation import Prefix, continue_from, note_prefix, prefix_of
 from token_reduction.apply.item_methods import Item
 from token_reduction.apply.splice import Placed, assign_places, plan_splice, read_prompt, splice
+from token_reduction.caches import cache_in, cache_keyword
 from token_reduction.observation import observed
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class PromptReduction:
     def _before(self, module: Any, args: Any, kwargs: Any) -> Any:
         call = bind_call(module, args, kwargs)
         pixels = pixels_of(call, self.record.method.name)
-        cache = call.get("past_key_values")
+        cache = cache_in(call)
         cached = cached_tokens(cache)
         known = prefix_of(cache) if cached else None
         if not cached:
@@ -175,14 +176,14 @@ class PromptReduction:
 
     def _remember(self, call: dict[str, Any], note: Prefix) -> None:
         """Note what the cache will hold; without one given, the forward's own cache is noted."""
-        cache = call.get("past_key_values")
+        cache = cache_in(call)
         config: Any = self.parts.language.config
         wanted = call.get("use_cache")
         if cache is None and (config.use_cache if wanted is None else wanted):
             from transformers import DynamicCache
 
             cache = DynamicCache(config=config)
-            call["past_key_values"] = cache
+            call[cache_keyword()] = cache
         note_prefix(cache, note)
 
     def _encode(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hardware_specs.errors import InvalidInputError, UnsupportedError
+from token_reduction.caches import cache_in
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,11 +72,7 @@ def _pixels(call: dict[str, Any]) -> dict[str, Tensor]:
         values = next((call[name] for name in names if call.get(name) is not None), None)
         if values is not None and len(values):
             found[modality] = values
-    if (
-        not found
-        and call.get("input_ids") is None
-        and not cached_tokens(call.get("past_key_values"))
-    ):
+    if not found and call.get("input_ids") is None and not cached_tokens(cache_in(call)):
         raise InvalidInputError(
             "inputs_embeds without pixels do not say which tokens are visual; "
             "give input_ids and pixel values"

@@ -21,6 +21,7 @@ from token_reduction.apply.llm_attention import (
     split_heads,
 )
 from token_reduction.apply.llm_methods import KeepEverything, contiguous_start, rows_of
+from token_reduction.caches import cache_in
 from token_reduction.fitprune import fitprune, scheme_for
 from token_reduction.observation import observed
 
@@ -100,7 +101,7 @@ class FittedDeletion(KeepEverything):
                 for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
             )
             queries, keys = (rotate(part, *call["position_embeddings"]) for part in (queries, keys))
-            cache = call.get("past_key_values")
+            cache = cache_in(call)
             if cache is not None:
                 keys, values = cache.update(keys, values, attention.layer_idx)
             mask = call.get("attention_mask")

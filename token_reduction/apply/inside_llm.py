@@ -31,6 +31,7 @@ from token_reduction.apply.calls import (
 )
 from token_reduction.apply.llm_tokens import Columns, Tokens, cut, narrow_mask, whole_sequence
 from token_reduction.apply.splice import Prompt, read_prompt
+from token_reduction.caches import cache_in
 from token_reduction.observation import observed
 from token_reduction.selection import take_tokens
 
@@ -114,7 +115,7 @@ class LayerReduction:
     def _before_model(self, module: Any, args: Any, kwargs: Any) -> None:
         call = bind_call(module, args, kwargs)
         self._now = None
-        cache, ids = call.get("past_key_values"), call.get("input_ids")
+        cache, ids = cache_in(call), call.get("input_ids")
         if not cached_tokens(cache) and getattr(cache, _NOTE, None):
             setattr(cache, _NOTE, None)
         if not brings_visuals(call):
@@ -167,7 +168,7 @@ class LayerReduction:
         if now.current is None:
             return None
         now.columns[number] = now.current
-        cache = kwargs.get("past_key_values")
+        cache = cache_in(kwargs)
         if cache is not None and getattr(cache, _NOTE, None) is not now.columns:
             # On the cache itself: a copied cache carries it along.
             setattr(cache, _NOTE, now.columns)
@@ -231,7 +232,7 @@ class LayerReduction:
         self.record.sequence_lengths = [*now.lengths, hidden.shape[1]]
 
     def _continue(self, number: int, args: Any, kwargs: Any) -> Any:
-        cache = kwargs.get("past_key_values")
+        cache = cache_in(kwargs)
         columns: dict[int, Columns] = getattr(cache, _NOTE, None) or {}
         held = columns.get(number)
         if held is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from costmodel.conventions import get_convention
-from costmodel.conventions.inputs import text_shape
+from costmodel.conventions.decoder import text_shape
 from costmodel.reproduce.counted_models import counted_model
 from costmodel.reproduce.paper_table import build_paper_table, visual_schedule
 

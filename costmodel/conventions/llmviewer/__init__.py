@@ -1,0 +1,1 @@
+"""LLM-Viewer at two dates: how it counts, op by op, and the devices it knows."""

@@ -1,0 +1,318 @@
+"""LLM-Viewer, the roofline tool behind PruMerge's Table 2, as of two dates.
+
+LLM-Viewer (arXiv 2402.16363, repository hahnyuan/LLM-Viewer). Per op,
+
+    time = max(operations / peak, bytes moved / bandwidth)
+
+ops are added, times the layers, plus the output head once. `llmviewer-2024-02` is the tool from 27
+February to 15 March 2024, when the table was made; `llmviewer-2024-07` is its later state. What the
+tool calls memory access is traffic, and `store_act` the bytes of activations written over the
+whole prefill; neither is a footprint. Its own footprint is `peak_memory_bytes` here: all layers'
+weights (the output head is forgotten), the KV cache, and the activations one layer writes.
+
+Only the language model is counted; vision tower, projector and embedding do not exist for the tool.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from costmodel.conventions.convention import Convention
+from costmodel.conventions.decoder import check_batch, check_tokens, layer_groups, text_shape
+from costmodel.conventions.llmviewer.devices import get_device, parse_bits
+from costmodel.conventions.llmviewer.ops import OpRow, Quirks, head_row, layer_rows
+from costmodel.conventions.result import (
+    TOTAL_KEYS,
+    ConventionOp,
+    ConventionResult,
+    add_defined,
+    empty_stages,
+)
+from costmodel.quantities import MEMORY_KEYS
+from hardware_specs.errors import InvalidInputError, UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from costmodel.conventions.decoder import TextShape
+    from costmodel.conventions.llmviewer.devices import BitWidths
+    from costmodel.conventions.result import Num
+
+#: Decode steps evaluated at once; bounds the memory of a long answer.
+_STEPS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _Roofline:
+    """One device at one precision."""
+
+    peak_flop_per_s: float
+    bandwidth_bytes_per_s: float
+
+    def times_s(self, row: OpRow) -> tuple[Num, Num]:
+        """Return (compute time, memory time) of one execution."""
+        return (
+            row.ops / self.peak_flop_per_s,
+            row.memory_access / self.bandwidth_bytes_per_s,
+        )
+
+
+@dataclass(slots=True)
+class _Sum:
+    """One op's executions, added up over layers and steps."""
+
+    columns: list[Num]
+    compute_bound_s: Num = 0.0
+    memory_bound_s: Num = 0.0
+    count: int = 0
+
+    def add(self, row: OpRow, count: int, roof: _Roofline, steps: int = 0) -> None:
+        """Add `count` executions of a row; with `steps` the last axis is that many decode steps."""
+        compute, memory = roof.times_s(row)
+        by_compute = compute >= memory
+        values = [
+            *row[1:],
+            np.where(by_compute, compute, 0.0),
+            np.where(by_compute, 0.0, memory),
+        ]
+        executions = count
+        if steps:
+            values = [_sum_last(value, steps) for value in values]
+            executions *= steps
+        self.columns = [
+            total + count * value for total, value in zip(self.columns, values[:-2], strict=True)
+        ]
+        self.compute_bound_s = self.compute_bound_s + count * values[-2]
+        self.memory_bound_s = self.memory_bound_s + count * values[-1]
+        self.count += executions
+
+    def finish(self, stage: str, name: str) -> ConventionOp:
+        """Return the row of the op table."""
+        ops, weight, load, store, load_kv, store_kv = (_plain(value) for value in self.columns)
+        time = _plain(self.compute_bound_s + self.memory_bound_s)
+        return ConventionOp(
+            stage, name, self.count, ops, weight, load, store, load_kv, store_kv, time,
+            _bound(self.compute_bound_s, self.memory_bound_s),
+        )  # fmt: skip
+
+
+def _sum_last(value: Num, length: int) -> Num:
+    """Sum over the last axis after stretching it to `length`."""
+    array = np.asarray(value)
+    shape = (*array.shape[:-1], length) if array.ndim else (length,)
+    return np.broadcast_to(array, shape).sum(axis=-1)
+
+
+def _plain(value: Num) -> Num:
+    """Return zero-dimensional numpy values as Python numbers."""
+    if isinstance(value, (np.ndarray, np.generic)) and value.ndim == 0:
+        return value.item()
+    return value
+
+
+def _bound(compute_s: Num, memory_s: Num) -> Any:
+    """Name the side on which most of the time is spent."""
+    return _plain(np.where(np.asarray(compute_s) >= memory_s, "compute", "memory"))
+
+
+def evaluate_llmviewer(
+    model: Any,
+    *,
+    name: str,
+    quirks: Quirks,
+    assumptions: dict[str, str],
+    hardware: Any,
+    visual_tokens: Num,
+    text_tokens: Num | None,
+    batch_size: Num,
+    precision: Any,
+    attention: str | None,
+    output_tokens: int,
+    llm_visual_tokens_per_layer: Sequence[Num] | None,
+) -> ConventionResult:
+    """Count one prefill, and `output_tokens` decode steps at contexts S, S + 1, ...
+
+    Raises:
+        UnsupportedError: flash attention.
+        UnknownHardwareError: a device outside the tool's table.
+        InvalidInputError: a count out of range, or no token at all.
+    """
+    _check_attention(attention)
+    shape, bits, device = text_shape(model), parse_bits(precision), get_device(hardware)
+    roof = _Roofline(bits.peak_flop_per_s(device), device.bandwidth_bytes_per_s)
+    b = check_batch(batch_size)
+    text = check_tokens("text_tokens", 0 if text_tokens is None else text_tokens)
+    groups = layer_groups(visual_tokens, llm_visual_tokens_per_layer, shape.num_layers)
+    if any(np.any(np.asarray(tokens + text) < 1) for tokens, _ in groups):
+        raise InvalidInputError("LLM-Viewer needs at least one token in every layer")
+    if isinstance(output_tokens, bool) or not isinstance(output_tokens, (int, np.integer)) or (
+        output_tokens < 0
+    ):  # fmt: skip
+        raise InvalidInputError(
+            f"output_tokens must be an integer of at least 0, not {output_tokens!r}"
+        )
+    contexts = [(tokens + text, layers) for tokens, layers in groups]
+    prefill = _prefill(shape, bits, b, contexts, quirks, roof)
+    decode = _decode(shape, bits, b, contexts, quirks, roof, int(output_tokens))
+    stages = empty_stages()
+    stages["prefill"] |= _stage(prefill)
+    if decode:
+        stages["decode"] |= _stage(decode)
+    totals: dict[str, Any] = dict.fromkeys(TOTAL_KEYS)
+    for key in stages["prefill"]:
+        if key != "bound":
+            totals[key] = add_defined(stages["prefill"][key], stages["decode"][key])
+    totals["bound"] = _stage([*prefill, *decode])["bound"]
+    totals["ttft_s"] = stages["prefill"]["time_s"]
+    if decode:
+        totals["tpot_s"] = stages["decode"]["time_s"] / output_tokens
+    memory = _memory(shape, bits, b, contexts, quirks, prefill)
+    return ConventionResult(name, stages, totals, memory, (*prefill, *decode), assumptions)
+
+
+def _check_attention(attention: str | None) -> None:
+    if attention == "flash":
+        raise UnsupportedError(
+            "LLM-Viewer's flash attention is not reproduced: that branch charges the attention "
+            "output as S x S where it is S x d, its traffic rests on an on-chip buffer size, and "
+            "PruMerge's Table 2 was made without it; use attention='eager'"
+        )
+    if attention not in (None, "eager"):
+        raise InvalidInputError(f"attention must be 'eager' or None here, not {attention!r}")
+
+
+def _prefill(
+    shape: TextShape,
+    bits: BitWidths,
+    b: Num,
+    contexts: list[tuple[Num, int]],
+    quirks: Quirks,
+    roof: _Roofline,
+) -> list[ConventionOp]:
+    sums: dict[str, _Sum] = {}
+    for s, layers in contexts:
+        for row in layer_rows(shape, bits, b, s, decode=False, quirks=quirks):
+            sums.setdefault(row.name, _Sum([0] * 6)).add(row, layers, roof)
+    head = head_row(shape, bits, b, quirks)
+    sums.setdefault(head.name, _Sum([0] * 6)).add(head, 1, roof)
+    return [total.finish("prefill", op) for op, total in sums.items()]
+
+
+def _decode(
+    shape: TextShape,
+    bits: BitWidths,
+    b: Num,
+    contexts: list[tuple[Num, int]],
+    quirks: Quirks,
+    roof: _Roofline,
+    steps: int,
+) -> list[ConventionOp]:
+    """Add up the decode steps; the step axis is the last, behind any axes of the scenarios."""
+    sums: dict[str, _Sum] = {}
+    wide_b = np.asarray(b)[..., None]
+    for first in range(0, steps, _STEPS_AT_ONCE):
+        ahead = np.arange(first, min(first + _STEPS_AT_ONCE, steps))
+        for s, layers in contexts:
+            wide_s = np.asarray(s)[..., None] + ahead
+            for row in layer_rows(shape, bits, wide_b, wide_s, decode=True, quirks=quirks):
+                sums.setdefault(row.name, _Sum([0] * 6)).add(row, layers, roof, len(ahead))
+        head = head_row(shape, bits, wide_b, quirks)
+        sums.setdefault(head.name, _Sum([0] * 6)).add(head, 1, roof, len(ahead))
+    return [total.finish("decode", op) for op, total in sums.items()]
+
+
+def _stage(ops: Sequence[ConventionOp]) -> dict[str, Any]:
+    """Add an op table up under the keys of a stage."""
+    split: dict[str, Any] = {
+        side: add_defined(*((np.asarray(op.bound) == side) * np.asarray(op.time_s) for op in ops))
+        for side in ("compute", "memory")
+    }
+    return {
+        "flops": add_defined(*(op.flops for op in ops)),
+        "weight_bytes": add_defined(*(op.load_weight_bytes for op in ops)),
+        "kv_read_bytes": add_defined(*(op.load_kv_bytes for op in ops)),
+        "kv_write_bytes": add_defined(*(op.store_kv_bytes for op in ops)),
+        "activation_read_bytes": add_defined(*(op.load_act_bytes for op in ops)),
+        "activation_write_bytes": add_defined(*(op.store_act_bytes for op in ops)),
+        "hbm_bytes": add_defined(*(op.hbm_bytes for op in ops)),
+        "time_s": add_defined(*(op.time_s for op in ops)),
+        "bound": _bound(split["compute"], split["memory"]),
+    }
+
+
+def _memory(
+    shape: TextShape,
+    bits: BitWidths,
+    b: Num,
+    contexts: list[tuple[Num, int]],
+    quirks: Quirks,
+    prefill: list[ConventionOp],
+) -> dict[str, Any]:
+    """Return the tool's own footprint, and the activations a prefill writes."""
+    layers = [op for op in prefill if op.name != "lm_head"]
+    weights = add_defined(*(op.load_weight_bytes for op in layers))
+    cache = add_defined(*(op.store_kv_bytes for op in layers))
+    widest: Num = 0
+    for s, _ in contexts:
+        rows = layer_rows(shape, bits, b, s, decode=False, quirks=quirks)
+        written = add_defined(*(row.store_act for row in rows))
+        widest = _plain(np.maximum(widest, written))
+    memory: dict[str, Any] = dict.fromkeys(MEMORY_KEYS)
+    return memory | {
+        "weight_bytes": weights,
+        "kv_cache_bytes": cache,
+        "peak_activation_bytes": widest,
+        "peak_memory_bytes": weights + cache + widest,
+        "activation_bytes_written": add_defined(*(op.store_act_bytes for op in prefill)),
+    }
+
+
+def _preset(name: str, when: str, quirks: Quirks) -> Convention:
+    source = f"LLM-Viewer (arXiv 2402.16363), repository hahnyuan/LLM-Viewer, {when}"
+    head = "1 byte" if quirks.head_weight_bytes else "the weights' width"
+    keys = "twice, without the query" if quirks.keys_read_twice else "once, with k query heads"
+    assumptions = {
+        "formula": "per op max(operations / peak, bytes / bandwidth), summed",
+        "counted_as_flop": "a multiply-accumulate is 2 operations, in lm_head 1; norms, softmax, "
+        "residual adds and the activation count; nothing scales with bit width",
+        "ffn_matrices": "3; the activation is charged d elements, not f",
+        "attention": "full S x S, scores written out and read back; no flash attention",
+        "grouped_query_attention": "modelled",
+        "lm_head": f"one row, weights of {head} per element",
+        "keys": f"qk_matmul of a prefill reads them {keys}",
+        "text": "S = visual + text tokens",
+        "vision": "not counted",
+        "decode": "one query per step at contexts S, S + 1, ...",
+        "hbm_bytes": "traffic (the tool's memory_access), not a footprint",
+        "peak_memory_bytes": "the tool's footprint: layer weights without lm_head, KV cache, and "
+        "what one layer writes",
+        "peak": "INT8 when weights, activations and KV all have 8 bits or fewer, else FP16",
+        "hardware": "the tool's own device table",
+        "source": source,
+    }
+    return Convention(
+        name,
+        f"LLM-Viewer, {when}",
+        source,
+        default_text_tokens=None,
+        operations_per_mac=2,
+        ffn_matrices=3,
+        counts_text=True,
+        counts_head=True,
+        assumptions=assumptions,
+        evaluator=partial(evaluate_llmviewer, name=name, quirks=quirks, assumptions=assumptions),
+    )
+
+
+LLMVIEWER_2024_02 = _preset(
+    "llmviewer-2024-02",
+    "27 February to 15 March 2024",
+    Quirks(keys_read_twice=True, head_weight_bytes=1),
+)
+LLMVIEWER_2024_07 = _preset(
+    "llmviewer-2024-07", "July 2024", Quirks(keys_read_twice=False, head_weight_bytes=None)
+)

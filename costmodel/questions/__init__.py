@@ -1,0 +1,1 @@
+"""Questions asked of many estimates: sweeps, break-even points, frontiers and distributions."""

@@ -1,0 +1,237 @@
+"""The questions people ask of a sweep over visual tokens.
+
+- Below how many visual tokens does latency stop falling (the knee)?
+- How many visual tokens fit a latency or a memory budget?
+- What does one more visual token cost (marginal milliseconds)?
+- What is the largest batch that fits?
+
+The first three price every count from 1 to the most asked about in one vectorised call, the last
+closes in on the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from costmodel.inputs import MOST_TOKENS
+from costmodel.questions.sweeps import SweepPlan, sweep_chunks
+from hardware_specs.errors import InvalidInputError
+
+#: Latency counts as flat below a number of tokens when dropping all of them saves less than this share.
+FLAT_SHARE = 0.10
+#: Tokens on either side over which the marginal time is taken: latency is a staircase, and one step
+#: says nothing of the slope.
+SLOPE_TOKENS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class BreakEven:
+    """Latency and memory against visual tokens, and what follows from them.
+
+    Attributes:
+        visual_tokens: the counts, ascending.
+        ttft_s: time to the first token at each count, seconds.
+        peak_memory_bytes: peak memory at each count, bytes.
+        marginal_s: seconds one more visual token costs at each count, over 64 tokens to either side.
+        knee_tokens: the count below which latency is flat: dropping every visual token there saves
+            under 10 % of the time of prefill and reduction.
+        floor_s: the time to the first token with one visual token, seconds.
+        most_within_latency: the most visual tokens within the latency budget; None without a
+            budget, -1 if not even one fits.
+        most_within_memory: the most visual tokens that fit the memory budget, likewise.
+    """
+
+    visual_tokens: np.ndarray[Any, Any]
+    ttft_s: np.ndarray[Any, Any]
+    peak_memory_bytes: np.ndarray[Any, Any]
+    marginal_s: np.ndarray[Any, Any]
+    knee_tokens: int
+    floor_s: float
+    most_within_latency: int | None
+    most_within_memory: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answers, without the curves."""
+        return {
+            "knee_tokens": self.knee_tokens,
+            "floor_s": self.floor_s,
+            "most_within_latency": self.most_within_latency,
+            "most_within_memory": self.most_within_memory,
+            "marginal_s_at_most": float(self.marginal_s[-1]),
+            "visual_tokens": [int(self.visual_tokens[0]), int(self.visual_tokens[-1])],
+        }
+
+
+def break_even(
+    model: Any,
+    hardware: Any,
+    *,
+    most: int | None = None,
+    latency_s: float | None = None,
+    memory_bytes: float | None = None,
+    **arguments: Any,
+) -> BreakEven:
+    """Price every visual-token count from 1 to `most` and answer what people ask.
+
+    Args:
+        model: as `estimate`.
+        hardware: as `estimate`.
+        most: the largest count looked at; None is what the image or clip gives, or the model's own.
+        latency_s: budget for the time to the first token, seconds.
+        memory_bytes: budget for the peak memory, bytes; None is the device's capacity.
+        arguments: any other argument of `sweep`, one value each.
+
+    Raises:
+        InvalidInputError: a budget that is not positive, a text-only model, or a method told to
+            keep a count of tokens that vary.
+
+    >>> answer = break_even("llava-1.5-7b", "nvidia-a100-sxm4-80gb", latency_s=0.020)
+    >>> answer.most_within_latency < 576
+    True
+    """
+    from costmodel.models import load_model
+
+    _check_budget("latency_s", latency_s)
+    _check_budget("memory_bytes", memory_bytes)
+    if "visual_tokens" in arguments:
+        raise InvalidInputError("break_even varies visual_tokens itself; bound it with most=")
+    given = _one_value_each(model, hardware, arguments)
+    config = load_model(given["model"])
+    if config.vision is None:
+        raise InvalidInputError(f"{config.name} has no vision tower, so no visual tokens to vary")
+    if isinstance(given["keep"], int):
+        raise InvalidInputError(
+            f"break_even varies the visual tokens, so {given['keep']} of them are no setting of "
+            f"{given['method']}; give keep as a ratio"
+        )
+    image = config.visual_input(image_size=given["image_size"], frames=given["frames"])
+    counts = np.arange(1, _checked(image.tokens if most is None else most) + 1)
+    chunks = list(
+        sweep_chunks(model, hardware, visual_tokens=counts, stage_columns=True, **arguments)
+    )
+    column = {
+        name: np.concatenate([chunk.columns[name] for chunk in chunks])
+        for name in ("ttft_s", "prefill_time_s", "reduction_time_s", "peak_memory_bytes")
+    }
+    budget = _budget(memory_bytes, given["hardware"])
+    return BreakEven(
+        counts,
+        column["ttft_s"],
+        column["peak_memory_bytes"],
+        _slope(column["ttft_s"]),
+        knee(counts, column["prefill_time_s"] + column["reduction_time_s"]),
+        float(column["ttft_s"][0]),
+        None if latency_s is None else _most(counts, column["ttft_s"], latency_s),
+        None if budget is None else _most(counts, column["peak_memory_bytes"], budget),
+    )
+
+
+def _one_value_each(model: Any, hardware: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of the arguments that are no numbers of tokens or samples.
+
+    Raises:
+        InvalidInputError: an argument with several values.
+    """
+    plan = SweepPlan(model, hardware, **arguments)
+    if plan.rows != 1:
+        raise InvalidInputError("one value per argument is needed here; sweep takes lists")
+    return {name: values[0] for name, values in plan.categories.items()}
+
+
+def _check_budget(name: str, budget: object) -> None:
+    if budget is None or (isinstance(budget, Real) and float(budget) > 0):
+        return
+    raise InvalidInputError(f"{name} must be a positive number, not {budget!r}")
+
+
+def _budget(memory_bytes: float | None, hardware: Any) -> float | None:
+    if memory_bytes is not None:
+        return memory_bytes
+    from hardware_specs import get_hardware
+
+    return get_hardware(hardware).usable_memory_bytes
+
+
+def _checked(most: int) -> int:
+    if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= 10_000_000:
+        raise InvalidInputError(f"most must be a whole number from 1 to 10000000, not {most!r}")
+    return most
+
+
+def knee(counts: Any, time_s: Any) -> int:
+    """Return the largest count up to which the time is flat: within `FLAT_SHARE` of the first one's.
+
+    Args:
+        counts: token counts, ascending.
+        time_s: the time at each.
+
+    >>> knee([1, 16, 64, 144, 576], [10.0, 10.1, 10.2, 14.0, 40.0])
+    64
+    """
+    times = np.asarray(time_s, dtype=float)
+    rising = np.flatnonzero(times * (1 - FLAT_SHARE) > times[0])
+    return int(counts[rising[0] - 1]) if len(rising) else int(counts[-1])
+
+
+def _slope(time_s: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return seconds per token at each count, from the counts `SLOPE_TOKENS` below and above."""
+    index = np.arange(len(time_s))
+    low, high = index - SLOPE_TOKENS, index + SLOPE_TOKENS
+    low, high = np.maximum(low, 0), np.minimum(high, len(time_s) - 1)
+    return np.asarray((time_s[high] - time_s[low]) / np.maximum(high - low, 1))
+
+
+def _most(counts: np.ndarray[Any, Any], value: np.ndarray[Any, Any], budget: float) -> int:
+    """Return the largest count within the budget, -1 if there is none.
+
+    Latency is a staircase that also steps down, so the largest count is looked for, not the first
+    that breaks the budget.
+    """
+    within = np.flatnonzero(value <= budget)
+    return int(counts[within[-1]]) if len(within) else -1
+
+
+def largest_batch(
+    model: Any,
+    hardware: Any,
+    *,
+    memory_bytes: float | None = None,
+    **arguments: Any,
+) -> int:
+    """Return the largest batch whose peak memory fits, 0 if not even one sample does.
+
+    Args:
+        model: as `estimate`.
+        hardware: as `estimate`.
+        memory_bytes: budget, bytes; None is the device's capacity.
+        arguments: any other argument of `sweep`, one value each.
+
+    Raises:
+        InvalidInputError: a budget that is not positive, or a device that states no capacity.
+
+    >>> largest_batch("llava-1.5-7b", "nvidia-v100-pcie-16gb") > 0
+    True
+    """
+    _check_budget("memory_bytes", memory_bytes)
+    if "batch_size" in arguments:
+        raise InvalidInputError("largest_batch varies batch_size itself; leave it out")
+    given = _one_value_each(model, hardware, arguments)
+    budget = _budget(memory_bytes, given["hardware"])
+    if budget is None:
+        raise InvalidInputError(
+            f"{hardware} states no memory capacity; give the budget with memory_bytes="
+        )
+    fits, beyond = 0, MOST_TOKENS + 1
+    # Memory grows with the batch: look at a thousand batches between, and again between two of them.
+    while beyond - fits > 1:
+        batches = np.unique(np.geomspace(fits + 1, beyond - 1, 1000).astype(np.int64))
+        chunks = sweep_chunks(model, hardware, batch_size=batches, **arguments)
+        peaks = np.concatenate([chunk.columns["peak_memory_bytes"] for chunk in chunks])
+        within = int(np.count_nonzero(peaks <= budget))
+        fits = int(batches[within - 1]) if within else fits
+        beyond = int(batches[within]) if within < len(batches) else beyond
+    return fits

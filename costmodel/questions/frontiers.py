@@ -1,0 +1,337 @@
+"""`frontier`: published accuracy joined with modelled cost, and what is best within a budget.
+
+Each published row whose setting is known is priced on the device; the points nobody beats in both score
+and time are the Pareto front. Scores of different papers come from different evaluation programs, so
+points are ranked by `retained`, the score over that of the same paper's unreduced model, unless asked
+otherwise.
+
+>>> answer = frontier("llava-1.5-7b", "nvidia-a100-sxm4-80gb", benchmark="pope", latency_s=0.010)
+>>> answer.best.method, answer.best.visual_tokens
+('divprune', 56)
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from costmodel.accuracy.published import (
+    Benchmark,
+    Score,
+    get_benchmark,
+    list_benchmarks,
+    load_scores,
+)
+from costmodel.estimates import estimate
+from hardware_specs.errors import InvalidInputError, VlmRooflineError
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from costmodel.models import ModelConfig
+    from hardware_specs import HardwareSpec
+
+SCHEMA_VERSION = 1
+#: What points may be ranked by.
+RANKS = ("retained", "score")
+
+
+@dataclass(frozen=True, slots=True)
+class FrontierPoint:
+    """One published result with its cost on the device.
+
+    Attributes:
+        label: the row as its paper names it.
+        paper: key of the paper.
+        table: the table's number.
+        method: the method; `none` for the unreduced model.
+        keep: its setting, None for the default.
+        layer: its layer, for methods that have one.
+        visual_tokens: visual tokens that reach the language model, as published.
+        training: what was trained before.
+        score: the score as printed.
+        retained: the score over that of the paper's unreduced model.
+        evidence: how the score was read, see `costmodel.accuracy.published.EVIDENCE`.
+        setting: how the setting is known.
+        flops: modelled FLOPs of the request.
+        time_s: modelled time of the request: to the first token, with `output_tokens` to the last.
+        time_low_s: lower end.
+        time_high_s: upper end.
+        peak_memory_bytes: modelled peak memory.
+        within_budget: whether time and memory are within what was asked for.
+        pareto: whether no other point is at least as good and faster, or better and as fast.
+    """
+
+    label: str
+    paper: str
+    table: str
+    method: str
+    keep: int | float | None
+    layer: int | None
+    visual_tokens: int | None
+    training: str
+    score: float
+    retained: float | None
+    evidence: str
+    setting: str
+    flops: float
+    time_s: float
+    time_low_s: float
+    time_high_s: float
+    peak_memory_bytes: float
+    within_budget: bool
+    pareto: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unpriced:
+    """A published row that carries a score but cannot be priced.
+
+    Attributes:
+        label: the row as its paper names it.
+        method: the method.
+        score: the score.
+        reason: why.
+    """
+
+    label: str
+    method: str
+    score: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """Published accuracy of one model on one benchmark, with cost on one device.
+
+    Attributes:
+        model: the model's name.
+        hardware: the device's id.
+        benchmark: the benchmark.
+        rank: what points are ranked by, `retained` or `score`.
+        latency_s: the time budget, or None.
+        memory_bytes: the memory budget: what was given, else the device's memory; None where neither.
+        points: priced points, fastest first.
+        unpriced: rows that could not be priced, with the reason.
+        fixed: the other arguments of the estimates.
+    """
+
+    model: str
+    hardware: str
+    benchmark: Benchmark
+    rank: str
+    latency_s: float | None
+    memory_bytes: float | None
+    points: tuple[FrontierPoint, ...]
+    unpriced: tuple[Unpriced, ...]
+    fixed: dict[str, Any]
+
+    @property
+    def best(self) -> FrontierPoint | None:
+        """The best point within the budget (the faster of equals), or None."""
+        inside = [point for point in self.points if point.within_budget]
+        return max(
+            inside, key=lambda point: (_worth(point, self.rank), -point.time_s), default=None
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the points as a DataFrame, fastest first."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(point) for point in self.points])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document of `--json`, `schema_version` 1."""
+        best = self.best
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "model": self.model,
+            "hardware": self.hardware,
+            "benchmark": asdict(self.benchmark),
+            "rank": self.rank,
+            "latency_s": self.latency_s,
+            "memory_bytes": self.memory_bytes,
+            "inputs": dict(self.fixed),
+            "best": None if best is None else asdict(best),
+            "points": [asdict(point) for point in self.points],
+            "unpriced": [asdict(row) for row in self.unpriced],
+        }
+
+    def plot(self, path: str | PathLike[str] | None = None) -> Figure:
+        """Draw score against time, the Pareto front as a line, the budget as a border.
+
+        Args:
+            path: where to save the figure, by its suffix; None only returns it.
+
+        Raises:
+            MissingDependencyError: matplotlib is not installed.
+        """
+        from costmodel.plots.frontier import draw
+
+        return draw(self, path)
+
+
+def _worth(point: FrontierPoint, rank: str) -> float:
+    value = point.retained if rank == "retained" else point.score
+    return float("-inf") if value is None else value
+
+
+def frontier(
+    model: str | ModelConfig,
+    hardware: str | PathLike[str] | HardwareSpec,
+    *,
+    benchmark: str,
+    latency_s: float | None = None,
+    memory_bytes: float | None = None,
+    rank: str = "retained",
+    training_free: bool = False,
+    text_tokens: int = 40,
+    batch_size: int = 1,
+    output_tokens: int = 0,
+    **fixed: Any,
+) -> Frontier:
+    """Say which method and token count is best on a benchmark within a budget on a device.
+
+    Args:
+        model: a shipped model that has published scores.
+        hardware: as `estimate`.
+        benchmark: a benchmark, see `costmodel.accuracy.list_benchmarks`.
+        latency_s: budget for the request's time: to the first token, or with `output_tokens` to the
+            last.
+        memory_bytes: budget for the peak memory; None is the device's own.
+        rank: `retained` compares each score with its own paper's unreduced model, `score` takes it
+            as printed.
+        training_free: leave out what needed training or calibration.
+        text_tokens: text tokens per sample.
+        batch_size: samples.
+        output_tokens: decode steps.
+        fixed: any other argument of `estimate` (precision, execution, calibration, ...).
+
+    Raises:
+        InvalidInputError: a budget that is none, a model or benchmark without scores; says which
+            have some.
+        UnknownNameError: no such benchmark.
+    """
+    bench = get_benchmark(benchmark)
+    if rank not in RANKS:
+        raise InvalidInputError(f"rank={rank!r} is unknown; there is: {', '.join(RANKS)}")
+    for name, budget in (("latency_s", latency_s), ("memory_bytes", memory_bytes)):
+        if budget is not None and not budget > 0:
+            raise InvalidInputError(f"{name} must be above 0, not {budget!r}")
+    taken = {"method", "keep", "layer", "visual_tokens", "convention"} & fixed.keys()
+    if taken:
+        raise InvalidInputError(
+            f"frontier sets {', '.join(sorted(taken))} itself, row by row; leave it out"
+        )
+    name, device, rows = _rows_of(model, hardware, benchmark)
+    capacity = device.usable_memory_bytes if memory_bytes is None else memory_bytes
+    settings = {
+        "text_tokens": text_tokens,
+        "batch_size": batch_size,
+        "output_tokens": output_tokens,
+        **fixed,
+    }
+    points: list[FrontierPoint] = []
+    unpriced: list[Unpriced] = []
+    for row in rows:
+        if training_free and row.training != "none":
+            continue
+        reason = _unknown(row)
+        if reason is None:
+            try:
+                points.append(_point(row, model, hardware, latency_s, capacity, settings))
+            except VlmRooflineError as error:
+                if row.method == "none":
+                    # What breaks the unreduced model (precision, calibration) breaks every row.
+                    raise
+                reason = str(error)
+        if reason is not None:
+            unpriced.append(Unpriced(row.label, row.method, row.score, reason))
+    points.sort(key=lambda point: (point.time_s, -_worth(point, rank)))
+    return Frontier(
+        name, device.id, bench, rank, latency_s, capacity,
+        tuple(_marked(points, rank)), tuple(unpriced), settings,
+    )  # fmt: skip
+
+
+def _rows_of(
+    model: str | ModelConfig, hardware: Any, benchmark: str
+) -> tuple[str, HardwareSpec, list[Score]]:
+    """Return the model's name, the device and the distinct rows of a benchmark."""
+    from costmodel.models import load_model
+    from hardware_specs import get_hardware
+
+    name = load_model(model).name
+    device = get_hardware(hardware)
+    every = [row for row in load_scores() if row.model == name]
+    if not every:
+        models = sorted({row.model for row in load_scores()})
+        raise InvalidInputError(f"no published scores of {name}; there are of: {', '.join(models)}")
+    rows = [row for row in every if row.benchmark == benchmark]
+    if not rows:
+        raise InvalidInputError(
+            f"no published scores of {name} on {benchmark}; "
+            f"there are on: {', '.join(list_benchmarks(name))}"
+        )
+    # A paper repeats its main rows in ablation tables.
+    distinct: dict[Any, Score] = {}
+    for row in rows:
+        key = (row.paper, row.method, row.keep, row.layer, row.training, row.score)
+        distinct.setdefault(key if row.method != "none" else (row.paper, "none"), row)
+    return name, device, list(distinct.values())
+
+
+def _unknown(row: Score) -> str | None:
+    if row.setting == "unknown":
+        return f"its setting is not given{': ' + row.note if row.note else ''}"
+    return None
+
+
+def _point(
+    row: Score,
+    model: Any,
+    hardware: Any,
+    latency_s: float | None,
+    capacity: float | None,
+    settings: dict[str, Any],
+) -> FrontierPoint:
+    reduced = row.method != "none"
+    cost = estimate(
+        model,
+        hardware,
+        visual_tokens=_visual_tokens(row),
+        method=row.method if reduced else None,
+        keep=row.keep if reduced else None,
+        layer=row.layer,
+        **settings,
+    )
+    totals, peak = cost.totals, cost.memory.peak_memory_bytes
+    return FrontierPoint(
+        row.label, row.paper, row.table, row.method, row.keep, row.layer, row.visual_tokens,
+        row.training, row.score, row.retained, row.evidence, row.setting,
+        float(totals.flops), float(totals.time_s), float(totals.time_low_s),
+        float(totals.time_high_s), float(peak),
+        (latency_s is None or totals.time_s <= latency_s) and (capacity is None or peak <= capacity),
+    )  # fmt: skip
+
+
+def _visual_tokens(row: Score) -> int | None:
+    """Visual tokens before the reduction: those of the paper's unreduced model."""
+    for other in load_scores():
+        if other.method == "none" and (other.paper, other.model) == (row.paper, row.model):
+            return other.visual_tokens
+    return None
+
+
+def _marked(points: list[FrontierPoint], rank: str) -> list[FrontierPoint]:
+    """Mark the Pareto front of points sorted by time, the better of equals first."""
+    best = float("-inf")
+    marked = []
+    for point in points:
+        worth = _worth(point, rank)
+        marked.append(replace(point, pareto=worth > best))
+        best = max(best, worth)
+    return marked

@@ -1,0 +1,391 @@
+"""`sweep`: every combination of its arguments, one row each, through the same path as `estimate`.
+
+The arguments that are numbers (visual and text tokens, batch, output) run as numpy arrays; the
+others are looped over. Rows come in the order of the arguments, the last one fastest. `sweep_chunks`
+yields bounded pieces, so that 10^8 scenarios stream to a file in constant memory.
+
+>>> from costmodel import sweep
+>>> table = sweep("llava-1.5-7b", "nvidia-a100-sxm4-80gb", visual_tokens=[576, 64])
+>>> list(table["flops"].astype("int64"))
+[8583722926080, 1759019892736]
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise, product
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from costmodel.estimates import DEFAULT_TEXT_TOKENS, context_for
+from costmodel.evaluate import Context, Evaluation, Scenario
+from costmodel.inputs import MOST_TOKENS, visual_units
+from costmodel.quantities import COST_KEYS, MEMORY_KEYS, STAGES
+from costmodel.questions.chunks import COUNTS, Chunk, join_chunks
+from hardware_specs.errors import InvalidInputError, UnknownNameError, VlmRooflineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+
+    from costmodel.models import VisualInput
+
+#: Arguments that are looped over, outermost first, with their defaults.
+CATEGORIES: dict[str, Any] = {
+    "precision": "fp16",
+    "method": None,
+    "keep": None,
+    "layer": None,
+    "execution": "fused",
+    "calibration": None,
+    "attention": "flash",
+    "logits": "last",
+    "vision_layers": "executed",
+    "image_size": None,
+    "frames": None,
+}
+#: Arguments that are arrays, outermost first, with their defaults.
+NUMBERS: dict[str, Any] = {
+    "visual_tokens": None,
+    "text_tokens": DEFAULT_TEXT_TOKENS,
+    "batch_size": 1,
+    "output_tokens": 0,
+}
+#: Scenarios priced at a time: the arrays of one chunk stay in the processor's cache.
+CHUNK_ROWS = 1 << 14
+
+_COSTS = tuple(name for name in COST_KEYS if name != "bound")
+_MEMORY = tuple(name for name in MEMORY_KEYS if name not in ("weight_bytes", "capacity_bytes"))
+#: Columns every row has; `stage_columns=True` adds `<stage>_<cost>` for each stage.
+COLUMNS = (*_COSTS, "ttft_s", "tpot_s", "bound", "model_weight_bytes", *_MEMORY)
+
+
+def _as_list(name: str, value: Any) -> list[Any]:
+    """Return the values of one argument; strings, mappings and one image size are one value."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    plain = isinstance(value, (list, tuple, range)) and not hasattr(value, "_fields")
+    if not plain or (name == "image_size" and all(isinstance(side, int) for side in value)):
+        return [value]
+    if not value:
+        raise InvalidInputError(f"{name} is an empty list; give at least one value")
+    return list(value)
+
+
+def _numbers(name: str, value: Any, least: int) -> np.ndarray[Any, Any]:
+    """Return the values of a numeric argument as float64: a float holds every count up to 2^53."""
+    try:
+        # numpy would walk through a range number by number.
+        array = (
+            np.arange(value.start, value.stop, value.step)
+            if isinstance(value, range)
+            else np.atleast_1d(value)
+        )
+    except (TypeError, ValueError):
+        array = np.asarray(["?"])
+    whole = array.ndim == 1 and array.dtype.kind in "iu" and array.size > 0
+    if not whole or array.min() < least or array.max() > MOST_TOKENS:
+        raise InvalidInputError(
+            f"{name} must be whole numbers from {least} to {MOST_TOKENS}, at least one, not "
+            f"{_shortened(value)}"
+        )
+    return array.astype(np.float64)
+
+
+def _shortened(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+class SweepPlan:
+    """The grid of a sweep: its categories, its numbers, and how many rows that makes.
+
+    Args:
+        model: a model or a list of them.
+        hardware: a device or a list of them.
+        arguments: the other arguments of `estimate`, each a value or a list.
+
+    Raises:
+        InvalidInputError: an argument `estimate` does not have, or a value out of range.
+    """
+
+    def __init__(self, model: Any, hardware: Any, **arguments: Any) -> None:
+        known = {**CATEGORIES, **NUMBERS}
+        for name in arguments:
+            if name == "convention":
+                raise InvalidInputError(
+                    "sweep counts by the 'torch' convention; for others call estimate, or "
+                    "`vlm-roofline reproduce`"
+                )
+            if name not in known:
+                raise UnknownNameError(name, known, "argument")
+        given = {**known, **arguments}
+        self.categories = {
+            "model": _as_list("model", model),
+            "hardware": _as_list("hardware", hardware),
+            **{name: _as_list(name, given[name]) for name in CATEGORIES},
+        }
+        numbers = {name: given[name] for name in NUMBERS}
+        visual = numbers["visual_tokens"]
+        if isinstance(visual, (list, tuple)) and any(value is None for value in visual):
+            if len(visual) > 1:
+                raise InvalidInputError(
+                    "visual_tokens mixes None with numbers; give one or the other"
+                )
+            visual = None
+        self.default_visual = visual is None
+        numbers["visual_tokens"] = 0 if visual is None else visual
+        if numbers["text_tokens"] is None:
+            numbers["text_tokens"] = DEFAULT_TEXT_TOKENS
+        self.numbers = {
+            name: _numbers(name, value, 1 if name == "batch_size" else 0)
+            for name, value in numbers.items()
+        }
+        self.shape = tuple(len(array) for array in self.numbers.values())
+        self.inner_rows = prod(self.shape)
+        self.rows = self.inner_rows * sum(1 for _ in self._combinations())
+
+    def _combinations(self) -> Iterator[dict[str, Any]]:
+        """Yield the values of the categories, the last one varying fastest.
+
+        Beside methods, the unreduced model is their baseline: what they keep, and from which layer,
+        is nothing to it, so it comes once and not once per setting.
+        """
+        methods = self.categories["method"]
+        beside = any(not _unreduced(method) for method in methods)
+        for positions in product(*(range(len(values)) for values in self.categories.values())):
+            place = dict(zip(self.categories, positions, strict=True))
+            arguments = {name: values[place[name]] for name, values in self.categories.items()}
+            if beside and _unreduced(arguments["method"]):
+                if place["keep"] or place["layer"]:
+                    continue
+                arguments.update(keep=None, layer=None)
+            yield arguments
+
+    def chunks(
+        self, *, chunk_rows: int = CHUNK_ROWS, stage_columns: bool = False, errors: str = "raise"
+    ) -> Iterator[Chunk]:
+        """Yield the sweep piece by piece, in the order of its rows.
+
+        Args:
+            chunk_rows: most rows of one piece.
+            stage_columns: whether to add the costs of each stage.
+            errors: `raise` stops at a combination that cannot be priced (such as FP8 on a device
+                without it); `keep` yields its rows empty, the reason in the column `error`.
+        """
+        if errors not in ("raise", "keep"):
+            raise InvalidInputError(f"errors={errors!r} is unknown; there is: raise, keep")
+        for arguments in self._combinations():
+            image_size, frames = arguments.pop("image_size"), arguments.pop("frames")
+            fixed = {name: _label(value) for name, value in arguments.items()}
+            context = units = None
+            reason = ""
+            try:
+                context, fixed = context_for(**arguments)
+                units = _units(context, image_size, frames)
+            except VlmRooflineError as error:
+                if errors == "raise":
+                    raise
+                reason = _one_line(error)
+            fixed = {**_FIXED, **fixed, "image_size": image_size, "frames": frames}
+            for start in range(0, self.inner_rows, chunk_rows):
+                stop = min(start + chunk_rows, self.inner_rows)
+                if context is None or reason:
+                    yield self._unpriced(start, stop, fixed, reason, stage_columns)
+                elif errors == "raise":
+                    scenario = self._scenario(start, stop, units)
+                    yield _price(context, fixed, scenario, stop - start, stage_columns)
+                else:
+                    yield from self._kept(start, stop, context, fixed, units, stage_columns)
+
+    def _kept(
+        self,
+        start: int,
+        stop: int,
+        context: Context,
+        fixed: dict[str, Any],
+        units: tuple[VisualInput, VisualInput] | None,
+        stage_columns: bool,
+    ) -> Iterator[Chunk]:
+        """Price rows; where that fails, the rows of each prompt length apart."""
+        try:
+            scenario = self._scenario(start, stop, units)
+            chunk = _price(context, fixed, scenario, stop - start, stage_columns)
+        except VlmRooflineError as error:
+            # Whether a method can act depends on the prompt, not on batch or output.
+            prompts = np.arange(start, stop) // prod(self.shape[2:])
+            borders = np.flatnonzero(np.diff(prompts)) + 1
+            if not len(borders):
+                yield self._unpriced(start, stop, fixed, _one_line(error), stage_columns)
+                return
+            edges = [start, *(start + borders), stop]
+            for low, high in pairwise(edges):
+                yield from self._kept(int(low), int(high), context, fixed, units, stage_columns)
+        else:
+            yield chunk._replace(fixed={**fixed, "error": None})
+
+    def _scenario(
+        self, start: int, stop: int, units: tuple[VisualInput, VisualInput] | None
+    ) -> Scenario:
+        columns = self._rows(start, stop)
+        visual = columns["visual_tokens"]
+        projected = crops = np.zeros_like(visual)
+        if units is not None:
+            given, whole = units
+            if self.default_visual:
+                visual = np.full_like(visual, given.tokens)
+            one = visual <= given.tokens
+            images = np.where(one, visual > 0, np.ceil(visual / whole.tokens))
+            projected = images * np.where(one, given.projected_tokens, whole.projected_tokens)
+            crops = images * np.where(one, given.crops, whole.crops)
+        if np.any(visual + columns["text_tokens"] == 0):
+            raise InvalidInputError("visual_tokens and text_tokens are both 0: there is no prompt")
+        return Scenario(
+            visual,
+            projected,
+            crops,
+            columns["text_tokens"],
+            columns["batch_size"],
+            columns["output_tokens"],
+        )
+
+    def _rows(self, start: int, stop: int) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the numbers of the rows from `start` to `stop`."""
+        index = np.unravel_index(np.arange(start, stop), self.shape)
+        return {
+            name: array[where]
+            for (name, array), where in zip(self.numbers.items(), index, strict=True)
+        }
+
+    def _unpriced(
+        self, start: int, stop: int, fixed: dict[str, Any], reason: str, stage_columns: bool
+    ) -> Chunk:
+        """Return rows without costs, with the reason in `error`."""
+        rows = {name: column.astype(np.int64) for name, column in self._rows(start, stop).items()}
+        if self.default_visual:
+            del rows["visual_tokens"]
+        names = [*COUNTS, *COLUMNS]
+        if stage_columns:
+            names += [f"{stage}_{name}" for stage in STAGES for name in (*_COSTS, "bound")]
+        columns = {name: rows.get(name) for name in names}
+        return Chunk({**fixed, "error": reason}, columns, stop - start)
+
+
+def _unreduced(method: Any) -> bool:
+    return method is None or method == "none"
+
+
+def _one_line(error: VlmRooflineError) -> str:
+    return " ".join(str(error).split())
+
+
+#: The fixed values of a row in their order; what is not known of one that could not be priced is None.
+_FIXED: dict[str, Any] = dict.fromkeys(
+    ("model", "hardware", "precision", "method", "keep", "layer", "execution", "calibration",
+     "convention", "attention", "logits", "vision_layers", "image_size", "frames")
+)  # fmt: skip
+_FIXED["convention"] = "torch"
+
+
+def _label(value: Any) -> Any:
+    return value if value is None or isinstance(value, (int, float, str)) else str(value)
+
+
+def _units(
+    context: Context, image_size: tuple[int, int] | None, frames: int | None
+) -> tuple[VisualInput, VisualInput] | None:
+    if context.model.vision is None:
+        return None
+    return visual_units(context.model, image_size, frames)
+
+
+def _price(
+    context: Context, fixed: dict[str, Any], scenario: Scenario, rows: int, stage_columns: bool
+) -> Chunk:
+    evaluation = context.evaluate(scenario, vector=True)
+    counts = {name: getattr(scenario, name).astype(np.int64) for name in COUNTS}
+    columns = _total_columns(evaluation, scenario)
+    if stage_columns:
+        for stage in STAGES:
+            for name in _COSTS:
+                columns[f"{stage}_{name}"] = getattr(evaluation.stages[stage], name)
+            columns[f"{stage}_bound"] = evaluation.stages[stage].bound_code
+    for name, column in columns.items():
+        if name != "fits" and not name.endswith("bound"):
+            column = np.asarray(column, dtype=np.float64)
+        columns[name] = None if column is None else np.broadcast_to(column, (rows,))
+    return Chunk(fixed, {**counts, **columns}, rows)
+
+
+def _total_columns(evaluation: Evaluation, scenario: Scenario) -> dict[str, Any]:
+    """Return the columns of `COLUMNS`."""
+    stages = evaluation.stages
+    total = stages["prefill"]
+    for name, cost in stages.items():
+        if name not in ("prefill", "decode") and np.any(cost.kernels):
+            total = total + cost
+    first = total.time_s
+    decode = stages["decode"].time_s
+    if np.any(stages["decode"].kernels):
+        total = total + stages["decode"]
+    steps = scenario.output_tokens
+    memory = evaluation.memory
+    return {
+        **{name: getattr(total, name) for name in _COSTS},
+        "ttft_s": first,
+        "tpot_s": np.where(steps > 0, decode / np.maximum(steps, 1), np.nan),
+        "bound": total.bound_code,
+        "model_weight_bytes": memory.weight_bytes,
+        **{name: getattr(memory, name) for name in _MEMORY},
+    }
+
+
+def sweep_chunks(
+    model: Any,
+    hardware: Any,
+    *,
+    chunk_rows: int = CHUNK_ROWS,
+    stage_columns: bool = False,
+    errors: str = "raise",
+    **arguments: Any,
+) -> Iterator[Chunk]:
+    """Yield a sweep in bounded pieces; arguments as `sweep`."""
+    plan = SweepPlan(model, hardware, **arguments)
+    return plan.chunks(chunk_rows=chunk_rows, stage_columns=stage_columns, errors=errors)
+
+
+def sweep(
+    model: Any,
+    hardware: Any,
+    *,
+    stage_columns: bool = False,
+    errors: str = "raise",
+    **arguments: Any,
+) -> pd.DataFrame:
+    """Price every combination of the arguments, one row each.
+
+    Args:
+        model: as `estimate`, or a list.
+        hardware: as `estimate`, or a list.
+        stage_columns: whether to add `<stage>_<cost>` columns.
+        errors: `raise`, or `keep` to yield combinations that cannot be priced as empty rows with
+            their reason in the column `error`.
+        arguments: any other argument of `estimate` (but `convention`), a value or a list each.
+            Among several methods, `keep` and `layer` do not apply to "none": it is priced once.
+
+    Returns:
+        Names as categories, token counts and batch as integers, everything else as float64 (exact
+        below 2^53; `estimate` counts exactly beyond). With `errors="keep"` there is a column `error`.
+
+    Raises:
+        VlmRooflineError: a bad argument.
+
+    >>> table = sweep("llava-1.5-7b", ["nvidia-t4", "nvidia-l4"], batch_size=[1, 8])
+    >>> len(table), list(table.columns[:4])
+    (4, ['model', 'hardware', 'precision', 'method'])
+    """
+    return join_chunks(
+        list(sweep_chunks(model, hardware, stage_columns=stage_columns, errors=errors, **arguments))
+    )

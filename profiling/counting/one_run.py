@@ -1,0 +1,120 @@
+"""One eager run under the counters: FLOPs, compute ops, and live bytes where nothing else knows them.
+
+FLOPs come from `torch.utils.flop_counter`: matrix products, convolutions and attention, two per
+multiply-add, attention over the full S x S. It knows no formula for the CPU's flash attention, which
+it would count as nothing; that gap is closed here. On quantised weights it silently loses ops, so no
+FLOPs are given for them.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from profiling.counting.memory import LedgerMemory, PeakObserver, StageMemory, ledger_for
+from profiling.subject.models import QUANTISED_DTYPES
+
+if TYPE_CHECKING:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from profiling.subject.execution import Execution
+
+
+def attention_flops(query: Any, key: Any, value: Any) -> int:
+    """Return the FLOPs of scaled dot-product attention, full S x T.
+
+    2 b h s t e + 2 b h s t e_v, with the query's heads whatever the grouping of keys and values.
+    Source: `torch.utils.flop_counter.sdpa_flop_count`, which up to torch 2.11 refuses grouped heads.
+
+    Args:
+        query: shape [b, h, s, e].
+        key: shape [b, k, t, e].
+        value: shape [b, k, t, e_v].
+
+    >>> attention_flops([1, 4, 3, 8], [1, 2, 5, 8], [1, 2, 5, 8])
+    1920
+    """
+    b, h, s, e = query
+    t, e_v = key[2], value[3]
+    return int(2 * b * h * s * t * e + 2 * b * h * s * t * e_v)
+
+
+def flop_counter(depth: int | None = None) -> FlopCounterMode:
+    """Return torch's counter, silent, with the CPU's flash attention and grouped heads known to it.
+
+    Args:
+        depth: how many module levels to keep counts of; None for all.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    def formula(q: Any, k: Any, v: Any, *_args: Any, out_shape: Any = None, **_kwargs: Any) -> int:  # noqa: ARG001
+        return attention_flops(q, k, v)
+
+    names = (
+        "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention",
+        "_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention",
+    )  # fmt: skip
+    mapping = {getattr(torch.ops.aten, name): formula for name in names}
+    return FlopCounterMode(
+        display=False, depth=999 if depth is None else depth, custom_mapping=mapping
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StageCounts:
+    """What one stage was counted to do in one repetition; None where it cannot be counted."""
+
+    flops: int | None
+    ops: int
+
+
+@dataclass(slots=True)
+class _CountObserver:
+    read: Any
+    counts: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _begun: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def begin(self, stage: str) -> None:
+        self._begun[stage] = self.read()
+
+    def end(self, stage: str) -> None:
+        before, now = self._begun.pop(stage), self.read()
+        flops, ops = self.counts.get(stage, (0, 0))
+        self.counts[stage] = (flops + now[0] - before[0], ops + now[1] - before[1])
+
+
+@dataclass(slots=True)
+class _Both:
+    first: Any
+    second: Any
+
+    def begin(self, stage: str) -> None:
+        self.first.begin(stage)
+        self.second.begin(stage)
+
+    def end(self, stage: str) -> None:
+        self.first.end(stage)
+        self.second.end(stage)
+
+
+def count_run(execution: Execution) -> tuple[dict[str, StageCounts], dict[str, StageMemory]]:
+    """Run one repetition under the counters and return counts and live bytes by stage.
+
+    Args:
+        execution: ready to run, in eager mode.
+    """
+    quantised = execution.configuration.dtype in QUANTISED_DTYPES
+    with ExitStack() as stack:
+        ledger = stack.enter_context(ledger_for(execution.model, execution))
+        counter: Any = None if quantised else stack.enter_context(flop_counter(depth=1))
+        peaks = PeakObserver(LedgerMemory(ledger))
+        counts = _CountObserver(
+            lambda: (0 if counter is None else int(counter.get_total_flops()), ledger.kernels)
+        )
+        execution.run(_Both(peaks, counts))
+    return {
+        stage: StageCounts(None if quantised else flops, ops)
+        for stage, (flops, ops) in counts.counts.items()
+    }, peaks.stages

@@ -1,0 +1,122 @@
+"""What a measurement ran on and with: enough to compare two of them, nothing about anybody.
+
+Neither host name, user nor path is recorded.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from profiling.instruments.nvml import DeviceMonitor
+
+#: Settings that change what a run costs.
+_VARIABLES = (
+    "CUDA_LAUNCH_BLOCKING", "CUDA_DEVICE_MAX_CONNECTIONS", "NVIDIA_TF32_OVERRIDE",
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF",
+    "TORCHINDUCTOR_FREEZING", "CUBLAS_WORKSPACE_CONFIG",
+)  # fmt: skip
+_PACKAGES = ("transformers", "torchao", "numpy", "nvidia-ml-py", "vlm-roofline")
+
+
+def describe_environment(device: str, monitor: DeviceMonitor | None = None) -> dict[str, Any]:
+    """Return software, device and settings as plain JSON data.
+
+    Args:
+        device: `cuda`, `cuda:N` or `cpu`.
+        monitor: of the device, for the driver and UUID.
+    """
+    import torch
+
+    environment: dict[str, Any] = {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cpu_name": cpu_name(),
+        "cpu_signature": cpu_signature(),
+        "cpu_count": os.cpu_count(),
+        "matmul_precision": torch.get_float32_matmul_precision(),
+        "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
+    }
+    environment |= {name: _version(name) for name in _PACKAGES}
+    if device.startswith("cuda"):
+        cudnn: Any = torch.backends.cudnn
+        properties: Any = torch.cuda.get_device_properties(torch.device(device))
+        environment |= {
+            "device_name": properties.name,
+            "device_memory_bytes": int(properties.total_memory),
+            "sm_count": int(properties.multi_processor_count),
+            "compute_capability": f"{properties.major}.{properties.minor}",
+            "cuda": torch.version.cuda,
+            "cudnn": cudnn.version(),
+            "allow_tf32": bool(torch.backends.cuda.matmul.allow_tf32),
+        }
+    else:
+        environment |= {
+            "device_name": environment["cpu_name"],
+            "memory_bytes": memory_bytes(),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        }
+    if monitor is not None:
+        environment |= {
+            "driver": monitor.driver,
+            "device_uuid": monitor.uuid,
+            "power_limit_w": monitor.power_limit_w,
+            "max_sm_clock_hz": monitor.max_sm_clock_hz,
+        }
+    return environment
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the processor's name.
+
+    Args:
+        cpuinfo: Linux's description of the processors.
+    """
+    return _cpuinfo(cpuinfo).get("model name") or platform.processor() or platform.machine()
+
+
+def cpu_signature(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
+    """Return family, model and stepping, which tell processors apart that share a name.
+
+    Args:
+        cpuinfo: Linux's description of the processors.
+    """
+    known = _cpuinfo(cpuinfo)
+    if "cpu family" not in known:
+        return None
+    parts = (("family", "cpu family"), ("model", "model"), ("stepping", "stepping"))
+    return " ".join(f"{word} {known[key]}" for word, key in parts if key in known)
+
+
+def _cpuinfo(path: Path) -> dict[str, str]:
+    """Return what the first processor is said to be; nothing where there is no such list."""
+    known: dict[str, str] = {}
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError:
+        return known  # Not Linux.
+    for line in text.partition("\n\n")[0].splitlines():
+        key, _, value = line.partition(":")
+        known[key.strip()] = value.strip()
+    return known
+
+
+def memory_bytes() -> int | None:
+    """Return the machine's memory, None where the system does not say."""
+    if sys.platform == "win32":
+        return None
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

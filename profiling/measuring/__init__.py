@@ -1,0 +1,1 @@
+"""From a plan of points to records: sampling, stopping, points, campaigns and `profile`."""

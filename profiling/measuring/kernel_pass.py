@@ -1,0 +1,109 @@
+"""Profiler passes of a campaign: kernel time by op for each configuration, beside its records.
+
+A pass is never a timed run. It is made once per configuration, in eager mode (a replayed graph has no
+modules to attribute to), and kept as `<configuration>_ops.json`, with the Chrome trace as
+`<configuration>_trace.json.gz` when it is asked for. What is there already is not run again.
+"""
+
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from profiling.instruments.environment import describe_environment
+from profiling.instruments.nvml import open_monitor
+from profiling.measuring.planning import model_key
+from profiling.measuring.point import is_out_of_memory, release_memory
+from profiling.records.storage import prepare_folder
+from profiling.subject.execution import Execution
+from profiling.subject.models import build_model, model_config
+from profiling.tracing.kernels import op_table, trace_run
+from profiling.tracing.op_profile import OpProfile, OpRecord, write_op_profile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+    from typing import Any
+
+    from profiling.records.measurement import Configuration
+
+
+def run_kernel_passes(
+    configurations: Sequence[Configuration],
+    folder: str | Path,
+    *,
+    traces: bool = False,
+    weights: str = "random",
+    seed: int = 0,
+) -> Iterator[tuple[Configuration, Path | None]]:
+    """Profile what has no pass yet and yield each file; None where memory ran out.
+
+    Args:
+        configurations: other modes than eager are left out.
+        folder: for the files.
+        traces: keep the Chrome traces too.
+        weights: `random` or `real`.
+        seed: of the weights.
+
+    Raises:
+        OutputError: the folder cannot be written.
+        VlmRooflineError: the model cannot be built.
+    """
+    target = prepare_folder(folder)
+    todo = [
+        configuration
+        for configuration in dict.fromkeys(configurations)
+        if configuration.mode == "eager" and not (target / _file_name(configuration)).exists()
+    ]
+    for _, group in itertools.groupby(todo, key=model_key):
+        members = list(group)
+        first = members[0]
+        model = build_model(
+            first.model, dtype=first.dtype, device=first.device, weights=weights,
+            attention=first.attention, seed=seed,
+        )  # fmt: skip
+        shape = model_config(first.model)
+        environment = describe_environment(first.device, open_monitor(first.device))
+        for configuration in members:
+            trace = target / f"{configuration.key}_trace.json.gz" if traces else None
+            try:
+                execution = Execution(model, shape, configuration)
+                profile = profile_kernels(execution, environment, trace)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                release_memory(configuration.device)
+                yield configuration, None
+                continue
+            yield configuration, write_op_profile(profile, target)
+        del model
+        release_memory(first.device)
+
+
+def profile_kernels(
+    execution: Execution, environment: Mapping[str, Any], trace: Path | None = None
+) -> OpProfile:
+    """Run one repetition under the profiler and return its device time by op.
+
+    Args:
+        execution: a model with its inputs, not yet made ready.
+        environment: software and device.
+        trace: where to keep the Chrome trace.
+    """
+    with execution.ready():
+        tokens = execution.count_tokens()
+        table = op_table(trace_run(execution, trace))
+    rows = (
+        OpRecord(
+            str(row["stage"]), str(row["name"]), str(row["op_class"]), int(row["kernels"]),
+            float(row["time_s"]),
+        )
+        for row in table.to_dict("records")
+    )  # fmt: skip
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return OpProfile(execution.configuration, tokens, tuple(rows), environment, now)
+
+
+def _file_name(configuration: Configuration) -> str:
+    return f"{configuration.key}_ops.json"

@@ -1,0 +1,190 @@
+"""Which configurations a campaign measures, in which order, and whether they can be measured at all."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from hardware_specs.errors import InvalidInputError, UnsupportedError
+from profiling.devices.clocks import device_kind
+from profiling.records.measurement import Configuration, record_name
+from profiling.subject.execution import method_for
+from profiling.subject.models import QUANTISED_DTYPES, build_model, canonical_dtype, model_config
+from profiling.subject.quantisation import check_device
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import nn
+
+
+def grid(
+    models: Sequence[str],
+    *,
+    dtypes: Sequence[str] = ("bf16",),
+    visual_tokens: Sequence[int | None] = (None,),
+    methods: Sequence[str] = ("none",),
+    keeps: Sequence[int | float | None] = (),
+    batch_sizes: Sequence[int] = (1,),
+    modes: Sequence[str] = ("eager",),
+    text_tokens: int = 40,
+    output_tokens: int = 0,
+    device: str = "cuda",
+    attention: str = "sdpa",
+    cache: str = "warm",
+) -> list[Configuration]:
+    """Return the configurations of a grid, every combination once.
+
+    Without a method a visual token count is what the language model is given. With a method it is
+    what the method is asked to keep, unless `keeps` says otherwise (None: the method's published
+    default).
+
+    Args:
+        models: names, paths or hub ids, with their scale.
+        dtypes: as `profiling.subject.models.canonical_dtype` knows them.
+        visual_tokens: per sequence; None for the model's own number.
+        methods: names, `none` for none.
+        keeps: what methods keep; empty to use the visual token counts.
+        batch_sizes: sequences.
+        modes: `eager`, `cuda-graph`, `compile`.
+        text_tokens: in the prompt.
+        output_tokens: decode steps.
+        device: `cuda`, `cuda:N` or `cpu`.
+        attention: implementation.
+        cache: `warm` or `cold`.
+
+    Raises:
+        InvalidInputError: an empty list, or a value out of its range.
+        UnknownPrecisionError: an unknown dtype.
+
+    >>> [c.visual_tokens for c in grid(["llava-1.5-7b"], visual_tokens=[64, 1], device="cpu")]
+    [64, 1]
+    """
+    for name, values in (
+        ("model", models), ("dtype", dtypes), ("visual token count", visual_tokens),
+        ("method", methods), ("batch size", batch_sizes), ("mode", modes),
+    ):  # fmt: skip
+        if not values:
+            raise InvalidInputError(f"the grid has no {name}")
+    configurations = []
+    for model, dtype, method, batch, mode in itertools.product(
+        models, dtypes, methods, batch_sizes, modes
+    ):
+        pairs: list[tuple[int | None, int | float | None]]
+        if method != "none" and keeps:
+            pairs = [(None, keep) for keep in keeps]
+        else:
+            pairs = [(count, None) for count in visual_tokens]
+        for count, keep in pairs:
+            configurations.append(
+                Configuration(
+                    model=model,
+                    dtype=canonical_dtype(dtype),
+                    method=method,
+                    keep=keep,
+                    visual_tokens=count,
+                    text_tokens=text_tokens,
+                    batch_size=batch,
+                    output_tokens=output_tokens,
+                    mode=mode,
+                    device=device,
+                    attention=attention,
+                    cache=cache,
+                )
+            )
+    return list(dict.fromkeys(configurations))
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One configuration in one round, with its place in the order."""
+
+    configuration: Configuration
+    round: int
+    position: int
+
+    @property
+    def file_name(self) -> str:
+        """Return the name of its record's file."""
+        return record_name(self.configuration, self.round)
+
+
+def plan(configurations: Sequence[Configuration], *, rounds: int = 2, seed: int = 0) -> list[Point]:
+    """Return the points of a campaign in the order they are measured.
+
+    Configurations that need the same model in memory stay together; inside such a group every round
+    visits them in a fresh random order.
+
+    Args:
+        configurations: what to measure.
+        rounds: how often each.
+        seed: of the orders.
+
+    Raises:
+        InvalidInputError: fewer than one round.
+    """
+    if rounds < 1:
+        raise InvalidInputError(f"a campaign has at least one round, not {rounds}")
+    groups: dict[tuple[str, ...], list[Configuration]] = {}
+    for configuration in dict.fromkeys(configurations):
+        groups.setdefault(model_key(configuration), []).append(configuration)
+    order = []
+    for key, members in groups.items():
+        # Seeded by the group, so that a larger grid does not reorder what was measured already.
+        generator = random.Random(f"{seed}|{'|'.join(key)}")  # noqa: S311  (no secret)
+        for round_ in range(rounds):
+            shuffled = generator.sample(members, len(members))
+            order += [(configuration, round_) for configuration in shuffled]
+    return [
+        Point(configuration, round_, position)
+        for position, (configuration, round_) in enumerate(order)
+    ]
+
+
+def model_key(configuration: Configuration) -> tuple[str, ...]:
+    """Return what two configurations must share to run on one model in memory."""
+    return (configuration.model, configuration.dtype, configuration.device, configuration.attention)
+
+
+def check(configurations: Sequence[Configuration]) -> None:
+    """Refuse a campaign that cannot work before anything is measured.
+
+    Raises:
+        UnknownModelError: no such model.
+        UnknownMethodError: no such method.
+        InvalidInputError: a method that refuses what it was asked to keep.
+        DeviceUnavailableError: no such device.
+        UnsupportedError: the device cannot run a dtype, or a mode.
+    """
+    for configuration in configurations:
+        kind = device_kind(configuration.device)
+        shape = model_config(configuration.model)
+        if configuration.dtype in QUANTISED_DTYPES:
+            check_device(configuration.dtype, configuration.device)
+        if configuration.mode == "cuda-graph" and kind != "cuda":
+            raise UnsupportedError("mode 'cuda-graph' needs a CUDA device; use eager or compile")
+        if configuration.method != "none":
+            if shape.vision is None:
+                raise UnsupportedError(
+                    f"method {configuration.method!r} reduces visual tokens, and {shape.name} "
+                    "has none"
+                )
+            _check_method(configuration)
+
+
+def _check_method(configuration: Configuration) -> None:
+    """Put the method into a model of the same shape without weights, which is where it refuses."""
+    from token_reduction import reduce_tokens
+
+    method = method_for(configuration)
+    with reduce_tokens(_shape_only(configuration.model), method):
+        pass
+
+
+@lru_cache(maxsize=2)
+def _shape_only(model: str) -> nn.Module:
+    shape: nn.Module = build_model(model, device="meta")
+    return shape

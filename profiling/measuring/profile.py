@@ -1,0 +1,150 @@
+"""`profile`: measure configurations of one model and return the records.
+
+The function keeps everything in memory, or in a folder when it is given one; the command line always
+gives one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, TypeVar
+
+from hardware_specs.errors import InvalidInputError
+from profiling.measuring.campaign import run_campaign
+from profiling.measuring.planning import grid
+from profiling.records.measurement import record_name
+from profiling.records.storage import read_measurement
+from profiling.subject.models import named
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from costmodel.models import ModelConfig
+    from profiling.measuring.point import Options
+    from profiling.records.measurement import Measurement
+
+T = TypeVar("T")
+
+
+def profile(
+    model: str | ModelConfig,
+    *,
+    device: str = "cuda",
+    dtype: str | Sequence[str] = "bf16",
+    visual_tokens: int | Sequence[int | None] | None = None,
+    text_tokens: int = 40,
+    method: str | Sequence[str] = "none",
+    keep: int | float | Sequence[int | float | None] | None = None,
+    batch_size: int | Sequence[int] = 1,
+    output_tokens: int = 0,
+    mode: str | Sequence[str] = "eager",
+    scale: str | None = None,
+    attention: str = "sdpa",
+    cache: str = "warm",
+    weights: str = "random",
+    rounds: int = 1,
+    seed: int = 0,
+    options: Options | None = None,
+    threads: int | None = 1,
+    out: str | Path | None = None,
+) -> list[Measurement]:
+    """Run a model for real and return one record per configuration and round.
+
+    Every argument that takes one value takes a list too; all combinations are measured, in random
+    order. See `profiling.records.measurement.Configuration` for what each means.
+
+    Args:
+        model: shipped name, path of a `config.json` or its folder, hub id, or a `ModelConfig`
+            that was loaded from one of them.
+        device: `cuda`, `cuda:N` or `cpu`.
+        dtype: `fp32`, `fp16`, `bf16`, `w8a16`, `w8a8`, `w4a16` or `fp8`.
+        visual_tokens: visual tokens per sequence; None for the model's own number.
+        text_tokens: text tokens per sequence.
+        method: token-reduction method, `none` for none.
+        keep: what a method keeps; None to use the visual token counts.
+        batch_size: sequences.
+        output_tokens: decode steps after the prefill.
+        mode: `eager`, `cuda-graph` or `compile`.
+        scale: size reduction such as `layers=4,width=1/4`.
+        attention: attention implementation of `transformers`.
+        cache: `warm` or `cold`.
+        weights: `random` or `real`.
+        rounds: how often each configuration is measured.
+        seed: of the order and the weights.
+        options: how thoroughly each point is measured.
+        threads: CPU threads where the device is a CPU; None leaves torch's setting.
+        out: folder for the records; what is there already is not measured again.
+
+    Raises:
+        VlmRooflineError: see `profiling.measuring.planning.check`.
+    """
+    configurations = grid(
+        [named(_source(model), scale)],
+        dtypes=_listed(dtype),
+        visual_tokens=_listed(visual_tokens),
+        methods=_listed(method),
+        keeps=[] if keep is None else _listed(keep),
+        batch_sizes=_listed(batch_size),
+        modes=_listed(mode),
+        text_tokens=text_tokens,
+        output_tokens=output_tokens,
+        device=device,
+        attention=attention,
+        cache=cache,
+    )
+    if out is None:
+        with TemporaryDirectory() as folder:
+            return list(
+                run_campaign(
+                    configurations,
+                    folder,
+                    rounds=rounds,
+                    seed=seed,
+                    options=options,
+                    weights=weights,
+                    threads=threads,
+                )
+            )
+    from pathlib import Path
+
+    for _ in run_campaign(
+        configurations,
+        out,
+        rounds=rounds,
+        seed=seed,
+        options=options,
+        weights=weights,
+        threads=threads,
+    ):
+        pass
+    return [
+        read_measurement(Path(out) / record_name(configuration, round_))
+        for round_ in range(rounds)
+        for configuration in configurations
+    ]
+
+
+def _source(model: str | ModelConfig) -> str:
+    """Return the name a record can carry: one that finds the same model again."""
+    if isinstance(model, str):
+        return model
+    from costmodel.models import load_model
+    from hardware_specs.errors import UnknownModelError
+
+    try:
+        found = load_model(model.name)
+    except UnknownModelError:
+        found = None
+    if found != model:
+        raise InvalidInputError(
+            f"nothing is found again under the config's name {model.name!r}, so a record could not name it; "
+            "give the path of its config.json"
+        )
+    return model.name
+
+
+def _listed(value: T | Sequence[T]) -> list[T]:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return list(value)
+    return [value]

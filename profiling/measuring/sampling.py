@@ -1,0 +1,249 @@
+"""The measuring loop: first call, warm-up until steady, samples without waiting, then latencies.
+
+Three passes, each for what it measures best:
+
+1. Warm-up, one repetition at a time, until two groups of runs agree.
+2. Samples: repetitions are queued back to back with an event pair per stage, and the device is
+   waited for once per chunk, never inside one. These are the `event_s`.
+3. Latencies, on devices that queue work: a few repetitions that start on an idle device, for the
+   time the host needs to issue a stage (`enqueue_s`) and the time until everything is done
+   (`wall_s`). In the second pass the host runs ahead and waits for room in the queue, so its own
+   time there says nothing.
+
+A chunk that the guard rejects (a throttled device, somebody else's work) is thrown away and waited
+out, as long as the guard is patient: when nothing was accepted the result says so, and no number is
+made up.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from profiling.measuring.stopping import Stopper, StopRule, WarmUpRule
+from profiling.records.measurement import STAGES, TOTAL, Sampling, StageSamples
+from profiling.records.samples import order_statistic
+from profiling.subject.stages import Recorder, RepetitionTimes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from profiling.devices.clocks import Clock
+    from profiling.subject.stages import StageObserver
+
+#: A chunk of queued repetitions lasts about this long; long enough to make one wait negligible.
+_CHUNK_S = 0.2
+_MAX_CHUNK = 32
+_LATENCY_RUNS = 10
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+
+
+class Runnable(Protocol):
+    """Something that can be repeated under observation."""
+
+    def run(self, observer: StageObserver | None = None, *, decode: bool = True) -> None:
+        """Run one repetition, with its decode steps or only to the first logits."""
+
+
+class Guard(Protocol):
+    """Who watches the device between chunks.
+
+    Attributes:
+        patience_s: seconds to spend on chunks that are thrown away.
+    """
+
+    patience_s: float
+
+    def begin(self) -> None:
+        """Be told that a chunk begins."""
+
+    def check(self) -> list[str]:
+        """Return the reasons why the chunk just measured must not count; empty when it counts."""
+
+
+class NoGuard:
+    """Watch nothing."""
+
+    patience_s = 0.0
+
+    def begin(self) -> None:
+        """Take no note."""
+
+    def check(self) -> list[str]:
+        """Accept every chunk."""
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """What the loop brings home."""
+
+    sampling: Sampling
+    stages: dict[str, StageSamples]
+
+
+@dataclass(slots=True)
+class _Accepted:
+    repetitions: list[RepetitionTimes] = field(default_factory=list)
+    totals: list[float] = field(default_factory=list)
+    rejected: list[float] = field(default_factory=list)
+
+
+def take_samples(
+    target: Runnable,
+    clock: Clock,
+    *,
+    rule: StopRule | None = None,
+    warm_up: WarmUpRule | None = None,
+    guard: Guard | None = None,
+) -> Samples:
+    """Measure something until the stop rule is met.
+
+    Args:
+        target: what to repeat; it tells its observer about stages and `total`.
+        clock: how to take time.
+        rule: when to stop.
+        warm_up: when to begin.
+        guard: who rejects throttled chunks.
+    """
+    rule, warm_up, guard = rule or StopRule(), warm_up or WarmUpRule(), guard or NoGuard()
+    recorder = Recorder(clock)
+    with _no_garbage_collection():
+        first_s, warm_s, steady = _warm(target, clock, warm_up)
+        accepted, reason = _sample(target, recorder, rule, guard, [*warm_s, first_s])
+        latencies = _latencies(target, recorder, rule) if clock.asynchronous else []
+    sampling = Sampling(
+        timer=clock.name,
+        first_call_s=first_s,
+        warm_up_s=tuple(warm_s),
+        steady=steady,
+        stop_reason=reason,
+        target_dispersion=rule.target_dispersion,
+        rejected_s=tuple(accepted.rejected),
+    )
+    return Samples(sampling, stage_samples(accepted.repetitions, latencies, clock.asynchronous))
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    # A collection inside a repetition is an outlier of the interpreter, not of the device.
+    was_on = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _timed_alone(target: Runnable, clock: Clock, *, decode: bool = True) -> float:
+    clock.synchronize()
+    start = time.perf_counter()
+    target.run(decode=decode)
+    clock.synchronize()
+    return time.perf_counter() - start
+
+
+def _warm(target: Runnable, clock: Clock, rule: WarmUpRule) -> tuple[float, list[float], bool]:
+    first = _timed_alone(target, clock)
+    started = time.perf_counter()
+    seconds: list[float] = []
+    while True:
+        elapsed = time.perf_counter() - started
+        steady = rule.is_steady(seconds)
+        if (steady and elapsed >= rule.min_time_s) or elapsed >= rule.max_time_s:
+            return first, seconds, steady
+        seconds.append(_timed_alone(target, clock))
+
+
+def _sample(
+    target: Runnable, recorder: Recorder, rule: StopRule, guard: Guard, warm: list[float]
+) -> tuple[_Accepted, str]:
+    accepted = _Accepted()
+    stopper = Stopper(rule)
+    expected = order_statistic(warm[:-1] or warm, 0.5)
+    chunk = max(1, min(_MAX_CHUNK, math.ceil(_CHUNK_S / max(expected, 1e-6))))
+    pause_s, rejections, lost_s = _FIRST_PAUSE_S, 0, 0.0
+    started = time.perf_counter()
+    while True:
+        began = time.perf_counter()
+        guard.begin()
+        repetitions = _chunk(target, recorder, min(chunk, rule.max_samples))
+        totals = [sum(repetition.event_s[TOTAL]) for repetition in repetitions]
+        if guard.check():
+            accepted.rejected += totals
+            rejections += 1
+            time.sleep(pause_s)
+            pause_s = min(_LONGEST_PAUSE_S, pause_s * (2 if rejections > 2 else 1))
+            lost_s += time.perf_counter() - began
+            if lost_s >= guard.patience_s and not accepted.totals:
+                return accepted, "throttled"
+        else:
+            accepted.repetitions += repetitions
+            accepted.totals += totals
+        # What was thrown away does not use up the time for sampling, within the guard's patience.
+        elapsed_s = time.perf_counter() - started - min(lost_s, guard.patience_s)
+        reason = stopper.decide(accepted.totals, elapsed_s)
+        if reason is not None:
+            return accepted, reason if accepted.totals else "throttled"
+
+
+def _chunk(target: Runnable, recorder: Recorder, count: int) -> list[RepetitionTimes]:
+    try:
+        for _ in range(count):
+            target.run(recorder)
+            recorder.close()
+        recorder.clock.synchronize()
+        return recorder.collect()
+    except BaseException:
+        recorder.discard()
+        raise
+
+
+def _latencies(
+    target: Runnable, recorder: Recorder, rule: StopRule
+) -> list[tuple[RepetitionTimes, float]]:
+    runs = []
+    for _ in range(min(_LATENCY_RUNS, rule.max_samples)):
+        # Apart, because the wall time ends at the first logits, and issuing goes on to the decode.
+        wall_s = _timed_alone(target, recorder.clock, decode=False)
+        target.run(recorder)
+        recorder.close()
+        recorder.clock.synchronize()
+        runs.append((recorder.collect()[0], wall_s))
+    return runs
+
+
+def stage_samples(
+    repetitions: list[RepetitionTimes],
+    latencies: list[tuple[RepetitionTimes, float]],
+    asynchronous: bool,
+) -> dict[str, StageSamples]:
+    """Return the samples of every stage, repetitions in order.
+
+    Args:
+        repetitions: of the sampling pass; a stage entered several times counts as their sum.
+        latencies: of the latency pass, each with its wall time.
+        asynchronous: whether work is queued; when not, wall time is event time.
+    """
+    seen = {name for item in repetitions for name in item.event_s}
+    names = [name for name in (*STAGES, TOTAL) if name in seen]
+    stages = {}
+    for name in names:
+        event_s = tuple(math.fsum(item.event_s.get(name, [])) for item in repetitions)
+        enqueue_s = tuple(
+            math.fsum(item.host_s[name]) for item, _ in latencies if name in item.host_s
+        )
+        wall_s: tuple[float, ...] = ()
+        if name == TOTAL:
+            wall_s = tuple(wall for _, wall in latencies) if asynchronous else event_s
+        steps = tuple(tuple(item.event_s[name]) for item in repetitions) if name == "decode" else ()
+        stages[name] = StageSamples(
+            event_s=event_s, enqueue_s=enqueue_s, wall_s=wall_s, step_event_s=steps
+        )
+    return stages

@@ -1,0 +1,1 @@
+"""Micro-benchmarks of single ops, and the calibration that is fitted from them."""

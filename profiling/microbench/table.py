@@ -1,0 +1,138 @@
+"""Tables of measured ops: the records of micro-benchmarks, in the columns a calibration is fitted on.
+
+One JSON document with `kind` "ops", the environment, and one row per op with every raw sample.
+Columns by op class:
+
+    gemm, conv                      m, n, k, flops, bytes
+    attention_prefill, _encoder,    batch_size, seq_len (queries), kv_len, heads, kv_heads, head_dim,
+    _decode                         causal, flops, bytes
+    norm, pointwise, copy,          bytes, flops
+    embedding
+    host                            name (launch, module_kernel, synchronise); no size
+
+and for all: device, dtype, time_s (median), min_s, dispersion, samples, samples_s, cache.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hardware_specs.errors import InvalidFileError, InvalidInputError
+from profiling.records.measurement import plain
+from profiling.records.storage import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+SCHEMA_VERSION = 1
+KIND = "ops"
+
+
+@dataclass(frozen=True, slots=True)
+class OpTable:
+    """Measured ops of one device.
+
+    Args:
+        rows: one mapping per op.
+        environment: as `profiling.instruments.environment.describe_environment` gives it.
+        ceilings: best rate seen, `copy_bytes_per_s`, `triad_bytes_per_s`, `peak_flop_per_s.<dtype>`.
+        skipped: what could not be run, with its reason.
+        started_at: ISO 8601.
+    """
+
+    rows: tuple[Mapping[str, Any], ...]
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    ceilings: Mapping[str, float] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    started_at: str = ""
+
+    def frame(self) -> pd.DataFrame:
+        """Return the rows as a DataFrame, without the raw samples."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [{name: row[name] for name in row if name != "samples_s"} for row in self.rows]
+        )
+
+    def write(self, path: str | Path) -> Path:
+        """Write the table atomically and return its path.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        target = Path(path)
+        document = {"kind": KIND, "schema_version": SCHEMA_VERSION, **plain(self)}
+        rows = document.pop("rows")
+        # One row per line: a table is read by people too, and diffs stay small.
+        head = json.dumps(document, allow_nan=False, indent=1)[:-2]
+        body = ",\n  ".join(json.dumps(row, allow_nan=False) for row in rows)
+        write_atomically(target, f'{head},\n "rows": [\n  {body}\n ]\n}}\n')
+        return target
+
+
+def read_op_table(path: str | Path) -> OpTable:
+    """Read a table of measured ops.
+
+    Raises:
+        InvalidFileError: unreadable, or not such a table.
+    """
+    source = Path(path)
+    try:
+        document = json.loads(source.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidFileError(f"cannot read {source}: {error}") from error
+    if not isinstance(document, dict) or document.get("kind") != KIND:
+        raise InvalidFileError(f"{source} is no table of measured ops: its kind is not {KIND!r}")
+    if document.get("schema_version") != SCHEMA_VERSION:
+        raise InvalidFileError(
+            f"{source} has schema_version {document.get('schema_version')!r}, "
+            f"known is {SCHEMA_VERSION}"
+        )
+    rows = document.get("rows")
+    if not isinstance(rows, list) or not all(_is_row(row) for row in rows):
+        raise InvalidFileError(f"{source}: a row has no op_class or no positive time_s")
+    return OpTable(
+        rows=tuple(rows),
+        environment=document.get("environment", {}),
+        ceilings=document.get("ceilings", {}),
+        skipped=document.get("skipped", {}),
+        started_at=document.get("started_at", ""),
+    )
+
+
+def _is_row(row: Any) -> bool:
+    return (
+        isinstance(row, dict)
+        and isinstance(row.get("op_class"), str)
+        and isinstance(row.get("time_s"), int | float)
+        and row["time_s"] > 0
+    )
+
+
+def load_op_tables(folder: str | Path) -> pd.DataFrame:
+    """Return every op table under a folder (or one file) as one DataFrame.
+
+    Args:
+        folder: a folder, or one table.
+
+    Raises:
+        InvalidInputError: there is none.
+        InvalidFileError: one of them is damaged.
+    """
+    import pandas as pd
+
+    root = Path(folder)
+    if root.is_file():
+        return read_op_table(root).frame()
+    frames = []
+    for path in sorted(root.rglob("*.json")):
+        if f'"kind": "{KIND}"' in path.read_text(encoding="utf-8", errors="replace")[:200]:
+            frames.append(read_op_table(path).frame())
+    if not frames:
+        raise InvalidInputError(f"no table of measured ops under {root}")
+    return pd.concat(frames, ignore_index=True)

@@ -1,0 +1,1 @@
+"""What was measured: immutable records, their files, and tables of them."""

@@ -1,0 +1,321 @@
+"""The record of one measured configuration: immutable, complete, with every raw sample.
+
+History of the file format (`schema_version`):
+
+    1   `stages` mapped a stage to a flat list of seconds; memory stood beside it as
+        `peak_allocated_bytes` by stage; energy was one number per run.
+    2   a stage is a record of its own (event, wall and enqueue samples, steps, memory, kernels,
+        FLOPs); energy windows per stage with both methods; `why_missing` names the reason of every
+        absent quantity.
+
+`profiling.records.storage` reads all of them and writes the last.
+
+Nothing that was not measured is ever a number: it is None, or an empty tuple, and `why_missing`
+says why.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+from hardware_specs.errors import InvalidInputError
+from profiling.records.samples import Summary, summarise
+
+SCHEMA_VERSION = 2
+
+#: The stages of a run in their order; `total` spans everything up to the first logits (TTFT).
+STAGES = ("vision", "projector", "reduction", "prefill", "decode")
+TOTAL = "total"
+MODES = ("eager", "cuda-graph", "compile")
+
+Status = Literal["ok", "out-of-memory", "failed", "throttled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What was asked to run: the identity of a measurement.
+
+    Args:
+        model: shipped name, path or hub id, with its scale (`llava-1.5-7b@layers=4,width=1/4`).
+        dtype: `fp32`, `fp16`, `bf16`, or a quantised label (`w8a16`, `w8a8`, `w4a16`, `fp8`).
+        method: token-reduction method, `none` for none.
+        keep: what the method was given, None for its published default.
+        visual_tokens: visual tokens handed to the language model (method `none`), or the tokens a
+            method was asked to keep; None for the model's own number.
+        text_tokens: text tokens in the prompt.
+        batch_size: sequences.
+        output_tokens: decode steps timed after the prefill.
+        mode: `eager`, `cuda-graph` or `compile`.
+        device: `cuda` or `cpu`.
+        attention: attention implementation of `transformers`.
+        cache: `warm` runs back to back, `cold` flushes the device's caches before each repetition.
+
+    >>> Configuration("llava-1.5-7b", "bf16", visual_tokens=64).key[:33]
+    'llava-1.5-7b_bf16_none_v64_b1_eag'
+    """
+
+    model: str
+    dtype: str
+    method: str = "none"
+    keep: int | float | None = None
+    visual_tokens: int | None = None
+    text_tokens: int = 40
+    batch_size: int = 1
+    output_tokens: int = 0
+    mode: str = "eager"
+    device: str = "cuda"
+    attention: str = "sdpa"
+    cache: str = "warm"
+
+    def __post_init__(self) -> None:
+        """Refuse counts nobody can run and words nobody knows."""
+        for name, least in (("text_tokens", 1), ("batch_size", 1), ("output_tokens", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InvalidInputError(f"{name} must be an integer >= {least}, not {value!r}")
+        if self.visual_tokens is not None and self.visual_tokens < 0:
+            raise InvalidInputError(f"visual_tokens must be >= 0, not {self.visual_tokens}")
+        if self.mode not in MODES:
+            raise InvalidInputError(f"mode {self.mode!r} is none of {', '.join(MODES)}")
+        if self.cache not in ("warm", "cold"):
+            raise InvalidInputError(f"cache {self.cache!r} is neither 'warm' nor 'cold'")
+
+    @property
+    def key(self) -> str:
+        """Return a file-name-safe identity: readable first, then a digest over every field."""
+        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:10]
+        tokens = "default" if self.visual_tokens is None else str(self.visual_tokens)
+        source, _, scale = self.model.partition("@")
+        name = re.split(r"[/\\]", source.rstrip("/\\"))[-1] + (f"@{scale}" if scale else "")
+        words = f"{name}_{self.dtype}_{self.method}_v{tokens}_b{self.batch_size}_{self.mode}"
+        return f"{re.sub(r'[^A-Za-z0-9.+_-]', '-', words)[:80]}_{digest}"
+
+
+@dataclass(frozen=True, slots=True)
+class StageSamples:
+    """Every raw sample of one stage.
+
+    Args:
+        event_s: seconds per repetition between two events on the stream (CUDA) or two readings of
+            the clock (CPU); a decode sample spans all its steps.
+        enqueue_s: seconds the host needed to issue the stage, started on an idle device.
+        wall_s: seconds from the call to the end of the device's work, started on an idle device.
+        step_event_s: decode only, per repetition the seconds of each step.
+        resident_bytes: allocated when the stage began.
+        peak_allocated_bytes: highest allocated total during the stage.
+        peak_reserved_bytes: highest total the allocator held during the stage.
+        kernels: device kernels (CUDA) or compute ops dispatched (CPU) in one repetition.
+        flops: counted by `torch.utils.flop_counter` in one repetition.
+    """
+
+    event_s: tuple[float, ...] = ()
+    enqueue_s: tuple[float, ...] = ()
+    wall_s: tuple[float, ...] = ()
+    step_event_s: tuple[tuple[float, ...], ...] = ()
+    resident_bytes: int | None = None
+    peak_allocated_bytes: int | None = None
+    peak_reserved_bytes: int | None = None
+    kernels: int | None = None
+    flops: int | None = None
+
+    @property
+    def summary(self) -> Summary:
+        """Return median, spread and count of the event samples."""
+        return summarise(self.event_s)
+
+    @property
+    def median_s(self) -> float | None:
+        """Return the median event time in seconds."""
+        return self.summary.median_s
+
+    @property
+    def host_bound(self) -> bool | None:
+        """Return whether issuing the stage took over 90 % of the time it occupied the stream.
+
+        Source: launch-bound streams idle between kernels, so event time equals host time. None
+        when the host's time was not measured (a CPU has no queue).
+
+        >>> StageSamples(event_s=(1.0,), enqueue_s=(0.95,)).host_bound
+        True
+        """
+        event, enqueue = summarise(self.event_s).median_s, summarise(self.enqueue_s).median_s
+        if event is None or enqueue is None:
+            return None
+        return enqueue > 0.9 * event
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCounts:
+    """Tokens as they were seen while running, not as they were asked for.
+
+    Args:
+        visual_in: visual tokens per sequence that left the projector.
+        visual_llm: visual tokens per sequence that entered the language model.
+        text: text tokens per sequence.
+        crops: images (tiles, frames) per sequence through the vision tower.
+        cache_lengths: KV cache length of every layer after the prefill; a method inside the
+            language model leaves it ragged.
+    """
+
+    visual_in: int | None = None
+    visual_llm: int | None = None
+    text: int | None = None
+    crops: int | None = None
+    cache_lengths: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the samples were taken.
+
+    Args:
+        timer: `cuda-event` or `perf_counter`.
+        first_call_s: the first run, with everything it builds and compiles.
+        warm_up_s: the following runs until the time was steady; never part of the samples.
+        steady: whether it became so before the warm-up budget ran out.
+        stop_reason: `noise-under-target`, `noise-stable`, `time-out` or `sample-count`.
+        target_dispersion: the IQR over median that was aimed at.
+        rejected_s: totals thrown away because the device was throttled.
+        rounds: how often each configuration is measured in this campaign.
+    """
+
+    timer: str
+    first_call_s: float | None = None
+    warm_up_s: tuple[float, ...] = ()
+    steady: bool | None = None
+    stop_reason: str | None = None
+    target_dispersion: float | None = None
+    rejected_s: tuple[float, ...] = ()
+    rounds: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyWindow:
+    """Energy of one stage, from many repetitions back to back.
+
+    Args:
+        stage: which stage was repeated.
+        method: `nvml_counter`, `power_integral` or `unavailable`; the source of `energy_j`.
+        energy_j: joules per repetition.
+        counter_j: joules per repetition by the device's energy counter.
+        integral_j: joules per repetition by integrating sampled power.
+        power_w: mean power in the window.
+        idle_power_w: mean power before the window, with nothing running.
+        window_s: length of the window.
+        repetitions: how many runs it held.
+        power_samples_w: the raw power samples.
+        power_times_s: when each was taken, from the window's start.
+        why_missing: reason by quantity.
+    """
+
+    stage: str
+    method: str
+    energy_j: float | None = None
+    counter_j: float | None = None
+    integral_j: float | None = None
+    power_w: float | None = None
+    idle_power_w: float | None = None
+    window_s: float | None = None
+    repetitions: int = 0
+    power_samples_w: tuple[float, ...] = ()
+    power_times_s: tuple[float, ...] = ()
+    why_missing: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceState:
+    """What the device said about itself around the samples; empty or None where it says nothing.
+
+    Args:
+        sm_clock_hz: clock of the multiprocessors, after each chunk of samples.
+        memory_clock_hz: memory clock.
+        temperature_c: degrees Celsius.
+        power_w: watts.
+        throttle_reasons: every reason seen, `foreign-load` among them.
+        foreign_load: on a CPU, what others used beside each chunk, as a share of one processor.
+        memory_used_bytes: on the device, by everybody.
+        foreign_processes: others on the device.
+        foreign_memory_bytes: what they hold there.
+    """
+
+    sm_clock_hz: tuple[int, ...] = ()
+    memory_clock_hz: tuple[int, ...] = ()
+    temperature_c: tuple[int, ...] = ()
+    power_w: tuple[float, ...] = ()
+    throttle_reasons: tuple[str, ...] = ()
+    foreign_load: tuple[float, ...] = ()
+    memory_used_bytes: int | None = None
+    foreign_processes: int | None = None
+    foreign_memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One configuration, measured once (or the reason why it could not be)."""
+
+    configuration: Configuration
+    status: Status
+    sampling: Sampling
+    stages: Mapping[str, StageSamples] = field(default_factory=dict)
+    tokens: TokenCounts = field(default_factory=TokenCounts)
+    device_state: DeviceState = field(default_factory=DeviceState)
+    energy: tuple[EnergyWindow, ...] = ()
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    capabilities: Mapping[str, str] = field(default_factory=dict)
+    why_missing: Mapping[str, str] = field(default_factory=dict)
+    error: str | None = None
+    round: int = 0
+    position: int = 0
+    started_at: str = ""
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        """Close the mappings, so that a record stays what was measured."""
+        for name in ("stages", "environment", "capabilities", "why_missing"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    @property
+    def file_name(self) -> str:
+        """Return the name of this record's file: configuration and round, nothing else."""
+        return record_name(self.configuration, self.round)
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Return the median time to the first logits in seconds."""
+        return self.stages[TOTAL].median_s if TOTAL in self.stages else None
+
+    @property
+    def tpot_s(self) -> float | None:
+        """Return the median time of one decode step in seconds, over all steps and repetitions."""
+        decode = self.stages.get("decode")
+        if decode is None or not decode.step_event_s:
+            return None
+        return summarise([step for steps in decode.step_event_s for step in steps]).median_s
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data, in the order of the fields."""
+        document = plain(self)
+        assert isinstance(document, dict)  # noqa: S101  (a dataclass always becomes a dict)
+        return {"schema_version": document.pop("schema_version"), **document}
+
+
+def record_name(configuration: Configuration, round_: int) -> str:
+    """Return the file name that holds a configuration's measurement of one round."""
+    return f"{configuration.key}_r{round_}.json"
+
+
+def plain(value: Any) -> Any:
+    """Turn records, mappings and tuples into dicts and lists, leaving scalars alone."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value

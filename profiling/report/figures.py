@@ -1,0 +1,238 @@
+"""Every figure that a reconciliation gives, by name."""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+from costmodel.plots import PlacedOp, plot_roofline
+from costmodel.plots.latency import LatencyCurve, MeasuredPoints, latency_curve, plot_latency
+from profiling.reconciling.joining import TOWER_PLAN
+from profiling.reconciling.metrics import knee_of
+from profiling.reconciling.summary import SERIES, medians_by_count, series_of
+from profiling.report.plot_accuracy import plot_accuracy
+from profiling.report.plot_gap import plot_gap, plot_gap_over_tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+
+    from profiling.reconciling.reconciliation import Reconciliation
+
+#: Curves with fewer token counts than this are no curves.
+MIN_COUNTS = 3
+
+
+def subtitle(result: Reconciliation, extra: str = "") -> str:
+    """Return the line that says device, software and calibration.
+
+    Args:
+        result: the reconciliation.
+        extra: what comes first.
+    """
+    software = result.software.get("torch")
+    parts = [
+        extra,
+        result.hardware.name,
+        f"torch {software}" if software else "",
+        f"calibration {result.calibration_name}" if result.calibration else "uncalibrated",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def series_name(key: Sequence[Any], *, short: bool = False) -> str:
+    """Return what a curve is of, in words.
+
+    Args:
+        key: its values in the order of `SERIES`.
+        short: leave the model and dtype out.
+
+    >>> series_name(("llava-1.5-7b", "bf16", "none", 40, 8, "eager"))
+    'llava-1.5-7b bf16, batch 8, eager'
+    """
+    named = dict(zip(SERIES, key, strict=True))
+    words = [] if short else [f"{named['model']} {named['dtype']}"]
+    if named["method"] != "none":
+        words.append(named["method"])
+    if named["batch_size"] != 1 or not short:
+        words.append(f"batch {named['batch_size']}")
+    return ", ".join([*words, str(named["mode"])])
+
+
+def reconciliation_figures(result: Reconciliation) -> dict[str, Figure]:
+    """Return the figures: accuracy, latency and gap over tokens, waterfalls, roofline by op.
+
+    Args:
+        result: the reconciliation.
+    """
+    figures = {
+        "predicted-vs-measured": plot_accuracy(
+            [row for row in result.rows if row["stage"] == "total"] or result.rows,
+            title=subtitle(result),
+        )
+    }
+    curves = series_of(result.rows, "total")
+    long = {
+        key: rows
+        for key, rows in curves.items()
+        if len({row["visual_tokens"] for row in rows}) >= MIN_COUNTS
+    }
+    groups: dict[tuple[Any, ...], dict[tuple[Any, ...], list[dict[str, Any]]]] = {}
+    for key, rows in long.items():
+        named = dict(zip(SERIES, key, strict=True))
+        same = tuple(named[name] for name in ("model", "dtype", "text_tokens", "batch_size"))
+        groups.setdefault(same, {})[key] = rows
+    for index, (same, members) in enumerate(groups.items()):
+        number = "" if len(groups) == 1 else f"-{index + 1}"
+        figures[f"latency{number}"] = measured_latency(result, same, members)
+    for index, (key, rows) in enumerate(long.items()):
+        figures[f"gap-{index + 1}"] = plot_gap_over_tokens(
+            rows, title=subtitle(result, series_name(key))
+        )
+    for label, row in _extremes(result).items():
+        figures[f"waterfall-{label}"] = plot_gap(
+            row, title=subtitle(result, f"{series_name([row[n] for n in SERIES])}, "
+                                f"{row['visual_tokens']} visual tokens")
+        )  # fmt: skip
+    figures |= _rooflines(result)
+    return figures
+
+
+def measured_latency(
+    result: Reconciliation,
+    same: tuple[Any, ...],
+    members: dict[tuple[Any, ...], list[dict[str, Any]]],
+) -> Figure:
+    """Return measured medians over predicted lines for curves of one model, dtype and batch.
+
+    Args:
+        result: the reconciliation.
+        same: what the curves share: model, dtype, text tokens, batch.
+        members: rows by curve.
+    """
+    import numpy as np
+
+    points, lines = [], []
+    for key, rows in members.items():
+        counts, measured = medians_by_count(rows, lambda row: row["measured_s"])
+        _, noise = medians_by_count(rows, lambda row: row["noise_s"] or 0.0)
+        name = series_name(key, short=True)
+        points.append(MeasuredPoints(f"{name}: measured", counts, measured, noise))
+        label = f"{name}: predicted"
+        if rows[0]["method"] == "none":
+            lines.append(_every_count(result, rows, label))
+            continue
+        predicted, low, high = (
+            np.asarray(medians_by_count(rows, itemgetter(column))[1])
+            for column in ("predicted_s", "low_s", "high_s")
+        )
+        floor, kernels = _host_floor(rows)
+        lines.append(
+            LatencyCurve(
+                label,
+                np.asarray(counts),
+                predicted,
+                low,
+                high,
+                floor,
+                kernels,
+                knee_of(counts, predicted.tolist()),
+                "90 % interval" if result.calibration else "full to no overlap",
+            )
+        )
+    model, dtype, text, batch = same
+    title = subtitle(result, f"{model} {dtype}, batch {batch}, {text} text tokens")
+    return plot_latency(lines, title=title, measured=points)
+
+
+def _every_count(
+    result: Reconciliation, rows: Sequence[dict[str, Any]], label: str
+) -> LatencyCurve:
+    """Return the prediction at every token count, stairs and all, where no method stands between."""
+    first = rows[0]
+    return latency_curve(
+        first["model"],
+        result.hardware,
+        execution=first["execution"],
+        tower_execution=TOWER_PLAN,
+        calibration=result.calibration,
+        most=int(rows[-1]["visual_tokens"]),
+        label=label,
+        precision=first["dtype"],
+        text_tokens=first["text_tokens"],
+        batch_size=first["batch_size"],
+    )
+
+
+def _host_floor(rows: Sequence[dict[str, Any]]) -> tuple[float | None, int | None]:
+    """Return the launch time of the smallest run, where the host bounds any of them."""
+    bound = [row for row in rows if row["regime"] == "host"]
+    if not bound:
+        return None, None
+    first = min(bound, key=lambda row: int(row["visual_tokens"]))
+    return float(first["predicted_s"]), int(first["predicted_kernels"])
+
+
+def _extremes(result: Reconciliation) -> dict[str, dict[str, Any]]:
+    """Return the total rows with the most and the fewest visual tokens of the first curve."""
+    curves = series_of(result.rows, "total")
+    if not curves:
+        return {}
+    rows = max(curves.values(), key=len)
+    return (
+        {"most-tokens": rows[-1], "fewest-tokens": rows[0]} if len(rows) > 1 else {"run": rows[0]}
+    )
+
+
+def _rooflines(result: Reconciliation) -> dict[str, Figure]:
+    passes: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in result.ops:
+        key = tuple(
+            row[n] for n in ("model", "dtype", "method", "visual_tokens", "batch_size", "mode")
+        )
+        passes.setdefault(key, []).append(row)
+    figures = {}
+    for index, (key, rows) in enumerate(passes.items()):
+        model, dtype, method, tokens, batch, mode = key
+        words = f"{model} {dtype}, {tokens} visual tokens, batch {batch}, {mode}"
+        if method != "none":
+            words += f", {method}"
+        number = "" if len(passes) == 1 else f"-{index + 1}"
+        figures[f"roofline{number}"] = plot_roofline(
+            result.hardware, _placed(rows, "predicted_s"), dtype=dtype,
+            title=subtitle(result, words), measured=_placed(rows, "measured_s"),
+        )  # fmt: skip
+    return figures
+
+
+def _placed(rows: Sequence[dict[str, Any]], time: str) -> list[PlacedOp]:
+    return [
+        PlacedOp(
+            f"{row['stage']} {row['name']}", row["op_class"], row["flops"],
+            row["hbm_bytes"], row[time],
+        )
+        for row in rows
+        if row["flops"] > 0 and row["hbm_bytes"] > 0 and row[time] > 0
+    ]  # fmt: skip
+
+
+def save_figures(
+    figures: dict[str, Figure], folder: str | Path, *, suffix: str = ".svg"
+) -> list[Path]:
+    """Write figures into a folder under their names and return the paths.
+
+    Args:
+        figures: by name.
+        folder: created when missing.
+        suffix: `.svg`, `.png` or `.pdf`.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    from costmodel.plots import save_figure
+    from profiling.records.storage import prepare_folder
+
+    target = prepare_folder(folder)
+    return [save_figure(figure, target / f"{name}{suffix}") for name, figure in figures.items()]

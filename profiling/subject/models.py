@@ -1,0 +1,298 @@
+"""Build any model directly on its device: random weights in seconds, or real ones from safetensors.
+
+Random weights cost the same time as trained ones; zeros do not (multiplying zeros draws less power
+and clocks higher), so every matrix gets normal numbers. The model is made on the device itself with
+initialisation switched off, which keeps the buffers that its constructors compute (rotary
+frequencies, position ids), and is then filled in one sweep.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hardware_specs.errors import (
+    InvalidInputError,
+    MissingDependencyError,
+    UnknownModelError,
+    UnknownPrecisionError,
+    UnsupportedError,
+)
+from profiling.devices.clocks import device_kind
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel
+
+    from costmodel.models import ModelConfig
+
+FLOAT_DTYPES = ("fp32", "fp16", "bf16")
+#: label -> what people also call it. The weights of these are made from bf16 (fp16 where a GPU has
+#: no bf16) by `profiling.subject.quantisation`.
+QUANTISED_DTYPES = {"w8a16": "int8 weights", "w8a8": "int8 weights and activations",
+                    "w4a16": "int4 weights", "fp8": "fp8 weights and activations"}  # fmt: skip
+_ALIASES = {"int8": "w8a8", "int4": "w4a16", "float32": "fp32", "float16": "fp16",
+            "bfloat16": "bf16", "half": "fp16"}  # fmt: skip
+#: Standard deviation of random matrices: what LLaMA and CLIP configs call `initializer_range`.
+WEIGHT_STD = 0.02
+#: Elements of the pattern that fills large CPU matrices; odd, so that rows do not line up.
+_PATTERN = (1 << 20) + 7
+
+
+def canonical_dtype(name: str) -> str:
+    """Return the dtype label for a name people write.
+
+    Raises:
+        UnknownPrecisionError: not a label that a model can be run in.
+
+    >>> canonical_dtype("float16"), canonical_dtype("int4")
+    ('fp16', 'w4a16')
+    """
+    label = _ALIASES.get(name.lower(), name.lower())
+    if label not in FLOAT_DTYPES and label not in QUANTISED_DTYPES:
+        raise UnknownPrecisionError(name, [*FLOAT_DTYPES, *QUANTISED_DTYPES])
+    return label
+
+
+def torch_dtype(label: str) -> torch.dtype:
+    """Return the floating dtype that a label computes in; quantised labels compute in bf16."""
+    import torch
+
+    return {"fp32": torch.float32, "fp16": torch.float16}.get(label, torch.bfloat16)
+
+
+def model_config(source: str | ModelConfig, scale: str | None = None) -> ModelConfig:
+    """Return the cost model's view of a model, size-reduced when a scale is given.
+
+    Args:
+        source: shipped name, path or hub id, possibly with `@layers=..,width=..`.
+        scale: the same words apart, such as `layers=4,width=1/4`.
+
+    Raises:
+        UnknownModelError: no such model.
+        InvalidInputError: a scale that does not fit.
+    """
+    from costmodel.models import load_model
+
+    return load_model(named(source, scale) if isinstance(source, str) else source)
+
+
+def named(source: str, scale: str | None = None) -> str:
+    """Return a model's name with its scale inside it.
+
+    Raises:
+        InvalidInputError: the name carries a scale already.
+
+    >>> named("llava-1.5-7b", "layers=4,width=1/4")
+    'llava-1.5-7b@layers=4,width=1/4'
+    """
+    if not scale:
+        return source
+    if "@" in source:
+        raise InvalidInputError(f"{source!r} carries a scale already; drop {scale!r} or the @ part")
+    return f"{source}@{scale}"
+
+
+def transformers_config(source: str | ModelConfig) -> PretrainedConfig:
+    """Return the `transformers` config of a model.
+
+    Args:
+        source: whatever `costmodel.models.load_model` takes.
+
+    Raises:
+        MissingDependencyError: transformers is not installed.
+        InvalidInputError: transformers refuses the config.
+    """
+    from costmodel.models import config_dict
+
+    auto = transformers_library().AutoConfig
+    document = dict(config_dict(source))
+    model_type = document.pop("model_type")
+    try:
+        return auto.for_model(model_type, **document)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidInputError(
+            f"transformers cannot build {_label(source)!r} (model type {model_type!r}): {error}"
+        ) from error
+
+
+def _label(source: Any) -> str:
+    return source if isinstance(source, str) else getattr(source, "name", str(source))
+
+
+def transformers_library() -> Any:
+    """Return the module `transformers`, without the remarks its optional parts make on import.
+
+    Raises:
+        MissingDependencyError: it or torch is not installed.
+    """
+    quiet_imports()
+    try:
+        import torch  # noqa: F401  (transformers imports without torch but then builds nothing)
+        import transformers
+    except ImportError as error:
+        raise MissingDependencyError(error.name or "transformers", "profile") from error
+    return transformers
+
+
+def quiet_imports() -> None:
+    """Silence what torchao says on import: it names every kernel library this torch cannot use."""
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def model_class(config: PretrainedConfig) -> type[PreTrainedModel]:
+    """Return the class that runs a config with a head: multimodal, or a plain causal model.
+
+    Raises:
+        UnsupportedError: `transformers` has none for this config.
+    """
+    auto = transformers_library().models.auto.modeling_auto
+    for mapping in (auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, auto.MODEL_FOR_CAUSAL_LM_MAPPING):
+        if type(config) in mapping:
+            found: Any = mapping[type(config)]
+            cls: type[PreTrainedModel] = found[0] if isinstance(found, tuple) else found
+            return cls
+    raise UnsupportedError(
+        f"transformers has no model with a language head for {config.model_type!r}"
+    )
+
+
+def build_model(
+    source: str | ModelConfig,
+    *,
+    dtype: str = "bf16",
+    device: str = "cuda",
+    weights: str = "random",
+    attention: str = "sdpa",
+    seed: int = 0,
+) -> PreTrainedModel:
+    """Return a model in evaluation mode on a device.
+
+    Args:
+        source: shipped name, path or hub id, possibly with `@layers=..,width=..`.
+        dtype: `fp32`, `fp16`, `bf16`, or `w8a16`, `w8a8`, `w4a16`, `fp8` (language model only).
+        device: `cuda`, `cuda:N` or `cpu`; `meta` for shapes without weights.
+        weights: `random`, or `real` to read safetensors from the folder or hub id `source`.
+        attention: attention implementation of `transformers`.
+        seed: of the random weights.
+
+    Raises:
+        UnknownModelError: no such model, or no safetensors there.
+        UnknownPrecisionError: no such dtype.
+        UnsupportedError: the device cannot run that dtype, or the attention is not installed.
+        DeviceUnavailableError: no such device.
+        MissingDependencyError: torch, transformers or torchao is not installed.
+    """
+    label = canonical_dtype(dtype)
+    device_kind(device)
+    if weights not in ("random", "real"):
+        raise InvalidInputError(f"weights {weights!r} is neither 'random' nor 'real'")
+    if label in QUANTISED_DTYPES:
+        from profiling.subject.quantisation import check_device
+
+        check_device(label, device)
+    try:
+        if weights == "real":
+            model = _load_real(source, label, device, attention)
+        else:
+            model = _build_random(source, label, device, attention, seed)
+    except ImportError as error:
+        if isinstance(error, MissingDependencyError):
+            raise
+        raise UnsupportedError(f"attention {attention!r} cannot run here: {error}") from error
+    # Parameters keep `requires_grad`, as `from_pretrained` leaves them: torch folds a product's rows
+    # into one matrix by it, so switching it off measures other kernels than people run (on a CPU,
+    # a head in bf16 that is fifty times slower).
+    model.eval()
+    if label in QUANTISED_DTYPES:
+        from profiling.subject.quantisation import quantise
+
+        quantise(model, label)
+    return model
+
+
+def _build_random(
+    source: str | ModelConfig, label: str, device: str, attention: str, seed: int
+) -> PreTrainedModel:
+    import torch
+
+    config = transformers_config(source)
+    cls: Any = model_class(config)
+    from transformers.initialization import no_init_weights
+
+    try:
+        with torch.device(device), no_init_weights():
+            model: Any = cls._from_config(
+                config, dtype=torch_dtype(label), attn_implementation=attention
+            )
+    except ValueError as error:
+        raise UnsupportedError(
+            f"transformers cannot build {_label(source)!r} with attention {attention!r}: {error}"
+        ) from error
+    model.tie_weights()
+    if device != "meta":
+        fill_randomly(model, seed)
+    result: PreTrainedModel = model
+    return result
+
+
+def fill_randomly(model: torch.nn.Module, seed: int = 0) -> None:
+    """Give every weight of a model a value: matrices normal(0, 0.02), norm weights 1, biases 0.
+
+    On a CPU one pattern of a million normal numbers is repeated through the matrices, which turns
+    minutes for 7B into seconds.
+
+    Args:
+        model: whose parameters are uninitialised.
+        seed: of the numbers.
+    """
+    import torch
+
+    with torch.no_grad():
+        parameters = {id(item): (name, item) for name, item in model.named_parameters()}
+        device = next(iter(parameters.values()))[1].device
+        generator = torch.Generator(device).manual_seed(seed)
+        pattern: torch.Tensor | None = None
+        for name, parameter in parameters.values():
+            if parameter.ndim <= 1:
+                is_scale = name.endswith("weight") and "embed" not in name
+                parameter.fill_(1.0 if is_scale else 0.0)
+            elif device.type == "cuda":
+                parameter.normal_(0.0, WEIGHT_STD, generator=generator)
+            else:
+                if pattern is None or pattern.dtype != parameter.dtype:
+                    pattern = torch.empty(_PATTERN).normal_(0.0, WEIGHT_STD, generator=generator)
+                    pattern = pattern.to(parameter.dtype)
+                flat = parameter.view(-1)
+                for start in range(0, flat.numel(), _PATTERN):
+                    part = flat[start : start + _PATTERN]
+                    part.copy_(pattern[: part.numel()])
+
+
+def _load_real(source: Any, label: str, device: str, attention: str) -> PreTrainedModel:
+    if not isinstance(source, str):
+        source = getattr(source, "source", "")
+    if "@" in source:
+        raise InvalidInputError(
+            f"{source!r} is a size-reduced shape, which has no real weights; use random weights"
+        )
+    transformers = transformers_library()
+    try:
+        config = transformers.AutoConfig.from_pretrained(source)
+        cls: Any = model_class(config)
+        model = cls.from_pretrained(
+            source,
+            dtype=torch_dtype(label),
+            attn_implementation=attention,
+            use_safetensors=True,
+        ).to(device)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        known = (
+            sorted(path.name for path in Path(source).glob("*")) if Path(source).is_dir() else []
+        )
+        raise UnknownModelError(f"{source} (real weights: {first})", known) from error
+    result: PreTrainedModel = model
+    return result

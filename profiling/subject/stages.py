@@ -1,0 +1,236 @@
+"""The stages of a run, found on the model and observed through hooks on four modules.
+
+Vision tower, projector, language model and head are all that is hooked: four hooks cost nothing
+that can be measured, one per layer costs percents, one per leaf up to a sixth of a launch-bound
+run. `prefill` runs from the language model's start to the head's end. Token reduction is observed
+where it happens, through `token_reduction.observe`; it is never what is left after subtracting.
+
+The stages need not add up to the total: embedding the text and placing the visual tokens happen
+between them.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from hardware_specs.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+    from torch.utils.hooks import RemovableHandle
+
+    from profiling.devices.clocks import Clock, Mark
+
+_TOWERS = ("vision_tower", "video_tower", "image_tower")
+_PROJECTORS = ("vision_resampler", "multi_modal_projector")
+
+
+@dataclass(frozen=True, slots=True)
+class Anatomy:
+    """The parts of a model that the stages are named after; a text-only model has no eyes."""
+
+    towers: tuple[nn.Module, ...]
+    projectors: tuple[nn.Module, ...]
+    language: nn.Module
+    head: nn.Module
+
+    @property
+    def has_vision(self) -> bool:
+        """Return whether there is a vision tower."""
+        return bool(self.towers)
+
+
+def anatomy(model: nn.Module) -> Anatomy:
+    """Find the parts of a Hugging Face LLaVA-like or text-only causal model.
+
+    Args:
+        model: an instance such as `LlavaForConditionalGeneration` or `LlamaForCausalLM`.
+
+    Raises:
+        UnsupportedError: a part is not where this family keeps it.
+    """
+    base: Any = getattr(model, "model", None)
+    head: Any = getattr(model, "lm_head", None)
+    if base is None or head is None:
+        children = ", ".join(name for name, _ in model.named_children())
+        raise UnsupportedError(
+            f"{type(model).__name__} has no `model` and `lm_head` (it has: {children}); "
+            "give a LLaVA-like model for conditional generation, or a causal language model"
+        )
+    towers = tuple(getattr(base, name) for name in _TOWERS if getattr(base, name, None) is not None)
+    projectors = tuple(
+        getattr(base, name) for name in _PROJECTORS if getattr(base, name, None) is not None
+    )
+    language = getattr(base, "language_model", None)
+    if language is None:
+        if towers:
+            raise UnsupportedError(
+                f"{type(model).__name__} has a vision tower but no `model.language_model`"
+            )
+        language = base
+    return Anatomy(towers, projectors, language, head)
+
+
+class StageObserver(Protocol):
+    """Anything that wants to know when a stage begins and ends."""
+
+    def begin(self, stage: str) -> None:
+        """Be told that a stage begins."""
+
+    def end(self, stage: str) -> None:
+        """Be told that a stage ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class RepetitionTimes:
+    """Seconds of one repetition, a list per stage: one entry per time the stage was entered."""
+
+    event_s: dict[str, list[float]]
+    host_s: dict[str, list[float]]
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Take a mark at each stage border, and read the seconds after one synchronisation.
+
+    >>> from profiling.devices.clocks import HostClock
+    >>> recorder = Recorder(HostClock())
+    >>> recorder.begin("prefill"); recorder.end("prefill"); recorder.close()
+    >>> [list(repetition.event_s) for repetition in recorder.collect()]
+    [['prefill']]
+    """
+
+    clock: Clock
+    _open: list[tuple[str, bool, Mark]] = field(default_factory=list)
+    _closed: list[list[tuple[str, bool, Mark]]] = field(default_factory=list)
+
+    def begin(self, stage: str) -> None:
+        """Take the mark of a stage's beginning."""
+        self._open.append((stage, True, self.clock.mark()))
+
+    def end(self, stage: str) -> None:
+        """Take the mark of a stage's end."""
+        self._open.append((stage, False, self.clock.mark()))
+
+    def close(self) -> None:
+        """End the repetition."""
+        self._closed.append(self._open)
+        self._open = []
+
+    def discard(self) -> None:
+        """Forget everything that has not been collected, such as the rest of a failed run."""
+        self._open = []
+        self._closed = []
+
+    def collect(self) -> list[RepetitionTimes]:
+        """Return the closed repetitions; only after the clock was synchronised."""
+        repetitions = []
+        for marks in self._closed:
+            event_s: dict[str, list[float]] = {}
+            host_s: dict[str, list[float]] = {}
+            begun: dict[str, list[Mark]] = {}
+            for stage, is_begin, mark in marks:
+                if is_begin:
+                    begun.setdefault(stage, []).append(mark)
+                    continue
+                start = begun[stage].pop()
+                event_s.setdefault(stage, []).append(self.clock.elapsed_s(start, mark))
+                host_s.setdefault(stage, []).append(mark.host_s - start.host_s)
+            repetitions.append(RepetitionTimes(event_s, host_s))
+            self.clock.recycle([mark for _, _, mark in marks])
+        self._closed = []
+        return repetitions
+
+
+@dataclass(slots=True)
+class StageHooks:
+    """Hooks on the model's parts that tell one observer at a time; silent while there is none.
+
+    Args:
+        parts: where the stages live.
+    """
+
+    parts: Anatomy
+    observer: StageObserver | None = None
+    #: A decode step runs the language model too, and is timed as a whole by who issues it.
+    decoding: bool = False
+    _handles: list[RemovableHandle] = field(default_factory=list)
+
+    def attach(self) -> None:
+        """Put the hooks on; once."""
+        if self._handles:
+            return
+        for module in self.parts.towers:
+            self._hook(module, "vision", "vision")
+        for module in self.parts.projectors:
+            self._hook(module, "projector", "projector")
+        self._hook(self.parts.language, "prefill", None)
+        self._hook(self.parts.head, None, "prefill")
+
+    def detach(self) -> None:
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def _hook(self, module: nn.Module, begins: str | None, ends: str | None) -> None:
+        if begins is not None:
+            stage = begins
+
+            def before(_module: nn.Module, _inputs: Any) -> None:
+                if self.observer is not None and not self.decoding:
+                    self.observer.begin(stage)
+
+            self._handles.append(module.register_forward_pre_hook(before))
+        if ends is not None:
+            last = ends
+
+            def after(_module: nn.Module, _inputs: Any, _output: Any) -> None:
+                if self.observer is not None and not self.decoding:
+                    self.observer.end(last)
+
+            self._handles.append(module.register_forward_hook(after))
+
+    @contextmanager
+    def observing(self, observer: StageObserver) -> Iterator[None]:
+        """Tell an observer about every stage inside the block.
+
+        The reduction's own begin and end come from `token_reduction.observe`, wherever in the
+        model the method sits.
+        """
+        previous, self.observer = self.observer, observer
+        try:
+            with _reduction_events(observer):
+                yield
+        finally:
+            self.observer = previous
+            self.decoding = False
+
+    @contextmanager
+    def decode_step(self) -> Iterator[None]:
+        """Time one decode step as a whole."""
+        if self.observer is not None:
+            self.observer.begin("decode")
+        self.decoding = True
+        try:
+            yield
+        finally:
+            self.decoding = False
+        if self.observer is not None:
+            self.observer.end("decode")
+
+
+@contextmanager
+def _reduction_events(observer: StageObserver) -> Iterator[None]:
+    from token_reduction.observation import observe
+
+    def told(name: str, begins: bool) -> None:
+        if name == "reduction":
+            (observer.begin if begins else observer.end)("reduction")
+
+    with observe(told):
+        yield

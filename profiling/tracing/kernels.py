@@ -1,0 +1,290 @@
+"""A profiler pass of its own: kernel time by module and op, joined through correlation ids.
+
+Every module's forward is wrapped in a named range. Each call into the CUDA runtime lies inside the
+innermost range that was open on its thread when it was made, and carries the correlation id of the
+kernel it launched; so kernels find their modules in one sorted sweep, whatever the trace's size. On a
+CPU there are no kernels: the outermost op inside the innermost range stands for one.
+
+The profiler slows the host by a quarter and more: its durations of kernels are good, its total time
+is not, and no sample of a measurement ever comes from here.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import tempfile
+from collections import Counter, defaultdict
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hardware_specs.errors import InvalidFileError
+from profiling.records.measurement import STAGES, TOTAL
+from profiling.records.storage import write_atomically
+from profiling.tracing.op_names import op_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import pandas as pd
+    from torch import nn
+
+    from profiling.subject.execution import Execution
+
+MODULE_PREFIX = "module:"
+STAGE_PREFIX = "stage:"
+_DEVICE_CATEGORIES = frozenset({"kernel", "gpu_memcpy", "gpu_memset"})
+#: Ops that only describe a tensor anew; on a CPU they are ops like any other, but no work.
+_VIEWS = frozenset(
+    {"alias", "as_strided", "detach", "detach_", "empty", "empty_like", "expand", "flatten",
+     "lift_fresh", "narrow", "permute", "select", "slice", "split", "squeeze", "t", "transpose",
+     "unbind", "unflatten", "unsqueeze", "view", "view_as", "_unsafe_view"}
+)  # fmt: skip
+_LAUNCH_CATEGORIES = frozenset({"cuda_runtime", "cuda_driver"})
+
+
+@dataclass(frozen=True, slots=True)
+class KernelRecord:
+    """One kernel (or CPU op) with everything it was found under.
+
+    Args:
+        kernel: its name.
+        time_s: its duration on the device.
+        stage: the stage, `total` between stages.
+        module: the innermost module's path.
+        aten: the outermost op inside that module.
+        op: the cost model's name.
+        op_class: the cost model's class.
+    """
+
+    kernel: str
+    time_s: float
+    stage: str
+    module: str
+    aten: str
+    op: str
+    op_class: str
+
+
+@dataclass(slots=True)
+class _Visit:
+    """One open range or op of a thread, while sweeping over its events."""
+
+    name: str
+    end: float
+    kind: str
+    calls: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
+class _Ranges:
+    """A stage observer that opens profiler ranges."""
+
+    _open: dict[str, Any] = field(default_factory=dict)
+
+    def begin(self, stage: str) -> None:
+        import torch
+
+        self._open[stage] = torch.profiler.record_function(STAGE_PREFIX + stage)
+        self._open[stage].__enter__()
+
+    def end(self, stage: str) -> None:
+        self._open.pop(stage).__exit__(None, None, None)
+
+
+@contextmanager
+def module_ranges(model: nn.Module) -> Iterator[None]:
+    """Wrap every module's forward in a profiler range named after its path."""
+    import torch
+
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+            if not name:
+                continue
+            open_ranges: list[Any] = []
+
+            def before(_m: Any, _i: Any, name: str = name, ranges: list[Any] = open_ranges) -> None:
+                ranges.append(torch.profiler.record_function(MODULE_PREFIX + name))
+                ranges[-1].__enter__()
+
+            def after(_m: Any, _i: Any, _o: Any, ranges: list[Any] = open_ranges) -> None:
+                ranges.pop().__exit__(None, None, None)
+
+            stack.callback(module.register_forward_pre_hook(before).remove)
+            stack.callback(module.register_forward_hook(after).remove)
+        yield
+
+
+def trace_run(execution: Execution, path: str | Path | None = None) -> list[KernelRecord]:
+    """Run one repetition under the profiler and return its kernels.
+
+    Args:
+        execution: ready to run.
+        path: where to keep the Chrome trace (`.json` or `.json.gz`); nowhere when None.
+
+    Raises:
+        OutputError: the trace cannot be written.
+    """
+    import torch
+
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if execution.configuration.device.startswith("cuda"):
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    execution.run()
+    with module_ranges(execution.model), torch.profiler.profile(activities=activities) as profiler:
+        execution.run(_Ranges())
+        if len(activities) > 1:
+            torch.cuda.synchronize()
+    with tempfile.TemporaryDirectory() as folder:
+        # The profiler reports a failed export on stderr only, so it never writes where it matters.
+        raw = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(raw))
+        if path is not None:
+            content = raw.read_bytes()
+            target = Path(path)
+            write_atomically(target, gzip.compress(content) if target.suffix == ".gz" else content)
+        return read_trace(raw)
+
+
+def read_trace(path: str | Path) -> list[KernelRecord]:
+    """Return the kernels of a Chrome trace that `trace_run` wrote.
+
+    Args:
+        path: a `.json` or `.json.gz` trace.
+
+    Raises:
+        InvalidFileError: not such a trace.
+    """
+    source = Path(path)
+    try:
+        raw = source.read_bytes()
+        text = gzip.decompress(raw) if source.suffix == ".gz" else raw
+        events = json.loads(text)["traceEvents"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidFileError(f"{source} is no Chrome trace: {error}") from error
+    return attribute(events)
+
+
+def attribute(events: Sequence[Mapping[str, Any]]) -> list[KernelRecord]:
+    """Join device work to the module and op that launched it.
+
+    Args:
+        events: of a Chrome trace; times in microseconds.
+    """
+    # A replayed graph is one launch with many kernels: keep them all.
+    kernels: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
+    for event in events:
+        if event.get("cat") in _DEVICE_CATEGORIES and "correlation" in event.get("args", {}):
+            kernels[event["args"]["correlation"]].append(event)
+    by_thread: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
+    for event in events:
+        if event.get("ph") == "X" and (
+            event.get("cat") in ("user_annotation", "cpu_op")
+            or event.get("cat") in _LAUNCH_CATEGORIES
+        ):
+            by_thread[event.get("tid")].append(event)
+    records: list[KernelRecord] = []
+    for thread in by_thread.values():
+        thread.sort(key=lambda event: (event["ts"], -event.get("dur", 0.0)))
+        records += _sweep(thread, kernels, on_cpu=not kernels)
+    return records
+
+
+def _sweep(
+    thread: list[Mapping[str, Any]],
+    kernels: Mapping[int, list[Mapping[str, Any]]],
+    *,
+    on_cpu: bool,
+) -> list[KernelRecord]:
+    stack: list[_Visit] = []
+    records: list[KernelRecord] = []
+    for event in thread:
+        begin = event["ts"]
+        while stack and stack[-1].end <= begin:
+            stack.pop()
+        category, name = event["cat"], event["name"]
+        if category in _LAUNCH_CATEGORIES:
+            for kernel in kernels.get(event.get("args", {}).get("correlation", -1), ()):
+                records.append(_record(stack, kernel["name"], kernel.get("dur", 0.0) * 1e-6))
+            continue
+        end = begin + event.get("dur", 0.0)
+        if category == "user_annotation":
+            if name.startswith((MODULE_PREFIX, STAGE_PREFIX)):
+                stack.append(_Visit(name, end, "range"))
+            continue
+        outermost = not stack or stack[-1].kind == "range"
+        if outermost and stack:
+            _innermost_module(stack).calls[name] += 1
+        stack.append(_Visit(name, end, "op"))
+        if on_cpu and outermost and name.removeprefix("aten::") not in _VIEWS:
+            records.append(_record(stack, name, event.get("dur", 0.0) * 1e-6))
+    return records
+
+
+def _innermost_module(stack: list[_Visit]) -> _Visit:
+    for visit in reversed(stack):
+        if visit.kind == "range" and visit.name.startswith(MODULE_PREFIX):
+            return visit
+    return stack[0]
+
+
+def _record(stack: list[_Visit], kernel: str, time_s: float) -> KernelRecord:
+    stage, module, aten = TOTAL, "", kernel
+    visit: _Visit | None = None
+    for item in stack:
+        if item.kind == "range":
+            aten = kernel
+            if item.name.startswith(STAGE_PREFIX):
+                found = item.name.removeprefix(STAGE_PREFIX)
+                # The reduction may sit inside another stage; the inner one is what it is.
+                stage = found if found in STAGES else stage
+            else:
+                module, visit = item.name.removeprefix(MODULE_PREFIX), item
+        elif aten == kernel:
+            aten = item.name
+    repeat = max(0, visit.calls[aten] - 1) if visit is not None else 0
+    op, op_class = op_of(module, aten, stage, repeat=repeat)
+    if stage == "reduction":
+        op = f"reduction.{op}"
+    return KernelRecord(kernel, time_s, stage, module, aten, op, op_class)
+
+
+def count_kernels(execution: Execution) -> dict[str, int]:
+    """Return the device kernels of one repetition by stage; `total` is everything but the decode.
+
+    Args:
+        execution: ready to run.
+    """
+    counts = Counter(record.stage for record in trace_run(execution))
+    counts[TOTAL] = sum(number for stage, number in counts.items() if stage != "decode")
+    return dict(counts)
+
+
+def op_table(records: Sequence[KernelRecord]) -> pd.DataFrame:
+    """Return device time and kernels by stage and op, the longest first in each stage.
+
+    Args:
+        records: as `trace_run` returns them.
+    """
+    import pandas as pd
+
+    groups: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    for record in records:
+        groups[(record.stage, record.op, record.op_class)].append(record.time_s)
+    total_s = sum(record.time_s for record in records) or 1.0
+    rows = [
+        {
+            "stage": stage,
+            "name": op,
+            "op_class": op_class,
+            "kernels": len(times),
+            "time_s": sum(times),
+            "share": sum(times) / total_s,
+        }
+        for (stage, op, op_class), times in groups.items()
+    ]
+    order = {stage: index for index, stage in enumerate((*STAGES, TOTAL))}
+    rows.sort(key=lambda row: (order[str(row["stage"])], -float(str(row["time_s"]))))
+    return pd.DataFrame(rows)

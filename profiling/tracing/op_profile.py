@@ -1,0 +1,130 @@
+"""A profiler pass as a file: one configuration, its device time by stage and op.
+
+One JSON document with `kind` "op-profile", so that readers of measurements leave it alone:
+
+    {"kind", "schema_version": 1, "configuration", "tokens", "environment", "started_at",
+     "rows": [{"stage", "name", "op_class", "kernels", "time_s"}]}
+
+The pass is never the timed one: a profiler slows the host, so its kernels' durations are good and its
+total is not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping  # noqa: TC003 - pydantic reads the annotations
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hardware_specs.errors import InvalidFileError
+from profiling.records.measurement import Configuration, TokenCounts, plain
+from profiling.records.storage import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic import TypeAdapter
+
+
+KIND = "op-profile"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class OpRecord:
+    """One op of one stage: all its kernels in one repetition.
+
+    Attributes:
+        stage: the stage; `total` for work between stages.
+        name: the op, as the cost model names it.
+        op_class: its class.
+        kernels: kernels launched (ops, on a CPU).
+        time_s: their device seconds together.
+    """
+
+    stage: str
+    name: str
+    op_class: str
+    kernels: int
+    time_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class OpProfile:
+    """A profiler pass of one configuration.
+
+    Attributes:
+        configuration: what ran.
+        tokens: as they were seen.
+        rows: device time by stage and op.
+        environment: software and device.
+        started_at: ISO 8601.
+    """
+
+    configuration: Configuration
+    tokens: TokenCounts
+    rows: tuple[OpRecord, ...]
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    started_at: str = ""
+
+
+def write_op_profile(profile: OpProfile, folder: str | Path) -> Path:
+    """Write a pass under its configuration's name into a folder and return its path.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    path = Path(folder) / f"{profile.configuration.key}_ops.json"
+    document = {"kind": KIND, "schema_version": SCHEMA_VERSION, **plain(profile)}
+    write_atomically(path, json.dumps(document, allow_nan=False, indent=1) + "\n")
+    return path
+
+
+def read_op_profile(path: str | Path) -> OpProfile:
+    """Read a pass.
+
+    Raises:
+        InvalidFileError: unreadable, or not such a pass.
+    """
+    from pydantic import ValidationError
+
+    source = Path(path)
+    try:
+        document = json.loads(source.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidFileError(f"cannot read {source}: {error}") from error
+    if not isinstance(document, dict) or document.pop("kind", None) != KIND:
+        raise InvalidFileError(f"{source} is no profiler pass: its kind is not {KIND!r}")
+    if document.pop("schema_version", None) != SCHEMA_VERSION:
+        raise InvalidFileError(f"{source} has another schema_version than {SCHEMA_VERSION}")
+    try:
+        return _adapter().validate_json(json.dumps(document), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidFileError(
+            f"{source} is no valid profiler pass: {where}: {first['msg']}"
+        ) from error
+
+
+@lru_cache(maxsize=1)
+def _adapter() -> TypeAdapter[OpProfile]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(OpProfile)
+
+
+def iterate_op_profiles(folder: str | Path) -> Iterator[OpProfile]:
+    """Yield every profiler pass under a folder; a single file of records holds none.
+
+    Args:
+        folder: a folder, searched through.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        return
+    for path in sorted(root.rglob("*_ops.json")):
+        if f'"kind": "{KIND}"' in path.read_text(encoding="utf-8", errors="replace")[:200]:
+            yield read_op_profile(path)

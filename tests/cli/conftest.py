@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from known_laws import *  # noqa: F403  (its fixtures)
+from public_tables import *  # noqa: F403  (its fixtures)
+from tiny_models import *  # noqa: F403  (its fixtures)

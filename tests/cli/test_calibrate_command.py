@@ -1,0 +1,86 @@
+"""`vlm-roofline calibrate` on tables, and on what the micro-benchmarks return."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from costmodel.calibration import Calibration
+from vlm_roofline.cli import main
+
+A100 = "nvidia-a100-sxm4-80gb"
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory, public, public_module):
+    frame = public_module.gemms(public, A100, "bfloat16", "vLLM/SGLang")
+    rows = np.random.default_rng(0).choice(len(frame), 64, replace=False)
+    path = tmp_path_factory.mktemp("tables") / "gemm.csv"
+    frame.iloc[rows].to_csv(path, index=False)
+    return path
+
+
+def test_a_table_becomes_a_calibration(table, tmp_path, capsys):
+    out = tmp_path / "new" / "a100.json"
+    assert main(["calibrate", str(table), "--hardware", A100, "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "gemm" in text
+    assert "64" in text
+    assert "not measured, parameters assumed" in text
+    found = Calibration.load(out)
+    assert found.lookup("gemm", "bf16").points == 64
+    assert found.provenance("gemm", "bf16") == "fitted on 64 points of gemm.csv"
+
+
+def test_json_is_the_saved_document(table, tmp_path, capsys):
+    out = tmp_path / "a100.json"
+    command = ["calibrate", str(table), "--hardware", A100, "--out", str(out), "--json"]
+    assert main([*command, "--software", "vLLM", "--date", "2026-01-31"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["out"] == str(out)
+    assert document["calibration"] == json.loads(out.read_text())
+    assert document["calibration"]["software"] == "vLLM"
+    assert document["calibration"]["date"] == "2026-01-31"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["{table}"], "--hardware"),
+        (["{table}", "--hardware", "nvidia-h100-sxm5-80gb"], "was measured on 'NVIDIA A100"),
+        (["{table}", "--hardware", "nvidia-z9"], "unknown hardware"),
+        (["nowhere.csv", "--hardware", A100], "no table at"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, words, table, tmp_path, capsys):
+    out = tmp_path / "x.json"
+    command = ["calibrate", *(a.format(table=table) for a in arguments), "--out", str(out)]
+    assert main(command) == 2
+    errors = capsys.readouterr().err
+    assert words in errors
+    assert errors.count("\n") == 1
+    assert not out.exists()
+
+
+def test_without_a_table_the_device_is_measured(monkeypatch, tmp_path, capsys):
+    import profiling
+
+    asked = {}
+
+    def measure(device, **options):
+        options.pop("on_progress")(1, 2)
+        asked.update(options, device=device)
+        return Calibration.load(A100)
+
+    monkeypatch.setattr(profiling, "calibrate", measure, raising=False)
+    out = tmp_path / "here.json"
+    command = ["calibrate", "--device", "cpu", "--dtypes", "fp32,bf16", "--out", str(out)]
+    assert main(command) == 0
+    assert asked == {
+        "device": "cpu", "hardware": None, "model": "llava-1.5-7b",
+        "dtypes": ["fp32", "bf16"], "table": None,
+    }  # fmt: skip
+    assert Calibration.load(out) == Calibration.load(A100)
+    assert "attention_prefill" in capsys.readouterr().out

@@ -1,0 +1,246 @@
+"""The commands `profile`, `count` and `measurements`: exit codes, one clear line, no traceback."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from profiling.records.storage import read_measurements
+from vlm_roofline.cli import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+QUICK = ["--device", "cpu", "--dtype", "fp32", "--text-tokens", "3", "--max-time", "0.02",
+         "--rounds", "1"]  # fmt: skip
+
+
+def _profile(source: str, out: Path, *arguments: str) -> int:
+    return main(["profile", source, "--out", str(out), *QUICK, *arguments])
+
+
+def _one_error_line(capsys: pytest.CaptureFixture[str]) -> str:
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = [line for line in captured.err.splitlines() if line.strip()]
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("error: ")
+    assert "Traceback" not in captured.err
+    return lines[0]
+
+
+def test_a_campaign_from_the_command_line(
+    tiny_source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _profile(tiny_source, tmp_path, "--visual-tokens", "16,4", "--batch-size", "1,2") == 0
+    printed = capsys.readouterr().out
+    assert "4 records in" in printed
+    assert "first token" in printed
+    records = read_measurements(tmp_path)
+    assert {(r.configuration.visual_tokens, r.configuration.batch_size) for r in records} == {
+        (16, 1), (16, 2), (4, 1), (4, 2),
+    }  # fmt: skip
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}
+    assert (
+        _profile(
+            tiny_source, tmp_path, "--visual-tokens", "16,4,1", "--batch-size", "1,2", "--json"
+        )
+        == 0
+    )
+    captured = capsys.readouterr()
+    assert "4 of 6 points are measured already" in captured.err
+    document = json.loads(captured.out)
+    assert document["points"] == 6
+    assert {row["stage"] for row in document["rows"]} == {"vision", "projector", "prefill", "total"}
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def test_records_are_shown_again(
+    tiny_source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _profile(tiny_source, tmp_path, "--visual-tokens", "4") == 0
+    (tmp_path / "broken.json").write_text("{")
+    capsys.readouterr()
+    import typer
+
+    from vlm_roofline.cli import measurements
+
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    measurements.register(app)
+    app(["measurements", str(tmp_path)], standalone_mode=False)
+    shown = capsys.readouterr()
+    assert "eager" in shown.out
+    assert "broken.json" in shown.err
+    app(["measurements", str(tmp_path), "--csv"], standalone_mode=False)
+    assert capsys.readouterr().out.startswith("model,dtype,method")
+    app(["measurements", str(tmp_path), "--json"], standalone_mode=False)
+    assert len(json.loads(capsys.readouterr().out)["rows"]) == 4
+
+
+BAD = {
+    "unknown model": (["no-such-model"], "no-such-model"),
+    "unknown method": (["--method", "magic"], "magic"),
+    "unknown dtype": (["--dtype", "fp7"], "fp7"),
+    "unknown mode": (["--mode", "warp"], "warp"),
+    "unknown device": (["--device", "tpu"], "tpu"),
+    "a dtype without kernels": (["--dtype", "int4"], "no CPU kernels"),
+    "graphs on a CPU": (["--mode", "cuda-graph"], "needs a CUDA device"),
+    "no number": (["--visual-tokens", "many"], "many"),
+    "a ratio for a batch": (["--batch-size", "0"], "batch_size"),
+    "bad noise": (["--noise", "2"], "--noise"),
+    "bad time": (["--max-time", "0"], "--max-time"),
+    "bad keep": (["--method", "divprune", "--keep", "most"], "most"),
+    "two scales": (["--scale", "layers=zero"], "layers"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_exit_code_2(
+    case: str, tiny_source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, word = BAD[case]
+    source = arguments[0] if case == "unknown model" else tiny_source
+    rest = [] if case == "unknown model" else arguments
+    assert _profile(source, tmp_path / "out", *rest) == 2
+    assert word in _one_error_line(capsys)
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_method_without_visual_tokens_is_refused(
+    tiny_text_source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _profile(tiny_text_source, tmp_path, "--method", "divprune") == 2
+    assert "has none" in _one_error_line(capsys)
+
+
+def test_no_cuda_says_what_to_do(
+    tiny_source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["profile", tiny_source, "--out", str(tmp_path)]) == 2
+    assert "--device cpu" in _one_error_line(capsys)
+
+
+@pytest.mark.parametrize("command", ["profile", "count"])
+def test_without_torch_the_extra_is_named(command: str, tiny_source: str, tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "for name in ('torch', 'transformers'): sys.modules[name] = None\n"
+        "from vlm_roofline.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = [command, tiny_source]
+    if command == "profile":
+        arguments += ["--out", str(tmp_path), *QUICK]
+    result = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert "pip install 'vlm-roofline[profile]'" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_an_output_that_is_a_file_is_refused(
+    tiny_source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert _profile(tiny_source, tmp_path / "file" / "folder") == 2
+    assert "cannot write" in _one_error_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("number", "word"), [(errno.EROFS, "read-only"), (errno.ENOSPC, "disk is full")]
+)
+def test_a_place_that_cannot_be_written_is_refused(
+    number: int, word: str, tiny_source: str, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    from profiling.records import storage
+
+    def refuse(*_args: Any, **_kwargs: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    where = "mkdir" if number == errno.EROFS else "fsync"
+    monkeypatch.setattr(storage.Path if where == "mkdir" else storage.os, where, refuse)
+    assert _profile(tiny_source, tmp_path / "out") == 2
+    monkeypatch.undo()
+    assert word in _one_error_line(capsys)
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_ctrl_c_is_exit_code_130(
+    tiny_source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    from profiling.measuring import point
+
+    def interrupt(*_args: Any, **_kwargs: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(point, "take_samples", interrupt)
+    assert _profile(tiny_source, tmp_path) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_killed_command_goes_on(tiny_source: str, tmp_path: Path) -> None:
+    command = [
+        sys.executable, "-m", "vlm_roofline", "profile", tiny_source, "--out", str(tmp_path),
+        *QUICK, "--visual-tokens", "1:6:1",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("*.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.json")}
+    assert 1 <= len(before) < 6
+    assert main(command[3:]) == 0
+    after = {path.name: path.read_bytes() for path in tmp_path.glob("*.json")}
+    assert len(after) == len(read_measurements(tmp_path)) == 6
+    assert before.items() <= after.items()
+
+
+def test_count_prints_three_counters(tiny_source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["count", tiny_source, "--visual-tokens", "16"]) == 0
+    printed = capsys.readouterr().out
+    assert "agree to the unit" in printed
+    assert "fvcore x 2" in printed
+    assert main(["count", tiny_source, "--visual-tokens", "16", "--no-fvcore", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["total_flops"]["torch"] == document["total_flops"]["cost_model"] > 0
+    assert document["total_flops"]["fvcore"] is None
+
+
+def test_count_of_an_unknown_model_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["count", "no-such-model"]) == 2
+    assert "no-such-model" in _one_error_line(capsys)
+
+
+def test_a_profiler_pass_lies_beside_the_records(
+    tiny_source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--visual-tokens", "4", "--traces"]
+    assert _profile(tiny_source, tmp_path, *arguments) == 0
+    (ops,) = tmp_path.glob("*_ops.json")
+    (trace,) = tmp_path.glob("*_trace.json.gz")
+    document = json.loads(ops.read_text())
+    assert document["kind"] == "op-profile"
+    assert {"q_proj", "attention", "lm_head"} <= {row["name"] for row in document["rows"]}
+    written = ops.stat().st_mtime_ns, trace.stat().st_mtime_ns
+    assert _profile(tiny_source, tmp_path, *arguments) == 0
+    assert (ops.stat().st_mtime_ns, trace.stat().st_mtime_ns) == written
+    assert len(read_measurements(tmp_path)) == 1
+    capsys.readouterr()

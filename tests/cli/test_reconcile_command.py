@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from profiling.records.storage import write_measurement
+from vlm_roofline.cli import COMMANDS, main
+
+MODULES = {name: f"vlm_roofline.cli.{name}" for name in ("plot", "reconcile", "report", "loop")}
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch):
+    for name, module in MODULES.items():
+        monkeypatch.setitem(COMMANDS, name, module)
+
+
+@pytest.fixture
+def folder(lab, tmp_path):
+    law = lab.law_of()
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    for tokens in (1, 64, 576):
+        record = lab.measured(lab.configuration(visual_tokens=tokens), calibration=law, factor=1.1)
+        write_measurement(record, runs)
+    law.save(tmp_path / "law.json")
+    return tmp_path
+
+
+def test_reconcile_prints_runs_errors_and_curves(folder, capsys):
+    assert main(["reconcile", str(folder / "runs"), "--calibration", str(folder / "law.json")]) == 0
+    printed = capsys.readouterr().out
+    for words in ("9.1%", "FLOPs equal to the unit on 12 of 12 rows", "knee measured", "vision"):
+        assert words in printed
+
+
+def test_reconcile_as_json_with_figures_and_csv(folder, capsys):
+    arguments = ["reconcile", str(folder / "runs"), "--calibration", str(folder / "law.json")]
+    out = folder / "figures"
+    code = main([*arguments, "--json", "--plots", str(out), "--csv", str(folder / "rows.csv")])
+    assert code == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["summary"]["time"]["total"]["mape"] == pytest.approx(1 / 11)
+    assert {path.suffix for path in out.iterdir()} == {".svg"}
+    assert len((folder / "rows.csv").read_text().splitlines()) == 13
+
+
+def test_report_writes_one_file(folder, capsys):
+    out = folder / "report.html"
+    arguments = ["report", str(folder / "runs"), "--out", str(out), "--no-figures", "--json"]
+    assert main(arguments) == 0
+    assert json.loads(capsys.readouterr().out)["out"] == str(out)
+    assert out.read_text().startswith("<!DOCTYPE html>")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["reconcile", "nowhere"],
+        ["reconcile", ".", "--stage", "lunch"],
+        ["report", "nowhere", "--out", "x.html"],
+        ["report", ".", "--out", "x.pdf"],
+        ["plot", "memory", "llava-1.5-7b", "-d", "nvidia-l4", "--out", "x.bmp"],
+        ["plot", "roofline", "no-model", "-d", "nvidia-l4", "--out", "x.png"],
+        [
+            "plot",
+            "latency",
+            "llava-1.5-7b",
+            "-d",
+            "nvidia-l4",
+            "--out",
+            "x.png",
+            "--stage",
+            "lunch",
+        ],
+        ["loop", "--device", "cpu", "--out", "x", "--threads", "7"],
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["roofline", "--visual-tokens", "64", "--precision", "w4a16"],
+        ["latency", "--most", "64", "--calibration", "nvidia-a100-sxm4-80gb"],
+        ["memory", "--method", "fastv", "--keep", "0.5", "--output-tokens", "4"],
+    ],
+)
+def test_plot_writes_a_picture(arguments, tmp_path, capsys):
+    out = tmp_path / "figure.png"
+    kind, *rest = arguments
+    base = ["plot", kind, "llava-1.5-7b", "--hardware", "nvidia-a100-sxm4-80gb", "--out", str(out)]
+    assert main([*base, *rest, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"out": str(out)}
+    assert out.read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,121 @@
+"""Where pruning stops paying, and what fits a budget: answers that `estimate` confirms."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from costmodel import estimate
+from costmodel.questions.break_evens import break_even, largest_batch
+from hardware_specs.errors import InvalidInputError
+from vlm_roofline.cli import main
+
+A100 = "nvidia-a100-sxm4-80gb"
+
+
+class TestBreakEven:
+    def test_budget_is_met_exactly(self) -> None:
+        budget = 0.015
+        answer = break_even("llava-1.5-7b", A100, latency_s=budget)
+        most = answer.most_within_latency
+        assert most is not None
+        times = [
+            estimate("llava-1.5-7b", A100, visual_tokens=n).totals.ttft_s for n in (most, most + 1)
+        ]
+        assert times[0] <= budget < times[1]
+
+    def test_memory_bound_prefill_has_a_knee(self) -> None:
+        """Reading 13.5 GB of weights takes as long for 1 visual token as for a hundred."""
+        answer = break_even("llava-1.5-7b", A100, text_tokens=1)
+        assert 50 < answer.knee_tokens < 400
+        times = {
+            n: estimate("llava-1.5-7b", A100, text_tokens=1, visual_tokens=n)
+            .stages["prefill"]
+            .time_s
+            for n in (1, answer.knee_tokens, answer.knee_tokens + 1)
+        }
+        assert 0.9 * times[answer.knee_tokens] <= times[1] < 0.9 * times[answer.knee_tokens + 1]
+        assert answer.marginal_s[10] < answer.marginal_s[500] / 3
+
+    def test_nothing_fits(self) -> None:
+        answer = break_even("llava-1.5-7b", A100, latency_s=1e-6, memory_bytes=1e9)
+        assert (answer.most_within_latency, answer.most_within_memory) == (-1, -1)
+        assert largest_batch("llava-1.5-13b", "nvidia-v100-pcie-16gb") == 0
+
+    def test_largest_batch_is_tight(self) -> None:
+        batch = largest_batch("llava-1.5-7b", "nvidia-v100-sxm2-32gb")
+        fits = [
+            estimate("llava-1.5-7b", "nvidia-v100-sxm2-32gb", batch_size=b).memory.fits
+            for b in (batch, batch + 1)
+        ]
+        assert fits == [True, False]
+
+    @pytest.mark.parametrize("bad", [{"latency_s": 0}, {"memory_bytes": -1}, {"visual_tokens": 3},
+                                     {"most": 0}, {"batch_size": [1, 2]}, {"memory_bytes": "3"},
+                                     {"latency_s": float("nan")}, {"visual_tokens": None},
+                                     {"method": "divprune", "keep": 64}])  # fmt: skip
+    def test_refused(self, bad: dict) -> None:
+        with pytest.raises(InvalidInputError):
+            break_even("llava-1.5-7b", A100, **bad)
+
+    def test_the_image_says_how_many_tokens_there_are(self) -> None:
+        answer = break_even("llava-next-vicuna-7b", A100, image_size=(480, 640))
+        assert answer.visual_tokens[-1] == 2340
+        assert break_even("video-llava-7b", A100, frames=4).visual_tokens[-1] == 4 * 256
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {},
+            {"visual_tokens": 0, "text_tokens": 1, "precision": "w4a16kv4"},
+            {"method": "m3", "keep": 1, "execution": "hf-eager"},
+        ],
+    )
+    @pytest.mark.parametrize("memory_bytes", [5e9, 14.4e9, 80e9, 1e12])
+    def test_no_larger_batch_fits(self, arguments: dict, memory_bytes: float) -> None:
+        """Also beyond thousands of samples."""
+        batch = largest_batch("llava-1.5-7b", A100, memory_bytes=memory_bytes, **arguments)
+        peaks = [
+            estimate("llava-1.5-7b", A100, batch_size=b, **arguments).memory.peak_memory_bytes
+            for b in (max(batch, 1), batch + 1)
+        ]
+        assert [peak <= memory_bytes for peak in peaks] == [batch > 0, False]
+
+    @pytest.mark.parametrize("bad", [{"batch_size": 3}, {"precision": ["fp16", "w4a16"]},
+                                     {"visual_tokens": [1, 2]}, {"memory_bytes": 0}])  # fmt: skip
+    def test_no_batch_of(self, bad: dict) -> None:
+        with pytest.raises(InvalidInputError):
+            largest_batch("llava-1.5-7b", A100, **bad)
+
+
+@pytest.mark.parametrize(
+    ("line", "batch"),
+    [
+        ("cpu-amd-epyc-9654", None),  # the host sets its memory
+        ("cpu-amd-epyc-9654 --memory-gb 16", 5),  # 1.87 GB beside the weights, 0.35 a sample
+        ("nvidia-v100-pcie-16gb", largest_batch("llava-1.5-7b", "nvidia-v100-pcie-16gb")),
+    ],
+)
+def test_the_command_answers_without_a_capacity(line: str, batch: int | None, capsys) -> None:
+    precision = "bf16" if line.startswith("cpu") else "fp16"
+    command = f"break-even llava-1.5-7b --precision {precision} -d {line}"
+    assert main(f"{command} --json".split()) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["largest_batch"] == batch
+    assert (answer["most_within_memory"] is None) == (batch is None)
+    assert main(command.split()) == 0
+    assert "largest batch" in capsys.readouterr().out
+
+
+def test_the_command_names_its_budgets_and_its_times(capsys) -> None:
+    command = "break-even llava-1.5-7b -d nvidia-a100-sxm4-80gb"
+    assert main(f"{command} --memory-gb 14.3 --latency-ms 20".split()) == 0
+    tight = capsys.readouterr().out
+    assert "within 14.300 GB: up to " in tight
+    assert "own visual tokens: none" in tight
+    assert "a lower bound" in tight
+    assert main(f"{command} --calibration nvidia-a100-sxm4-80gb".split()) == 0
+    roomy = capsys.readouterr().out
+    assert "within 85.899 GB: all 576 visual tokens" in roomy
+    assert "calibration nvidia-a100-sxm4-80gb" in roomy

@@ -1,0 +1,270 @@
+"""Records on disk: whole or absent, readable in every version, damaged ones named and passed over."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hardware_specs.errors import InvalidFileError, InvalidInputError, OutputError
+from profiling.records import storage
+from profiling.records.frame import load_measurements
+from profiling.records.measurement import (
+    SCHEMA_VERSION,
+    TOTAL,
+    Configuration,
+    DeviceState,
+    EnergyWindow,
+    Measurement,
+    Sampling,
+    StageSamples,
+    TokenCounts,
+)
+from profiling.records.storage import (
+    DamagedFileWarning,
+    pack_measurements,
+    parse_measurement,
+    prepare_folder,
+    read_measurement,
+    read_measurements,
+    write_measurement,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _record(**changes: Any) -> Measurement:
+    values: dict[str, Any] = {
+        "configuration": Configuration("llava-1.5-7b", "bf16", visual_tokens=64, output_tokens=2),
+        "status": "ok",
+        "sampling": Sampling("cuda-event", 1.5, (0.02, 0.01), True, "noise-stable", 0.02, (), 2),
+        "stages": {
+            "prefill": StageSamples(event_s=(0.01, 0.011), enqueue_s=(0.008,), flops=12, kernels=3),
+            "decode": StageSamples(event_s=(0.004,), step_event_s=((0.002, 0.0021),)),
+            TOTAL: StageSamples(event_s=(0.02, 0.021), wall_s=(0.022,), peak_allocated_bytes=7),
+        },
+        "tokens": TokenCounts(576, 64, 40, 1, (104, 104)),
+        "device_state": DeviceState(sm_clock_hz=(1980000000,), throttle_reasons=("sw-power-cap",)),
+        "energy": (EnergyWindow("prefill", "nvml_counter", 3.5, 3.5, None, 350.0, 90.0, 1.5, 100,
+                                (349.0, 351.0), (0.0, 0.1), {"integral_j": "few"}),),
+        "environment": {"device_name": "NVIDIA H200", "torch": "2.13.0", "variables": {"A": "1"}},
+        "capabilities": {"energy": "available"},
+        "why_missing": {"flops": "counted apart"},
+        "round": 1,
+        "position": 4,
+        "started_at": "2026-11-20T12:00:00+00:00",
+    }  # fmt: skip
+    return Measurement(**{**values, **changes})
+
+
+def test_a_record_survives_its_file(tmp_path: Path) -> None:
+    record = _record()
+    path = write_measurement(record, tmp_path)
+    assert path.name == record.file_name
+    assert read_measurement(path) == record
+    assert json.loads(path.read_text())["schema_version"] == SCHEMA_VERSION
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@given(
+    st.lists(st.floats(1e-9, 1e6), max_size=5),
+    st.one_of(st.none(), st.integers(1, 10**6), st.floats(0.001, 1.0)),
+    st.one_of(st.none(), st.integers(0, 10**15)),
+)
+def test_any_numbers_survive(samples: list[float], keep: Any, peak: int | None) -> None:
+    record = _record(
+        configuration=Configuration("m", "fp16", method="divprune", keep=keep),
+        stages={TOTAL: StageSamples(event_s=tuple(samples), peak_allocated_bytes=peak)},
+    )
+    text = json.dumps(record.to_dict(), allow_nan=False)
+    again = parse_measurement(text)
+    assert again == record
+    assert type(again.configuration.keep) is type(keep)
+
+
+def test_a_record_cannot_be_changed() -> None:
+    record = _record()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        record.status = "failed"  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        record.stages["vision"] = StageSamples()  # type: ignore[index]
+
+
+def test_derived_figures() -> None:
+    record = _record()
+    assert record.ttft_s == pytest.approx(0.0205)
+    assert record.tpot_s == pytest.approx(0.00205)
+    assert _record(stages={}).ttft_s is None
+    assert _record(stages={}).tpot_s is None
+    assert record.stages["prefill"].host_bound is False
+
+
+def test_keys_tell_configurations_apart_and_are_file_names() -> None:
+    base = Configuration("models/llava@layers=2,width=1/4", "bf16")
+    others = [
+        dataclasses.replace(base, **{name: value})
+        for name, value in {
+            "dtype": "fp16", "method": "fastv", "keep": 0.5, "visual_tokens": 1, "text_tokens": 41,
+            "batch_size": 2, "output_tokens": 1, "mode": "compile", "device": "cpu",
+            "attention": "eager", "cache": "cold", "model": "other/llava@layers=2,width=1/4",
+        }.items()
+    ]  # fmt: skip
+    keys = {item.key for item in (base, *others)}
+    assert len(keys) == len(others) + 1
+    assert all("/" not in key and len(key) < 120 for key in keys)
+    assert base.key.startswith("llava-layers-2-width-1-4_bf16")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"batch_size": 0}, {"text_tokens": 0}, {"output_tokens": -1}, {"visual_tokens": -1},
+     {"mode": "fast"}, {"cache": "lukewarm"}, {"batch_size": True}, {"batch_size": 1.5}],
+)  # fmt: skip
+def test_impossible_configurations_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputError):
+        Configuration("llava-1.5-7b", "bf16", **values)
+
+
+VERSION_1 = {
+    "schema_version": 1,
+    "configuration": {"model": "llava-1.5-7b", "dtype": "bf16", "visual_tokens": 64},
+    "status": "ok",
+    "sampling": {"timer": "cuda-event"},
+    "stages": {"prefill": [0.01, 0.011], "total": [0.02, 0.021]},
+    "peak_allocated_bytes": {"prefill": 123},
+    "energy_j": 4.5,
+    "environment": {"device_name": "NVIDIA A100-SXM4-80GB"},
+    "started_at": "2025-01-01T00:00:00+00:00",
+}
+
+
+def test_the_first_schema_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(VERSION_1))
+    record = read_measurement(path)
+    assert record.schema_version == SCHEMA_VERSION
+    assert record.stages["prefill"].event_s == (0.01, 0.011)
+    assert record.stages["prefill"].peak_allocated_bytes == 123
+    assert record.stages["total"].peak_allocated_bytes is None
+    assert record.energy[0].energy_j == 4.5
+    assert "did not record" in record.energy[0].why_missing["method"]
+    # What is read from an old file is written as a new one.
+    assert read_measurement(write_measurement(record, tmp_path)) == record
+
+
+DAMAGE = {
+    "empty": "",
+    "cut off": json.dumps(VERSION_1)[:100],
+    "not a record": "[1, 2]",
+    "no version": "{}",
+    "newer": json.dumps({**VERSION_1, "schema_version": SCHEMA_VERSION + 1}),
+    "odd version": json.dumps({**VERSION_1, "schema_version": "two"}),
+    "version zero": json.dumps({**VERSION_1, "schema_version": 0}),
+    "no stages": json.dumps({k: v for k, v in VERSION_1.items() if k != "stages"}),
+    "text for a time": json.dumps({**VERSION_1, "stages": {"total": ["fast"]}}),
+    "NaN": json.dumps(VERSION_1).replace("0.011", "NaN"),
+    "bad status": json.dumps({**VERSION_1, "status": "fine"}),
+    "bad configuration": json.dumps(
+        {**VERSION_1, "configuration": {"model": "m", "dtype": "d", "batch_size": 0}}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_an_error_that_names_the_file(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "broken.json"
+    path.write_text(DAMAGE[damage])
+    with pytest.raises(InvalidFileError, match=r"broken\.json"):
+        read_measurement(path)
+
+
+def test_damaged_files_are_named_and_passed_over(tmp_path: Path) -> None:
+    good = _record()
+    write_measurement(good, tmp_path)
+    (tmp_path / "bad.json").write_text("{")
+    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "other.json").write_text('{"kind": "ops", "rows": []}')
+    with pytest.warns(DamagedFileWarning) as caught:
+        records = read_measurements(tmp_path)
+    assert records == [good]
+    assert sorted(str(item.message).split(":")[0] for item in caught) == [
+        f"skipped {tmp_path / 'bad.json'}", f"skipped {tmp_path / 'bytes.json'}",
+    ]  # fmt: skip
+
+
+def test_a_pack_holds_many_records_and_loses_only_damaged_lines(tmp_path: Path) -> None:
+    records = [_record(round=index) for index in range(3)]
+    path = pack_measurements(records, tmp_path / "campaign.jsonl")
+    assert read_measurements(path) == records
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], lines[1][:50], "", lines[2]]))
+    with pytest.warns(DamagedFileWarning, match="line 2"):
+        assert read_measurements(tmp_path) == [records[0], records[2]]
+
+
+def test_a_missing_folder_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="no such folder"):
+        read_measurements(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(errno.ENOSPC, "disk is full"), (errno.EROFS, "read-only"), (errno.EACCES, "permission"),
+     (errno.EDQUOT, "quota"), (errno.EIO, "another place")],
+)  # fmt: skip
+@pytest.mark.parametrize("where", ["open", "fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file_and_no_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, advice: str, where: str
+) -> None:
+    from pathlib import Path as RealPath
+
+    old = _record()
+    path = write_measurement(old, tmp_path)
+
+    def fail(*_args: Any, **_kwargs: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    if where == "fsync":
+        monkeypatch.setattr(storage.os, "fsync", fail)
+    else:
+        monkeypatch.setattr(RealPath, where, fail)
+    with pytest.raises(OutputError, match=advice):
+        write_measurement(_record(position=99), tmp_path)
+    monkeypatch.undo()
+    assert read_measurement(path) == old
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"give another folder|give a folder"):
+        prepare_folder(tmp_path / "file" / "folder")
+    with pytest.raises(OutputError):
+        prepare_folder(tmp_path / "file")
+
+
+def test_the_table_is_tidy(tmp_path: Path) -> None:
+    write_measurement(_record(), tmp_path)
+    lost = _record(
+        status="out-of-memory", stages={}, error="OutOfMemoryError: x", round=0, energy=()
+    )
+    write_measurement(lost, tmp_path)
+    frame = load_measurements(tmp_path)
+    assert len(frame) == 4
+    assert frame.loc[frame["stage"] == "prefill", "median_s"].item() == pytest.approx(0.0105)
+    assert frame.loc[frame["stage"] == "prefill", "energy_j"].item() == 3.5
+    assert frame.loc[frame["stage"] == "decode", "step_s"].item() == pytest.approx(0.00205)
+    out = frame[frame["status"] == "out-of-memory"]
+    assert len(out) == 1
+    assert out["stage"].isna().all()
+    assert out["median_s"].isna().all()
+    samples = load_measurements(tmp_path, samples=True)
+    assert len(samples) == 5
+    assert sorted(samples.loc[samples["stage"] == TOTAL, "event_s"]) == [0.02, 0.021]

@@ -1,0 +1,181 @@
+"""`vlm-roofline calibrate`: fit a device's calibration to measured ops, or measure them first."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hardware_specs.errors import InvalidInputError
+from vlm_roofline.cli.console import console, error_console, print_json, progress
+from vlm_roofline.cli.options import Json, split
+
+if TYPE_CHECKING:
+    from costmodel.calibration import Calibration, ClassParameters
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("calibrate")(calibrate)
+
+
+def calibrate(
+    out: Annotated[Path, typer.Option(help="The calibration's JSON file.")],
+    tables: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[TABLE...]",
+            help="Measured ops: CSV or Parquet files, or folders of them. None: measure them now.",
+        ),
+    ] = None,
+    hardware: Annotated[
+        str | None,
+        typer.Option(
+            "--hardware", "-d",
+            help="Device id or a YAML file; may be left out when its ops are measured now.",
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where to measure: cuda, cuda:N or cpu.")] = "cuda",
+    model: Annotated[
+        str, typer.Option(help="Whose widths are measured; a size-reduced one for a CPU.")
+    ] = "llava-1.5-7b",
+    dtypes: Annotated[str, typer.Option(help="What to measure, such as bf16,fp8.")] = "bf16",
+    keep_table: Annotated[
+        Path | None, typer.Option(help="Keep the measured ops in this JSON file as well.")
+    ] = None,
+    software: Annotated[str, typer.Option(help="What ran the measured ops; kept in the file.")] = "",
+    date: Annotated[str, typer.Option(help="When, such as 2026-05-01; kept in the file.")] = "",
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Fit efficiencies, overheads and stairs per op class; say what could not be fitted."""
+    if tables:
+        if hardware is None:
+            raise InvalidInputError(
+                "name the device of the tables with --hardware ID (see `vlm-roofline specs list`)"
+            )
+        found = _from_tables(tables, hardware, software, date)
+    else:
+        found = _measured(device, hardware, model, dtypes, keep_table)
+    found.save(out)
+    if json:
+        from costmodel.calibration.file import to_document
+
+        print_json({"out": str(out), "calibration": to_document(found)})
+    else:
+        _print(found, out)
+
+
+def _from_tables(tables: list[str], hardware: str, software: str, date: str) -> Calibration:
+    from costmodel.calibration import fit_calibration
+    from hardware_specs import get_hardware
+
+    return fit_calibration(
+        list(tables),
+        get_hardware(hardware),
+        software=software,
+        date=date,
+        progress=lambda items, description, total: progress(items, description, total),
+    )
+
+
+def _measured(
+    device: str, hardware: str | None, model: str, dtypes: str, table: Path | None
+) -> Calibration:
+    from profiling import calibrate as measure
+
+    with _Bar() as bar:
+        return measure(
+            device,
+            hardware=hardware,
+            model=model,
+            dtypes=split(dtypes),
+            table=table,
+            on_progress=bar.update,
+        )
+
+
+class _Bar:
+    """A progress bar fed by (done, total); nothing when stderr is no terminal."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> _Bar:
+        if sys.stderr.isatty():
+            from rich.progress import Progress
+
+            self._bar = Progress(console=error_console(), transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task("measuring", total=None)
+        return self
+
+    def update(self, done: int, total: int) -> None:
+        """Show how far it got."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, total=total)
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _print(found: Calibration, out: Path) -> None:
+    from rich.table import Table
+
+    table = Table(title=f"{found.hardware_id}: fitted classes", title_justify="left")
+    for name in ("class", "dtype", "kernels"):
+        table.add_column(name)
+    for name in (
+        "points",
+        "compute eff.",
+        "memory eff.",
+        "overhead us",
+        "held out",
+        "MAPE %",
+        "worst %",
+        "90 % interval covers %",
+    ):
+        table.add_column(name, justify="right")
+    for each in found.classes.values():
+        if each.held_out is not None:
+            table.add_row(*_row(each))
+    console().print(table)
+    assumed = sum(not each.measured for each in found.classes.values())
+    console().print(
+        f"{assumed} more class and dtype pairs hold assumed parameters; "
+        f"host: {found.host_s_per_kernel * 1e6:.1f} us per kernel "
+        f"({found.notes.get('host_s_per_kernel', '')})"
+    )
+    for warning in found.warnings:
+        console().print(f"- {warning}", highlight=False, markup=False)
+    console().print(f"written to {out}", highlight=False, markup=False)
+
+
+def _row(each: ClassParameters) -> list[str]:
+    held = each.held_out
+    assert held is not None  # noqa: S101 - the caller asked
+    return [
+        each.op_class,
+        each.dtype,
+        each.kernels or "-",
+        str(each.points),
+        _interval(each, "compute_efficiency", 1.0, 2),
+        _interval(each, "memory_efficiency", 1.0, 2),
+        _interval(each, "overhead_s", 1e6, 1),
+        str(held.points),
+        f"{held.mape * 100:.1f}",
+        f"{held.worst * 100:.0f}",
+        f"{held.coverage * 100:.0f}",
+    ]
+
+
+def _interval(each: ClassParameters, name: str, factor: float, digits: int) -> str:
+    """Format a parameter with its 90 % interval."""
+    parameter = each.parameters[name]
+    text = f"{parameter.value * factor:.{digits}f}"
+    if parameter.low is None or parameter.high is None:
+        return text
+    return f"{text} ({parameter.low * factor:.{digits}f}-{parameter.high * factor:.{digits}f})"

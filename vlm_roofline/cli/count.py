@@ -1,0 +1,81 @@
+"""`vlm-roofline count`: FLOPs of one run by three counters, side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vlm_roofline.cli.console import console, print_json
+from vlm_roofline.cli.options import Json  # noqa: TC001 - typer reads the annotations when it runs
+
+if TYPE_CHECKING:
+    from profiling.counting.three_counters import FlopReport
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("count")(count)
+
+
+def count(
+    model: Annotated[
+        str, typer.Argument(help="A model's name, a config.json or its folder, or a hub id.")
+    ],
+    visual_tokens: Annotated[
+        int | None, typer.Option(help="Visual tokens per sequence; the model's own when absent.")
+    ] = None,
+    text_tokens: Annotated[int, typer.Option(help="Text tokens per sequence.")] = 40,
+    batch_size: Annotated[int, typer.Option(help="Sequences.")] = 1,
+    scale: Annotated[
+        str | None, typer.Option(help="Count a smaller shape, such as layers=4,width=1/4.")
+    ] = None,
+    fvcore: Annotated[bool, typer.Option(help="Ask fvcore as well.")] = True,
+    json: Json = False,
+) -> None:
+    """Count FLOPs by the cost model, torch's counter and fvcore, and explain the differences."""
+    from profiling.counting.three_counters import count_model
+
+    report = count_model(
+        model,
+        visual_tokens=visual_tokens,
+        text_tokens=text_tokens,
+        batch_size=batch_size,
+        scale=scale,
+        fvcore=fvcore,
+    )
+    if json:
+        print_json({"schema_version": 1, **report.to_dict()})
+        return
+    _print(report)
+
+
+def _print(report: FlopReport) -> None:
+    from rich.table import Table
+
+    table = Table(
+        title=f"FLOP of {report.model}: {report.visual_tokens} visual + {report.text_tokens} text "
+        f"tokens, batch {report.batch_size}; decode is one step"
+    )
+    for name in ("stage", "op"):
+        table.add_column(name)
+    for name in ("cost model", "torch", "fvcore x 2"):
+        table.add_column(name, justify="right")
+    table.add_column("why they differ")
+    for row in report.rows:
+        table.add_row(
+            row.stage, row.op, _grouped(row.cost_model_flops), _grouped(row.torch_flops),
+            _grouped(row.fvcore_flops), row.note,
+        )  # fmt: skip
+    table.add_section()
+    totals = (_grouped(report.total(name)) for name in ("cost_model", "torch", "fvcore"))
+    table.add_row("to first token", "products", *totals, "")
+    console().print(table)
+    if report.fvcore_missing:
+        console().print(f"fvcore: {report.fvcore_missing}")
+    verdict = "agree to the unit" if report.agrees else "DIFFER: see the rows above"
+    console().print(f"cost model and torch {verdict}")
+
+
+def _grouped(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"

@@ -1,0 +1,125 @@
+"""`vlm-roofline frontier`: which method and token count is best within a budget on a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vlm_roofline.cli.console import console, print_json, warn
+from vlm_roofline.cli.options import Hardware, Json, scale_bytes, scale_flops, scale_time
+
+if TYPE_CHECKING:
+    from costmodel.questions.frontiers import Frontier, FrontierPoint
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("frontier")(frontier)
+
+
+def frontier(
+    model: Annotated[str, typer.Argument(help="A shipped model with published scores.")],
+    hardware: Hardware,
+    benchmark: Annotated[str, typer.Option(help="pope, mme, textvqa, ...; a wrong one lists all.")],
+    latency_ms: Annotated[float | None, typer.Option(help="Budget for the request's time.")] = None,
+    memory_gb: Annotated[
+        float | None, typer.Option(help="Budget for the peak memory, 1e9 bytes.")
+    ] = None,
+    rank: Annotated[
+        str, typer.Option(help="retained (against the paper's unreduced model) or score.")
+    ] = "retained",
+    training_free: Annotated[
+        bool, typer.Option("--training-free", help="Leave out what needed training.")
+    ] = False,
+    text_tokens: Annotated[int, typer.Option(help="Text tokens per sample.")] = 40,
+    batch_size: Annotated[int, typer.Option(help="Samples.")] = 1,
+    output_tokens: Annotated[int, typer.Option(help="Decode steps after the prefill.")] = 0,
+    precision: Annotated[str, typer.Option(help="As estimate.")] = "fp16",
+    execution: Annotated[str, typer.Option(help="fused, hf-eager or cuda-graph.")] = "fused",
+    calibration: Annotated[str | None, typer.Option(help="A calibration file or name.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Save the picture here.")] = None,
+    json: Json = False,
+) -> None:
+    """Join published accuracy with modelled cost, and say what is best within a budget."""
+    from costmodel.questions.frontiers import frontier as answer
+
+    result = answer(
+        model,
+        hardware,
+        benchmark=benchmark,
+        latency_s=None if latency_ms is None else latency_ms / 1e3,
+        memory_bytes=None if memory_gb is None else memory_gb * 1e9,
+        rank=rank,
+        training_free=training_free,
+        text_tokens=text_tokens,
+        batch_size=batch_size,
+        output_tokens=output_tokens,
+        precision=precision,
+        execution=execution,
+        calibration=calibration,
+    )
+    if plot is not None:
+        result.plot(plot)
+    if json:
+        print_json(result.to_dict())
+        return
+    _print(result)
+    if plot is not None:
+        console().print(f"wrote {plot}")
+
+
+def _print(result: Frontier) -> None:
+    from rich.table import Table
+
+    from costmodel.accuracy.published import EVIDENCE
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("", "method", "as printed", "tokens", "score", "of unreduced", "time", "memory"):
+        number = column in ("tokens", "score", "of unreduced", "time", "memory")
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    for column in ("FLOPs", "training", "read"):
+        table.add_column(column, no_wrap=True)
+    best = result.best
+    for point in result.points:
+        table.add_row(*_row(point, best), style=None if point.within_budget else "dim")
+    out = console()
+    out.print(f"{result.model} on {result.hardware}, {result.benchmark.name}")
+    out.print(f"a score is: {result.benchmark.metric}")
+    out.print(table)
+    out.print("> best within the budget   * nobody is as good and faster   x over the budget")
+    used = {point.evidence for point in result.points}
+    out.print(
+        "read: " + "; ".join(f"{code} {text}" for code, text in EVIDENCE.items() if code in used)
+    )
+    if best is None:
+        out.print("nothing published fits the budget")
+    else:
+        tokens = "" if best.visual_tokens is None else f" at {best.visual_tokens} visual tokens"
+        out.print(
+            f"best: {best.method}{tokens} ({best.label}, {best.paper} Table {best.table}): "
+            f"{best.score:g} in {scale_time(best.time_s)}"
+        )
+    if result.unpriced:
+        names = ", ".join(f"{row.label} ({row.score:g})" for row in result.unpriced)
+        warn(f"without a known setting, so not priced: {names}")
+
+
+def _row(point: FrontierPoint, best: FrontierPoint | None) -> tuple[str, ...]:
+    mark = ">" if point is best else "*" if point.pareto else ""
+    if not point.within_budget:
+        mark += "x"
+    return (
+        mark,
+        point.method,
+        point.label,
+        "-" if point.visual_tokens is None else str(point.visual_tokens),
+        f"{point.score:g}",
+        "-" if point.retained is None else f"{100 * point.retained:.1f} %",
+        scale_time(point.time_s),
+        scale_bytes(point.peak_memory_bytes),
+        scale_flops(point.flops),
+        point.training,
+        point.evidence,
+    )

@@ -1,0 +1,358 @@
+"""`vlm-roofline generate`: ask a real model about a picture, with fewer visual tokens."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hardware_specs.errors import InvalidFileError, InvalidInputError, UnsupportedError
+from vlm_roofline.cli.console import console, print_json, warn
+from vlm_roofline.cli.options import Json, parse_keep, scale_time
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from PIL.Image import Image
+
+    from profiling.subject.stages import Recorder
+    from token_reduction import Method
+    from token_reduction.apply import ReductionRecord
+
+_STAGES = ("vision", "projector", "reduction", "prefill", "decode")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("generate")(generate)
+
+
+def generate(
+    model: Annotated[str, typer.Argument(help="A local model folder, or a hub id.")],
+    image: Annotated[Path, typer.Option(help="The picture.")],
+    prompt: Annotated[
+        str,
+        typer.Option(help="The question. With the image token in it, it is used word for word."),
+    ],
+    method: Annotated[str, typer.Option(help="A method, see `methods list`, or none.")] = "none",
+    keep: Annotated[str | None, typer.Option(help="What it keeps: 64, or a ratio 0.1.")] = None,
+    layer: Annotated[int | None, typer.Option(help="Layer K of methods inside the LLM.")] = None,
+    variant: Annotated[str, typer.Option(help="program, or paper.")] = "program",
+    option: Annotated[
+        list[str] | None, typer.Option(help="A method's own option, NAME=VALUE; repeatable.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens of the answer at most.")] = 64,
+    temperature: Annotated[
+        float, typer.Option(help="0 for the likeliest token, else sampled.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cuda, cuda:N or cpu; cuda if there.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="fp32, fp16, bf16, ...; bf16 on a GPU, fp32 on a CPU.")
+    ] = None,
+    attention: Annotated[
+        str, typer.Option(help="Attention of transformers: sdpa, eager.")
+    ] = "sdpa",
+    warm_up: Annotated[
+        bool, typer.Option("--warm-up", help="Run once before the run that is timed.")
+    ] = False,
+    save_overlay: Annotated[
+        Path | None, typer.Option(help="Draw what was kept on the picture: out.png.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Answer a question about a picture, and say what the visual tokens cost."""
+    if max_new_tokens < 1:
+        raise InvalidInputError(f"--max-new-tokens {max_new_tokens}: at least one token is needed")
+    if not temperature >= 0:
+        raise InvalidInputError(f"--temperature {temperature} must be 0 or more")
+    request = _request(method, keep, layer, variant, option or [])
+    if save_overlay is not None and request is None:
+        raise InvalidInputError("--save-overlay draws what a method kept; give --method")
+    picture = _open(image)
+    chosen = _device(device)
+    loaded, processor = _load(
+        model, dtype or ("bf16" if chosen != "cpu" else "fp32"), chosen, attention
+    )
+    inputs = _inputs(loaded, processor, picture, prompt)
+    settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": temperature > 0}
+    if temperature > 0:
+        settings["temperature"] = temperature
+    answer = _answer(
+        loaded, processor, inputs, request, settings,
+        seed=seed, device=chosen, warm_up=warm_up, trace=save_overlay is not None,
+    )  # fmt: skip
+    if save_overlay is not None and answer.record is not None:
+        from token_reduction.apply.overlay import save_overlay as save
+
+        save(save_overlay, picture, loaded, answer.record, processor.image_processor)
+    document = _document(model, prompt, answer, save_overlay)
+    if json:
+        print_json(document)
+        return
+    for note in document["notes"]:
+        warn(note)
+    _print(document)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer, what was reduced for it, and what each stage took."""
+
+    text: str
+    new_tokens: int
+    prompt_tokens: int
+    record: ReductionRecord | None
+    seconds: dict[str, list[float]]
+    clock: str
+    device: str
+    dtype: str
+    warmed_up: bool
+
+
+class _Steps:
+    """Tells a recorder's prefill and decode steps apart: the first pass is the prefill."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._passes = 0
+
+    def begin(self, stage: str) -> None:
+        self._recorder.begin(self._name(stage))
+
+    def end(self, stage: str) -> None:
+        self._recorder.end(self._name(stage))
+        self._passes += stage == "prefill"
+
+    def _name(self, stage: str) -> str:
+        return "decode" if stage == "prefill" and self._passes else stage
+
+
+def _request(
+    method: str, keep: str | None, layer: int | None, variant: str, options: Sequence[str]
+) -> Method | None:
+    if method == "none":
+        if keep is not None or layer is not None or options:
+            raise InvalidInputError(
+                "--keep, --layer and --option say how a method works; give --method"
+            )
+        return None
+    from token_reduction import get_method
+
+    parsed = {}
+    for text in options:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InvalidInputError(f"--option {text!r} is not NAME=VALUE")
+        parsed[name] = value
+    return get_method(method, keep=parse_keep(keep), layer=layer, variant=variant, **parsed)
+
+
+def _open(path: Path) -> Image:
+    try:
+        from PIL import Image as Images
+    except ImportError as error:
+        from hardware_specs.errors import MissingDependencyError
+
+        raise MissingDependencyError("pillow", "profile") from error
+    try:
+        with Images.open(path) as opened:
+            return opened.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InvalidFileError(f"{path} is no picture that can be read: {error}") from error
+
+
+def _device(given: str | None) -> str:
+    from profiling.devices.clocks import device_kind
+
+    if given is None:
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device_kind(given) == "meta":
+        raise InvalidInputError("--device meta has no values to answer with; give cuda or cpu")
+    return given
+
+
+def _load(source: str, dtype: str, device: str, attention: str) -> tuple[Any, Any]:
+    """Load weights from safetensors, and the processor; no code of the model's own is run."""
+    import transformers
+
+    from profiling.subject.models import build_model
+
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
+    try:
+        transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except ValueError as error:
+        line = str(error).strip().splitlines()[0]
+        raise UnsupportedError(
+            f"{source} cannot be loaded without code of its own: {line}"
+        ) from error
+    except OSError:
+        # No such folder or id: the loader below has the fuller message.
+        pass
+    model = build_model(source, dtype=dtype, device=device, weights="real", attention=attention)
+    try:
+        processor = transformers.AutoProcessor.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise InvalidFileError(f"{source} holds no processor that can be loaded: {line}") from error
+    if not hasattr(processor, "image_processor"):
+        raise UnsupportedError(
+            f"{source} has a {type(processor).__name__}, which takes no pictures; "
+            "give a model that sees"
+        )
+    return model, processor
+
+
+def _inputs(model: Any, processor: Any, picture: Image, prompt: str) -> dict[str, Any]:
+    import torch
+
+    token = getattr(processor, "image_token", "<image>")
+    text = prompt
+    if token not in prompt:
+        if getattr(processor, "chat_template", None):
+            content = [{"type": "image"}, {"type": "text", "text": prompt}]
+            text = processor.apply_chat_template(
+                [{"role": "user", "content": content}], add_generation_prompt=True
+            )
+        else:
+            text = f"USER: {token}\n{prompt} ASSISTANT:"
+    batch = processor(images=picture, text=text, return_tensors="pt")
+    return {
+        name: value.to(model.device, model.dtype if value.is_floating_point() else None)
+        for name, value in batch.items()
+        if isinstance(value, torch.Tensor)
+    }
+
+
+def _answer(
+    model: Any,
+    processor: Any,
+    inputs: dict[str, Any],
+    request: Method | None,
+    settings: dict[str, Any],
+    *,
+    seed: int,
+    device: str,
+    warm_up: bool,
+    trace: bool,
+) -> Answer:
+    import torch
+
+    from profiling.devices.clocks import clock_for
+    from profiling.subject.stages import Recorder, StageHooks, anatomy
+    from token_reduction import reduce_tokens
+
+    tokenizer = processor.tokenizer
+    padding = (
+        tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    )
+    if padding is not None:
+        settings = {**settings, "pad_token_id": padding}
+    clock = clock_for(device)
+    recorder = Recorder(clock)
+    hooks = StageHooks(anatomy(model))
+    reduction = nullcontext() if request is None else reduce_tokens(model, request, trace=trace)
+    with torch.no_grad(), reduction as record:
+        if warm_up:
+            model.generate(**inputs, **{**settings, "max_new_tokens": 2})
+        hooks.attach()
+        try:
+            torch.manual_seed(seed)
+            clock.synchronize()
+            with hooks.observing(_Steps(recorder)):
+                recorder.begin("total")
+                output = model.generate(**inputs, **settings)
+                recorder.end("total")
+            recorder.close()
+            clock.synchronize()
+        finally:
+            hooks.detach()
+    (times,) = recorder.collect()
+    count = inputs["input_ids"].shape[1]
+    new = output[0, count:]
+    return Answer(
+        text=tokenizer.decode(new, skip_special_tokens=True).strip(),
+        new_tokens=len(new),
+        prompt_tokens=count,
+        record=record,
+        seconds=times.event_s,
+        clock=clock.name,
+        device=device,
+        dtype=str(model.dtype).removeprefix("torch."),
+        warmed_up=warm_up,
+    )
+
+
+def _document(source: str, prompt: str, answer: Answer, overlay: Path | None) -> dict[str, Any]:
+    record = answer.record
+    seconds = answer.seconds
+    times: dict[str, float | None] = {
+        stage: sum(seconds[stage]) if stage in seconds else None for stage in _STAGES
+    }
+    steps = seconds.get("decode", [])
+    times["decode_per_token"] = sum(steps) / len(steps) if steps else None
+    times["total"] = sum(seconds["total"])
+    before, after = (None, None) if record is None else record.visual_tokens
+    notes = [] if record is None else list(record.notes)
+    return {
+        "schema_version": 1,
+        "model": source,
+        "prompt": prompt,
+        "answer": answer.text,
+        "new_tokens": answer.new_tokens,
+        "prompt_tokens": answer.prompt_tokens,
+        "visual_tokens_before": before,
+        "visual_tokens_after": after,
+        "times_s": times,
+        "clock": answer.clock,
+        "device": answer.device,
+        "dtype": answer.dtype,
+        "warmed_up": answer.warmed_up,
+        "reduction": None if record is None else record.to_dict(),
+        "overlay": None if overlay is None else str(overlay),
+        "notes": notes,
+    }
+
+
+def _print(document: dict[str, Any]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    out = console()
+    # The answer is the model's: its brackets are no markup.
+    out.print(Text(document["answer"] or "(an empty answer)"))
+    out.print()
+    reduction = document["reduction"]
+    if reduction is not None:
+        before, after = document["visual_tokens_before"], document["visual_tokens_after"]
+        share = f"{100 * after / before:.1f} %" if before else "-"
+        out.print(f"{reduction['method']}: {after} of {before} visual tokens left ({share})")
+        lengths = reduction["sequence_lengths"]
+        if len(set(lengths)) > 1:
+            out.print(f"tokens entering each layer: {', '.join(map(str, lengths[:-1]))}")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("stage")
+    table.add_column("time", justify="right")
+    times = document["times_s"]
+    for stage in _STAGES:
+        if times[stage] is not None:
+            steps = document["new_tokens"] - 1
+            name = f"decode ({steps} steps)" if stage == "decode" else stage
+            table.add_row(name, scale_time(times[stage]))
+    table.add_row("total", scale_time(times["total"]), style="bold")
+    out.print(table)
+    warmth = "warmed up" if document["warmed_up"] else "first run, not warmed up"
+    out.print(
+        f"{document['new_tokens']} tokens on {document['device']} in {document['dtype']}; "
+        f"clock {document['clock']}, {warmth}; reduction inside another stage is part of it too",
+        style="dim",
+    )
+    if document["overlay"] is not None:
+        out.print(f"overlay: {document['overlay']}", markup=False)

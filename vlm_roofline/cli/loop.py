@@ -1,0 +1,144 @@
+"""`vlm-roofline loop`: micro-benchmarks, calibration, runs, reconciliation, report, in one command."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vlm_roofline.cli.console import console, error_console, print_json
+from vlm_roofline.cli.options import Json, parse_counts, split
+
+if TYPE_CHECKING:
+    from profiling.whole_loop import LoopPlan
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("loop")(loop)
+
+
+def loop(
+    out: Annotated[Path, typer.Option(help="Folder for everything; an interrupted loop goes on.")],
+    device: Annotated[str, typer.Option(help="cuda, cuda:N or cpu.")] = "cuda",
+    model: Annotated[
+        str, typer.Option(help="A model's name, a config.json or its folder, or a hub id.")
+    ] = "llava-1.5-7b",
+    scale: Annotated[
+        str | None,
+        typer.Option(help="Size reduction; on a CPU layers=4,width=1/4 when absent."),
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="fp32, fp16, bf16, ...; fp32 on a CPU, else bf16.")
+    ] = None,
+    visual_tokens: Annotated[
+        str, typer.Option(help="Counts of the sweep.")
+    ] = "576,384,288,192,144,64,16,1",
+    method: Annotated[
+        str, typer.Option(help="Reducing methods run as well; empty for none.")
+    ] = "divprune,prumerge,fastv",
+    keep: Annotated[str, typer.Option(help="What the methods keep.")] = "144,64",
+    mode: Annotated[str, typer.Option(help="eager, cuda-graph, compile.")] = "eager",
+    text_tokens: Annotated[int, typer.Option(help="Text tokens per sequence.")] = 40,
+    batch_size: Annotated[int, typer.Option(help="Sequences.")] = 1,
+    output_tokens: Annotated[int, typer.Option(help="Decode steps after the prefill.")] = 4,
+    rounds: Annotated[int, typer.Option(help="Times each configuration is measured.")] = 2,
+    max_time: Annotated[float, typer.Option(help="Seconds of sampling per run at most.")] = 8.0,
+    threads: Annotated[int, typer.Option(help="Threads on a CPU: 1, or 0 for all.")] = 1,
+    max_foreign_load: Annotated[
+        float | None,
+        typer.Option(help="On a CPU, wait and measure again while others use more of a processor."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Measure this device's ops, calibrate, run a model with and without reduction, explain the gap."""
+    from profiling.measuring.point import Options
+    from profiling.measuring.stopping import StopRule, WarmUpRule
+    from profiling.whole_loop import LoopPlan, run_loop
+
+    plan = LoopPlan(
+        device=device,
+        model=model,
+        scale=scale,
+        dtype=dtype,
+        visual_tokens=tuple(parse_counts("--visual-tokens", visual_tokens)),
+        methods=tuple(split(method)),
+        method_tokens=tuple(parse_counts("--keep", keep)),
+        modes=tuple(split(mode)),
+        text_tokens=text_tokens,
+        batch_size=batch_size,
+        output_tokens=output_tokens,
+        rounds=rounds,
+        threads=threads,
+        max_foreign_load=max_foreign_load,
+    )
+    warm_up_s = 0.3 if plan.on_cpu else 3.0
+    options = Options(
+        rule=StopRule(max_time_s=max_time, min_time_s=min(0.5, max_time)),
+        warm_up=WarmUpRule(min_time_s=warm_up_s, max_time_s=max(warm_up_s, min(10.0, max_time))),
+        max_foreign_load=max_foreign_load,
+        patience_s=10.0 if max_foreign_load is None else 120.0,
+    )
+    with _Steps() as steps:
+        found = run_loop(plan, out, options=options, on_step=steps.update)
+    if json:
+        print_json(
+            {
+                "out": str(found.folder),
+                "report": str(found.report),
+                "calibration": str(found.folder / "calibration.json"),
+                "hardware": found.result.hardware.id,
+                "summary": found.result.summary,
+            }
+        )
+        return
+    _print(plan, found)
+
+
+def _print(plan: LoopPlan, found: Any) -> None:
+    from vlm_roofline.cli.reconcile import print_reconciliation
+
+    print_reconciliation(found.result)
+    console().print(f"{plan.full_model} on {plan.device}: {found.report}", highlight=False)
+
+
+class _Steps:
+    """A bar per step on a terminal; one line per step elsewhere, since the loop takes minutes."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> _Steps:
+        if sys.stderr.isatty():
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(),
+                console=error_console(),
+            )  # fmt: skip
+            self._bar.start()
+        return self
+
+    def update(self, what: str, done: int, total: int) -> None:
+        """Show how far a step is.
+
+        Args:
+            what: the step.
+            done: of it.
+            total: of it.
+        """
+        if self._bar is None:
+            if what not in self._tasks:
+                self._tasks[what] = None
+                sys.stderr.write(f"{what}\n")
+            return
+        if what not in self._tasks:
+            self._tasks[what] = self._bar.add_task(what, total=total)
+        self._bar.update(self._tasks[what], completed=done, total=total)
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()

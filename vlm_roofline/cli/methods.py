@@ -1,0 +1,135 @@
+"""`vlm-roofline methods`: the token-reduction methods, what each does and what it costs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vlm_roofline.cli.console import console, print_json
+from vlm_roofline.cli.options import Json  # noqa: TC001 - typer reads the annotations when it runs
+
+if TYPE_CHECKING:
+    from costmodel.methods import MethodCost
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command group to `app`."""
+    group = typer.Typer(help="The token-reduction methods: what each does, and what it costs.")
+    group.command("list")(list_methods)
+    group.command("show")(show)
+    app.add_typer(group, name="methods")
+
+
+def list_methods(json: Json = False) -> None:
+    """List the methods with their place, default and complexity."""
+    from costmodel.methods import get_method_cost, list_method_costs
+
+    costs = [get_method_cost(name) for name in list_method_costs()]
+    if json:
+        print_json({"schema_version": 1, "methods": [document(cost) for cost in costs]})
+        return
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("method", "place", "default", "own cost", "what it does"):
+        table.add_column(column, no_wrap=column in ("method", "place"))
+    for cost in costs:
+        table.add_row(cost.name, cost.place, cost.default_keep, cost.complexity, cost.summary)
+    console().print(table)
+    console().print("`vlm-roofline methods show NAME` says more about one.")
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="A method's name, see `methods list`.")],
+    json: Json = False,
+) -> None:
+    """Show everything about one method: place, settings, formula, needs, source, example cost."""
+    from costmodel.methods import get_method_cost
+
+    entry = document(get_method_cost(name))
+    entry["example"] = example(name)
+    if json:
+        print_json({"schema_version": 1, **entry})
+        return
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for key, value in entry.items():
+        if value in (None, [], {}, ""):
+            continue
+        table.add_row(key.replace("_", " "), _text(value))
+    console().print(table)
+
+
+def document(cost: MethodCost) -> dict[str, Any]:
+    """Return what is known of a method: its cost side joined with its registry entry.
+
+    Args:
+        cost: the cost side.
+    """
+    entry: dict[str, Any] = {
+        "name": cost.name,
+        "summary": cost.summary,
+        "place": cost.place,
+        "default_keep": cost.default_keep,
+        "default_layer": cost.default_layer,
+        "takes_layer": cost.takes_layer,
+        "adaptive": cost.adaptive,
+        "mean_counts": dict(cost.counts),
+        "formula": cost.formula,
+        "complexity": cost.complexity,
+        "needs": cost.needs,
+        "published_settings": list(cost.published),
+        "source": cost.source,
+    }
+    # The registry of `token_reduction` needs no torch, and neither does this.
+    from token_reduction.registry import method_info
+
+    info = method_info(cost.name)
+    return {
+        **entry,
+        "keep": info.keep_meaning,
+        "keep_choices": list(info.keep_choices),
+        "variants": list(info.variants),
+        "trained": info.trained,
+        "options": {
+            option: {"default": spec.default, "expects": spec.expects, "meaning": spec.meaning}
+            for option, spec in info.options.items()
+        },
+    }
+
+
+def example(name: str) -> dict[str, Any]:
+    """Return what the method's default does to one request: LLaVA-1.5-7B on an A100.
+
+    Args:
+        name: the method.
+    """
+    from costmodel import estimate
+
+    model, hardware = "llava-1.5-7b", "nvidia-a100-sxm4-80gb"
+    plain = estimate(model, hardware)
+    reduced = estimate(model, hardware, method=name)
+    return {
+        "model": model,
+        "hardware": hardware,
+        "flops_without": plain.totals.flops,
+        "flops": reduced.totals.flops,
+        "own_flops": reduced.stages["reduction"].flops,
+        "own_kernels": reduced.stages["reduction"].kernels,
+        "ttft_s_without": plain.totals.ttft_s,
+        "ttft_s": reduced.totals.ttft_s,
+    }
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{key}: {_text(entry)}" for key, entry in value.items())
+    if isinstance(value, (list, tuple)):
+        return "; ".join(str(entry) for entry in value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)

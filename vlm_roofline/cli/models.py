@@ -1,0 +1,150 @@
+"""`vlm-roofline models`: the shipped models, and what one model is made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vlm_roofline.cli.console import console, print_json
+from vlm_roofline.cli.options import (
+    Json,
+    parse_image_size,
+    scale_bytes,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+#: What the parts of a model are, in the order they are shown.
+PARTS = {
+    "vision": "vision tower",
+    "projector": "projector",
+    "extra": "newline token, pooling",
+    "embedding": "token embedding",
+    "layers": "decoder layers",
+    "final_norm": "final norm",
+    "lm_head": "lm_head",
+    "total": "total",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command group to `app`."""
+    group = typer.Typer(help="What models are made of: parameters, visual tokens, KV cache.")
+    group.command("list")(list_all)
+    group.command("show")(show)
+    app.add_typer(group, name="models")
+
+
+def list_all(json: Json = False) -> None:
+    """List the shipped models with their main figures."""
+    from costmodel.models import describe, list_models
+
+    models = [describe(name) for name in list_models()]
+    if json:
+        print_json(models)
+        return
+    table = _table("model", "family", "parameters", "language model", "vision tower",
+                   "visual tokens", "crops", "KV per token")  # fmt: skip
+    for model in models:
+        seen = model["visual_input"] or {"tokens": 0, "crops": 0}
+        table.add_row(
+            model["name"],
+            model["family"],
+            f"{model['parameters']['total']:,}",
+            _text_shape(model["text"]),
+            _vision_shape(model["vision"]),
+            f"{seen['tokens']:,}",
+            str(seen["crops"]),
+            scale_bytes(model["kv_bytes_per_token"]),
+        )
+    console().print(table)
+    console().print(
+        "Visual tokens of the default image or clip, as papers count them; KV in half precision."
+    )
+
+
+def show(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Shipped name, config.json or its folder, or hub id; @layers=4,width=1/4"
+        ),
+    ],
+    image_size: Annotated[
+        str | None, typer.Option(help="HEIGHTxWIDTH in pixels, such as 480x640.")
+    ] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames of a clip, for video models.")] = None,
+    json: Json = False,
+) -> None:
+    """Show a model's parameters part by part, its visual tokens and its KV cache."""
+    from costmodel.models import describe
+
+    summary = describe(model, image_size=parse_image_size(image_size), frames=frames)
+    if json:
+        print_json(summary)
+        return
+    parts = summary["parameters"]
+    table = _table("part", "parameters", "share")
+    for key, what in PARTS.items():
+        if parts[key]:
+            table.add_row(what, f"{parts[key]:,}", f"{parts[key] / parts['total']:.1%}")
+    out = console()
+    out.print(f"{summary['name']}: {summary['family']}, from {summary['source']}")
+    out.print(table)
+    out.print(
+        f"language model  {_text_shape(summary['text'])}, vocabulary {summary['text']['vocab_size']:,}"
+    )
+    out.print(f"vision tower    {_vision_shape(summary['vision'])}{_crop_text(summary['vision'])}")
+    out.print(f"visual input    {_visual_text(summary)}")
+    out.print(
+        f"KV cache        {scale_bytes(summary['kv_bytes_per_token'])} per token in half precision"
+    )
+    if summary["from_defaults"]:
+        out.print(f"left to transformers' defaults: {', '.join(summary['from_defaults'])}")
+
+
+def _table(*columns: str) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD)
+    words = {"model", "family", "part", "language model", "vision tower"}
+    for column in columns:
+        table.add_column(column, justify="left" if column in words else "right")
+    return table
+
+
+def _text_shape(text: dict[str, Any]) -> str:
+    heads = f"{text['num_heads']} heads"
+    if text["num_kv_heads"] != text["num_heads"]:
+        heads += f" over {text['num_kv_heads']}"
+    return f"{text['num_layers']} x {text['hidden_size']}, {heads}"
+
+
+def _vision_shape(vision: dict[str, Any] | None) -> str:
+    if vision is None:
+        return "none"
+    copies = f"{vision['copies']} x " if vision["copies"] > 1 else ""
+    return f"{copies}{vision['family']}, {vision['num_layers']} x {vision['hidden_size']}"
+
+
+def _crop_text(vision: dict[str, Any] | None) -> str:
+    if vision is None:
+        return ""
+    return (
+        f", crops of {vision['image_size']} x {vision['image_size']} pixels in patches of "
+        f"{vision['patch_size']}: {vision['tokens']} tokens"
+    )
+
+
+def _visual_text(summary: dict[str, Any]) -> str:
+    paper, exact = summary["visual_input"], summary["visual_input_transformers"]
+    if paper is None:
+        return "none"
+    crops = "crop" if paper["crops"] == 1 else "crops"
+    text = f"{paper['tokens']:,} tokens from {paper['crops']} {crops}"
+    if exact["tokens"] != paper["tokens"]:
+        text += f" ({exact['tokens']:,} as transformers runs it)"
+    return text

@@ -1,0 +1,56 @@
+"""`vlm-roofline report`: measurements and predictions as one HTML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hardware_specs.errors import InvalidInputError
+from vlm_roofline.cli.console import console, print_json
+from vlm_roofline.cli.options import Json  # noqa: TC001 - typer reads the annotations when it runs
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("report")(report)
+
+
+def report(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="Folders or files of measured records.")
+    ],
+    out: Annotated[Path, typer.Option(help="The HTML file.")],
+    calibration: Annotated[
+        str | None, typer.Option(help="The device's calibration: a file, or a shipped one's name.")
+    ] = None,
+    hardware: Annotated[
+        str | None,
+        typer.Option(
+            "--hardware", "-d", help="Device id or YAML file; found by its name if absent."
+        ),
+    ] = None,
+    figures: Annotated[bool, typer.Option(help="Put the figures in.")] = True,
+    json: Json = False,
+) -> None:
+    """Write a self-contained report: errors, parts of the gap, figures, flags."""
+    from profiling.reconciling import reconcile
+    from profiling.records.storage import write_atomically
+    from profiling.report.report import report_html
+
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise InvalidInputError(f"--out {str(out)!r} must end in .html")
+    result = reconcile(folders, calibration, hardware=hardware)
+    pictures = {}
+    if figures:
+        from profiling.report import reconciliation_figures
+
+        pictures = reconciliation_figures(result)
+    write_atomically(out, report_html(result, pictures))
+    if json:
+        print_json({"out": str(out), "figures": list(pictures), "summary": result.summary})
+        return
+    console().print(
+        f"{result.summary['runs']} runs, {len(pictures)} figures: {out}", highlight=False
+    )

@@ -1,0 +1,77 @@
+"""`vlm-roofline reproduce`: published tables beside their recomputation, with a verdict per cell."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hardware_specs.errors import InvalidInputError, OutputError
+from vlm_roofline.cli.console import console, print_json
+from vlm_roofline.cli.options import Json  # noqa: TC001 - typer reads the annotations when it runs
+
+if TYPE_CHECKING:
+    from costmodel.reproduce import Reproduction
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("reproduce")(reproduce)
+
+
+def reproduce(
+    table: Annotated[
+        str, typer.Argument(metavar="list|TABLE", help="A table's name, or `list` for all of them.")
+    ],
+    json: Json = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write every row and column to FILE.csv.")
+    ] = None,
+) -> None:
+    """Recompute a published table and say of each number whether it holds."""
+    from costmodel.reproduce import reproduce as recompute
+
+    if table == "list":
+        if out is not None:
+            raise InvalidInputError("--out writes one table's rows; name a table instead of `list`")
+        _list(json=json)
+        return
+    if out is not None and out.suffix.lower() != ".csv":
+        raise InvalidInputError(f"--out {str(out)!r} must end in .csv")
+    result = recompute(table)
+    if out is not None:
+        _write(result, out)
+    if json:
+        print_json(result.to_dict())
+        return
+    from vlm_roofline.cli.reproduce_view import reproduction_view
+
+    for part in reproduction_view(result, console().width):
+        console().print(part)
+    if out is not None:
+        console().print(f"\n{len(result.rows)} rows written to {out}")
+
+
+def _list(*, json: bool) -> None:
+    from costmodel.reproduce import describe_tables
+
+    tables = describe_tables()
+    if json:
+        print_json({"tables": [{"name": name, "title": title} for name, title in tables.items()]})
+        return
+    from vlm_roofline.cli.reproduce_view import tables_view
+
+    console().print(tables_view(tables))
+
+
+def _write(result: Reproduction, out: Path) -> None:
+    """Write the rows as CSV, whole or not at all."""
+    partial = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        partial.write_text(result.to_csv(), encoding="utf-8")
+        partial.replace(out)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
