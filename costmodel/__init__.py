@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from costmodel.calibration import Calibration, fit_calibration
     from costmodel.estimates import estimate
-    from costmodel.models import ModelConfig, list_models, load_model
+    from costmodel.models import ModelConfig, list_models, load_model, register_family
+    from costmodel.plans import register_plan
     from costmodel.questions.break_evens import break_even, largest_batch
     from costmodel.questions.distribution import estimate_distribution
     from costmodel.questions.frontiers import frontier
@@ -31,6 +32,8 @@ _HOMES = {
     "largest_batch": "costmodel.questions.break_evens",
     "list_models": "costmodel.models",
     "load_model": "costmodel.models",
+    "register_family": "costmodel.models",
+    "register_plan": "costmodel.plans",
     "sweep": "costmodel.questions.sweeps",
 }
 
@@ -46,6 +49,8 @@ __all__ = [
     "largest_batch",
     "list_models",
     "load_model",
+    "register_family",
+    "register_plan",
     "sweep",
 ]
 

@@ -98,7 +98,7 @@ class Project:
 
     @property
     def parameters(self) -> int:
-        """k n per part, and n with a bias; 0 for shared weights."""
+        """Of each part k n, and n with a bias; 0 for shared weights."""
         return 0 if self.shared else (self.width + self.bias) * self.outputs
 
 
@@ -225,7 +225,7 @@ class Convolve:
 
     @property
     def parameters(self) -> int:
-        """k n, and n with a bias."""
+        """Of the window k n, and n with a bias."""
         return (self.window + self.bias) * self.channels
 
 

@@ -245,11 +245,9 @@ def moments(layer: Iterable[Block], d: int, plan: Plan) -> Moments:
             mlp = max(mlp, stream + d + tensors * block.width)
         elif isinstance(block, Attend):
             h, k, e = block.heads, block.kv_heads, block.head_dim
-            if not (plan.runs_pytorch and block.cached):
-                keys = 2 * k * e
-            else:
-                keys = 2 * h * e if h > k else 0
-            attention, heads = max(attention, stream + d + h * e + keys), max(heads, h)
+            if plan.runs_pytorch and block.cached:
+                k = h if h > k else 0
+            attention, heads = max(attention, stream + d + (h + 2 * k) * e), max(heads, h)
     return Moments(mlp, attention, heads)
 
 
@@ -368,7 +366,9 @@ class Footprint:
         """Activations alive at the worst moment of layers, apart from the embedded prompt."""
         kinds = self._kinds
         if len(kinds) > 1:
-            kinds = [kinds[kind] for kind in sorted(set(self._text.stack.pattern[first : last + 1]))]
+            kinds = [
+                kinds[kind] for kind in sorted(set(self._text.stack.pattern[first : last + 1]))
+            ]
         worst = kinds[0].peak_bytes(rows, scores, self._numerics, self._plan, maximum)
         for kind in kinds[1:]:
             peak = kind.peak_bytes(rows, scores, self._numerics, self._plan, maximum)

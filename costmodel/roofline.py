@@ -94,6 +94,8 @@ class StageCost:
         return StageCost(*(getattr(self, n) + getattr(other, n) for n in _FIELDS))
 
 
+#: An attention's shape, as a calibration names it.
+_ATTENTION_SIZES = ("batch", "q_len", "kv_len", "heads", "kv_heads", "head_dim", "causal")
 _FIELDS = tuple(field.name for field in fields(StageCost))
 
 
@@ -163,28 +165,20 @@ class Roofline:
     def _calibrated(self, op: OpCost) -> Num:
         calibration = self.calibration
         assert calibration is not None  # noqa: S101 - callers checked; narrows the type
+        kernels = 1
+        sizes: dict[str, Any]
         if op.op_class in ("gemm", "conv"):
             assert op.shape is not None  # noqa: S101 - every product carries its shape
             m, n, k, *batch = op.shape
-            time: Num = calibration.op_time_s(
-                op.op_class, dtype=op.dtype, m=m, n=n, k=k, batch=batch[0] if batch else 1
-            )
-            return time
-        if op.shape is not None:
-            batch_, q_len, kv_len, heads, kv_heads, head_dim, causal = op.shape
-            time = calibration.op_time_s(
-                op.op_class, dtype=op.dtype, batch=batch_, q_len=q_len, kv_len=kv_len, heads=heads,
-                kv_heads=kv_heads, head_dim=head_dim, causal=causal,
-            )  # fmt: skip
-            return time
-        # A chain of kernels: each passes over its share of the bytes.
-        each: Num = calibration.op_time_s(
-            op.op_class,
-            dtype=op.dtype,
-            bytes=op.hbm_bytes / op.kernels,
-            flops=op.vector_flops / op.kernels,
-        )
-        return each * op.kernels
+            sizes = {"m": m, "n": n, "k": k, "batch": batch[0] if batch else 1}
+        elif op.shape is not None:
+            sizes = dict(zip(_ATTENTION_SIZES, op.shape, strict=True))
+        else:
+            # A chain of kernels: each passes over its share of the bytes.
+            kernels = op.kernels
+            sizes = {"bytes": op.hbm_bytes / kernels, "flops": op.vector_flops / kernels}
+        time: Num = calibration.op_time_s(op.op_class, dtype=op.dtype, **sizes)
+        return time * kernels
 
     def stage(self, ops: Sequence[OpCost], vector: bool) -> StageCost:
         """Add ops up to a stage.

@@ -46,6 +46,11 @@ class VideoRule(NamedTuple):
     projected_per_frame: int
     tail_tokens: int = 0
 
+    @property
+    def carries_class_token(self) -> bool:
+        """Whether `transformers` sends a token more per frame than papers count."""
+        return self.exact_tokens_per_frame > self.tokens_per_frame
+
     def clip(self, frames: int, *, exact: bool) -> VisualInput:
         """Return what a clip of so many frames gives, as papers count or as `transformers` runs it."""
         each = self.exact_tokens_per_frame if exact else self.tokens_per_frame

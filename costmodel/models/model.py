@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from costmodel.models.geometry import CropGeometry, Geometry, VisualInput
+from costmodel.models.geometry import VisualInput
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from costmodel.models.anyres import AnyRes
-    from costmodel.models.geometry import VideoRule
+    from costmodel.models.geometry import Geometry, VideoRule
     from costmodel.models.projector import ProjectorConfig
     from costmodel.models.text import TextConfig
     from costmodel.models.vision import VisionConfig
@@ -45,7 +45,7 @@ class ModelConfig:
     projector: ProjectorConfig | None
     extra_parameters: int
     source: str
-    geometry: Geometry = CropGeometry(0)
+    geometry: Geometry
     from_defaults: tuple[str, ...] = field(default=(), compare=False)
     config_json: str = field(default="{}", compare=False, repr=False)
 

@@ -13,7 +13,6 @@ from costmodel.ops.linear import product
 from costmodel.quantities import op_cost
 
 if TYPE_CHECKING:
-    from costmodel.ops.linear import RowsCost
     from costmodel.precision import Numerics
     from costmodel.quantities import Num, OpCost
 

@@ -6,12 +6,12 @@ its own names it at the top.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from costmodel.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from costmodel.models.reading import Section
     from costmodel.models.text import TextConfig
@@ -22,11 +22,13 @@ class Decoder(NamedTuple):
 
     Attributes:
         label: what people call it.
+        defaults: what its config class assumes where a config is silent.
         read: from its config object, and whether head and embedding share their weights (None
             leaves it to the object), to the language model.
     """
 
     label: str
+    defaults: Mapping[str, Any]
     read: Callable[[Section, bool | None], TextConfig]
 
 

@@ -18,4 +18,4 @@ def _read(section: Section, tied: bool | None) -> TextConfig:
     return read_gated(section, "llama", _DEFAULTS, tied, says_biases=True, whole_heads=True)
 
 
-DECODER = Decoder("Llama", _read)
+DECODER = Decoder("Llama", _DEFAULTS, _read)

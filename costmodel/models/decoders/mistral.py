@@ -25,4 +25,4 @@ def _read(section: Section, tied: bool | None) -> TextConfig:
     return replace(text, sliding_window=section.whole("sliding_window", null=True))
 
 
-DECODER = Decoder("Mistral", _read)
+DECODER = Decoder("Mistral", _DEFAULTS, _read)

@@ -29,4 +29,4 @@ def _read(section: Section, tied: bool | None) -> TextConfig:
     return replace(text, sliding_window=section.whole("sliding_window", null=True))
 
 
-DECODER = Decoder("Qwen2", _read)
+DECODER = Decoder("Qwen2", _DEFAULTS, _read)

@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from costmodel.models.decoders import DECODERS
+from costmodel.models.geometry import CropGeometry
 from costmodel.models.model import ModelConfig
 from costmodel.models.reading import Section
 from costmodel.registry import Registry
@@ -121,6 +122,7 @@ llava, llava_next, llava_next_video, video_llava, llava_onevision, llama, mistra
     decoder = DECODERS.get(model_type)
     return ModelConfig(
         name, model_type, decoder.label, decoder.read(outer, None), None, None, 0, source,
+        CropGeometry(0),
         from_defaults=tuple(outer.used), config_json=json.dumps(outer.values),
     )  # fmt: skip
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +13,8 @@ from costmodel.models.projector import ProjectorConfig, two_layers
 from costmodel.models.towers import TOWERS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from costmodel.models.reading import Section
     from costmodel.models.text import TextConfig
     from costmodel.models.vision import VisionConfig

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from costmodel.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from costmodel.models.reading import Section
     from costmodel.models.vision import VisionConfig
@@ -18,10 +18,12 @@ class Tower(NamedTuple):
 
     Attributes:
         label: what people call it.
+        defaults: what its config class assumes where a config is silent.
         read: from its config object to the tower, a single one whose last features are all read.
     """
 
     label: str
+    defaults: Mapping[str, Any]
     read: Callable[[Section], VisionConfig]
 
 

@@ -44,4 +44,4 @@ def _read(section: Section) -> VisionConfig:
     )
 
 
-TOWER = Tower("CLIP", _read)
+TOWER = Tower("CLIP", _DEFAULTS, _read)

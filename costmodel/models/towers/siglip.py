@@ -76,4 +76,4 @@ def _read(section: Section) -> VisionConfig:
     )
 
 
-TOWER = Tower("SigLIP", _read)
+TOWER = Tower("SigLIP", _DEFAULTS, _read)
