@@ -44,9 +44,9 @@ def _requests(tree: ast.AST) -> set[int]:
     for node in ast.walk(tree):
         if isinstance(node, ast.arguments):
             found.update(id(d) for d in (*node.defaults, *node.kw_defaults) if d is not None)
-        elif isinstance(node, ast.AnnAssign) and node.value is not None:
-            found.add(id(node.value))
-        elif isinstance(node, ast.keyword) and node.arg in CARRIERS:
+        elif (isinstance(node, ast.AnnAssign) and node.value is not None) or (
+            isinstance(node, ast.keyword) and node.arg in CARRIERS
+        ):
             found.add(id(node.value))
         elif isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values, strict=True):
@@ -136,6 +136,7 @@ def test_a_planted_offence_is_found(planted: str) -> None:
         'def f(execution: str = "fused"): pass',
         'estimate(model, hardware, execution="hf-eager")',
         'DEFAULTS = {"execution": "fused"}',
+        'class Request:\n    execution: str = "fused"',
         '"""The plan fused is the default."""',
         "if tower_execution is not None: pass",
         "plan = get_plan(execution)",
