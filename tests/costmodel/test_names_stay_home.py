@@ -44,10 +44,10 @@ def _requests(tree: ast.AST) -> set[int]:
     for node in ast.walk(tree):
         if isinstance(node, ast.arguments):
             found.update(id(d) for d in (*node.defaults, *node.kw_defaults) if d is not None)
-        elif (isinstance(node, ast.AnnAssign) and node.value is not None) or (
-            isinstance(node, ast.keyword) and node.arg in CARRIERS
-        ):
-            found.add(id(node.value))
+        elif isinstance(node, (ast.AnnAssign, ast.keyword)):
+            # A field's default, or an argument of a call.
+            name = node.arg if isinstance(node, ast.keyword) else getattr(node.target, "id", "")
+            found.update({id(node.value)} if name in CARRIERS else ())
         elif isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values, strict=True):
                 if isinstance(key, ast.Constant) and key.value in CARRIERS:
@@ -124,6 +124,7 @@ def test_a_part_knows_no_other_by_name() -> None:
         'if model_type.startswith("llava"): pass',
         'if "siglip_vision_model" in document: pass',
         'plan = get_plan("fused")',
+        'TOWER: str = "hf-eager"',
     ],
 )
 def test_a_planted_offence_is_found(planted: str) -> None:
