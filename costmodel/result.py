@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from costmodel.quantities import COST_KEYS, MEMORY_KEYS, STAGES, traffic, whole
 from costmodel.roofline import StageCost
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from costmodel.roofline import Roofline
 
 SCHEMA_VERSION = 1
+#: A number of one scenario, or None where a convention does not define it.
+Known: TypeAlias = Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,7 @@ def total_cost(stages: Mapping[str, StageCost], output_tokens: Any) -> TotalCost
 _quantities = attrgetter(*StageCost.__slots__)
 
 
-def _added(values: Sequence[Num]) -> Num:
+def _added(values: Sequence[Any]) -> Any:
     known = [value for value in values if value is not None]
     return sum(known) if known else None
 
@@ -150,7 +152,8 @@ def defined(**known: Num) -> StageCost:
     >>> defined(flops=3).flops, defined(flops=3).hbm_bytes
     (3, None)
     """
-    return StageCost(**dict.fromkeys(StageCost.__slots__) | known)
+    every: dict[str, Any] = dict.fromkeys(StageCost.__slots__) | known
+    return StageCost(**every)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,22 +188,22 @@ class OpRow:
     name: str
     op_class: str | None = None
     dtype: str | None = None
-    count: Num = None
-    flops: Num = None
-    executed_flops: Num = None
-    weight_bytes: Num = None
-    kv_read_bytes: Num = None
-    kv_write_bytes: Num = None
-    activation_read_bytes: Num = None
-    activation_write_bytes: Num = None
-    hbm_bytes: Num = field(init=False)
-    kernels: Num = None
-    intensity_flop_per_byte: Num = None
+    count: Known = None
+    flops: Known = None
+    executed_flops: Known = None
+    weight_bytes: Known = None
+    kv_read_bytes: Known = None
+    kv_write_bytes: Known = None
+    activation_read_bytes: Known = None
+    activation_write_bytes: Known = None
+    hbm_bytes: Known = field(init=False)
+    kernels: Known = None
+    intensity_flop_per_byte: Known = None
     bound: Any = None
-    time_s: Num = None
-    time_low_s: Num = None
-    time_high_s: Num = None
-    sol_percent: Num = None
+    time_s: Known = None
+    time_low_s: Known = None
+    time_high_s: Known = None
+    sol_percent: Known = None
     provenance: str | None = None
 
     def __post_init__(self) -> None:
@@ -244,7 +247,7 @@ def op_rows(by_stage: Mapping[str, list[OpCost]], roofline: Roofline) -> tuple[O
                     activation_read_bytes=whole(op.activation_read_bytes * count),
                     activation_write_bytes=whole(op.activation_write_bytes * count),
                     kernels=whole(op.kernels * count),
-                    intensity_flop_per_byte=op.executed_flops * count / total_bytes
+                    intensity_flop_per_byte=float(op.executed_flops * count / total_bytes)
                     if total_bytes
                     else None,
                     bound="memory" if in_memory else "compute",

@@ -286,7 +286,8 @@ def _point(
         row.training, row.score, row.retained, row.evidence, row.setting,
         float(totals.flops), float(totals.time_s), float(totals.time_low_s),
         float(totals.time_high_s), float(peak),
-        (latency_s is None or totals.time_s <= latency_s) and (capacity is None or peak <= capacity),
+        (latency_s is None or bool(totals.time_s <= latency_s))
+        and (capacity is None or bool(peak <= capacity)),
     )  # fmt: skip
 
 

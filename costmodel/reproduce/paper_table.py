@@ -81,7 +81,7 @@ def recompute(paper: Paper, row: PaperRow) -> float:
     stages = count(row.visual, row.text, schedule).stages
     decoder = stages["prefill"].flops
     if row.frozen_layers:
-        text = convention.default_text_tokens if row.text is None else row.text
+        text = (convention.default_text_tokens or 0) if row.text is None else row.text
         frozen = frozen_layer_flops(text_shape(model), row.visual, text)
         decoder -= row.frozen_layers * (decoder / layers - frozen)
     parts = {

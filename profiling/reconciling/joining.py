@@ -14,6 +14,7 @@ from costmodel.roofline import StageCost
 from costmodel.scenario import scenario_of
 from hardware_specs.errors import InvalidInputError, VlmRooflineError
 from profiling.reconciling.gap import PlannedStage
+from profiling.subject.plans import IDEAL_PLAN, MODE_PLANS, TOWER_PLAN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,10 +27,7 @@ if TYPE_CHECKING:
     from hardware_specs import HardwareSpec
     from profiling.records.measurement import Measurement
 
-#: The plan of the language model by mode. Tower and projector run op by op in every mode.
-PLANS = {"eager": "hf-eager", "cuda-graph": "cuda-graph", "compile": "fused"}
 LANGUAGE_STAGES = ("prefill", "decode")
-TOWER_PLAN = "hf-eager"
 #: Where a method's own work happens inside another stage's marks.
 ENCLOSING_STAGE = {"llm-layer": "prefill", "vision-layers": "vision"}
 
@@ -129,7 +127,9 @@ class Predictor:
         if method is not None:
             keep = configuration.keep if configuration.keep is not None else asked
             keep = _settled_keep(replace(request, keep=keep), scenario, tokens.visual_llm)
-        return _assemble(replace(request, keep=keep), PLANS[configuration.mode], scenario, warnings)
+        return _assemble(
+            replace(request, keep=keep), MODE_PLANS[configuration.mode], scenario, warnings
+        )
 
 
 def _settled_keep(request: Request, scenario: Scenario, seen: int | None) -> int | float | None:
@@ -165,14 +165,11 @@ def _assemble(
         context = Context(replace(request, execution=execution, calibration=calibration))
         return context, context.evaluate(scenario, vector=False)
 
-    ideal_context, ideal = evaluated("fused", None)
-    _, fused = evaluated("fused", request.calibration)
-    tower_context, tower = evaluated(TOWER_PLAN, request.calibration)
-    language_context, ran = (
-        (tower_context, tower)
-        if language == TOWER_PLAN
-        else evaluated(language, request.calibration)
-    )
+    ideal_context, ideal = evaluated(IDEAL_PLAN, None)
+    _, fused = evaluated(IDEAL_PLAN, request.calibration)
+    priced = {plan: evaluated(plan, request.calibration) for plan in {TOWER_PLAN, language}}
+    tower_context, tower = priced[TOWER_PLAN]
+    language_context, ran = priced[language]
     plans = {stage: language if stage in LANGUAGE_STAGES else TOWER_PLAN for stage in STAGES}
     stages = {
         stage: PlannedStage(

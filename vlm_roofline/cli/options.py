@@ -26,6 +26,8 @@ from hardware_specs.errors import InvalidInputError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from costmodel.quantities import Num
+
 #: Layers that one entry of a schedule may stand for.
 MOST_LAYERS = 10_000
 #: Options that take one value in a sweep as well: its commas are its own.
@@ -216,7 +218,7 @@ def _parsed(name: str, text: Any, several: bool) -> Any:
     )
 
 
-def scale_flops(value: float | None) -> str:
+def scale_flops(value: Num | None) -> str:
     """Format FLOPs for people.
 
     >>> scale_flops(8583722926080), scale_flops(262668288)
@@ -225,7 +227,7 @@ def scale_flops(value: float | None) -> str:
     return _scaled(value, ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")))
 
 
-def scale_bytes(value: float | None) -> str:
+def scale_bytes(value: Num | None) -> str:
     """Format bytes for people, in SI units.
 
     >>> scale_bytes(14126854144), scale_bytes(None)
@@ -235,7 +237,7 @@ def scale_bytes(value: float | None) -> str:
     return text if text == "-" else (text + "B" if text[-1].isalpha() else text + " B")
 
 
-def scale_time(value: float | None) -> str:
+def scale_time(value: Num | None) -> str:
     """Format seconds for people.
 
     >>> scale_time(0.0275), scale_time(3.2e-6)

@@ -100,10 +100,11 @@ def _sum_last(value: Num, length: int) -> Num:
     """Sum over the last axis after stretching it to `length`."""
     array = np.asarray(value)
     shape = (*array.shape[:-1], length) if array.ndim else (length,)
-    return np.broadcast_to(array, shape).sum(axis=-1)
+    summed: Num = np.broadcast_to(array, shape).sum(axis=-1)
+    return summed
 
 
-def _plain(value: Num) -> Num:
+def _plain(value: Num) -> Any:
     """Return zero-dimensional numpy values as Python numbers."""
     if isinstance(value, (np.ndarray, np.generic)) and value.ndim == 0:
         return value.item()
