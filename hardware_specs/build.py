@@ -67,12 +67,8 @@ def build_spec(device: dict[str, Any], *, hardware_id: str) -> HardwareSpec:
         if key in device:
             values[key] = device[key]["value"]
             provenance[key] = _provenance(device[key])
-    if "reported_bytes" in memory:
-        # Without a source of its own it is from the document of the group.
-        own = "source" in memory["reported_bytes"]
-        provenance["memory_reported_bytes"] = _provenance(
-            memory["reported_bytes"] if own else memory
-        )
+    if "source" in memory.get("reported_bytes", {}):
+        provenance["memory_reported_bytes"] = _provenance(memory["reported_bytes"])
     if "interconnect" in device:
         provenance["links"] = _provenance(device["interconnect"])
     provenance |= {key: _provenance(peak) for key, peak in device["peaks"].items()}

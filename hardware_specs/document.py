@@ -58,10 +58,10 @@ def device_document(spec: HardwareSpec) -> dict[str, Any]:
     document["memory"] = {
         key: value for key, name in _MEMORY.items() if (value := getattr(spec, name)) is not None
     } | _origin(origin.get("memory"))
-    if spec.memory_reported_bytes is not None:
+    if "memory_reported_bytes" in origin:
         document["memory"]["reported_bytes"] = {
             "value": spec.memory_reported_bytes,
-            **_origin(origin.get("memory_reported_bytes")),
+            **_origin(origin["memory_reported_bytes"]),
         }
     if spec.links or spec.links_absent:
         links = {kind: _given(asdict(link)) for kind, link in spec.links.items()}

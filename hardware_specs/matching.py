@@ -68,11 +68,11 @@ def match_device_name(
     # A form of a product (OAM, VF) is also printed for products cut from it, such as the MI308X.
     ids = named or _ids_by_name().get(without_form(name), ())
     if generic:
-        ids = tuple(i for i in list_hardware() if get_hardware(i).vendor == "AMD")
+        ids = tuple(i for i in list_hardware() if _target(get_hardware(i).compute_capability))
     if not ids:
         raise _no_such_name(name)
     missing = [] if named else _missing(memory_bytes, sm_count)
-    if generic and not (architecture or "").startswith("gfx"):
+    if generic and not _target(architecture):
         missing.insert(0, "architecture (gcnArchName)")
     if missing:
         said = f"ROCm named no device (it printed {name!r})" if generic else f"{name!r} may be cut"
@@ -90,24 +90,25 @@ def match_device_name(
         return fitting[0].id
     reported = [f"{memory_bytes / 2**30:.4g} GiB"] if memory_bytes else []
     reported += [f"{sm_count} units"] if sm_count else []
-    reported += [str(architecture).partition(":")[0]] if architecture else []
-    described = "; ".join(_described(spec) for spec in specs)
-    what = "ROCm's nameless device" if generic else repr(name)
+    reported += [target] if (target := _target(architecture)) else []
+    figures = f"{name!r} with {' and '.join(reported)}"
+    described = "; ".join(_described(spec) for spec in fitting or specs)
     if len(fitting) == 1:
         message = (
-            f"{what} with {' and '.join(reported)} is {fitting[0].id} or the "
-            f"{_TWINS[fitting[0].id]}, which no file describes; name it with --hardware ID"
+            f"{figures} is {fitting[0].id} or the {_TWINS[fitting[0].id]}, which no file "
+            "describes; name it with --hardware ID"
         )
     elif fitting:
+        wanted = "memory size" if memory_bytes is None else "unit count"
+        alike = memory_bytes is not None and sm_count is not None
+        ask = "only the board tells them apart" if alike else f"give the {wanted} reported"
         message = (
-            f"{what} names several devices ({'; '.join(_described(spec) for spec in fitting)}); "
-            "give the memory size reported, or name the device with --hardware ID"
+            f"{name!r} names several devices ({described}); {ask}, "
+            "or name the device with --hardware ID"
         )
     else:
-        message = (
-            f"{what} with {' and '.join(reported)} is none of the devices of that name "
-            f"({described}){_cut(specs)}; {_ADVICE}"
-        )
+        whose = "that ROCm may mean" if generic else "of that name"
+        message = f"{figures} is none of the devices {whose} ({described}){_cut(specs)}; {_ADVICE}"
     raise _error(name, tuple(spec.id for spec in fitting) or ids, message)
 
 
@@ -169,14 +170,20 @@ def _ids_by_name() -> dict[str, tuple[str, ...]]:
 def _fits_all(
     spec: HardwareSpec, memory_bytes: int | None, sm_count: int | None, architecture: str | None
 ) -> bool:
-    target = (architecture or "").partition(":")[0]
-    same = not target.startswith("gfx") or spec.compute_capability in (None, target)
+    target = _target(architecture)
+    same = not target or spec.compute_capability in (None, target)
     shown = _SHOWN_OF_SHARED if _is_shared(spec) else _SHOWN_OF_NOMINAL
     return (
         same
         and _fits(memory_bytes, spec.memory_bytes, shown)
         and _fits(sm_count, spec.sm_count, _UNITS_OF_SPEC)
     )
+
+
+def _target(architecture: str | None) -> str:
+    """Return `gfx942` of `gfx942:sramecc+:xnack-`, nothing of what is no target of ROCm."""
+    target = (architecture or "").partition(":")[0]
+    return target if target.startswith("gfx") else ""
 
 
 def _fits(reported: int | None, specified: int | None, share: tuple[float, float]) -> bool:

@@ -33,7 +33,7 @@ def get_hardware(hardware: str | Path | HardwareSpec) -> HardwareSpec:
     """Return a device by id, by an alias, or from a file of your own.
 
     An alias leaves out the vendor (`l40s`, `rtx-4090`) or names a family, of which the usual member
-    is taken (`h100`, `a100`, `v100`); the first of the spec's `notes` says so, as `alias_note` does.
+    is taken (`h100`, `a100`, `v100`); the spec's `alias_note` says so.
     Case makes no difference.
 
     Args:
@@ -97,7 +97,7 @@ def _shipped(name: str) -> HardwareSpec:
     if note is None:
         raise UnknownHardwareError(name, list_hardware())
     spec = _shipped(_aliases()[plain_name(name)])
-    return replace(spec, notes=(note, *spec.notes))
+    return replace(spec, alias_note=note)
 
 
 def load_hardware(path: str | Path) -> HardwareSpec:

@@ -129,6 +129,7 @@ class HardwareSpec:
         notes: what a reader must know.
         provenance: by attribute name or peak key; `memory` and `links` cover their groups.
         own_sources: documents that the device's own file names, by key.
+        alias_note: which device an alias was taken for, and what else it may mean; None for an id.
     """
 
     id: str
@@ -164,6 +165,7 @@ class HardwareSpec:
     notes: tuple[str, ...] = ()
     provenance: Mapping[str, Provenance] = field(default_factory=dict)
     own_sources: Mapping[str, str] = field(default_factory=dict)
+    alias_note: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Make the mappings read-only: a spec is shared by everything that looked it up."""
@@ -192,21 +194,23 @@ class HardwareSpec:
         """Capacity to check a footprint against, B; None where the host sets it.
 
         What the driver shows; where no public figure exists, the nominal capacity less
-        `UNREPORTED_SHARE` of it (`memory_is_assumed`). The CUDA context and the allocator take
-        their part of it in addition.
+        `UNREPORTED_SHARE` of it (`memory_is_assumed`). A capacity that the author of a file states
+        is taken as it stands. The CUDA context and the allocator take their part in addition.
 
         >>> from hardware_specs import get_hardware
         >>> get_hardware("nvidia-l4").usable_memory_bytes // 2**20  # of 24,576 MiB nominal
         23034
         """
-        if self.memory_reported_bytes is not None or self.memory_bytes is None:
-            return self.memory_reported_bytes
-        return int(self.memory_bytes * (1 - UNREPORTED_SHARE))
+        if self.memory_is_assumed and self.memory_bytes is not None:
+            return int(self.memory_bytes * (1 - UNREPORTED_SHARE))
+        return self.memory_reported_bytes or self.memory_bytes
 
     @property
     def memory_is_assumed(self) -> bool:
         """Whether `usable_memory_bytes` is an assumption: no public figure of the driver exists."""
-        return self.memory_reported_bytes is None and self.memory_bytes is not None
+        origin = self.provenance.get("memory")
+        published = origin is not None and origin.evidence not in ("user", "measured")
+        return published and self.memory_reported_bytes is None and self.memory_bytes is not None
 
     def peak_or_none(
         self, dtype: str, engine: str = "matrix", accumulator: str | None = None
