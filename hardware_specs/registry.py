@@ -70,13 +70,14 @@ nvidia-v100-pcie-32gb, nvidia-v100-sxm2-32gb"
     True
     """
     text = str(hardware)
-    if not _ID.fullmatch(text) or text.lower() in list_hardware():
+    words = re.split(r"[ ._-]+", text.lower())
+    # What begins with a vendor is an id, whole or mistyped.
+    if not _ID.fullmatch(text) or words[0] in {i.partition("-")[0] for i in list_hardware()}:
         return None
     taken = _aliases().get(plain_name(text))
     if taken is None:
         return None
-    words = set(re.split(r"[ ._-]+", text.lower()))
-    others = [i for i in list_hardware() if i != taken and words <= set(i.split("-"))]
+    others = [i for i in list_hardware() if i != taken and set(words) <= set(i.split("-"))]
     also = f"; there is also: {', '.join(others)}" if others else ""
     return f"{text!r} is taken as {taken}{also}"
 

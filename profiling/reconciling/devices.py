@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hardware_specs.errors import CalibrationError, InvalidInputError, UnknownHardwareError
+from hardware_specs.names import plain_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +62,9 @@ def _single_name(records: Sequence[Measurement]) -> str | None:
     if not records:
         raise InvalidInputError("there is no measurement to reconcile")
     kinds = sorted({record.configuration.device.partition(":")[0] for record in records})
-    names = sorted({str(record.environment.get("device_name")) for record in records})
+    # Two spellings of a name are one device.
+    spelt = (str(record.environment.get("device_name")) for record in records)
+    names = sorted({plain_name(name): name for name in spelt}.values())
     if len(kinds) > 1 or len(names) > 1:
         raise InvalidInputError(
             f"the measurements are of {max(len(kinds), len(names))} devices "
