@@ -117,7 +117,7 @@ def assumptions(context: Context, plan: MethodPlan) -> dict[str, Any]:
         "memory_capacity": (
             "nominal less a sixteenth: no public figure of what the driver shows"
             if context.hardware.memory_is_assumed
-            else "what the driver shows"
+            else "as the driver shows it or the device's file states it"
         ),
         "memory_margin_bytes": MEMORY_MARGIN_BYTES,
         "decode_steps": "output_tokens steps, after the token that prefill yields",
