@@ -13,7 +13,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from costmodel.evaluate import Context
-from costmodel.memory import kv_by_layer
+from costmodel.memory import MEMORY_MARGIN_BYTES, kv_by_layer
 from costmodel.methods import Method
 from costmodel.quantities import whole
 from costmodel.request import Request, names_of
@@ -44,9 +44,12 @@ def assemble(
         warnings: what is known so far; a footprint over capacity is added.
     """
     stages, memory, plan = context.evaluate(scenario, vector=False)
+    if context.hardware.alias_note is not None:
+        warnings.append(context.hardware.alias_note)
     if memory.fits is False and memory.capacity_bytes is not None:
         warnings.append(
-            f"peak memory {memory.peak_memory_bytes / 1e9:.2f} GB is over the "
+            f"peak memory {memory.peak_memory_bytes / 1e9:.2f} GB and "
+            f"{MEMORY_MARGIN_BYTES / 1e9:.2f} GB for context and driver are over the "
             f"{memory.capacity_bytes / 1e9:.2f} GB of {context.hardware.name}; lower the batch, "
             "the tokens or the precision, or take a larger device"
         )
@@ -104,6 +107,12 @@ def assumptions(context: Context, plan: MethodPlan) -> dict[str, Any]:
         "linear_arithmetic": precision.text.linear_dtype,
         "weight_group_size": group if group > 0 else None,
         "unquantised_modules": [name for name, num in modules.items() if num.weight_bytes >= 2],
+        "memory_capacity": (
+            "nominal less a sixteenth: no public figure of what the driver shows"
+            if context.hardware.memory_is_assumed
+            else "as the driver shows it or the device's file states it"
+        ),
+        "memory_margin_bytes": MEMORY_MARGIN_BYTES,
         "decode_steps": "output_tokens steps, after the token that prefill yields",
         **plan.notes,
     }

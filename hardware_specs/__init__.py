@@ -28,8 +28,8 @@ if TYPE_CHECKING:
         UnknownHardwareError,
         VlmRooflineError,
     )
-    from hardware_specs.matching import match_device_name
-    from hardware_specs.registry import get_hardware, list_hardware, load_hardware
+    from hardware_specs.matching import could_be, match_device_name
+    from hardware_specs.registry import alias_note, get_hardware, list_hardware, load_hardware
     from hardware_specs.sources import Disagreement, Source, list_disagreements, list_sources
     from hardware_specs.spec import HardwareSpec, Link, MeasuredRate, Provenance
 
@@ -46,6 +46,8 @@ __all__ = [
     "Source",
     "UnknownHardwareError",
     "VlmRooflineError",
+    "alias_note",
+    "could_be",
     "detect_hardware",
     "get_hardware",
     "list_disagreements",
@@ -66,6 +68,8 @@ _HOME = {
     "get_hardware": "registry",
     "list_hardware": "registry",
     "load_hardware": "registry",
+    "alias_note": "registry",
+    "could_be": "matching",
     "match_device_name": "matching",
     "detect_hardware": "detect",
     "measure_cpu": "cpu",

@@ -67,6 +67,8 @@ def build_spec(device: dict[str, Any], *, hardware_id: str) -> HardwareSpec:
         if key in device:
             values[key] = device[key]["value"]
             provenance[key] = _provenance(device[key])
+    if "source" in memory.get("reported_bytes", {}):
+        provenance["memory_reported_bytes"] = _provenance(memory["reported_bytes"])
     if "interconnect" in device:
         provenance["links"] = _provenance(device["interconnect"])
     provenance |= {key: _provenance(peak) for key, peak in device["peaks"].items()}
@@ -80,9 +82,10 @@ def build_spec(device: dict[str, Any], *, hardware_id: str) -> HardwareSpec:
         year=device.get("year"),
         device_names=device.get("device_names", ()),
         device_granularity=device.get("device_granularity"),
+        boards=device.get("boards", ()),
         **values,
         memory_bytes=memory.get("nominal_bytes"),
-        memory_reported_bytes=memory.get("reported_bytes"),
+        memory_reported_bytes=memory.get("reported_bytes", {}).get("value"),
         memory_label=memory.get("label"),
         memory_kind=memory.get("kind"),
         bandwidth_bytes_per_s=memory["bandwidth_bytes_per_s"],
@@ -134,9 +137,12 @@ def _key_problems(key: str) -> Iterator[str]:
 
 
 def _limit_problems(device: dict[str, Any]) -> Iterator[str]:
-    memory, interconnect = device["memory"], device.get("interconnect", {})
+    memory, interconnect = dict(device["memory"]), device.get("interconnect", {})
     found = [(key, key, device[key]["value"]) for key in _QUANTITIES if key in device]
     found += [("year", "year", device["year"])] if "year" in device else []
+    memory |= (
+        {"reported_bytes": memory["reported_bytes"]["value"]} if "reported_bytes" in memory else {}
+    )
     found += [(f"memory.{key}", key, memory[key]) for key in _LIMITS if key in memory]
     for kind in LINK_KINDS:
         link = interconnect.get(kind, {})
@@ -156,6 +162,7 @@ def _source_problems(device: dict[str, Any]) -> Iterator[str]:
     named = [("memory", device["memory"]), ("interconnect", device.get("interconnect", {}))]
     named += [(key, device[key]) for key in (*_QUANTITIES, "compute_capability") if key in device]
     named += [(f"peaks.{key}", peak) for key, peak in device["peaks"].items()]
+    named += [("memory.reported_bytes", device["memory"].get("reported_bytes", {}))]
     documents = list_sources()
     for where, entry in named:
         for source in entry.get("source", ()):

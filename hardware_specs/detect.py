@@ -1,8 +1,9 @@
 """The device of this machine: a GPU by the exact name its driver prints, else the CPU, measured.
 
 NVML is asked first, since it answers in milliseconds and importing torch takes seconds. torch is
-asked when it is loaded anyway, when NVML is not there but a GPU may be (ROCm, Jetson), or when the
-GPUs differ from each other, because only CUDA knows which of them it puts first.
+asked when it is loaded anyway, when NVML is not there but a GPU may be (ROCm), when it gives a name
+and no memory (GPUs that share the host's: Jetson, GB10), or when the GPUs differ from each other,
+because only CUDA knows which of them it puts first.
 """
 
 from __future__ import annotations
@@ -20,12 +21,16 @@ from hardware_specs.cpu import measure_cpu
 from hardware_specs.errors import DeviceUnavailableError, InvalidInputError
 from hardware_specs.matching import match_device_name
 from hardware_specs.registry import get_hardware
+from hardware_specs.spec import Provenance
 
 if TYPE_CHECKING:
     from hardware_specs.spec import HardwareSpec
 
 #: One of these exists wherever a GPU can be reached: NVIDIA, WSL, Jetson, ROCm.
 _GPU_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvmap", "/dev/nvhost-gpu", "/dev/kfd")
+
+#: Names the module of a Jetson, part numbers included.
+_BOARD_FILE = Path("/proc/device-tree/compatible")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +42,16 @@ class ReportedDevice:
         memory_bytes: total memory, B; None where the driver does not say.
         sm_count: SMs or CUs; None where the driver does not say.
         mig: the GPU is cut into slices, so its name does not describe what runs.
+        architecture: ROCm's target, such as `gfx942`; None elsewhere.
+        board: what the device tree says the machine is; None without one.
     """
 
     name: str
     memory_bytes: int | None = None
     sm_count: int | None = None
     mig: bool = False
+    architecture: str | None = None
+    board: str | None = None
 
 
 def detect_hardware(device: str = "auto") -> HardwareSpec:
@@ -73,7 +82,7 @@ def detect_hardware(device: str = "auto") -> HardwareSpec:
 
 
 def spec_of(reported: ReportedDevice) -> HardwareSpec:
-    """Return the spec of a reported GPU, with the memory its driver shows.
+    """Return the spec of a reported GPU, with the memory that this machine's driver shows.
 
     Raises:
         UnknownHardwareError: no device file describes it.
@@ -82,11 +91,24 @@ def spec_of(reported: ReportedDevice) -> HardwareSpec:
     'nvidia-a100-sxm4-40gb'
     """
     name = f"{reported.name} MIG slice" if reported.mig else reported.name
-    spec = get_hardware(match_device_name(name, reported.memory_bytes, sm_count=reported.sm_count))
-    if spec.memory_reported_bytes is None and reported.memory_bytes is not None:
-        usable = min(reported.memory_bytes, spec.memory_bytes or reported.memory_bytes)
-        return replace(spec, memory_reported_bytes=usable)
-    return spec
+    spec = get_hardware(
+        match_device_name(
+            name,
+            reported.memory_bytes,
+            sm_count=reported.sm_count,
+            architecture=reported.architecture,
+            board=reported.board,
+        )
+    )
+    if reported.memory_bytes is None:
+        return spec
+    shown = min(reported.memory_bytes, spec.memory_bytes or reported.memory_bytes)
+    origin = Provenance(("measured",), "measured", "what this machine's driver shows")
+    return replace(
+        spec,
+        memory_reported_bytes=shown,
+        provenance={**spec.provenance, "memory_reported_bytes": origin},
+    )
 
 
 def reported_gpu() -> ReportedDevice | None:
@@ -94,12 +116,11 @@ def reported_gpu() -> ReportedDevice | None:
     if "torch" in sys.modules:
         return _from_torch()
     found = _from_nvml()
-    if len(set(found)) == 1:
+    if len(set(found)) == 1 and found[0].memory_bytes is not None:
         return found[0]
     may_have_gpu = bool(found) or any(Path(path).exists() for path in _GPU_FILES)
-    if may_have_gpu and find_spec("torch") is not None:
-        return _from_torch()
-    return found[0] if found else None
+    asked = _from_torch() if may_have_gpu and find_spec("torch") is not None else None
+    return asked or (found[0] if found else None)
 
 
 def _from_torch() -> ReportedDevice | None:
@@ -108,9 +129,22 @@ def _from_torch() -> ReportedDevice | None:
     if not torch.cuda.is_available():
         return None
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    # Builds for CUDA have the attribute too, with the name in it.
+    target = str(getattr(properties, "gcnArchName", ""))
     return ReportedDevice(
-        str(properties.name), int(properties.total_memory), int(properties.multi_processor_count)
+        str(properties.name),
+        int(properties.total_memory),
+        int(properties.multi_processor_count),
+        architecture=target if target.startswith("gfx") else None,
+        board=_board(),
     )
+
+
+def _board() -> str | None:
+    try:
+        return _BOARD_FILE.read_bytes().decode("utf-8", "replace").replace("\0", " ")
+    except OSError:
+        return None
 
 
 def _from_nvml() -> tuple[ReportedDevice, ...]:
@@ -145,7 +179,7 @@ def _reported(nvml: Any, handle: Any) -> ReportedDevice:
         memory = int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
     with suppress(nvml.NVMLError):
         mig = nvml.nvmlDeviceGetMigMode(handle)[0] == 1
-    return ReportedDevice(_text(name), memory, mig=mig)
+    return ReportedDevice(_text(name), memory, mig=mig, board=_board())
 
 
 def _visible(nvml: Any, handles: list[Any]) -> list[Any]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from hardware_specs.spec import HardwareSpec, Provenance
 
-_NAMED = ("chip", "year", "device_names", "device_granularity")
+_NAMED = ("chip", "year", "device_names", "device_granularity", "boards")
 _QUANTITIES = (
     *("compute_capability", "sm_count", "boost_hz", "matrix_clock_hz"),
     *("l2_bytes", "llc_bytes", "tdp_w"),
@@ -58,6 +58,11 @@ def device_document(spec: HardwareSpec) -> dict[str, Any]:
     document["memory"] = {
         key: value for key, name in _MEMORY.items() if (value := getattr(spec, name)) is not None
     } | _origin(origin.get("memory"))
+    if "memory_reported_bytes" in origin:
+        document["memory"]["reported_bytes"] = {
+            "value": spec.memory_reported_bytes,
+            **_origin(origin["memory_reported_bytes"]),
+        }
     if spec.links or spec.links_absent:
         links = {kind: _given(asdict(link)) for kind, link in spec.links.items()}
         absent = {"absent": list(spec.links_absent)} if spec.links_absent else {}

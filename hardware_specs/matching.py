@@ -1,8 +1,10 @@
-"""From the name a driver prints to the device it is: exactly, or not at all.
+"""From what a driver prints to the device it is: exactly, or not at all.
 
 Matching by a part of the name is how other tools take an L40S for an L4 (`"l4" in name`) and an
-A10G for an A10. Here the name must be one that a device file lists; where several devices share a
-name (every Jetson Orin module says `Orin`), memory size and unit count tell them apart.
+A10G for an A10. Here the name must be one that a device file lists (`hardware_specs.names` says
+what a spelling may leave out). Where several devices share a name (every Jetson Orin module says
+`Orin`), memory, unit count and the module's board tell them apart; where ROCm names none (an empty
+name, `AMD Radeon Graphics`), architecture, memory and units do so together.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from hardware_specs.errors import UnknownHardwareError
+from hardware_specs.names import is_generic, may_name, plain_name, without_form
 from hardware_specs.registry import get_hardware, list_hardware
 
 if TYPE_CHECKING:
@@ -19,54 +22,119 @@ if TYPE_CHECKING:
 #: What a driver shows of the nominal capacity: firmware and ECC take up to 8 % (A10G).
 _SHOWN_OF_NOMINAL = (0.88, 1.005)
 
+#: Of memory shared with the host, firmware takes a fixed part: much of a module with 4 GB.
+_SHOWN_OF_SHARED = (0.8, 1.005)
+
 #: A part with fewer units is another product, or a slice of one.
 _UNITS_OF_SPEC = (0.96, 1.04)
+
+#: Devices without a file whose architecture, memory and units are those of one that has.
+_TWINS = {"amd-mi355x": "AMD Instinct MI350X"}
 
 _ADVICE = "describe it in a YAML file (see docs/hardware.md) and load it with load_hardware(path)"
 
 
 def match_device_name(
-    name: str, memory_bytes: int | None = None, *, sm_count: int | None = None
+    name: str,
+    memory_bytes: int | None = None,
+    *,
+    sm_count: int | None = None,
+    architecture: str | None = None,
+    board: str | None = None,
 ) -> str:
-    """Return the id of the device whose driver prints exactly this name.
+    """Return the id of the device for which a driver prints this name and these figures.
 
-    A leading `NVIDIA ` may be missing on either side: drivers before 2021 left it out.
+    The vendor may be missing on either side: NVIDIA's drivers before 2021 left it out.
 
     Args:
         name: what `torch.cuda.get_device_name()`, NVML or ROCm reports.
         memory_bytes: the total memory reported with it, B; tells apart devices that share a name.
         sm_count: the SMs or CUs reported with it.
+        architecture: ROCm's `gcnArchName`, such as `gfx942:sramecc+:xnack-`; stands for the name,
+            together with memory and units, where ROCm knows no name.
+        board: the device tree's `compatible`, which names the module of a Jetson.
 
     Raises:
         UnknownHardwareError: no device lists the name, or several do and nothing tells them apart,
-            or memory or units say that it is a variant no file describes.
+            or memory, units or architecture say that it is a variant no file describes.
 
     >>> match_device_name("NVIDIA H100 80GB HBM3"), match_device_name("NVIDIA H100 PCIe")
     ('nvidia-h100-sxm5-80gb', 'nvidia-h100-pcie-80gb')
+    >>> match_device_name("", 192 * 2**30, sm_count=304, architecture="gfx942")
+    'amd-mi300x'
     """
-    ids = _ids_by_name().get(_plain(name), ())
+    generic = is_generic(name)
+    named = _ids_by_name().get(plain_name(name), ())
+    # A form of a product (OAM, VF) is also printed for products cut from it, such as the MI308X.
+    ids = named or _ids_by_name().get(without_form(name), ())
+    if generic:
+        ids = tuple(i for i in list_hardware() if _target(get_hardware(i).compute_capability))
     if not ids:
         raise _no_such_name(name)
+    missing = [] if named else _missing(memory_bytes, sm_count)
+    if generic and not _target(architecture):
+        missing.insert(0, "architecture (gcnArchName)")
+    if missing:
+        said = f"ROCm named no device (it printed {name!r})" if generic else f"{name!r} may be cut"
+        raise _error(
+            name,
+            ids,
+            f"{said}; its {' and '.join(missing)} would tell which it is: "
+            "name the device with --hardware ID, or detect it where torch can ask ROCm",
+        )
     specs = [get_hardware(hardware_id) for hardware_id in ids]
-    fitting = [
-        spec
-        for spec in specs
-        if _fits(memory_bytes, spec.memory_bytes, _SHOWN_OF_NOMINAL)
-        and _fits(sm_count, spec.sm_count, _UNITS_OF_SPEC)
-    ]
-    if len(fitting) == 1:
+    fitting = [spec for spec in specs if _fits_all(spec, memory_bytes, sm_count, architecture)]
+    on_board = [spec for spec in fitting if any(b in (board or "") for b in spec.boards)]
+    fitting = on_board or fitting
+    if len(fitting) == 1 and not (generic and fitting[0].id in _TWINS):
         return fitting[0].id
     reported = [f"{memory_bytes / 2**30:.4g} GiB"] if memory_bytes else []
     reported += [f"{sm_count} units"] if sm_count else []
-    described = "; ".join(_described(spec) for spec in specs)
-    if fitting:
-        message = f"{name!r} names several devices ({described}); give the memory size reported"
-    else:
+    reported += [target] if (target := _target(architecture)) else []
+    figures = f"{name!r} with {' and '.join(reported)}"
+    described = "; ".join(_described(spec) for spec in fitting or specs)
+    if len(fitting) == 1:
         message = (
-            f"{name!r} with {' and '.join(reported)} is none of the devices of that name "
-            f"({described}); {_ADVICE}"
+            f"{figures} is {fitting[0].id} or the {_TWINS[fitting[0].id]}, which no file "
+            "describes; name it with --hardware ID"
         )
-    raise _error(name, ids, message)
+    elif fitting:
+        wanted = "memory size" if memory_bytes is None else "unit count"
+        alike = memory_bytes is not None and sm_count is not None
+        ask = "only the board tells them apart" if alike else f"give the {wanted} reported"
+        message = (
+            f"{name!r} names several devices ({described}); {ask}, "
+            "or name the device with --hardware ID"
+        )
+    else:
+        whose = "that ROCm may mean" if generic else "of that name"
+        message = f"{figures} is none of the devices {whose} ({described}){_cut(specs)}; {_ADVICE}"
+    raise _error(name, tuple(spec.id for spec in fitting) or ids, message)
+
+
+def could_be(
+    spec: HardwareSpec,
+    name: str,
+    memory_bytes: int | None = None,
+    *,
+    sm_count: int | None = None,
+    architecture: str | None = None,
+) -> bool:
+    """Tell whether a driver may print this name and these figures for a device.
+
+    Unlike `match_device_name` it asks about one device: names that several share do not exclude it.
+
+    >>> could_be(get_hardware("nvidia-a100-sxm4-80gb"), "A100-SXM4-80GB")
+    True
+    """
+    return may_name(name, (*spec.device_names, spec.name, spec.id)) and _fits_all(
+        spec, memory_bytes, sm_count, architecture
+    )
+
+
+def _missing(memory_bytes: int | None, sm_count: int | None) -> list[str]:
+    given = {"memory": memory_bytes, "unit count": sm_count}
+    return [what for what, value in given.items() if not value]
 
 
 def _no_such_name(name: str) -> UnknownHardwareError:
@@ -94,19 +162,46 @@ def _error(name: str, near_ids: tuple[str, ...], message: str) -> UnknownHardwar
 def _ids_by_name() -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for hardware_id in list_hardware():
-        for name in get_hardware(hardware_id).device_names:
-            found[_plain(name)] = (*found.get(_plain(name), ()), hardware_id)
+        for plain in dict.fromkeys(map(plain_name, get_hardware(hardware_id).device_names)):
+            found[plain] = (*found.get(plain, ()), hardware_id)
     return found
 
 
-def _plain(name: str) -> str:
-    return name.strip().removeprefix("NVIDIA ")
+def _fits_all(
+    spec: HardwareSpec, memory_bytes: int | None, sm_count: int | None, architecture: str | None
+) -> bool:
+    target = _target(architecture)
+    same = not target or spec.compute_capability in (None, target)
+    shown = _SHOWN_OF_SHARED if _is_shared(spec) else _SHOWN_OF_NOMINAL
+    return (
+        same
+        and _fits(memory_bytes, spec.memory_bytes, shown)
+        and _fits(sm_count, spec.sm_count, _UNITS_OF_SPEC)
+    )
+
+
+def _target(architecture: str | None) -> str:
+    """Return `gfx942` of `gfx942:sramecc+:xnack-`, nothing of what is no target of ROCm."""
+    target = (architecture or "").partition(":")[0]
+    return target if target.startswith("gfx") else ""
 
 
 def _fits(reported: int | None, specified: int | None, share: tuple[float, float]) -> bool:
     if reported is None or specified is None:
         return True
     return share[0] * specified <= reported <= share[1] * specified
+
+
+def _is_shared(spec: HardwareSpec) -> bool:
+    return "unified" in (spec.memory_kind or "")
+
+
+def _cut(specs: list[HardwareSpec]) -> str:
+    if any(spec.boards for spec in specs):
+        return ", unless a power mode (nvpmodel) has switched units off"
+    if any(spec.vendor == "AMD" for spec in specs):
+        return "; a partition (DPX, CPX) and a product cut from it have a share of the numbers"
+    return ""
 
 
 def _described(spec: HardwareSpec) -> str:

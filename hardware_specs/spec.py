@@ -18,6 +18,10 @@ DTYPES = ("fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "fp6", "fp4", "int8", "
 #: of CUDA cores, and a separate inference engine beside the GPU.
 ENGINES = ("vector", "matrix", "dp4a", "dla")
 
+#: Share of the nominal memory taken as hidden where nobody publishes what the driver shows: what
+#: ECC takes on GDDR6 (A10, A40, L4, T4), the most that NVML hides of a discrete GPU with a figure.
+UNREPORTED_SHARE = 1 / 16
+
 #: Width of the accumulator, where the rate depends on it.
 ACCUMULATORS = ("acc16", "acc32")
 
@@ -107,8 +111,9 @@ class HardwareSpec:
         tdp_w: board power limit, W.
         device_names: names the driver prints, exactly.
         device_granularity: what the driver shows as one device where that is not the whole package.
+        boards: part numbers in the device tree, which tell apart modules of one name.
         memory_bytes: nominal capacity, B (a label of 80 GB is 80 GiB); None where the host sets it.
-        memory_reported_bytes: capacity the driver shows, B; always less than nominal.
+        memory_reported_bytes: capacity the driver shows, B; never more than nominal.
         memory_label: capacity as the vendor prints it.
         memory_kind: memory technology.
         bandwidth_bytes_per_s: peak memory bandwidth, B/s (decimal).
@@ -124,6 +129,7 @@ class HardwareSpec:
         notes: what a reader must know.
         provenance: by attribute name or peak key; `memory` and `links` cover their groups.
         own_sources: documents that the device's own file names, by key.
+        alias_note: which device an alias was taken for, and what else it may mean; None for an id.
     """
 
     id: str
@@ -143,6 +149,7 @@ class HardwareSpec:
     tdp_w: float | None = None
     device_names: tuple[str, ...] = ()
     device_granularity: str | None = None
+    boards: tuple[str, ...] = ()
     memory_bytes: int | None = None
     memory_reported_bytes: int | None = None
     memory_label: str | None = None
@@ -158,6 +165,7 @@ class HardwareSpec:
     notes: tuple[str, ...] = ()
     provenance: Mapping[str, Provenance] = field(default_factory=dict)
     own_sources: Mapping[str, str] = field(default_factory=dict)
+    alias_note: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Make the mappings read-only: a spec is shared by everything that looked it up."""
@@ -183,8 +191,26 @@ class HardwareSpec:
 
     @property
     def usable_memory_bytes(self) -> int | None:
-        """Capacity to check a footprint against: as reported, else nominal; None if neither."""
+        """Capacity to check a footprint against, B; None where the host sets it.
+
+        What the driver shows; where no public figure exists, the nominal capacity less
+        `UNREPORTED_SHARE` of it (`memory_is_assumed`). A capacity that the author of a file states
+        is taken as it stands. The CUDA context and the allocator take their part in addition.
+
+        >>> from hardware_specs import get_hardware
+        >>> get_hardware("nvidia-l4").usable_memory_bytes // 2**20  # of 24,576 MiB nominal
+        23034
+        """
+        if self.memory_is_assumed and self.memory_bytes is not None:
+            return int(self.memory_bytes * (1 - UNREPORTED_SHARE))
         return self.memory_reported_bytes or self.memory_bytes
+
+    @property
+    def memory_is_assumed(self) -> bool:
+        """Whether `usable_memory_bytes` is an assumption: no public figure of the driver exists."""
+        origin = self.provenance.get("memory")
+        published = origin is not None and origin.evidence not in ("user", "measured")
+        return published and self.memory_reported_bytes is None and self.memory_bytes is not None
 
     def peak_or_none(
         self, dtype: str, engine: str = "matrix", accumulator: str | None = None

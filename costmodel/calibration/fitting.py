@@ -100,7 +100,8 @@ def fit_calibration(
     spec = get_hardware(hardware) if isinstance(hardware, str) else hardware
     start = (base or Calibration.load("generic")).for_hardware(spec)
     tables = read_tables(table)
-    groups, remarks = group_points(tables, (*spec.device_names, *device_names))
+    names = (*spec.device_names, *device_names)
+    groups, remarks = group_points(tables, (*names, spec.name, spec.id) if names else ())
     assert start.device is not None  # noqa: S101 - bound two lines above
     device = raised(start.device, spec, best_rates(groups))
     if device != start.device:

@@ -12,6 +12,7 @@ import numpy as np
 from costmodel.calibration.checks import kind_of_class
 from costmodel.calibration.dtypes import canonical
 from hardware_specs.errors import CalibrationError, MissingDependencyError
+from hardware_specs.names import is_generic, may_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -218,21 +219,22 @@ def _by_kind(name: str, frame: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame
 def _check_devices(name: str, frame: pd.DataFrame, device_names: Iterable[str]) -> list[str]:
     if "device" not in frame.columns:
         return []
-    known = {each.strip().lower() for each in device_names}
-    found = sorted({str(each) for each in frame["device"].unique()})
+    known = tuple(device_names)
+    found = sorted({str(each) for each in frame["device"].fillna("").unique()})
     if len(found) > 1 and not known:
         raise CalibrationError(f"{name} mixes the devices {', '.join(map(repr, found))}")
     if not known:
         # A device described by measuring it has no name in any list to compare with.
         return [f"{name} was measured on {found[0]!r}, which this device has no name to check by"]
-    foreign = [each for each in found if each.strip().lower() not in known]
+    foreign = [each for each in found if not may_name(each, known)]
     if foreign:
         raise CalibrationError(
             f"{name} was measured on {', '.join(map(repr, foreign))}, not on this device "
-            f"({', '.join(sorted(device_names))}); calibrate the device it names, or drop its "
+            f"({', '.join(sorted(known))}); calibrate the device it names, or drop its "
             f"column if the name is wrong"
         )
-    return []
+    nameless = [each for each in found if is_generic(each)]
+    return [f"{name} names no device but {each!r}: taken as of this one" for each in nameless]
 
 
 def _check_numbers(name: str, frame: pd.DataFrame, kind: str) -> None:

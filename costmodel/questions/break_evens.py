@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from costmodel.memory import MEMORY_MARGIN_BYTES
 from costmodel.methods import chosen_method
 from costmodel.questions.sweeps import SweepPlan, sweep_chunks
 from costmodel.request import MOST_TOKENS, Request
@@ -74,6 +75,7 @@ def break_even(
     most: int | None = None,
     latency_s: float | None = None,
     memory_bytes: float | None = None,
+    memory_margin_bytes: float = MEMORY_MARGIN_BYTES,
     **arguments: Any,
 ) -> BreakEven:
     """Price every visual-token count from 1 to `most` and answer what people ask.
@@ -83,7 +85,8 @@ def break_even(
         hardware: a device id, a YAML file, or a `HardwareSpec`.
         most: the largest count looked at; None is what the image or clip gives, or the model's own.
         latency_s: budget for the time to the first token, seconds.
-        memory_bytes: budget for the peak memory, bytes; None is the device's capacity.
+        memory_bytes: budget for the peak memory, bytes; None is the device's capacity, less the margin.
+        memory_margin_bytes: bytes of the device's capacity that the context and the driver take.
         arguments: any other argument of `sweep`, one value each.
 
     Raises:
@@ -119,7 +122,7 @@ def break_even(
         name: np.concatenate([chunk.columns[name] for chunk in chunks])
         for name in ("ttft_s", "prefill_time_s", "reduction_time_s", "peak_memory_bytes")
     }
-    budget = _budget(memory_bytes, request.hardware)
+    budget = _budget(memory_bytes, request.hardware, memory_margin_bytes)
     return BreakEven(
         counts,
         column["ttft_s"],
@@ -150,12 +153,15 @@ def _check_budget(name: str, budget: object) -> None:
     raise InvalidInputError(f"{name} must be a positive number, not {budget!r}")
 
 
-def _budget(memory_bytes: float | None, hardware: Any) -> float | None:
+def _budget(memory_bytes: float | None, hardware: Any, margin_bytes: float) -> float | None:
     if memory_bytes is not None:
         return memory_bytes
     from hardware_specs import get_hardware
 
-    return get_hardware(hardware).usable_memory_bytes
+    if not (isinstance(margin_bytes, Real) and 0 <= float(margin_bytes) < float("inf")):
+        raise InvalidInputError(f"memory_margin_bytes must be 0 or more, not {margin_bytes!r}")
+    capacity = get_hardware(hardware).usable_memory_bytes
+    return None if capacity is None else capacity - margin_bytes
 
 
 def _checked(most: int) -> int:
@@ -202,6 +208,7 @@ def largest_batch(
     hardware: Any,
     *,
     memory_bytes: float | None = None,
+    memory_margin_bytes: float = MEMORY_MARGIN_BYTES,
     **arguments: Any,
 ) -> int:
     """Return the largest batch whose peak memory fits, 0 if not even one sample does.
@@ -209,20 +216,21 @@ def largest_batch(
     Args:
         model: a shipped name, a config.json or its folder, a hub id, or a `ModelConfig`.
         hardware: a device id, a YAML file, or a `HardwareSpec`.
-        memory_bytes: budget, bytes; None is the device's capacity.
+        memory_bytes: budget, bytes; None is the device's capacity, less the margin.
+        memory_margin_bytes: bytes of the device's capacity that the context and the driver take.
         arguments: any other argument of `sweep`, one value each.
 
     Raises:
         InvalidInputError: a budget that is not positive, or a device that states no capacity.
 
-    >>> largest_batch("llava-1.5-7b", "nvidia-v100-pcie-16gb") > 0
-    True
+    >>> largest_batch("llava-1.5-7b", "nvidia-l4", memory_margin_bytes=0)
+    26
     """
     _check_budget("memory_bytes", memory_bytes)
     if "batch_size" in arguments:
         raise InvalidInputError("largest_batch varies batch_size itself; leave it out")
     request = _one_value_each(model, hardware, arguments)
-    budget = _budget(memory_bytes, request.hardware)
+    budget = _budget(memory_bytes, request.hardware, memory_margin_bytes)
     if budget is None:
         raise InvalidInputError(
             f"{hardware} states no memory capacity; give the budget with memory_bytes="

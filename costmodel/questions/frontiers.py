@@ -188,7 +188,8 @@ def frontier(
         benchmark: a benchmark, see `costmodel.accuracy.list_benchmarks`.
         latency_s: budget for the request's time: to the first token, or with `output_tokens` to the
             last.
-        memory_bytes: budget for the peak memory; None is the device's own.
+        memory_bytes: budget for the peak memory; None is the device's own, less the margin that
+            `estimate` takes for what is not the program's.
         rank: `retained` compares each score with its own paper's unreduced model, `score` takes it
             as printed.
         training_free: leave out what needed training or calibration.
@@ -218,7 +219,7 @@ def frontier(
         reason = _unknown(row)
         if reason is None:
             try:
-                points.append(_point(row, request, latency_s, capacity))
+                points.append(_point(row, request, latency_s, memory_bytes))
             except VlmRooflineError as error:
                 if row.method == "none":
                     # What breaks the unreduced model (precision, calibration) breaks every row.
@@ -268,7 +269,7 @@ def _unknown(row: Score) -> str | None:
 
 
 def _point(
-    row: Score, request: Request, latency_s: float | None, capacity: float | None
+    row: Score, request: Request, latency_s: float | None, memory_bytes: float | None
 ) -> FrontierPoint:
     reduced = row.method != "none"
     cost = answer(
@@ -281,13 +282,13 @@ def _point(
         )
     )
     totals, peak = cost.totals, cost.memory.peak_memory_bytes
+    fits = cost.memory.fits is not False if memory_bytes is None else bool(peak <= memory_bytes)
     return FrontierPoint(
         row.label, row.paper, row.table, row.method, row.keep, row.layer, row.visual_tokens,
         row.training, row.score, row.retained, row.evidence, row.setting,
         float(totals.flops), float(totals.time_s), float(totals.time_low_s),
         float(totals.time_high_s), float(peak),
-        (latency_s is None or bool(totals.time_s <= latency_s))
-        and (capacity is None or bool(peak <= capacity)),
+        fits and (latency_s is None or bool(totals.time_s <= latency_s)),
     )  # fmt: skip
 
 

@@ -57,6 +57,8 @@ def describe_environment(device: str, monitor: DeviceMonitor | None = None) -> d
             "cudnn": cudnn.version(),
             "allow_tf32": bool(torch.backends.cuda.matmul.allow_tf32),
         }
+        if torch.version.hip:
+            environment["gcn_architecture"] = properties.gcnArchName
     else:
         environment |= {
             "device_name": environment["cpu_name"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hardware_specs.errors import CalibrationError, InvalidInputError, UnknownHardwareError
+from hardware_specs.names import plain_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +62,9 @@ def _single_name(records: Sequence[Measurement]) -> str | None:
     if not records:
         raise InvalidInputError("there is no measurement to reconcile")
     kinds = sorted({record.configuration.device.partition(":")[0] for record in records})
-    names = sorted({str(record.environment.get("device_name")) for record in records})
+    # Two spellings of a name are one device.
+    spelt = (str(record.environment.get("device_name")) for record in records)
+    names = sorted({plain_name(name): name for name in spelt}.values())
     if len(kinds) > 1 or len(names) > 1:
         raise InvalidInputError(
             f"the measurements are of {max(len(kinds), len(names))} devices "
@@ -79,11 +82,7 @@ def _gpu_named(name: str | None, environment: Any) -> HardwareSpec:
         )
     try:
         return get_hardware(
-            match_device_name(
-                name,
-                environment.get("device_memory_bytes"),
-                sm_count=environment.get("sm_count"),
-            )
+            match_device_name(name, environment.get("device_memory_bytes"), **_figures(environment))
         )
     except UnknownHardwareError as error:
         raise InvalidInputError(
@@ -117,27 +116,28 @@ def _cpu_of(calibration: Calibration | None, name: str | None) -> HardwareSpec:
 
 def _check_name(spec: HardwareSpec, name: str | None, environment: Any, on_cpu: bool) -> None:
     """Refuse a device that contradicts the records; a spec or a record without a name cannot."""
-    if name is None or name in (*spec.device_names, spec.name):
+    from hardware_specs import could_be, match_device_name
+
+    memory = environment.get("device_memory_bytes")
+    if name is None or could_be(spec, name, memory, **_figures(environment)):
         return
     if on_cpu:
         if not spec.device_names and spec.id != "cpu-measured":
             return
-    else:
-        from hardware_specs import match_device_name
-
+    elif not spec.device_names:
+        # A file of the user's own, without names: only a device that has a file contradicts it.
         try:
-            found = match_device_name(
-                name,
-                environment.get("device_memory_bytes"),
-                sm_count=environment.get("sm_count"),
-            )
+            match_device_name(name, memory, **_figures(environment))
         except UnknownHardwareError:
-            if not spec.device_names:
-                return
-        else:
-            if found == spec.id:
-                return
+            return
     raise InvalidInputError(
         f"the measurements are of {name!r}, not of {spec.name!r} ({spec.id}); reconcile them with "
         "the device they ran on"
     )
+
+
+def _figures(environment: Any) -> dict[str, Any]:
+    return {
+        "sm_count": environment.get("sm_count"),
+        "architecture": environment.get("gcn_architecture"),
+    }

@@ -64,10 +64,12 @@ class FakeNVML:
 class FakeTorch:
     """torch of a machine with one GPU, or none."""
 
-    def __init__(self, name=None, total_memory=0, units=0):
+    def __init__(self, name=None, total_memory=0, units=0, architecture=None):
         self.properties = SimpleNamespace(
             name=name, total_memory=total_memory, multi_processor_count=units
         )
+        if architecture is not None:
+            self.properties.gcnArchName = architecture
         self.cuda = SimpleNamespace(
             is_available=lambda: name is not None,
             current_device=lambda: 0,
@@ -76,10 +78,10 @@ class FakeTorch:
 
 
 @pytest.fixture
-def machine(monkeypatch):
+def machine(monkeypatch, tmp_path):
     """Return a function that puts this machine's drivers in place."""
 
-    def build(*, nvml=None, torch=None, torch_loaded=False, gpu_file=False):
+    def build(*, nvml=None, torch=None, torch_loaded=False, gpu_file=False, board=None):
         modules = {"pynvml": nvml, "torch": torch}
         asked = []
 
@@ -93,6 +95,10 @@ def machine(monkeypatch):
         monkeypatch.setattr(detect, "sys", SimpleNamespace(modules=loaded))
         monkeypatch.setattr(detect, "_GPU_FILES", ("/dev/null",) if gpu_file else ())
         monkeypatch.setattr(detect, "measure_cpu", lambda: "the CPU")
+        file = tmp_path / "compatible"
+        if board is not None:
+            file.write_bytes(board)
+        monkeypatch.setattr(detect, "_BOARD_FILE", file)
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         return asked
 
@@ -116,11 +122,12 @@ def test_names_may_be_bytes_and_memory_unknown(machine) -> None:
     assert detect_hardware("cuda") == get_hardware("nvidia-gh200-96gb")
 
 
-def test_the_reported_memory_is_kept_where_the_file_has_none(machine) -> None:
+def test_the_memory_this_machines_driver_shows_is_taken(machine) -> None:
     machine(nvml=FakeNVML(T4))
     spec = detect_hardware()
-    assert get_hardware("nvidia-t4").memory_reported_bytes is None
+    assert get_hardware("nvidia-t4").memory_reported_bytes == 15360 * 2**20
     assert spec.usable_memory_bytes == 15843721216
+    assert spec.provenance["memory_reported_bytes"].evidence == "measured"
     assert spec.peaks == get_hardware("nvidia-t4").peaks
 
 
@@ -136,6 +143,75 @@ def test_rocm_and_jetson_are_found_by_torch(machine, nvml) -> None:
     torch = FakeTorch("AMD Instinct MI300X", 205822885888, 304)
     machine(nvml=nvml, torch=torch, gpu_file=True)
     assert detect_hardware().id == "amd-mi300x"
+
+
+# (what ROCm prints, total memory, CUs, gcnArchName) as torch shows them -> the device.
+ROCM = {
+    ("AMD Instinct MI300X OAM", 205822885888, 304, "gfx942:sramecc+:xnack-"): "amd-mi300x",
+    ("AMD Instinct MI300X VF", 205822885888, 304, "gfx942:sramecc+:xnack-"): "amd-mi300x",
+    ("AMD Radeon Graphics", 206141652992, 304, "gfx942:sramecc+:xnack-"): "amd-mi300x",
+    ("", 205822885888, 304, "gfx942:sramecc+:xnack-"): "amd-mi300x",
+    ("", 256 * 2**30, 304, "gfx942"): "amd-mi325x",
+    ("AMD Radeon Graphics", 68702699520, 110, "gfx90a:sramecc+:xnack-"): "amd-mi250x-gcd",
+    ("AMD Instinct MI355X", 309220868096, 256, "gfx950:sramecc+:xnack-"): "amd-mi355x",
+}
+
+
+@pytest.mark.parametrize("printed", ROCM, ids=str)
+def test_rocm_by_name_or_by_architecture_memory_and_units(machine, printed) -> None:
+    machine(torch=FakeTorch(*printed), gpu_file=True)
+    spec = detect_hardware()
+    assert spec.id == ROCM[printed]
+    assert spec.memory_reported_bytes == printed[1]
+
+
+ORIN = ("Orin (nvgpu)", None, None)
+
+
+def test_a_jetson_that_nvml_only_names_is_found_by_torch(machine) -> None:
+    torch = FakeTorch("Orin", int(61.37 * 2**30), 16)
+    asked = machine(nvml=FakeNVML(ORIN), torch=torch)
+    assert detect_hardware().id == "nvidia-jetson-agx-orin-64gb"
+    assert asked == ["pynvml", "torch"]
+    machine(nvml=FakeNVML(ORIN), torch=FakeTorch("Orin", int(29.9 * 2**30), 14))
+    with pytest.raises(UnknownHardwareError, match="none of the devices of that name"):
+        detect_hardware()
+
+
+@pytest.mark.parametrize("torch", [None, FakeTorch()], ids=["no torch", "torch without CUDA"])
+def test_a_jetson_without_torch_is_asked_for(machine, torch) -> None:
+    machine(nvml=FakeNVML(ORIN), torch=torch)
+    with pytest.raises(UnknownHardwareError, match=r"orin-nx-16gb.*--hardware ID"):
+        detect_hardware()
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        (b"nvidia,p3768-0000+p3767-0005\0nvidia,tegra234\0", "nvidia-jetson-orin-nano-8gb"),
+        (b"nvidia,p3768-0000+p3767-0001\0nvidia,tegra234\0", "nvidia-jetson-orin-nx-8gb"),
+    ],
+)
+def test_the_board_tells_modules_of_one_size_apart(machine, part, expected) -> None:
+    machine(nvml=FakeNVML(ORIN), torch=FakeTorch("Orin", 7987728384, 8), board=part)
+    assert detect_hardware().id == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "memory_bytes", "units", "expected"),
+    [
+        ("NVIDIA GB10", 128523960320, 48, "nvidia-dgx-spark-128gb"),
+        ("NVIDIA Thor", 131881680896, 20, "nvidia-jetson-agx-thor-128gb"),
+    ],
+)
+def test_memory_shared_with_the_host_comes_from_torch(
+    machine, name, memory_bytes, units, expected
+) -> None:
+    machine(nvml=FakeNVML((name, None, None)), torch=FakeTorch(name, memory_bytes, units))
+    spec = detect_hardware()
+    assert (spec.id, spec.memory_reported_bytes) == (expected, memory_bytes)
+    machine(nvml=FakeNVML((name, None, None)))
+    assert detect_hardware().id == expected
 
 
 def test_torch_is_not_imported_where_there_is_no_gpu(machine) -> None:

@@ -18,10 +18,12 @@ from hardware_specs import (
     InvalidInputError,
     MissingPeakError,
     UnknownHardwareError,
+    alias_note,
     get_hardware,
     list_hardware,
     load_hardware,
 )
+from hardware_specs.names import USUAL, plain_name
 
 DATA = Path(hardware_specs.__file__).parent / "data"
 
@@ -51,8 +53,8 @@ def test_a_path_is_loaded(tmp_path) -> None:
     [
         ("nvidia-h100-sxm-80gb", "nvidia-h100-sxm5-80gb"),
         ("nvidia-a100-sxm-80gb", "nvidia-a100-sxm4-80gb"),
-        ("NVIDIA-T4", "nvidia-t4"),
-        ("mi300x", "amd-mi300x"),
+        ("mi300", "amd-mi300x"),
+        ("nvidia-h100", "nvidia-h100-sxm5-80gb"),
         ("nvidia-l40", "nvidia-l40s"),
     ],
 )
@@ -66,7 +68,7 @@ def test_an_unknown_id_names_near_ones(given_id, near) -> None:
 
 @pytest.mark.parametrize(
     "given_id",
-    ["", "sources", "disagreements", "../data/nvidia-t4", "nvidia-t4/", "a" * 5000, None],
+    ["", "sources", "disagreements", "../data/nvidia-t4", "nvidia-t4/", "a" * 5000, "nvidia", None],
 )
 def test_what_is_no_id_is_unknown(given_id) -> None:
     with pytest.raises(UnknownHardwareError):
@@ -76,7 +78,45 @@ def test_what_is_no_id_is_unknown(given_id) -> None:
 @given(st.text(max_size=40))
 def test_any_text_is_a_device_or_an_error(text) -> None:
     with contextlib.suppress(UnknownHardwareError, InvalidFileError):
-        assert get_hardware(text).id == text
+        spec = get_hardware(text)
+        assert spec.id == text.lower() or spec.alias_note is not None
+
+
+@pytest.mark.parametrize(
+    ("alias", "taken", "others"),
+    [
+        ("h100", "nvidia-h100-sxm5-80gb", ("nvidia-h100-pcie-80gb", "nvidia-h100-nvl-94gb")),
+        ("A100", "nvidia-a100-sxm4-80gb", ("nvidia-a100-sxm4-40gb",)),
+        ("a100-40gb", "nvidia-a100-sxm4-40gb", ("nvidia-a100-pcie-40gb",)),
+        ("v100", "nvidia-v100-sxm2-16gb", ("nvidia-v100-pcie-32gb",)),
+        ("l40s", "nvidia-l40s", ()),
+        ("4090", "nvidia-rtx-4090", ()),
+        ("GeForce RTX 4090", "nvidia-rtx-4090", ()),
+        ("MI300X", "amd-mi300x", ()),
+        ("dgx-spark", "nvidia-dgx-spark-128gb", ()),
+        ("orin-nano", "nvidia-jetson-orin-nano-8gb", ("nvidia-jetson-orin-nano-4gb",)),
+    ],
+)
+def test_aliases_resolve_and_say_so(alias, taken, others) -> None:
+    spec = get_hardware(alias)
+    assert spec == get_hardware(taken)
+    assert spec.alias_note == alias_note(alias)
+    assert f"{alias!r} is taken as {taken}" in spec.alias_note
+    assert all(other in spec.alias_note for other in others)
+
+
+def test_every_alias_names_a_device_and_no_other_ones_id() -> None:
+    ids = {plain_name(hardware_id): hardware_id for hardware_id in list_hardware()}
+    assert len(ids) == len(list_hardware())
+    for alias, hardware_id in USUAL.items():
+        assert alias == plain_name(alias)
+        assert hardware_id in list_hardware()
+        assert ids.get(alias, hardware_id) == hardware_id
+
+
+def test_case_makes_no_difference_to_an_id() -> None:
+    assert get_hardware("NVIDIA-T4") is get_hardware("nvidia-t4")
+    assert alias_note("NVIDIA-T4") is None
 
 
 def test_default_peak_accumulates_in_32_bit() -> None:

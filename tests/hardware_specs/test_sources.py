@@ -40,7 +40,7 @@ def test_weak_evidence_stays_visible() -> None:
 
 def test_disagreements_are_all_there_and_attributed() -> None:
     rows = list_disagreements()
-    assert len(rows) == 59
+    assert len(rows) == 63
     assert all(row.about and row.field and row.list and row.right for row in rows)
     named = {hardware_id for row in rows for hardware_id in row.devices}
     assert named <= set(list_hardware())

@@ -74,7 +74,7 @@ def spec_view(
     if documents.row_count:
         yield documents
     yield _codes(spec)
-    for note in spec.notes:
+    for note in filter(None, (spec.alias_note, *spec.notes)):
         yield Text(f"note: {note}")
     if disagreements:
         yield _disagreements(disagreements)
@@ -107,7 +107,11 @@ def _fact_rows(spec: HardwareSpec) -> Iterator[tuple[str, str, str]]:
     yield "power limit", _scaled(spec.tdp_w, 1, "W"), "tdp_w"
     kind = f" {spec.memory_kind}" if spec.memory_kind else ""
     yield "memory", _scaled(spec.memory_bytes, 2**30, f"GiB{kind}") or kind.strip(), "memory"
-    yield "memory reported", _scaled(spec.memory_reported_bytes, 2**30, "GiB"), "memory"
+    key = "memory_reported_bytes"
+    yield "memory reported", _scaled(spec.memory_reported_bytes, 2**30, "GiB"), key
+    if spec.memory_is_assumed:
+        usable = _scaled(spec.usable_memory_bytes, 2**30, "GiB")
+        yield "memory assumed usable", f"{usable}: no figure of the driver is public", ""
     yield "bandwidth", _scaled(spec.bandwidth_bytes_per_s, 1e9, "GB/s"), "memory"
     rate = _scaled(spec.memory_data_rate_bits_per_pin_per_s, 1e9, "Gbit/s per pin")
     yield "bus", f"{spec.memory_bus_bits} bit x {rate}" if spec.memory_bus_bits else "", "memory"

@@ -178,6 +178,49 @@ def test_narrow_products_and_impossible_points_are_left_out_and_marked():
     assert found.lookup("gemm", "bf16").points == 57
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["A100-SXM4-80GB", "nvidia a100 sxm4 80gb", "NVIDIA_A100-SXM4-80GB", A100, "A100 SXM4 80GB"],
+)
+def test_the_devices_name_with_or_without_vendor(name):
+    found = fit_calibration(products(40).assign(device=name), A100, resamples=1)
+    assert found.lookup("gemm", "bf16").points == 40
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "A100-SXM4-40GB",
+        "A100",
+        "A100-PCIE-40GB",
+        "NVIDIA A100 80GB PCIe",
+        "AMD Radeon Graphics",
+        "",
+    ],
+)
+def test_a_near_name_in_a_table_is_another_device(name):
+    assert f"measured on {name!r}" in refused(products(40).assign(device=name))
+
+
+@pytest.mark.parametrize(
+    ("name", "hardware", "remark"),
+    [
+        ("AMD Instinct MI300X OAM", "amd-mi300x", None),
+        ("AMD Radeon Graphics", "amd-mi300x", "names no device but 'AMD Radeon Graphics'"),
+        (None, "amd-mi300x", "names no device but ''"),
+        ("Orin (nvgpu)", "nvidia-jetson-orin-nx-16gb", None),
+    ],
+)
+def test_names_that_several_devices_share(name, hardware, remark):
+    _, remarks = group_points(
+        [("a table", products(40).assign(device=name))], get_hardware(hardware).device_names
+    )
+    assert [r for r in remarks if "no device" in r] == [
+        r for r in remarks if remark is not None and remark in r
+    ]
+    assert (remark is None) == (not any("no device" in r for r in remarks))
+
+
 def test_other_names_of_the_device_are_accepted_when_given():
     frame = products(40).assign(device="A100 in the cellar")
     assert "A100 in the cellar" in refused(frame)

@@ -7,7 +7,9 @@ import json
 import pytest
 
 from costmodel import estimate
+from costmodel.memory import MEMORY_MARGIN_BYTES
 from costmodel.questions.break_evens import break_even, largest_batch
+from hardware_specs import get_hardware
 from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli import main
 
@@ -82,7 +84,38 @@ class TestBreakEven:
         ]
         assert [peak <= memory_bytes for peak in peaks] == [batch > 0, False]
 
+    @pytest.mark.parametrize(("hardware", "batch"), [
+        ("nvidia-l4", 26), ("nvidia-a10", 26), ("nvidia-t4", 5), ("nvidia-v100-sxm2-16gb", 7),
+    ])  # fmt: skip
+    def test_the_memory_that_the_driver_shows_is_what_there_is(
+        self, hardware: str, batch: int
+    ) -> None:
+        """The L4 has 23034 MiB and the T4 15360, not 24 and 16 GiB (31 and 8 samples)."""
+        assert largest_batch("llava-1.5-7b", hardware, memory_margin_bytes=0) == batch
+        shown = get_hardware(hardware).memory_reported_bytes
+        assert largest_batch("llava-1.5-7b", hardware, memory_bytes=shown) == batch
+
+    def test_the_margin_is_kept_free(self) -> None:
+        batch = largest_batch("llava-1.5-7b", "nvidia-l4")
+        assert batch == largest_batch(
+            "llava-1.5-7b", "nvidia-l4", memory_bytes=23034 * 2**20 - MEMORY_MARGIN_BYTES
+        )
+        fits = [estimate("llava-1.5-7b", "nvidia-l4", batch_size=batch + n) for n in (0, 1)]
+        assert [cost.memory.fits for cost in fits] == [True, False]
+        assert fits[0].assumptions["memory_margin_bytes"] == MEMORY_MARGIN_BYTES
+        assert fits[0].assumptions["memory_capacity"].startswith("as the driver shows it")
+        assert estimate("llava-1.5-7b", "nvidia-l4", batch_size=31).memory.fits is False
+        answer = break_even("llava-1.5-7b", "nvidia-v100-pcie-16gb")
+        free = break_even("llava-1.5-7b", "nvidia-v100-pcie-16gb", memory_margin_bytes=0)
+        assert answer.most_within_memory <= free.most_within_memory
+
+    def test_a_capacity_nobody_publishes_is_marked(self) -> None:
+        cost = estimate("llava-1.5-7b", "google-tpu-v5e", precision="bf16")
+        assert cost.memory.capacity_bytes == 15 * 2**30
+        assert "no public figure" in cost.assumptions["memory_capacity"]
+
     @pytest.mark.parametrize("bad", [{"batch_size": 3}, {"precision": ["fp16", "w4a16"]},
+                                     {"memory_margin_bytes": -1}, {"memory_margin_bytes": "1"},
                                      {"visual_tokens": [1, 2]}, {"memory_bytes": 0}])  # fmt: skip
     def test_no_batch_of(self, bad: dict) -> None:
         with pytest.raises(InvalidInputError):

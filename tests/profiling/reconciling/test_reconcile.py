@@ -9,6 +9,7 @@ import pytest
 from hardware_specs import get_hardware
 from hardware_specs.errors import CalibrationError, InvalidInputError
 from profiling import reconcile
+from profiling.reconciling.devices import device_of
 from profiling.reconciling.gap import PARTS
 from profiling.reconciling.rows import COLUMNS
 from profiling.records.measurement import TOTAL, Measurement, Sampling, StageSamples, TokenCounts
@@ -328,6 +329,43 @@ def test_a_dtype_the_device_lacks_is_named(lab):
     record = replace(record, configuration=replace(record.configuration, dtype="fp8"))
     with pytest.raises(InvalidInputError, match="fp8"):
         reconcile([record])
+
+
+# (name in the record, memory, units, ROCm's target, hardware=) -> the device reconciled with.
+NAMED = {
+    ("A100-SXM4-80GB", 85_094_825_984, 108, None, None): "nvidia-a100-sxm4-80gb",
+    ("nvidia a100 sxm4 80gb", 85_094_825_984, 108, None, "a100"): "nvidia-a100-sxm4-80gb",
+    ("Orin", 65_893_089_280, 16, None, None): "nvidia-jetson-agx-orin-64gb",
+    ("Orin", 7_693_115_392, 8, None, "nvidia-jetson-orin-nano-8gb"): "nvidia-jetson-orin-nano-8gb",
+    ("", 205_822_885_888, 304, "gfx942:sramecc+:xnack-", None): "amd-mi300x",
+    ("AMD Radeon Graphics", 205_822_885_888, 304, None, "amd-mi300x"): "amd-mi300x",
+    ("AMD Instinct MI300X OAM", 205_822_885_888, 304, None, None): "amd-mi300x",
+    ("A100-SXM4-80GB", 10 * 2**30, 14, None, "nvidia-a100-sxm4-80gb"): None,
+    ("A100-SXM4-40GB", 42_405_855_232, 108, None, "nvidia-a100-sxm4-80gb"): None,
+    ("Orin", 7_693_115_392, 8, None, None): None,
+    ("AMD Instinct MI300X OAM", 205_822_885_888, 80, None, "amd-mi300x"): None,
+    ("AMD Radeon Graphics", 205_822_885_888, 304, None, None): None,
+}
+
+
+@pytest.mark.parametrize("printed", NAMED, ids=str)
+def test_a_devices_name_is_compared_as_detection_does(lab, printed):
+    name, memory_bytes, units, target, hardware = printed
+    environment = {"device_name": name, "device_memory_bytes": memory_bytes, "sm_count": units}
+    if target is not None:
+        environment["gcn_architecture"] = target
+    records = [lab.measured(environment=environment)]
+    if NAMED[printed] is None:
+        with pytest.raises(InvalidInputError, match="measurements are of"):
+            device_of(records, hardware, None)
+    else:
+        assert device_of(records, hardware, None).id == NAMED[printed]
+
+
+def test_two_spellings_of_a_name_are_one_device(lab):
+    names = ("NVIDIA A100-SXM4-80GB", "A100-SXM4-80GB")
+    records = [lab.measured(environment={**lab.ENVIRONMENT, "device_name": n}) for n in names]
+    assert device_of(records, None, None).id == "nvidia-a100-sxm4-80gb"
 
 
 def test_a_foreign_calibration_or_device_is_refused(lab):
