@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
+import pytest
 import typer
 
+from costmodel import estimate
 from vlm_roofline.cli import build_app, main
 
 A100 = "nvidia-a100-sxm4-80gb"
@@ -60,8 +64,6 @@ def test_values_arrive_in_the_kind_of_their_argument(capsys) -> None:
         "--keep 0.25 --layer 3 --batch-size 2 --logits all --json"
     )
     assert main(line.split()) == 0
-    import json
-
     inputs = json.loads(capsys.readouterr().out)["inputs"]
     assert inputs["image_size"] == [480, 640]
     assert (inputs["keep"], inputs["layer"], inputs["logits"]) == (0.25, 3, "all")
@@ -76,8 +78,28 @@ def test_a_sweep_takes_several_values_of_every_kind(capsys) -> None:
         "--logits last,all --visual-tokens 576,144 --json"
     )
     assert main(line.split()) == 0
-    import json
-
     rows = json.loads(capsys.readouterr().out)["rows"]
     # Devices x (unreduced + keep x layer) x logits x visual tokens.
     assert len(rows) == 2 * (1 + 2 * 2) * 2 * 2
+
+
+@pytest.mark.parametrize("text", ["576x2,288x30", str([576] * 2 + [288] * 30)])
+def test_a_schedule_of_ones_own(text: str, capsys) -> None:
+    line = ["estimate", "llava-1.5-7b", "-d", A100, "--json", "--tokens-per-layer", text]
+    assert main(line) == 0
+    document = json.loads(capsys.readouterr().out)
+    schedule = [576] * 2 + [288] * 30
+    assert document["inputs"]["tokens_per_layer"] == schedule
+    cost = estimate("llava-1.5-7b", A100, tokens_per_layer=schedule)
+    assert document["totals"]["flops"] == cost.totals.flops
+    assert main(["sweep", "llava-1.5-7b", "-d", A100, "--json", "--tokens-per-layer", text]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert row["flops"] == cost.totals.flops
+
+
+@pytest.mark.parametrize(
+    "text", ["576", "576x", "x32", "576x2;288x30", "-1x32", "576x99999", "many"]
+)
+def test_a_schedule_that_is_none(text: str, capsys) -> None:
+    assert main(["estimate", "llava-1.5-7b", "-d", A100, f"--tokens-per-layer={text}"]) == 2
+    assert "tokens" in capsys.readouterr().err
