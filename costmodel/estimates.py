@@ -208,7 +208,7 @@ def context_for(
 
 def _given_schedule(context: Context) -> dict[str, Any]:
     schedule = context.tokens_per_layer
-    return {} if schedule is None else {"tokens_per_layer": list(schedule)}
+    return {"tokens_per_layer": None if schedule is None else list(schedule)}
 
 
 def _ships(calibration: Any) -> bool:
