@@ -8,22 +8,17 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from costmodel.evaluate import Context, Scenario
-from costmodel.inputs import check_count, resolve_visual
+from costmodel.evaluate import Context
 from costmodel.memory import MEMORY_MARGIN_BYTES, kv_by_layer
 from costmodel.methods import Method
-from costmodel.methods.bare_schedule import check_schedule
-from costmodel.methods.keep import check_keep
-from costmodel.precision import parse_precision
 from costmodel.quantities import whole
-from costmodel.result import Estimate, Stages, total_cost
-from costmodel.table import op_rows
-from hardware_specs.errors import InvalidInputError
+from costmodel.request import Request, names_of
+from costmodel.result import Estimate, Stages, op_rows, total_cost
+from costmodel.scenario import scenario_inputs, scenario_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,21 +28,19 @@ if TYPE_CHECKING:
     from costmodel.methods import MethodPlan
     from costmodel.models import ModelConfig
     from costmodel.precision import Precision
+    from costmodel.scenario import Scenario
     from hardware_specs import HardwareSpec
-
-#: The text of a prompt when nothing is said: what the PruMerge paper and its successors assume.
-DEFAULT_TEXT_TOKENS = 40
 
 
 def assemble(
-    context: Context, scenario: Scenario, inputs: dict[str, Any], warnings: list[str]
+    context: Context, request: Request, scenario: Scenario, warnings: list[str]
 ) -> Estimate:
     """Price a scenario and put its estimate together.
 
     Args:
         context: what stays fixed.
+        request: the call, for the arguments that a context does not fix.
         scenario: the numbers.
-        inputs: every argument as resolved.
         warnings: what is known so far; a footprint over capacity is added.
     """
     stages, memory, plan = context.evaluate(scenario, vector=False)
@@ -61,7 +54,7 @@ def assemble(
             "the tokens or the precision, or take a larger device"
         )
     return Estimate(
-        inputs,
+        {**scenario_inputs(request, scenario), **context.inputs},
         Stages(stages),
         total_cost(stages, scenario.output_tokens),
         memory,
@@ -125,121 +118,46 @@ def assumptions(context: Context, plan: MethodPlan) -> dict[str, Any]:
     }
 
 
-_CONTEXTS: dict[Any, tuple[Context, dict[str, Any]]] = {}
+_CONTEXTS: dict[Any, Context] = {}
 _MOST_CONTEXTS = 512
+#: The values of a request that a context fixes.
+_fixed = attrgetter(*names_of("subject", "setting"))
+_PLAIN = {str, int, float, NoneType, tuple, Method}
 
 
-def context_for(
-    model: str | Path | ModelConfig,
-    hardware: str | Path | HardwareSpec,
-    precision: str | Mapping[str, str] | Precision,
-    calibration: Calibration | str | Path | None,
-    **fixed: Any,
-) -> tuple[Context, dict[str, Any]]:
-    """Build the context of a call, or find it again when all its arguments are shipped names.
+def context_for(request: Request) -> Context:
+    """Build the context of a request, or find it again when all it names ships with the package.
 
     Args:
-        model: as `estimate`.
-        hardware: as `estimate`.
-        precision: as `estimate`.
-        calibration: as `estimate`.
-        fixed: the arguments of `Context` that are names or single numbers.
-
-    Returns:
-        The context, and the arguments as resolved.
+        request: the call.
     """
-    if fixed["attention"] is None:
-        fixed["attention"] = "flash"
-    if fixed.get("tokens_per_layer") is not None:
-        fixed["tokens_per_layer"] = check_schedule(fixed["tokens_per_layer"])
-    for name, value in fixed.items():
-        if name == "tokens_per_layer":
-            continue
-        if isinstance(value, np.generic):
-            fixed[name] = value.item()
-        elif not isinstance(value, (str, int, float, NoneType, Method)):
-            raise InvalidInputError(f"{name} takes one value, not {value!r}; sweep takes lists")
-    named = (
-        isinstance(model, str)
-        and isinstance(hardware, str)
-        and isinstance(precision, str)
-        and (calibration is None or isinstance(calibration, str))
-    )
-    key = None
+    # As keys 1 and 1.0 are one; as what to keep, beside a method or in it, they are a token and all.
+    key = (*_fixed(request), type(request.keep), str(request.method))
+    named = _PLAIN.issuperset(map(type, key[:-2]))
     if named:
-        # As keys 1, 1.0 and True are one; as what to keep they are a token, all tokens, a mistake.
-        kinds: tuple[Any, ...] = (type(fixed["keep"]), type(fixed["layer"]))
-        if isinstance(fixed["method"], Method):
-            kinds += (type(fixed["method"].given_keep), *fixed["method"].options.values())
-        key = (model, hardware, precision, calibration, *fixed.values(), *kinds)
         found = _CONTEXTS.get(key)
         if found is not None:
             return found
-    from costmodel.models import list_models, load_model
-    from hardware_specs import get_hardware, list_hardware
-
-    config = load_model(model)
-    device = get_hardware(hardware)
-    if fixed["keep"] is not None:
-        fixed["keep"] = check_keep(fixed["keep"], least=0)
-    context = Context(
-        config,
-        device,
-        parse_precision(precision),
-        calibration=_calibration(calibration, device),
-        **fixed,
-    )
-    method = context.method
-    inputs = {
-        "model": config.name,
-        "hardware": device.id,
-        "precision": context.precision.name,
-        "method": "none" if method is None else method.name,
-        "keep": context.keep,
-        "layer": context.layer,
-        "execution": fixed["execution"],
-        "calibration": None if context.calibration is None else str(context.calibration.name),
-        "convention": "torch",
-        "attention": fixed["attention"],
-        "logits": fixed["logits"],
-        "vision_layers": fixed["vision_layers"],
-        **({} if method is None else method.changes),
-        **_given_schedule(context),
-    }
+    context = Context(request)
     # A file may change between calls; what ships with the package does not.
-    shipped = str(model).partition("@")[0] in list_models() and hardware in list_hardware()
-    if key is not None and shipped and _ships(calibration):
+    if named and _ships(request):
         if len(_CONTEXTS) >= _MOST_CONTEXTS:
             _CONTEXTS.clear()
-        _CONTEXTS[key] = context, inputs
-    return context, inputs
+        _CONTEXTS[key] = context
+    return context
 
 
-def _given_schedule(context: Context) -> dict[str, Any]:
-    schedule = context.tokens_per_layer
-    return {"tokens_per_layer": None if schedule is None else list(schedule)}
-
-
-def _ships(calibration: Any) -> bool:
-    """Whether a calibration, named or None, cannot change between calls."""
-    if calibration is None:
-        return True
+def _ships(request: Request) -> bool:
+    """Whether model, device and calibration, all names or None, cannot change between calls."""
     from costmodel.calibration import list_calibrations
+    from costmodel.models import list_models
+    from hardware_specs import list_hardware
 
-    return calibration in list_calibrations()
-
-
-def _calibration(
-    calibration: Calibration | str | Path | None, hardware: HardwareSpec
-) -> Calibration | None:
-    if calibration is None:
-        return None
-    from costmodel.calibration import Calibration
-
-    if not isinstance(calibration, Calibration):
-        calibration = Calibration.load(calibration, hardware)
-    calibration.check_hardware(hardware)
-    return calibration
+    return (
+        str(request.model).partition("@")[0] in list_models()
+        and request.hardware in list_hardware()
+        and (request.calibration is None or request.calibration in list_calibrations())
+    )
 
 
 def estimate(
@@ -253,16 +171,16 @@ def estimate(
     precision: str | Mapping[str, str] | Precision = "fp16",
     method: str | Method | None = None,
     keep: int | float | None = None,
+    layer: int | None = None,
     tokens_per_layer: Sequence[int] | None = None,
     execution: str = "fused",
     calibration: Calibration | str | Path | None = None,
     convention: str = "torch",
     attention: str | None = None,
     logits: str = "last",
-    layer: int | None = None,
+    vision_layers: str = "executed",
     image_size: tuple[int, int] | None = None,
     frames: int | None = None,
-    vision_layers: str = "executed",
 ) -> Estimate:
     """Predict what one request costs: FLOPs, traffic, time and memory, stage by stage.
 
@@ -280,6 +198,7 @@ def estimate(
             `module=name` pairs.
         method: a token-reduction method: a name, or what `get_method` gave, with its options.
         keep: what it keeps: a count (int), a ratio (float in (0, 1]), None for its default.
+        layer: the layer K of methods that reduce inside the language model.
         tokens_per_layer: visual tokens of every language-model layer, in place of a method: a schedule
             of your own, whose choosing costs nothing.
         execution: `fused`, `hf-eager` or `cuda-graph`.
@@ -289,11 +208,10 @@ def estimate(
         attention: `flash`, or `eager` for the kernel that writes its scores out; None is `flash`,
             or the convention's own.
         logits: `last` computes one row of logits per sample, `all` every row.
-        layer: the layer K of methods that reduce inside the language model.
-        image_size: (height, width) in pixels, for models whose token count depends on it.
-        frames: frames, for video models.
         vision_layers: `executed` runs every layer of the tower as `transformers` does, `useful`
             stops at the one whose features are read.
+        image_size: (height, width) in pixels, for models whose token count depends on it.
+        frames: frames, for video models.
 
     Raises:
         VlmRooflineError: a bad argument; the message says which, and what there is.
@@ -302,65 +220,21 @@ def estimate(
     >>> cost.stages["prefill"].flops
     1352942485504
     """
-    if not isinstance(convention, str):
-        raise InvalidInputError(f"convention must be a name, not {convention!r}")
-    if convention != "torch":
-        from costmodel.counted import convention_estimate, refuse_own_settings
+    # The arguments are the fields of a request, all of them and by the same names.
+    return answer(Request(**locals()))
 
-        refuse_own_settings(
-            convention, execution=execution, calibration=calibration, logits=logits,
-            vision_layers=vision_layers,
-        )  # fmt: skip
-        return convention_estimate(
-            convention,
-            model,
-            hardware,
-            visual_tokens=visual_tokens,
-            text_tokens=text_tokens,
-            batch_size=batch_size,
-            output_tokens=output_tokens,
-            precision=precision,
-            method=method,
-            keep=keep,
-            layer=layer,
-            tokens_per_layer=tokens_per_layer,
-            attention=attention,
-            image_size=image_size,
-            frames=frames,
-        )
-    text_tokens = DEFAULT_TEXT_TOKENS if text_tokens is None else text_tokens
-    context, fixed = context_for(
-        model,
-        hardware,
-        precision,
-        calibration,
-        method=method,
-        keep=keep,
-        layer=layer,
-        tokens_per_layer=tokens_per_layer,
-        execution=execution,
-        attention=attention,
-        logits=logits,
-        vision_layers=vision_layers,
-    )
-    check_count("text_tokens", text_tokens, 0)
-    check_count("batch_size", batch_size, 1)
-    check_count("output_tokens", output_tokens, 0)
-    # numpy's integers overflow; Python's do not.
-    text_tokens, batch_size, output_tokens = int(text_tokens), int(batch_size), int(output_tokens)
+
+def answer(request: Request) -> Estimate:
+    """Predict what a request costs, as `estimate` does for its arguments.
+
+    >>> answer(Request("llama-2-7b", "nvidia-l4", text_tokens=8)).inputs["text_tokens"]
+    8
+    """
+    if request.convention != "torch":
+        from costmodel.conventions.estimating import convention_estimate
+
+        return convention_estimate(request)
+    context = context_for(request)
     warnings: list[str] = []
-    tokens, projected, crops = resolve_visual(
-        context.model, visual_tokens, image_size, frames, text_tokens, output_tokens, warnings
-    )
-    scenario = Scenario(tokens, projected, crops, text_tokens, batch_size, output_tokens)
-    inputs = {
-        "visual_tokens": tokens,
-        "text_tokens": text_tokens,
-        "batch_size": batch_size,
-        "output_tokens": output_tokens,
-        "image_size": None if image_size is None else [int(side) for side in image_size],
-        "frames": None if frames is None else int(frames),
-        "crops": crops,
-        **fixed,
-    }
-    return assemble(context, scenario, inputs, warnings)
+    scenario = scenario_of(request, context.model, warnings)
+    return assemble(context, request, scenario, warnings)

@@ -21,42 +21,26 @@ from costmodel.memory import (
 from costmodel.methods import MethodPlan, chosen_method
 from costmodel.methods.bare_schedule import bare_plan
 from costmodel.plans import Plan, get_plan
+from costmodel.precision import parse_precision
 from costmodel.program import Program
 from costmodel.quantities import STAGES
+from costmodel.request import OUR_DEFAULTS, names_of
 from costmodel.roofline import Roofline, StageCost
 from costmodel.schedule import LayerSpan, check_layers
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from costmodel.calibration import Calibration
-    from costmodel.methods import Method
-    from costmodel.models import ModelConfig
-    from costmodel.precision import Precision
     from costmodel.quantities import Num, OpCost
+    from costmodel.request import Request
+    from costmodel.scenario import Scenario
     from hardware_specs import HardwareSpec
 
 VISION = STAGES[0]
-ATTENTION = ("flash", "eager")
-LOGITS = ("last", "all")
-VISION_LAYERS = ("executed", "useful")
-
-
-def _choice(name: str, given: object, known: tuple[str, ...]) -> None:
-    if given not in known:
-        raise InvalidInputError(f"{name}={given!r} is unknown; there is: {', '.join(known)}")
-
-
-class Scenario(NamedTuple):
-    """The numbers that vary: per sample but for the batch; integers, or arrays of one shape."""
-
-    visual_tokens: Num
-    projected_tokens: Num
-    crops: Num
-    text_tokens: Num
-    batch_size: Num
-    output_tokens: Num
+_FIXED = names_of("subject", "setting")
 
 
 class Evaluation(NamedTuple):
@@ -71,55 +55,34 @@ class Context:
     """What stays fixed while the numbers vary.
 
     Args:
-        model: the model.
-        hardware: the device.
-        precision: the numerics of every module.
-        method: a token-reduction method, by name or as `get_method` gives it, or None.
-        keep: what the method keeps: a count, a ratio, or None for its own or its default.
-        layer: the layer of methods that have one.
-        tokens_per_layer: visual tokens of every language-model layer, in place of a method.
-        execution: an execution plan.
-        calibration: measured efficiencies, or None.
-        attention: `flash` or `eager`.
-        logits: `last` or `all`.
-        vision_layers: `executed` or `useful`.
+        request: the call; its numbers and its picture are not looked at.
+
+    Attributes:
+        inputs: the fixed arguments as resolved.
 
     Raises:
-        InvalidInputError: an argument that names nothing.
-        UnknownMethodError: an unknown method.
-        MissingPeakError: the device lacks the arithmetic the precision needs.
+        VlmRooflineError: a name that nothing bears, or a device without the arithmetic that the
+            precision needs.
     """
 
-    def __init__(
-        self,
-        model: ModelConfig,
-        hardware: HardwareSpec,
-        precision: Precision,
-        *,
-        method: str | Method | None,
-        keep: int | float | None,
-        layer: int | None,
-        tokens_per_layer: tuple[int, ...] | None = None,
-        execution: str,
-        calibration: Calibration | None,
-        attention: str,
-        logits: str,
-        vision_layers: str,
-    ) -> None:
-        self.plan = get_plan(execution)
-        _choice("attention", attention, ATTENTION)
-        _choice("logits", logits, LOGITS)
-        _choice("vision_layers", vision_layers, VISION_LAYERS)
-        self.model = model
-        self.hardware = hardware
-        self.precision = precision
-        self.calibration = calibration
-        self.attention = attention
-        self.logits = logits
-        self.vision_layers = vision_layers
-        self.method, self.keep, self.layer = chosen_method(method, keep, layer)
-        self.tokens_per_layer = tokens_per_layer
-        if self.method is not None and tokens_per_layer is not None:
+    def __init__(self, request: Request) -> None:
+        from costmodel.models import load_model
+        from hardware_specs import get_hardware
+
+        self.model = model = load_model(request.model)
+        self.hardware = hardware = get_hardware(request.hardware)
+        self.precision = precision = parse_precision(request.precision)
+        self.plan = get_plan(request.execution)
+        self.calibration = _calibration(request.calibration, hardware)
+        self.attention = request.attention or OUR_DEFAULTS["attention"]
+        self.logits = request.logits
+        self.vision_layers = request.vision_layers
+        self.method, self.keep, self.layer = chosen_method(
+            request.method, request.keep, request.layer
+        )
+        schedule = request.tokens_per_layer
+        self.tokens_per_layer = None if schedule is None else tuple(schedule)
+        if self.method is not None and self.tokens_per_layer is not None:
             raise InvalidInputError(
                 f"{self.method.name} makes its own schedule; give method or tokens_per_layer, not both"
             )
@@ -128,24 +91,35 @@ class Context:
                 f"method {self.method.name!r} reduces visual tokens, but {model.name} has no "
                 "vision tower; choose a multimodal model"
             )
-        self.roofline = Roofline(hardware, calibration, self.plan)
+        self.roofline = Roofline(hardware, self.calibration, self.plan)
         modules = (precision.vision, precision.projector, precision.text, precision.lm_head)
         for numerics in set(modules):
             self.roofline.peak(numerics.linear_dtype)
             self.roofline.peak(numerics.attention_dtype)
         self.tower_layers = (
-            0 if model.vision is None else model.vision.executed_layers(vision_layers)
+            0 if model.vision is None else model.vision.executed_layers(self.vision_layers)
         )
-        self.program = Program(model, precision, self.plan, attention=attention)
+        self.program = Program(model, precision, self.plan, attention=self.attention)
         self.footprint = Footprint(
             model,
             precision,
             self.plan,
-            attention=attention,
-            logits=logits,
+            attention=self.attention,
+            logits=self.logits,
             workspace_bytes=_workspace_bytes(hardware, self.plan),
         )
         self._vision_cache: dict[Any, StageCost] = {}
+        self.inputs = request.inputs(_FIXED) | {
+            "model": model.name,
+            "hardware": hardware.id,
+            "precision": precision.name,
+            "method": "none" if self.method is None else self.method.name,
+            "keep": self.keep,
+            "layer": self.layer,
+            "calibration": None if self.calibration is None else str(self.calibration.name),
+            "attention": self.attention,
+            **({} if self.method is None else self.method.changes),
+        }
 
     def method_plan(self, scenario: Scenario) -> MethodPlan:
         """Return the token schedule of a scenario.
@@ -285,6 +259,19 @@ class Context:
             stages["prefill"].activation_write_bytes,
             maximum,
         )
+
+
+def _calibration(
+    calibration: Calibration | str | Path | None, hardware: HardwareSpec
+) -> Calibration | None:
+    if calibration is None:
+        return None
+    from costmodel.calibration import Calibration
+
+    if not isinstance(calibration, Calibration):
+        calibration = Calibration.load(calibration, hardware)
+    calibration.check_hardware(hardware)
+    return calibration
 
 
 def _any(count: Num) -> bool:

@@ -50,6 +50,19 @@ MEMORY_KEYS = (
 )
 
 
+def traffic(cost: Any) -> Any:
+    """Return the bytes that an op, a row or a stage moves; None where they are not defined."""
+    if cost.weight_bytes is None:
+        return None
+    return (
+        cost.weight_bytes
+        + cost.kv_read_bytes
+        + cost.kv_write_bytes
+        + cost.activation_read_bytes
+        + cost.activation_write_bytes
+    )
+
+
 class OpCost(NamedTuple):
     """What one execution of one op costs; `count` says how often it runs.
 
@@ -93,13 +106,8 @@ class OpCost(NamedTuple):
     @property
     def hbm_bytes(self) -> Num:
         """Traffic of one execution to device memory, in bytes."""
-        return (
-            self.weight_bytes
-            + self.kv_read_bytes
-            + self.kv_write_bytes
-            + self.activation_read_bytes
-            + self.activation_write_bytes
-        )
+        moved: Num = traffic(self)
+        return moved
 
     @property
     def executed_flops(self) -> Num:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from costmodel.quantities import COST_KEYS, MEMORY_KEYS, STAGES, whole
+from costmodel.quantities import COST_KEYS, MEMORY_KEYS, STAGES, traffic, whole
 from costmodel.roofline import StageCost
 from hardware_specs.errors import UnknownNameError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd
 
+    from costmodel.memory import MemoryCost
+    from costmodel.quantities import Num, OpCost
+    from costmodel.roofline import Roofline
+
 SCHEMA_VERSION = 1
+#: A number of one scenario, or None where a convention does not define it.
+Known: TypeAlias = Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +33,11 @@ class TotalCost(StageCost):
     the mean time per decoded token, None when none is decoded.
     """
 
-    ttft_s: Any = 0.0
-    tpot_s: Any = None
+    ttft_s: Num = 0.0
+    tpot_s: Num | None = None
 
 
-class Stages(dict[str, Any]):
+class Stages(dict[str, StageCost]):
     """Costs by stage: `vision, projector, reduction, prefill, decode`."""
 
     def __missing__(self, name: str) -> Any:
@@ -52,19 +59,16 @@ class Estimate:
 
     inputs: dict[str, Any]
     stages: Stages
-    totals: Any
-    memory: Any
+    totals: TotalCost
+    memory: MemoryCost
     warnings: tuple[str, ...]
-    _ops: Callable[[], tuple[Any, ...]]
+    _ops: Callable[[], tuple[OpRow, ...]]
     _assumptions: Callable[[], dict[str, Any]]
     _kv_by_layer: Callable[[], tuple[int | float, ...]] = tuple
 
     @cached_property
-    def ops(self) -> tuple[Any, ...]:
-        """The cost op by op: counts, bytes by kind, intensity, bound, time and where it comes from.
-
-        Rows are `OpRow`; under another tool's convention, that tool's own rows.
-        """
+    def ops(self) -> tuple[OpRow, ...]:
+        """The cost op by op: counts, bytes by kind, intensity, bound, time and where it comes from."""
         return self._ops()
 
     @property
@@ -118,16 +122,148 @@ def _named(cost: Any, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def total_cost(stages: Mapping[str, StageCost], output_tokens: Any) -> TotalCost:
-    """Add the stages up.
+    """Add the stages up; what no stage defines is None.
 
     Args:
         stages: the cost of each stage.
         output_tokens: decode steps; a number here (a sweep adds up its own arrays).
     """
     costs = list(stages.values())
-    sums = {name: sum(getattr(cost, name) for cost in costs) for name in StageCost.__slots__}
-    decode = stages["decode"].time_s
+    columns = zip(*map(_quantities, costs), strict=True)
+    sums = dict(zip(StageCost.__slots__, map(_added, columns), strict=True))
     # Added up on its own: a long decode less itself would leave nothing but rounding.
-    first = sum(cost.time_s for name, cost in stages.items() if name != "decode")
-    tpot_s = decode / output_tokens if output_tokens else None
+    first = _added([cost.time_s for name, cost in stages.items() if name != "decode"])
+    decode = stages["decode"].time_s
+    tpot_s = decode / output_tokens if output_tokens and decode is not None else None
     return TotalCost(**sums, ttft_s=first, tpot_s=tpot_s)
+
+
+_quantities = attrgetter(*StageCost.__slots__)
+
+
+def _added(values: Sequence[Any]) -> Any:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def defined(**known: Num) -> StageCost:
+    """Return a stage of which only some quantities are defined; the others are None, never 0.
+
+    >>> defined(flops=3).flops, defined(flops=3).hbm_bytes
+    (3, None)
+    """
+    every: dict[str, Any] = dict.fromkeys(StageCost.__slots__) | known
+    return StageCost(**every)
+
+
+@dataclass(frozen=True, slots=True)
+class OpRow:
+    """One op over all its executions; what a convention does not define is None.
+
+    Attributes:
+        stage: the stage it belongs to.
+        name: the op, with the layers it spans in brackets when they are not all.
+        op_class: its class.
+        dtype: its arithmetic.
+        count: executions.
+        flops: counted FLOPs.
+        executed_flops: FLOPs the kernels run.
+        weight_bytes: weights read.
+        kv_read_bytes: KV cache read.
+        kv_write_bytes: KV cache written.
+        activation_read_bytes: activations read.
+        activation_write_bytes: activations written.
+        hbm_bytes: all of these bytes.
+        kernels: kernels launched.
+        intensity_flop_per_byte: executed FLOPs per byte.
+        bound: `compute` or `memory`.
+        time_s: predicted seconds on the device.
+        time_low_s: lower end.
+        time_high_s: upper end.
+        sol_percent: speed of light, the ideal time as a share of the predicted one.
+        provenance: where the time comes from.
+    """
+
+    stage: str
+    name: str
+    op_class: str | None = None
+    dtype: str | None = None
+    count: Known = None
+    flops: Known = None
+    executed_flops: Known = None
+    weight_bytes: Known = None
+    kv_read_bytes: Known = None
+    kv_write_bytes: Known = None
+    activation_read_bytes: Known = None
+    activation_write_bytes: Known = None
+    hbm_bytes: Known = field(init=False)
+    kernels: Known = None
+    intensity_flop_per_byte: Known = None
+    bound: Any = None
+    time_s: Known = None
+    time_low_s: Known = None
+    time_high_s: Known = None
+    sol_percent: Known = None
+    provenance: str | None = None
+
+    def __post_init__(self) -> None:
+        """Add the bytes up."""
+        object.__setattr__(self, "hbm_bytes", traffic(self))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row as a dictionary."""
+        return asdict(self)
+
+
+def op_rows(by_stage: Mapping[str, list[OpCost]], roofline: Roofline) -> tuple[OpRow, ...]:
+    """Price every op on its own.
+
+    Args:
+        by_stage: the ops of each stage.
+        roofline: what prices them.
+    """
+    rows = []
+    for stage, ops in by_stage.items():
+        for op in ops:
+            count = op.count
+            if not count:
+                continue
+            time, low, high, in_memory = roofline.op_times(op, max)
+            math, vector, memory = roofline.bounds_of(op)
+            ideal = max(math, vector, memory)
+            total_bytes = op.hbm_bytes * count
+            rows.append(
+                OpRow(
+                    stage=stage,
+                    name=op.name,
+                    op_class=op.op_class,
+                    dtype=op.dtype,
+                    count=whole(count),
+                    flops=whole(op.flops * count),
+                    executed_flops=whole(op.executed_flops * count),
+                    weight_bytes=whole(op.weight_bytes * count),
+                    kv_read_bytes=whole(op.kv_read_bytes * count),
+                    kv_write_bytes=whole(op.kv_write_bytes * count),
+                    activation_read_bytes=whole(op.activation_read_bytes * count),
+                    activation_write_bytes=whole(op.activation_write_bytes * count),
+                    kernels=whole(op.kernels * count),
+                    intensity_flop_per_byte=float(op.executed_flops * count / total_bytes)
+                    if total_bytes
+                    else None,
+                    bound="memory" if in_memory else "compute",
+                    time_s=float(time * count),
+                    time_low_s=float(low * count),
+                    time_high_s=float(high * count),
+                    sol_percent=100 * float(ideal / time) if time else None,
+                    provenance=provenance(op, roofline, bool(in_memory)),
+                )
+            )
+    return tuple(rows)
+
+
+def provenance(op: OpCost, roofline: Roofline, in_memory: bool) -> str:
+    """Say where an op's time comes from."""
+    if roofline.calibration is not None:
+        return str(roofline.calibration.provenance(op.op_class, op.dtype))
+    limit = "bytes / bandwidth" if in_memory else "executed FLOPs / peak"
+    return f"computed: {limit} of {roofline.hardware.id}"

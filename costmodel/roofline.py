@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.plans.fused import PLAN as FUSED
+from costmodel.quantities import traffic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,6 +32,8 @@ BOUNDS = ("compute", "memory", "host")
 @dataclass(frozen=True, slots=True)
 class StageCost:
     """What one stage costs; every field a number, or an array over scenarios.
+
+    Under a convention, what it does not define is None.
 
     Stages are kept and handed out again, so nobody may change one.
 
@@ -56,13 +59,8 @@ class StageCost:
     @property
     def hbm_bytes(self) -> Num:
         """All traffic to device memory, in bytes."""
-        return (
-            self.weight_bytes
-            + self.kv_read_bytes
-            + self.kv_write_bytes
-            + self.activation_read_bytes
-            + self.activation_write_bytes
-        )
+        moved: Num = traffic(self)
+        return moved
 
     @property
     def device_s(self) -> Num:
@@ -79,9 +77,9 @@ class StageCost:
     @property
     def bound(self) -> str | None:
         """`compute`, `memory` or `host`; None for a stage that runs nothing (scalars only)."""
-        if not self.kernels > 0:
+        if self.kernels == 0 or self.compute_s is None:
             return None
-        if self.host_s > self.device_s:
+        if self.host_s is not None and self.host_s > self.device_s:
             return "host"
         return "compute" if self.compute_s >= self.memory_s else "memory"
 

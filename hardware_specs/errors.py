@@ -23,6 +23,7 @@ these into one line on stderr and exit code 2.
 from __future__ import annotations
 
 import difflib
+import reprlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,6 +32,32 @@ if TYPE_CHECKING:
 
 #: A registry of up to this many names is listed whole in the message.
 LISTED_AT_MOST = 24
+
+
+class _Short(reprlib.Repr):
+    """Looks at the first few entries of what it shows, and never at all digits of an integer."""
+
+    def repr_int(self, x: int, level: int) -> str:  # noqa: ARG002 - the base class has it
+        """Python refuses to print integers of more than 4,300 digits."""
+        if x.bit_length() <= 128:
+            return repr(x)
+        return f"about {'-' if x < 0 else ''}10^{round(x.bit_length() * 0.30103)}"
+
+
+_SHORT = _Short()
+_SHORT.maxstring = _SHORT.maxother = 60
+
+
+def shown(value: object) -> str:
+    """Return the repr of a value on one line of at most 80 characters, whatever its size.
+
+    >>> shown("x" * 10**6)
+    "'xxxxxxxxxxxxxxxxxxxxxxxxxxx...xxxxxxxxxxxxxxxxxxxxxxxxxxxx'"
+    >>> shown(-(10**9999)), shown(list(range(10**5)))
+    ('about -10^9999', '[0, 1, 2, 3, 4, 5, ...]')
+    """
+    text = " ".join(_SHORT.repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 class VlmRooflineError(Exception):
@@ -68,14 +95,14 @@ class UnknownNameError(VlmRooflineError, LookupError):
         self.given = given
         self.known = tuple(known)
         lowered = {name.lower(): name for name in self.known}
-        text = str(given).lower()
+        text = (given[:200] if isinstance(given, str) else shown(given)).lower()
         # A name typed in part is the commonest slip, so what contains it comes first.
         near = [name for name in lowered if text and text in name]
         near += [
             n for n in difflib.get_close_matches(text, lowered, n=4, cutoff=0.6) if n not in near
         ]
         self.near_matches = tuple(lowered[name] for name in near[:4])
-        message = f"unknown {self.kind} {given!r}"
+        message = f"unknown {self.kind} {shown(given)}"
         if self.near_matches:
             message += f"; did you mean {' or '.join(self.near_matches)}?"
         if len(self.known) <= LISTED_AT_MOST:

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from costmodel.conventions.decoder import DecoderInput
+from costmodel.memory import MemoryCost
+from costmodel.quantities import MEMORY_KEYS, STAGES
+from costmodel.result import Estimate, Stages, defined, total_cost
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
-    from costmodel.conventions.result import ConventionResult, Num
-
-
-class Evaluator(Protocol):
-    """The pure function behind a convention; see `Convention.evaluate` for its arguments."""
-
-    def __call__(
-        self,
-        model: Any,
-        *,
-        hardware: Any,
-        visual_tokens: Num,
-        text_tokens: Num | None,
-        batch_size: Num,
-        precision: Any,
-        attention: str | None,
-        output_tokens: int,
-        llm_visual_tokens_per_layer: Sequence[Num] | None,
-    ) -> ConventionResult:
-        """Count."""
+    from costmodel.quantities import Num
+    from costmodel.result import OpRow
+    from costmodel.roofline import StageCost
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +32,7 @@ class Convention:
         counts_text: whether text tokens count at all.
         counts_head: whether the output head counts.
         assumptions: what it counts and how, in words.
-        evaluator: the counting function.
+        count: the counting function.
     """
 
     name: str
@@ -56,51 +44,47 @@ class Convention:
     counts_text: bool
     counts_head: bool
     assumptions: Mapping[str, str]
-    evaluator: Evaluator
+    count: Callable[[DecoderInput], Estimate]
 
-    def evaluate(
-        self,
-        model: Any,
-        *,
-        visual_tokens: Num,
-        hardware: Any = None,
-        text_tokens: Num | None = None,
-        batch_size: Num = 1,
-        precision: Any = "fp16",
-        attention: str | None = None,
-        output_tokens: int = 0,
-        llm_visual_tokens_per_layer: Sequence[Num] | None = None,
-    ) -> ConventionResult:
-        """Count a model's work the way this convention does.
-
-        Every count may be a number or a numpy array over scenarios; arrays broadcast.
+    def evaluate(self, model: Any, **given: Any) -> Estimate:
+        """Count a model's work the way this convention does; what it does not define is None.
 
         Args:
             model: a `ModelConfig`, a `TextConfig`, or anything with a text config's numbers.
-            visual_tokens: visual tokens entering the language model.
-            hardware: the device; ignored where no time is defined, LLM-Viewer takes its own names.
-            text_tokens: text tokens; None takes the length the authors used.
-            batch_size: sequences.
-            precision: a precision's name; conventions that count operations alone ignore it.
-            attention: `eager`, `flash` or None for the convention's own.
-            output_tokens: decode steps after the prefill.
-            llm_visual_tokens_per_layer: visual tokens seen by each layer of the language model,
-                which is how a method that prunes inside the model is counted; None is
-                `visual_tokens` in every layer.
+            given: the other fields of `DecoderInput`; `visual_tokens` is needed.
 
         Raises:
             InvalidInputError: a count out of range, or a schedule of the wrong length.
             UnknownHardwareError: the convention has its own device table, without this name.
             UnsupportedError: the convention does not define what was asked for.
         """
-        return self.evaluator(
-            model,
-            hardware=hardware,
-            visual_tokens=visual_tokens,
-            text_tokens=text_tokens,
-            batch_size=batch_size,
-            precision=precision,
-            attention=attention,
-            output_tokens=output_tokens,
-            llm_visual_tokens_per_layer=llm_visual_tokens_per_layer,
-        )
+        return self.count(DecoderInput(model, **given))
+
+
+def counted(
+    given: DecoderInput,
+    assumptions: Mapping[str, str],
+    ops: tuple[OpRow, ...],
+    stages: Mapping[str, StageCost],
+    **memory: Num,
+) -> Estimate:
+    """Return what a convention counts in the shape of an estimate, None where it defines nothing.
+
+    Args:
+        given: what was counted.
+        assumptions: what is counted and how, in words.
+        ops: the op table.
+        stages: the stages that the convention knows.
+        memory: the quantities of the memory that it defines.
+    """
+    footprint: dict[str, Any] = dict.fromkeys(MEMORY_KEYS) | memory
+    every = Stages({name: stages.get(name) or defined() for name in STAGES})
+    return Estimate(
+        {place.name: getattr(given, place.name) for place in fields(given)},
+        every,
+        total_cost(every, given.output_tokens),
+        MemoryCost(**footprint),
+        (),
+        lambda: ops,
+        lambda: dict(assumptions),
+    )

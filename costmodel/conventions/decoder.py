@@ -12,7 +12,7 @@ from hardware_specs.errors import InvalidInputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from costmodel.conventions.result import Num
+    from costmodel.quantities import Num
 
 
 @runtime_checkable
@@ -58,6 +58,34 @@ class DecoderShape:
     num_heads: int
     num_kv_heads: int
     vocab_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderInput:
+    """What a convention is asked to count; a count is a number, or an array over scenarios.
+
+    Attributes:
+        model: a `ModelConfig`, a `TextConfig`, or anything with a text config's numbers.
+        visual_tokens: visual tokens entering the language model.
+        text_tokens: text tokens; None takes the length the authors used.
+        batch_size: sequences.
+        output_tokens: decode steps after the prefill.
+        hardware: the device; ignored where no time is defined, LLM-Viewer takes its own names.
+        precision: a precision's name; conventions that count operations alone ignore it.
+        attention: `eager`, `flash` or None for the convention's own.
+        llm_visual_tokens_per_layer: visual tokens seen by each layer of the language model, which is
+            how a method that prunes inside the model is counted; None is `visual_tokens` in all.
+    """
+
+    model: Any
+    visual_tokens: Num
+    text_tokens: Num | None = None
+    batch_size: Num = 1
+    output_tokens: int = 0
+    hardware: Any = None
+    precision: Any = "fp16"
+    attention: str | None = None
+    llm_visual_tokens_per_layer: Sequence[Num] | None = None
 
 
 def text_shape(model: Any) -> TextShape:

@@ -13,23 +13,19 @@ projections d x d, grouped-query attention or not.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from costmodel.conventions.convention import Convention
+from costmodel.conventions.convention import Convention, counted
 from costmodel.conventions.decoder import check_batch, check_tokens, layer_groups, text_shape
-from costmodel.conventions.result import (
-    TOTAL_KEYS,
-    ConventionOp,
-    ConventionResult,
-    add_defined,
-    empty_stages,
-)
-from costmodel.quantities import MEMORY_KEYS
+from costmodel.result import OpRow, defined
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
-    from costmodel.conventions.result import Num
+    from costmodel.conventions.decoder import DecoderInput
+    from costmodel.quantities import Num
+    from costmodel.result import Estimate
 
 
 def mac2(n: Num, d: int, f: int) -> Num:
@@ -90,30 +86,24 @@ def layer_terms(rule: FormulaRule, n: Num, d: int, f: int) -> tuple[Num, Num, Nu
 
 
 def evaluate_formula(
-    name: str,
-    rule: FormulaRule,
-    assumptions: Mapping[str, str],
-    model: Any,
-    *,
-    visual_tokens: Num,
-    text_tokens: Num | None,
-    batch_size: Num,
-    llm_visual_tokens_per_layer: Sequence[Num] | None,
-) -> ConventionResult:
+    rule: FormulaRule, assumptions: Mapping[str, str], given: DecoderInput
+) -> Estimate:
     """Count a prefill by a closed form, layer by layer over the token schedule.
+
+    A count of operations asks for no device, bit width or kernel, and these papers define no decode.
 
     Raises:
         InvalidInputError: a count out of range, or a schedule of the wrong length.
     """
-    shape = text_shape(model)
+    shape = text_shape(given.model)
     d, f = shape.hidden_size, shape.intermediate_size
-    batch = check_batch(batch_size)
-    groups = layer_groups(visual_tokens, llm_visual_tokens_per_layer, shape.num_layers)
+    batch = check_batch(given.batch_size)
+    groups = layer_groups(given.visual_tokens, given.llm_visual_tokens_per_layer, shape.num_layers)
     lengths: tuple[Num, ...] = (0,)
     if rule.text_lengths:
         lengths = rule.text_lengths
-        if text_tokens is not None:
-            lengths = (check_tokens("text_tokens", text_tokens),)
+        if given.text_tokens is not None:
+            lengths = (check_tokens("text_tokens", given.text_tokens),)
     terms: list[Num] = [0, 0, 0]
     for tokens, layers in groups:
         for length in lengths:
@@ -121,25 +111,23 @@ def evaluate_formula(
                 terms[i] = terms[i] + layers * batch * term
     if len(lengths) > 1:
         terms = [term / len(lengths) for term in terms]
-    stages = empty_stages()
     ops = tuple(
-        ConventionOp("prefill", op, shape.num_layers, term)
+        OpRow("prefill", op, count=shape.num_layers, flops=term)
         for op, term in zip(
             ("attention projections", "attention scores and values", "ffn"), terms, strict=True
         )
     )
-    stages["prefill"]["flops"] = terms[0] + terms[1] + terms[2]
-    encoder = rule.encoder(model, batch) if rule.encoder else None
+    stages = {"prefill": defined(flops=terms[0] + terms[1] + terms[2])}
+    encoder = rule.encoder(given.model, batch) if rule.encoder else None
     if encoder is not None:
-        stages["vision"]["flops"], stages["projector"]["flops"] = encoder
+        tower, projector = encoder
+        stages |= {"vision": defined(flops=tower), "projector": defined(flops=projector)}
         ops = (
-            ConventionOp("vision", "vision tower", 1, encoder[0]),
-            ConventionOp("projector", "projector", 1, encoder[1]),
+            OpRow("vision", "vision tower", count=1, flops=tower),
+            OpRow("projector", "projector", count=1, flops=projector),
             *ops,
         )
-    totals: dict[str, Any] = dict.fromkeys(TOTAL_KEYS)
-    totals["flops"] = add_defined(*(stage["flops"] for stage in stages.values()))
-    return ConventionResult(name, stages, totals, dict.fromkeys(MEMORY_KEYS), ops, assumptions)
+    return counted(given, assumptions, ops, stages)
 
 
 def formula_convention(
@@ -171,29 +159,6 @@ def formula_convention(
         "source": source,
     } | assumptions
 
-    def evaluator(
-        model: Any,
-        *,
-        hardware: Any,  # noqa: ARG001  a count of operations asks for no device
-        visual_tokens: Num,
-        text_tokens: Num | None,
-        batch_size: Num,
-        precision: Any,  # noqa: ARG001  nor for a bit width
-        attention: str | None,  # noqa: ARG001  nor for a kernel
-        output_tokens: int,  # noqa: ARG001  and these papers define no decode
-        llm_visual_tokens_per_layer: Sequence[Num] | None,
-    ) -> ConventionResult:
-        return evaluate_formula(
-            name,
-            rule,
-            words,
-            model,
-            visual_tokens=visual_tokens,
-            text_tokens=text_tokens,
-            batch_size=batch_size,
-            llm_visual_tokens_per_layer=llm_visual_tokens_per_layer,
-        )
-
     default = rule.text_lengths[0] if len(rule.text_lengths) == 1 else None
     return Convention(
         name,
@@ -205,5 +170,5 @@ def formula_convention(
         counts_text=bool(rule.text_lengths),
         counts_head=False,
         assumptions=words,
-        evaluator=evaluator,
+        count=partial(evaluate_formula, rule, words),
     )

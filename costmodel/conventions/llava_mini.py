@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from costmodel.conventions.formula import FormulaRule, formula_convention
 
 if TYPE_CHECKING:
-    from costmodel.conventions.result import Num
+    from costmodel.quantities import Num
 
 
 def encoder_flops(model: Any, batch: Num) -> tuple[Num, Num] | None:

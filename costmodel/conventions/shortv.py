@@ -12,7 +12,7 @@ from costmodel.conventions.formula import FormulaRule, formula_convention
 
 if TYPE_CHECKING:
     from costmodel.conventions.decoder import TextShape
-    from costmodel.conventions.result import Num
+    from costmodel.quantities import Num
 
 CONVENTION = formula_convention(
     "shortv",

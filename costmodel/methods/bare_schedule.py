@@ -7,7 +7,6 @@ everything, the layers see what the list says, and the work of choosing costs no
 from __future__ import annotations
 
 from itertools import groupby
-from numbers import Integral
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,34 +16,9 @@ from costmodel.schedule import LayerSpan
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from costmodel.quantities import Num
 
 NAME = "tokens_per_layer"
-
-
-def check_schedule(tokens_per_layer: Iterable[object]) -> tuple[int, ...]:
-    """Return a schedule as whole numbers.
-
-    Raises:
-        InvalidInputError: no list, or anything in it but whole numbers from 0.
-
-    >>> check_schedule([576, 288])
-    (576, 288)
-    """
-    if isinstance(tokens_per_layer, (str, bytes)) or not hasattr(tokens_per_layer, "__iter__"):
-        raise InvalidInputError(
-            f"{NAME} is a list of whole numbers, one per language-model layer, not "
-            f"{tokens_per_layer!r}"
-        )
-    given = tuple(tokens_per_layer)
-    for layer, tokens in enumerate(given):
-        if isinstance(tokens, bool) or not isinstance(tokens, Integral) or tokens < 0:
-            raise InvalidInputError(
-                f"{NAME} must hold whole numbers from 0; layer {layer} has {tokens!r}"
-            )
-    return tuple(int(tokens) for tokens in given)  # type: ignore[call-overload]
 
 
 def bare_plan(

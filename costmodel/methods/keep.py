@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from hardware_specs.errors import InvalidInputError
+from hardware_specs.errors import InvalidInputError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +54,7 @@ def check_keep(keep: object, least: int = 1) -> int | float:
                 return ratio
     raise InvalidInputError(
         f"keep must be a count (an int from {least}) or a ratio (a float in (0, 1]), not the "
-        f"{type(keep).__name__} {keep!r}"
+        f"{type(keep).__name__} {shown(keep)}"
     )
 
 

@@ -21,7 +21,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d", "8")
 
 
-def draw(frontier: Frontier, path: str | PathLike[str] | None = None) -> Figure:
+def plot_frontier(frontier: Frontier, path: str | PathLike[str] | None = None) -> Figure:
     """Draw a frontier.
 
     Args:

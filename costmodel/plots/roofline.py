@@ -79,7 +79,7 @@ def placed_ops(estimate: Estimate) -> tuple[PlacedOp, ...]:
     """
     sums: dict[tuple[str, str, str], list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
     for row in estimate.ops:
-        found = sums[(row.stage, row.name.partition("[")[0], row.op_class)]
+        found = sums[(row.stage, row.name.partition("[")[0], str(row.op_class))]
         for index, value in enumerate((row.executed_flops, row.hbm_bytes, row.time_s)):
             found[index] += float(value)
     return tuple(

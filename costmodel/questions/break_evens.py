@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from costmodel.inputs import MOST_TOKENS
 from costmodel.memory import MEMORY_MARGIN_BYTES
 from costmodel.methods import chosen_method
 from costmodel.questions.sweeps import SweepPlan, sweep_chunks
+from costmodel.request import MOST_TOKENS, Request
 from hardware_specs.errors import InvalidInputError
 
 #: Latency counts as flat below a number of tokens when dropping all of them saves less than this share.
@@ -81,8 +81,8 @@ def break_even(
     """Price every visual-token count from 1 to `most` and answer what people ask.
 
     Args:
-        model: as `estimate`.
-        hardware: as `estimate`.
+        model: a shipped name, a config.json or its folder, a hub id, or a `ModelConfig`.
+        hardware: a device id, a YAML file, or a `HardwareSpec`.
         most: the largest count looked at; None is what the image or clip gives, or the model's own.
         latency_s: budget for the time to the first token, seconds.
         memory_bytes: budget for the peak memory, bytes; None is the device's capacity, less the margin.
@@ -103,17 +103,17 @@ def break_even(
     _check_budget("memory_bytes", memory_bytes)
     if "visual_tokens" in arguments:
         raise InvalidInputError("break_even varies visual_tokens itself; bound it with most=")
-    given = _one_value_each(model, hardware, arguments)
-    config = load_model(given["model"])
+    request = _one_value_each(model, hardware, arguments)
+    config = load_model(request.model)
     if config.vision is None:
         raise InvalidInputError(f"{config.name} has no vision tower, so no visual tokens to vary")
-    method, keep, _ = chosen_method(given["method"], given["keep"], given["layer"])
+    method, keep, _ = chosen_method(request.method, request.keep, request.layer)
     if method is not None and isinstance(keep, int):
         raise InvalidInputError(
             f"break_even varies the visual tokens, so {keep} of them are no setting of "
             f"{method.name}; give keep as a ratio"
         )
-    image = config.visual_input(image_size=given["image_size"], frames=given["frames"])
+    image = config.visual_input(image_size=request.image_size, frames=request.frames)
     counts = np.arange(1, _checked(image.tokens if most is None else most) + 1)
     chunks = list(
         sweep_chunks(model, hardware, visual_tokens=counts, stage_columns=True, **arguments)
@@ -122,7 +122,7 @@ def break_even(
         name: np.concatenate([chunk.columns[name] for chunk in chunks])
         for name in ("ttft_s", "prefill_time_s", "reduction_time_s", "peak_memory_bytes")
     }
-    budget = _budget(memory_bytes, given["hardware"], memory_margin_bytes)
+    budget = _budget(memory_bytes, request.hardware, memory_margin_bytes)
     return BreakEven(
         counts,
         column["ttft_s"],
@@ -135,8 +135,8 @@ def break_even(
     )
 
 
-def _one_value_each(model: Any, hardware: Any, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of the arguments that are no numbers of tokens or samples.
+def _one_value_each(model: Any, hardware: Any, arguments: dict[str, Any]) -> Request:
+    """Return the request whose visual tokens or batch are varied.
 
     Raises:
         InvalidInputError: an argument with several values.
@@ -144,7 +144,7 @@ def _one_value_each(model: Any, hardware: Any, arguments: dict[str, Any]) -> dic
     plan = SweepPlan(model, hardware, **arguments)
     if plan.rows != 1:
         raise InvalidInputError("one value per argument is needed here; sweep takes lists")
-    return {name: values[0] for name, values in plan.categories.items()}
+    return Request(**next(plan.combinations()))
 
 
 def _check_budget(name: str, budget: object) -> None:
@@ -214,8 +214,8 @@ def largest_batch(
     """Return the largest batch whose peak memory fits, 0 if not even one sample does.
 
     Args:
-        model: as `estimate`.
-        hardware: as `estimate`.
+        model: a shipped name, a config.json or its folder, a hub id, or a `ModelConfig`.
+        hardware: a device id, a YAML file, or a `HardwareSpec`.
         memory_bytes: budget, bytes; None is the device's capacity, less the margin.
         memory_margin_bytes: bytes of the device's capacity that the context and the driver take.
         arguments: any other argument of `sweep`, one value each.
@@ -229,8 +229,8 @@ def largest_batch(
     _check_budget("memory_bytes", memory_bytes)
     if "batch_size" in arguments:
         raise InvalidInputError("largest_batch varies batch_size itself; leave it out")
-    given = _one_value_each(model, hardware, arguments)
-    budget = _budget(memory_bytes, given["hardware"], memory_margin_bytes)
+    request = _one_value_each(model, hardware, arguments)
+    budget = _budget(memory_bytes, request.hardware, memory_margin_bytes)
     if budget is None:
         raise InvalidInputError(
             f"{hardware} states no memory capacity; give the budget with memory_bytes="

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.estimates import context_for
-from costmodel.evaluate import Scenario
-from costmodel.inputs import check_count, resolve_visual
+from costmodel.request import Request, check_count, check_names
+from costmodel.scenario import Scenario, scenario_inputs, scenario_of
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -88,43 +88,18 @@ def estimate_distribution(
     method: str | Method,
     counts: Sequence[int] | Mapping[str, int] | None = None,
     weights: Sequence[float] | None = None,
-    *,
-    text_tokens: int = 40,
-    batch_size: int = 1,
-    output_tokens: int = 0,
-    visual_tokens: int | None = None,
-    image_size: tuple[int, int] | None = None,
-    frames: int | None = None,
-    precision: Any = "fp16",
-    execution: str = "fused",
-    calibration: Any = None,
-    attention: str = "flash",
-    logits: str = "last",
-    layer: int | None = None,
-    vision_layers: str = "executed",
+    **arguments: Any,
 ) -> Distribution:
     """Price a method over a distribution of token counts.
 
     Args:
-        model: as `estimate`.
-        hardware: as `estimate`.
+        model: a shipped name, a config.json or its folder, a hub id, or a `ModelConfig`.
+        hardware: a device id, a YAML file, or a `HardwareSpec`.
         method: the method; any that takes a count.
         counts: the counts, as the method's `keep`, or data set -> count; None takes those that the
             method's paper reports (PruMerge: TextVQA and MME 40, POPE 35, SQA 16).
         weights: how often each count occurs, in any unit; None weighs all alike.
-        text_tokens: text tokens per sample.
-        batch_size: samples, all with the same count.
-        output_tokens: decode steps.
-        visual_tokens: as `estimate`.
-        image_size: as `estimate`.
-        frames: as `estimate`.
-        precision: as `estimate`.
-        execution: as `estimate`.
-        calibration: as `estimate`.
-        attention: as `estimate`.
-        logits: as `estimate`.
-        layer: as `estimate`.
-        vision_layers: as `estimate`.
+        arguments: any other argument of `estimate` but `keep` and `convention`.
 
     Raises:
         InvalidInputError: no counts, counts that are none, weights that do not fit.
@@ -136,29 +111,20 @@ def estimate_distribution(
     >>> round(spread.mean["flops"] / 1e12, 3)
     1.342
     """
-    context, fixed = context_for(
-        model, hardware, precision, calibration, method=method, keep=None, layer=layer,
-        execution=execution, attention=attention, logits=logits, vision_layers=vision_layers,
-    )  # fmt: skip
+    check_names(arguments, "keep", "convention", by="estimate_distribution")
+    request = Request(model, hardware, method=method, **arguments)
+    context = context_for(request)
     if context.method is None:
         raise InvalidInputError(
             "estimate_distribution needs a method; name one of `vlm-roofline methods list`"
         )
     labels, numbers = _counts(context.method.name, counts, context.method.info.counts)
     shares = _weights(weights, len(numbers))
-    check_count("text_tokens", text_tokens, 0)
-    check_count("batch_size", batch_size, 1)
-    check_count("output_tokens", output_tokens, 0)
-    tokens, projected, crops = resolve_visual(
-        context.model, visual_tokens, image_size, frames, text_tokens, output_tokens, []
-    )
+    scenario = scenario_of(request, context.model, [])
     spread = copy(context)
     # The formulas take an array of counts as they take a number; `estimate` lets only one through.
     spread.keep = np.asarray(numbers, dtype=float)
-    wide = [
-        np.full(len(numbers), float(value))
-        for value in (tokens, projected, crops, text_tokens, batch_size, output_tokens)
-    ]
+    wide = [np.full(len(numbers), float(value)) for value in scenario]
     evaluation = spread.evaluate(Scenario(*wide), vector=True)
     stages = evaluation.stages.values()
     memory = evaluation.memory
@@ -173,14 +139,7 @@ def estimate_distribution(
         name: np.broadcast_to(np.asarray(columns[name], dtype=float), (len(numbers),))
         for name in QUANTITIES
     }
-    inputs = {
-        **fixed,
-        "visual_tokens": tokens,
-        "text_tokens": text_tokens,
-        "batch_size": batch_size,
-        "output_tokens": output_tokens,
-        "crops": crops,
-    }
+    inputs = {**context.inputs, **scenario_inputs(request, scenario)}
     return Distribution(
         inputs,
         labels,

@@ -22,14 +22,14 @@ from costmodel.accuracy.published import (
     list_benchmarks,
     load_scores,
 )
-from costmodel.estimates import estimate
+from costmodel.estimates import answer
+from costmodel.request import OUR_DEFAULTS, Request, check_names, names_of
 from hardware_specs.errors import InvalidInputError, VlmRooflineError
 
 if TYPE_CHECKING:
-    from os import PathLike
+    from pathlib import Path
 
     import pandas as pd
-    from matplotlib.figure import Figure
 
     from costmodel.models import ModelConfig
     from hardware_specs import HardwareSpec
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 #: What points may be ranked by.
 RANKS = ("retained", "score")
+#: Arguments that a published row sets, and the numbers that it does not.
+_BY_ROW = ("visual_tokens", "method", "keep", "layer")
+_NUMBERS = tuple(name for name in names_of("number") if name not in _BY_ROW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,19 +163,6 @@ class Frontier:
             "unpriced": [asdict(row) for row in self.unpriced],
         }
 
-    def plot(self, path: str | PathLike[str] | None = None) -> Figure:
-        """Draw score against time, the Pareto front as a line, the budget as a border.
-
-        Args:
-            path: where to save the figure, by its suffix; None only returns it.
-
-        Raises:
-            MissingDependencyError: matplotlib is not installed.
-        """
-        from costmodel.plots.frontier import draw
-
-        return draw(self, path)
-
 
 def _worth(point: FrontierPoint, rank: str) -> float:
     value = point.retained if rank == "retained" else point.score
@@ -181,23 +171,20 @@ def _worth(point: FrontierPoint, rank: str) -> float:
 
 def frontier(
     model: str | ModelConfig,
-    hardware: str | PathLike[str] | HardwareSpec,
+    hardware: str | Path | HardwareSpec,
     *,
     benchmark: str,
     latency_s: float | None = None,
     memory_bytes: float | None = None,
     rank: str = "retained",
     training_free: bool = False,
-    text_tokens: int = 40,
-    batch_size: int = 1,
-    output_tokens: int = 0,
-    **fixed: Any,
+    **arguments: Any,
 ) -> Frontier:
     """Say which method and token count is best on a benchmark within a budget on a device.
 
     Args:
         model: a shipped model that has published scores.
-        hardware: as `estimate`.
+        hardware: a device id, a YAML file, or a `HardwareSpec`.
         benchmark: a benchmark, see `costmodel.accuracy.list_benchmarks`.
         latency_s: budget for the request's time: to the first token, or with `output_tokens` to the
             last.
@@ -206,10 +193,8 @@ def frontier(
         rank: `retained` compares each score with its own paper's unreduced model, `score` takes it
             as printed.
         training_free: leave out what needed training or calibration.
-        text_tokens: text tokens per sample.
-        batch_size: samples.
-        output_tokens: decode steps.
-        fixed: any other argument of `estimate` (precision, execution, calibration, ...).
+        arguments: any other argument of `estimate` but those that a published row sets
+            (`visual_tokens`, `method`, `keep`, `layer`) and `convention`.
 
     Raises:
         InvalidInputError: a budget that is none, a model or benchmark without scores; says which
@@ -222,19 +207,10 @@ def frontier(
     for name, budget in (("latency_s", latency_s), ("memory_bytes", memory_bytes)):
         if budget is not None and not budget > 0:
             raise InvalidInputError(f"{name} must be above 0, not {budget!r}")
-    taken = {"method", "keep", "layer", "visual_tokens", "convention"} & fixed.keys()
-    if taken:
-        raise InvalidInputError(
-            f"frontier sets {', '.join(sorted(taken))} itself, row by row; leave it out"
-        )
+    check_names(arguments, *_BY_ROW, "convention", by="frontier")
+    request = Request(model, hardware, **arguments)
     name, device, rows = _rows_of(model, hardware, benchmark)
     capacity = device.usable_memory_bytes if memory_bytes is None else memory_bytes
-    settings = {
-        "text_tokens": text_tokens,
-        "batch_size": batch_size,
-        "output_tokens": output_tokens,
-        **fixed,
-    }
     points: list[FrontierPoint] = []
     unpriced: list[Unpriced] = []
     for row in rows:
@@ -243,7 +219,7 @@ def frontier(
         reason = _unknown(row)
         if reason is None:
             try:
-                points.append(_point(row, model, hardware, latency_s, memory_bytes, settings))
+                points.append(_point(row, request, latency_s, memory_bytes))
             except VlmRooflineError as error:
                 if row.method == "none":
                     # What breaks the unreduced model (precision, calibration) breaks every row.
@@ -254,7 +230,8 @@ def frontier(
     points.sort(key=lambda point: (point.time_s, -_worth(point, rank)))
     return Frontier(
         name, device.id, bench, rank, latency_s, capacity,
-        tuple(_marked(points, rank)), tuple(unpriced), settings,
+        tuple(_marked(points, rank)), tuple(unpriced),
+        {**{number: OUR_DEFAULTS[number] for number in _NUMBERS}, **arguments},
     )  # fmt: skip
 
 
@@ -292,31 +269,26 @@ def _unknown(row: Score) -> str | None:
 
 
 def _point(
-    row: Score,
-    model: Any,
-    hardware: Any,
-    latency_s: float | None,
-    memory_bytes: float | None,
-    settings: dict[str, Any],
+    row: Score, request: Request, latency_s: float | None, memory_bytes: float | None
 ) -> FrontierPoint:
     reduced = row.method != "none"
-    cost = estimate(
-        model,
-        hardware,
-        visual_tokens=_visual_tokens(row),
-        method=row.method if reduced else None,
-        keep=row.keep if reduced else None,
-        layer=row.layer,
-        **settings,
+    cost = answer(
+        replace(
+            request,
+            visual_tokens=_visual_tokens(row),
+            method=row.method if reduced else None,
+            keep=row.keep if reduced else None,
+            layer=row.layer,
+        )
     )
     totals, peak = cost.totals, cost.memory.peak_memory_bytes
-    fits = cost.memory.fits is not False if memory_bytes is None else peak <= memory_bytes
+    fits = cost.memory.fits is not False if memory_bytes is None else bool(peak <= memory_bytes)
     return FrontierPoint(
         row.label, row.paper, row.table, row.method, row.keep, row.layer, row.visual_tokens,
         row.training, row.score, row.retained, row.evidence, row.setting,
         float(totals.flops), float(totals.time_s), float(totals.time_low_s),
         float(totals.time_high_s), float(peak),
-        fits and (latency_s is None or totals.time_s <= latency_s),
+        fits and (latency_s is None or bool(totals.time_s <= latency_s)),
     )  # fmt: skip
 
 

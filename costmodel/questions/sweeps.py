@@ -18,41 +18,39 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from costmodel.estimates import DEFAULT_TEXT_TOKENS, context_for
-from costmodel.evaluate import Context, Evaluation, Scenario
-from costmodel.inputs import MOST_TOKENS, visual_units
+from costmodel.estimates import context_for
 from costmodel.quantities import COST_KEYS, MEMORY_KEYS, STAGES
 from costmodel.questions.chunks import COUNTS, Chunk, join_chunks
-from hardware_specs.errors import InvalidInputError, UnknownNameError, VlmRooflineError
+from costmodel.request import (
+    ARGUMENTS,
+    MOST_TOKENS,
+    OUR_DEFAULTS,
+    Request,
+    Schedule,
+    Size,
+    check_names,
+    names_of,
+    plain,
+)
+from costmodel.scenario import Scenario, visual_units
+from hardware_specs.errors import InvalidInputError, VlmRooflineError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import pandas as pd
 
+    from costmodel.evaluate import Context, Evaluation
     from costmodel.models import VisualInput
 
-#: Arguments that are looped over, outermost first, with their defaults.
-CATEGORIES: dict[str, Any] = {
-    "precision": "fp16",
-    "method": None,
-    "keep": None,
-    "layer": None,
-    "execution": "fused",
-    "calibration": None,
-    "attention": "flash",
-    "logits": "last",
-    "vision_layers": "executed",
-    "image_size": None,
-    "frames": None,
-}
-#: Arguments that are arrays, outermost first, with their defaults.
-NUMBERS: dict[str, Any] = {
-    "visual_tokens": None,
-    "text_tokens": DEFAULT_TEXT_TOKENS,
-    "batch_size": 1,
-    "output_tokens": 0,
-}
+#: Arguments that are looped over, outermost first.
+CATEGORIES = tuple(name for name in names_of("subject", "setting", "shape") if name != "convention")
+#: Arguments that are arrays, outermost first.
+NUMBERS = names_of("number")
+#: Arguments whose one value is a list of whole numbers.
+_SEQUENCES = tuple(n for n, known in ARGUMENTS.items() if isinstance(known.kind, (Schedule, Size)))
+#: Arguments that a context resolves.
+_SETTLED = names_of("subject", "setting")
 #: Scenarios priced at a time: the arrays of one chunk stay in the processor's cache.
 CHUNK_ROWS = 1 << 14
 
@@ -66,8 +64,8 @@ def _as_list(name: str, value: Any) -> list[Any]:
     """Return the values of one argument; strings, mappings and one image size are one value."""
     if hasattr(value, "tolist"):
         value = value.tolist()
-    plain = isinstance(value, (list, tuple, range)) and not hasattr(value, "_fields")
-    if not plain or (name == "image_size" and all(isinstance(side, int) for side in value)):
+    several = isinstance(value, (list, tuple, range)) and not hasattr(value, "_fields")
+    if not several or (name in _SEQUENCES and all(isinstance(entry, int) for entry in value)):
         return [value]
     if not value:
         raise InvalidInputError(f"{name} is an empty list; give at least one value")
@@ -89,14 +87,9 @@ def _numbers(name: str, value: Any, least: int) -> np.ndarray[Any, Any]:
     if not whole or array.min() < least or array.max() > MOST_TOKENS:
         raise InvalidInputError(
             f"{name} must be whole numbers from {least} to {MOST_TOKENS}, at least one, not "
-            f"{_shortened(value)}"
+            f"{shown(value)}"
         )
     return array.astype(np.float64)
-
-
-def _shortened(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 class SweepPlan:
@@ -112,21 +105,14 @@ class SweepPlan:
     """
 
     def __init__(self, model: Any, hardware: Any, **arguments: Any) -> None:
-        known = {**CATEGORIES, **NUMBERS}
-        for name in arguments:
-            if name == "convention":
-                raise InvalidInputError(
-                    "sweep counts by the 'torch' convention; for others call estimate, or "
-                    "`vlm-roofline reproduce`"
-                )
-            if name not in known:
-                raise UnknownNameError(name, known, "argument")
-        given = {**known, **arguments}
-        self.categories = {
-            "model": _as_list("model", model),
-            "hardware": _as_list("hardware", hardware),
-            **{name: _as_list(name, given[name]) for name in CATEGORIES},
-        }
+        if "convention" in arguments:
+            raise InvalidInputError(
+                "sweep counts by the 'torch' convention; for others call estimate, or "
+                "`vlm-roofline reproduce`"
+            )
+        check_names(arguments, by="sweep")
+        given = {"model": model, "hardware": hardware, **OUR_DEFAULTS, **arguments}
+        self.categories = {name: _as_list(name, given[name]) for name in CATEGORIES}
         numbers = {name: given[name] for name in NUMBERS}
         visual = numbers["visual_tokens"]
         if isinstance(visual, (list, tuple)) and any(value is None for value in visual):
@@ -138,16 +124,16 @@ class SweepPlan:
         self.default_visual = visual is None
         numbers["visual_tokens"] = 0 if visual is None else visual
         if numbers["text_tokens"] is None:
-            numbers["text_tokens"] = DEFAULT_TEXT_TOKENS
+            numbers["text_tokens"] = OUR_DEFAULTS["text_tokens"]
         self.numbers = {
             name: _numbers(name, value, 1 if name == "batch_size" else 0)
             for name, value in numbers.items()
         }
         self.shape = tuple(len(array) for array in self.numbers.values())
         self.inner_rows = prod(self.shape)
-        self.rows = self.inner_rows * sum(1 for _ in self._combinations())
+        self.rows = self.inner_rows * sum(1 for _ in self.combinations())
 
-    def _combinations(self) -> Iterator[dict[str, Any]]:
+    def combinations(self) -> Iterator[dict[str, Any]]:
         """Yield the values of the categories, the last one varying fastest.
 
         Beside methods, the unreduced model is their baseline: what they keep, and from which layer,
@@ -177,22 +163,24 @@ class SweepPlan:
         """
         if errors not in ("raise", "keep"):
             raise InvalidInputError(f"errors={errors!r} is unknown; there is: raise, keep")
-        for arguments in self._combinations():
-            image_size, frames = arguments.pop("image_size"), arguments.pop("frames")
-            fixed = {name: _label(value) for name, value in arguments.items()}
+        for arguments in self.combinations():
+            fixed = _FIXED | {
+                name: value if type(value) is tuple else plain(value)
+                for name, value in arguments.items()
+            }
             context = units = None
             reason = ""
             try:
-                context, priced = context_for(**arguments)
+                request = Request(**arguments)
+                context = context_for(request)
                 # A row's keep and layer have columns of their own.
-                label = priced["method"] if context.method is None else context.method.label
-                fixed = {**{name: priced[name] for name in fixed}, "method": label}
-                units = _units(context, image_size, frames)
+                label = "none" if context.method is None else context.method.label
+                fixed |= {name: context.inputs[name] for name in _SETTLED} | {"method": label}
+                units = _units(context, request)
             except VlmRooflineError as error:
                 if errors == "raise":
                     raise
                 reason = _one_line(error)
-            fixed = {**_FIXED, **fixed, "image_size": image_size, "frames": frames}
             for start in range(0, self.inner_rows, chunk_rows):
                 stop = min(start + chunk_rows, self.inner_rows)
                 if context is None or reason:
@@ -236,13 +224,13 @@ class SweepPlan:
         visual = columns["visual_tokens"]
         projected = crops = np.zeros_like(visual)
         if units is not None:
-            given, whole = units
+            counted, executed = units
             if self.default_visual:
-                visual = np.full_like(visual, given.tokens)
-            one = visual <= given.tokens
-            images = np.where(one, visual > 0, np.ceil(visual / whole.tokens))
-            projected = images * np.where(one, given.projected_tokens, whole.projected_tokens)
-            crops = images * np.where(one, given.crops, whole.crops)
+                visual = np.full_like(visual, counted.tokens)
+            one = visual <= counted.tokens
+            images = np.where(one, visual > 0, np.ceil(visual / executed.tokens))
+            projected = images * np.where(one, counted.projected_tokens, executed.projected_tokens)
+            crops = images * np.where(one, counted.crops, executed.crops)
         if np.any(visual + columns["text_tokens"] == 0):
             raise InvalidInputError("visual_tokens and text_tokens are both 0: there is no prompt")
         return Scenario(
@@ -284,24 +272,16 @@ def _one_line(error: VlmRooflineError) -> str:
     return " ".join(str(error).split())
 
 
-#: The fixed values of a row in their order; what is not known of one that could not be priced is None.
-_FIXED: dict[str, Any] = dict.fromkeys(
-    ("model", "hardware", "precision", "method", "keep", "layer", "execution", "calibration",
-     "convention", "attention", "logits", "vision_layers", "image_size", "frames")
-)  # fmt: skip
-_FIXED["convention"] = "torch"
+#: The columns of a row's fixed values, in their order.
+_FIXED: dict[str, Any] = {
+    name: OUR_DEFAULTS.get(name) for name in names_of("subject", "setting", "shape")
+}
 
 
-def _label(value: Any) -> Any:
-    return value if value is None or isinstance(value, (int, float, str)) else str(value)
-
-
-def _units(
-    context: Context, image_size: tuple[int, int] | None, frames: int | None
-) -> tuple[VisualInput, VisualInput] | None:
+def _units(context: Context, request: Request) -> tuple[VisualInput, VisualInput] | None:
     if context.model.vision is None:
         return None
-    return visual_units(context.model, image_size, frames)
+    return visual_units(context.model, request.image_size, request.frames)
 
 
 def _price(
@@ -370,8 +350,8 @@ def sweep(
     """Price every combination of the arguments, one row each.
 
     Args:
-        model: as `estimate`, or a list.
-        hardware: as `estimate`, or a list.
+        model: a model in any form that `estimate` takes, or a list of them.
+        hardware: a device in any form that `estimate` takes, or a list of them.
         stage_columns: whether to add `<stage>_<cost>` columns.
         errors: `raise`, or `keep` to yield combinations that cannot be priced as empty rows with
             their reason in the column `error`.

@@ -3,8 +3,8 @@
     list_tables()                    names, one per table or paper
     reproduce("prumerge-table2")     -> Reproduction(rows, columns, summary, notes)
 
-A table is a module in `costmodel/reproduce/tables`; its published figures are a file in
-`costmodel/reproduce/data`, each with its source. Adding a table is adding those files.
+A paper's counts are an entry in `papers.py`, any other table is a module in `tables`; the published
+figures are a file in `data`, each with its source.
 """
 
 from __future__ import annotations

@@ -51,11 +51,11 @@ def own_cost(model: str, precision: str, visual_tokens: int, text_tokens: int) -
         precision=precision,
     )
     return OwnCost(
-        cost.totals.flops,
-        cost.totals.ttft_s,
-        cost.totals.hbm_bytes,
-        cost.memory.activation_bytes_written,
-        cost.memory.peak_memory_bytes,
+        float(cost.totals.flops),
+        float(cost.totals.ttft_s),
+        float(cost.totals.hbm_bytes),
+        float(cost.memory.activation_bytes_written),
+        float(cost.memory.peak_memory_bytes),
     )
 
 

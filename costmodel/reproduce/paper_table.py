@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from costmodel.conventions import get_convention
+from costmodel.conventions.decoder import text_shape
+from costmodel.conventions.shortv import frozen_layer_flops
+from costmodel.reproduce.counted_models import counted_model
 from costmodel.reproduce.digits import prints_as
 from costmodel.reproduce.published import PaperTable, load_published
 from costmodel.reproduce.reproduction import DIFFERS, SAME_DIGITS, WITHIN, Column, Reproduction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
+    from costmodel.reproduce.papers import Paper
     from costmodel.reproduce.published import PaperRow
+    from costmodel.result import Estimate
 
 COLUMNS = (
     Column("model", "Model"),
@@ -50,29 +54,72 @@ def visual_schedule(row: PaperRow, num_layers: int) -> list[float] | None:
     return None
 
 
-def build_paper_table(
-    name: str,
-    title: str,
-    text_tokens: Callable[[PaperRow], Any],
-    recompute: Callable[[PaperRow], float],
-    notes: Sequence[str],
-) -> Reproduction:
+def recompute(paper: Paper, row: PaperRow) -> float:
+    """Return the value of a row, in the row's own unit.
+
+    Args:
+        paper: the table.
+        row: its published row.
+    """
+    convention, model = get_convention(paper.name), counted_model(row.shape)
+    layers = text_shape(model).num_layers
+    schedule = visual_schedule(row, layers)
+
+    def count(visual: float, text: float | None, per_layer: list[float] | None = None) -> Estimate:
+        return convention.evaluate(
+            model, visual_tokens=visual, text_tokens=text, llm_visual_tokens_per_layer=per_layer
+        )
+
+    if row.unit.startswith("%"):
+        # The mean of the ratios of several prompts is not the ratio of the means.
+        whole = row.visual if row.of is None else row.of
+        ratios = [
+            count(row.visual, text, schedule).totals.flops / count(whole, text).totals.flops
+            for text in ([row.text] if row.text is not None else paper.text_lengths)
+        ]
+        return float(100 * sum(ratios) / len(ratios))
+    stages = count(row.visual, row.text, schedule).stages
+    decoder = stages["prefill"].flops
+    if row.frozen_layers:
+        text = (convention.default_text_tokens or 0) if row.text is None else row.text
+        frozen = frozen_layer_flops(text_shape(model), row.visual, text)
+        decoder -= row.frozen_layers * (decoder / layers - frozen)
+    parts = {
+        "vision": row.crops * (stages["vision"].flops or 0),
+        "projector": row.crops * (stages["projector"].flops or 0),
+        "llm": decoder,
+    }
+    if row.prefusion_layers:
+        unreduced = count(model.default_visual_tokens, row.text).stages["prefill"].flops
+        parts["prefusion"] = row.prefusion_layers * unreduced / layers
+    value = sum(parts.values()) if row.part in (None, "total") else parts[row.part]
+    return float(value) / (1e9 * layers if row.unit.endswith("/layer") else 1e12)
+
+
+def _text_tokens(paper: Paper, row: PaperRow) -> float:
+    """Return the text length that a row is counted with, for the reader."""
+    convention = get_convention(paper.name)
+    if not convention.counts_text:
+        return 0
+    if row.text is not None:
+        return row.text
+    lengths = [convention.default_text_tokens or 0 if t is None else t for t in paper.text_lengths]
+    return lengths[0] if len(lengths) == 1 else round(sum(lengths) / len(lengths), 2)
+
+
+def build_paper_table(paper: Paper) -> Reproduction:
     """Recompute every row of a paper's data file.
 
     A row prints the same digits, lies within the file's tolerance, or differs; a row that differs
     and is gated must carry the reason.
 
     Args:
-        name: the table's name.
-        title: what it is.
-        text_tokens: the text length a row is counted with, for the reader.
-        recompute: the value of a row, in the row's own unit.
-        notes: remarks for the reader.
+        paper: the table.
     """
-    table = load_published(name.replace("-", "_"), PaperTable)
+    table = load_published(paper.name.replace("-", "_"), PaperTable)
     rows = []
     for row in table.rows:
-        value = recompute(row)
+        value = recompute(paper, row)
         error = value / float(row.published) - 1
         if prints_as(value, row.published):
             verdict = SAME_DIGITS
@@ -91,7 +138,7 @@ def build_paper_table(
                 "method": row.method,
                 "part": row.part,
                 "visual_tokens": row.visual,
-                "text_tokens": text_tokens(row),
+                "text_tokens": _text_tokens(paper, row),
                 "unit": row.unit,
                 "published": row.published,
                 "recomputed": value,
@@ -102,13 +149,13 @@ def build_paper_table(
             }
         )
     return Reproduction(
-        name,
-        title,
+        paper.name,
+        paper.title,
         str(table.source),
         COLUMNS,
         tuple(rows),
         _summary(rows, table),
-        tuple(notes),
+        paper.notes,
         shown=tuple(name for name in _SHOWN if any(row[name] is not None for row in rows)),
         group_by=("model",),
     )

@@ -1,4 +1,4 @@
-"""The registry of reproducible tables: a table is a module in `tables`, named after its file."""
+"""The registry of reproducible tables: a paper of `papers`, or a module in `tables` of its name."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, cast
 
+from costmodel.reproduce.papers import PAPERS
 from hardware_specs.errors import UnknownNameError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def list_tables() -> tuple[str, ...]:
     >>> "prumerge-table2" in list_tables()
     True
     """
-    return tuple(sorted(_modules()))
+    return tuple(sorted({*PAPERS, *_modules()}))
 
 
 def describe_tables() -> dict[str, str]:
@@ -41,7 +42,10 @@ def describe_tables() -> dict[str, str]:
     >>> describe_tables()["flops-ladder"]
     'LLaVA-1.5-7B at 576 visual tokens under every way of counting'
     """
-    return {name: str(_load(name).TITLE) for name in list_tables()}
+    return {
+        name: PAPERS[name].title if name in PAPERS else str(_load(name).TITLE)
+        for name in list_tables()
+    }
 
 
 def reproduce(name: str) -> Reproduction:
@@ -56,6 +60,10 @@ def reproduce(name: str) -> Reproduction:
     >>> reproduce("prumerge-table2").summary["printed_digits_reproduced"]
     31
     """
+    if name in PAPERS:
+        from costmodel.reproduce.paper_table import build_paper_table
+
+        return build_paper_table(PAPERS[name])
     return cast("Reproduction", _load(name).build())
 
 

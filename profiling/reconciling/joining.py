@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from costmodel.evaluate import Context, Evaluation, Scenario
-from costmodel.inputs import resolve_visual
+from costmodel.evaluate import Context, Evaluation
 from costmodel.methods import get_method
 from costmodel.models import load_model
-from costmodel.precision import parse_precision
 from costmodel.quantities import STAGES
+from costmodel.request import Request
 from costmodel.roofline import StageCost
+from costmodel.scenario import scenario_of
 from hardware_specs.errors import InvalidInputError, VlmRooflineError
 from profiling.reconciling.gap import PlannedStage
 from profiling.subject.plans import IDEAL_PLAN, MODE_PLANS, TOWER_PLAN
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from costmodel.calibration import Calibration
     from costmodel.memory import MemoryCost
-    from costmodel.models import ModelConfig
     from costmodel.quantities import OpCost
     from costmodel.roofline import Roofline
+    from costmodel.scenario import Scenario
     from hardware_specs import HardwareSpec
-    from profiling.records.measurement import Configuration, Measurement
+    from profiling.records.measurement import Measurement
 
 LANGUAGE_STAGES = ("prefill", "decode")
 #: Where a method's own work happens inside another stage's marks.
@@ -108,126 +110,98 @@ class Predictor:
             given = tokens.visual_in
         elif asked is None:
             given = tokens.visual_llm
-        visual, projected, crops = resolve_visual(
-            model, given, None, None, configuration.text_tokens, configuration.output_tokens,
-            warnings,
-        )  # fmt: skip
-        scenario = Scenario(
-            visual, projected, crops, configuration.text_tokens, configuration.batch_size,
-            configuration.output_tokens,
-        )  # fmt: skip
+        request = Request(
+            model,
+            self.hardware,
+            visual_tokens=given,
+            text_tokens=configuration.text_tokens,
+            batch_size=configuration.batch_size,
+            output_tokens=configuration.output_tokens,
+            precision=configuration.dtype,
+            method=method,
+            calibration=self.calibration,
+            attention="eager" if configuration.attention == "eager" else "flash",
+        )
+        scenario = scenario_of(request, model, warnings)
         keep = None
         if method is not None:
             keep = configuration.keep if configuration.keep is not None else asked
-            keep = self._settled_keep(model, configuration, scenario, keep, tokens.visual_llm)
-        return self._assemble(model, configuration, scenario, method, keep, warnings)
-
-    def _context(
-        self,
-        model: ModelConfig,
-        configuration: Configuration,
-        keep: int | float | None,
-        execution: str,
-        calibration: Calibration | None,
-    ) -> Context:
-        return Context(
-            model,
-            self.hardware,
-            parse_precision(configuration.dtype),
-            method=configuration.method,
-            keep=keep,
-            layer=None,
-            execution=execution,
-            calibration=calibration,
-            attention="eager" if configuration.attention == "eager" else "flash",
-            logits="last",
-            vision_layers="executed",
+            keep = _settled_keep(replace(request, keep=keep), scenario, tokens.visual_llm)
+        return _assemble(
+            replace(request, keep=keep), MODE_PLANS[configuration.mode], scenario, warnings
         )
 
-    def _settled_keep(
-        self,
-        model: ModelConfig,
-        configuration: Configuration,
-        scenario: Scenario,
-        keep: int | float | None,
-        seen: int | None,
-    ) -> int | float | None:
-        """Return the keep whose schedule has the token count that an adaptive method came to."""
-        assert configuration.method != "none"  # noqa: S101 - callers checked
-        method = get_method(configuration.method)
-        if keep is not None or method.given_keep is not None:
-            return keep
-        if seen is None or not method.info.adaptive:
-            return None
-        best: tuple[int, int] | None = None
-        for count in range(1, int(scenario.visual_tokens) + 1):
-            try:
-                context = self._context(model, configuration, count, TOWER_PLAN, None)
-                entering = int(context.method_plan(scenario).llm_spans[0].tokens)
-            except InvalidInputError:
-                continue
-            if best is None or abs(entering - seen) < best[0]:
-                best = abs(entering - seen), count
-            if best[0] == 0:
-                break
-        return None if best is None else best[1]
 
-    def _assemble(
-        self,
-        model: ModelConfig,
-        configuration: Configuration,
-        scenario: Scenario,
-        method: str | None,
-        keep: int | float | None,
-        warnings: list[str],
-    ) -> Prediction:
-        language = MODE_PLANS[configuration.mode]
+def _settled_keep(request: Request, scenario: Scenario, seen: int | None) -> int | float | None:
+    """Return the keep whose schedule has the token count that an adaptive method came to."""
+    method = get_method(str(request.method))
+    if request.keep is not None or method.given_keep is not None:
+        return request.keep
+    if seen is None or not method.info.adaptive:
+        return None
+    asked = replace(request, execution=TOWER_PLAN, calibration=None)
+    best: tuple[int, int] | None = None
+    for count in range(1, int(scenario.visual_tokens) + 1):
+        try:
+            context = Context(replace(asked, keep=count))
+            entering = int(context.method_plan(scenario).llm_spans[0].tokens)
+        except InvalidInputError:
+            continue
+        if best is None or abs(entering - seen) < best[0]:
+            best = abs(entering - seen), count
+        if best[0] == 0:
+            break
+    return None if best is None else best[1]
 
-        def evaluated(
-            execution: str, calibration: Calibration | None
-        ) -> tuple[Context, Evaluation]:
-            context = self._context(model, configuration, keep, execution, calibration)
-            return context, context.evaluate(scenario, vector=False)
 
-        ideal_context, ideal = evaluated(IDEAL_PLAN, None)
-        _, fused = evaluated(IDEAL_PLAN, self.calibration)
-        priced = {plan: evaluated(plan, self.calibration) for plan in {TOWER_PLAN, language}}
-        tower_context, tower = priced[TOWER_PLAN]
-        language_context, ran = priced[language]
-        plans = {stage: language if stage in LANGUAGE_STAGES else TOWER_PLAN for stage in STAGES}
-        stages = {
-            stage: PlannedStage(
-                ideal.stages[stage],
-                fused.stages[stage],
-                (ran if stage in LANGUAGE_STAGES else tower).stages[stage],
-            )
+def _assemble(
+    request: Request, language: str, scenario: Scenario, warnings: list[str]
+) -> Prediction:
+    """Price a request under the plan that ran, and ideally; `language` is the decoder's plan."""
+
+    def evaluated(
+        execution: str, calibration: Calibration | str | Path | None
+    ) -> tuple[Context, Evaluation]:
+        context = Context(replace(request, execution=execution, calibration=calibration))
+        return context, context.evaluate(scenario, vector=False)
+
+    ideal_context, ideal = evaluated(IDEAL_PLAN, None)
+    _, fused = evaluated(IDEAL_PLAN, request.calibration)
+    priced = {plan: evaluated(plan, request.calibration) for plan in {TOWER_PLAN, language}}
+    tower_context, tower = priced[TOWER_PLAN]
+    language_context, ran = priced[language]
+    plans = {stage: language if stage in LANGUAGE_STAGES else TOWER_PLAN for stage in STAGES}
+    stages = {
+        stage: PlannedStage(
+            ideal.stages[stage],
+            fused.stages[stage],
+            (ran if stage in LANGUAGE_STAGES else tower).stages[stage],
+        )
+        for stage in STAGES
+    }
+    text = scenario.text_tokens
+    spans = ran.plan.llm_spans
+    place = None if request.method is None else get_method(str(request.method)).place
+    ran_ops = language_context.stage_ops(scenario, ran.plan)
+    tower_ops = tower_context.stage_ops(scenario, tower.plan)
+    ideal_ops = ideal_context.stage_ops(scenario, ideal.plan)
+    return Prediction(
+        stages=stages,
+        memory=ran.memory,
+        plans=plans,
+        encloses_method=ENCLOSING_STAGE.get(place or ""),
+        visual_tokens=int(spans[0].tokens),
+        cache_lengths=tuple(int(text + span.tokens) for span in spans for _ in range(span.layers)),
+        keep=request.keep,
+        warnings=tuple(warnings),
+        _ops={
+            stage: (ran_ops[stage], language_context.roofline)
+            if stage in LANGUAGE_STAGES
+            else (tower_ops[stage], tower_context.roofline)
             for stage in STAGES
-        }
-        text = configuration.text_tokens
-        spans = ran.plan.llm_spans
-        place = None if method is None else get_method(method).place
-        ran_ops = language_context.stage_ops(scenario, ran.plan)
-        tower_ops = tower_context.stage_ops(scenario, tower.plan)
-        ideal_ops = ideal_context.stage_ops(scenario, ideal.plan)
-        return Prediction(
-            stages=stages,
-            memory=ran.memory,
-            plans=plans,
-            encloses_method=ENCLOSING_STAGE.get(place or ""),
-            visual_tokens=int(spans[0].tokens),
-            cache_lengths=tuple(
-                int(text + span.tokens) for span in spans for _ in range(span.layers)
-            ),
-            keep=keep,
-            warnings=tuple(warnings),
-            _ops={
-                stage: (ran_ops[stage], language_context.roofline)
-                if stage in LANGUAGE_STAGES
-                else (tower_ops[stage], tower_context.roofline)
-                for stage in STAGES
-            },
-            _ideal_ops={stage: (ideal_ops[stage], ideal_context.roofline) for stage in STAGES},
-        )
+        },
+        _ideal_ops={stage: (ideal_ops[stage], ideal_context.roofline) for stage in STAGES},
+    )
 
 
 def added(stages: list[StageCost]) -> StageCost:

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from costmodel import estimate, list_models, load_model
-from costmodel.evaluate import Context, Scenario
+from costmodel.evaluate import Context
 from costmodel.models import config_dict
-from costmodel.precision import parse_precision
-from hardware_specs import get_hardware
+from costmodel.request import Request
+from costmodel.scenario import Scenario
 
 A100 = "nvidia-a100-sxm4-80gb"
 
@@ -121,11 +121,7 @@ def test_eager_softmax_runs_in_float32(precision: str, kernels: int, per_score: 
 )
 def test_eager_traffic(sequence: int, pointwise_gb: float, body_gb: float) -> None:
     """Norms, rotations, SwiGLU, residuals, casts and concatenation against all of the LLM's bytes."""
-    context = Context(
-        load_model("llava-1.5-7b"), get_hardware(A100), parse_precision("bf16"), method=None,
-        keep=None, layer=None, execution="hf-eager", calibration=None, attention="flash",
-        logits="last", vision_layers="executed",
-    )  # fmt: skip
+    context = Context(Request("llava-1.5-7b", A100, precision="bf16", execution="hf-eager"))
     scenario = Scenario(sequence - 40, 576, 1, 40, 1, 0)
     ops = context.stage_ops(scenario, context.method_plan(scenario))["prefill"]
     pointwise = sum(op.hbm_bytes * op.count for op in ops if op.shape is None)

@@ -47,7 +47,9 @@ def _requests(tree: ast.AST) -> set[int]:
         elif isinstance(node, (ast.AnnAssign, ast.keyword)):
             # A field's default, or an argument of a call.
             name = node.arg if isinstance(node, ast.keyword) else getattr(node.target, "id", "")
-            found.update({id(node.value)} if name in CARRIERS else ())
+            given = getattr(node.value, "keywords", ())
+            defaults = [node.value, *(word.value for word in given if word.arg == "default")]
+            found.update(map(id, defaults) if name in CARRIERS else ())
         elif isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values, strict=True):
                 if isinstance(key, ast.Constant) and key.value in CARRIERS:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from vlm_roofline.cli.console import console, print_json
-from vlm_roofline.cli.options import Hardware, Json, parse_keep, scale_bytes, scale_time
+from vlm_roofline.cli.options import Json, request_options, scale_bytes, scale_time
 
 
 def register(app: typer.Typer) -> None:
@@ -15,21 +15,15 @@ def register(app: typer.Typer) -> None:
     app.command("break-even")(break_even)
 
 
+@request_options("convention", "visual_tokens", "output_tokens")
 def break_even(
-    model: Annotated[str, typer.Argument(help="A model's name, config.json, folder or hub id.")],
-    hardware: Hardware,
+    given: dict[str, Any],
+    *,
     most: Annotated[int | None, typer.Option(help="Largest visual-token count looked at.")] = None,
     latency_ms: Annotated[float | None, typer.Option(help="Budget for the first token.")] = None,
     memory_gb: Annotated[
         float | None, typer.Option(help="Budget for the peak memory, 1e9 bytes.")
     ] = None,
-    text_tokens: Annotated[int, typer.Option(help="Text tokens per sample.")] = 40,
-    batch_size: Annotated[int, typer.Option(help="Samples.")] = 1,
-    precision: Annotated[str, typer.Option(help="As estimate.")] = "fp16",
-    method: Annotated[str | None, typer.Option(help="A token-reduction method.")] = None,
-    keep: Annotated[str | None, typer.Option(help="What it keeps.")] = None,
-    execution: Annotated[str, typer.Option(help="fused, hf-eager or cuda-graph.")] = "fused",
-    calibration: Annotated[str | None, typer.Option(help="A calibration file or name.")] = None,
     json: Json = False,
 ) -> None:
     """Say where fewer visual tokens stop helping, and how many fit a latency or memory budget."""
@@ -37,27 +31,20 @@ def break_even(
     from costmodel.questions.break_evens import largest_batch
     from hardware_specs import get_hardware
 
-    fixed: dict[str, Any] = {
-        "text_tokens": text_tokens,
-        "precision": precision,
-        "method": method,
-        "keep": parse_keep(keep),
-        "execution": execution,
-        "calibration": calibration,
-    }
     memory = None if memory_gb is None else memory_gb * 1e9
     result = answer(
-        model,
-        hardware,
+        **given,
         most=most,
         latency_s=None if latency_ms is None else latency_ms / 1e3,
         memory_bytes=memory,
-        batch_size=batch_size,
-        **fixed,
     )
+    capacity = memory
+    if capacity is None:
+        capacity = get_hardware(given["hardware"]).usable_memory_bytes
     batch = None
-    if memory is not None or get_hardware(hardware).usable_memory_bytes is not None:
-        batch = largest_batch(model, hardware, memory_bytes=memory, **fixed)
+    if capacity is not None:
+        fixed = {name: value for name, value in given.items() if name != "batch_size"}
+        batch = largest_batch(**fixed, memory_bytes=memory)
     if json:
         print_json({"schema_version": 1, **result.to_dict(), "largest_batch": batch})
         return
@@ -71,17 +58,16 @@ def break_even(
     out.print(f"one more visual token at {looked_at}: {scale_time(float(result.marginal_s[-1]))}")
     if latency_ms is not None:
         out.print(f"within {latency_ms:g} ms: {_most(result.most_within_latency, looked_at)}")
-    capacity = get_hardware(hardware).usable_memory_bytes if memory is None else memory
     where = "the memory" if capacity is None else scale_bytes(capacity)
     largest = "unknown" if batch is None else f"{batch:,}" if batch else "none"
     out.print(f"within {where}: {_most(result.most_within_memory, looked_at)}")
     out.print(f"largest batch there with the model's own visual tokens: {largest}")
     out.print(
-        f"time: {execution} kernels, "
+        f"time: {given['execution']} kernels, "
         + (
             "the ideal roofline, a lower bound; --calibration gives expected times"
-            if calibration is None
-            else f"calibration {calibration}"
+            if given["calibration"] is None
+            else f"calibration {given['calibration']}"
         ),
         style="dim",
     )

@@ -8,10 +8,8 @@ import typer
 
 from vlm_roofline.cli.console import console, print_json, warn
 from vlm_roofline.cli.options import (
-    Hardware,
     Json,
-    parse_image_size,
-    parse_keep,
+    request_options,
     scale_bytes,
     scale_flops,
     scale_time,
@@ -28,63 +26,17 @@ def register(app: typer.Typer) -> None:
     app.command("estimate")(estimate)
 
 
+@request_options()
 def estimate(
-    model: Annotated[
-        str, typer.Argument(help="A model's name, a config.json or its folder, or a hub id.")
-    ],
-    hardware: Hardware,
-    visual_tokens: Annotated[
-        int | None, typer.Option(help="Visual tokens per sample; the model's own when absent.")
-    ] = None,
-    text_tokens: Annotated[
-        int | None, typer.Option(help="Text tokens per sample; 40, or a convention's own.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(help="Samples.")] = 1,
-    output_tokens: Annotated[int, typer.Option(help="Decode steps after the prefill.")] = 0,
-    precision: Annotated[
-        str, typer.Option(help="fp16, bf16, fp8, int8 (w8a8), int4 (w4a16), w4a16kv8, ...")
-    ] = "fp16",
-    method: Annotated[str | None, typer.Option(help="A token-reduction method.")] = None,
-    keep: Annotated[str | None, typer.Option(help="What it keeps: 64, or a ratio 0.1.")] = None,
-    layer: Annotated[int | None, typer.Option(help="Layer K of methods inside the LLM.")] = None,
-    execution: Annotated[str, typer.Option(help="fused, hf-eager or cuda-graph.")] = "fused",
-    calibration: Annotated[
-        str | None, typer.Option(help="A calibration file, or a shipped one's name.")
-    ] = None,
-    convention: Annotated[str, typer.Option(help="torch, or another tool's counting.")] = "torch",
-    attention: Annotated[
-        str | None, typer.Option(help="flash, or eager (scores written out).")
-    ] = None,
-    logits: Annotated[str, typer.Option(help="Rows of logits: last or all.")] = "last",
-    image_size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH in pixels.")] = None,
-    frames: Annotated[int | None, typer.Option(help="Frames of a video.")] = None,
-    vision_layers: Annotated[str, typer.Option(help="executed or useful.")] = "executed",
+    given: dict[str, Any],
+    *,
     ops: Annotated[bool, typer.Option("--ops", help="Add the per-op table.")] = False,
     json: Json = False,
 ) -> None:
     """Predict FLOPs, traffic, memory and time of one request."""
     from costmodel.estimates import estimate as run
 
-    cost = run(
-        model,
-        hardware,
-        visual_tokens=visual_tokens,
-        text_tokens=text_tokens,
-        batch_size=batch_size,
-        output_tokens=output_tokens,
-        precision=precision,
-        method=method,
-        keep=parse_keep(keep),
-        layer=layer,
-        execution=execution,
-        calibration=calibration,
-        convention=convention,
-        attention=attention,
-        logits=logits,
-        image_size=parse_image_size(image_size),
-        frames=frames,
-        vision_layers=vision_layers,
-    )
+    cost = run(**given)
     if json:
         document = cost.to_dict()
         if ops:
@@ -138,7 +90,7 @@ def _print(cost: Estimate, ops: bool) -> None:
         for name, text in cost.assumptions.items():
             out.print(f"{name.replace('_', ' ')}: {text}", style="dim", markup=False)
     if ops:
-        out.print(_ops_table(cost) if own else _convention_ops_table(cost))
+        out.print(_ops_table(cost))
 
 
 def _title(given: Mapping[str, Any]) -> str:
@@ -176,6 +128,7 @@ def _print_time_and_memory(cost: Estimate) -> None:
 
 
 def _ops_table(cost: Estimate) -> object:
+    """Return the op table; FLOP are those the kernels run, or what a convention calls so."""
     from rich.table import Table
 
     table = Table(title="ops", title_justify="left")
@@ -190,38 +143,15 @@ def _ops_table(cost: Estimate) -> object:
         table.add_row(
             row.stage,
             row.name.replace("[", r"\["),
-            row.op_class,
-            row.dtype,
+            row.op_class or "-",
+            row.dtype or "-",
             f"{row.count:,}",
-            scale_flops(row.executed_flops),
+            scale_flops(row.flops if row.executed_flops is None else row.executed_flops),
             scale_bytes(row.hbm_bytes),
             "-" if intensity is None else f"{intensity:.1f}",
             scale_time(row.time_s),
             "-" if row.sol_percent is None else f"{row.sol_percent:.0f}",
-            row.bound,
-            row.provenance,
-        )
-    return table
-
-
-def _convention_ops_table(cost: Estimate) -> object:
-    """Return the rows that another tool or paper counts; its FLOP are what it calls so."""
-    from rich.table import Table
-
-    table = Table(title="ops", title_justify="left")
-    for heading in ("stage", "op"):
-        table.add_column(heading)
-    for heading in ("count", "FLOP", "bytes", "time"):
-        table.add_column(heading, justify="right")
-    table.add_column("bound")
-    for row in cost.ops:
-        table.add_row(
-            row.stage,
-            row.name,
-            f"{row.count:,}",
-            scale_flops(row.flops),
-            scale_bytes(row.hbm_bytes),
-            scale_time(row.time_s),
             row.bound or "-",
+            row.provenance or "-",
         )
     return table

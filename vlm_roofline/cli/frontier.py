@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vlm_roofline.cli.console import console, print_json, warn
-from vlm_roofline.cli.options import Hardware, Json, scale_bytes, scale_flops, scale_time
+from vlm_roofline.cli.options import Json, request_options, scale_bytes, scale_flops, scale_time
 
 if TYPE_CHECKING:
     from costmodel.questions.frontiers import Frontier, FrontierPoint
@@ -19,9 +19,11 @@ def register(app: typer.Typer) -> None:
     app.command("frontier")(frontier)
 
 
+@request_options("visual_tokens", "method", "keep", "layer", "convention")
 def frontier(
+    given: dict[str, Any],
+    *,
     model: Annotated[str, typer.Argument(help="A shipped model with published scores.")],
-    hardware: Hardware,
     benchmark: Annotated[str, typer.Option(help="pope, mme, textvqa, ...; a wrong one lists all.")],
     latency_ms: Annotated[float | None, typer.Option(help="Budget for the request's time.")] = None,
     memory_gb: Annotated[
@@ -33,12 +35,6 @@ def frontier(
     training_free: Annotated[
         bool, typer.Option("--training-free", help="Leave out what needed training.")
     ] = False,
-    text_tokens: Annotated[int, typer.Option(help="Text tokens per sample.")] = 40,
-    batch_size: Annotated[int, typer.Option(help="Samples.")] = 1,
-    output_tokens: Annotated[int, typer.Option(help="Decode steps after the prefill.")] = 0,
-    precision: Annotated[str, typer.Option(help="As estimate.")] = "fp16",
-    execution: Annotated[str, typer.Option(help="fused, hf-eager or cuda-graph.")] = "fused",
-    calibration: Annotated[str | None, typer.Option(help="A calibration file or name.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Save the picture here.")] = None,
     json: Json = False,
 ) -> None:
@@ -47,21 +43,17 @@ def frontier(
 
     result = answer(
         model,
-        hardware,
+        **given,
         benchmark=benchmark,
         latency_s=None if latency_ms is None else latency_ms / 1e3,
         memory_bytes=None if memory_gb is None else memory_gb * 1e9,
         rank=rank,
         training_free=training_free,
-        text_tokens=text_tokens,
-        batch_size=batch_size,
-        output_tokens=output_tokens,
-        precision=precision,
-        execution=execution,
-        calibration=calibration,
     )
     if plot is not None:
-        result.plot(plot)
+        from costmodel.plots.frontier import plot_frontier
+
+        plot_frontier(result, plot)
     if json:
         print_json(result.to_dict())
         return

@@ -1,13 +1,37 @@
-"""Options that several commands share, and the parsing of their values."""
+"""Options that several commands share, and the parsing of their values.
+
+The options of what a request asks are made of the fields of `Request`: `request_options` gives them to
+a command, which gets what was typed as one dictionary of arguments.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import inspect
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from costmodel.request import (
+    ARGUMENTS,
+    DEFAULTS,
+    OUR_DEFAULTS,
+    Count,
+    Keep,
+    Schedule,
+    Size,
+    check_names,
+)
 from hardware_specs.errors import InvalidInputError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from costmodel.quantities import Num
+
+#: Layers that one entry of a schedule may stand for.
+MOST_LAYERS = 10_000
+#: Options that take one value in a sweep as well: its commas are its own.
+_ONE_VALUE = ("calibration", "tokens_per_layer")
 #: Numbers that one option may name; the combinations of several options go far beyond.
 MOST_COUNTS = 1_000_000
 
@@ -51,6 +75,26 @@ def parse_image_size(text: str | None) -> tuple[int, int] | None:
     return int(height), int(width)
 
 
+def parse_schedule(text: str | None) -> list[int] | None:
+    """Return the tokens of every layer of `576x2,288x30` (tokens x layers) or of a JSON list.
+
+    >>> parse_schedule("576x2,288"), parse_schedule("[576, 288]")
+    ([576, 576, 288], [576, 288])
+    """
+    if text is None:
+        return None
+    layers: list[int] = []
+    for part in split(text.strip().removeprefix("[").removesuffix("]")):
+        tokens, _, count = part.partition("x")
+        count = count if "x" in part else "1"
+        if not (tokens.isdecimal() and count.isdecimal()) or int(count) > MOST_LAYERS:
+            raise InvalidInputError(
+                f"--tokens-per-layer {part!r} is not TOKENSxLAYERS, such as 576x2,288x30"
+            )
+        layers += [int(tokens)] * int(count)
+    return layers
+
+
 def split(text: str | None) -> list[str]:
     """Return the parts of a comma-separated list, none of them empty."""
     return [part.strip() for part in (text or "").split(",") if part.strip()]
@@ -90,7 +134,91 @@ def parse_counts(name: str, text: str) -> list[int]:
     return counts
 
 
-def scale_flops(value: float | None) -> str:
+def request_options(
+    *without: str, several: bool = False, **defaults: Any
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for each argument of a request.
+
+    The command is called with the arguments as its first parameter, a dictionary, and with its other
+    parameters by keyword. One of those that has the name of an argument takes its option's place.
+
+    Args:
+        without: arguments that the command does not offer.
+        several: whether an option takes several values, as in a sweep.
+        defaults: defaults that are the command's own.
+
+    >>> @request_options("convention", execution="hf-eager")
+    ... def command(given: dict[str, object], *, json: bool = False) -> None: ...
+    >>> list(inspect.signature(command).parameters)[-3:]
+    ['image_size', 'frames', 'json']
+    """
+    check_names(dict.fromkeys((*without, *defaults)), by="request_options")
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = dict(list(inspect.signature(command, eval_str=True).parameters.items())[1:])
+        names = [name for name in ARGUMENTS if name not in without and name not in own]
+        # Where no convention is offered, None means one thing, and the help can say which.
+        known = (DEFAULTS if "convention" in names else OUR_DEFAULTS) | defaults
+
+        def called(**typed: Any) -> None:
+            given = {name: _parsed(name, typed.pop(name), several) for name in names}
+            if several:
+                given = {name: value for name, value in given.items() if value is not None}
+            command(given, **typed)
+
+        options = [_option(name, known, several) for name in names]
+        parameters = [*options, *(each.replace(kind=each.KEYWORD_ONLY) for each in own.values())]
+        called.__name__, called.__doc__ = command.__name__, command.__doc__
+        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        called.__annotations__ = {each.name: each.annotation for each in parameters}
+        return called
+
+    return decorate
+
+
+def _option(name: str, defaults: dict[str, Any], several: bool) -> inspect.Parameter:
+    """Return the parameter that typer makes an option of."""
+    known, default = ARGUMENTS[name], defaults.get(name, inspect.Parameter.empty)
+    help_ = known.help
+    if several:
+        if default is not inspect.Parameter.empty and default is not None:
+            default = str(default)
+        if name == "method":
+            default = "none"
+        if isinstance(known.kind, Count):
+            help_ += " Counts and ranges: 1,64 or 0:576:16."
+        elif name not in _ONE_VALUE:
+            help_ += " Several: comma-separated."
+    kind: Any = int if isinstance(known.kind, Count) and not several else str
+    declared: Any = typer.Option(help=help_)
+    if name == "model":
+        declared = typer.Argument(help=help_)
+    elif name == "hardware":
+        declared = typer.Option("--hardware", "-d", help=help_)
+    if default is None:
+        kind = kind | None
+    annotation = Annotated[kind, declared]
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+    )
+
+
+def _parsed(name: str, text: Any, several: bool) -> Any:
+    """Return the value, or the list of values, that an option's text names."""
+    kind = ARGUMENTS[name].kind
+    if text is None:
+        return None
+    if several and isinstance(kind, Count):
+        return parse_counts(f"--{name.replace('_', '-')}", text)
+    read = {Keep: parse_keep, Schedule: parse_schedule, Size: parse_image_size}.get(type(kind), str)
+    if isinstance(kind, Count):
+        return text
+    return (
+        [read(part) for part in split(text)] if several and name not in _ONE_VALUE else read(text)
+    )
+
+
+def scale_flops(value: Num | None) -> str:
     """Format FLOPs for people.
 
     >>> scale_flops(8583722926080), scale_flops(262668288)
@@ -99,7 +227,7 @@ def scale_flops(value: float | None) -> str:
     return _scaled(value, ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")))
 
 
-def scale_bytes(value: float | None) -> str:
+def scale_bytes(value: Num | None) -> str:
     """Format bytes for people, in SI units.
 
     >>> scale_bytes(14126854144), scale_bytes(None)
@@ -109,7 +237,7 @@ def scale_bytes(value: float | None) -> str:
     return text if text == "-" else (text + "B" if text[-1].isalpha() else text + " B")
 
 
-def scale_time(value: float | None) -> str:
+def scale_time(value: Num | None) -> str:
     """Format seconds for people.
 
     >>> scale_time(0.0275), scale_time(3.2e-6)

@@ -8,28 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vlm_roofline.cli.console import console, print_json
-from vlm_roofline.cli.options import Hardware, Json, parse_keep, split
+from vlm_roofline.cli.options import Json, request_options, split
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from costmodel.result import Estimate
 
-Model = Annotated[
-    str, typer.Argument(help="A model's name, a config.json or its folder, or a hub id.")
-]
 Out = Annotated[Path, typer.Option(help="FILE.png, FILE.svg or FILE.pdf.")]
-Text = Annotated[int, typer.Option(help="Text tokens per sample.")]
-Batch = Annotated[int, typer.Option(help="Samples.")]
-PrecisionName = Annotated[str, typer.Option(help="As estimate: fp16, bf16, fp8, int4, ...")]
-Method = Annotated[str | None, typer.Option(help="A token-reduction method.")]
-Keep = Annotated[str | None, typer.Option(help="What it keeps: 64, or a ratio 0.1.")]
-CalibrationName = Annotated[
-    str | None, typer.Option(help="A calibration file, or a shipped one's name.")
-]
-Visual = Annotated[int | None, typer.Option(help="Visual tokens; the model's own when absent.")]
-Output = Annotated[int, typer.Option(help="Decode steps after the prefill.")]
-Execution = Annotated[str, typer.Option(help="fused, hf-eager or cuda-graph.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -43,52 +29,28 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group)
 
 
-def roofline(
-    model: Model,
-    hardware: Hardware,
-    out: Out,
-    visual_tokens: Visual = None,
-    text_tokens: Text = 40,
-    batch_size: Batch = 1,
-    output_tokens: Output = 0,
-    precision: PrecisionName = "fp16",
-    method: Method = None,
-    keep: Keep = None,
-    execution: Execution = "fused",
-    calibration: CalibrationName = None,
-    json: Json = False,
-) -> None:
+@request_options("convention")
+def roofline(given: dict[str, Any], *, out: Out, json: Json = False) -> None:
     """Place a request's ops under the device's roofline."""
     from costmodel import estimate
     from costmodel.plots import placed_ops, plot_roofline
     from costmodel.precision import parse_precision
     from hardware_specs import get_hardware
 
-    cost = estimate(
-        model,
-        hardware,
-        visual_tokens=visual_tokens,
-        text_tokens=text_tokens,
-        batch_size=batch_size,
-        output_tokens=output_tokens,
-        precision=precision,
-        method=method,
-        keep=parse_keep(keep),
-        execution=execution,
-        calibration=calibration,
-    )
+    cost = estimate(**given)
     figure = plot_roofline(
-        get_hardware(hardware),
+        get_hardware(given["hardware"]),
         placed_ops(cost),
-        dtype=parse_precision(precision).text.label,
+        dtype=parse_precision(given["precision"]).text.label,
         title=_scenario(cost),
     )
     _save(figure, out, json=json)
 
 
+@request_options("convention", "visual_tokens", "output_tokens")
 def latency(
-    model: Model,
-    hardware: Hardware,
+    given: dict[str, Any],
+    *,
     out: Out,
     most: Annotated[
         int | None, typer.Option(help="Most visual tokens; the model's own when absent.")
@@ -97,10 +59,6 @@ def latency(
     execution: Annotated[
         str, typer.Option(help="Plans to draw, such as hf-eager,cuda-graph,fused.")
     ] = "hf-eager,fused",
-    text_tokens: Text = 40,
-    batch_size: Batch = 1,
-    precision: PrecisionName = "fp16",
-    calibration: CalibrationName = None,
     json: Json = False,
 ) -> None:
     """Draw latency against visual tokens: the staircase, the host floor and the knee."""
@@ -112,56 +70,31 @@ def latency(
     plans = split(execution)
     if not plans:
         raise InvalidInputError("--execution names no plan; give hf-eager, cuda-graph or fused")
-    shared: dict[str, Any] = {
-        "stage": stage, "most": most, "text_tokens": text_tokens, "batch_size": batch_size,
-        "precision": precision,
-    }  # fmt: skip
-    curves = [
-        latency_curve(model, hardware, execution=plan, calibration=calibration, **shared)
-        for plan in plans
-    ]
+    shared = {"stage": stage, "most": most, **given}
+    curves = [latency_curve(execution=plan, **shared) for plan in plans]
     ideal = None
+    calibration = given["calibration"]
     if calibration is not None:
-        ideal = latency_curve(model, hardware, execution="fused", label="ideal roofline", **shared)
+        ideal = latency_curve(
+            **shared | {"execution": "fused", "label": "ideal roofline", "calibration": None}
+        )
     state = f"calibration {_stem(calibration)}" if calibration else "ideal: a lower bound"
     title = (
-        f"{load_model(model).name} {precision} on {get_hardware(hardware).name}, "
-        f"batch {batch_size}, {text_tokens} text tokens, {state}"
+        f"{load_model(given['model']).name} {given['precision']} on "
+        f"{get_hardware(given['hardware']).name}, batch {given['batch_size']}, "
+        f"{given['text_tokens']} text tokens, {state}"
     )
     what = "prefill time" if stage == "prefill" else "time to first token"
     _save(plot_latency(curves, title=title, what=what, ideal=ideal), out, json=json)
 
 
-def memory(
-    model: Model,
-    hardware: Hardware,
-    out: Out,
-    visual_tokens: Visual = None,
-    text_tokens: Text = 40,
-    batch_size: Batch = 1,
-    output_tokens: Output = 0,
-    precision: PrecisionName = "fp16",
-    method: Method = None,
-    keep: Keep = None,
-    execution: Execution = "hf-eager",
-    json: Json = False,
-) -> None:
+@request_options("convention", "calibration", execution="hf-eager")
+def memory(given: dict[str, Any], *, out: Out, json: Json = False) -> None:
     """Draw what is resident in each phase, and the peak."""
     from costmodel import estimate
     from costmodel.plots import plot_memory
 
-    cost = estimate(
-        model,
-        hardware,
-        visual_tokens=visual_tokens,
-        text_tokens=text_tokens,
-        batch_size=batch_size,
-        output_tokens=output_tokens,
-        precision=precision,
-        method=method,
-        keep=parse_keep(keep),
-        execution=execution,
-    )
+    cost = estimate(**given)
     _save(plot_memory(cost.memory, title=_scenario(cost)), out, json=json)
 
 

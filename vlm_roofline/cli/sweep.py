@@ -10,7 +10,7 @@ import typer
 
 from hardware_specs.errors import InvalidInputError, MissingDependencyError
 from vlm_roofline.cli.console import console, print_json, progress
-from vlm_roofline.cli.options import Json, parse_counts, parse_image_size, parse_keep, split
+from vlm_roofline.cli.options import Json, request_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,29 +28,13 @@ def register(app: typer.Typer) -> None:
     app.command("sweep")(sweep)
 
 
+@request_options("convention", several=True)
 def sweep(
-    model: Annotated[str, typer.Argument(help="Models, comma-separated.")],
-    hardware: Annotated[str, typer.Option("--hardware", "-d", help="Devices, comma-separated.")],
+    given: dict[str, Any],
+    *,
     out: Annotated[
         Path | None, typer.Option(help="FILE.csv or FILE.parquet; CSV to stdout when absent.")
     ] = None,
-    visual_tokens: Annotated[
-        str | None, typer.Option(help="Counts and ranges: 1,64 or 0:576:16.")
-    ] = None,
-    text_tokens: Annotated[str, typer.Option(help="Counts and ranges.")] = "40",
-    batch_size: Annotated[str, typer.Option(help="Counts and ranges.")] = "1",
-    output_tokens: Annotated[str, typer.Option(help="Counts and ranges.")] = "0",
-    precision: Annotated[str, typer.Option(help="Names, comma-separated.")] = "fp16",
-    method: Annotated[str, typer.Option(help="Names, comma-separated; none for none.")] = "none",
-    keep: Annotated[str | None, typer.Option(help="Counts or ratios, comma-separated.")] = None,
-    layer: Annotated[str | None, typer.Option(help="Layers K, comma-separated.")] = None,
-    execution: Annotated[str, typer.Option(help="Plans, comma-separated.")] = "fused",
-    calibration: Annotated[str | None, typer.Option(help="A calibration file or name.")] = None,
-    attention: Annotated[str, typer.Option(help="flash, eager.")] = "flash",
-    logits: Annotated[str, typer.Option(help="last, all.")] = "last",
-    image_size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH, comma-separated.")] = None,
-    frames: Annotated[str | None, typer.Option(help="Frames, comma-separated.")] = None,
-    vision_layers: Annotated[str, typer.Option(help="executed, useful.")] = "executed",
     stage_columns: Annotated[
         bool, typer.Option("--stage-columns", help="Add the costs of every stage.")
     ] = False,
@@ -62,29 +46,7 @@ def sweep(
     """Price every combination of the arguments, one row each."""
     from costmodel.questions.sweeps import SweepPlan
 
-    arguments: dict[str, Any] = {
-        "text_tokens": parse_counts("--text-tokens", text_tokens),
-        "batch_size": parse_counts("--batch-size", batch_size),
-        "output_tokens": parse_counts("--output-tokens", output_tokens),
-        "precision": split(precision),
-        "method": split(method),
-        "execution": split(execution),
-        "calibration": calibration,
-        "attention": split(attention),
-        "logits": split(logits),
-        "vision_layers": split(vision_layers),
-    }
-    if visual_tokens is not None:
-        arguments["visual_tokens"] = parse_counts("--visual-tokens", visual_tokens)
-    if keep is not None:
-        arguments["keep"] = [parse_keep(part) for part in split(keep)]
-    if layer is not None:
-        arguments["layer"] = parse_counts("--layer", layer)
-    if image_size is not None:
-        arguments["image_size"] = [parse_image_size(part) for part in split(image_size)]
-    if frames is not None:
-        arguments["frames"] = parse_counts("--frames", frames)
-    plan = SweepPlan(split(model), split(hardware), **arguments)
+    plan = SweepPlan(**given)
     chunks = plan.chunks(stage_columns=stage_columns, errors=errors)
     if out is None:
         _print(chunks, json)

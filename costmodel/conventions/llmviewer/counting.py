@@ -21,26 +21,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from costmodel.conventions.convention import Convention
+from costmodel.conventions.convention import Convention, counted
 from costmodel.conventions.decoder import check_batch, check_tokens, layer_groups, text_shape
 from costmodel.conventions.llmviewer.devices import get_device, parse_bits
-from costmodel.conventions.llmviewer.ops import OpRow, Quirks, head_row, layer_rows
-from costmodel.conventions.result import (
-    TOTAL_KEYS,
-    ConventionOp,
-    ConventionResult,
-    add_defined,
-    empty_stages,
-)
-from costmodel.quantities import MEMORY_KEYS
-from hardware_specs.errors import InvalidInputError, UnsupportedError
+from costmodel.conventions.llmviewer.ops import Quirks, ToolOp, head_row, layer_rows
+from costmodel.result import OpRow, defined
+from hardware_specs.errors import InvalidInputError, UnsupportedError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from costmodel.conventions.decoder import TextShape
+    from costmodel.conventions.decoder import DecoderInput, TextShape
     from costmodel.conventions.llmviewer.devices import BitWidths
-    from costmodel.conventions.result import Num
+    from costmodel.quantities import Num
+    from costmodel.result import Estimate
+    from costmodel.roofline import StageCost
 
 #: Decode steps evaluated at once; bounds the memory of a long answer.
 _STEPS_AT_ONCE = 4096
@@ -53,7 +48,7 @@ class _Roofline:
     peak_flop_per_s: float
     bandwidth_bytes_per_s: float
 
-    def times_s(self, row: OpRow) -> tuple[Num, Num]:
+    def times_s(self, row: ToolOp) -> tuple[Num, Num]:
         """Return (compute time, memory time) of one execution."""
         return (
             row.ops / self.peak_flop_per_s,
@@ -70,7 +65,7 @@ class _Sum:
     memory_bound_s: Num = 0.0
     count: int = 0
 
-    def add(self, row: OpRow, count: int, roof: _Roofline, steps: int = 0) -> None:
+    def add(self, row: ToolOp, count: int, roof: _Roofline, steps: int = 0) -> None:
         """Add `count` executions of a row; with `steps` the last axis is that many decode steps."""
         compute, memory = roof.times_s(row)
         by_compute = compute >= memory
@@ -90,13 +85,14 @@ class _Sum:
         self.memory_bound_s = self.memory_bound_s + count * values[-1]
         self.count += executions
 
-    def finish(self, stage: str, name: str) -> ConventionOp:
+    def finish(self, stage: str, name: str) -> OpRow:
         """Return the row of the op table."""
         ops, weight, load, store, load_kv, store_kv = (_plain(value) for value in self.columns)
         time = _plain(self.compute_bound_s + self.memory_bound_s)
-        return ConventionOp(
-            stage, name, self.count, ops, weight, load, store, load_kv, store_kv, time,
-            _bound(self.compute_bound_s, self.memory_bound_s),
+        return OpRow(
+            stage, name, count=self.count, flops=ops, weight_bytes=weight, kv_read_bytes=load_kv,
+            kv_write_bytes=store_kv, activation_read_bytes=load, activation_write_bytes=store,
+            bound=_bound(self.compute_bound_s, self.memory_bound_s), time_s=time,
         )  # fmt: skip
 
 
@@ -104,10 +100,11 @@ def _sum_last(value: Num, length: int) -> Num:
     """Sum over the last axis after stretching it to `length`."""
     array = np.asarray(value)
     shape = (*array.shape[:-1], length) if array.ndim else (length,)
-    return np.broadcast_to(array, shape).sum(axis=-1)
+    summed: Num = np.broadcast_to(array, shape).sum(axis=-1)
+    return summed
 
 
-def _plain(value: Num) -> Num:
+def _plain(value: Num) -> Any:
     """Return zero-dimensional numpy values as Python numbers."""
     if isinstance(value, (np.ndarray, np.generic)) and value.ndim == 0:
         return value.item()
@@ -120,20 +117,8 @@ def _bound(compute_s: Num, memory_s: Num) -> Any:
 
 
 def evaluate_llmviewer(
-    model: Any,
-    *,
-    name: str,
-    quirks: Quirks,
-    assumptions: dict[str, str],
-    hardware: Any,
-    visual_tokens: Num,
-    text_tokens: Num | None,
-    batch_size: Num,
-    precision: Any,
-    attention: str | None,
-    output_tokens: int,
-    llm_visual_tokens_per_layer: Sequence[Num] | None,
-) -> ConventionResult:
+    quirks: Quirks, assumptions: dict[str, str], given: DecoderInput
+) -> Estimate:
     """Count one prefill, and `output_tokens` decode steps at contexts S, S + 1, ...
 
     Raises:
@@ -141,37 +126,27 @@ def evaluate_llmviewer(
         UnknownHardwareError: a device outside the tool's table.
         InvalidInputError: a count out of range, or no token at all.
     """
-    _check_attention(attention)
-    shape, bits, device = text_shape(model), parse_bits(precision), get_device(hardware)
+    _check_attention(given.attention)
+    shape, bits = text_shape(given.model), parse_bits(given.precision)
+    device, steps = get_device(given.hardware), given.output_tokens
     roof = _Roofline(bits.peak_flop_per_s(device), device.bandwidth_bytes_per_s)
-    b = check_batch(batch_size)
-    text = check_tokens("text_tokens", 0 if text_tokens is None else text_tokens)
-    groups = layer_groups(visual_tokens, llm_visual_tokens_per_layer, shape.num_layers)
+    b = check_batch(given.batch_size)
+    text = check_tokens("text_tokens", 0 if given.text_tokens is None else given.text_tokens)
+    groups = layer_groups(given.visual_tokens, given.llm_visual_tokens_per_layer, shape.num_layers)
     if any(np.any(np.asarray(tokens + text) < 1) for tokens, _ in groups):
         raise InvalidInputError("LLM-Viewer needs at least one token in every layer")
-    if isinstance(output_tokens, bool) or not isinstance(output_tokens, (int, np.integer)) or (
-        output_tokens < 0
-    ):  # fmt: skip
+    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 0:
         raise InvalidInputError(
-            f"output_tokens must be an integer of at least 0, not {output_tokens!r}"
+            f"output_tokens must be an integer of at least 0, not {shown(steps)}"
         )
     contexts = [(tokens + text, layers) for tokens, layers in groups]
     prefill = _prefill(shape, bits, b, contexts, quirks, roof)
-    decode = _decode(shape, bits, b, contexts, quirks, roof, int(output_tokens))
-    stages = empty_stages()
-    stages["prefill"] |= _stage(prefill)
+    decode = _decode(shape, bits, b, contexts, quirks, roof, int(steps))
+    stages = {"prefill": _stage(prefill)}
     if decode:
-        stages["decode"] |= _stage(decode)
-    totals: dict[str, Any] = dict.fromkeys(TOTAL_KEYS)
-    for key in stages["prefill"]:
-        if key != "bound":
-            totals[key] = add_defined(stages["prefill"][key], stages["decode"][key])
-    totals["bound"] = _stage([*prefill, *decode])["bound"]
-    totals["ttft_s"] = stages["prefill"]["time_s"]
-    if decode:
-        totals["tpot_s"] = stages["decode"]["time_s"] / output_tokens
+        stages["decode"] = _stage(decode)
     memory = _memory(shape, bits, b, contexts, quirks, prefill)
-    return ConventionResult(name, stages, totals, memory, (*prefill, *decode), assumptions)
+    return counted(given, assumptions, (*prefill, *decode), stages, **memory)
 
 
 def _check_attention(attention: str | None) -> None:
@@ -192,7 +167,7 @@ def _prefill(
     contexts: list[tuple[Num, int]],
     quirks: Quirks,
     roof: _Roofline,
-) -> list[ConventionOp]:
+) -> list[OpRow]:
     sums: dict[str, _Sum] = {}
     for s, layers in contexts:
         for row in layer_rows(shape, bits, b, s, decode=False, quirks=quirks):
@@ -210,7 +185,7 @@ def _decode(
     quirks: Quirks,
     roof: _Roofline,
     steps: int,
-) -> list[ConventionOp]:
+) -> list[OpRow]:
     """Add up the decode steps; the step axis is the last, behind any axes of the scenarios."""
     sums: dict[str, _Sum] = {}
     wide_b = np.asarray(b)[..., None]
@@ -225,23 +200,20 @@ def _decode(
     return [total.finish("decode", op) for op, total in sums.items()]
 
 
-def _stage(ops: Sequence[ConventionOp]) -> dict[str, Any]:
-    """Add an op table up under the keys of a stage."""
-    split: dict[str, Any] = {
-        side: add_defined(*((np.asarray(op.bound) == side) * np.asarray(op.time_s) for op in ops))
+def _stage(ops: Sequence[OpRow]) -> StageCost:
+    """Add an op table up to a stage."""
+    summed = {
+        name: sum(getattr(op, name) for op in ops)
+        for name in (
+            "flops", "weight_bytes", "kv_read_bytes", "kv_write_bytes", "activation_read_bytes",
+            "activation_write_bytes", "time_s",
+        )
+    }  # fmt: skip
+    compute, memory = (
+        sum((np.asarray(op.bound) == side) * np.asarray(op.time_s) for op in ops)
         for side in ("compute", "memory")
-    }
-    return {
-        "flops": add_defined(*(op.flops for op in ops)),
-        "weight_bytes": add_defined(*(op.load_weight_bytes for op in ops)),
-        "kv_read_bytes": add_defined(*(op.load_kv_bytes for op in ops)),
-        "kv_write_bytes": add_defined(*(op.store_kv_bytes for op in ops)),
-        "activation_read_bytes": add_defined(*(op.load_act_bytes for op in ops)),
-        "activation_write_bytes": add_defined(*(op.store_act_bytes for op in ops)),
-        "hbm_bytes": add_defined(*(op.hbm_bytes for op in ops)),
-        "time_s": add_defined(*(op.time_s for op in ops)),
-        "bound": _bound(split["compute"], split["memory"]),
-    }
+    )
+    return defined(**summed, compute_s=compute, memory_s=memory)
 
 
 def _memory(
@@ -250,24 +222,23 @@ def _memory(
     b: Num,
     contexts: list[tuple[Num, int]],
     quirks: Quirks,
-    prefill: list[ConventionOp],
+    prefill: list[OpRow],
 ) -> dict[str, Any]:
     """Return the tool's own footprint, and the activations a prefill writes."""
     layers = [op for op in prefill if op.name != "lm_head"]
-    weights = add_defined(*(op.load_weight_bytes for op in layers))
-    cache = add_defined(*(op.store_kv_bytes for op in layers))
+    weights = sum(op.weight_bytes for op in layers)
+    cache = sum(op.kv_write_bytes for op in layers)
     widest: Num = 0
     for s, _ in contexts:
         rows = layer_rows(shape, bits, b, s, decode=False, quirks=quirks)
-        written = add_defined(*(row.store_act for row in rows))
+        written = sum(row.store_act for row in rows)
         widest = _plain(np.maximum(widest, written))
-    memory: dict[str, Any] = dict.fromkeys(MEMORY_KEYS)
-    return memory | {
+    return {
         "weight_bytes": weights,
         "kv_cache_bytes": cache,
         "peak_activation_bytes": widest,
         "peak_memory_bytes": weights + cache + widest,
-        "activation_bytes_written": add_defined(*(op.store_act_bytes for op in prefill)),
+        "activation_bytes_written": sum(op.activation_write_bytes for op in prefill),
     }
 
 
@@ -304,7 +275,7 @@ def _preset(name: str, when: str, quirks: Quirks) -> Convention:
         counts_text=True,
         counts_head=True,
         assumptions=assumptions,
-        evaluator=partial(evaluate_llmviewer, name=name, quirks=quirks, assumptions=assumptions),
+        count=partial(evaluate_llmviewer, quirks, assumptions),
     )
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from costmodel.conventions.decoder import TextShape
     from costmodel.conventions.llmviewer.devices import BitWidths
-    from costmodel.conventions.result import Num
+    from costmodel.quantities import Num
 
 
 class Quirks(NamedTuple):
@@ -38,7 +38,7 @@ class Quirks(NamedTuple):
     head_weight_bytes: int | None
 
 
-class OpRow(NamedTuple):
+class ToolOp(NamedTuple):
     """One execution of one op, in LLM-Viewer's columns."""
 
     name: str
@@ -57,7 +57,7 @@ class OpRow(NamedTuple):
 
 def layer_rows(
     shape: TextShape, bits: BitWidths, b: Num, s: Num, *, decode: bool, quirks: Quirks
-) -> list[OpRow]:
+) -> list[ToolOp]:
     """Return the ops of one decoder layer.
 
     Args:
@@ -74,9 +74,9 @@ def layer_rows(
     q: Num = 1 if decode else s
     scores = b * h * q * s
 
-    def linear(name: str, ic: int, oc: int, *, cached: bool = False) -> OpRow:
+    def linear(name: str, ic: int, oc: int, *, cached: bool = False) -> ToolOp:
         out = oc * b * q
-        return OpRow(
+        return ToolOp(
             name,
             2 * ic * oc * b * q,
             load_weight=ic * oc * bits.weight_bytes,
@@ -85,8 +85,8 @@ def layer_rows(
             store_kv=out * kb if cached else 0,
         )
 
-    def pointwise(name: str, operations: int, reads: int = 1) -> OpRow:
-        return OpRow(
+    def pointwise(name: str, operations: int, reads: int = 1) -> ToolOp:
+        return ToolOp(
             name, operations * b * d * q, load_act=reads * b * d * q * ab, store_act=b * d * q * ab
         )
 
@@ -105,10 +105,10 @@ def layer_rows(
         linear("gate_proj", d, f),
         linear("up_proj", d, f),
         linear("down_proj", f, d),
-        OpRow("qk_matmul", 2 * q * s * e * h * b, load_act=query, store_act=scores * ab,
+        ToolOp("qk_matmul", 2 * q * s * e * h * b, load_act=query, store_act=scores * ab,
               load_kv=key_reads * keys),
-        OpRow("softmax", 5 * scores, load_act=scores * ab, store_act=scores * ab),
-        OpRow("sv_matmul", 2 * q * s * e * h * b, load_act=scores * ab,
+        ToolOp("softmax", 5 * scores, load_act=scores * ab, store_act=scores * ab),
+        ToolOp("sv_matmul", 2 * q * s * e * h * b, load_act=scores * ab,
               store_act=q * e * b * h * ab, load_kv=keys),
         pointwise("attn_norm", 7),
         pointwise("mlp_norm", 7),
@@ -118,7 +118,7 @@ def layer_rows(
     ]  # fmt: skip
 
 
-def head_row(shape: TextShape, bits: BitWidths, b: Num, quirks: Quirks) -> OpRow:
+def head_row(shape: TextShape, bits: BitWidths, b: Num, quirks: Quirks) -> ToolOp:
     """Return the output head, which LLM-Viewer adds once per stage.
 
     Args:
@@ -129,7 +129,7 @@ def head_row(shape: TextShape, bits: BitWidths, b: Num, quirks: Quirks) -> OpRow
     """
     d, v = shape.hidden_size, shape.vocab_size
     weight = bits.weight_bytes if quirks.head_weight_bytes is None else quirks.head_weight_bytes
-    return OpRow(
+    return ToolOp(
         "lm_head",
         b * d * v,
         load_weight=d * v * weight,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from costmodel.conventions import get_convention
+from costmodel.conventions import DecoderInput, get_convention
 from costmodel.conventions.divprune import TEXT_LENGTHS
 from costmodel.conventions.formula import FormulaRule, evaluate_formula
 from costmodel.conventions.llava_mini import encoder_flops
@@ -103,9 +103,9 @@ def _by_convention(
         "counts": "MAC" if convention.operations_per_mac == 1 else "FLOP",
         "ffn_matrices": convention.ffn_matrices,
         "text_tokens": text,
-        "vision": "no" if result.stages["vision"]["flops"] is None else "yes",
+        "vision": "no" if result.stages["vision"].flops is None else "yes",
         "lm_head": "yes" if convention.counts_head else "no",
-        "recomputed_flops": result.totals["flops"],
+        "recomputed_flops": result.totals.flops,
     }
 
 
@@ -115,23 +115,14 @@ def _by_formula(
     text = total_tokens - visual
     encoder = encoder_flops if formula.encoder else None
     rule = FormulaRule(formula.ffn_matrices, formula.operations_per_mac, (text,), encoder)
-    result = evaluate_formula(
-        "",
-        rule,
-        {},
-        model,
-        visual_tokens=visual,
-        text_tokens=None,
-        batch_size=1,
-        llm_visual_tokens_per_layer=None,
-    )
+    result = evaluate_formula(rule, {}, DecoderInput(model, visual))
     return {
         "counts": "MAC" if formula.operations_per_mac == 1 else "FLOP",
         "ffn_matrices": formula.ffn_matrices,
         "text_tokens": text,
         "vision": "yes" if formula.encoder else "no",
         "lm_head": "no",
-        "recomputed_flops": result.totals["flops"],
+        "recomputed_flops": result.totals.flops,
     }
 
 

@@ -24,8 +24,8 @@ from costmodel.reproduce.reproduction import DIFFERS, SAME_DIGITS, Column, Repro
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from costmodel.conventions import ConventionResult
     from costmodel.reproduce.published import PruMergeRow
+    from costmodel.result import Estimate
 
 TITLE = "PruMerge, Table 2: published, recomputed, as stated, and corrected"
 
@@ -54,20 +54,20 @@ class _Quantity:
     title: str
     unit: str
     scale: float
-    value: Callable[[ConventionResult], Any]
+    value: Callable[[Estimate], Any]
     corrected: Callable[[OwnCost], float]
     page: Callable[[Any], Any]
 
 
 _QUANTITIES = (
     _Quantity("flops", "FLOPs (TB)", "TFLOP", 1e12,
-              lambda r: r.totals["flops"], lambda c: c.flops, page_value),
+              lambda r: r.totals.flops, lambda c: c.flops, page_value),
     _Quantity("prefill_time", "Prefill time", "ms", 1e-3,
-              lambda r: r.totals["time_s"], lambda c: c.ttft_s, page_time_s),
+              lambda r: r.totals.time_s, lambda c: c.ttft_s, page_time_s),
     _Quantity("total_memory", "Total memory", "GB", 1e9,
-              lambda r: r.totals["hbm_bytes"], lambda c: c.hbm_bytes, page_value),
+              lambda r: r.totals.hbm_bytes, lambda c: c.hbm_bytes, page_value),
     _Quantity("storing_activation", "Storing activation", "GB", 1e9,
-              lambda r: r.memory["activation_bytes_written"],
+              lambda r: r.memory.activation_bytes_written,
               lambda c: c.activation_bytes_written, page_value),
 )  # fmt: skip
 
@@ -96,7 +96,7 @@ COLUMNS = (
 )
 
 
-def _evaluate(row: PruMergeRow, device: str, length: Any) -> ConventionResult:
+def _evaluate(row: PruMergeRow, device: str, length: Any) -> Estimate:
     return get_convention("llmviewer-2024-02").evaluate(
         shipped_model(f"llama-2-{row.model}"),
         hardware=device,

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from costmodel.conventions import DecoderShape, get_convention
 from costmodel.conventions.llmviewer.devices import DEVICES, parse_bits
+from costmodel.result import defined
 from hardware_specs.errors import (
     InvalidInputError,
     MissingPeakError,
@@ -30,11 +31,11 @@ def evaluate(name=PRESETS[0], shape=SMALL, **arguments):
 def columns(op):
     return (
         op.flops,
-        op.load_weight_bytes,
-        op.load_act_bytes,
-        op.store_act_bytes,
-        op.load_kv_bytes,
-        op.store_kv_bytes,
+        op.weight_bytes,
+        op.activation_read_bytes,
+        op.activation_write_bytes,
+        op.kv_read_bytes,
+        op.kv_write_bytes,
     )
 
 
@@ -113,18 +114,18 @@ def test_operations_of_7b_at_the_stated_length():
     # (7 + 7 + 1 + 1 + 2)*4096*616 for norms, adds and activation; 4096*32000 for the head.
     extra = 32 * (5 * 32 * 616**2 + 18 * 4096 * 616) + 4096 * 32000
     result = evaluate(shape=SHAPE_7B, visual_tokens=576, text_tokens=40)
-    assert result.totals["flops"] == 8_177_382_850_560 + extra == 8_180_910_063_616
+    assert result.totals.flops == 8_177_382_850_560 + extra == 8_180_910_063_616
 
 
 def test_footprint_of_7b_as_the_tool_gives_it():
     # Weights of 32 layers without the head, 32*(4*4096^2 + 3*4096*11008)*2 = 12,952,010,752 B; cache
     # 616*2*4096*2*32 = 322,961,408 B; what one layer writes. The tool prints 13.396 GB.
     memory = evaluate(shape=SHAPE_7B, visual_tokens=616).memory
-    assert memory["weight_bytes"] == 12_952_010_752
-    assert memory["kv_cache_bytes"] == 322_961_408
-    assert memory["peak_memory_bytes"] == pytest.approx(13.396e9, rel=1e-4)
-    assert memory["capacity_bytes"] is None
-    assert memory["fits"] is None
+    assert memory.weight_bytes == 12_952_010_752
+    assert memory.kv_cache_bytes == 322_961_408
+    assert memory.peak_memory_bytes == pytest.approx(13.396e9, rel=1e-4)
+    assert memory.capacity_bytes is None
+    assert memory.fits is None
 
 
 def test_time_is_the_larger_of_both_sides_op_by_op():
@@ -133,14 +134,14 @@ def test_time_is_the_larger_of_both_sides_op_by_op():
         compute, memory = op.flops / 112e12, op.hbm_bytes / 900e9
         assert op.time_s == pytest.approx(max(compute, memory), rel=1e-12)
         assert op.bound == ("compute" if compute >= memory else "memory")
-    assert result.totals["time_s"] == pytest.approx(sum(op.time_s for op in result.ops), rel=1e-12)
-    assert result.totals["ttft_s"] == result.totals["time_s"]
+    assert result.totals.time_s == pytest.approx(sum(op.time_s for op in result.ops), rel=1e-12)
+    assert result.totals.ttft_s == result.totals.time_s
 
 
 def test_traffic_is_all_loads_and_stores():
     totals = evaluate(shape=SHAPE_7B, visual_tokens=616).totals
     parts = ("weight", "kv_read", "kv_write", "activation_read", "activation_write")
-    assert totals["hbm_bytes"] == sum(totals[f"{part}_bytes"] for part in parts)
+    assert totals.hbm_bytes == sum(totals[f"{part}_bytes"] for part in parts)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +159,7 @@ def test_int8_peak_needs_all_three_at_8_bits(precision, peak):
 
 def test_operations_do_not_scale_with_bits_but_bytes_do():
     wide, narrow = evaluate(precision="fp16"), evaluate(precision="w4a4kv4")
-    assert wide.totals["flops"] == narrow.totals["flops"]
+    assert wide.totals.flops == narrow.totals.flops
     layers_wide = [op for op in wide.ops if op.name != "lm_head"]
     layers_narrow = [op for op in narrow.ops if op.name != "lm_head"]
     for a, b in zip(layers_wide, layers_narrow, strict=True):
@@ -166,8 +167,8 @@ def test_operations_do_not_scale_with_bits_but_bytes_do():
 
 
 def test_int4_prefill_is_slower_than_fp16_on_the_v100_row():
-    fp16 = evaluate(shape=SHAPE_7B, visual_tokens=700).totals["time_s"]
-    int4 = evaluate(shape=SHAPE_7B, visual_tokens=700, precision="w4a4kv4").totals["time_s"]
+    fp16 = evaluate(shape=SHAPE_7B, visual_tokens=700).totals.time_s
+    int4 = evaluate(shape=SHAPE_7B, visual_tokens=700, precision="w4a4kv4").totals.time_s
     assert int4 > 1.7 * fp16
 
 
@@ -246,14 +247,14 @@ def test_decode_steps_see_a_growing_context():
         assert whole.stages["decode"][key] == sum(step[key] for step in steps)
     time_s = sum(step["time_s"] for step in steps)
     assert whole.stages["decode"]["time_s"] == pytest.approx(time_s, rel=1e-12)
-    assert whole.totals["tpot_s"] == pytest.approx(time_s / 3, rel=1e-12)
+    assert whole.totals.tpot_s == pytest.approx(time_s / 3, rel=1e-12)
     assert whole.stages["decode"]["bound"] == "memory"
 
 
 def test_without_decode_steps_decode_is_undefined():
     result = evaluate()
-    assert all(value is None for value in result.stages["decode"].values())
-    assert result.totals["tpot_s"] is None
+    assert result.stages["decode"] == defined()
+    assert result.totals.tpot_s is None
     assert result.stages["vision"]["flops"] is None
 
 
@@ -276,8 +277,8 @@ def test_a_schedule_is_the_sum_of_its_layers():
     for key, head_cost in (("flops", head.flops), ("hbm_bytes", head.hbm_bytes)):
         assert pruned.totals[key] == sum(total[key] for total in alone) - head_cost
     # The footprint takes the layer that writes most.
-    widest = evaluate(shape=one_layer, visual_tokens=9).memory["peak_activation_bytes"]
-    assert pruned.memory["peak_activation_bytes"] == widest
+    widest = evaluate(shape=one_layer, visual_tokens=9).memory.peak_activation_bytes
+    assert pruned.memory.peak_activation_bytes == widest
 
 
 def test_flat_schedules_and_text_are_only_lengths():
@@ -313,27 +314,28 @@ def test_arrays_give_what_numbers_give(name, precision, visual, batch, steps):
             assert vector.stages[stage]["time_s"][i] == pytest.approx(
                 scalar.stages[stage]["time_s"], rel=1e-12
             )
-            assert vector.stages[stage]["bound"][i] == scalar.stages[stage]["bound"]
+            by_compute = vector.stages[stage].compute_s >= vector.stages[stage].memory_s
+            assert scalar.stages[stage].bound == ("compute" if by_compute[i] else "memory")
 
 
 def test_lengths_and_batches_broadcast():
     lengths, batches = np.array([[64], [128]]), np.array([1, 2, 4])
     grid = evaluate(shape=SHAPE_7B, visual_tokens=lengths, batch_size=batches, output_tokens=2)
-    assert grid.totals["flops"].shape == (2, 3)
+    assert grid.totals.flops.shape == (2, 3)
     one = evaluate(shape=SHAPE_7B, visual_tokens=128, batch_size=4, output_tokens=2)
-    assert grid.totals["flops"][1, 2] == one.totals["flops"]
-    assert grid.totals["tpot_s"][1, 2] == pytest.approx(one.totals["tpot_s"], rel=1e-12)
+    assert grid.totals.flops[1, 2] == one.totals.flops
+    assert grid.totals.tpot_s[1, 2] == pytest.approx(one.totals.tpot_s, rel=1e-12)
 
 
 @given(batch=st.integers(1, 64), tokens=st.integers(1, 2000))
 def test_operations_are_linear_in_the_batch_and_the_head_reads_one_row(batch, tokens):
     one = evaluate(visual_tokens=tokens)
     many = evaluate(visual_tokens=tokens, batch_size=batch)
-    assert many.totals["flops"] == batch * one.totals["flops"]
-    assert many.totals["kv_write_bytes"] == batch * one.totals["kv_write_bytes"]
-    assert many.totals["weight_bytes"] == one.totals["weight_bytes"]
+    assert many.totals.flops == batch * one.totals.flops
+    assert many.totals.kv_write_bytes == batch * one.totals.kv_write_bytes
+    assert many.totals.weight_bytes == one.totals.weight_bytes
     heads = [next(op for op in r.ops if op.name == "lm_head") for r in (one, many)]
-    assert heads[0].store_act_bytes == heads[1].store_act_bytes
+    assert heads[0].activation_write_bytes == heads[1].activation_write_bytes
 
 
 @given(tokens=st.integers(1, 5000), more=st.integers(1, 500))

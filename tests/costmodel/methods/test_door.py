@@ -113,7 +113,7 @@ def test_a_bare_schedule_costs_what_its_lengths_cost() -> None:
     assert bare.memory.kv_cache_bytes == fastv.memory.kv_cache_bytes
     assert bare.stages["reduction"].kernels == 0
     assert bare.to_dict()["inputs"]["tokens_per_layer"] == given
-    assert "tokens_per_layer" not in fastv.to_dict()["inputs"]
+    assert fastv.to_dict()["inputs"]["tokens_per_layer"] is None
     array = estimate(MODEL, A100, tokens_per_layer=np.array(given), output_tokens=8)
     assert array.totals == bare.totals
     counted = estimate(MODEL, A100, tokens_per_layer=given, convention="fastv")
@@ -137,9 +137,12 @@ def test_a_bare_schedule_may_rise_and_fall() -> None:
             {"tokens_per_layer": [576] * 31 + [577]},
             "577 visual tokens in layer 31, more than the 576",
         ),
-        ({"tokens_per_layer": [576.0] * 32}, "layer 0 has 576.0"),
-        ({"tokens_per_layer": [True] * 32}, "layer 0 has True"),
-        ({"tokens_per_layer": [-1] * 32}, "layer 0 has -1"),
+        (
+            {"tokens_per_layer": [576.0] * 32},
+            "layer 0, must be a whole number from 0 to 100000000, not 576.0",
+        ),
+        ({"tokens_per_layer": [True] * 32}, "layer 0, must be a whole number .* not True"),
+        ({"tokens_per_layer": [-1] * 32}, "layer 0, must be a whole number .* not -1"),
         ({"tokens_per_layer": "576"}, "a list of whole numbers"),
         ({"tokens_per_layer": 576}, "a list of whole numbers"),
         ({"tokens_per_layer": [0] * 32, "text_tokens": 0}, "leaves no token"),

@@ -21,7 +21,7 @@ CLASS_TOKEN = (
         ({"method": "fastv", "keep": 600, "visual_tokens": 500}, "than the 500 there are"),
         ({"method": "prumerge", "keep": 1000}, "give at most 576"),
         ({"method": "fastv", "layer": 32}, "has layers 0 to 31"),
-        ({"method": "fastv", "layer": -1}, "has layers 0 to 31"),
+        ({"method": "fastv", "layer": -1}, "layer must be a whole number from 0"),
         ({"method": "vtw", "layer": 99}, "has layers 0 to 31"),
         ({"method": "divprune", "layer": 32}, "has layers 0 to 31"),
         ({"method": "prumerge", "layer": 2}, "prumerge takes no layer"),

@@ -100,7 +100,7 @@ def test_ranges_hold_their_ends_and_not_what_lies_beyond(cells, table):
         moved = get_convention(table.summary["convention"]).evaluate(
             shipped_model("llama-2-7b"), hardware="nvidia_V100", visual_tokens=length, text_tokens=0
         )
-        prints = prints_as(page_value(moved.totals["hbm_bytes"]) / 1e9, row["published"])
+        prints = prints_as(page_value(moved.totals.hbm_bytes) / 1e9, row["published"])
         assert prints == (first <= length <= last)
 
 

@@ -1,0 +1,358 @@
+"""A request: the arguments of `estimate`, each with its default, its check and its help, written once.
+
+`estimate`, sweeps, the other questions, conventions, profiling and the command line build a `Request`
+and hand it on. A new argument is one field here, and one line in the signature and the docstring of
+`estimate`; sweeps, contexts, documents and the options of the command line read the fields.
+
+>>> Request("llava-1.5-7b", "nvidia-a100-sxm4-80gb", batch_size=8).batch_size
+8
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, MISSING, dataclass, field, fields
+from importlib import import_module
+from numbers import Integral
+from operator import attrgetter
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any, Protocol
+
+from hardware_specs.errors import InvalidInputError, UnknownNameError, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from costmodel.calibration import Calibration
+    from costmodel.methods import Method
+    from costmodel.models import ModelConfig
+    from costmodel.precision import Precision
+    from hardware_specs import HardwareSpec
+
+#: Beyond this a count is taken for a slip of the keyboard, not for a prompt.
+MOST_TOKENS = 100_000_000
+#: No name and no path of a file is longer.
+_LONGEST_NAME = 4096
+
+
+def refused(name: str, wanted: str, given: object) -> InvalidInputError:
+    """Return the error of an argument of the wrong kind or out of its range.
+
+    >>> str(refused("layer", "a whole number", [2, 3]))
+    'layer must be a whole number, not [2, 3]; sweep takes lists'
+    """
+    several = isinstance(given, (list, tuple, set, range)) or hasattr(given, "__array__")
+    hint = "; sweep takes lists" if several else ""
+    return InvalidInputError(f"{name} must be {wanted}, not {shown(given)}{hint}")
+
+
+def check_count(name: str, value: object, least: int) -> int:
+    """Return `value` as an int; raise unless it is a whole number in [`least`, `MOST_TOKENS`].
+
+    >>> check_count("batch_size", 0, 1)
+    Traceback (most recent call last):
+    hardware_specs.errors.InvalidInputError: batch_size must be a whole number from 1 to \
+100000000, not 0
+    """
+    if type(value) is int and least <= value <= MOST_TOKENS:
+        return value
+    # numpy's integers are Integral as well, but overflow; Python's do not.
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        count = int(value)
+        if least <= count <= MOST_TOKENS:
+            return count
+    raise refused(name, f"a whole number from {least} to {MOST_TOKENS}", value)
+
+
+class Kind(Protocol):
+    """What an argument may be."""
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return the value in its plain type, or raise `InvalidInputError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """A whole number from `least` to `MOST_TOKENS`."""
+
+    least: int
+
+    def check(self, name: str, value: Any) -> int:
+        """Return a Python int."""
+        return check_count(name, value, self.least)
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """What a method keeps: a count (int) or a ratio (float in (0, 1]).
+
+    >>> Keep().check("keep", 0.098), Keep().check("keep", 64)
+    (0.098, 64)
+    """
+
+    def check(self, name: str, value: Any) -> int | float:  # noqa: ARG002 - as every kind
+        """Return an int or a float: 1 is one token, 1.0 is all of them."""
+        from costmodel.methods.keep import check_keep
+
+        return check_keep(value, least=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of a few words."""
+
+    known: tuple[str, ...]
+
+    def check(self, name: str, value: Any) -> str:
+        """Return the word."""
+        if isinstance(value, str) and value in self.known:
+            return value
+        error = UnknownNameError(value, self.known, name)
+        near = f"; did you mean {' or '.join(error.near_matches)}" if error.near_matches else ""
+        raise InvalidInputError(
+            f"{name}={shown(value)} is unknown{near}; there is: {', '.join(self.known)}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """An image's (height, width) in pixels."""
+
+    def check(self, name: str, value: Any) -> tuple[int, int]:
+        """Return two Python ints."""
+        if isinstance(value, (tuple, list)) and len(value) == 2:
+            height, width = value
+            return check_count(name, height, 1), check_count(name, width, 1)
+        raise InvalidInputError(
+            f"{name} must be (height, width) in pixels, such as (480, 640), not {shown(value)}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Visual tokens of every language-model layer."""
+
+    def check(self, name: str, value: Any) -> tuple[int, ...]:
+        """Return Python ints, one per layer."""
+        if isinstance(value, (list, tuple, range)) or hasattr(value, "__array__"):
+            return tuple(
+                check_count(f"{name}, layer {layer},", tokens, 0)
+                for layer, tokens in enumerate(value)
+            )
+        raise refused(name, "a list of whole numbers, one per language-model layer", value)
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A name, which its registry knows or refuses, or an object.
+
+    Attributes:
+        wanted: what it may be, in words.
+        others: further types.
+        home: module and class of the objects; imported only when no name is given.
+    """
+
+    wanted: str
+    others: tuple[type, ...] = ()
+    home: str | None = None
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return the value."""
+        if isinstance(value, (str, PathLike)):
+            if isinstance(value, (str, *self.others)) and len(fspath(value)) <= _LONGEST_NAME:
+                return value
+        elif isinstance(value, self.others):
+            return value
+        elif self.home is not None:
+            module, _, kind = self.home.rpartition(".")
+            if isinstance(value, getattr(import_module(module), kind)):
+                return value
+        raise refused(name, self.wanted, value)
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """What is known of one argument besides its name, type and default.
+
+    Attributes:
+        kind: what it may be.
+        help: one sentence for people.
+        role: `subject` (model and device), `number` (an array in a sweep), `setting` (fixes the
+            formulas) or `shape` (of the picture).
+        if_none: what None stands for in this project's own counting, where it is one value.
+        ours: whether it steers this project's formulas alone, and means nothing to a convention.
+    """
+
+    kind: Kind
+    help: str
+    role: str
+    if_none: Any = None
+    ours: bool = False
+
+
+def _is(kind: Kind, help_: str, role: str, **more: Any) -> dict[str, Argument]:
+    """Return the metadata of an argument's field."""
+    return {"argument": Argument(kind, help_, role, **more)}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call of `estimate`, checked: every value has the kind and the range its argument asks for.
+
+    The order of the fields is that of the rows of a sweep, the last one fastest within its role.
+    Whether a name exists is for its registry to say.
+
+    Raises:
+        InvalidInputError: a value of the wrong kind or out of its range.
+
+    >>> Request("llava-1.5-7b", "nvidia-l4", logits="al")
+    Traceback (most recent call last):
+    hardware_specs.errors.InvalidInputError: logits='al' is unknown; did you mean all; \
+there is: last, all
+    """
+
+    model: str | Path | ModelConfig = field(metadata=_is(
+        Named("a shipped name, a path, a hub id or a ModelConfig", (PathLike,),
+              "costmodel.models.ModelConfig"),
+        "A model's name, a config.json or its folder, or a hub id.", "subject",
+    ))  # fmt: skip
+    hardware: str | Path | HardwareSpec = field(metadata=_is(
+        Named("a device id, a YAML file or a HardwareSpec", (PathLike,),
+              "hardware_specs.HardwareSpec"),
+        "Device id (see `specs list`) or a YAML file.", "subject",
+    ))  # fmt: skip
+    _: KW_ONLY
+    visual_tokens: int | None = field(default=None, metadata=_is(
+        Count(0), "Visual tokens per sample; the model's own when absent.", "number"
+    ))  # fmt: skip
+    text_tokens: int | None = field(default=None, metadata=_is(
+        Count(0), "Text tokens per sample; 40, or a convention's own.", "number", if_none=40
+    ))  # fmt: skip
+    batch_size: int = field(default=1, metadata=_is(Count(1), "Samples.", "number"))
+    output_tokens: int = field(default=0, metadata=_is(
+        Count(0), "Decode steps after the prefill.", "number"
+    ))  # fmt: skip
+    precision: str | Mapping[str, str] | Precision = field(default="fp16", metadata=_is(
+        Named("a precision's name, module=name pairs or a Precision", (Mapping,),
+              "costmodel.precision.Precision"),
+        "fp16, bf16, fp8, int8 (w8a8), int4 (w4a16), w4a16kv8, ...", "setting",
+    ))  # fmt: skip
+    method: str | Method | None = field(default=None, metadata=_is(
+        Named("a method's name or a Method", home="costmodel.methods.Method"),
+        "A token-reduction method.", "setting",
+    ))  # fmt: skip
+    keep: int | float | None = field(default=None, metadata=_is(
+        Keep(), "What it keeps: 64, or a ratio 0.1.", "setting"
+    ))  # fmt: skip
+    layer: int | None = field(default=None, metadata=_is(
+        Count(0), "Layer K of methods inside the LLM.", "setting"
+    ))  # fmt: skip
+    tokens_per_layer: Sequence[int] | None = field(default=None, metadata=_is(
+        Schedule(), "Visual tokens of every LLM layer, in place of a method: 576x2,288x30.", "setting"
+    ))  # fmt: skip
+    execution: str = field(default="fused", metadata=_is(
+        Named("an execution plan's name"), "fused, hf-eager or cuda-graph.", "setting", ours=True
+    ))  # fmt: skip
+    calibration: Calibration | str | Path | None = field(default=None, metadata=_is(
+        Named("a calibration's name, its file or a Calibration", (PathLike,),
+              "costmodel.calibration.Calibration"),
+        "A calibration file, or a shipped one's name.", "setting", ours=True,
+    ))  # fmt: skip
+    convention: str = field(default="torch", metadata=_is(
+        Named("a convention's name"), "torch, or another tool's counting.", "setting"
+    ))  # fmt: skip
+    attention: str | None = field(default=None, metadata=_is(
+        Choice(("flash", "eager")), "flash, or eager (scores written out).", "setting",
+        if_none="flash",
+    ))  # fmt: skip
+    logits: str = field(default="last", metadata=_is(
+        Choice(("last", "all")), "Rows of logits: last or all.", "setting", ours=True
+    ))  # fmt: skip
+    vision_layers: str = field(default="executed", metadata=_is(
+        Choice(("executed", "useful")), "executed or useful.", "setting", ours=True
+    ))  # fmt: skip
+    image_size: tuple[int, int] | None = field(default=None, metadata=_is(
+        Size(), "HEIGHTxWIDTH in pixels.", "shape"
+    ))  # fmt: skip
+    frames: int | None = field(default=None, metadata=_is(
+        Count(1), "Frames of a video.", "shape"
+    ))  # fmt: skip
+
+    def __post_init__(self) -> None:
+        """Check every value that is not its default, and keep it in its plain type."""
+        for value, (name, default, check) in zip(_values(self), _CHECKS, strict=True):
+            if value is not default:
+                checked = check(name, value)
+                if checked is not value:
+                    object.__setattr__(self, name, checked)
+
+    def inputs(self, names: Iterable[str] | None = None) -> dict[str, Any]:
+        """Return arguments, or all of them, as a JSON document holds them."""
+        return {name: plain(getattr(self, name)) for name in names or ARGUMENTS}
+
+
+def plain(value: Any) -> Any:
+    """Return a value as a document holds it: objects by their id or name."""
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if type(value) is tuple:
+        return list(value)
+    if isinstance(value, PathLike):
+        return fspath(value)
+    name = getattr(value, "id", getattr(value, "name", None))
+    return name if isinstance(name, str) else shown(value)
+
+
+#: What is known of each argument, in the order of the fields.
+ARGUMENTS: dict[str, Argument] = {
+    place.name: place.metadata["argument"] for place in fields(Request)
+}
+#: The default of each argument but model and hardware.
+DEFAULTS: dict[str, Any] = {
+    place.name: place.default for place in fields(Request) if place.default is not MISSING
+}
+#: The same in this project's own counting, where None stands for one value.
+OUR_DEFAULTS: dict[str, Any] = {
+    name: ARGUMENTS[name].if_none if default is None else default
+    for name, default in DEFAULTS.items()
+}
+_values = attrgetter(*ARGUMENTS)
+_CHECKS = tuple(
+    (name, DEFAULTS.get(name, MISSING), known.kind.check) for name, known in ARGUMENTS.items()
+)
+
+
+def names_of(*roles: str) -> tuple[str, ...]:
+    """Name the arguments of some roles.
+
+    >>> names_of("subject", "shape")
+    ('model', 'hardware', 'image_size', 'frames')
+    """
+    return tuple(name for name, known in ARGUMENTS.items() if known.role in roles)
+
+
+def check_names(given: Mapping[str, Any], *taken: str, by: str) -> None:
+    """Raise for keywords that no argument has, and for those that a question sets itself.
+
+    Args:
+        given: the keywords.
+        taken: arguments that are not to be given.
+        by: the question that sets them.
+
+    Raises:
+        UnknownNameError: no such argument; names near ones.
+        InvalidInputError: an argument that is set already.
+
+    >>> check_names({"batchsize": 8}, by="sweep")
+    Traceback (most recent call last):
+    hardware_specs.errors.UnknownNameError: unknown argument 'batchsize'; did you mean batch_size? \
+There is: model, hardware, visual_tokens, text_tokens, batch_size, output_tokens, precision, \
+method, keep, layer, tokens_per_layer, execution, calibration, convention, attention, logits, \
+vision_layers, image_size, frames
+    """
+    for name in given:
+        if name not in ARGUMENTS:
+            raise UnknownNameError(name, ARGUMENTS, "argument")
+    if held := [name for name in taken if name in given]:
+        raise InvalidInputError(f"{by} sets {', '.join(held)} itself; leave it out")
