@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from functools import lru_cache
 from numbers import Integral, Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hardware_specs.errors import InvalidInputError
+from hardware_specs.showing import shown
 
 if TYPE_CHECKING:
     from costmodel.models import ModelConfig, VisualInput
 
 #: Beyond this a count is taken for a slip of the keyboard, not for a prompt.
 MOST_TOKENS = 100_000_000
+#: Seconds or bytes beyond which a budget is none; infinity is given as None.
+MOST_BUDGET = 1e30
 
 
 def check_count(name: str, value: object, least: int) -> None:
@@ -29,8 +32,24 @@ def check_count(name: str, value: object, least: int) -> None:
     if whole and least <= int(value) <= MOST_TOKENS:  # type: ignore[call-overload]
         return
     raise InvalidInputError(
-        f"{name} must be a whole number from {least} to {MOST_TOKENS}, not {value!r}"
+        f"{name} must be a whole number from {least} to {MOST_TOKENS}, not {shown(value)}"
     )
+
+
+def check_budget(name: str, budget: object) -> None:
+    """Raise unless a budget is None or a finite number above 0.
+
+    >>> check_budget("latency_s", True)
+    Traceback (most recent call last):
+    hardware_specs.errors.InvalidInputError: latency_s must be a finite number above 0, not True
+    """
+    if budget is None:
+        return
+    # Compared as it is: a whole number of 400 digits is no float.
+    number: Any = budget
+    if isinstance(number, Real) and not isinstance(number, bool) and 0 < number < MOST_BUDGET:
+        return
+    raise InvalidInputError(f"{name} must be a finite number above 0, not {shown(budget)}")
 
 
 def resolve_keep(keep: object) -> int | float | None:
@@ -49,7 +68,7 @@ def resolve_keep(keep: object) -> int | float | None:
     if isinstance(keep, Real) and not isinstance(keep, (bool, Integral)) and 0 < float(keep) <= 1:
         return float(keep)
     raise InvalidInputError(
-        f"keep must be a count (a whole number from 0) or a ratio (a float in (0, 1]), not {keep!r}"
+        f"keep must be a count (a whole number from 0) or a ratio (a float in (0, 1]), not {shown(keep)}"
     )
 
 

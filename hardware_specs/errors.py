@@ -26,6 +26,8 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
+from hardware_specs.showing import SHOWN_CHARACTERS, shown
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -69,14 +71,14 @@ class UnknownNameError(VlmRooflineError, LookupError):
         self.given = given
         self.known = tuple(known)
         lowered = {name.lower(): name for name in self.known}
-        text = str(given).lower()
+        text = given.lower()[:SHOWN_CHARACTERS] if isinstance(given, str) else shown(given)
         # A name typed in part is the commonest slip, so what contains it comes first.
         near = [name for name in lowered if text and text in name]
         near += [
             n for n in difflib.get_close_matches(text, lowered, n=4, cutoff=0.6) if n not in near
         ]
         self.near_matches = tuple(lowered[name] for name in near[:4])
-        message = f"unknown {self.kind} {given!r}"
+        message = f"unknown {self.kind} {shown(given)}"
         if self.near_matches:
             message += f"; did you mean {' or '.join(self.near_matches)}?"
         if len(self.known) <= LISTED_AT_MOST:

@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from costmodel.models.anyres import AnyRes
     from costmodel.models.model import ModelConfig, VideoRule, VisualInput
     from costmodel.models.projector import ProjectorConfig
-    from costmodel.models.registry import config_dict, list_models, load_model
+    from costmodel.models.registry import (
+        config_dict,
+        list_models,
+        load_model,
+        model_from_config,
+    )
     from costmodel.models.summary import describe
     from costmodel.models.text import TextConfig
     from costmodel.models.vision import VisionConfig
@@ -29,6 +34,7 @@ _HOMES = {
     "describe": "summary",
     "list_models": "registry",
     "load_model": "registry",
+    "model_from_config": "registry",
 }
 
 __all__ = [
@@ -43,6 +49,7 @@ __all__ = [
     "describe",
     "list_models",
     "load_model",
+    "model_from_config",
 ]
 
 

@@ -12,12 +12,11 @@ closes in on the batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from costmodel.inputs import MOST_TOKENS
+from costmodel.inputs import MOST_TOKENS, check_budget
 from costmodel.questions.sweeps import SweepPlan, sweep_chunks
 from hardware_specs.errors import InvalidInputError
 
@@ -95,8 +94,8 @@ def break_even(
     """
     from costmodel.models import load_model
 
-    _check_budget("latency_s", latency_s)
-    _check_budget("memory_bytes", memory_bytes)
+    check_budget("latency_s", latency_s)
+    check_budget("memory_bytes", memory_bytes)
     if "visual_tokens" in arguments:
         raise InvalidInputError("break_even varies visual_tokens itself; bound it with most=")
     given = _one_value_each(model, hardware, arguments)
@@ -140,12 +139,6 @@ def _one_value_each(model: Any, hardware: Any, arguments: dict[str, Any]) -> dic
     if plan.rows != 1:
         raise InvalidInputError("one value per argument is needed here; sweep takes lists")
     return {name: values[0] for name, values in plan.categories.items()}
-
-
-def _check_budget(name: str, budget: object) -> None:
-    if budget is None or (isinstance(budget, Real) and float(budget) > 0):
-        return
-    raise InvalidInputError(f"{name} must be a positive number, not {budget!r}")
 
 
 def _budget(memory_bytes: float | None, hardware: Any) -> float | None:
@@ -216,7 +209,7 @@ def largest_batch(
     >>> largest_batch("llava-1.5-7b", "nvidia-v100-pcie-16gb") > 0
     True
     """
-    _check_budget("memory_bytes", memory_bytes)
+    check_budget("memory_bytes", memory_bytes)
     if "batch_size" in arguments:
         raise InvalidInputError("largest_batch varies batch_size itself; leave it out")
     given = _one_value_each(model, hardware, arguments)

@@ -23,6 +23,7 @@ from costmodel.accuracy.published import (
     load_scores,
 )
 from costmodel.estimates import estimate
+from costmodel.inputs import check_budget
 from hardware_specs.errors import InvalidInputError, VlmRooflineError
 
 if TYPE_CHECKING:
@@ -218,9 +219,8 @@ def frontier(
     bench = get_benchmark(benchmark)
     if rank not in RANKS:
         raise InvalidInputError(f"rank={rank!r} is unknown; there is: {', '.join(RANKS)}")
-    for name, budget in (("latency_s", latency_s), ("memory_bytes", memory_bytes)):
-        if budget is not None and not budget > 0:
-            raise InvalidInputError(f"{name} must be above 0, not {budget!r}")
+    check_budget("latency_s", latency_s)
+    check_budget("memory_bytes", memory_bytes)
     taken = {"method", "keep", "layer", "visual_tokens", "convention"} & fixed.keys()
     if taken:
         raise InvalidInputError(

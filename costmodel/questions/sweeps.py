@@ -24,6 +24,7 @@ from costmodel.inputs import MOST_TOKENS, visual_units
 from costmodel.quantities import COST_KEYS, MEMORY_KEYS, STAGES
 from costmodel.questions.chunks import COUNTS, Chunk, join_chunks
 from hardware_specs.errors import InvalidInputError, UnknownNameError, VlmRooflineError
+from hardware_specs.showing import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,14 +90,9 @@ def _numbers(name: str, value: Any, least: int) -> np.ndarray[Any, Any]:
     if not whole or array.min() < least or array.max() > MOST_TOKENS:
         raise InvalidInputError(
             f"{name} must be whole numbers from {least} to {MOST_TOKENS}, at least one, not "
-            f"{_shortened(value)}"
+            f"{shown(value)}"
         )
     return array.astype(np.float64)
-
-
-def _shortened(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 class SweepPlan:
@@ -297,6 +293,7 @@ def _units(
     context: Context, image_size: tuple[int, int] | None, frames: int | None
 ) -> tuple[VisualInput, VisualInput] | None:
     if context.model.vision is None:
+        context.model.visual_input(image_size=image_size, frames=frames)  # refuses both
         return None
     return visual_units(context.model, image_size, frames)
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from costmodel.evaluate import Context, Evaluation, Scenario
 from costmodel.inputs import resolve_visual
 from costmodel.methods import get_method_cost
-from costmodel.models import load_model
 from costmodel.precision import parse_precision
 from costmodel.quantities import STAGES
 from costmodel.roofline import StageCost
 from hardware_specs.errors import InvalidInputError, VlmRooflineError
 from profiling.reconciling.gap import PlannedStage
+from profiling.records.model_names import model_of
 
 if TYPE_CHECKING:
     from costmodel.calibration import Calibration
@@ -100,7 +100,7 @@ class Predictor:
 
     def _predict(self, record: Measurement) -> Prediction:
         configuration, tokens = record.configuration, record.tokens
-        model = load_model(configuration.model)
+        model = model_of(configuration.model, record.model_config)
         warnings: list[str] = []
         method = None if configuration.method == "none" else configuration.method
         asked = configuration.visual_tokens
