@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hardware_specs.errors import InvalidInputError
 from hardware_specs.showing import shown
@@ -46,8 +46,8 @@ def check_budget(name: str, budget: object) -> None:
     if budget is None:
         return
     # Compared as it is: a whole number of 400 digits is no float.
-    number: Any = budget
-    if isinstance(number, Real) and not isinstance(number, bool) and 0 < number < MOST_BUDGET:
+    number = isinstance(budget, Real) and not isinstance(budget, bool)
+    if number and 0 < budget < MOST_BUDGET:  # type: ignore[operator]
         return
     raise InvalidInputError(f"{name} must be a finite number above 0, not {shown(budget)}")
 

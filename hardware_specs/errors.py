@@ -34,10 +34,21 @@ if TYPE_CHECKING:
 
 #: A registry of up to this many names is listed whole in the message.
 LISTED_AT_MOST = 24
+#: Longest message of an error.
+MOST_CHARACTERS = 2000
 
 
 class VlmRooflineError(Exception):
-    """Base of every error this project raises on purpose."""
+    """Base of every error this project raises on purpose.
+
+    >>> len(str(VlmRooflineError("x" * 100_000)))
+    2000
+    """
+
+    def __str__(self) -> str:
+        """Return the message, bounded: a file's text or a caller's list may stand inside it."""
+        text = super().__str__()
+        return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 3]}..."
 
 
 class InvalidInputError(VlmRooflineError, ValueError):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardware_specs.errors import (
+    InvalidFileError,
     InvalidInputError,
     MissingDependencyError,
     UnknownModelError,
@@ -290,13 +291,15 @@ def _load_real(source: Any, label: str, device: str, attention: str) -> PreTrain
     try:
         config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
         cls: Any = model_class(config)
-        model = cls.from_pretrained(
+        model, found = cls.from_pretrained(
             source,
             dtype=torch_dtype(label),
             attn_implementation=attention,
             use_safetensors=True,
             trust_remote_code=False,
-        ).to(device)
+            output_loading_info=True,
+        )
+        model = model.to(device)
     except (
         AttributeError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError,
     ) as error:  # fmt: skip
@@ -307,5 +310,11 @@ def _load_real(source: Any, label: str, device: str, attention: str) -> PreTrain
             sorted(path.name for path in Path(source).glob("*")) if Path(source).is_dir() else []
         )
         raise UnknownModelError(f"{source} (real weights: {first})", known) from error
+    missing = sorted(found["missing_keys"])
+    if missing:
+        # What a file lacks is filled with random numbers: those are not the weights asked for.
+        raise InvalidFileError(
+            f"{source}: its safetensors lack {len(missing)} weights, {missing[0]} among them"
+        )
     result: PreTrainedModel = model
     return result

@@ -129,7 +129,7 @@ def _run(arguments: list[str]) -> int:
 
 def _refuse(reason: BaseException | str) -> int:
     """Say in one line why the command ended, and return its exit code."""
-    text = one_line(reason) or type(reason).__name__
+    text = one_line(reason, 1900) or type(reason).__name__
     if isinstance(reason, MemoryError):
         text = f"out of memory: {text}"
     elif isinstance(reason, RecursionError):
