@@ -24,7 +24,7 @@ from costmodel.inputs import MOST_TOKENS, visual_units
 from costmodel.quantities import COST_KEYS, MEMORY_KEYS, STAGES
 from costmodel.questions.chunks import COUNTS, Chunk, join_chunks
 from hardware_specs.errors import InvalidInputError, UnknownNameError, VlmRooflineError
-from hardware_specs.showing import shown
+from hardware_specs.showing import harmless, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -286,7 +286,9 @@ _FIXED["convention"] = "torch"
 
 
 def _label(value: Any) -> Any:
-    return value if value is None or isinstance(value, (int, float, str)) else str(value)
+    if isinstance(value, str):
+        return harmless(value)  # tables hold no lone surrogates, as paths may
+    return value if value is None or isinstance(value, (int, float)) else str(value)
 
 
 def _units(
