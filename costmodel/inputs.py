@@ -52,26 +52,6 @@ def check_budget(name: str, budget: object) -> None:
     raise InvalidInputError(f"{name} must be a finite number above 0, not {shown(budget)}")
 
 
-def resolve_keep(keep: object) -> int | float | None:
-    """Return a count (int), a ratio (float in (0, 1]) or None.
-
-    Raises:
-        InvalidInputError: anything else.
-
-    >>> resolve_keep(0.098), resolve_keep(64), resolve_keep(None)
-    (0.098, 64, None)
-    """
-    if keep is None:
-        return None
-    if isinstance(keep, Integral) and not isinstance(keep, bool) and int(keep) >= 0:
-        return int(keep)
-    if isinstance(keep, Real) and not isinstance(keep, (bool, Integral)) and 0 < float(keep) <= 1:
-        return float(keep)
-    raise InvalidInputError(
-        f"keep must be a count (a whole number from 0) or a ratio (a float in (0, 1]), not {shown(keep)}"
-    )
-
-
 def visual_units(
     model: ModelConfig, image_size: tuple[int, int] | None, frames: int | None
 ) -> tuple[VisualInput, VisualInput]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from costmodel.methods import list_method_costs
+from costmodel.methods import list_methods
 from hardware_specs.errors import MissingDependencyError, OutputError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _look(method: str) -> tuple[str, str]:
     """Colour and marker of a method, the same in every picture."""
     if method == "none":
         return "black", "*"
-    names = list_method_costs()
+    names = list_methods()
     order = names.index(method) if method in names else len(names)
     return COLOURS[order % len(COLOURS)], MARKERS[order % len(MARKERS)]
 
