@@ -119,16 +119,9 @@ _ADDED = (
     "with an explicit visual_tokens the method starts from the image's own count and adds tokens"
 )
 _ADDING = (
-    "prumerge",
-    "prumerge+",
-    "tome",
-    "ats",
-    "evit",
-    "crossget",
-    "sequential",
-    "spatial",
-    "m3",
-)
+    "prumerge", "prumerge+", "tome", "ats", "evit", "crossget", "sequential", "spatial", "m3", "visionzip",
+    "fastervlm", "vispruner", "cdpruner",
+)  # fmt: skip
 
 #: Tests of `tests/robustness` that fail for a known reason: node id -> what is wrong.
 FAILING: dict[str, str] = {
