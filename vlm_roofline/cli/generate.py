@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,9 +162,12 @@ def _open(path: Path) -> Image:
 
         raise MissingDependencyError("pillow", "profile") from error
     try:
-        with Images.open(path) as opened:
-            return opened.convert("RGB")
-    except Images.DecompressionBombError as error:
+        with warnings.catch_warnings():
+            # A small file may unfold into gigabytes: what Pillow warns of is refused.
+            warnings.simplefilter("error", Images.DecompressionBombWarning)
+            with Images.open(path) as opened:
+                return opened.convert("RGB")
+    except (Images.DecompressionBombError, Images.DecompressionBombWarning) as error:
         raise InvalidFileError(f"{path} is too large a picture: {error}") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise InvalidFileError(f"{path} is no picture that can be read: {error}") from error
