@@ -1,16 +1,19 @@
 # `make demo` and `make test` set up what they need in .venv, then run the main job and the tests.
 #
 #   PYTHON  the interpreter, 3.11 to 3.14
+#   N       cases per door of `make fuzz`; K kills of each command that writes
 #   TORCH   the torch requirement, such as torch==2.13.0 or a path to a wheel; by default the newest
 
 PYTHON ?= python3
 TORCH ?= torch
+N ?= 10000
+K ?= 67
 VENV := .venv
 BIN := $(VENV)/bin
 # One thread per test process: the arithmetic is small, and oversubscription slows it down.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test check wheel versions matrix outdated notebooks benchmarks clean
+.PHONY: demo test fuzz check wheel versions matrix outdated notebooks benchmarks clean
 
 $(VENV)/.core: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +34,10 @@ demo: $(VENV)/.core
 
 test: $(VENV)/.dev
 	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadfile
+
+# Every door with N spoilt inputs, and 3 K kills: docs/reliability.md.
+fuzz: $(VENV)/.dev
+	$(ONE_THREAD) PYTHONPATH=tests/fakes $(BIN)/python -m fuzzing --cases $(N) --kills $(K)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -149,6 +149,7 @@ def run_loop(
     """
     from profiling.records.storage import prepare_folder
 
+    check_plan(plan)
     target = prepare_folder(folder)
     tell = on_step or (lambda _what, _done, _total: None)
     with _threads(plan):
@@ -161,6 +162,20 @@ def run_loop(
     report = write_report(result, target)
     tell("reconciling", 1, 1)
     return LoopResult(result, target, report)
+
+
+def check_plan(plan: LoopPlan) -> None:
+    """Refuse a plan that cannot work, before minutes are spent on its first steps.
+
+    Raises:
+        InvalidInputError: a number out of its range.
+        VlmRooflineError: as `profiling.measuring.planning.check`.
+    """
+    from profiling.measuring.planning import check, check_rounds
+
+    check_rounds(plan.rounds)
+    check_rounds(1 if plan.op_rounds is None else plan.op_rounds)
+    check(configurations_of(plan))
 
 
 def write_report(result: Reconciliation, folder: Path) -> Path:

@@ -192,8 +192,9 @@ class Calibration:
     def lookup(self, op_class: str, dtype: str) -> ClassParameters:
         """Return the parameters of an op class in a dtype.
 
-        bf16 and fp16 answer for each other: tensor cores run both at one rate. For kernels that only
-        stream bytes any dtype answers: their bytes are given.
+        bf16 and fp16 answer for each other: what share of a peak their kernels reach is alike, and
+        the peak is that of the dtype asked for. For kernels that only stream bytes any dtype answers:
+        their bytes are given.
 
         Raises:
             CalibrationError: neither is there; names what is.
@@ -277,9 +278,9 @@ class Calibration:
                 f"{op_class!r} takes {', '.join(needed)}, not {', '.join(sorted(extra))}"
             )
         if op_class in ("gemm", "conv"):
-            return self._gemm(found, device, **sizes)
+            return self._gemm(found, device, self._peak(canonical(dtype), device), **sizes)
         if op_class in _ARGUMENTS:
-            peak = self._peak(found.dtype, device)
+            peak = self._peak(canonical(dtype), device)
             label = LABELS[found.dtype]
             sizes = {k: np.asarray(v) for k, v in sizes.items()}
             sizes.setdefault("causal", np.asarray(op_class == "attention_prefill"))
@@ -290,12 +291,19 @@ class Calibration:
         return stream_time_s(found.values, device, np.asarray(sizes["bytes"]), flops)
 
     def _gemm(
-        self, found: ClassParameters, device: Device, m: Any, n: Any, k: Any, batch: Any = 1
+        self,
+        found: ClassParameters,
+        device: Device,
+        peak: float,
+        m: Any,
+        n: Any,
+        k: Any,
+        batch: Any = 1,
     ) -> Any:
-        peak = self._peak(found.dtype, device)
         family = found.kernels or "library"
         law = (found.values, device, family, found.dtype, peak)
-        curves = self._knots(found, device, peak, family)
+        # Curves are ratios to the law at the peak of the dtype that they were measured in.
+        curves = self._knots(found, device, family)
         if all(isinstance(size, _NUMBERS) for size in (m, n, k, batch)):
             one = gemm_scalar_s(*law, float(m), float(n), float(k), float(batch))
             if one > 0 and batch == 1 and (n, k) in curves:
@@ -313,12 +321,13 @@ class Calibration:
         return time.reshape(shape)
 
     def _knots(
-        self, found: ClassParameters, device: Device, peak: float, family: str
+        self, found: ClassParameters, device: Device, family: str
     ) -> dict[tuple[float, float], tuple[np.ndarray, np.ndarray]]:
         """Return every curve's abscissae and ratios by (n, k), computed once per class."""
         key = (found.op_class, found.dtype)
         ready = self._curves.get(key)
         if ready is None:
+            peak = self._peak(found.dtype, device)
             ready = self._curves[key] = {}
             for curve in found.shapes:
                 rows = np.array(curve.rows)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hardware_specs.errors import InvalidFileError
@@ -19,6 +18,8 @@ T = TypeVar("T")
 MOST_BYTES = 16 * 1024 * 1024
 #: No dimension of a model is larger.
 MOST = 10_000_000
+#: No number is larger; a whole number of 400 digits is no float.
+LARGEST = 1e300
 
 _MISSING: Any = object()
 
@@ -100,7 +101,7 @@ class Section:
     def number(self, key: str) -> float:
         """Return a finite number of at least 0."""
         value = self._get(key)
-        if type(value) not in (int, float) or not 0 <= value < math.inf:
+        if type(value) not in (int, float) or not 0 <= value < LARGEST:
             raise self.fail(key, f"must be a number of at least 0, not {_show(value)}")
         return float(value)
 

@@ -90,6 +90,22 @@ def load_model(source: str | Path | ModelConfig, *, scale: str | None = None) ->
     return read_model(scaled_document(model, document, wanted), name, name, model.source)
 
 
+def model_from_config(document: dict[str, Any], name: str) -> ModelConfig:
+    """Return the model that a Hugging Face config describes.
+
+    Args:
+        document: as a config.json holds it.
+        name: what to call it.
+
+    Raises:
+        InvalidFileError: a config that is broken, foreign or impossible.
+
+    >>> model_from_config(config_dict("llava-1.5-7b"), "mine").parameters
+    7063427072
+    """
+    return read_model(document, name, name, name)
+
+
 def config_dict(source: str | Path | ModelConfig) -> dict[str, Any]:
     """Return a model's Hugging Face config, as its config.json holds it.
 

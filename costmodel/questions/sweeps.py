@@ -33,7 +33,8 @@ from costmodel.request import (
     plain,
 )
 from costmodel.scenario import Scenario, visual_units
-from hardware_specs.errors import InvalidInputError, VlmRooflineError, shown
+from hardware_specs.errors import InvalidInputError, VlmRooflineError
+from hardware_specs.showing import harmless, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -265,7 +266,7 @@ class SweepPlan:
 
 
 def _unreduced(method: Any) -> bool:
-    return method is None or method == "none"
+    return method is None or (isinstance(method, str) and method == "none")
 
 
 def _one_line(error: VlmRooflineError) -> str:
@@ -278,8 +279,17 @@ _FIXED: dict[str, Any] = {
 }
 
 
+def _label(value: Any) -> Any:
+    if isinstance(value, str):
+        return harmless(value)  # tables hold no lone surrogates, as paths may
+    return value if value is None or isinstance(value, (int, float)) else str(value)
+
+
 def _units(context: Context, request: Request) -> tuple[VisualInput, VisualInput] | None:
     if context.model.vision is None:
+        context.model.visual_input(
+            image_size=request.image_size, frames=request.frames
+        )  # refuses both
         return None
     return visual_units(context.model, request.image_size, request.frames)
 

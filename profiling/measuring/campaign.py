@@ -15,10 +15,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from hardware_specs.errors import InvalidFileError, OutputError, VlmRooflineError
+from hardware_specs.errors import (
+    InvalidFileError,
+    InvalidInputError,
+    OutputError,
+    VlmRooflineError,
+)
 from profiling.instruments.environment import describe_environment
 from profiling.instruments.nvml import open_monitor
-from profiling.measuring.planning import Point, check, model_key, plan
+from profiling.measuring.planning import Point, check, check_rounds, model_key, plan
 from profiling.measuring.point import (
     Options,
     failed_point,
@@ -26,6 +31,7 @@ from profiling.measuring.point import (
     measure_point,
     release_memory,
 )
+from profiling.records.measurement import shareable
 from profiling.records.storage import (
     DamagedFileWarning,
     clear_leftovers,
@@ -45,6 +51,7 @@ if TYPE_CHECKING:
     from profiling.records.measurement import Configuration, Measurement
 
 LOCK_NAME = ".campaign.lock"
+MOST_THREADS = 4096
 
 
 def run_campaign(
@@ -74,6 +81,9 @@ def run_campaign(
         OutputError: the folder cannot be written, or another campaign is writing there.
         VlmRooflineError: see `check`.
     """
+    check_rounds(rounds)
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise InvalidInputError(f"threads must lie between 1 and {MOST_THREADS}, not {threads}")
     check(configurations)
     target = prepare_folder(folder)
     points = plan(configurations, rounds=rounds, seed=seed)
@@ -86,6 +96,7 @@ def run_campaign(
             with _threads(group := list(members), threads):
                 for record in _run_group(group, options or Options(), weights, seed):
                     record = replace(record, sampling=replace(record.sampling, rounds=rounds))
+                    record = shareable(record)
                     write_measurement(record, target)
                     yield record
 

@@ -8,6 +8,7 @@ modules to attribute to), and kept as `<configuration>_ops.json`, with the Chrom
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from profiling.instruments.environment import describe_environment
 from profiling.instruments.nvml import open_monitor
 from profiling.measuring.planning import model_key
 from profiling.measuring.point import is_out_of_memory, release_memory
+from profiling.records.model_names import carried_config, public_name
 from profiling.records.storage import prepare_folder
 from profiling.subject.execution import Execution
 from profiling.subject.models import build_model, model_config
@@ -102,7 +104,11 @@ def profile_kernels(
         for row in table.to_dict("records")
     )  # fmt: skip
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return OpProfile(execution.configuration, tokens, tuple(rows), environment, now)
+    configuration = execution.configuration
+    return OpProfile(
+        replace(configuration, model=public_name(configuration.model)), tokens, tuple(rows),
+        environment, now, carried_config(configuration.model),
+    )  # fmt: skip
 
 
 def _file_name(configuration: Configuration) -> str:

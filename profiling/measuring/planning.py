@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from hardware_specs.errors import InvalidInputError, UnsupportedError
+from hardware_specs.showing import shown
 from profiling.devices.clocks import device_kind
 from profiling.records.measurement import Configuration, record_name
 from profiling.subject.execution import method_for
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import nn
+
+
+#: More rounds are taken for a slip of the keyboard.
+MOST_ROUNDS = 10_000
 
 
 def grid(
@@ -112,6 +117,17 @@ class Point:
         return record_name(self.configuration, self.round)
 
 
+def check_rounds(rounds: int) -> None:
+    """Refuse a number of rounds that no campaign has.
+
+    >>> check_rounds(0)
+    Traceback (most recent call last):
+    hardware_specs.errors.InvalidInputError: a campaign has 1 to 10000 rounds, not 0
+    """
+    if not 1 <= rounds <= MOST_ROUNDS:
+        raise InvalidInputError(f"a campaign has 1 to {MOST_ROUNDS} rounds, not {shown(rounds)}")
+
+
 def plan(configurations: Sequence[Configuration], *, rounds: int = 2, seed: int = 0) -> list[Point]:
     """Return the points of a campaign in the order they are measured.
 
@@ -126,8 +142,7 @@ def plan(configurations: Sequence[Configuration], *, rounds: int = 2, seed: int 
     Raises:
         InvalidInputError: fewer than one round.
     """
-    if rounds < 1:
-        raise InvalidInputError(f"a campaign has at least one round, not {rounds}")
+    check_rounds(rounds)
     groups: dict[tuple[str, ...], list[Configuration]] = {}
     for configuration in dict.fromkeys(configurations):
         groups.setdefault(model_key(configuration), []).append(configuration)

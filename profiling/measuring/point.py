@@ -6,6 +6,7 @@ timing, memory, energy. Running out of memory, at any of them, is a result.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -72,6 +73,12 @@ class Options:
     max_foreign_load: float | None = None
     patience_s: float = 10.0
     compile_backend: str = "inductor"
+
+    def __post_init__(self) -> None:
+        """Refuse a load that nobody can stay under."""
+        most = self.max_foreign_load
+        if most is not None and not 0 < most < math.inf:
+            raise InvalidInputError(f"max_foreign_load must be finite and above 0, not {most}")
 
 
 def measure_point(

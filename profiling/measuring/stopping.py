@@ -47,9 +47,10 @@ class StopRule:
                 f"needs 1 <= min_samples <= max_samples, not {self.min_samples} "
                 f"and {self.max_samples}"
             )
-        if not 0 <= self.min_time_s <= self.max_time_s:
+        if not 0 <= self.min_time_s <= self.max_time_s < math.inf:
             raise InvalidInputError(
-                f"needs 0 <= min_time_s <= max_time_s, not {self.min_time_s} and {self.max_time_s}"
+                "needs 0 <= min_time_s <= max_time_s, both finite, not "
+                f"{self.min_time_s} and {self.max_time_s}"
             )
 
 

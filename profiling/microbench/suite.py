@@ -80,9 +80,9 @@ def run_microbenchmarks(
     """
     import torch
 
+    labels = [canonical_dtype(dtype) for dtype in dtypes]
     clock = clock_for(device)
     suite = suite or (CUDA_SUITE if clock.asynchronous else CPU_SUITE)
-    labels = [canonical_dtype(dtype) for dtype in dtypes]
     monitor = open_monitor(device)
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     started = time.perf_counter()

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.evaluate import Context, Evaluation
 from costmodel.methods import get_method
-from costmodel.models import load_model
 from costmodel.quantities import STAGES
 from costmodel.request import Request
 from costmodel.roofline import StageCost
 from costmodel.scenario import scenario_of
 from hardware_specs.errors import InvalidInputError, VlmRooflineError
 from profiling.reconciling.gap import PlannedStage
+from profiling.records.model_names import model_of
 from profiling.subject.plans import IDEAL_PLAN, MODE_PLANS, TOWER_PLAN
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Predictor:
 
     def _predict(self, record: Measurement) -> Prediction:
         configuration, tokens = record.configuration, record.tokens
-        model = load_model(configuration.model)
+        model = model_of(configuration.model, record.model_config)
         warnings: list[str] = []
         method = None if configuration.method == "none" else configuration.method
         asked = configuration.visual_tokens

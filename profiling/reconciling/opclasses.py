@@ -44,6 +44,7 @@ def op_rows(profiles: Iterable[OpProfile], predictor: Predictor) -> tuple[dict[s
             sampling=Sampling(timer="profiler"),
             tokens=profile.tokens,
             environment=profile.environment,
+            model_config=profile.model_config,
         )
         rows += _profile_rows(profile, predictor.predict(record))
     return tuple(rows)

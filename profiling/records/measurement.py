@@ -20,11 +20,12 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
 from hardware_specs.errors import InvalidInputError
+from profiling.records.model_names import carried_config, public_name
 from profiling.records.samples import Summary, summarise
 
 SCHEMA_VERSION = 2
@@ -42,7 +43,8 @@ class Configuration:
     """What was asked to run: the identity of a measurement.
 
     Args:
-        model: shipped name, path or hub id, with its scale (`llava-1.5-7b@layers=4,width=1/4`).
+        model: shipped name, path or hub id, with its scale (`llava-1.5-7b@layers=4,width=1/4`). A
+            record and its file's name have no path but `profiling.records.model_names.public_name`.
         dtype: `fp32`, `fp16`, `bf16`, or a quantised label (`w8a16`, `w8a8`, `w4a16`, `fp8`).
         method: token-reduction method with its settings, such as `fastv` or `tome(r=8)`; `none` for
             none.
@@ -90,9 +92,11 @@ class Configuration:
     @property
     def key(self) -> str:
         """Return a file-name-safe identity: readable first, then a digest over every field."""
-        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:10]
+        model = public_name(self.model)
+        fields = {**asdict(self), "model": model}
+        digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:10]
         tokens = "default" if self.visual_tokens is None else str(self.visual_tokens)
-        source, _, scale = self.model.partition("@")
+        source, _, scale = model.partition("@")
         name = re.split(r"[/\\]", source.rstrip("/\\"))[-1] + (f"@{scale}" if scale else "")
         words = f"{name}_{self.dtype}_{self.method}_v{tokens}_b{self.batch_size}_{self.mode}"
         return f"{re.sub(r'[^A-Za-z0-9.+_-]', '-', words)[:80]}_{digest}"
@@ -258,7 +262,10 @@ class DeviceState:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One configuration, measured once (or the reason why it could not be)."""
+    """One configuration, measured once (or the reason why it could not be).
+
+    A model that is not shipped is carried along as `model_config`, its scaled Hugging Face config.
+    """
 
     configuration: Configuration
     status: Status
@@ -274,6 +281,7 @@ class Measurement:
     round: int = 0
     position: int = 0
     started_at: str = ""
+    model_config: Mapping[str, Any] | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -304,6 +312,20 @@ class Measurement:
         document = plain(self)
         assert isinstance(document, dict)  # noqa: S101  (a dataclass always becomes a dict)
         return {"schema_version": document.pop("schema_version"), **document}
+
+
+def shareable(measurement: Measurement) -> Measurement:
+    """Return a record that names no path and carries what prices it."""
+    configuration = measurement.configuration
+    name, error = public_name(configuration.model), measurement.error
+    if error is not None and name != configuration.model:
+        error = error.replace(configuration.model.partition("@")[0], name)
+    return replace(
+        measurement,
+        configuration=replace(configuration, model=name),
+        model_config=measurement.model_config or carried_config(configuration.model),
+        error=error,
+    )
 
 
 def record_name(configuration: Configuration, round_: int) -> str:

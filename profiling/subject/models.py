@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardware_specs.errors import (
+    InvalidFileError,
     InvalidInputError,
     MissingDependencyError,
     UnknownModelError,
     UnknownPrecisionError,
     UnsupportedError,
 )
+from hardware_specs.showing import one_line, shown
 from profiling.devices.clocks import device_kind
 
 if TYPE_CHECKING:
@@ -187,8 +189,7 @@ def build_model(
     """
     label = canonical_dtype(dtype)
     device_kind(device)
-    if weights not in ("random", "real"):
-        raise InvalidInputError(f"weights {weights!r} is neither 'random' nor 'real'")
+    check_weights(weights)
     if label in QUANTISED_DTYPES:
         from profiling.subject.quantisation import check_device
 
@@ -211,6 +212,12 @@ def build_model(
 
         quantise(model, label)
     return model
+
+
+def check_weights(weights: str) -> None:
+    """Refuse words that name no kind of weights."""
+    if weights not in ("random", "real"):
+        raise InvalidInputError(f"weights {shown(weights)} is neither 'random' nor 'real'")
 
 
 def _build_random(
@@ -279,20 +286,35 @@ def _load_real(source: Any, label: str, device: str, attention: str) -> PreTrain
             f"{source!r} is a size-reduced shape, which has no real weights; use random weights"
         )
     transformers = transformers_library()
+    from safetensors import SafetensorError
+
     try:
-        config = transformers.AutoConfig.from_pretrained(source)
+        config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
         cls: Any = model_class(config)
-        model = cls.from_pretrained(
+        model, found = cls.from_pretrained(
             source,
             dtype=torch_dtype(label),
             attn_implementation=attention,
             use_safetensors=True,
-        ).to(device)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+        model = model.to(device)
+    except (
+        AttributeError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError,
+    ) as error:  # fmt: skip
+        if "memory" in str(error).lower():
+            raise
+        first = one_line(error, 300) or type(error).__name__
         known = (
             sorted(path.name for path in Path(source).glob("*")) if Path(source).is_dir() else []
         )
         raise UnknownModelError(f"{source} (real weights: {first})", known) from error
+    missing = sorted(found["missing_keys"])
+    if missing:
+        # What a file lacks is filled with random numbers: those are not the weights asked for.
+        raise InvalidFileError(
+            f"{source}: its safetensors lack {len(missing)} weights, {missing[0]} among them"
+        )
     result: PreTrainedModel = model
     return result

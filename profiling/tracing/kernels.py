@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import tempfile
 from collections import Counter, defaultdict
 from contextlib import ExitStack, contextmanager
@@ -42,6 +43,8 @@ _VIEWS = frozenset(
      "lift_fresh", "narrow", "permute", "select", "slice", "split", "squeeze", "t", "transpose",
      "unbind", "unflatten", "unsqueeze", "view", "view_as", "_unsafe_view"}
 )  # fmt: skip
+#: Stands for the process in a trace that is kept; no device has so high a number.
+_PROCESS = 1_000_000
 _LAUNCH_CATEGORIES = frozenset({"cuda_runtime", "cuda_driver"})
 
 
@@ -142,10 +145,31 @@ def trace_run(execution: Execution, path: str | Path | None = None) -> list[Kern
         raw = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(raw))
         if path is not None:
-            content = raw.read_bytes()
+            content = anonymous(raw.read_bytes())
             target = Path(path)
             write_atomically(target, gzip.compress(content) if target.suffix == ".gz" else content)
         return read_trace(raw)
+
+
+def anonymous(trace: bytes) -> bytes:
+    """Return a Chrome trace without the machine's name and the process's number.
+
+    Args:
+        trace: as the profiler writes it.
+    """
+    document = json.loads(trace)
+    for key in ("host_name", "traceName", "trace_id"):
+        document.pop(key, None)
+    own = os.getpid()
+    for event in document["traceEvents"]:
+        # The main thread bears the process's number, and labels repeat it.
+        for held in (event, event.get("args") or {}) if event.get("ph") == "M" else (event,):
+            for key, value in held.items():
+                if value == own:
+                    held[key] = _PROCESS
+                elif isinstance(value, str) and str(own) in value:
+                    held[key] = value.replace(str(own), str(_PROCESS))
+    return json.dumps(document, separators=(",", ":")).encode()
 
 
 def read_trace(path: str | Path) -> list[KernelRecord]:

@@ -61,6 +61,7 @@ class OpProfile:
         rows: device time by stage and op.
         environment: software and device.
         started_at: ISO 8601.
+        model_config: the model's config, unless it is shipped.
     """
 
     configuration: Configuration
@@ -68,6 +69,7 @@ class OpProfile:
     rows: tuple[OpRecord, ...]
     environment: Mapping[str, Any] = field(default_factory=dict)
     started_at: str = ""
+    model_config: Mapping[str, Any] | None = None
 
 
 def write_op_profile(profile: OpProfile, folder: str | Path) -> Path:

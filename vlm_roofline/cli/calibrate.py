@@ -57,6 +57,8 @@ def calibrate(
             )
         found = _from_tables(tables, hardware, software, date)
     else:
+        for path in filter(None, (out, keep_table)):
+            _check_place(path)
         found = _measured(device, hardware, model, dtypes, keep_table)
     found.save(out)
     if json:
@@ -65,6 +67,15 @@ def calibrate(
         print_json({"out": str(out), "calibration": to_document(found)})
     else:
         _print(found, out)
+
+
+def _check_place(path: Path) -> None:
+    """Refuse a file that cannot be written before minutes of measuring are spent on it."""
+    from profiling.records.storage import prepare_folder
+
+    if path.is_dir():
+        raise InvalidInputError(f"{path} is a folder; name a file in it")
+    prepare_folder(path.parent)
 
 
 def _from_tables(tables: list[str], hardware: str, software: str, date: str) -> Calibration:

@@ -7,6 +7,8 @@ import sys
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from hardware_specs.showing import harmless, one_line
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -18,10 +20,21 @@ T = TypeVar("T")
 @lru_cache(maxsize=1)
 def _consoles() -> tuple[Console, Console]:
     from rich.console import Console
+    from rich.segment import Segment
+
+    class Harmless(Console):
+        """A console on which names, paths and texts of others are nothing but text."""
+
+        def render(self, *args: Any, **options: Any) -> Iterator[Segment]:
+            for text, style, control in super().render(*args, **options):
+                yield Segment(text if control else harmless(text), style, control)
 
     # A pipe or a file has no width of its own: give tables room instead of folding them.
     width = None if sys.stdout.isatty() else 160
-    return Console(width=width), Console(stderr=True)
+    return (
+        Harmless(width=width, markup=False, emoji=False),
+        Harmless(stderr=True, markup=False, emoji=False),
+    )
 
 
 def console() -> Console:
@@ -48,7 +61,12 @@ def _plain(value: Any) -> Any:
 
 def warn(message: str) -> None:
     """Write one warning line to stderr."""
-    sys.stderr.write(f"warning: {message}\n")
+    remark(f"warning: {one_line(message)}")
+
+
+def remark(message: str) -> None:
+    """Write a line to stderr, whatever text it carries."""
+    sys.stderr.write(f"{harmless(message)}\n")
 
 
 def progress(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hardware_specs.errors import InvalidFileError, InvalidInputError, UnsupportedError
+from hardware_specs.showing import one_line
 from vlm_roofline.cli.console import console, print_json, warn
 from vlm_roofline.cli.options import Json, parse_keep, scale_time
 
@@ -160,8 +162,13 @@ def _open(path: Path) -> Image:
 
         raise MissingDependencyError("pillow", "profile") from error
     try:
-        with Images.open(path) as opened:
-            return opened.convert("RGB")
+        with warnings.catch_warnings():
+            # A small file may unfold into gigabytes: what Pillow warns of is refused.
+            warnings.simplefilter("error", Images.DecompressionBombWarning)
+            with Images.open(path) as opened:
+                return opened.convert("RGB")
+    except (Images.DecompressionBombError, Images.DecompressionBombWarning) as error:
+        raise InvalidFileError(f"{path} is too large a picture: {error}") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise InvalidFileError(f"{path} is no picture that can be read: {error}") from error
 
@@ -199,9 +206,11 @@ def _load(source: str, dtype: str, device: str, attention: str) -> tuple[Any, An
     model = build_model(source, dtype=dtype, device=device, weights="real", attention=attention)
     try:
         processor = transformers.AutoProcessor.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise InvalidFileError(f"{source} holds no processor that can be loaded: {line}") from error
+    except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        reason = one_line(error, 300) or type(error).__name__
+        raise InvalidFileError(
+            f"{source} holds no processor that can be loaded: {reason}"
+        ) from error
     if not hasattr(processor, "image_processor"):
         raise UnsupportedError(
             f"{source} has a {type(processor).__name__}, which takes no pictures; "

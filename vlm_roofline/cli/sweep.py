@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hardware_specs.errors import InvalidInputError, MissingDependencyError
+from hardware_specs.showing import harmless
 from vlm_roofline.cli.console import console, print_json, progress
 from vlm_roofline.cli.options import Json, request_options
 
@@ -86,7 +87,7 @@ def _print(chunks: Iterable[Chunk], json: bool) -> None:
         print_json({"schema_version": 1, "rows": rows})
         return
     for number, frame in enumerate(_frames(chunks)):
-        typer.echo(frame.to_csv(index=False, header=number == 0), nl=False)
+        typer.echo(harmless(frame.to_csv(index=False, header=number == 0)), nl=False)
 
 
 def _plain(value: Any) -> Any:

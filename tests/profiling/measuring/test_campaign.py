@@ -325,7 +325,7 @@ def test_twenty_kills_lose_nothing_and_double_nothing(
     """kill -9 at random moments; every record that was there stays there, byte for byte."""
     folder = tmp_path / "campaign"
     fork = multiprocessing.get_context("fork")
-    generator = random.Random(20)  # noqa: S311 - no secret
+    generator = random.Random(20)
     kept: dict[str, bytes] = {}
     kills = rounds = 0
     while kills < 20:
