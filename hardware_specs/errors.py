@@ -25,7 +25,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
-from hardware_specs.showing import shown
+from hardware_specs.showing import SHOWN_CHARACTERS, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
