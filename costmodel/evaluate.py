@@ -153,6 +153,7 @@ class Context:
                 self.tower_layers,
                 keep=self.keep,
                 layer=self.layer,
+                unit_tokens=scenario.unit_tokens,
             )
         check_layers(plan.llm_spans, text_layers, "language model")
         if plan.vision_spans is not None:

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+import numpy as np
+
 from costmodel.blocks import (
     Activate,
     Attend,
@@ -31,7 +33,6 @@ from costmodel.plans.hf_eager import SOFTMAX_BYTES
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from costmodel.blocks import Block, Stack
@@ -348,8 +349,13 @@ class Footprint:
             kv = kv + span.layers * each * s
             rows, longest = b * s, maximum(longest, s)
             last = first + span.layers - 1
-            scores = b * s * s if self._masked or span.materialised else None
+            written = self._masked or span.materialised
+            by_row = isinstance(written, np.ndarray)
+            scores = b * s * s if by_row or written else None
             layer = self._layer_bytes(first, last, rows, scores, maximum)
+            if by_row:
+                fused = self._layer_bytes(first, last, rows, None, maximum)
+                layer = np.where(written, layer, fused)
             name = f"prefill layers {first}-{last}"
             phases.append(Phase(name, weights, kv, held + angles + layer))
             first = last + 1

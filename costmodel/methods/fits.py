@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from math import inf
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from costmodel.methods.keep import first, greatest, of_rows
 from costmodel.methods.plan import MethodPlan
 from costmodel.methods.token_lists import VISION_PLACES, check_llm_layer, is_clip, vision_parts
 from costmodel.schedule import LayerSpan
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from costmodel.methods.info import MethodInfo
     from costmodel.methods.plan import MethodInput
 
@@ -35,7 +41,60 @@ def checked_plan(info: MethodInfo, given: MethodInput) -> MethodPlan:
     if isinstance(given.keep, float) and given.keep == 1.0 and not info.samples:
         span = LayerSpan(given.model.text.num_layers, given.visual_tokens)
         return MethodPlan((span,), given.projected_tokens, notes={"method": "keep=1.0: untouched"})
-    return info.schedule(given)
+    _check_start(info, given)
+    plan = info.schedule(given)
+    _check_plan(info.name, plan, given.visual_tokens)
+    return plan
+
+
+def _check_start(info: MethodInfo, given: MethodInput) -> None:
+    """Raise where the method takes whole crops, and the visual tokens are those of a part."""
+    by_crop = info.place in VISION_PLACES or info.by_crop
+    if not (info.place == "vision-layers" or (by_crop and given.model.anyres is not None)):
+        return
+    unit = given.unit_tokens
+    part = (unit > 0) & (given.visual_tokens % greatest(unit, 1) != 0)
+    if np.any(part):
+        there, whole = first(given.visual_tokens, part), first(unit, part)
+        error = InvalidInputError(
+            f"{info.name} acts on whole crops {_WHERE[info.place]}, so it cannot start from {there:g} "
+            f"visual tokens of {given.model.name}: one image or clip has {whole:g}. Leave visual_tokens "
+            f"out, give a multiple of {whole:g} or image_size; fastv and vtw start from any count"
+        )
+        raise of_rows(error, part)
+
+
+def _check_plan(name: str, plan: MethodPlan, visual_tokens: Num) -> None:
+    """Raise unless every count is finite and not negative, and no layer sees more tokens than before.
+
+    Raises:
+        InvalidInputError: more tokens in a layer than there are visual tokens.
+        UnsupportedError: counts that no model can have: a mistake of the method.
+    """
+    for span in plan.llm_spans:
+        for tokens in span[1:4]:
+            more = tokens is not None and tokens > visual_tokens
+            if more if type(more) is bool else np.any(more):
+                error = InvalidInputError(
+                    f"{name} would leave {first(tokens, more):g} of {first(visual_tokens, more):g} visual "
+                    "tokens, and a reduction adds none; give a smaller keep"
+                )
+                raise of_rows(error, more)
+    spans = (*plan.llm_spans, *(plan.vision_spans or ()))
+    lengths = [tokens for span in spans for tokens in span[1:5] if tokens is not None]
+    wrong = next((op.name for op in plan.ops if not _sound(op[3:13])), None)
+    if wrong is not None or not _sound((plan.projected_tokens, *lengths)):
+        raise UnsupportedError(
+            f"{name}: the {'token counts are' if wrong is None else f'work of {wrong} is'} negative or no "
+            "number, so the request cannot be priced"
+        )
+
+
+def _sound(numbers: Sequence[Any]) -> bool:
+    """Whether numbers, or arrays of them, are finite and not negative."""
+    if any(isinstance(number, np.ndarray) for number in numbers):
+        return all(np.min(number) >= 0 and np.max(number) < inf for number in numbers)
+    return min(numbers) >= 0 and sum(numbers) < inf
 
 
 def check_fits(info: MethodInfo, given: MethodInput) -> None:
@@ -65,7 +124,7 @@ def check_fits(info: MethodInfo, given: MethodInput) -> None:
 def _check_clip(info: MethodInfo, given: MethodInput, patches: int) -> None:
     """Raise where a model pools every frame on its grid, and the method needs or breaks that grid."""
     rule = given.model.video
-    if rule is None or not is_clip(given):
+    if rule is None or not np.any(is_clip(given)):
         return
     pooled_before = rule.projected_per_frame < patches
     pooled_after = rule.tokens_per_frame < rule.projected_per_frame

@@ -223,13 +223,14 @@ class SweepPlan:
     ) -> Scenario:
         columns = self._rows(start, stop)
         visual = columns["visual_tokens"]
-        projected = crops = np.zeros_like(visual)
+        projected = crops = each = np.zeros_like(visual)
         if units is not None:
             counted, executed = units
             if self.default_visual:
                 visual = np.full_like(visual, counted.tokens)
             one = visual <= counted.tokens
-            images = np.where(one, visual > 0, np.ceil(visual / executed.tokens))
+            each = np.where(one, counted.tokens, executed.tokens)
+            images = np.ceil(visual / each)
             projected = images * np.where(one, counted.projected_tokens, executed.projected_tokens)
             crops = images * np.where(one, counted.crops, executed.crops)
         if np.any(visual + columns["text_tokens"] == 0):
@@ -241,6 +242,7 @@ class SweepPlan:
             columns["text_tokens"],
             columns["batch_size"],
             columns["output_tokens"],
+            each,
         )
 
     def _rows(self, start: int, stop: int) -> dict[str, np.ndarray[Any, Any]]:
