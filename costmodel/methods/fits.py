@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from costmodel.methods.info import MethodInfo
     from costmodel.methods.plan import MethodInput
+    from costmodel.quantities import Num
 
 _WHERE = {
     "after-vision": "between vision tower and projector",
@@ -73,7 +74,9 @@ def _check_plan(name: str, plan: MethodPlan, visual_tokens: Num) -> None:
     """
     for span in plan.llm_spans:
         for tokens in span[1:4]:
-            more = tokens is not None and tokens > visual_tokens
+            if tokens is None:
+                continue
+            more = tokens > visual_tokens
             if more if type(more) is bool else np.any(more):
                 error = InvalidInputError(
                     f"{name} would leave {first(tokens, more):g} of {first(visual_tokens, more):g} visual "
@@ -93,8 +96,8 @@ def _check_plan(name: str, plan: MethodPlan, visual_tokens: Num) -> None:
 def _sound(numbers: Sequence[Any]) -> bool:
     """Whether numbers, or arrays of them, are finite and not negative."""
     if any(isinstance(number, np.ndarray) for number in numbers):
-        return all(np.min(number) >= 0 and np.max(number) < inf for number in numbers)
-    return min(numbers) >= 0 and sum(numbers) < inf
+        return all(bool(np.min(number) >= 0 and np.max(number) < inf) for number in numbers)
+    return bool(min(numbers) >= 0 and sum(numbers) < inf)
 
 
 def check_fits(info: MethodInfo, given: MethodInput) -> None:

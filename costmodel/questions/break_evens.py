@@ -12,7 +12,7 @@ closes in on the batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from costmodel.methods import chosen_method
 from costmodel.questions.sweeps import CHUNK_ROWS, SweepPlan, sweep_chunks
 from costmodel.request import MOST_TOKENS, Request, check_budget
 from hardware_specs.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from costmodel.questions.chunks import Chunk
 
 #: Latency counts as flat below a number of tokens when dropping all of them saves less than this share.
 FLAT_SHARE = 0.10
@@ -118,7 +121,7 @@ def break_even(
         )
     image = config.visual_input(image_size=request.image_size, frames=request.frames)
     counts = np.arange(1, _checked(image.tokens if most is None else most) + 1)
-    chunks = []
+    chunks: list[Chunk] = []
     refused: InvalidInputError | None = None
     for start in range(0, len(counts), CHUNK_ROWS):
         piece = counts[start : start + CHUNK_ROWS]

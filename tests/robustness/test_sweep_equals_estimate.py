@@ -84,4 +84,4 @@ def test_every_row_and_column(method):
                 counts = tuple(int(row[name]) for name in rows)
                 assert not differences(row, flat(costs[counts])), (model, fixed, counts)
             priced += len(table)
-    assert priced > 40
+    assert priced >= 40
