@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from costmodel.request import MOST_TOKENS
 from hardware_specs.errors import InvalidInputError
 from hardware_specs.showing import shown
 
@@ -41,13 +42,13 @@ def check_keep(keep: object, least: int = 1) -> int | float:
         least: the smallest count.
 
     Raises:
-        InvalidInputError: a bool, another type, a count below `least`, a ratio outside (0, 1] or NaN.
+        InvalidInputError: a bool, another type, a count below `least` or beyond any prompt, a ratio outside (0, 1] or NaN.
 
     >>> check_keep(1), check_keep(1.0)
     (1, 1.0)
     """
     if not isinstance(keep, bool):
-        if isinstance(keep, numbers.Integral) and int(keep) >= least:
+        if isinstance(keep, numbers.Integral) and least <= int(keep) <= MOST_TOKENS:
             return int(keep)
         if isinstance(keep, numbers.Real) and not isinstance(keep, numbers.Integral):
             ratio = float(keep)

@@ -19,7 +19,7 @@ import numpy as np
 from costmodel.memory import MEMORY_MARGIN_BYTES
 from costmodel.methods import chosen_method
 from costmodel.questions.sweeps import CHUNK_ROWS, SweepPlan, sweep_chunks
-from costmodel.request import MOST_TOKENS, Request, check_budget
+from costmodel.request import MOST_TOKENS, Request, check_budget, refused
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def break_even(
     image = config.visual_input(image_size=request.image_size, frames=request.frames)
     counts = np.arange(1, _checked(image.tokens if most is None else most) + 1)
     chunks: list[Chunk] = []
-    refused: InvalidInputError | None = None
+    unable: InvalidInputError | None = None
     for start in range(0, len(counts), CHUNK_ROWS):
         piece = counts[start : start + CHUNK_ROWS]
         while len(piece):
@@ -135,9 +135,9 @@ def break_even(
                 # A method may be unable to start from some of the counts.
                 if error.rows is None:
                     raise
-                piece, refused = piece[~error.rows], refused or error
-    if refused is not None and not chunks:
-        raise refused
+                piece, unable = piece[~error.rows], unable or error
+    if unable is not None and not chunks:
+        raise unable
     counts, *curves = (
         np.concatenate([chunk.columns[name] for chunk in chunks])
         for name in ("visual_tokens", "ttft_s", "prefill_time_s", "reduction_time_s", _PEAK)
@@ -181,7 +181,7 @@ def _budget(memory_bytes: float | None, hardware: Any, margin_bytes: float) -> f
 
 def _checked(most: int) -> int:
     if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= 10_000_000:
-        raise InvalidInputError(f"most must be a whole number from 1 to 10000000, not {most!r}")
+        raise refused("most", "a whole number from 1 to 10000000", most)
     return most
 
 

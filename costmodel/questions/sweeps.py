@@ -52,6 +52,8 @@ NUMBERS = names_of("number")
 _SEQUENCES = tuple(n for n, known in ARGUMENTS.items() if isinstance(known.kind, (Schedule, Size)))
 #: Arguments that a context resolves.
 _SETTLED = names_of("subject", "setting")
+#: Bits of the whole numbers that a column holds.
+_COLUMN_BITS = 64
 #: Scenarios priced at a time: the arrays of one chunk stay in the processor's cache.
 CHUNK_ROWS = 1 << 14
 
@@ -166,7 +168,7 @@ class SweepPlan:
             raise InvalidInputError(f"errors={errors!r} is unknown; there is: raise, keep")
         for arguments in self.combinations():
             fixed = _FIXED | {
-                name: value if type(value) is tuple else plain(value)
+                name: value if type(value) is tuple else _label(value)
                 for name, value in arguments.items()
             }
             context = units = None
@@ -282,9 +284,12 @@ _FIXED: dict[str, Any] = {
 
 
 def _label(value: Any) -> Any:
+    """Return a fixed value as a column holds it."""
+    value = plain(value)
     if isinstance(value, str):
         return harmless(value)  # tables hold no lone surrogates, as paths may
-    return value if value is None or isinstance(value, (int, float)) else str(value)
+    long = isinstance(value, int) and value.bit_length() >= _COLUMN_BITS
+    return shown(value) if long else value
 
 
 def _units(context: Context, request: Request) -> tuple[VisualInput, VisualInput] | None:

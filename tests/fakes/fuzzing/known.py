@@ -11,7 +11,7 @@ import re
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from costmodel import Calibration, estimate, fit_calibration
+from costmodel import Calibration, fit_calibration
 from profiling import load_measurements, reconcile
 
 if TYPE_CHECKING:
@@ -43,10 +43,6 @@ def is_known(door: str, cause: str) -> bool:
     return any(door in each.doors and re.fullmatch(each.cause, cause) for each in KNOWN)
 
 
-def _wrong_kind(_: Path) -> None:
-    estimate("llava-1.5-7b", A100, calibration=5)
-
-
 def _deep_calibration(folder: Path) -> None:
     path = folder / "deep.json"
     path.write_text("[" * 100_000)
@@ -76,14 +72,6 @@ def _long_cell(folder: Path) -> None:
 
 
 KNOWN: tuple[Known, ...] = (
-    Known(
-        "kinds of arguments",
-        ("estimate", "sweep", "questions"),
-        r"(TypeError|AttributeError|ValueError|RuntimeError|OverflowError) in .*",
-        "an argument of another kind, an integer of over 4300 digits or an object whose repr raises ends "
-        "in Python's own error; the request is to check the kinds once",
-        _wrong_kind,
-    ),
     Known(
         "deep calibrations",
         ("calibration",),
