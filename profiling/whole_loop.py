@@ -147,7 +147,7 @@ def run_loop(
         OutputError: the folder cannot be written.
         VlmRooflineError: no such device, model or method; too little could be measured.
     """
-    from profiling.records.storage import prepare_folder
+    from hardware_specs.files.writing import prepare_folder
 
     target = prepare_folder(folder)
     tell = on_step or (lambda _what, _done, _total: None)
@@ -170,17 +170,17 @@ def write_report(result: Reconciliation, folder: Path) -> Path:
         result: the reconciliation.
         folder: an existing folder.
     """
-    from profiling.records.storage import write_atomically
+    from hardware_specs.files.writing import write_file
     from profiling.report import reconciliation_figures, save_figures
     from profiling.report.report import report_html
 
     document = json.dumps(result.to_dict(), indent=1, allow_nan=False)
-    write_atomically(folder / "reconciliation.json", document + "\n")
+    write_file(folder / "reconciliation.json", document + "\n")
     figures = reconciliation_figures(result)
     paths = save_figures(figures, folder / "figures")
     drawn = {path.stem: path.read_bytes() for path in paths}
     report = folder / "report.html"
-    write_atomically(report, report_html(result, figures, svg=drawn))
+    write_file(report, report_html(result, figures, svg=drawn))
     return report
 
 

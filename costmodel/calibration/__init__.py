@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from costmodel.calibration.calibration import OP_CLASSES, Calibration
+from costmodel.calibration.calibration import Calibration
+from costmodel.calibration.classes import OP_CLASSES
 from costmodel.calibration.file import list_calibrations
 from costmodel.calibration.parameters import ClassParameters, HeldOut, Parameter, ShapeCurve
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from costmodel.calibration.calibration import OP_CLASSES, PARENTS
+from costmodel.calibration.classes import OP_CLASSES, PARENTS, kind_of_class, peak_of
 from costmodel.calibration.dtypes import LABELS
 from hardware_specs.errors import CalibrationError
 
@@ -34,18 +34,6 @@ ROOF_BROKEN = 1.5
 MOST_BROKEN = 0.05
 #: A kernel that never reaches this share of the roof was timed in another unit.
 LEAST_OF_ROOF = 0.005
-
-
-def kind_of_class(op_class: str) -> str:
-    """Return `gemm`, `attention` or `stream` for an op class."""
-    if op_class in ("gemm", "conv"):
-        return "gemm"
-    return "attention" if op_class.startswith("attention") else "stream"
-
-
-def peak_of(device: Device, dtype: str) -> float | None:
-    """Return the peak that a label's arithmetic runs at, or None where the device has none."""
-    return next((device.peaks[a] for a in LABELS[dtype].arithmetic if a in device.peaks), None)
 
 
 def usable(group: Group, device: Device) -> tuple[Group, list[str]]:

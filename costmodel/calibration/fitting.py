@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.calibration.calibration import Calibration
-from costmodel.calibration.checks import FULL_ATTENTION, best_rates, kind_of_class, usable
+from costmodel.calibration.checks import FULL_ATTENTION, best_rates, usable
+from costmodel.calibration.classes import kind_of_class
 from costmodel.calibration.curves import (
     MOST_SHAPES,
     build_curves,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.calibration.attention import attention_time_s
-from costmodel.calibration.checks import kind_of_class, peak_of
+from costmodel.calibration.classes import kind_of_class, peak_of
 from costmodel.calibration.dtypes import LABELS
 from costmodel.calibration.gemm import gemm_time_s
 from costmodel.calibration.law import stream_time_s

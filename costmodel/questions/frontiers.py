@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from os import PathLike
 
     import pandas as pd
-    from matplotlib.figure import Figure
 
     from costmodel.models import ModelConfig
     from hardware_specs import HardwareSpec
@@ -159,19 +158,6 @@ class Frontier:
             "points": [asdict(point) for point in self.points],
             "unpriced": [asdict(row) for row in self.unpriced],
         }
-
-    def plot(self, path: str | PathLike[str] | None = None) -> Figure:
-        """Draw score against time, the Pareto front as a line, the budget as a border.
-
-        Args:
-            path: where to save the figure, by its suffix; None only returns it.
-
-        Raises:
-            MissingDependencyError: matplotlib is not installed.
-        """
-        from costmodel.plots.frontier import draw
-
-        return draw(self, path)
 
 
 def _worth(point: FrontierPoint, rank: str) -> float:

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hardware_specs.errors import InvalidFileError, OutputError, VlmRooflineError
+from hardware_specs.files.writing import prepare_folder
 from profiling.instruments.environment import describe_environment
 from profiling.instruments.nvml import open_monitor
 from profiling.measuring.planning import Point, check, model_key, plan
@@ -28,8 +29,6 @@ from profiling.measuring.point import (
 )
 from profiling.records.storage import (
     DamagedFileWarning,
-    clear_leftovers,
-    prepare_folder,
     read_measurement,
     write_measurement,
 )
@@ -78,7 +77,6 @@ def run_campaign(
     target = prepare_folder(folder)
     points = plan(configurations, rounds=rounds, seed=seed)
     with _only_writer(target):
-        clear_leftovers(target)
         todo = [point for point in points if not is_done(target / point.file_name)]
         if on_plan is not None:
             on_plan(len(points), len(points) - len(todo))

@@ -11,11 +11,11 @@ import itertools
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from hardware_specs.files.writing import prepare_folder
 from profiling.instruments.environment import describe_environment
 from profiling.instruments.nvml import open_monitor
 from profiling.measuring.planning import model_key
 from profiling.measuring.point import is_out_of_memory, release_memory
-from profiling.records.storage import prepare_folder
 from profiling.subject.execution import Execution
 from profiling.subject.models import build_model, model_config
 from profiling.tracing.kernels import op_table, trace_run

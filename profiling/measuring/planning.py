@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from hardware_specs.errors import InvalidInputError, UnsupportedError
-from profiling.devices.clocks import device_kind
+from profiling.devices.device import device_kind
 from profiling.records.measurement import Configuration, record_name
 from profiling.subject.execution import method_for
 from profiling.subject.models import QUANTISED_DTYPES, build_model, canonical_dtype, model_config

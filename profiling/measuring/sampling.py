@@ -24,10 +24,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from costmodel.quantities import STAGES
+from profiling.instruments.recorder import Recorder, RepetitionTimes
 from profiling.measuring.stopping import Stopper, StopRule, WarmUpRule
-from profiling.records.measurement import STAGES, TOTAL, Sampling, StageSamples
+from profiling.records.measurement import TOTAL, Sampling, StageSamples
 from profiling.records.samples import order_statistic
-from profiling.subject.stages import Recorder, RepetitionTimes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -208,7 +208,8 @@ def _module_kernel_seconds(clock: Clock, device: str) -> list[float]:
     import torch
 
     from profiling.counting.ledger import Ledger
-    from profiling.subject.models import model_class, transformers_library
+    from profiling.subject.libraries import transformers_library
+    from profiling.subject.models import model_class
 
     config = transformers_library().LlamaConfig(
         hidden_size=64, intermediate_size=64, num_hidden_layers=8, num_attention_heads=2,

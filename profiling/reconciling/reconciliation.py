@@ -253,18 +253,3 @@ def _notes(calibration: Calibration | None, predictions: Iterable[Prediction]) -
         if time > 0 and not calibration.lookup(op_class, dtype).measured
     ]
     return ["assumed, not measured: " + ", ".join(assumed)] if assumed else []
-
-
-def metric_table(result: Reconciliation) -> list[dict[str, Any]]:
-    """Return the error metrics as rows of a table: what they are of, and each metric.
-
-    Args:
-        result: the reconciliation.
-    """
-    groups = [("stage", result.summary["time"])]
-    groups += [(name, result.summary[f"by_{name}"]) for name in ("regime", "mode", "method")]
-    return [
-        {"group": group, "name": name, **found}
-        for group, entries in groups
-        for name, found in entries.items()
-    ]

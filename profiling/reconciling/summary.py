@@ -6,13 +6,14 @@ import statistics
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from costmodel.quantities import STAGES
 from profiling.reconciling.metrics import (
     knee_of,
     leave_one_count_out,
     metrics,
     rank_correlation,
 )
-from profiling.records.measurement import STAGES, TOTAL
+from profiling.records.measurement import TOTAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -1,17 +1,10 @@
 """The record of one measured configuration: immutable, complete, with every raw sample.
 
-History of the file format (`schema_version`):
-
-    1   `stages` mapped a stage to a flat list of seconds; memory stood beside it as
-        `peak_allocated_bytes` by stage; energy was one number per run.
-    2   a stage is a record of its own (event, wall and enqueue samples, steps, memory, kernels,
-        FLOPs); energy windows per stage with both methods; `why_missing` names the reason of every
-        absent quantity.
-
-`profiling.records.storage` reads all of them and writes the last.
+The file format has `schema_version` 2: a stage is a record of its own (event, wall and enqueue
+samples, steps, memory, kernels, FLOPs), and energy is a window per stage with both methods.
 
 Nothing that was not measured is ever a number: it is None, or an empty tuple, and `why_missing`
-says why.
+names the reason.
 """
 
 from __future__ import annotations
@@ -29,8 +22,7 @@ from profiling.records.samples import Summary, summarise
 
 SCHEMA_VERSION = 2
 
-#: The stages of a run in their order; `total` spans everything up to the first logits (TTFT).
-STAGES = ("vision", "projector", "reduction", "prefill", "decode")
+#: Beside the stages of the cost model: everything up to the first logits (TTFT).
 TOTAL = "total"
 MODES = ("eager", "cuda-graph", "compile")
 
@@ -74,7 +66,7 @@ class Configuration:
     cache: str = "warm"
 
     def __post_init__(self) -> None:
-        """Refuse counts nobody can run and words nobody knows."""
+        """Reject counts out of range and unknown modes or cache states."""
         for name, least in (("text_tokens", 1), ("batch_size", 1), ("output_tokens", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -300,8 +292,7 @@ class Measurement:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data, in the order of the fields."""
-        document = plain(self)
-        assert isinstance(document, dict)  # noqa: S101  (a dataclass always becomes a dict)
+        document: dict[str, Any] = plain(self)
         return {"schema_version": document.pop("schema_version"), **document}
 
 

@@ -232,7 +232,7 @@ def save_figures(
         OutputError: the folder cannot be written.
     """
     from costmodel.plots import save_figure
-    from profiling.records.storage import prepare_folder
+    from hardware_specs.files.writing import prepare_folder
 
     target = prepare_folder(folder)
     return [save_figure(figure, target / f"{name}{suffix}") for name, figure in figures.items()]

@@ -8,18 +8,20 @@ frequencies, position ids), and is then filled in one sweep.
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardware_specs.errors import (
+    InvalidFileError,
     InvalidInputError,
     MissingDependencyError,
     UnknownModelError,
     UnknownPrecisionError,
     UnsupportedError,
 )
-from profiling.devices.clocks import device_kind
+from hardware_specs.files.reading import files_under, is_folder, regular_file
+from profiling.devices.device import device_kind
+from profiling.subject.libraries import transformers_library
 
 if TYPE_CHECKING:
     import torch
@@ -119,27 +121,6 @@ def transformers_config(source: str | ModelConfig) -> PretrainedConfig:
 
 def _label(source: Any) -> str:
     return source if isinstance(source, str) else getattr(source, "name", str(source))
-
-
-def transformers_library() -> Any:
-    """Return the module `transformers`, without the remarks its optional parts make on import.
-
-    Raises:
-        MissingDependencyError: it or torch is not installed.
-    """
-    quiet_imports()
-    try:
-        import torch  # noqa: F401  (transformers imports without torch but then builds nothing)
-        import transformers
-    except ImportError as error:
-        raise MissingDependencyError(error.name or "transformers", "profile") from error
-    return transformers
-
-
-def quiet_imports() -> None:
-    """Silence what torchao says on import: it names every kernel library this torch cannot use."""
-    for name in ("torchao", "torch.utils._pytree"):
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def model_class(config: PretrainedConfig) -> type[PreTrainedModel]:
@@ -279,20 +260,35 @@ def _load_real(source: Any, label: str, device: str, attention: str) -> PreTrain
             f"{source!r} is a size-reduced shape, which has no real weights; use random weights"
         )
     transformers = transformers_library()
+    from safetensors import SafetensorError
+
+    if is_folder(source):
+        # A pipe or a device among the files would keep the loader for ever.
+        for path in files_under(source, (".json", ".safetensors")):
+            regular_file(path, "weights file")
     try:
-        config = transformers.AutoConfig.from_pretrained(source)
+        config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
         cls: Any = model_class(config)
         model = cls.from_pretrained(
             source,
             dtype=torch_dtype(label),
             attn_implementation=attention,
             use_safetensors=True,
-        ).to(device)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        known = (
-            sorted(path.name for path in Path(source).glob("*")) if Path(source).is_dir() else []
+            trust_remote_code=False,
         )
-        raise UnknownModelError(f"{source} (real weights: {first})", known) from error
+    except (OSError, ValueError) as error:
+        known = sorted(path.name for path in Path(source).glob("*")) if is_folder(source) else []
+        raise UnknownModelError(f"{source} (real weights: {_first_line(error)})", known) from error
+    except (RuntimeError, SafetensorError) as error:
+        if "memory" in str(error):
+            raise
+        raise InvalidFileError(
+            f"{source}: the weights cannot be loaded: {_first_line(error)}"
+        ) from error
+    model = model.to(device)
     result: PreTrainedModel = model
     return result
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

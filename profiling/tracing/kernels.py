@@ -12,17 +12,21 @@ is not, and no sample of a measurement ever comes from here.
 from __future__ import annotations
 
 import gzip
-import json
+import io
 import tempfile
+import zlib
 from collections import Counter, defaultdict
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from costmodel.quantities import STAGES
 from hardware_specs.errors import InvalidFileError
-from profiling.records.measurement import STAGES, TOTAL
-from profiling.records.storage import write_atomically
+from hardware_specs.files.reading import MAX_BYTES, read_bytes, show_path
+from hardware_specs.files.strict_json import parse_json
+from hardware_specs.files.writing import write_file
+from profiling.records.measurement import TOTAL
 from profiling.tracing.op_names import op_of
 
 if TYPE_CHECKING:
@@ -144,7 +148,7 @@ def trace_run(execution: Execution, path: str | Path | None = None) -> list[Kern
         if path is not None:
             content = raw.read_bytes()
             target = Path(path)
-            write_atomically(target, gzip.compress(content) if target.suffix == ".gz" else content)
+            write_file(target, gzip.compress(content) if target.suffix == ".gz" else content)
         return read_trace(raw)
 
 
@@ -159,11 +163,15 @@ def read_trace(path: str | Path) -> list[KernelRecord]:
     """
     source = Path(path)
     try:
-        raw = source.read_bytes()
-        text = gzip.decompress(raw) if source.suffix == ".gz" else raw
-        events = json.loads(text)["traceEvents"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidFileError(f"{source} is no Chrome trace: {error}") from error
+        raw = read_bytes(source, "trace")
+        if source.suffix == ".gz":
+            most = MAX_BYTES["trace"]
+            raw = gzip.GzipFile(fileobj=io.BytesIO(raw)).read(most + 1)
+            if len(raw) > most:
+                raise InvalidFileError(f"larger than {most} bytes when unpacked")
+        events = parse_json(raw, infinite=True, repeated=True)["traceEvents"]
+    except (OSError, EOFError, zlib.error, InvalidFileError, KeyError, TypeError) as error:
+        raise InvalidFileError(f"{show_path(source)} is no Chrome trace: {error}") from error
     return attribute(events)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from costmodel.calibration.calibration import OP_CLASSES, PARENTS
+from costmodel.calibration.classes import OP_CLASSES, PARENTS
 from costmodel.ops import get_op, list_ops
 from costmodel.precision import parse_precision
 from costmodel.roofline import Roofline

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hardware_specs.errors import InvalidFileError
+from hardware_specs.files.reading import regular_file, show_path
 from token_reduction.apply.anatomy import feature_depth
 from token_reduction.apply.inside_tower import Stream, attend
 from token_reduction.apply.llm_attention import split_heads
@@ -191,7 +192,7 @@ def load_cross_tokens(path: Path, shape: tuple[int, int]) -> Tensor:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(regular_file(path, "weights file"), framework="pt") as file:
             names = list(file.keys())
             found = [name for name in names if name.endswith("cross_image")]
             if len(found) != 1:
@@ -201,7 +202,9 @@ def load_cross_tokens(path: Path, shape: tuple[int, int]) -> Tensor:
                 )
             tokens: Tensor = file.get_tensor(found[0])
     except (OSError, SafetensorError) as error:
-        raise InvalidFileError(f"{path} is no readable safetensors file: {error}") from error
+        raise InvalidFileError(
+            f"{show_path(path)} is no readable safetensors file: {error}"
+        ) from error
     if tokens.ndim == 3 and tokens.shape[0] == 1:
         tokens = tokens[0]
     if tuple(tokens.shape) != shape:

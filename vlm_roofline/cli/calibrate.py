@@ -60,9 +60,7 @@ def calibrate(
         found = _measured(device, hardware, model, dtypes, keep_table)
     found.save(out)
     if json:
-        from costmodel.calibration.file import to_document
-
-        print_json({"out": str(out), "calibration": to_document(found)})
+        print_json({"out": str(out), "calibration": found.to_dict()})
     else:
         _print(found, out)
 

@@ -61,7 +61,9 @@ def frontier(
         calibration=calibration,
     )
     if plot is not None:
-        result.plot(plot)
+        from costmodel.plots import plot_frontier, save_figure
+
+        save_figure(plot_frontier(result), plot)
     if json:
         print_json(result.to_dict())
         return

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from costmodel.quantities import STAGES
 from hardware_specs.errors import InvalidFileError, InvalidInputError, UnsupportedError
+from hardware_specs.files.reading import read_picture
 from vlm_roofline.cli.console import console, print_json, warn
 from vlm_roofline.cli.options import Json, parse_keep, scale_time
 
@@ -19,11 +21,9 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-    from profiling.subject.stages import Recorder
+    from profiling.instruments.recorder import Recorder
     from token_reduction import Method
     from token_reduction.apply import ReductionRecord
-
-_STAGES = ("vision", "projector", "reduction", "prefill", "decode")
 
 
 def register(app: typer.Typer) -> None:
@@ -73,7 +73,7 @@ def generate(
     request = _request(method, keep, layer, variant, option or [])
     if save_overlay is not None and request is None:
         raise InvalidInputError("--save-overlay draws what a method kept; give --method")
-    picture = _open(image)
+    picture = read_picture(image)
     chosen = _device(device)
     loaded, processor = _load(
         model, dtype or ("bf16" if chosen != "cpu" else "fp32"), chosen, attention
@@ -152,22 +152,8 @@ def _request(
     return get_method(method, keep=parse_keep(keep), layer=layer, variant=variant, **parsed)
 
 
-def _open(path: Path) -> Image:
-    try:
-        from PIL import Image as Images
-    except ImportError as error:
-        from hardware_specs.errors import MissingDependencyError
-
-        raise MissingDependencyError("pillow", "profile") from error
-    try:
-        with Images.open(path) as opened:
-            return opened.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InvalidFileError(f"{path} is no picture that can be read: {error}") from error
-
-
 def _device(given: str | None) -> str:
-    from profiling.devices.clocks import device_kind
+    from profiling.devices.device import device_kind
 
     if given is None:
         import torch
@@ -199,8 +185,9 @@ def _load(source: str, dtype: str, device: str, attention: str) -> tuple[Any, An
     model = build_model(source, dtype=dtype, device=device, weights="real", attention=attention)
     try:
         processor = transformers.AutoProcessor.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        line = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, AttributeError, TypeError, LookupError) as error:
+        # A damaged processor file raises whatever the library trips over.
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InvalidFileError(f"{source} holds no processor that can be loaded: {line}") from error
     if not hasattr(processor, "image_processor"):
         raise UnsupportedError(
@@ -246,7 +233,8 @@ def _answer(
     import torch
 
     from profiling.devices.clocks import clock_for
-    from profiling.subject.stages import Recorder, StageHooks, anatomy
+    from profiling.instruments.recorder import Recorder
+    from profiling.subject.stages import StageHooks, anatomy
     from token_reduction import reduce_tokens
 
     tokenizer = processor.tokenizer
@@ -294,7 +282,7 @@ def _document(source: str, prompt: str, answer: Answer, overlay: Path | None) ->
     record = answer.record
     seconds = answer.seconds
     times: dict[str, float | None] = {
-        stage: sum(seconds[stage]) if stage in seconds else None for stage in _STAGES
+        stage: sum(seconds[stage]) if stage in seconds else None for stage in STAGES
     }
     steps = seconds.get("decode", [])
     times["decode_per_token"] = sum(steps) / len(steps) if steps else None
@@ -341,7 +329,7 @@ def _print(document: dict[str, Any]) -> None:
     table.add_column("stage")
     table.add_column("time", justify="right")
     times = document["times_s"]
-    for stage in _STAGES:
+    for stage in STAGES:
         if times[stage] is not None:
             steps = document["new_tokens"] - 1
             name = f"decode ({steps} steps)" if stage == "decode" else stage

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from profiling.records.measurement import STAGES, TOTAL
+from costmodel.quantities import STAGES
+from profiling.records.measurement import TOTAL
 from profiling.records.samples import dispersion, order_statistic
 from vlm_roofline.cli.options import scale_bytes, scale_flops
 

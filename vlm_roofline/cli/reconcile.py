@@ -46,8 +46,9 @@ def reconcile(
     json: Json = False,
 ) -> None:
     """Join every measured run and stage with its estimate and split the gap into named parts."""
+    from costmodel.quantities import STAGES
     from profiling.reconciling import reconcile as join
-    from profiling.records.measurement import STAGES, TOTAL
+    from profiling.records.measurement import TOTAL
 
     if stage not in (*STAGES, TOTAL):
         raise InvalidInputError(
@@ -61,9 +62,9 @@ def reconcile(
         if not json:
             console().print(f"{len(paths)} figures in {plots}", highlight=False)
     if csv is not None:
-        from profiling.records.storage import write_atomically
+        from hardware_specs.files.writing import write_file
 
-        write_atomically(csv, result.to_frame().to_csv(index=False))
+        write_file(csv, result.to_frame().to_csv(index=False))
     if json:
         print_json(result.to_dict())
         return
