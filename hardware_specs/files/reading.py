@@ -307,6 +307,7 @@ def read_picture(path: str | PathLike[str]) -> Image:
 
     try:
         from PIL import Image as Images
+        from PIL import UnidentifiedImageError
     except ImportError:
         from hardware_specs.errors import MissingDependencyError
 
@@ -326,4 +327,6 @@ def read_picture(path: str | PathLike[str]) -> Image:
         *(OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError),
         *(struct.error, Images.DecompressionBombError, Images.DecompressionBombWarning),
     ) as error:  # a damaged picture raises whatever its decoder trips over
+        if isinstance(error, UnidentifiedImageError):
+            raise InvalidFileError(f"{show_path(path)}: no picture that can be read") from None
         raise invalid(path, error) from None

@@ -32,7 +32,7 @@ PARTIAL_SUFFIX = ".partial"
 
 _NUMBERS = itertools.count()
 
-_ADVICE = {
+_REASONS = {
     errno.ENOSPC: "the disk is full; free some space and start again",
     errno.EDQUOT: "the quota is used up; free some space and start again",
     errno.EFBIG: "the file is larger than this system allows",
@@ -52,8 +52,10 @@ def output_error(path: str | PathLike[str], error: Exception) -> OutputError:
     """Return the project's error for a failed write, with what to do about it."""
     number = getattr(error, "errno", None) or 0
     reason = getattr(error, "strerror", None) or str(error)
-    advice = _ADVICE.get(number, "give another place")
-    return OutputError(f"cannot write {show_path(path)}: {reason}; {advice}")
+    # What the system says of an error is worth telling only where there is nothing better.
+    said = number in _REASONS and reason == os.strerror(number)
+    reason = _REASONS[number] if said else f"{reason}; give another place"
+    return OutputError(f"cannot write {show_path(path)}: {reason}")
 
 
 @contextlib.contextmanager

@@ -167,13 +167,13 @@ def test_a_place_that_cannot_be_written_is_refused(
     number: int, word: str, tiny_source: str, tmp_path: Path,
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    from profiling.records import storage
+    from hardware_specs.files import writing
 
     def refuse(*_args: Any, **_kwargs: Any) -> Any:
         raise OSError(number, os.strerror(number))
 
     where = "mkdir" if number == errno.EROFS else "fsync"
-    monkeypatch.setattr(storage.Path if where == "mkdir" else storage.os, where, refuse)
+    monkeypatch.setattr(writing.Path if where == "mkdir" else writing.os, where, refuse)
     assert _profile(tiny_source, tmp_path / "out") == 2
     monkeypatch.undo()
     assert word in _one_error_line(capsys)

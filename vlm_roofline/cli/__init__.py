@@ -82,7 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as exit_:
         code = exit_.code
     except VlmRooflineError as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        from vlm_roofline.cli.console import harmless
+
+        sys.stderr.write(harmless(f"error: {' '.join(str(error).split())}\n"))
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; everything written so far is valid\n")

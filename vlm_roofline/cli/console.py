@@ -1,4 +1,4 @@
-"""What every command prints with: a console for people, JSON for programs, progress for the patient."""
+"""What every command prints with: a console for people, JSON for programs, progress bars."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from rich.console import Console
+    from rich.segment import Segment
 
 T = TypeVar("T")
 
@@ -19,9 +20,33 @@ T = TypeVar("T")
 def _consoles() -> tuple[Console, Console]:
     from rich.console import Console
 
+    class Harmless(Console):
+        """A console on which other people's text is only text: no markup, no terminal commands."""
+
+        def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
+            for segment in super().render(renderable, options):
+                if segment.control or segment.text.isprintable():
+                    yield segment
+                else:
+                    yield segment._replace(text=harmless(segment.text))
+
+    plain: Any = {"markup": False, "emoji": False, "highlight": False}
     # A pipe or a file has no width of its own: give tables room instead of folding them.
     width = None if sys.stdout.isatty() else 160
-    return Console(width=width), Console(stderr=True)
+    return Harmless(width=width, **plain), Harmless(stderr=True, **plain)
+
+
+#: Control characters but for tabs and line ends: some are commands to a terminal.
+_COMMANDS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
+
+
+def harmless(text: str) -> str:
+    r"""Return text with its control characters replaced: file names and records may hold any.
+
+    >>> harmless("a\x1b[2Jb")
+    'a\ufffd[2Jb'
+    """
+    return text.translate(_COMMANDS)
 
 
 def console() -> Console:
@@ -48,7 +73,7 @@ def _plain(value: Any) -> Any:
 
 def warn(message: str) -> None:
     """Write one warning line to stderr."""
-    sys.stderr.write(f"warning: {message}\n")
+    sys.stderr.write(harmless(f"warning: {message}\n"))
 
 
 def progress(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:

@@ -14,7 +14,7 @@ from costmodel.quantities import STAGES
 from hardware_specs.errors import InvalidFileError, InvalidInputError, UnsupportedError
 from hardware_specs.files.reading import read_picture
 from vlm_roofline.cli.console import console, print_json, warn
-from vlm_roofline.cli.options import Json, parse_keep, scale_time
+from vlm_roofline.cli.options import Json, parse_keep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -310,12 +310,10 @@ def _document(source: str, prompt: str, answer: Answer, overlay: Path | None) ->
 
 
 def _print(document: dict[str, Any]) -> None:
-    from rich.table import Table
-    from rich.text import Text
+    from vlm_roofline.cli.tables import columns, table
 
     out = console()
-    # The answer is the model's: its brackets are no markup.
-    out.print(Text(document["answer"] or "(an empty answer)"))
+    out.print(document["answer"] or "(an empty answer)")
     out.print()
     reduction = document["reduction"]
     if reduction is not None:
@@ -325,17 +323,21 @@ def _print(document: dict[str, Any]) -> None:
         lengths = reduction["sequence_lengths"]
         if len(set(lengths)) > 1:
             out.print(f"tokens entering each layer: {', '.join(map(str, lengths[:-1]))}")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("stage")
-    table.add_column("time", justify="right")
     times = document["times_s"]
-    for stage in STAGES:
-        if times[stage] is not None:
-            steps = document["new_tokens"] - 1
-            name = f"decode ({steps} steps)" if stage == "decode" else stage
-            table.add_row(name, scale_time(times[stage]))
-    table.add_row("total", scale_time(times["total"]), style="bold")
-    out.print(table)
+    names = {stage: stage for stage in (*STAGES, "total")}
+    names["decode"] = f"decode ({document['new_tokens'] - 1} steps)"
+    rows = [
+        {"stage": name, "time": times[stage]}
+        for stage, name in names.items()
+        if times[stage] is not None
+    ]
+    out.print(
+        table(
+            rows,
+            [*columns(stage="stage"), *columns("s", time="time")],
+            style=lambda row: "bold" if row["stage"] == "total" else None,
+        )
+    )
     warmth = "warmed up" if document["warmed_up"] else "first run, not warmed up"
     out.print(
         f"{document['new_tokens']} tokens on {document['device']} in {document['dtype']}; "
@@ -343,4 +345,4 @@ def _print(document: dict[str, Any]) -> None:
         style="dim",
     )
     if document["overlay"] is not None:
-        out.print(f"overlay: {document['overlay']}", markup=False)
+        out.print(f"overlay: {document['overlay']}")

@@ -101,7 +101,7 @@ def _print(plan: LoopPlan, found: Any) -> None:
     from vlm_roofline.cli.reconcile import print_reconciliation
 
     print_reconciliation(found.result)
-    console().print(f"{plan.full_model} on {plan.device}: {found.report}", highlight=False)
+    console().print(f"{plan.full_model} on {plan.device}: {found.report}")
 
 
 class _Steps:

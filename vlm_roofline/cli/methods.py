@@ -29,14 +29,14 @@ def list_methods(json: Json = False) -> None:
     if json:
         print_json({"schema_version": 1, "methods": [document(cost) for cost in costs]})
         return
-    from rich.table import Table
+    from vlm_roofline.cli.tables import Column, columns, table
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("method", "place", "default", "own cost", "what it does"):
-        table.add_column(column, no_wrap=column in ("method", "place"))
-    for cost in costs:
-        table.add_row(cost.name, cost.place, cost.default_keep, cost.complexity, cost.summary)
-    console().print(table)
+    shown = [
+        Column("method", "name", whole=True),
+        Column("place", "place", whole=True),
+        *columns(default="default_keep", own_cost="complexity", what_it_does="summary"),
+    ]
+    console().print(table(costs, shown))
     console().print("`vlm-roofline methods show NAME` says more about one.")
 
 
@@ -52,16 +52,14 @@ def show(
     if json:
         print_json({"schema_version": 1, **entry})
         return
-    from rich.table import Table
+    from vlm_roofline.cli.tables import Column, table
 
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column()
-    for key, value in entry.items():
-        if value in (None, [], {}, ""):
-            continue
-        table.add_row(key.replace("_", " "), _text(value))
-    console().print(table)
+    said = [(key, value) for key, value in entry.items() if value not in (None, [], {}, "")]
+    shown = [
+        Column("", lambda pair: pair[0].replace("_", " "), whole=True, style="bold"),
+        Column("", lambda pair: _text(pair[1])),
+    ]
+    console().print(table(said, shown))
 
 
 def document(cost: MethodCost) -> dict[str, Any]:

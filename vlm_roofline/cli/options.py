@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -88,47 +88,3 @@ def parse_counts(name: str, text: str) -> list[int]:
     if not counts:
         raise InvalidInputError(f"{name} {text!r} names no number")
     return counts
-
-
-def scale_flops(value: float | None) -> str:
-    """Format FLOPs for people.
-
-    >>> scale_flops(8583722926080), scale_flops(262668288)
-    ('8.584 T', '262.668 M')
-    """
-    return _scaled(value, ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")))
-
-
-def scale_bytes(value: float | None) -> str:
-    """Format bytes for people, in SI units.
-
-    >>> scale_bytes(14126854144), scale_bytes(None)
-    ('14.127 GB', '-')
-    """
-    text = _scaled(value, ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")))
-    return text if text == "-" else (text + "B" if text[-1].isalpha() else text + " B")
-
-
-def scale_time(value: float | None) -> str:
-    """Format seconds for people.
-
-    >>> scale_time(0.0275), scale_time(3.2e-6)
-    ('27.500 ms', '3.200 us')
-    """
-    if value is None:
-        return "-"
-    if value == 0:
-        return "0"
-    for factor, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):
-        if value >= factor:
-            return f"{value / factor:.3f} {unit}"
-    return f"{value * 1e9:.1f} ns"
-
-
-def _scaled(value: Any, units: tuple[tuple[float, str], ...]) -> str:
-    if value is None:
-        return "-"
-    for factor, unit in units:
-        if abs(value) >= factor:
-            return f"{value / factor:.3f} {unit}"
-    return f"{value:.0f}"

@@ -51,6 +51,4 @@ def report(
     if json:
         print_json({"out": str(out), "figures": list(pictures), "summary": result.summary})
         return
-    console().print(
-        f"{result.summary['runs']} runs, {len(pictures)} figures: {out}", highlight=False
-    )
+    console().print(f"{result.summary['runs']} runs, {len(pictures)} figures: {out}")
