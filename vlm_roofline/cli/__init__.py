@@ -77,13 +77,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         sys.stdout.write(f"vlm-roofline {version('vlm-roofline')}\n")
         return 0
+    from vlm_roofline.cli.console import damage_told, harmless
+
     try:
-        code = build_app(arguments)(arguments, prog_name="vlm-roofline", standalone_mode=True)
+        with damage_told():
+            code = build_app(arguments)(arguments, prog_name="vlm-roofline", standalone_mode=True)
     except SystemExit as exit_:
         code = exit_.code
     except VlmRooflineError as error:
-        from vlm_roofline.cli.console import harmless
-
         sys.stderr.write(harmless(f"error: {' '.join(str(error).split())}\n"))
         return 2
     except KeyboardInterrupt:

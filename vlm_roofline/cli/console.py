@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from hardware_specs.files.reading import DamagedFileWarning
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import TextIO
 
     from rich.console import Console
     from rich.segment import Segment
@@ -36,8 +41,13 @@ def _consoles() -> tuple[Console, Console]:
     return Harmless(width=width, **plain), Harmless(stderr=True, **plain)
 
 
-#: Control characters but for tabs and line ends: some are commands to a terminal.
-_COMMANDS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
+#: Control characters but for tabs and line ends, since some are commands to a terminal; and halves
+#: of characters, which stand for bytes that are no text and cannot be written.
+_COMMANDS = {
+    code: "\ufffd"
+    for code in (*range(32), *range(127, 160), *range(0xD800, 0xE000))
+    if code not in (9, 10)
+}
 
 
 def harmless(text: str) -> str:
@@ -74,6 +84,30 @@ def _plain(value: Any) -> Any:
 def warn(message: str) -> None:
     """Write one warning line to stderr."""
     sys.stderr.write(harmless(f"warning: {message}\n"))
+
+
+@contextmanager
+def damage_told() -> Iterator[None]:
+    """Tell of every damaged file that is passed over, in a line of its own."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, DamagedFileWarning):
+                warn(str(message))
+            else:
+                usual(message, category, filename, lineno, file, line)
+
+        warnings.simplefilter("always", DamagedFileWarning)
+        warnings.showwarning = show
+        yield
 
 
 def progress(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:

@@ -10,7 +10,7 @@ import typer
 
 from hardware_specs.errors import InvalidInputError, MissingDependencyError
 from hardware_specs.files.writing import replacing
-from vlm_roofline.cli.console import console, print_json, progress
+from vlm_roofline.cli.console import console, harmless, print_json, progress
 from vlm_roofline.cli.options import Json, parse_counts, parse_image_size, parse_keep, split
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _print(chunks: Iterable[Chunk], json: bool) -> None:
         print_json({"schema_version": 1, "rows": rows})
         return
     for number, frame in enumerate(_frames(chunks)):
-        typer.echo(frame.to_csv(index=False, header=number == 0), nl=False)
+        typer.echo(harmless(frame.to_csv(index=False, header=number == 0)), nl=False)
 
 
 def _plain(value: Any) -> Any:
