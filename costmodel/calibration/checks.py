@@ -61,8 +61,7 @@ def usable(group: Group, device: Device) -> tuple[Group, list[str]]:
         )
     remarks: list[str] = []
     group = _merge_repeats(group)
-    if kind != "stream":
-        assert peak is not None  # noqa: S101 - checked above; narrows the type
+    if peak is not None and kind != "stream":
         group, remarks = _below_roof(group, peak, what)
     if kind == "gemm":
         group, more = _wide_enough(group, what)

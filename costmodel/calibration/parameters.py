@@ -12,9 +12,6 @@ from hardware_specs.errors import CalibrationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Confidence level of every parameter's bootstrap interval.
-PARAMETER_LEVEL = 0.9
-
 
 @dataclass(frozen=True, slots=True)
 class Parameter:

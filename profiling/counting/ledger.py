@@ -109,13 +109,3 @@ def _inner_tensors(tensor: torch.Tensor) -> list[torch.Tensor] | None:
 def _launches(func: Any) -> bool:
     name: str = func._schema.name
     return name not in _NO_KERNEL and not func.is_view
-
-
-def tensor_bytes(tensors: Iterable[torch.Tensor]) -> int:
-    """Return the bytes of tensors, shared storages once and quantised ones by what they hold.
-
-    Args:
-        tensors: parameters and buffers of a model, for example.
-    """
-    ledger = Ledger(tensors)
-    return ledger.live_bytes

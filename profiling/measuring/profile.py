@@ -1,12 +1,13 @@
 """`profile`: measure configurations of one model and return the records.
 
-The function keeps everything in memory, or in a folder when it is given one; the command line always
-gives one.
+Records are files first, in the folder given or in a temporary one, so that both ways are the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,8 +19,6 @@ from profiling.records.storage import read_measurement
 from profiling.subject.models import named
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from costmodel.models import ModelConfig
     from profiling.measuring.point import Options
     from profiling.records.measurement import Measurement
@@ -93,36 +92,22 @@ def profile(
         attention=attention,
         cache=cache,
     )
-    if out is None:
-        with TemporaryDirectory() as folder:
-            return list(
-                run_campaign(
-                    configurations,
-                    folder,
-                    rounds=rounds,
-                    seed=seed,
-                    options=options,
-                    weights=weights,
-                    threads=threads,
-                )
-            )
-    from pathlib import Path
-
-    for _ in run_campaign(
-        configurations,
-        out,
-        rounds=rounds,
-        seed=seed,
-        options=options,
-        weights=weights,
-        threads=threads,
-    ):
-        pass
-    return [
-        read_measurement(Path(out) / record_name(configuration, round_))
-        for round_ in range(rounds)
-        for configuration in configurations
-    ]
+    with TemporaryDirectory() if out is None else nullcontext(out) as folder:
+        for _ in run_campaign(
+            configurations,
+            folder,
+            rounds=rounds,
+            seed=seed,
+            options=options,
+            weights=weights,
+            threads=threads,
+        ):
+            pass
+        return [
+            read_measurement(Path(folder) / record_name(configuration, round_))
+            for round_ in range(rounds)
+            for configuration in configurations
+        ]
 
 
 def _source(model: str | ModelConfig) -> str:

@@ -155,7 +155,6 @@ class Predictor:
         seen: int | None,
     ) -> int | float | None:
         """Return the keep whose schedule has the token count that an adaptive method came to."""
-        assert configuration.method != "none"  # noqa: S101 - callers checked
         if keep is not None or seen is None or not get_method_cost(configuration.method).adaptive:
             return keep
         best: tuple[int, int] | None = None

@@ -201,7 +201,7 @@ class Execution:
         text = self.configuration.text_tokens
         visual_in: int | None = None
         if self.visual is not None:
-            visual_in = self._projected_tokens()
+            visual_in = self._projected_tokens(self.visual)
         return TokenCounts(
             visual_in=visual_in,
             visual_llm=lengths[0] - text if lengths else None,
@@ -210,12 +210,10 @@ class Execution:
             cache_lengths=cache_lengths(cache_of(output)),
         )
 
-    def _projected_tokens(self) -> int:
-        assert self.visual is not None  # noqa: S101  (the caller looked)
+    def _projected_tokens(self, visual: VisualInputs) -> int:
         if self._ids is not None:
-            placeholders = self._ids[0] == self.visual.placeholder_id
-            return int(placeholders.sum())
-        return int(encode(self.model, self.visual).shape[1])
+            return int((self._ids[0] == visual.placeholder_id).sum())
+        return int(encode(self.model, visual).shape[1])
 
     def _placeholder_ids(self) -> torch.Tensor:
         import torch
