@@ -13,6 +13,7 @@ import csv
 import datetime
 import json
 import re
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -20,14 +21,11 @@ import nox
 
 ROOT = Path(__file__).parent
 RECORD = ROOT / "docs" / "compatibility.csv"
-#: The releases that a record names, and that a user is likely to have in another version than we.
-NAMED = ("torch", "transformers", "numpy", "pandas", "pydantic", "typer", "rich", "matplotlib")
-COLUMNS = ("set", "python", *NAMED, "result", "minutes", "date")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 #: set -> the Pythons it makes sense on, None for all: old releases have no wheels for new Pythons.
 SETS = {"lowest": ("3.11",), "newest": None, "gpu-image": ("3.12",)}
 
-nox.options.sessions = [f"suite-{python}" for python in PYTHONS]
+nox.options.sessions = ["absent", *(f"suite-{python}" for python in PYTHONS)]
 nox.options.error_on_missing_interpreters = False
 
 
@@ -54,13 +52,19 @@ def pins(name: str) -> list[str]:
 
 def record(row: dict[str, str]) -> None:
     """Put a row into the record, in the place of an older one of the same set and Python."""
+    columns = ("set", "python", *sorted(requirements()), "result", "minutes", "date")
     rows = list(csv.DictReader(RECORD.open(encoding="utf-8"))) if RECORD.exists() else []
-    rows = [old for old in rows if (old["set"], old["python"]) != (row["set"], row["python"])]
-    rows = sorted([*rows, row], key=lambda item: (item["python"].split(".")[:2], item["set"]))
+    rows = [old for old in rows if (old["set"], minor(old)) != (row["set"], minor(row))]
+    rows = sorted([*rows, row], key=lambda item: (minor(item), item["set"]))
     with RECORD.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+        writer = csv.DictWriter(file, columns, "", "ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def minor(row: dict[str, str]) -> tuple[int, ...]:
+    """Return the Python of a row, such as (3, 12)."""
+    return tuple(int(part) for part in row["python"].split(".")[:2])
 
 
 @nox.session(python=PYTHONS, venv_backend="venv")
@@ -80,7 +84,7 @@ def suite(session: nox.Session) -> None:
             "--constraint", str(constraints),
         )  # fmt: skip
         versions = json.loads(
-            session.run("python", "-c", _VERSIONS, *NAMED, silent=True, log=False) or "{}"
+            session.run("python", "-c", _VERSIONS, *requirements(), silent=True, log=False) or "{}"
         )
         said = session.run(
             "python", "-m", "pytest", "-n", "2", "--dist", "loadfile", "-q", silent=True,
@@ -92,6 +96,15 @@ def suite(session: nox.Session) -> None:
         record(row | versions | {"date": started.date().isoformat()})
         if "failed" in last or "error" in last:
             session.error(f"{name} on Python {version}: {last}\n{str(said)[-20_000:]}")
+
+
+@nox.session(python=False)
+def absent(session: nox.Session) -> None:
+    """Record the Pythons that this machine lacks, so that the table says what was not run."""
+    for python in PYTHONS:
+        if shutil.which(f"python{python}") is None:
+            session.log(f"no Python {python} on this machine")
+            record({"set": "newest", "python": python, "result": "not run: no such Python there"})
 
 
 #: Run inside the session's environment: the releases that it holds, as JSON.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from costmodel.calibration import Calibration, fit_calibration
     from costmodel.estimates import estimate
+    from costmodel.methods import get_method, list_methods, register_method
     from costmodel.models import ModelConfig, list_models, load_model
     from costmodel.questions.break_evens import break_even, largest_batch
     from costmodel.questions.distribution import estimate_distribution
@@ -28,9 +29,12 @@ _HOMES = {
     "estimate_distribution": "costmodel.questions.distribution",
     "fit_calibration": "costmodel.calibration",
     "frontier": "costmodel.questions.frontiers",
+    "get_method": "costmodel.methods",
     "largest_batch": "costmodel.questions.break_evens",
+    "list_methods": "costmodel.methods",
     "list_models": "costmodel.models",
     "load_model": "costmodel.models",
+    "register_method": "costmodel.methods",
     "sweep": "costmodel.questions.sweeps",
 }
 
@@ -43,9 +47,12 @@ __all__ = [
     "estimate_distribution",
     "fit_calibration",
     "frontier",
+    "get_method",
     "largest_batch",
+    "list_methods",
     "list_models",
     "load_model",
+    "register_method",
     "sweep",
 ]
 

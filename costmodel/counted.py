@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.conventions import get_convention
 from costmodel.estimates import DEFAULT_TEXT_TOKENS
-from costmodel.inputs import check_count, resolve_keep, resolve_visual
-from costmodel.methods import MethodRequest, get_method_cost
+from costmodel.inputs import check_count, resolve_visual
+from costmodel.methods import Method, chosen_method
+from costmodel.methods.bare_schedule import bare_plan, check_schedule
+from costmodel.methods.keep import check_keep
 from costmodel.models import load_model
 from costmodel.precision import parse_precision
 from costmodel.result import Estimate, Stages
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from costmodel.models import ModelConfig
 
 
@@ -67,10 +71,11 @@ def convention_estimate(
     batch_size: int,
     output_tokens: int,
     precision: Any,
-    method: str | None,
+    method: str | Method | None,
     keep: int | float | None,
     layer: int | None,
     attention: str | None,
+    tokens_per_layer: Sequence[int] | None = None,
     image_size: tuple[int, int] | None = None,
     frames: int | None = None,
 ) -> Estimate:
@@ -89,6 +94,7 @@ def convention_estimate(
         keep: what the method keeps.
         layer: the layer of methods that have one.
         attention: `eager` or `flash`; None is the convention's own.
+        tokens_per_layer: visual tokens of every language-model layer, in place of a method.
         image_size: (height, width) in pixels, for models whose token count depends on it.
         frames: frames, for video models.
 
@@ -119,13 +125,21 @@ def convention_estimate(
     tokens, projected, crops = resolve_visual(
         config, visual_tokens, image_size, frames, own_text, output_tokens, warnings
     )
+    keep = None if keep is None else check_keep(keep, least=0)
+    reduction, keep, layer = chosen_method(method, keep, layer)
     per_layer = None
-    if method not in (None, "none"):
+    if reduction is not None:
         per_layer = _schedule(
-            config, str(method), keep, layer, tokens, projected, crops, own_text, batch_size
+            config, reduction, keep, layer, tokens, projected, crops, own_text, batch_size
         )
-    elif keep is not None or layer is not None:
-        raise InvalidInputError("keep and layer belong to a method; name one with method=")
+    if tokens_per_layer is not None:
+        if reduction is not None:
+            raise InvalidInputError(
+                f"{reduction.name} makes its own schedule; give method or tokens_per_layer, not both"
+            )
+        schedule = check_schedule(tokens_per_layer)
+        bare_plan(schedule, config.text.num_layers, tokens, projected)
+        per_layer = list(schedule)
     result = chosen.evaluate(
         config,
         hardware=hardware,
@@ -148,13 +162,15 @@ def convention_estimate(
         "model": config.name,
         "hardware": str(getattr(hardware, "id", hardware)),
         "precision": str(getattr(precision, "name", precision)),
-        "method": "none" if method is None else method,
-        "keep": resolve_keep(keep),
+        "method": "none" if reduction is None else reduction.name,
+        "keep": keep,
         "layer": layer,
         "convention": chosen.name,
         "attention": attention,
         # A convention has none of these.
         **dict.fromkeys(("execution", "calibration", "logits", "vision_layers")),
+        **({} if reduction is None else reduction.changes),
+        **({} if tokens_per_layer is None else {"tokens_per_layer": per_layer}),
     }
     return Estimate(
         inputs,
@@ -169,7 +185,7 @@ def convention_estimate(
 
 def _schedule(
     config: ModelConfig,
-    method: str,
+    method: Method,
     keep: int | float | None,
     layer: int | None,
     tokens: int,
@@ -179,9 +195,8 @@ def _schedule(
     batch_size: int,
 ) -> list[Any]:
     """Visual tokens seen by each layer of the language model under a method."""
-    request = MethodRequest(
+    spans = method.plan(
         config, parse_precision("fp16"), tokens, projected, crops, text_tokens, batch_size,
-        resolve_keep(keep), layer, "fused", config.vision.num_layers if config.vision else 0,
-    )  # fmt: skip
-    spans = get_method_cost(method).plan(request).llm_spans
+        config.vision.num_layers if config.vision else 0, keep=keep, layer=layer,
+    ).llm_spans  # fmt: skip
     return [span.tokens for span in spans for _ in range(span.layers)]

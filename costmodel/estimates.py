@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.evaluate import Context, Scenario
-from costmodel.inputs import check_count, resolve_keep, resolve_visual
+from costmodel.inputs import check_count, resolve_visual
 from costmodel.memory import kv_by_layer
+from costmodel.methods import Method
+from costmodel.methods.bare_schedule import check_schedule
+from costmodel.methods.keep import check_keep
 from costmodel.precision import parse_precision
 from costmodel.quantities import whole
 from costmodel.result import Estimate, Stages, total_cost
@@ -23,7 +26,7 @@ from costmodel.table import op_rows
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from costmodel.calibration import Calibration
@@ -138,10 +141,14 @@ def context_for(
     """
     if fixed["attention"] is None:
         fixed["attention"] = "flash"
+    if fixed.get("tokens_per_layer") is not None:
+        fixed["tokens_per_layer"] = check_schedule(fixed["tokens_per_layer"])
     for name, value in fixed.items():
+        if name == "tokens_per_layer":
+            continue
         if isinstance(value, np.generic):
             fixed[name] = value.item()
-        elif not isinstance(value, (str, int, float, NoneType)):
+        elif not isinstance(value, (str, int, float, NoneType, Method)):
             raise InvalidInputError(f"{name} takes one value, not {value!r}; sweep takes lists")
     named = (
         isinstance(model, str)
@@ -152,7 +159,9 @@ def context_for(
     key = None
     if named:
         # As keys 1, 1.0 and True are one; as what to keep they are a token, all tokens, a mistake.
-        kinds = type(fixed["keep"]), type(fixed["layer"])
+        kinds: tuple[Any, ...] = (type(fixed["keep"]), type(fixed["layer"]))
+        if isinstance(fixed["method"], Method):
+            kinds += (type(fixed["method"].given_keep), *fixed["method"].options.values())
         key = (model, hardware, precision, calibration, *fixed.values(), *kinds)
         found = _CONTEXTS.get(key)
         if found is not None:
@@ -162,27 +171,31 @@ def context_for(
 
     config = load_model(model)
     device = get_hardware(hardware)
-    keep = resolve_keep(fixed["keep"])
+    if fixed["keep"] is not None:
+        fixed["keep"] = check_keep(fixed["keep"], least=0)
     context = Context(
         config,
         device,
         parse_precision(precision),
         calibration=_calibration(calibration, device),
-        **{**fixed, "keep": keep},
+        **fixed,
     )
+    method = context.method
     inputs = {
         "model": config.name,
         "hardware": device.id,
         "precision": context.precision.name,
-        "method": "none" if context.method is None else context.method.name,
-        "keep": keep,
-        "layer": fixed["layer"],
+        "method": "none" if method is None else method.name,
+        "keep": context.keep,
+        "layer": context.layer,
         "execution": fixed["execution"],
         "calibration": None if context.calibration is None else str(context.calibration.name),
         "convention": "torch",
         "attention": fixed["attention"],
         "logits": fixed["logits"],
         "vision_layers": fixed["vision_layers"],
+        **({} if method is None else method.changes),
+        **_given_schedule(context),
     }
     # A file may change between calls; what ships with the package does not.
     shipped = str(model).partition("@")[0] in list_models() and hardware in list_hardware()
@@ -191,6 +204,11 @@ def context_for(
             _CONTEXTS.clear()
         _CONTEXTS[key] = context, inputs
     return context, inputs
+
+
+def _given_schedule(context: Context) -> dict[str, Any]:
+    schedule = context.tokens_per_layer
+    return {} if schedule is None else {"tokens_per_layer": list(schedule)}
 
 
 def _ships(calibration: Any) -> bool:
@@ -224,8 +242,9 @@ def estimate(
     batch_size: int = 1,
     output_tokens: int = 0,
     precision: str | Mapping[str, str] | Precision = "fp16",
-    method: str | None = None,
+    method: str | Method | None = None,
     keep: int | float | None = None,
+    tokens_per_layer: Sequence[int] | None = None,
     execution: str = "fused",
     calibration: Calibration | str | Path | None = None,
     convention: str = "torch",
@@ -250,8 +269,10 @@ def estimate(
         output_tokens: decode steps after the token that prefill yields.
         precision: a name such as `fp16`, `w4a16` (`int4`), `w8a8` (`int8`), `fp8`, or
             `module=name` pairs.
-        method: a token-reduction method.
+        method: a token-reduction method: a name, or what `get_method` gave, with its options.
         keep: what it keeps: a count (int), a ratio (float in (0, 1]), None for its default.
+        tokens_per_layer: visual tokens of every language-model layer, in place of a method: a schedule
+            of your own, whose choosing costs nothing.
         execution: `fused`, `hf-eager` or `cuda-graph`.
         calibration: measured efficiencies of this device, or a file of them; None gives the ideal
             roofline, a lower bound, with its bracket.
@@ -293,6 +314,7 @@ def estimate(
             method=method,
             keep=keep,
             layer=layer,
+            tokens_per_layer=tokens_per_layer,
             attention=attention,
             image_size=image_size,
             frames=frames,
@@ -306,6 +328,7 @@ def estimate(
         method=method,
         keep=keep,
         layer=layer,
+        tokens_per_layer=tokens_per_layer,
         execution=execution,
         attention=attention,
         logits=logits,

@@ -18,7 +18,8 @@ from costmodel.memory import (
     memory_cost,
     timeline,
 )
-from costmodel.methods import MethodPlan, MethodRequest, get_method_cost
+from costmodel.methods import MethodPlan, chosen_method
+from costmodel.methods.bare_schedule import bare_plan
 from costmodel.plans import check_plan
 from costmodel.plans.language import decode_ops, prefill_ops
 from costmodel.plans.vision import executed_layers, projector_ops, vision_ops
@@ -28,6 +29,7 @@ from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from costmodel.calibration import Calibration
+    from costmodel.methods import Method
     from costmodel.models import ModelConfig
     from costmodel.precision import Precision
     from costmodel.quantities import Num, OpCost
@@ -69,9 +71,10 @@ class Context:
         model: the model.
         hardware: the device.
         precision: the numerics of every module.
-        method: a token-reduction method's name, or None.
-        keep: what the method keeps: a count, a ratio, or None for its default.
+        method: a token-reduction method, by name or as `get_method` gives it, or None.
+        keep: what the method keeps: a count, a ratio, or None for its own or its default.
         layer: the layer of methods that have one.
+        tokens_per_layer: visual tokens of every language-model layer, in place of a method.
         execution: an execution plan.
         calibration: measured efficiencies, or None.
         attention: `flash` or `eager`.
@@ -90,9 +93,10 @@ class Context:
         hardware: HardwareSpec,
         precision: Precision,
         *,
-        method: str | None,
+        method: str | Method | None,
         keep: int | float | None,
         layer: int | None,
+        tokens_per_layer: tuple[int, ...] | None = None,
         execution: str,
         calibration: Calibration | None,
         attention: str,
@@ -111,13 +115,11 @@ class Context:
         self.attention = attention
         self.logits = logits
         self.vision_layers = vision_layers
-        self.keep = keep
-        self.layer = layer
-        self.method = None if method in (None, "none") else get_method_cost(str(method))
-        if self.method is None and (keep is not None or layer is not None):
+        self.method, self.keep, self.layer = chosen_method(method, keep, layer)
+        self.tokens_per_layer = tokens_per_layer
+        if self.method is not None and tokens_per_layer is not None:
             raise InvalidInputError(
-                "keep and layer belong to a method, and none was given; name a method, or set the "
-                "number of visual tokens instead"
+                f"{self.method.name} makes its own schedule; give method or tokens_per_layer, not both"
             )
         if self.method is not None and model.vision is None:
             raise InvalidInputError(
@@ -142,11 +144,21 @@ class Context:
             InvalidInputError: a keep or layer that the method does not take, or no token left.
             UnsupportedError: a model that the method does not fit.
         """
-        if self.method is None:
-            span = LayerSpan(self.model.text.num_layers, scenario.visual_tokens)
+        text_layers = self.model.text.num_layers
+        if self.tokens_per_layer is not None:
+            name = "tokens_per_layer"
+            plan = bare_plan(
+                self.tokens_per_layer,
+                text_layers,
+                scenario.visual_tokens,
+                scenario.projected_tokens,
+            )
+        elif self.method is None:
+            span = LayerSpan(text_layers, scenario.visual_tokens)
             return MethodPlan((span,), scenario.projected_tokens)
-        plan = self.method.plan(
-            MethodRequest(
+        else:
+            name = self.method.name
+            plan = self.method.plan(
                 self.model,
                 self.precision,
                 scenario.visual_tokens,
@@ -154,19 +166,16 @@ class Context:
                 scenario.crops,
                 scenario.text_tokens,
                 scenario.batch_size,
-                self.keep,
-                self.layer,
-                self.execution,
                 self.tower_layers,
+                keep=self.keep,
+                layer=self.layer,
             )
-        )
-        check_layers(plan.llm_spans, self.model.text.num_layers, "language model")
+        check_layers(plan.llm_spans, text_layers, "language model")
         if plan.vision_spans is not None:
             check_layers(plan.vision_spans, self.tower_layers, "vision tower")
         if np.any(scenario.text_tokens + plan.llm_spans[-1].tokens == 0):
             raise InvalidInputError(
-                f"{self.method.name} leaves no token of a prompt without text; give text_tokens, "
-                "or keep more"
+                f"{name} leaves no token of a prompt without text; give text_tokens, or keep more"
             )
         return plan
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from numbers import Integral, Real
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 from hardware_specs.errors import InvalidInputError
@@ -30,26 +30,6 @@ def check_count(name: str, value: object, least: int) -> None:
         return
     raise InvalidInputError(
         f"{name} must be a whole number from {least} to {MOST_TOKENS}, not {value!r}"
-    )
-
-
-def resolve_keep(keep: object) -> int | float | None:
-    """Return a count (int), a ratio (float in (0, 1]) or None.
-
-    Raises:
-        InvalidInputError: anything else.
-
-    >>> resolve_keep(0.098), resolve_keep(64), resolve_keep(None)
-    (0.098, 64, None)
-    """
-    if keep is None:
-        return None
-    if isinstance(keep, Integral) and not isinstance(keep, bool) and int(keep) >= 0:
-        return int(keep)
-    if isinstance(keep, Real) and not isinstance(keep, (bool, Integral)) and 0 < float(keep) <= 1:
-        return float(keep)
-    raise InvalidInputError(
-        f"keep must be a count (a whole number from 0) or a ratio (a float in (0, 1]), not {keep!r}"
     )
 
 

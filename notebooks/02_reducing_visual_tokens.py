@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from costmodel import estimate
-from costmodel.methods import get_method_cost, list_method_costs
+from costmodel.methods import list_methods, method_info
 from costmodel.plots import plot_frontier
 from costmodel.questions.frontiers import frontier
 
@@ -36,12 +36,12 @@ full = estimate("llava-1.5-7b", A100)
 
 # %%
 rows = []
-for name in list_method_costs():
+for name in list_methods():
     cost = estimate("llava-1.5-7b", A100, method=name)
     rows.append(
         {
             "method": name,
-            "place": get_method_cost(name).place,
+            "place": method_info(name).place,
             "TFLOP": cost.totals.flops / 1e12,
             "FLOPs, times less": full.totals.flops / cost.totals.flops,
             "time, times less": full.totals.ttft_s / cost.totals.ttft_s,

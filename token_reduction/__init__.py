@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from token_reduction.observation import observe, observed
-from token_reduction.registry import Method, MethodInfo, get_method, list_methods, method_info
+from costmodel.methods import Method, MethodInfo, get_method, list_methods, method_info
+from token_reduction.tokens.observation import observe, observed
 
 if TYPE_CHECKING:
-    from token_reduction.apply import reduce_tokens
+    from token_reduction.reduction import reduce_tokens
 
 __all__ = [
     "Method",
@@ -32,7 +32,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import `reduce_tokens`, and with it torch, only when somebody asks for it."""
     if name == "reduce_tokens":
-        from token_reduction.apply import reduce_tokens
+        from token_reduction.reduction import reduce_tokens
 
         return reduce_tokens
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

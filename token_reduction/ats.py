@@ -16,21 +16,24 @@ sorted scores only: the lowest ones cannot be sampled. The paper has no such cut
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from costmodel.methods.ats import LAYERS, MINIMUM
+from costmodel.methods.keep import check_keep, resolve_keep
 from hardware_specs.errors import InvalidInputError
-from token_reduction.checks import require_finite
-from token_reduction.keep import check_keep, resolve_keep
-from token_reduction.reduced import Reduced
-from token_reduction.selection import check_variant, take_tokens
+from token_reduction.apply.places import Host, reduce_in_tower
+from token_reduction.apply.tower_layer import LayerStep, project, scores
+from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.observation import observed
+from token_reduction.tokens.reduced import Reduced
+from token_reduction.tokens.selection import check_variant, take_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-LAYERS = tuple(range(3, 12))
-FEWEST = 8
+    from token_reduction.apply.inside_tower import Stream
 
 
 def ats(
@@ -157,3 +160,102 @@ def _sources(kept: Tensor, valid: Tensor, length: int) -> Tensor:
     out = torch.full((*kept.shape[:-1], length), -1, dtype=torch.long, device=kept.device)
     # The padding points at token 0; amax lets the -1 written there lose to the class token's 0.
     return out.scatter_reduce(-1, kept, torch.where(valid, places, -1), "amax")
+
+
+def plug(host: Host) -> None:
+    """Sample inside the attention of some layers of the vision tower."""
+    reduce_in_tower(host, Sample(host))
+
+
+class Sample(LayerStep):
+    """ATS: rows go before they meet the values, so the layer's attention is written out."""
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(host, LAYERS.of(host.method))
+        self._references = 0
+
+    def begin(self, hidden: Tensor, stream: Stream) -> Tensor:
+        """Fix how many reference samples there are, and start the trace."""
+        hidden = super().begin(hidden, stream)
+        stream.origin = stream.sources
+        keep, whole = self.method.settled_keep, hidden.shape[1]
+        asked = keep if isinstance(keep, int) else round(keep * whole)
+        self._references = max(asked, MINIMUM.of(self.method))
+        return hidden
+
+    def run(
+        self,
+        layer: Any,
+        number: int,  # noqa: ARG002
+        hidden: Tensor,
+        stream: Stream,
+        call: dict[str, Any],  # noqa: ARG002
+    ) -> Tensor:
+        """Sample rows of the attention, and let only those meet the values."""
+        queries, keys, values = project(layer, hidden)
+        bias = _padding_bias(stream.counts, hidden)
+        weights = scores(layer, queries, keys, bias)
+        with observed("reduction"):
+            # Half precision cannot cumulate hundreds of small scores: they are taken before rounding.
+            kept, counts = self._sample(hidden, weights[:, :, 0], values.float(), stream)
+            rows = weights.to(hidden.dtype).take_along_dim(kept[:, None, :, None], dim=2)
+            residual = take_tokens(hidden, kept)
+            stream.counts = None if len(set(counts)) == 1 else counts
+            stream.origin = _gathered(stream.origin, kept, counts)
+        mixed = (rows @ values).transpose(1, 2).flatten(2)
+        output: Tensor = residual + layer.self_attn.out_proj(mixed)
+        return output
+
+    def _sample(
+        self, hidden: Tensor, cls_attention: Tensor, values: Tensor, stream: Stream
+    ) -> tuple[Tensor, list[int]]:
+        """Indices of the tokens kept, [c, t'], and how many of each crop are not padding."""
+        if stream.counts is None:
+            result = ats(
+                hidden, cls_attention, values, self._references,
+                variant=self.method.variant, trace=self.trace,
+            )  # fmt: skip
+            assert result.kept_indices is not None  # noqa: S101  (ats samples)
+            assert result.valid is not None  # noqa: S101
+            # The number of tokens depends on the data: the one read-back that ATS is defined by.
+            counts: list[int] = result.valid.sum(dim=-1).tolist()
+            stream.follow(result.sources)
+            return result.kept_indices[:, : max(counts)], counts
+        # Crops of different lengths: each on its own, since padding would shift the scores.
+        singles = []
+        traces = []
+        for crop, count in enumerate(stream.counts):
+            result = ats(
+                hidden[crop, :count], cls_attention[crop, :, :count], values[crop, :, :count],
+                self._references, variant=self.method.variant, trace=self.trace,
+            )  # fmt: skip
+            assert result.kept_indices is not None  # noqa: S101
+            assert result.valid is not None  # noqa: S101
+            singles.append(result.kept_indices[: int(result.valid.sum())])
+            if result.sources is not None:
+                padding = hidden.shape[1] - count
+                traces.append(torch.nn.functional.pad(result.sources, (0, padding), value=-1))
+        if traces:
+            stream.follow(torch.stack(traces))
+        kept = torch.nn.utils.rnn.pad_sequence(singles, batch_first=True)
+        return kept, [len(single) for single in singles]
+
+
+def _padding_bias(counts: list[int] | None, hidden: Tensor) -> Tensor | None:
+    """-inf on the logits of padding, [c, 1, 1, t]."""
+    if counts is None:
+        return None
+    places = torch.arange(hidden.shape[1], device=hidden.device)
+    outside = places >= torch.tensor(counts, device=hidden.device).unsqueeze(-1)
+    bias = torch.zeros(outside.shape, dtype=hidden.dtype, device=hidden.device)
+    return bias.masked_fill(outside, float("-inf"))[:, None, None, :]
+
+
+def _gathered(origin: Tensor | None, kept: Tensor, counts: list[int]) -> Tensor | None:
+    """First-layer indices of what is kept, -1 in the padding."""
+    if origin is None:
+        return None
+    held = origin.gather(1, kept)
+    places = torch.arange(kept.shape[1], device=kept.device)
+    inside = places < torch.tensor(counts, device=kept.device).unsqueeze(-1)
+    return torch.where(inside, held, -1)

@@ -7,23 +7,33 @@ The language model sees a plain shorter sequence in spatial order.
 
 Complexity, n tokens, k kept: n^2*c for the kernel, then k dependent picks that update n values with
 up to k rows: k^2*n/2. No length depends on the data. Everything is float32, as in the program.
-Program and paper agree. Past as many picks as the features are wide the kernel has no rank left.
+Program and paper agree. In a model, CLIP's joint space, which no LLaVA checkpoint holds, comes from a
+file: the projection into it, and the question's embedding as CLIP's text tower gives it, one question for
+all images of a forward. Without a file both are random, which costs the same and picks patches without
+meaning; the record says so. Past as many picks as the features are wide the kernel has no rank left.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hardware_specs.errors import InvalidInputError
-from token_reduction.checks import require_finite
-from token_reduction.keep import resolve_keep
-from token_reduction.reduced import Reduced
-from token_reduction.selection import take_tokens
+from costmodel.methods.cdpruner import EMBEDDINGS, JOINT_WIDTH, QUESTIONS
+from costmodel.methods.keep import resolve_keep
+from hardware_specs.errors import InvalidFileError, InvalidInputError
+from hardware_specs.files.reading import regular_file
+from token_reduction.apply.class_attention import require_patches, watch_features
+from token_reduction.apply.places import Host, reduce_crops
+from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.reduced import Reduced
+from token_reduction.tokens.selection import take_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from token_reduction.apply.anatomy import Tower
 
 _SLACK = 1e-6
 # Squares of it, thousands of them summed, still fit float32.
@@ -125,3 +135,80 @@ def _unit(values: Tensor) -> Tensor:
     wide: Tensor = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
     norms: Tensor = wide.norm(dim=-1, keepdim=True)
     return wide / norms.clamp_min(torch.finfo(wide.dtype).tiny)
+
+
+def plug(host: Host) -> None:
+    """Prune the projected patches of every crop, by the joint space that a file holds.
+
+    Raises:
+        UnsupportedError: the tower is no CLIP.
+        InvalidFileError: the file does not hold what it must, or for another tower.
+    """
+    parts, name, keep = host.parts, host.method.name, host.method.settled_keep
+    path = EMBEDDINGS.of(host.method)
+    parts.require_class_token(name)
+    config: Any = parts.towers[0].module.config
+    width = int(config.hidden_size)
+    if path is None:
+        generator = torch.Generator().manual_seed(0)
+        projection = torch.randn(JOINT_WIDTH, width, generator=generator) * width**-0.5
+        question = torch.randn(QUESTIONS, JOINT_WIDTH, generator=generator)
+        host.record.notes.append(
+            f"{name} runs with a random joint space and question: its published results need CLIP's, "
+            "from a safetensors file given as embeddings=..."
+        )
+    else:
+        projection, question = load_joint_space(Path(path), width)
+    features = watch_features(parts, host.patches)
+
+    def pruned(tokens: Tensor, tower: Tower) -> Reduced:
+        require_patches(name, tokens, tower)
+        seen = features.pop()[:, -tower.patches :]
+        norm: Any = tower.module.post_layernorm
+        weight, texts = projection.to(tokens.device), question.to(tokens.device)
+        embedded = norm(seen).float() @ weight.T
+        return cdpruner(tokens, embedded, texts, keep, features=seen.float())
+
+    reduce_crops(host, pruned, before_projector=False)
+
+
+def load_joint_space(path: Path, width: int) -> tuple[Tensor, Tensor]:
+    """Read CLIP's visual projection, [g, w], and a question's embeddings, [t, g], in float32.
+
+    Args:
+        path: a safetensors file with tensors named ...visual_projection.weight and ...text_embeds.
+        width: width of the tower, w.
+
+    Raises:
+        InvalidFileError: no such file or tensors, or shapes that do not fit.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(regular_file(path, "weights file"), framework="pt") as file:
+            names = list(file.keys())
+            found = []
+            for wanted in ("visual_projection.weight", "text_embeds"):
+                fitting = [name for name in names if name.endswith(wanted)]
+                if len(fitting) != 1:
+                    raise InvalidFileError(
+                        f"{path} holds {len(fitting)} tensors named ...{wanted}, and cdpruner needs "
+                        f"one; it holds: {', '.join(names[:8])}"
+                    )
+                found.append(file.get_tensor(fitting[0]).float())
+    except (OSError, SafetensorError) as error:
+        raise InvalidFileError(f"{path} is no readable safetensors file: {error}") from error
+    projection, question = found
+    if question.ndim == 1:
+        question = question.unsqueeze(0)
+    if (
+        projection.ndim != 2
+        or projection.shape[1] != width
+        or question.ndim != 2
+        or (question.shape[1] != projection.shape[0])
+    ):
+        raise InvalidFileError(
+            f"{path} holds a visual projection {tuple(projection.shape)} and text embeddings "
+            f"{tuple(question.shape)}; this tower needs [g, {width}] and [t, g]"
+        )
+    return projection, question

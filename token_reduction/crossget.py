@@ -18,22 +18,28 @@ sort, which leaves ties open, as in the program.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hardware_specs.errors import InvalidInputError
-from token_reduction.checks import require_finite
-from token_reduction.reduced import Reduced
-from token_reduction.selection import complement, take_tokens
-from token_reduction.tome import parse_r
+from costmodel.methods.crossget import PROTECTED, WEIGHTS, R
+from hardware_specs.errors import InvalidFileError, InvalidInputError
+from hardware_specs.files.reading import regular_file
+from token_reduction.apply.places import Host, reduce_in_tower
+from token_reduction.apply.tower_layer import MergingStep, project, scores
+from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.observation import observed
+from token_reduction.tokens.reduced import Reduced
+from token_reduction.tokens.selection import complement, take_tokens
+from token_reduction.tome import proportional_bias
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["GraphMatching", "complete_graph_matching", "crossget", "parse_r", "token_importance"]
-
-_PROTECTED = 2
+    from token_reduction.apply.anatomy import Parts
+    from token_reduction.apply.inside_tower import Stream
+    from token_reduction.apply.patching import Patches
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,12 +149,12 @@ def complete_graph_matching(metric: Tensor, attention: Tensor, r: int) -> GraphM
         InvalidInputError: a negative r, fewer than two tokens, NaN or infinity.
     """
     length = metric.shape[-2]
-    if r < 0 or length < _PROTECTED:
+    if r < 0 or length < PROTECTED:
         raise InvalidInputError(
             f"crossget merges r >= 0 tokens and needs a class and a cross token; "
             f"given r={r} and {length} tokens"
         )
-    r = min(r, (length - _PROTECTED) // 2)
+    r = min(r, (length - PROTECTED) // 2)
     infinity = float("inf")
     with torch.no_grad():
         norms = metric.norm(dim=-1, keepdim=True)
@@ -187,3 +193,100 @@ def _sources(matching: GraphMatching, length: int) -> Tensor:
         *survivors.shape[:-1], length, dtype=torch.long, device=survivors.device
     ).scatter(-1, survivors, places)
     return out.scatter(-1, matching.src, out.gather(-1, matching.dst))
+
+
+def plug(host: Host) -> None:
+    """Merge in every layer of the vision tower, guided by a cross token."""
+    reduce_in_tower(host, CrossGuided(host))
+
+
+class CrossGuided(MergingStep):
+    """CrossGET: it looks at the attention of all tokens, so the layer's attention is written out."""
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(host, R.of(host.method))
+        self._cross: Tensor | None = None
+
+    def attach(self, parts: Parts, patches: Patches) -> None:
+        """Load the cross tokens, or make random ones and say so."""
+        super().attach(parts, patches)
+        config: Any = parts.towers[0].module.config
+        path = WEIGHTS.of(self.method)
+        shape = (len(parts.towers[0].layers), int(config.hidden_size))
+        if path is None:
+            generator = torch.Generator().manual_seed(0)
+            self._cross = 0.02 * torch.randn(shape, generator=generator)
+            self.record.notes.append(
+                "crossget runs with random cross tokens: its published results need learned ones, "
+                "from a safetensors file given as weights=..."
+            )
+        else:
+            self._cross = load_cross_tokens(Path(path), shape)
+
+    def begin(self, hidden: Tensor, stream: Stream) -> Tensor:
+        """Append the cross token, which starts as a copy of the class token."""
+        assert self._cross is not None  # noqa: S101  (attached before it ran)
+        self._cross = self._cross.to(hidden)
+        hidden = torch.cat((hidden, hidden[:, :1]), dim=1)
+        return super().begin(hidden, stream)
+
+    def run(
+        self,
+        layer: Any,
+        number: int,
+        hidden: Tensor,
+        stream: Stream,
+        call: dict[str, Any],  # noqa: ARG002
+    ) -> Tensor:
+        """Add the layer's cross token, attend in proportion to size, merge on the graph."""
+        assert self._cross is not None  # noqa: S101
+        with observed("reduction"):
+            guide = hidden[:, -1:].detach() + self._cross[number]
+            hidden = torch.cat((hidden[:, :-1], guide), dim=1)
+            bias = None if stream.size is None else proportional_bias(stream.size).to(hidden.dtype)
+        queries, keys, values = project(layer, hidden)
+        weights = scores(layer, queries, keys, bias).to(hidden.dtype)
+        mixed = (weights @ values).transpose(1, 2).flatten(2)
+        hidden = hidden + layer.self_attn.out_proj(mixed)
+        with observed("reduction"):
+            merged = crossget(
+                hidden, keys.mean(dim=1), weights.mean(dim=1), self.merges[number],
+                size=stream.size, trace=self.trace,
+            )  # fmt: skip
+            stream.size = merged.sizes
+            stream.follow(merged.sources)
+        return merged.tokens
+
+
+def load_cross_tokens(path: Path, shape: tuple[int, int]) -> Tensor:
+    """Read CrossGET's learned tokens, [layers, width], from a safetensors file.
+
+    Args:
+        path: the file; the tensor's name ends in `cross_image`, its shape is [1, layers, width] or
+            [layers, width].
+        shape: what this tower needs.
+
+    Raises:
+        InvalidFileError: no file, no such tensor, or another shape.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(regular_file(path, "weights file"), framework="pt") as file:
+            names = list(file.keys())
+            found = [name for name in names if name.endswith("cross_image")]
+            if len(found) != 1:
+                raise InvalidFileError(
+                    f"{path} holds {len(found)} tensors named ...cross_image, and crossget needs "
+                    f"one; it holds: {', '.join(names[:8])}"
+                )
+            tokens: Tensor = file.get_tensor(found[0])
+    except (OSError, SafetensorError) as error:
+        raise InvalidFileError(f"{path} is no readable safetensors file: {error}") from error
+    if tokens.ndim == 3 and tokens.shape[0] == 1:
+        tokens = tokens[0]
+    if tuple(tokens.shape) != shape:
+        raise InvalidFileError(
+            f"{path} holds cross tokens {tuple(tokens.shape)}, this tower needs {shape}"
+        )
+    return tokens

@@ -17,30 +17,44 @@ the turn-taking open.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from costmodel.methods.dart import COUNT, IMAGE_PIVOTS, ORDER, TEXT_PIVOTS
+from costmodel.methods.keep import resolve_keep
 from hardware_specs.errors import InvalidInputError
-from token_reduction.checks import require_finite
-from token_reduction.keep import resolve_keep
-from token_reduction.reduced import Selection
-from token_reduction.selection import check_image_span, check_variant, complement, top_indices
+from token_reduction.apply.llm_attention import AttentionProbe
+from token_reduction.apply.llm_policy import OneCut, contiguous_start, text_before
+from token_reduction.apply.places import Host, reduce_between_layers
+from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.reduced import Selection
+from token_reduction.tokens.selection import (
+    check_image_span,
+    check_variant,
+    complement,
+    top_indices,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from costmodel.methods import Method
+    from token_reduction.apply.anatomy import Parts
+    from token_reduction.apply.inside_llm import Prefill
+    from token_reduction.apply.patching import Patches
 
 
 def dart(
     keys: Tensor,
     hidden_states: Tensor,
-    keep: float = 128,
+    keep: float = COUNT,
     *,
     start: int,
     image_tokens: int,
-    image_pivots: int = 4,
-    text_pivots: int = 4,
-    order: str = "set",
+    image_pivots: int = IMAGE_PIVOTS.default,
+    text_pivots: int = TEXT_PIVOTS.default,
+    order: str = ORDER.default,
 ) -> Selection:
     """Keep pivots and, for each, the image tokens least similar to it.
 
@@ -130,3 +144,73 @@ def _take_turns(similarity: Tensor, own: Tensor, each: int) -> Tensor:
         taken = taken.scatter(0, picks, float("inf"))
         chosen.append(picks)
     return torch.cat(chosen).sort().values
+
+
+def plug(host: Host) -> None:
+    """Cut at one layer of the language model, by the keys of the layer before it."""
+    reduce_between_layers(host, Pivots)
+
+
+class Pivots(OneCut):
+    """DART: a few pivots, and the visual tokens that resemble them least.
+
+    Args:
+        method: what is asked for.
+        parts: the model.
+
+    Raises:
+        InvalidInputError: a layer the model does not have, or layer 0, before which no key is.
+    """
+
+    def __init__(self, method: Method, parts: Parts) -> None:
+        super().__init__(method, parts)
+        if self.layer < 1:
+            raise InvalidInputError(
+                f"{method.name} looks at the keys of the layer before; give a layer of at least 1"
+            )
+        self._norm: Any = parts.language.norm
+        self._probe = AttentionProbe(parts.layers[self.layer - 1], parts.language.config)
+
+    def attach(self, parts: Parts, patches: Patches) -> None:  # noqa: ARG002
+        """Watch the layer before the cut."""
+        self._probe.attach(patches)
+
+    def begin(self, now: Prefill) -> None:
+        """Watch this forward; no query is needed beyond what keeps the probe simple."""
+        self._probe.active = True
+        self._probe.wanted = now.last_places
+
+    def forget(self) -> None:
+        """Let the keys go."""
+        self._probe.forget()
+
+    def choose(self, layer: int, now: Prefill, hidden: Tensor) -> list[Tensor] | None:
+        """Take turns in each sequence; the program compares states behind the model's last norm."""
+        if layer != self.layer:
+            return None
+        keys, states = self._probe.keys(), self._norm(hidden)
+        self._probe.forget()
+        method = self.method
+        chosen = []
+        for group in now.tokens.groups:
+            count = group.places.shape[1]
+            if not count:
+                chosen.append(group.places)
+                continue
+            contiguous_start(group, now, self.method.name)
+            kept = []
+            for row in group.rows:
+                span = now.tokens.span(row)
+                found = dart(
+                    keys[row, :, span],
+                    states[row, span],
+                    method.settled_keep,
+                    start=text_before(now, row),
+                    image_tokens=count,
+                    image_pivots=IMAGE_PIVOTS.of(method),
+                    text_pivots=TEXT_PIVOTS.of(method),
+                    order=ORDER.of(method),
+                )
+                kept.append(found.image_indices)
+            chosen.append(torch.stack(kept))
+        return chosen

@@ -23,18 +23,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from costmodel.methods.divprune import COMPUTE_DTYPE, RATIO
+from costmodel.methods.keep import resolve_keep
 from hardware_specs.errors import InvalidInputError
-from token_reduction.checks import require_finite
-from token_reduction.keep import resolve_keep
-from token_reduction.reduced import Reduced
-from token_reduction.selection import take_tokens
+from token_reduction.apply.llm_policy import OneCut, rows_of
+from token_reduction.apply.places import Host, reduce_between_layers, reduce_items
+from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.reduced import Reduced
+from token_reduction.tokens.selection import take_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from costmodel.methods import Method
+    from token_reduction.apply.inside_llm import Prefill
+    from token_reduction.apply.llm_tokens import Group
+
 
 def divprune(
-    tokens: Tensor, keep: float = 0.098, *, compute_dtype: torch.dtype | None = None
+    tokens: Tensor, keep: float = RATIO, *, compute_dtype: torch.dtype | None = None
 ) -> Reduced:
     """Keep a max-min diverse subset of tokens.
 
@@ -146,3 +153,30 @@ def _pick_on_device(distance: Tensor, first: Tensor, k: int) -> Tensor:
 def _rows(distance: Tensor, pick: Tensor, n: int) -> Tensor:
     """One row of each matrix: [b, n, n] and [b, 1] give [b, n]."""
     return distance.gather(1, pick.unsqueeze(-1).expand(-1, 1, n)).squeeze(1)
+
+
+def plug(host: Host) -> None:
+    """Prune each whole image or video; with a layer beyond 0, the hidden states that enter it."""
+    if host.method.layer:
+        reduce_between_layers(host, Diverse)
+    else:
+        reduce_items(host, lambda item: _picked(host.method, item.tokens))
+
+
+def _picked(method: Method, tokens: Tensor) -> Reduced:
+    name = COMPUTE_DTYPE.of(method)
+    dtype = None if name is None else getattr(torch, name)
+    return divprune(tokens, method.settled_keep, compute_dtype=dtype)
+
+
+class Diverse(OneCut):
+    """DivPrune on the hidden states that enter a layer."""
+
+    def pick(self, group: Group, now: Prefill, hidden: Tensor) -> Tensor:
+        """The tokens farthest from each other."""
+        if not group.places.shape[1]:
+            return group.places
+        tokens = take_tokens(rows_of(hidden, group, now.tokens), now.tokens.local(group))
+        found = _picked(self.method, tokens).kept_indices
+        assert found is not None  # noqa: S101  (divprune selects)
+        return found

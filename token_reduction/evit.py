@@ -12,26 +12,33 @@ normalised; the paper writes it likewise. PruMerge took its complement and extra
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from costmodel.methods.evit import FUSE, LAYERS, RATIO
+from costmodel.methods.keep import resolve_keep
 from hardware_specs.errors import InvalidInputError
-from token_reduction.checks import require_finite
-from token_reduction.keep import resolve_keep
-from token_reduction.reduced import Reduced
-from token_reduction.selection import complement, take_tokens, top_indices
+from token_reduction.apply.inside_tower import Stream, attend
+from token_reduction.apply.llm_attention import split_heads
+from token_reduction.apply.places import Host, reduce_in_tower
+from token_reduction.apply.tower_layer import LayerStep
+from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.observation import observed
+from token_reduction.tokens.reduced import Reduced
+from token_reduction.tokens.selection import complement, take_tokens, top_indices
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-LAYERS = (3, 6, 9)
+    from token_reduction.apply.anatomy import Parts
+    from token_reduction.apply.patching import Patches
 
 
 def evit(
     tokens: Tensor,
     cls_attention: Tensor,
-    keep: float = 0.7,
+    keep: float = RATIO,
     *,
     fuse: bool = True,
     trace: bool = False,
@@ -119,3 +126,74 @@ def _sources(indices: Tensor, length: int, *, lost: int) -> Tensor:
     places = torch.arange(indices.shape[-1], device=indices.device).expand(indices.shape)
     out = torch.full((*indices.shape[:-1], length), lost, dtype=torch.long, device=indices.device)
     return out.scatter(-1, indices, places)
+
+
+def plug(host: Host) -> None:
+    """Reorganise the patches at some layers of the vision tower."""
+    reduce_in_tower(host, Reorganise(host))
+
+
+class Reorganise(LayerStep):
+    """EViT: the attention runs as the model is set, and the class token's row is recomputed."""
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(host, LAYERS.of(host.method))
+        self._queries: Tensor | None = None
+        self._keys: Tensor | None = None
+
+    def attach(self, parts: Parts, patches: Patches) -> None:
+        """Watch the class token's query and the keys of the layers that act."""
+        super().attach(parts, patches)
+
+        def saw_queries(_module: Any, _args: Any, output: Tensor) -> None:
+            self._queries = output[:, :1]
+
+        def saw_keys(_module: Any, _args: Any, output: Tensor) -> None:
+            self._keys = output
+
+        for tower in parts.towers:
+            for number in self.layers:
+                attention: Any = tower.layers[number].self_attn
+                patches.after(attention.q_proj, saw_queries)
+                patches.after(attention.k_proj, saw_keys)
+
+    def begin(self, hidden: Tensor, stream: Stream) -> Tensor:
+        """Start the trace of patches that are kept as they are, too."""
+        hidden = super().begin(hidden, stream)
+        stream.origin = stream.sources
+        return hidden
+
+    def run(
+        self,
+        layer: Any,
+        number: int,  # noqa: ARG002
+        hidden: Tensor,
+        stream: Stream,
+        call: dict[str, Any],
+    ) -> Tensor:
+        """Attend, then keep what the class token looks at and fuse the rest."""
+        hidden = hidden + attend(layer, hidden, None, call)
+        with observed("reduction"):
+            queries, keys = self._queries, self._keys
+            self._queries = self._keys = None
+            assert queries is not None  # noqa: S101  (the attention just ran)
+            assert keys is not None  # noqa: S101
+            dim, scale = layer.self_attn.head_dim, layer.self_attn.scale
+            logits = split_heads(queries, dim) @ split_heads(keys, dim).transpose(-1, -2)
+            row = (logits * scale).softmax(dim=-1, dtype=torch.float32).to(hidden.dtype)[:, :, 0]
+            keep = self.method.settled_keep
+            if isinstance(keep, int):
+                keep = min(keep, hidden.shape[1] - 1)
+            kept = evit(hidden, row, keep, fuse=FUSE.of(self.method), trace=self.trace)
+            stream.follow(kept.sources)
+            stream.origin = _origin(stream.origin, kept)
+        return kept.tokens
+
+
+def _origin(origin: Tensor | None, kept: Reduced) -> Tensor | None:
+    """First-layer indices of what is kept, -1 for the fused token."""
+    if origin is None or kept.kept_indices is None:
+        return None
+    held = origin.gather(1, kept.kept_indices)
+    fused = kept.tokens.shape[1] - held.shape[1]
+    return torch.nn.functional.pad(held, (0, fused), value=-1)

@@ -11,13 +11,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from token_reduction.checks import require_finite
-from token_reduction.keep import resolve_keep
-from token_reduction.reduced import Reduced
-from token_reduction.selection import check_row, take_tokens, top_indices
+from costmodel.methods.keep import resolve_keep
+from token_reduction.apply.class_attention import ClassAttention
+from token_reduction.apply.places import Host, reduce_crops
+from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.reduced import Reduced
+from token_reduction.tokens.selection import check_row, take_tokens, top_indices
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from token_reduction.apply.anatomy import Tower
 
 
 def fastervlm(tokens: Tensor, cls_attention: Tensor, keep: float) -> Reduced:
@@ -52,3 +56,16 @@ def fastervlm(tokens: Tensor, cls_attention: Tensor, keep: float) -> Reduced:
         selection_order=order,
         cls_attention=attention,
     )
+
+
+def plug(host: Host) -> None:
+    """Rank the projected patches of every crop by the class token's attention."""
+    attention = ClassAttention(host.parts, host.method.name)
+    attention.attach(host.parts, host.patches)
+    keep = host.method.settled_keep
+
+    def attended(tokens: Tensor, tower: Tower) -> Reduced:
+        row, _ = attention.of_patches(tokens, tower)
+        return fastervlm(tokens, row[..., 1:], keep)
+
+    reduce_crops(host, attended, before_projector=False)

@@ -17,15 +17,19 @@ has no attention to look at: the program keeps a random subset (`fastv_random`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from costmodel.methods.fastv import RATIO, SEED
+from costmodel.methods.keep import resolve_keep
 from hardware_specs.errors import InvalidInputError
-from token_reduction.checks import require_finite
-from token_reduction.keep import resolve_keep
-from token_reduction.reduced import Selection
-from token_reduction.selection import (
+from token_reduction.apply.llm_attention import AttentionProbe
+from token_reduction.apply.llm_policy import OneCut, contiguous_start, rows_of
+from token_reduction.apply.places import Host, reduce_between_layers
+from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.reduced import Selection
+from token_reduction.tokens.selection import (
     check_image_span,
     check_variant,
     complement,
@@ -36,10 +40,16 @@ from token_reduction.selection import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from costmodel.methods import Method
+    from token_reduction.apply.anatomy import Parts
+    from token_reduction.apply.inside_llm import Prefill
+    from token_reduction.apply.llm_tokens import Group
+    from token_reduction.apply.patching import Patches
+
 
 def fastv(
     attention: Tensor,
-    keep: float = 0.5,
+    keep: float = RATIO,
     *,
     start: int | Tensor,
     image_tokens: int,
@@ -138,3 +148,73 @@ def select_image_tokens(
     return Selection(
         kept_indices=complement(dropped, length), image_indices=kept, scores=image_scores
     )
+
+
+def plug(host: Host) -> None:
+    """Cut at one layer of the language model, by the attention of the layer before it."""
+    reduce_between_layers(host, Attended)
+
+
+class Attended(OneCut):
+    """FastV: the tokens that the last token (or all of them) looks at one layer earlier."""
+
+    def __init__(self, method: Method, parts: Parts) -> None:
+        super().__init__(method, parts)
+        self._probe: AttentionProbe | None = None
+        if self.layer > 0:
+            config: Any = parts.language.config
+            self._probe = AttentionProbe(parts.layers[self.layer - 1], config)
+
+    def attach(self, parts: Parts, patches: Patches) -> None:  # noqa: ARG002
+        """Watch the layer before the cut."""
+        if self._probe is not None:
+            self._probe.attach(patches)
+
+    def begin(self, now: Prefill) -> None:
+        """Watch this forward."""
+        if self._probe is not None:
+            self._probe.active = True
+            self._probe.wanted = now.last_places if self.method.variant == "program" else None
+
+    def forget(self) -> None:
+        """Let queries and keys go."""
+        if self._probe is not None:
+            self._probe.forget()
+
+    def choose(self, layer: int, now: Prefill, hidden: Tensor) -> list[Tensor] | None:
+        """Recompute the attention once for all groups."""
+        if layer != self.layer:
+            return None
+        keep = self.method.settled_keep
+        probe = self._probe
+        if probe is None:
+            return [self._random(group, keep, hidden.device) for group in now.tokens.groups]
+        weights = probe.rows() if self.method.variant == "program" else probe.full()
+        probe.forget()
+        return [self._ranked(group, now, weights, keep) for group in now.tokens.groups]
+
+    def _ranked(self, group: Group, now: Prefill, weights: Tensor, keep: float) -> Tensor:
+        count = group.places.shape[1]
+        if not count:
+            return group.places
+        local = now.tokens.local(group)
+        weights = rows_of(weights, group, now.tokens)
+        if self.method.variant == "program":
+            # Only image columns count; taken out, they are a sequence of image tokens.
+            row = weights.take_along_dim(local.unsqueeze(1), dim=-1)
+            return fastv(row, keep, start=0, image_tokens=count).image_indices
+        start = contiguous_start(group, now, self.method.name)
+        if not now.whole.is_full:
+            real = torch.from_numpy(now.prompt.real[list(group.rows)]).to(weights.device)
+            weights = weights * real[:, None, :, None]
+        return fastv(weights, keep, start=start, image_tokens=count, variant="paper").image_indices
+
+    def _random(self, group: Group, keep: float, device: torch.device) -> Tensor:
+        rows, count = group.places.shape
+        if not count:
+            return group.places
+        generator = torch.Generator(device).manual_seed(SEED.of(self.method))
+        kept = fastv_random(
+            keep, start=0, image_tokens=count, length=count, generator=generator, device=device
+        )
+        return kept.image_indices.expand(rows, -1)

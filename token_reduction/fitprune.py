@@ -10,9 +10,13 @@ Needs: the full attention map of every layer, so no fused attention.
 Complexity, h heads, s tokens: h*s^2 for the maximum over heads and 2*s^2 for the two sums, per layer.
 
 How many tokens each layer deletes is a scheme, fitted once per model by `search_scheme` on a few
-samples. The program's schemes for LLaVA-1.5-7B (32 layers, 576 image tokens) are shipped in
-data/fitprune_llava15_7b.json; for another depth or token count `adapt_scheme` stretches one, which
-is this project's own choice (the program has these numbers written in).
+samples. The program's schemes for LLaVA-1.5-7B (32 layers, 576 image tokens) are shipped with
+`costmodel.methods.fitprune`, which stretches them to another depth or token count.
+
+In a layer that deletes tokens the attention needs its whole score map, which is therefore computed in
+the open; queries, keys, values and the cache are those of all tokens that entered, and only the
+attention's output and the residual lose the deleted rows before o_proj and the FFN. Layers that delete
+nothing run as the model is set.
 
 Program and paper: at inference the program does not normalise the text-to-image sums, which moves
 no rank within one call.
@@ -20,17 +24,26 @@ no rank within one call.
 
 from __future__ import annotations
 
-import json
-from functools import cache
-from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from costmodel.methods.fitprune import SCHEME, scheme_for
 from hardware_specs.errors import InvalidInputError
-from token_reduction.checks import require_finite
-from token_reduction.reduced import Selection
-from token_reduction.selection import (
+from token_reduction.apply.llm_attention import (
+    attention_weights,
+    causal_mask,
+    heads_of,
+    rotate,
+    split_heads,
+)
+from token_reduction.apply.llm_policy import KeepEverything, contiguous_start, rows_of
+from token_reduction.apply.places import Host, reduce_between_layers
+from token_reduction.caches import cache_in
+from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.observation import observed
+from token_reduction.tokens.reduced import Selection
+from token_reduction.tokens.selection import (
     bottom_indices,
     check_image_span,
     complement,
@@ -38,11 +51,14 @@ from token_reduction.selection import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
-SCHEME_TOKENS = 576
+    from costmodel.methods import Method
+    from token_reduction.apply.anatomy import Parts
+    from token_reduction.apply.inside_llm import LayerReduction, Prefill
+    from token_reduction.apply.patching import Patches
 
 
 def fitprune(
@@ -126,81 +142,6 @@ def received_attention(
     require_finite("fitprune", attention=sums)
     picked = sums.gather(-1, positions.unsqueeze(-2).expand(*sums.shape[:-1], image_tokens))
     return picked[..., 0, :], picked[..., 1, :]
-
-
-@cache
-def shipped_schemes() -> dict[int, tuple[int, ...]]:
-    """The program's schemes: reduction of visual FLOPs in percent to deletions per layer.
-
-    >>> sum(shipped_schemes()[60]), len(shipped_schemes()[60])
-    (449, 32)
-    """
-    text = files("token_reduction").joinpath("data/fitprune_llava15_7b.json").read_text("utf-8")
-    return {int(key): tuple(value) for key, value in json.loads(text)["schemes"].items()}
-
-
-def scheme_for(
-    keep: float, *, num_layers: int = 32, image_tokens: int = SCHEME_TOKENS
-) -> tuple[int, ...]:
-    """The shipped scheme that leaves a share `keep` of the visual FLOPs.
-
-    Args:
-        keep: share left, in (0, 1]; one of those shipped.
-        num_layers: layers of the language model.
-        image_tokens: image tokens of the sequence.
-
-    Returns:
-        Deletions per layer, stretched by `adapt_scheme` where depth or count differ.
-
-    Raises:
-        InvalidInputError: no scheme for that share; lists those there are.
-
-    >>> scheme_for(0.4)[:4]
-    (14, 33, 89, 36)
-    """
-    schemes = shipped_schemes()
-    reduction = round((1.0 - keep) * 100)
-    if reduction not in schemes or abs((1.0 - keep) * 100 - reduction) > 1e-6:
-        there_is = ", ".join(f"{1 - key / 100:g}" for key in sorted(schemes))
-        raise InvalidInputError(
-            f"fitprune has no scheme for keep={keep}; there is: {there_is}; "
-            "fit one with search_scheme"
-        )
-    return adapt_scheme(schemes[reduction], num_layers=num_layers, image_tokens=image_tokens)
-
-
-def adapt_scheme(
-    scheme: Sequence[int],
-    *,
-    num_layers: int,
-    image_tokens: int,
-    scheme_tokens: int = SCHEME_TOKENS,
-) -> tuple[int, ...]:
-    """Stretch a scheme to another depth and token count.
-
-    Formula: the share deleted up to relative depth (l+1)/L is interpolated linearly; the deletions
-    are the differences of its rounded multiples of `image_tokens`.
-
-    >>> adapt_scheme((2, 4), num_layers=4, image_tokens=12, scheme_tokens=12)
-    (1, 1, 2, 2)
-    """
-    if (num_layers, image_tokens) == (len(scheme), scheme_tokens):
-        return tuple(scheme)
-    total, gone = 0, [0.0]
-    for deletions in scheme:
-        total += deletions
-        gone.append(total / scheme_tokens)
-    if total > scheme_tokens:
-        raise InvalidInputError(f"the scheme deletes {total} of {scheme_tokens} image tokens")
-    adapted, before = [], 0
-    for layer in range(1, num_layers + 1):
-        depth = layer * len(scheme) / num_layers
-        low = min(int(depth), len(scheme) - 1)
-        share = gone[low] + (depth - low) * (gone[low + 1] - gone[low])
-        after = round(share * image_tokens)
-        adapted.append(after - before)
-        before = after
-    return tuple(adapted)
 
 
 def visual_macs(tokens: int, hidden_size: int, intermediate_size: int) -> int:
@@ -310,3 +251,108 @@ def _scheme_at(tables: Tensor, alpha: float) -> tuple[int, ...]:
         deletions.append(int(prunable.sum()))
         present &= ~prunable
     return tuple(deletions)
+
+
+def plug(host: Host) -> None:
+    """Delete after the attention of the language model's layers."""
+    reduce_between_layers(host, FittedDeletion)
+
+
+class FittedDeletion(KeepEverything):
+    """FitPrune.
+
+    Args:
+        method: what is asked for.
+        parts: the model.
+    """
+
+    def __init__(self, method: Method, parts: Parts) -> None:
+        self.method = method
+        self._layers = len(parts.layers)
+        self._deletions: dict[int, tuple[int, ...]] = {}
+        self._now: Prefill | None = None
+        self._cutter: LayerReduction | None = None
+
+    def attach(self, parts: Parts, patches: Patches) -> None:
+        """Replace the layers' forwards."""
+        for number, layer in enumerate(parts.layers):
+            patches.replace(layer, "forward", self._forward(parts, layer, number))
+
+    def begin(self, now: Prefill) -> None:
+        """Fix how many tokens each layer deletes from sequences of each visual token count."""
+        counts = {len(places) for places in now.visual_places}
+        self._deletions = {count: self._scheme(count) for count in counts}
+        self._now = now
+
+    def _scheme(self, count: int) -> tuple[int, ...]:
+        layers = self._layers
+        if count == 0:
+            return (0,) * layers
+        method = self.method
+        return tuple(scheme_for(method.settled_keep, SCHEME.of(method), layers, count))
+
+    def forget(self) -> None:
+        """Let the prefill go."""
+        self._now = self._cutter = None
+
+    def enter(self, layer: int, now: Prefill, hidden: Tensor, cutter: LayerReduction) -> Tensor:  # noqa: ARG002
+        """Nothing goes before the attention."""
+        self._cutter = cutter
+        return hidden
+
+    def _forward(self, parts: Parts, layer: Any, number: int) -> Callable[..., Any]:
+        original = layer.forward
+        heads = heads_of(layer.self_attn, parts.language.config)
+
+        def forward(hidden_states: Tensor, **call: Any) -> Any:
+            now = self._now
+            if now is None or not any(scheme[number] for scheme in self._deletions.values()):
+                return original(hidden_states, **call)
+            attention = layer.self_attn
+            normed = layer.input_layernorm(hidden_states)
+            queries, keys, values = (
+                split_heads(projection(normed), heads.dim)
+                for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+            )
+            queries, keys = (rotate(part, *call["position_embeddings"]) for part in (queries, keys))
+            cache = cache_in(call)
+            if cache is not None:
+                keys, values = cache.update(keys, values, attention.layer_idx)
+            mask = call.get("attention_mask")
+            if mask is None:
+                mask = causal_mask(queries.shape[2], queries.device)
+            weights = attention_weights(queries, keys, heads, mask)
+            grouped = weights.reshape(weights.shape[0], heads.kv, -1, weights.shape[-1])
+            mixed = (grouped @ values).view(*queries.shape).transpose(1, 2).flatten(2)
+            with observed("reduction"):
+                mixed, residual = self._delete(now, number, weights, mixed, hidden_states)
+            hidden = residual + attention.o_proj(mixed)
+            return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+
+        return forward
+
+    def _delete(self, now: Prefill, number: int, weights: Tensor, *states: Tensor) -> list[Tensor]:
+        """Drop the rows of the tokens that neither image nor text looks at."""
+        valid = now.tokens.valid()
+        if not now.whole.is_full:
+            real = torch.from_numpy(now.prompt.real).to(weights.device)
+            here = real.take_along_dim(now.tokens.index, 1)
+            here = here if valid is None else here & valid
+            # Rows of padding look at tokens too; nobody asked them.
+            weights = weights * here[:, None, :, None]
+        chosen = []
+        for group, whole in zip(now.tokens.groups, now.whole.groups, strict=True):
+            count = group.places.shape[1]
+            scheme = self._deletions[whole.places.shape[1]]
+            if not count:
+                chosen.append(group.places)
+                continue
+            kept = fitprune(
+                rows_of(weights, group, now.tokens),
+                scheme[number],
+                start=contiguous_start(group, now, self.method.name),
+                image_tokens=count,
+            )
+            chosen.append(kept.image_indices)
+        assert self._cutter is not None  # noqa: S101  (the layer was entered)
+        return self._cutter.narrow(now, chosen, *states)

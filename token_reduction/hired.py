@@ -18,28 +18,35 @@ the budget may go unused.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
-from hardware_specs.errors import InvalidInputError
-from token_reduction.checks import check_mode, nonfinite_flag, reject
-from token_reduction.keep import check_keep
-from token_reduction.reduced import Selection
+from costmodel.methods.hired import ALPHA, RATIO
+from costmodel.methods.keep import check_keep, resolve_keep
+from hardware_specs.errors import InvalidInputError, UnsupportedError
+from token_reduction.apply.class_attention import ClassAttention
+from token_reduction.apply.geometry import MOSAIC, grid_of_tiles, pack_points
+from token_reduction.apply.places import Host, reduce_items
 from token_reduction.sampling import patch_grid
-from token_reduction.selection import check_variant, top_indices
+from token_reduction.tokens.checks import check_mode, nonfinite_flag, reject
+from token_reduction.tokens.reduced import Reduced, Selection
+from token_reduction.tokens.selection import check_variant, top_indices
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from token_reduction.apply.crops import Item
 
 
 def hired(
     early_attention: Tensor,
     late_attention: Tensor,
-    keep: float = 0.2,
+    keep: float = RATIO,
     *,
     grid: tuple[int, int],
-    alpha: float = 0.5,
+    alpha: float = ALPHA.default,
     variant: str = "program",
 ) -> list[Selection]:
     """Choose the tokens of every tile of one image.
@@ -123,3 +130,92 @@ def _visual_content(attention: Tensor, grid: tuple[int, int], alpha: float, vari
         marked[top_indices(attention, math.floor(n * (1 - alpha)))] = 1
         attention = marked
     return attention.new_zeros(rows * columns).index_add(0, part, attention)
+
+
+def plug(host: Host) -> None:
+    """Spend a budget on the tiles of each image after the projector."""
+    reduce_items(host, TileBudgets(host))
+
+
+class TileBudgets:
+    """HiRED: a budget for each tile, spent by class attention; newline tokens all stay.
+
+    An image that is not tiled is one tile and gets the whole budget. Own matrix products per crop:
+    the class token's row in two layers, 4 (n+1) w FLOPs.
+
+    Args:
+        host: the model.
+
+    Raises:
+        UnsupportedError: a tower without class token, or with other layers.
+    """
+
+    def __init__(self, host: Host) -> None:
+        parts = self._parts = host.parts
+        method = self._method = host.method
+        # The program reads layers 0 and 22 of 24: the first, and the one whose output is taken.
+        self._early = ClassAttention(parts, method.name, 0)
+        self._late = ClassAttention(parts, method.name, -2)
+        self._early.attach(parts, host.patches)
+        self._late.attach(parts, host.patches)
+        self._rows: tuple[Tensor, Tensor] | None = None
+        self._first = 0
+
+    def __call__(self, item: Item) -> Reduced:
+        """Reduce one image; those of a forward come in order."""
+        if item.modality != "image":
+            raise UnsupportedError("hired spends a budget on the tiles of an image, not on videos")
+        if item.number == 0:
+            (early, _), (late, _) = self._early.take(), self._late.take()
+            self._rows, self._first = (early[..., 1:], late[..., 1:]), 0
+        assert self._rows is not None  # noqa: S101  (images come in order)
+        if item.size is None:
+            return self._whole(item.tokens)
+        return self._tiled(item.tokens, item.size)
+
+    def _crops(self, count: int) -> tuple[Tensor, Tensor]:
+        assert self._rows is not None  # noqa: S101  (the caller looked)
+        block = slice(self._first, self._first + count)
+        self._first += count
+        return self._rows[0][block], self._rows[1][block]
+
+    def _whole(self, tokens: Tensor) -> Reduced:
+        _, late = self._crops(1)
+        scores = late[0].sum(dim=0)
+        count = resolve_keep(self._method.settled_keep, len(tokens), rounding="down")
+        kept = top_indices(scores, count).sort().values
+        return Reduced(tokens.index_select(0, kept), kept_indices=kept, scores=scores)
+
+    def _tiled(self, tokens: Tensor, size: tuple[int, int]) -> Reduced:
+        parts, method = self._parts, self._method
+        grid = grid_of_tiles(parts, size)
+        tiles = grid[0] * grid[1] + 1
+        early, late = self._crops(tiles)
+        chosen = hired(
+            early,
+            late,
+            method.settled_keep,
+            grid=grid,
+            alpha=ALPHA.of(method),
+            variant=method.variant,
+        )
+        tower = parts.towers[0]
+        strategy: Any = parts.model.config
+        (places,) = pack_points(
+            parts, tower, [tiles], [size],
+            vision_feature_select_strategy=strategy.vision_feature_select_strategy,
+        )  # fmt: skip
+        points = places.points.numpy()
+        stays = np.zeros((tiles, tower.patches), dtype=bool)
+        for tile, selection in enumerate(chosen):
+            stays[tile, selection.kept_indices.cpu().numpy()] = True
+        y, x = points[:, 1].astype(int), points[:, 2].astype(int)
+        owner = np.where(
+            points[:, 0] == MOSAIC, 1 + (y // tower.side) * grid[1] + x // tower.side, 0
+        )
+        patch = (y % tower.side) * tower.side + x % tower.side
+        # Newline tokens have no place, and no patch of their own: all of them stay.
+        placed = points[:, 0] >= MOSAIC
+        kept = torch.from_numpy(np.flatnonzero(~placed | stays[owner * placed, patch * placed]))
+        kept = kept.to(tokens.device)
+        return Reduced(tokens.index_select(0, kept), kept_indices=kept)

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hardware_specs.errors import InvalidInputError
-from token_reduction.checks import require_finite
-from token_reduction.keep import resolve_keep
-from token_reduction.reduced import Reduced
-from token_reduction.sampling import patch_grid
+from costmodel.methods.keep import resolve_keep
+from costmodel.methods.m3 import check_pooling
+from token_reduction.apply.places import Host, reduce_crops
+from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.reduced import Reduced
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,15 +49,8 @@ def m3(tokens: Tensor, keep: float) -> Reduced:
     """
     require_finite("m3", tokens=tokens)
     n, d = tokens.shape[-2:]
-    side, _ = patch_grid(n)
-    count = resolve_keep(keep, n)
-    out = math.isqrt(count)
-    if out * out != count or side % out:
-        scales = [str(s * s) for s in range(side, 0, -1) if side % s == 0]
-        raise InvalidInputError(
-            f"m3 cannot pool {side} x {side} patches to {count} tokens; "
-            f"there is: {', '.join(scales)}"
-        )
+    count = check_pooling(n, resolve_keep(keep, n))
+    side, out = math.isqrt(n), math.isqrt(count)
     f = side // out
     blocks = tokens.reshape(*tokens.shape[:-2], out, f, out, f, d)
     pooled = blocks.mean(dim=(-4, -2)).reshape(*tokens.shape[:-2], count, d)
@@ -65,3 +58,9 @@ def m3(tokens: Tensor, keep: float) -> Reduced:
     sources = (line.unsqueeze(-1) * out + line).flatten().expand(*tokens.shape[:-2], n)
     sizes = torch.full_like(pooled[..., :1], f * f)
     return Reduced(tokens=pooled, sources=sources, sizes=sizes)
+
+
+def plug(host: Host) -> None:
+    """Pool the grid of every crop after the projector."""
+    keep = host.method.settled_keep
+    reduce_crops(host, lambda tokens, _: m3(tokens, keep), before_projector=False)

@@ -31,11 +31,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from costmodel.methods.keep import resolve_keep
+from costmodel.methods.prumerge import NEIGHBOURS, PRUMERGE_PLUS, spatial_supplement
 from hardware_specs.errors import InvalidInputError
-from token_reduction.checks import check_mode, nonfinite_flag, reject, require_finite
-from token_reduction.keep import resolve_keep
-from token_reduction.reduced import Reduced
-from token_reduction.selection import (
+from token_reduction.apply.class_attention import QueryKeyProbe, require_patches
+from token_reduction.apply.places import Host, reduce_crops
+from token_reduction.tokens.checks import check_mode, nonfinite_flag, reject, require_finite
+from token_reduction.tokens.reduced import Reduced
+from token_reduction.tokens.selection import (
     check_variant,
     complement,
     flat_rows,
@@ -46,13 +49,15 @@ from token_reduction.selection import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from token_reduction.apply.anatomy import Tower
+
 
 def prumerge(
     features: Tensor,
     queries: Tensor,
     keys: Tensor,
     *,
-    neighbours: int = 32,
+    neighbours: int = NEIGHBOURS.default,
     keep: float | None = None,
     spatial: bool = False,
     variant: str = "program",
@@ -114,33 +119,6 @@ def outlier_count(attention: Tensor) -> Tensor:
     ranked = values.sort().values
     lower, upper = (_quantile(ranked, share) for share in (0.25, 0.75))
     return (values > upper + 1.5 * (upper - lower)).sum()
-
-
-def spatial_supplement(n: int, ratio: float) -> range:
-    """Grid positions that PruMerge+ adds, before those already kept are taken out.
-
-    Formula: arange(0, n-1, int(int(1/ratio) / 3)).
-
-    Raises:
-        InvalidInputError: a ratio of 0 or above 1/3, for which the program divides by zero.
-
-    >>> len(spatial_supplement(576, 32 / 576)), len(spatial_supplement(576, 40 / 576))
-    (96, 144)
-    >>> spatial_supplement(576, 0.2)  # above 1/6 the step is 1: everything but the last patch
-    range(0, 575)
-    """
-    if not ratio > 0:
-        raise InvalidInputError(
-            "prumerge+ found no outlier, so its grid step 1/ratio is undefined; "
-            "give keep, or use prumerge"
-        )
-    step = int(int(1 / ratio) / 3)
-    if step < 1:
-        raise InvalidInputError(
-            f"prumerge+ at a ratio of {ratio:.3g}, above 1/3, has a grid step of 0; "
-            "give a smaller keep, or use prumerge"
-        )
-    return range(0, n - 1, step)
 
 
 def _quantile(ranked: Tensor, share: float) -> Tensor:
@@ -289,3 +267,36 @@ def _check_shapes(features: Tensor, queries: Tensor, keys: Tensor) -> None:
             f"[..., n+1 or 1, c]; given {tuple(features.shape)}, {tuple(keys.shape)} and "
             f"{tuple(queries.shape)} (was the class token left out of keys?)"
         )
+
+
+def plug(host: Host) -> None:
+    """Merge the patches of all crops before the projector.
+
+    The adaptive threshold is taken over all crops of a forward, as the program does over its batch, and
+    every crop then keeps the same number. PruMerge+ adds a different number of grid tokens to each crop,
+    so it is called crop by crop.
+    """
+    method, plus = host.method, host.method.info is PRUMERGE_PLUS
+    host.parts.require_vision_layers(method.name)
+    host.parts.require_class_token(method.name)
+    # The paper reads the layer whose output the projector gets, the program the last one.
+    probe = QueryKeyProbe(-2 if method.variant == "paper" else -1)
+    probe.attach(host.parts, host.patches)
+
+    def merged(*crops: Tensor) -> Reduced:
+        return prumerge(
+            *crops,
+            neighbours=NEIGHBOURS.of(method),
+            keep=method.keep,
+            spatial=plus,
+            variant=method.variant,
+        )
+
+    def merge(features: Tensor, tower: Tower) -> Reduced | list[Reduced]:
+        require_patches(method.name, features, tower)
+        queries, keys = probe.take()
+        if not plus or method.variant == "paper":
+            return merged(features, queries, keys)
+        return [merged(*crop) for crop in zip(features, queries, keys, strict=True)]
+
+    reduce_crops(host, merge, before_projector=True)

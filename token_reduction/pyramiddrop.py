@@ -12,24 +12,29 @@ n*d for the scores and a sort, per stage. Program and paper agree.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from costmodel.methods.keep import check_keep, resolve_keep
+from costmodel.methods.pyramiddrop import LAYERS, RATIO, stage_layers
 from hardware_specs.errors import InvalidInputError
+from token_reduction.apply.llm_attention import heads_of, rotate, split_heads
+from token_reduction.apply.llm_policy import KeepEverything, contiguous_start, text_before
+from token_reduction.apply.places import Host, reduce_between_layers
 from token_reduction.fastv import select_image_tokens
-from token_reduction.keep import check_keep, resolve_keep
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from token_reduction.reduced import Selection
-
-LAYERS = (8, 16, 24)
+    from costmodel.methods import Method
+    from token_reduction.apply.anatomy import Parts
+    from token_reduction.apply.inside_llm import Prefill
+    from token_reduction.tokens.reduced import Selection
 
 
 def pyramiddrop(
-    query: Tensor, keys: Tensor, keep: float = 0.5, *, start: int | Tensor, image_tokens: int
+    query: Tensor, keys: Tensor, keep: float = RATIO, *, start: int | Tensor, image_tokens: int
 ) -> Selection:
     """Keep the image tokens the last instruction token looks at.
 
@@ -80,3 +85,71 @@ def tokens_per_stage(keep: float, image_tokens: int, stages: int = 3) -> list[in
     for _ in range(stages):
         counts.append(resolve_keep(ratio, counts[-1], rounding="down"))
     return counts
+
+
+def plug(host: Host) -> None:
+    """Cut before some layers of the language model."""
+    reduce_between_layers(host, PyramidStages)
+
+
+class PyramidStages(KeepEverything):
+    """PyramidDrop: at each stage, what the last token would look at in the layer to come.
+
+    Args:
+        method: what is asked for.
+        parts: the model.
+
+    Raises:
+        InvalidInputError: a stage at a layer the model does not have.
+    """
+
+    renumbers = True
+
+    def __init__(self, method: Method, parts: Parts) -> None:
+        self._method = method
+        self._parts = parts
+        self._stages = stage_layers(len(parts.layers), LAYERS.of(method))
+
+    def cuts_at(self, layer: int) -> bool:
+        """At its stages."""
+        return layer in self._stages
+
+    def choose(self, layer: int, now: Prefill, hidden: Tensor) -> list[Tensor] | None:
+        """Project with the layer to come, and rank each sequence."""
+        if layer not in self._stages:
+            return None
+        module: Any = self._parts.layers[layer]
+        attention = module.self_attn
+        heads = heads_of(attention, self._parts.language.config)
+        rope = now.rope or now.full_rope
+        assert rope is not None  # noqa: S101  (the first layer has run)
+        batch = hidden.shape[0]
+        cos, sin = (part.expand(batch, -1, -1) for part in rope)
+        normed = module.input_layernorm(hidden)
+        keys = rotate(split_heads(attention.k_proj(normed), heads.dim), cos, sin)
+        keys = keys.repeat_interleave(heads.query // heads.kv, dim=1)
+        last = torch.tensor([now.tokens.span(row).stop - 1 for row in range(batch)])
+        last = last.to(hidden.device, non_blocking=True).view(-1, 1, 1)
+        asked = attention.q_proj(normed.take_along_dim(last, 1))
+        turns = (part.take_along_dim(last, 1) for part in (cos, sin))
+        queries = rotate(split_heads(asked, heads.dim), *turns)[:, :, 0]
+        keep = self._method.settled_keep
+        chosen = []
+        for group in now.tokens.groups:
+            count = group.places.shape[1]
+            if not count:
+                chosen.append(group.places)
+                continue
+            contiguous_start(group, now, self._method.name)
+            kept = []
+            for row in group.rows:
+                found = pyramiddrop(
+                    queries[row],
+                    keys[row, :, now.tokens.span(row)],
+                    keep,
+                    start=text_before(now, row),
+                    image_tokens=count,
+                )
+                kept.append(found.image_indices)
+            chosen.append(torch.stack(kept))
+        return chosen

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from costmodel.methods.keep import resolve_keep
+from costmodel.methods.sampling import GRID, SEQUENTIAL, squarest_grid, strided_indices
 from hardware_specs.errors import InvalidInputError
-from token_reduction.checks import require_finite
-from token_reduction.keep import resolve_keep
-from token_reduction.reduced import Reduced
-from token_reduction.selection import check_variant
+from token_reduction.apply.places import Host, reduce_crops
+from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.reduced import Reduced
+from token_reduction.tokens.selection import check_variant
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -115,30 +117,6 @@ def patch_grid(n: int) -> tuple[int, int]:
     return side, side
 
 
-def squarest_grid(count: int, height: int, width: int) -> tuple[int, int]:
-    """The (rows, columns) with rows * columns = count that is closest to a square.
-
-    Raises:
-        InvalidInputError: `count` has no such factors; names the nearest counts that have.
-
-    >>> squarest_grid(40, 24, 24), squarest_grid(36, 24, 24)
-    ((5, 8), (6, 6))
-    """
-    found = _factors(count, height, width)
-    if found is not None:
-        return found
-    near = [
-        other
-        for distance in range(1, height * width)
-        for other in (count - distance, count + distance)
-        if 1 <= other <= height * width and _factors(other, height, width) is not None
-    ][:2]
-    raise InvalidInputError(
-        f"{count} tokens form no grid within {height} x {width} patches; "
-        f"the nearest counts that do are {' and '.join(map(str, sorted(near)))}"
-    )
-
-
 def grid_indices(grid: tuple[int, int], shape: tuple[int, int]) -> list[int]:
     """Raster indices of the cell centres of a grid laid over height x width patches.
 
@@ -155,27 +133,21 @@ def grid_indices(grid: tuple[int, int], shape: tuple[int, int]) -> list[int]:
     ]
 
 
-def strided_indices(n: int, count: int) -> list[int]:
-    """arange(0, n-1, n // count): HiRED's one-dimensional sampling.
-
-    >>> strided_indices(10, 4)  # 10 // 4 = 2
-    [0, 2, 4, 6, 8]
-    """
-    return list(range(0, n - 1, n // count)) if n > 1 else [0]
-
-
-def _factors(count: int, height: int, width: int) -> tuple[int, int] | None:
-    for rows in range(math.isqrt(count), 0, -1):
-        columns = count // rows
-        if rows * columns != count:
-            continue
-        if rows <= height and columns <= width:
-            return rows, columns
-        if columns <= height and rows <= width:
-            return columns, rows
-    return None
-
-
 def _take(tokens: Tensor, indices: Tensor) -> Reduced:
     kept = indices.expand(*tokens.shape[:-2], indices.shape[0])
     return Reduced(tokens=tokens.index_select(-2, indices), kept_indices=kept, selection_order=kept)
+
+
+def plug(host: Host) -> None:
+    """Take the first patches, or a grid of them, of every crop before the projector."""
+    method, keep = host.method, host.method.settled_keep
+    if method.info is SEQUENTIAL:
+        reduce_crops(host, lambda patches, _: sequential(patches, keep), before_projector=True)
+        return
+    cells = GRID.of(method)
+    asked = keep if cells is None else None
+    reduce_crops(
+        host,
+        lambda patches, _: spatial(patches, asked, grid=cells, variant=method.variant),
+        before_projector=True,
+    )

@@ -17,28 +17,28 @@ order decides. The paper derives the counts from the rank of the attention inste
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from costmodel.methods.sparsevlm import COUNTS, LAYERS, RECYCLED_SHARE, counts_by_layer
 from hardware_specs.errors import InvalidInputError
-from token_reduction.checks import require_finite
+from token_reduction.apply.llm_attention import AttentionProbe
+from token_reduction.apply.llm_policy import KeepEverything, contiguous_start, text_before
+from token_reduction.apply.llm_tokens import lay_out
+from token_reduction.apply.places import Host, reduce_between_layers
 from token_reduction.fastv import select_image_tokens
-from token_reduction.selection import complement, take_tokens, top_indices
+from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.selection import complement, take_tokens, top_indices
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from token_reduction.reduced import Selection
-
-LAYERS = (2, 6, 15)
-KEEP_LISTS = {
-    192: (300, 200, 110),
-    128: (303, 110, 36),
-    96: (238, 48, 26),
-    64: (66, 30, 17),
-}
-RECYCLED_SHARE = 0.3
+    from costmodel.methods import Method
+    from token_reduction.apply.anatomy import Parts
+    from token_reduction.apply.inside_llm import LayerReduction, Prefill
+    from token_reduction.apply.patching import Patches
+    from token_reduction.tokens.reduced import Selection
 
 
 def text_raters(image_states: Tensor, text_states: Tensor) -> Tensor:
@@ -170,3 +170,110 @@ def cluster_and_merge(tokens: Tensor, clusters: int, *, noise: Tensor | None = N
         group = group.scatter(-1, centres, own)
     share = torch.nn.functional.one_hot(group, clusters).to(wide.dtype).transpose(-1, -2)
     return ((share @ wide) / share.sum(dim=-1, keepdim=True)).to(tokens.dtype)
+
+
+def plug(host: Host) -> None:
+    """Cut behind some layers of the language model, and put recycled tokens in."""
+    reduce_between_layers(host, RatedByText)
+
+
+class RatedByText(KeepEverything):
+    """SparseVLM: behind each of its layers, what the raters look at, and a few recycled tokens.
+
+    Args:
+        method: what is asked for; `keep` is a published setting, or the option `counts` gives the
+            visual tokens kept behind each layer.
+        parts: the model.
+
+    Raises:
+        InvalidInputError: a layer the model does not have, or no counts for this keep.
+    """
+
+    renumbers = True
+
+    def __init__(self, method: Method, parts: Parts) -> None:
+        self._method = method
+        self._counts = counts_by_layer(
+            method.keep, LAYERS.of(method), COUNTS.of(method), len(parts.layers)
+        )
+        config: Any = parts.language.config
+        self._probes = {
+            layer: AttentionProbe(parts.layers[layer - 1], config) for layer in self._counts
+        }
+        self._raters: list[Tensor | None] = []
+
+    def attach(self, parts: Parts, patches: Patches) -> None:  # noqa: ARG002
+        """Watch its layers."""
+        for probe in self._probes.values():
+            probe.attach(patches)
+
+    def begin(self, now: Prefill) -> None:  # noqa: ARG002
+        """Watch this forward."""
+        for probe in self._probes.values():
+            probe.active = True
+
+    def forget(self) -> None:
+        """Let queries, keys and raters go."""
+        self._raters = []
+        for probe in self._probes.values():
+            probe.forget()
+
+    def cuts_at(self, layer: int) -> bool:
+        """Behind its layers; the raters are found at the entry."""
+        return layer == 0 or layer in self._counts
+
+    def enter(self, layer: int, now: Prefill, hidden: Tensor, cutter: LayerReduction) -> Tensor:
+        """Find the raters at the entry; behind its layers, drop and recycle."""
+        if layer == 0:
+            self._raters = [self._rate(now, hidden, row) for row in range(hidden.shape[0])]
+        if layer not in self._counts:
+            return hidden
+        probe = self._probes[layer]
+        wanted = self._counts[layer]
+        old, counts = now.tokens, now.tokens.visual_counts()
+        known = {
+            row: group.origin[place] for group in old.groups for place, row in enumerate(group.rows)
+        }
+        states, index, starts, made = [], [], [], []
+        for row, count in enumerate(counts):
+            span = old.span(row)
+            x, places, origin = hidden[row, span], old.index[row, span], known[row]
+            start = text_before(now, row) if count else 0
+            if count > wanted:
+                text = slice(start + count, len(x))
+                raters = self._raters[row]
+                assert raters is not None  # noqa: S101  (a row with visual tokens was rated)
+                kept = sparsevlm(
+                    probe.block(row, span, text), raters, wanted, start=start, image_tokens=count
+                )
+                image = x[start : start + count]
+                new = recycle(image, kept)
+                x = torch.cat((x[:start], image[kept.image_indices], new, x[text]))
+                # What is made anew takes the places of what went: places only order and mask.
+                left = wanted + len(new)
+                places = torch.cat((places[: start + left], places[text]))
+                origin = torch.nn.functional.pad(
+                    origin[kept.image_indices], (0, len(new)), value=-1
+                )
+            states.append(x)
+            index.append(places)
+            starts.append(start)
+            made.append(origin)
+        probe.forget()
+        tokens = lay_out(index, starts, made, old.on_right)
+        cutter.settle(now, tokens)
+        out = hidden.new_zeros(len(states), tokens.width, hidden.shape[2])
+        for row, x in enumerate(states):
+            out[row, tokens.span(row)] = x
+        return out
+
+    def _rate(self, now: Prefill, hidden: Tensor, row: int) -> Tensor | None:
+        count = now.tokens.visual_counts()[row]
+        if not count:
+            return None
+        for group in now.tokens.groups:
+            if row in group.rows:
+                contiguous_start(group, now, self._method.name)
+        states = hidden[row, now.tokens.span(row)]
+        start = text_before(now, row)
+        return text_raters(states[start : start + count], states[start + count :])

@@ -17,20 +17,26 @@ attention"). Program and paper agree.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from costmodel.methods.tome import INFLECT, PROPORTIONAL, R
 from hardware_specs.errors import InvalidInputError
-from token_reduction.checks import require_finite
-from token_reduction.keep import resolve_keep
-from token_reduction.reduced import Reduced
-from token_reduction.selection import take_tokens
+from token_reduction.apply.inside_tower import Stream, attend
+from token_reduction.apply.llm_attention import split_heads
+from token_reduction.apply.places import Host, reduce_in_tower
+from token_reduction.apply.tower_layer import MergingStep
+from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.observation import observed
+from token_reduction.tokens.reduced import Reduced
+from token_reduction.tokens.selection import take_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
+
+    from token_reduction.apply.anatomy import Parts
+    from token_reduction.apply.patching import Patches
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -183,64 +189,57 @@ def proportional_bias(size: Tensor) -> Tensor:
     return size.log().transpose(-1, -2).unsqueeze(-3)
 
 
-def parse_r(num_layers: int, r: int | Sequence[int], inflect: float = 0.0) -> list[int]:
-    """Pairs merged in each layer.
+def plug(host: Host) -> None:
+    """Merge in every layer of the vision tower."""
+    reduce_in_tower(host, TokenMerging(host))
 
-    Formula: constant, or linear from r (1 - inflect) to 2r minus that; a list is padded with zeros.
 
-    Args:
-        num_layers: vision layers.
-        r: a number for all layers or a list.
-        inflect: slope: -1 merges early, 1 late, 0 evenly.
+class TokenMerging(MergingStep):
+    """ToMe: the layer's attention runs as the model is set, with log(size) as a bias once sizes differ."""
 
-    Raises:
-        InvalidInputError: a negative number, more numbers than layers, or a slope with a list.
+    needs_class_token = False
 
-    >>> parse_r(3, 8), parse_r(3, 8, -1.0), parse_r(3, [4])
-    ([8, 8, 8], [16, 8, 0], [4, 0, 0])
-    """
-    if not isinstance(r, int):
-        values = list(r)
-        if inflect or len(values) > num_layers or any(value < 0 for value in values):
-            raise InvalidInputError(
-                f"a list of r needs at most {num_layers} numbers >= 0 and no slope; "
-                f"given {values} with inflect={inflect}"
+    def __init__(self, host: Host) -> None:
+        super().__init__(host, R.of(host.method), INFLECT.of(host.method))
+        self._keys: Tensor | None = None
+        self._has_class = True
+
+    def attach(self, parts: Parts, patches: Patches) -> None:
+        """Watch the keys of every layer."""
+        super().attach(parts, patches)
+        self._has_class = all(tower.has_class for tower in parts.towers)
+
+        def saw_keys(_module: Any, _args: Any, output: Tensor) -> None:
+            self._keys = output
+
+        for tower in parts.towers:
+            for layer in tower.layers:
+                attention: Any = layer.self_attn
+                patches.after(attention.k_proj, saw_keys)
+
+    def run(
+        self, layer: Any, number: int, hidden: Tensor, stream: Stream, call: dict[str, Any]
+    ) -> Tensor:
+        """Attend in proportion to size, then merge the most similar pairs."""
+        bias = None
+        if PROPORTIONAL.of(self.method) and stream.size is not None:
+            with observed("reduction"):
+                bias = proportional_bias(stream.size).to(hidden.dtype)
+        hidden = hidden + attend(layer, hidden, bias, call)
+        if not self.merges[number]:
+            return hidden
+        with observed("reduction"):
+            keys, self._keys = self._keys, None
+            assert keys is not None  # noqa: S101  (the attention just ran)
+            metric = split_heads(keys, layer.self_attn.head_dim).mean(dim=1)
+            merged = tome(
+                hidden,
+                metric,
+                self.merges[number],
+                size=stream.size,
+                class_token=self._has_class,
+                trace=self.trace,
             )
-        return values + [0] * (num_layers - len(values))
-    if r < 0 or not -1.0 <= inflect <= 1.0:
-        raise InvalidInputError(f"r={r} must be >= 0 and inflect={inflect} in [-1, 1]")
-    first = int(r * (1.0 - inflect))
-    step = (2 * r - 2 * first) / max(num_layers - 1, 1)
-    return [int(first + step * layer) for layer in range(num_layers)]
-
-
-def merges_for_keep(keep: float, *, patches: int, num_layers: int) -> list[int]:
-    """Merges per layer that leave a number of patch tokens, spread evenly, earlier layers first.
-
-    Args:
-        keep: patch tokens left after the last layer: a count, or a ratio of `patches`.
-        patches: patch tokens at the start.
-        num_layers: layers that merge.
-
-    Raises:
-        InvalidInputError: fewer tokens than halving in every layer can reach.
-
-    >>> merges_for_keep(10, patches=16, num_layers=4)
-    [2, 2, 1, 1]
-    """
-    target = resolve_keep(keep, patches)
-    merges = []
-    now = patches
-    for layer in range(num_layers):
-        later = num_layers - layer - 1
-        even = -(-(now - target) // (later + 1))
-        # The later layers can only halve, so what they could not merge goes now.
-        share = min(max(even, now - target * 2**later), now // 2)
-        merges.append(share)
-        now -= share
-    if now > target:
-        raise InvalidInputError(
-            f"keep={keep} leaves {target} of {patches} tokens, but {num_layers} layers that merge "
-            f"at most half of them reach {now}; give a larger keep"
-        )
-    return merges
+            stream.size = merged.sizes
+            stream.follow(merged.sources)
+        return merged.tokens

@@ -12,18 +12,25 @@ for the means. No length depends on the data. Published settings (dominant + con
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hardware_specs.errors import InvalidInputError
-from token_reduction.checks import require_finite
-from token_reduction.keep import resolve_keep
-from token_reduction.reduced import Reduced
-from token_reduction.selection import complement, take_tokens, top_indices
+from costmodel.methods.keep import resolve_keep
+from costmodel.methods.visionzip import contextual_tokens
+from hardware_specs.errors import InvalidInputError, UnsupportedError
+from token_reduction.apply.anatomy import feature_depth
+from token_reduction.apply.class_attention import ClassAttention
+from token_reduction.apply.places import Host, reduce_crops
+from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.reduced import Reduced
+from token_reduction.tokens.selection import complement, take_tokens, top_indices
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from token_reduction.apply.anatomy import Tower
 
 
 def split_keep(keep: float, n: int) -> tuple[int, int]:
@@ -33,7 +40,7 @@ def split_keep(keep: float, n: int) -> tuple[int, int]:
     ((54, 10), (108, 20), (162, 30))
     """
     count = resolve_keep(keep, n)
-    contextual = count * 10 // 64
+    contextual = contextual_tokens(count)
     return count - contextual, contextual
 
 
@@ -108,3 +115,38 @@ def _contextual(tokens: Tensor, unit: Tensor, rest: Tensor, count: int) -> Tenso
     joined = share.transpose(-1, -2) @ take_tokens(tokens, joining)
     members = share.sum(dim=-2).unsqueeze(-1).clamp_min(1)
     return take_tokens(tokens, target) + joined / members
+
+
+def plug(host: Host) -> None:
+    """Keep and merge the patches of every crop before the projector.
+
+    The output holds the class token itself, whose feature the projector is not given: it is taken from
+    the tower.
+    """
+    parts, name, keep = host.parts, host.method.name, host.method.settled_keep
+    attention = ClassAttention(parts, name)
+    attention.attach(parts, host.patches)
+    if not isinstance(parts.feature_layer, int):
+        raise UnsupportedError(
+            f"{name} takes the class token's feature from one layer, and this model concatenates "
+            f"those of layers {parts.feature_layer}"
+        )
+    classes: list[Tensor] = []
+
+    def saw_states(_module: Any, _args: Any, output: Any) -> None:
+        states = output[0] if isinstance(output, tuple) else output
+        classes[:] = [states[:, :1].clone()]
+
+    for tower in parts.towers:
+        host.patches.after(tower.layers[feature_depth(parts, tower) - 1], saw_states)
+
+    def zipped(features: Tensor, tower: Tower) -> Reduced:
+        row, metric = attention.of_patches(features, tower)
+        dominant, contextual = split_keep(keep, features.shape[1])
+        whole = torch.cat((classes.pop(), features), dim=1)
+        result = visionzip(whole, row, metric, dominant=dominant, contextual=contextual)
+        assert result.kept_indices is not None  # noqa: S101  (the dominant ones)
+        # Records count patches: the class token, always first, is left out.
+        return replace(result, kept_indices=result.kept_indices[:, 1:] - 1)
+
+    reduce_crops(host, zipped, before_projector=True, includes_class_token=True)

@@ -15,15 +15,18 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from token_reduction.checks import require_finite
-from token_reduction.keep import resolve_keep
-from token_reduction.reduced import Reduced
-from token_reduction.selection import check_row, take_tokens, top_indices
+from costmodel.methods.keep import resolve_keep
+from costmodel.methods.vispruner import IMPORTANT, REMOVED_PER_ROUND
+from token_reduction.apply.class_attention import ClassAttention, watch_features
+from token_reduction.apply.places import Host, reduce_crops
+from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.reduced import Reduced
+from token_reduction.tokens.selection import check_row, take_tokens, top_indices
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-REMOVED_PER_ROUND = 8
+    from token_reduction.apply.anatomy import Tower
 
 
 def vispruner(
@@ -31,7 +34,7 @@ def vispruner(
     cls_attention: Tensor,
     keep: float,
     *,
-    important: float = 0.5,
+    important: float = IMPORTANT.default,
     features: Tensor | None = None,
 ) -> Reduced:
     """Keep important tokens and, of the others, diverse ones.
@@ -93,3 +96,18 @@ def _diverse(unit: Tensor, candidates: Tensor, count: int) -> Tensor:
         even = even.gather(-1, closest[..., removed:])
         candidates = torch.cat((even, odd), dim=-1)
     return candidates
+
+
+def plug(host: Host) -> None:
+    """Prune the projected patches of every crop, by the features before the projector."""
+    attention = ClassAttention(host.parts, host.method.name)
+    attention.attach(host.parts, host.patches)
+    features = watch_features(host.parts, host.patches)
+    keep, important = host.method.settled_keep, IMPORTANT.of(host.method)
+
+    def pruned(tokens: Tensor, tower: Tower) -> Reduced:
+        row, _ = attention.of_patches(tokens, tower)
+        seen = features.pop()[:, -tower.patches :]
+        return vispruner(tokens, row[..., 1:], keep, important=important, features=seen)
+
+    reduce_crops(host, pruned, before_projector=False)

@@ -17,28 +17,25 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from costmodel.methods.vtw import published_layer
 from hardware_specs.errors import InvalidInputError
-from token_reduction.checks import require_finite
-from token_reduction.reduced import Selection
-from token_reduction.selection import check_image_span, complement, image_positions
+from token_reduction.apply.llm_policy import OneCut
+from token_reduction.apply.places import Host, reduce_between_layers
+from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.reduced import Selection
+from token_reduction.tokens.selection import check_image_span, complement, image_positions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from costmodel.methods import Method
+    from token_reduction.apply.anatomy import Parts
+    from token_reduction.apply.inside_llm import Prefill
+    from token_reduction.apply.llm_tokens import Group
+
 # Largest mean divergence (nats) the program accepts, by model.
 ETA = {"llava-1.5-7b": 0.003, "llava-1.5-13b": 0.0005, "llava-next-7b": 0.0001}
 FIRST_LAYER = 5
-#: Layers of the language model -> K of the program's command for it.
-PUBLISHED_LAYERS = {32: 16, 40: 20}
-
-
-def published_layer(num_layers: int) -> int:
-    """Return the layer K that layer=None means: 16 of 32, 20 of 40, else 16.
-
-    >>> published_layer(40)
-    20
-    """
-    return PUBLISHED_LAYERS.get(num_layers, 16)
 
 
 def vtw(
@@ -133,3 +130,20 @@ def search_layer(divergence: Tensor, eta: float, *, first_layer: int = FIRST_LAY
         f"at most {eta:g}; the closest is layer {first_layer + best} with {means[best]:.3g}, "
         "so give a larger eta"
     )
+
+
+def plug(host: Host) -> None:
+    """Withdraw at one layer of the language model."""
+    reduce_between_layers(host, Withdraw)
+
+
+class Withdraw(OneCut):
+    """VTW: no visual token stays."""
+
+    def __init__(self, method: Method, parts: Parts) -> None:
+        layer = published_layer(len(parts.layers)) if method.layer is None else method.layer
+        super().__init__(method, parts, layer)
+
+    def pick(self, group: Group, now: Prefill, hidden: Tensor) -> Tensor:  # noqa: ARG002
+        """None of them."""
+        return group.places[:, :0]

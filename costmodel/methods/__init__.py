@@ -1,18 +1,31 @@
-"""What each token-reduction method does to the lengths, and what it costs itself.
+"""The token-reduction methods: what each one is, what it does to the lengths, and what it costs itself.
 
-A method is known here under the name it has in `token_reduction`. Its plan is a token schedule (how
-many visual tokens each layer of the vision tower, the projector and each layer of the language
-model sees) and the ops of its own selecting and merging, the stage `reduction`.
+A method's module here holds one `MethodInfo` with every fact about it and the plan that prices it: a token
+schedule (how many visual tokens each layer of the vision tower, the projector and each layer of the
+language model sees) and the ops of its own selecting and merging, the stage `reduction`. The module of the
+same name in `token_reduction` holds the function on tensors and what puts it into a model.
 """
 
 from __future__ import annotations
 
+from costmodel.methods.method import Method, MethodInfo
+from costmodel.methods.plan import MethodInput, MethodPlan
 from costmodel.methods.registry import (
-    MethodCost,
-    MethodPlan,
-    MethodRequest,
-    get_method_cost,
-    list_method_costs,
+    chosen_method,
+    get_method,
+    list_methods,
+    method_info,
+    register_method,
 )
 
-__all__ = ["MethodCost", "MethodPlan", "MethodRequest", "get_method_cost", "list_method_costs"]
+__all__ = [
+    "Method",
+    "MethodInfo",
+    "MethodInput",
+    "MethodPlan",
+    "chosen_method",
+    "get_method",
+    "list_methods",
+    "method_info",
+    "register_method",
+]

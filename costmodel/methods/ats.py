@@ -18,18 +18,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from costmodel.methods.counts import kept_count
+from costmodel.methods.keep import kept_count
+from costmodel.methods.method import MethodInfo
+from costmodel.methods.options import Option, layer_indices, whole
 from costmodel.methods.pieces import gather, passes, sort
-from costmodel.methods.registry import MethodCost, MethodPlan
-from costmodel.methods.requirements import vision_parts
+from costmodel.methods.token_lists import vision_parts
 from costmodel.methods.tower import check_tower_layers, tower_plan
 from costmodel.schedule import LayerSpan
 
 if TYPE_CHECKING:
-    from costmodel.methods.registry import MethodRequest
+    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num
 
-LAYERS = tuple(range(3, 12))
+LAYERS: Option[tuple[int, ...]] = Option(
+    "layers", tuple(range(3, 12)), layer_indices, "a list of layers", "DeiT-S: blocks 3 to 11"
+)
+MINIMUM = Option("minimum", 8, whole(2), "an integer >= 2", "fewest reference samples")
 #: Share of the patches left, PruMerge's Table 7.
 RATIO = 0.25
 
@@ -44,17 +48,18 @@ def expected_tokens(patches: int, kept: Num, stage: int, stages: int) -> Num:
     return np.rint(left) if isinstance(left, np.ndarray) else round(left)
 
 
-def _plan(request: MethodRequest) -> MethodPlan:
-    tower, _ = vision_parts("ats", request.model)
-    num, c = request.precision.vision, tower.hidden_size
-    images = request.batch_size * request.crops
-    keep = RATIO if request.keep is None else request.keep
+def _plan(given: MethodInput) -> MethodPlan:
+    tower, _ = vision_parts("ats", given.model)
+    num, c = given.precision.vision, tower.hidden_size
+    images = given.batch_size * given.crops
+    keep = RATIO if given.keep is None else given.keep
     kept = kept_count("ats", keep, tower.patches)
-    check_tower_layers("ats", LAYERS, tower.num_layers)
-    acting = [layer for layer in LAYERS if layer < request.vision_layers]
+    layers = sorted(set(LAYERS.of(given)))
+    check_tower_layers("ats", layers, tower.num_layers)
+    acting = [layer for layer in layers if layer < given.vision_layers]
     entering: list[Num] = [tower.tokens]
     spans, ops = [], []
-    for layer in range(request.vision_layers):
+    for layer in range(given.vision_layers):
         t = entering[-1]
         if layer not in acting:
             spans.append(LayerSpan(1, t))
@@ -78,24 +83,26 @@ def _plan(request: MethodRequest) -> MethodPlan:
         ]
         ops += [op._replace(name=f"{op.name}[{layer}]", count=runs) for op in work]
     return tower_plan(
-        "ats", request, spans, entering, ops,
+        "ats", given, spans, entering, ops,
         {"ats_counts": "expected: falls by the same factor in each of its blocks"},
     )  # fmt: skip
 
 
-METHODS = {
-    "ats": MethodCost(
-        name="ats",
-        schedule=_plan,
-        place="vision-layers",
-        summary="sample tokens by class attention and value norm inside the vision layers",
-        formula="expected tokens keep after blocks 3..11; no own FLOPs, scores written out",
-        complexity="O(t c + t^2) per block, no fused attention there",
-        source="Fayyaz et al. 2022, ATS, arXiv 2111.15667; adaptivetokensampling/ATS",
-        default_keep="25 % of the patches expected in the end, as in PruMerge's Table 7",
-        needs="the class token's attention and the values of its vision layers",
-        published=("DeiT-S: 197 reference samples in blocks 3 to 11", "25 % on LLaVA-1.5"),
-        needs_class_token=True,
-        samples=True,
-    )
-}
+INFO = MethodInfo(
+    name="ats",
+    place="vision-layers",
+    source="Fayyaz et al. 2022, ATS, arXiv 2111.15667; adaptivetokensampling/ATS",
+    summary="sample tokens by class attention and value norm inside the vision layers",
+    formula="expected tokens keep after blocks 3..11; no own FLOPs, scores written out",
+    complexity="O(t c + t^2) per block, no fused attention there",
+    schedule=_plan,
+    needs=frozenset({"clip_attention", "clip_values"}),
+    needs_text="the class token's attention and the values of its vision layers",
+    keep_meaning="reference samples; as many tokens at most",
+    default_keep=1.0,
+    default_text="25 % of the patches expected in the end, as in PruMerge's Table 7",
+    options=(LAYERS, MINIMUM),
+    published=("DeiT-S: 197 reference samples in blocks 3 to 11", "25 % on LLaVA-1.5"),
+    needs_class_token=True,
+    samples=True,
+)

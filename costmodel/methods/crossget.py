@@ -12,26 +12,41 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from costmodel.methods.counts import least
+from costmodel.methods.keep import least
+from costmodel.methods.method import MethodInfo
+from costmodel.methods.options import Option, merged_tokens, optional, path_text
 from costmodel.methods.pieces import gather, passes, product, sort
-from costmodel.methods.registry import MethodCost, MethodPlan
-from costmodel.methods.requirements import vision_parts
+from costmodel.methods.token_lists import vision_parts
 from costmodel.methods.tome import PAIRS, merges_per_layer
 from costmodel.methods.tower import feature_depth, tower_plan
 from costmodel.schedule import LayerSpan
 
 if TYPE_CHECKING:
-    from costmodel.methods.registry import MethodRequest
+    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num, OpCost
 
 #: The class token and the cross token.
 PROTECTED = 2
+R: Option[int | tuple[int, ...]] = Option(
+    "r",
+    PAIRS,
+    merged_tokens,
+    "an integer >= 0 or a list of them, one per layer",
+    "tokens merged per layer",
+)
+WEIGHTS: Option[str | None] = Option(
+    "weights",
+    None,
+    optional(path_text),
+    "a safetensors file or None",
+    "the learned cross tokens; random without",
+)
 
 
-def _graph_ops(request: MethodRequest, images: Num, t: Num, r: Num) -> list[OpCost]:
-    tower, _ = vision_parts("crossget", request.model)
+def _graph_ops(given: MethodInput, images: Num, t: Num, r: Num) -> list[OpCost]:
+    tower, _ = vision_parts("crossget", given.model)
     num, c, h, e = (
-        request.precision.vision, tower.hidden_size, tower.num_heads, tower.head_dim,
+        given.precision.vision, tower.hidden_size, tower.num_heads, tower.head_dim,
     )  # fmt: skip
     pairs = images * t * t
     return [
@@ -56,18 +71,16 @@ def _graph_ops(request: MethodRequest, images: Num, t: Num, r: Num) -> list[OpCo
     ]
 
 
-def _plan(request: MethodRequest) -> MethodPlan:
-    tower, _ = vision_parts("crossget", request.model)
-    layers, depth = request.vision_layers, feature_depth("crossget", request)
-    images = request.batch_size * request.crops
-    if request.keep is None:
-        wanted: list[Num] = [PAIRS] * layers
-    else:
-        wanted = merges_per_layer("crossget", request.keep, tower.patches, depth)
-        wanted += [0] * (layers - depth)
+def _plan(given: MethodInput) -> MethodPlan:
+    tower, _ = vision_parts("crossget", given.model)
+    images = given.batch_size * given.crops
+    wanted = merges_per_layer(
+        "crossget", given.keep, patches=tower.patches, layers=tower.num_layers,
+        depth=feature_depth("crossget", given), r=R.of(given),
+    )  # fmt: skip
     entering: list[Num] = [tower.tokens + 1]
     spans, ops = [], []
-    for layer, asked in enumerate(wanted):
+    for layer, asked in enumerate(wanted[: given.vision_layers]):
         t = entering[-1]
         r = least(asked, (t - PROTECTED) // 2)
         spans.append(LayerSpan(1, t, t, t - r, materialised=True))
@@ -75,23 +88,25 @@ def _plan(request: MethodRequest) -> MethodPlan:
         runs = (images > 0) * 1
         ops += [
             op._replace(name=f"{op.name}[{layer}]", count=runs)
-            for op in _graph_ops(request, images, t, r)
+            for op in _graph_ops(given, images, t, r)
         ]
-    return tower_plan("crossget", request, spans, entering, ops, {})
+    return tower_plan("crossget", given, spans, entering, ops, {})
 
 
-METHODS = {
-    "crossget": MethodCost(
-        name="crossget",
-        schedule=_plan,
-        place="vision-layers",
-        summary="merge r tokens per vision layer on a complete graph, guided by a learned token",
-        formula="t + 1 tokens, t -> t - r per layer; 2 t^2 e FLOPs per layer, scores written out",
-        complexity="O(t^2 e) per layer, no fused attention",
-        source="Shi et al. 2024, CrossGET, arXiv 2305.17455; sdc17/CrossGET",
-        default_keep="13 tokens merged per layer: 278 of 577 reach the projector",
-        needs="keys and attention of every vision layer, learned cross tokens, fine-tuning",
-        published=("r=13: 278 tokens, 48 %",),
-        needs_class_token=True,
-    )
-}
+INFO = MethodInfo(
+    name="crossget",
+    place="vision-layers",
+    source="Shi et al. 2024, CrossGET, arXiv 2305.17455; sdc17/CrossGET",
+    summary="merge r tokens per vision layer on a complete graph, guided by a learned token",
+    formula="t + 1 tokens, t -> t - r per layer; 2 t^2 e FLOPs per layer, scores written out",
+    complexity="O(t^2 e) per layer, no fused attention",
+    schedule=_plan,
+    needs=frozenset({"clip_keys", "clip_attention", "cross_token"}),
+    needs_text="keys and attention of every vision layer, learned cross tokens, fine-tuning",
+    keep_meaning="patch tokens left when the features are read; None merges r per layer",
+    default_text="13 tokens merged per layer: 278 of 577 reach the projector",
+    options=(R, WEIGHTS),
+    trained=True,
+    published=("r=13: 278 tokens, 48 %",),
+    needs_class_token=True,
+)

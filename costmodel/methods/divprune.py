@@ -12,35 +12,55 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from costmodel.methods.counts import kept_count, share
+from costmodel.methods.keep import kept_count, share
+from costmodel.methods.method import MethodInfo
+from costmodel.methods.options import Option, dtype_name, optional
 from costmodel.methods.pieces import gather, passes, product, sort
-from costmodel.methods.registry import MethodCost, MethodPlan
-from costmodel.methods.requirements import items_of
+from costmodel.methods.plan import MethodPlan
+from costmodel.methods.token_lists import items_of
 from costmodel.schedule import LayerSpan
 
 if TYPE_CHECKING:
-    from costmodel.methods.registry import MethodRequest
+    from costmodel.methods.plan import MethodInput
+    from costmodel.precision import Numerics
     from costmodel.quantities import Num, OpCost
 
 #: SUBSET_RATIO of the authors' run script.
 RATIO = 0.098
+COMPUTE_DTYPE: Option[str | None] = Option(
+    "compute_dtype",
+    None,
+    optional(dtype_name),
+    "float16, bfloat16, float32, float64 or None",
+    "precision of the distances; None is the tokens' own",
+)
+#: torch's name -> the cost model's, and bytes of an element.
+_DTYPES = {
+    "float16": ("fp16", 2),
+    "bfloat16": ("bf16", 2),
+    "float32": ("fp32", 4),
+    "float64": ("fp64", 8),
+}
 #: Kernels of one pick: argmax, gather of its row, running minimum.
 PICK_KERNELS = 3
 
 
-def divprune_ops(request: MethodRequest, lists: Num, n: Num, kept: Num, runs: Num) -> list[OpCost]:
+def divprune_ops(given: MethodInput, lists: Num, n: Num, kept: Num, runs: Num) -> list[OpCost]:
     """Return DivPrune's own ops.
 
     Args:
-        request: the request.
+        given: the input of the method's plan.
         lists: token lists in the batch.
         n: tokens per list.
         kept: tokens kept per list.
         runs: 1 where there is anything to reduce, else 0.
     """
-    num, d = request.precision.projector, request.model.text.hidden_size
+    own, d = given.precision.projector, given.model.text.hidden_size
+    num = _numerics(own, COMPUTE_DTYPE.of(given))
     pairs = lists * n * n
+    ops = [] if num is own else [passes("convert", lists * n * d, num, flops=0, count=runs)]
     return [
+        *ops,
         passes("normalise", lists * n * d, num, reads=2, writes=1, kernels=3, flops=3, count=runs),
         product("distance", lists, n, n, d, num, runs),
         passes("complement", pairs, num, kernels=1, count=runs),
@@ -49,45 +69,53 @@ def divprune_ops(request: MethodRequest, lists: Num, n: Num, kept: Num, runs: Nu
         passes("pick", lists * n, num, reads=4, writes=2, kernels=PICK_KERNELS, flops=2,
                count=kept * runs),
         sort("order", lists, kept, num, runs),
-        gather("kept_tokens", lists * kept, d, num, runs),
+        gather("kept_tokens", lists * kept, d, own, runs),
     ]  # fmt: skip
 
 
-def _plan(request: MethodRequest) -> MethodPlan:
-    layers = request.model.text.num_layers
-    keep = RATIO if request.keep is None else request.keep
-    if not request.layer:  # layer 0 sees what the projector gives
-        per_sample, lists, n, runs = items_of(request)
+def _numerics(own: Numerics, dtype: str | None) -> Numerics:
+    """The numerics of the distances."""
+    if dtype is None:
+        return own
+    name, size = _DTYPES[dtype]
+    return own._replace(activation_bytes=size, attention_dtype=name)
+
+
+def _plan(given: MethodInput) -> MethodPlan:
+    layers = given.model.text.num_layers
+    keep = RATIO if given.keep is None else given.keep
+    if not given.layer:  # layer 0 sees what the projector gives
+        per_sample, lists, n, runs = items_of(given)
         kept = kept_count("divprune", keep, n)
         tokens = per_sample * kept * runs
         spans: tuple[LayerSpan, ...] = (LayerSpan(layers, tokens),)
     else:
-        n = request.visual_tokens
-        lists, runs = request.batch_size, (n > 0) * 1
+        n = given.visual_tokens
+        lists, runs = given.batch_size, (n > 0) * 1
         kept = kept_count("divprune", keep, n)
-        spans = (LayerSpan(request.layer, n), LayerSpan(layers - request.layer, kept))
-    ops = divprune_ops(request, lists, n, kept, runs)
-    return MethodPlan(spans, request.projected_tokens, None, tuple(ops))
+        spans = (LayerSpan(given.layer, n), LayerSpan(layers - given.layer, kept))
+    ops = divprune_ops(given, lists, n, kept, runs)
+    return MethodPlan(spans, given.projected_tokens, None, tuple(ops))
 
 
-def _program_flops(request: MethodRequest) -> Num:
+def _program_flops(given: MethodInput) -> Num:
     """Two n x n x d products, where one is enough."""
-    _, lists, n, runs = items_of(request)
-    return 2 * (2 * lists * n * n * request.model.text.hidden_size) * runs
+    _, lists, n, runs = items_of(given)
+    return 2 * (2 * lists * n * n * given.model.text.hidden_size) * runs
 
 
-METHODS = {
-    "divprune": MethodCost(
-        name="divprune",
-        schedule=_plan,
-        place="after-projector",
-        summary="keep the tokens farthest from each other (greedy max-min cosine distance)",
-        formula="K = round(keep n) tokens; 2 n^2 d FLOPs, K dependent picks",
-        complexity="O(n^2 d + K n), K sequential steps",
-        source="Alvar et al. 2025, DivPrune, arXiv 2503.02175; vbdi/divprune",
-        default_keep=f"{RATIO} of the tokens, {share(RATIO, 576)} of 576",
-        published=("keep 0.098 before layer 0", "paper: also at layers 1 to 3 (Table 3)"),
-        takes_layer=True,
-        program_flops=_program_flops,
-    )
-}
+INFO = MethodInfo(
+    name="divprune",
+    place="after-projector",
+    source="Alvar et al. 2025, DivPrune, arXiv 2503.02175; vbdi/divprune",
+    summary="keep the tokens farthest from each other (greedy max-min cosine distance)",
+    formula="K = round(keep n) tokens; 2 n^2 d FLOPs, K dependent picks",
+    complexity="O(n^2 d + K n), K sequential steps",
+    schedule=_plan,
+    default_keep=RATIO,
+    default_text=f"{RATIO} of the tokens, {share(RATIO, 576)} of 576",
+    takes_layer=True,
+    options=(COMPUTE_DTYPE,),
+    published=("keep 0.098 before layer 0", "paper: also at layers 1 to 3 (Table 3)"),
+    program_flops=_program_flops,
+)

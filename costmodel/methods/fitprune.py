@@ -3,7 +3,7 @@
 Source: Ye et al., AAAI 2025 (arXiv 2409.10197) and ywh187/FitPrune. Layer l caches and attends to the
 tokens from before its deletion; o_proj and the FFN run on the rest. The deletions per layer are the
 program's, for 576 tokens and 32 layers, by reduction of visual FLOPs; for another depth or count they
-are stretched over relative depth, this project's own choice and the same as in `token_reduction`.
+are stretched over relative depth, this project's own choice.
 
 `keep` is the share of visual FLOPs left, one of the shipped schemes. The full attention map of every
 layer that deletes is needed, so those layers write their scores out; own FLOPs 4 s^2 per layer and
@@ -13,34 +13,44 @@ sample for the two sums over its rows (one product with two rows of weights).
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+from functools import cache
 from importlib.resources import files
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from costmodel.methods.fastv import sequence_gather
-from costmodel.methods.pieces import gather, passes, product, sort
-from costmodel.methods.registry import MethodCost, MethodPlan
+from costmodel.methods.method import MethodInfo
+from costmodel.methods.options import Option, layer_indices, optional
+from costmodel.methods.pieces import gather, passes, product, sequence_gather, sort
+from costmodel.methods.plan import MethodPlan
 from costmodel.schedule import LayerSpan
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from costmodel.methods.registry import MethodRequest
+    from collections.abc import Sequence
+
+    from costmodel.methods.plan import MethodInput
     from costmodel.quantities import Num, OpCost
 
 #: Image tokens the schemes were fitted on.
 SCHEME_TOKENS = 576
 #: Share of visual FLOPs left by default: the 60 % scheme, the middle of those the paper reports.
 SHARE = 0.4
+SCHEME: Option[tuple[int, ...] | None] = Option(
+    "scheme",
+    None,
+    optional(layer_indices),
+    "a list of integers >= 0 or None",
+    "tokens deleted in each layer; None is the shipped scheme for keep",
+)
 
 
-@lru_cache(maxsize=1)
-def schemes() -> dict[int, tuple[int, ...]]:
+@cache
+def shipped_schemes() -> dict[int, tuple[int, ...]]:
     """Return the program's schemes: percent of visual FLOPs saved to deletions per layer.
 
-    >>> sum(schemes()[60]), len(schemes()[60])
+    >>> sum(shipped_schemes()[60]), len(shipped_schemes()[60])
     (449, 32)
     """
     text = files("costmodel.methods").joinpath("data/fitprune_llava15_7b.json").read_text("utf-8")
@@ -56,7 +66,7 @@ def scheme_of(keep: Any) -> tuple[int, ...]:
     >>> scheme_of(0.4)[:4]
     (14, 33, 89, 36)
     """
-    known = schemes()
+    known = shipped_schemes()
     if isinstance(keep, float):
         reduction = round((1.0 - keep) * 100)
         if reduction in known and abs((1.0 - keep) * 100 - reduction) < 1e-6:
@@ -64,20 +74,33 @@ def scheme_of(keep: Any) -> tuple[int, ...]:
     there_is = ", ".join(f"{1 - key / 100:g}" for key in sorted(known) if key)
     raise InvalidInputError(
         f"fitprune's keep is the share of visual FLOPs left; there is a scheme for {there_is}, "
-        f"not for {keep!r}"
+        f"not for {keep!r}; fit one with token_reduction.fitprune.search_scheme and give it as scheme="
     )
 
 
-def tokens_by_layer(scheme: tuple[int, ...], layers: int, n: Num) -> list[Num]:
+def tokens_by_layer(
+    scheme: Sequence[int], layers: int, n: Num, scheme_tokens: int = SCHEME_TOKENS
+) -> list[Num]:
     """Return the image tokens entering each layer, and after them those leaving the last.
 
-    Formula: n less the share deleted up to relative depth l/L, rounded; exact where depth and count
-    are the scheme's.
+    Formula: n less the share deleted up to relative depth l/L, interpolated linearly and rounded; exact
+    where depth and count are the scheme's.
+
+    Args:
+        scheme: deletions per layer.
+        layers: layers of the language model.
+        n: image tokens.
+        scheme_tokens: image tokens the scheme was fitted on.
+
+    Raises:
+        InvalidInputError: a scheme that deletes more tokens than it was fitted on.
 
     >>> tokens_by_layer((96, 192), 4, 12)[1:], tokens_by_layer(scheme_of(0.4), 32, 576)[-1]
     ([11, 10, 8, 6], 127)
     """
-    gone = np.concatenate([[0.0], np.cumsum(scheme) / SCHEME_TOKENS])
+    if sum(scheme) > scheme_tokens:
+        raise InvalidInputError(f"the scheme deletes {sum(scheme)} of {scheme_tokens} image tokens")
+    gone = np.concatenate([[0.0], np.cumsum(scheme) / scheme_tokens])
     entering = []
     for layer in range(layers + 1):
         depth = layer * len(scheme) / layers
@@ -89,20 +112,50 @@ def tokens_by_layer(scheme: tuple[int, ...], layers: int, n: Num) -> list[Num]:
     return entering
 
 
-def _plan(request: MethodRequest) -> MethodPlan:
-    text, num = request.model.text, request.precision.text
-    b, h = request.batch_size, text.num_heads
-    scheme = scheme_of(SHARE if request.keep is None else request.keep)
-    entering = tokens_by_layer(scheme, text.num_layers, request.visual_tokens)
+def scheme_for(keep: Any, given: Sequence[int] | None, layers: int, n: Num) -> list[Num]:
+    """Return the deletions per layer of a model: the ones given, or the shipped ones, stretched.
+
+    Args:
+        keep: share of visual FLOPs left, one of the shipped schemes; not read where a scheme is given.
+        given: deletions per layer of this very model, or None.
+        layers: layers of the language model.
+        n: image tokens.
+
+    Raises:
+        InvalidInputError: no scheme for the share, or one given that does not fit model or tokens.
+
+    >>> scheme_for(0.4, None, 32, 576)[:4], scheme_for(None, (2, 3), 2, 10)
+    ([14, 33, 89, 36], [2, 3])
+    """
+    if given is None:
+        left = tokens_by_layer(scheme_of(keep), layers, n)
+        return [before - after for before, after in pairwise(left)]
+    there = n > 0
+    if len(given) != layers or np.any((sum(given) > n) & there):
+        raise InvalidInputError(
+            f"the scheme deletes {sum(given)} tokens in {len(given)} layers; this prompt has "
+            f"{np.min(n):g} visual tokens and the language model {layers} layers"
+        )
+    return [deleted * there for deleted in given]
+
+
+def _plan(given: MethodInput) -> MethodPlan:
+    text, num = given.model.text, given.precision.text
+    b, h = given.batch_size, text.num_heads
+    keep, scheme = SHARE if given.keep is None else given.keep, SCHEME.of(given)
+    deletions = scheme_for(keep, scheme, text.num_layers, given.visual_tokens)
+    note = "scheme of 576 tokens and 32 layers, stretched where the model differs"
     spans: list[LayerSpan] = []
     ops: list[OpCost] = []
-    for layer, (before, after) in enumerate(pairwise(entering)):
-        deletes = bool(np.any(before != after))
+    after = given.visual_tokens
+    for layer, deleted in enumerate(deletions):
+        before, after = after, after - deleted
+        deletes = bool(np.any(deleted != 0))
         spans.append(LayerSpan(1, before, after if deletes else None, materialised=deletes))
         if not deletes:
             continue
-        s, runs = request.text_tokens + before, (before > 0) * 1
-        kept_rows = b * (request.text_tokens + after)
+        s, runs = given.text_tokens + before, (before > 0) * 1
+        kept_rows = b * (given.text_tokens + after)
         layer_ops = [
             passes("strongest_head", b * h * s * s, num, reads=1, writes=0, kernels=1),
             passes("widen", b * s * s, num, reads=1, writes=3, kernels=2, flops=0),
@@ -111,30 +164,34 @@ def _plan(request: MethodRequest) -> MethodPlan:
             sort("rank", b, before, num),
             passes("indices", b * s, num, reads=4, writes=4, kernels=8, flops=0),
             gather("kept_heads", kept_rows, h * text.head_dim, num),
-            *sequence_gather(request, after, 1),
+            *sequence_gather(given, after, 1),
         ]
         ops += [op._replace(name=f"{op.name}[{layer}]", count=runs) for op in layer_ops]
     return MethodPlan(
         tuple(spans),
-        request.projected_tokens,
+        given.projected_tokens,
         None,
         tuple(ops),
-        {"fitprune": "scheme of 576 tokens and 32 layers, stretched where the model differs"},
+        {"fitprune": note if scheme is None else "the deletions per layer are given"},
     )
 
 
-METHODS = {
-    "fitprune": MethodCost(
-        name="fitprune",
-        schedule=_plan,
-        place="llm-layer",
-        summary="delete a fitted number of image tokens after attention in every LLM layer",
-        formula="a scheme of deletions per layer; KV and attention before, o_proj and FFN after each; "
-        "4 s^2 FLOPs per deleting layer",
-        complexity="O(h s^2) per layer, scores written out",
-        source="Ye et al. 2025, FitPrune, arXiv 2409.10197; ywh187/FitPrune",
-        default_keep="40 % of the visual FLOPs (the 60 % scheme)",
-        needs="the full attention map of every layer, so no fused attention there",
-        published=("visual FLOPs reduced by 10 to 90 % (keep 0.9 to 0.1)", "449 of 576 at 60 %"),
-    )
-}
+INFO = MethodInfo(
+    name="fitprune",
+    place="llm-layer",
+    source="Ye et al. 2025, FitPrune, arXiv 2409.10197; ywh187/FitPrune",
+    summary="delete a fitted number of image tokens after attention in every LLM layer",
+    formula="a scheme of deletions per layer; KV and attention before, o_proj and FFN after each; "
+    "4 s^2 FLOPs per deleting layer",
+    complexity="O(h s^2) per layer, scores written out",
+    schedule=_plan,
+    needs=frozenset({"llm_attention_full"}),
+    needs_text="the full attention map of every layer, so no fused attention there",
+    keep_meaning="share of the visual tokens' FLOPs that is left",
+    default_keep=SHARE,
+    default_text="40 % of the visual FLOPs (the 60 % scheme)",
+    rounding=None,
+    keep_kind="ratio",
+    options=(SCHEME,),
+    published=("visual FLOPs reduced by 10 to 90 % (keep 0.9 to 0.1)", "449 of 576 at 60 %"),
+)

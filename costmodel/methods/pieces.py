@@ -15,6 +15,7 @@ from costmodel.ops.pointwise import pointwise
 from costmodel.quantities import OpCost
 
 if TYPE_CHECKING:
+    from costmodel.methods.plan import MethodInput
     from costmodel.precision import Numerics
     from costmodel.quantities import Num
 
@@ -98,3 +99,20 @@ def gather(name: str, rows: Num, d: Num, num: Numerics, count: Num = 1, kernels:
         name, "copy", num.attention_dtype, count, 0, 0, 0, 0, 0, 0,
         rows * (d * size + INDEX_BYTES), rows * d * size, kernels,
     )  # fmt: skip
+
+
+def sequence_gather(given: MethodInput, kept: Num, runs: Num, count: int = 1) -> list[OpCost]:
+    """Return the copies that shorten hidden states and position angles to the kept tokens.
+
+    Args:
+        given: the input of the method's plan.
+        kept: visual tokens left.
+        runs: 1 where there is anything to reduce, else 0.
+        count: how often.
+    """
+    text, num = given.model.text, given.precision.text
+    rows = given.batch_size * (given.text_tokens + kept)
+    return [
+        gather("kept_states", rows, text.hidden_size, num, count * runs),
+        gather("kept_positions", rows, 2 * text.head_dim, num, count * runs, kernels=3),
+    ]

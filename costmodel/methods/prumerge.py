@@ -21,36 +21,67 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from costmodel.methods.counts import kept_count, share
+from costmodel.methods.keep import by_pair, kept_count, share
+from costmodel.methods.method import MethodInfo
+from costmodel.methods.options import Option, whole
 from costmodel.methods.pieces import gather, passes, product, sort
-from costmodel.methods.registry import MethodCost, MethodPlan
-from costmodel.methods.requirements import crops_of, vision_parts
+from costmodel.methods.plan import MethodPlan
+from costmodel.methods.token_lists import crops_of, vision_parts
 from costmodel.ops.linear import linear
 from costmodel.schedule import LayerSpan
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from costmodel.methods.registry import MethodRequest
+    from costmodel.methods.plan import MethodInput
     from costmodel.quantities import Num, OpCost
 
 #: Tokens merged into each kept one.
-NEIGHBOURS = 32
+NEIGHBOURS = Option(
+    "neighbours", 32, whole(0), "an integer >= 0", "tokens merged into each kept one"
+)
 #: Mean counts of chosen tokens on LLaVA-1.5, arXiv 2403.15388 Table 4.
 PUBLISHED_COUNTS = {"TextVQA": 40, "MME": 40, "POPE": 35, "SQA": 16}
 #: Mean shares of the patches, Tables 1 and 3: images, video.
 CHOSEN_SHARE = {"prumerge": (0.055, 0.125), "prumerge+": (0.25, 0.25)}
 
 
-def _published_share(name: str, request: MethodRequest) -> float:
-    rule = request.model.video
+def _published_share(name: str, given: MethodInput) -> float:
+    rule = given.model.video
     clip = rule is not None and bool(rule.default_frames)
     return CHOSEN_SHARE[name][clip]
+
+
+def spatial_supplement(n: int, ratio: float) -> range:
+    """Return the grid positions that PruMerge+ adds, before those already kept are taken out.
+
+    Formula: arange(0, n-1, int(int(1/ratio) / 3)).
+
+    Raises:
+        InvalidInputError: a ratio of 0 or above 1/3, for which the program divides by zero.
+
+    >>> len(spatial_supplement(576, 32 / 576)), len(spatial_supplement(576, 40 / 576))
+    (96, 144)
+    >>> spatial_supplement(576, 0.2)  # above 1/6 the step is 1: everything but the last patch
+    range(0, 575)
+    """
+    if not ratio > 0:
+        raise InvalidInputError(
+            "prumerge+ found no outlier, so its grid step 1/ratio is undefined; "
+            "give keep, or use prumerge"
+        )
+    step = int(int(1 / ratio) / 3)
+    if step < 1:
+        raise InvalidInputError(
+            f"prumerge+ at a ratio of {ratio:.3g}, above 1/3, has a grid step of 0; "
+            "give a smaller keep, or use prumerge"
+        )
+    return range(0, n - 1, step)
 
 
 def grid_tokens(n: Num, chosen: Num) -> Num:
     """Return how many grid patches PruMerge+ adds on average to `chosen` of `n` patches.
 
-    The grid is arange(0, n-1, int(int(1/ratio) / 3)); a share chosen/n of it was kept already.
+    A share chosen/n of the grid was kept already.
 
     Raises:
         InvalidInputError: no patch chosen, or more than a third, for which the step is undefined.
@@ -58,13 +89,10 @@ def grid_tokens(n: Num, chosen: Num) -> Num:
     >>> grid_tokens(576, 32), grid_tokens(576, 40)  # 96 and 144, less the share chosen
     (91, 134)
     """
-    if isinstance(chosen, np.ndarray) or isinstance(n, np.ndarray):
-        wide_n, wide_chosen = np.broadcast_arrays(n, chosen)
-        pairs, where = np.unique(
-            np.stack([wide_n.ravel(), wide_chosen.ravel()]), axis=1, return_inverse=True
-        )
-        each = np.array([grid_tokens(int(a), int(b)) for a, b in pairs.T], dtype=float)
-        return each[where].reshape(wide_n.shape)
+    return by_pair(_grid_tokens, n, chosen)
+
+
+def _grid_tokens(n: int, chosen: int) -> int:
     if n == 0:
         return 0
     if not 0 < chosen <= n / 3:
@@ -72,23 +100,23 @@ def grid_tokens(n: Num, chosen: Num) -> Num:
             f"prumerge+ with {chosen:g} of {n:g} patches chosen by attention has no grid: its step "
             "int(int(1/ratio)/3) needs from 1 patch to a third of them; give another keep"
         )
-    grid = len(range(0, int(n) - 1, int(int(n / chosen) / 3)))
-    return round(grid * (1 - chosen / n))
+    return round(len(spatial_supplement(int(n), chosen / n)) * (1 - chosen / n))
 
 
-def prumerge_ops(request: MethodRequest, kept: Num, *, adaptive: bool) -> tuple[OpCost, ...]:
+def prumerge_ops(given: MethodInput, kept: Num, *, adaptive: bool) -> tuple[OpCost, ...]:
     """Return the own ops of PruMerge and PruMerge+.
 
     Args:
-        request: the request.
+        given: the input of the method's plan.
         kept: patches per crop kept in all: those attention chose and PruMerge+'s grid.
         adaptive: whether the count comes from the outliers, which asks for quartiles.
     """
-    tower, projector = vision_parts("prumerge", request.model)
-    images, n, runs = crops_of(request)
-    num, c, d = request.precision.vision, tower.hidden_size, projector.in_features
+    tower, projector = vision_parts("prumerge", given.model)
+    images, n, runs = crops_of(given)
+    num, c, d = given.precision.vision, tower.hidden_size, projector.in_features
+    paper, neighbours = given.variant == "paper", NEIGHBOURS.of(given)
     ops: list[OpCost] = []
-    if request.vision_layers < tower.num_layers:
+    if given.vision_layers < tower.num_layers and not paper:
         # The queries and keys of the last layer, which a tower cut short does not compute.
         ops += [
             linear("last_q_proj", images, c, c, num, runs, True),
@@ -105,102 +133,133 @@ def prumerge_ops(request: MethodRequest, kept: Num, *, adaptive: bool) -> tuple[
             sort("quartiles", 1, images * n, num, runs),
             passes("outliers", images * n, num, reads=3, writes=2, kernels=8, flops=3, count=runs),
         ]
+    if not paper:
+        ops += [passes("key_norms", images * n * c, num, reads=1, writes=0, kernels=2, flops=2,
+                       count=runs)]  # fmt: skip
+    # The program divides by the norms and masks; the paper's dot products are only masked.
+    reads, kernels = (1, 1) if paper else (3, 2)
     ops += [
-        passes("key_norms", images * n * c, num, reads=1, writes=0, kernels=2, flops=2, count=runs),
-        gather("chosen_keys", images * kept, c, num, runs, kernels=3),
+        gather("chosen_keys", images * kept, c, num, runs, kernels=1 if paper else 3),
         product("similarity", images, kept, n, c, num, runs),
-        passes("cosine", images * kept * n, num, reads=3, writes=2, kernels=2, count=runs),
+        passes("cosine", images * kept * n, num, reads=reads, writes=kernels, kernels=kernels,
+               count=runs),
         sort("neighbours", images * kept, n, num, runs),
-        # One weighted gather of 32 rows per kept token, and the kept tokens themselves.
-        passes("merge", images * kept * d, num, reads=NEIGHBOURS + 2, writes=3, kernels=8,
-               flops=2 * NEIGHBOURS + 1, count=runs),
-        product("merge_pruned", images, 1, d, n, num, runs),
-        passes("concatenate", images * (kept + 1) * d, num, kernels=1, flops=0, count=runs),
+        # One weighted gather of the neighbours' rows per kept token, and the kept tokens themselves.
+        passes("merge", images * kept * d, num, reads=neighbours + 2, writes=3, kernels=8,
+               flops=2 * neighbours + 1, count=runs),
     ]  # fmt: skip
+    if not paper:
+        ops += [
+            product("merge_pruned", images, 1, d, n, num, runs),
+            passes("concatenate", images * (kept + 1) * d, num, kernels=1, flops=0, count=runs),
+        ]
     return tuple(ops)
 
 
-def _plan(request: MethodRequest, name: str, kept: Num, note: str) -> MethodPlan:
-    crops = request.crops
-    _, n, runs = crops_of(request)
-    short = (n > 0) & (n <= NEIGHBOURS) & (kept > 0)
-    if np.any(short):
+def _plan(given: MethodInput, name: str, kept: Num, note: str) -> MethodPlan:
+    crops = given.crops
+    _, n, runs = crops_of(given)
+    neighbours, extra = NEIGHBOURS.of(given), given.variant == "program"
+    short = (n > 0) & (n <= neighbours) & (kept > 0)
+    if extra and np.any(short):
         raise InvalidInputError(
-            f"{name} merges {NEIGHBOURS} neighbours into each kept token, so a crop needs at least "
-            f"{NEIGHBOURS + 1} patches, not {np.min(np.asarray(n)[np.asarray(short)]):g}"
+            f"{name} merges {neighbours} neighbours into each kept token, so a crop needs at least "
+            f"{neighbours + 1} patches, not {np.min(np.asarray(n)[np.asarray(short)]):g}"
         )
-    tokens = crops * (kept + 1) * runs
-    span = LayerSpan(request.model.text.num_layers, tokens)
-    ops = prumerge_ops(request, kept, adaptive=request.keep is None)
+    tokens = crops * (kept + extra) * runs
+    span = LayerSpan(given.model.text.num_layers, tokens)
+    ops = prumerge_ops(given, kept, adaptive=given.keep is None)
     return MethodPlan((span,), tokens, None, ops, {name: note})
 
 
-def _prumerge(request: MethodRequest) -> MethodPlan:
-    _, n, _ = crops_of(request)
-    if request.keep is None:
-        chosen = share(_published_share("prumerge", request), n)
+def _prumerge(given: MethodInput) -> MethodPlan:
+    _, n, _ = crops_of(given)
+    top = "" if given.variant == "paper" else "; one merged token on top"
+    if given.keep is None:
+        chosen = share(_published_share("prumerge", given), n)
         note = "expected count: the paper's mean share of the patches, and one merged token"
     else:
-        chosen = kept_count("prumerge", request.keep, n, "down")
-        note = "keep counts the patches chosen in each crop; one merged token on top"
-    return _plan(request, "prumerge", chosen, note)
+        chosen = kept_count("prumerge", given.keep, n, "down")
+        note = f"keep counts the patches chosen in each crop{top}"
+    return _plan(given, "prumerge", chosen, note)
 
 
-def _prumerge_plus(request: MethodRequest) -> MethodPlan:
-    _, n, runs = crops_of(request)
-    if request.keep is None:
-        kept = share(_published_share("prumerge+", request), n) - runs
+def _prumerge_plus(given: MethodInput) -> MethodPlan:
+    _, n, runs = crops_of(given)
+    paper = given.variant == "paper"
+    if given.keep is None:
+        kept = share(_published_share("prumerge+", given), n) - (0 if paper else runs)
         note = "expected count: the paper's mean share of the patches, the merged token included"
+    elif paper:
+        # As many patches, evenly spaced, as attention chose.
+        kept = 2 * kept_count("prumerge+", given.keep, n, "down")
+        if np.any(kept > n):
+            raise InvalidInputError(
+                f"prumerge+ as the paper has it keeps {np.max(kept):g} tokens, but there are "
+                f"{np.max(n):g}; give a keep of at most {np.max(n) // 2:g}"
+            )
+        note = "keep counts the patches chosen by attention in each crop; as many again are added"
     else:
-        chosen = kept_count("prumerge+", request.keep, n, "down")
+        chosen = kept_count("prumerge+", given.keep, n, "down")
         kept = chosen + grid_tokens(n, chosen)
         note = "keep counts the patches chosen by attention in each crop; grid expected on average"
-    return _plan(request, "prumerge+", kept, note)
+    return _plan(given, "prumerge+", kept, note)
 
 
-def _program_flops(request: MethodRequest) -> Num:
+def _program_flops(given: MethodInput) -> Num:
     """What the authors' program counts for the attention it recomputes: 2 (n+1)^2 c per crop."""
-    tower, _ = vision_parts("prumerge", request.model)
-    images, n, runs = crops_of(request)
+    tower, _ = vision_parts("prumerge", given.model)
+    images, n, runs = crops_of(given)
     return 2 * images * (n + 1) ** 2 * tower.hidden_size * runs
 
 
 _SOURCE = "Shang et al. 2024, LLaVA-PruMerge, arXiv 2403.15388; 42Shawn/LLaVA-PruMerge"
-_NEEDS = "queries and keys of the vision tower's last layer, its class token"
+_NEEDS = frozenset({"clip_qk"})
+_NEEDS_TEXT = "queries and keys of the vision tower's last layer, its class token"
+_VARIANTS = ("program", "paper")
 
-METHODS = {
-    "prumerge": MethodCost(
-        name="prumerge",
-        schedule=_prumerge,
-        place="after-vision",
-        summary="keep the patches the class token attends to most, merge the others into them",
-        formula="m + 1 tokens per crop; 2(n+1)c + 2mnc + 2nd FLOPs",
-        complexity="O(m n c) per crop",
-        source=_SOURCE,
-        default_keep="5.5 % of the patches (32 of 576), the paper's mean; 12.5 % on video",
-        needs=_NEEDS,
-        published=(
-            "adaptive: about 32 of 576 tokens (5.5 %) over six tasks",
-            "40 on TextVQA and MME, 35 on POPE, 16 on ScienceQA",
-            "256 of 2048 tokens on Video-LLaVA",
-        ),
-        needs_class_token=True,
-        counts=PUBLISHED_COUNTS,
-        program_flops=_program_flops,
+PRUMERGE = MethodInfo(
+    name="prumerge",
+    place="after-vision",
+    source=_SOURCE,
+    summary="keep the patches the class token attends to most, merge the others into them",
+    formula="m + 1 tokens per crop; 2(n+1)c + 2mnc + 2nd FLOPs",
+    complexity="O(m n c) per crop",
+    schedule=_prumerge,
+    needs=_NEEDS,
+    needs_text=_NEEDS_TEXT,
+    keep_meaning="patches chosen by attention; one merged token comes on top",
+    default_text="5.5 % of the patches (32 of 576), the paper's mean; 12.5 % on video",
+    rounding="down",
+    variants=_VARIANTS,
+    options=(NEIGHBOURS,),
+    published=(
+        "adaptive: about 32 of 576 tokens (5.5 %) over six tasks",
+        "40 on TextVQA and MME, 35 on POPE, 16 on ScienceQA",
+        "256 of 2048 tokens on Video-LLaVA",
     ),
-    "prumerge+": MethodCost(
-        name="prumerge+",
-        schedule=_prumerge_plus,
-        place="after-vision",
-        summary="PruMerge with an evenly spaced grid of patches added",
-        formula="p = m + grid kept, p + 1 tokens per crop; 2(n+1)c + 2pnc + 2nd FLOPs",
-        complexity="O(p n c) per crop, p about 4 m",
-        source=_SOURCE,
-        default_keep="25 % of the patches in all (144 of 576), the paper's mean",
-        needs=_NEEDS,
-        published=("adaptive: about 144 of 576 tokens (25 %)", "25 % of 2048 on Video-LLaVA"),
-        needs_class_token=True,
-        counts=PUBLISHED_COUNTS,
-        program_flops=_program_flops,
-    ),
-}
+    needs_class_token=True,
+    counts=PUBLISHED_COUNTS,
+    program_flops=_program_flops,
+)
+PRUMERGE_PLUS = MethodInfo(
+    name="prumerge+",
+    place="after-vision",
+    source=_SOURCE,
+    summary="PruMerge with an evenly spaced grid of patches added",
+    formula="p = m + grid kept, p + 1 tokens per crop; 2(n+1)c + 2pnc + 2nd FLOPs",
+    complexity="O(p n c) per crop, p about 4 m",
+    schedule=_prumerge_plus,
+    needs=_NEEDS,
+    needs_text=_NEEDS_TEXT,
+    keep_meaning="patches chosen by attention; the grid and one merged token come on top",
+    default_text="25 % of the patches in all (144 of 576), the paper's mean",
+    rounding="down",
+    variants=_VARIANTS,
+    options=(NEIGHBOURS,),
+    published=("adaptive: about 144 of 576 tokens (25 %)", "25 % of 2048 on Video-LLaVA"),
+    needs_class_token=True,
+    counts=PUBLISHED_COUNTS,
+    program_flops=_program_flops,
+)
+INFOS = (PRUMERGE, PRUMERGE_PLUS)

@@ -1,173 +1,256 @@
-"""The registry of method costs: names to plans, each module imported when its method is asked for."""
+"""The registry of methods: one line each, and a door for methods from outside the repository.
+
+A line names the module that the method shares between two packages: `costmodel.methods.<module>` holds what
+it is, its token schedule and its price, `token_reduction.<module>` its function and its plug. A module is
+imported when one of its methods is asked for. Methods from outside come in by `register_method`, or by an
+entry point of the group `vlm_roofline.methods`, whose name is the method's.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from costmodel.methods.requirements import check_fits
-from costmodel.schedule import LayerSpan
-from hardware_specs.errors import UnknownMethodError
+from costmodel.methods.method import Method, MethodInfo, ask
+from costmodel.methods.spelling import read_spelling
+from hardware_specs.errors import InvalidInputError, UnknownMethodError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
+    from importlib.metadata import EntryPoint
+    from types import ModuleType
 
-    from costmodel.models import ModelConfig
-    from costmodel.precision import Precision
-    from costmodel.quantities import Num, OpCost
-
-
-class MethodRequest(NamedTuple):
-    """What a method is asked to reduce; counts are per sample, numbers or arrays over scenarios.
-
-    Attributes:
-        model: the model.
-        precision: the numerics of every module.
-        visual_tokens: visual tokens before the reduction.
-        projected_tokens: tokens through the projector without a reduction.
-        crops: crops or frames through the vision tower.
-        text_tokens: text tokens.
-        batch_size: samples.
-        keep: a count (int, or an array of counts over scenarios), a ratio (float in (0, 1]), or
-            None for the method's default.
-        layer: the language-model layer of methods that have one, or None for their default.
-        execution: the execution plan.
-        vision_layers: layers of the tower that run.
-    """
-
-    model: ModelConfig
-    precision: Precision
-    visual_tokens: Num
-    projected_tokens: Num
-    crops: Num
-    text_tokens: Num
-    batch_size: Num
-    keep: Any
-    layer: int | None
-    execution: str
-    vision_layers: int
-
-
-class MethodPlan(NamedTuple):
-    """What a method makes of a request.
-
-    Attributes:
-        llm_spans: visual tokens per layer of the language model.
-        projected_tokens: visual tokens through the projector.
-        vision_spans: tokens per layer of the vision tower; None leaves the tower as it is.
-        ops: the method's own ops, for the whole batch.
-        notes: what was assumed, by name.
-    """
-
-    llm_spans: tuple[LayerSpan, ...]
-    projected_tokens: Num
-    vision_spans: tuple[LayerSpan, ...] | None = None
-    ops: tuple[OpCost, ...] = ()
-    notes: Mapping[str, str] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class MethodCost:
-    """One method in the cost model.
-
-    Attributes:
-        name: its name, as in `token_reduction`.
-        schedule: from a checked request to a plan.
-        place: where it reduces, as in `token_reduction`: `after-vision`, `after-projector`,
-            `llm-layer` or `vision-layers`.
-        summary: what it does, in one sentence.
-        formula: tokens left and the method's own FLOPs, in plain text.
-        complexity: the same as an order of growth.
-        source: paper and program.
-        default_keep: what `keep=None` means, in words.
-        needs: what it needs of a model, in words.
-        published: settings that its papers report.
-        takes_layer: whether `layer` may be given.
-        default_layer: the layer that `layer=None` means, for methods that have one.
-        by_crop: whether it takes crops one by one although it acts after the projector.
-        needs_class_token: whether it looks at the vision tower's class token.
-        samples: whether it draws samples, so that asking for all tokens still runs it.
-        counts: mean token counts that a paper reports for an adaptive method, by data set.
-        program_flops: counted FLOPs of the authors' program, where it computes more than needed.
-    """
-
-    name: str
-    schedule: Callable[[MethodRequest], MethodPlan]
-    place: str
-    summary: str
-    formula: str
-    complexity: str
-    source: str
-    default_keep: str
-    needs: str = "nothing beside the tokens"
-    published: tuple[str, ...] = ()
-    takes_layer: bool = False
-    default_layer: int | None = None
-    by_crop: bool = False
-    needs_class_token: bool = False
-    samples: bool = False
-    counts: Mapping[str, int] = field(default_factory=dict)
-    program_flops: Callable[[MethodRequest], Num] | None = None
-
-    @property
-    def adaptive(self) -> bool:
-        """Whether the data decide how many tokens are left, so that a cost is an expected one."""
-        return bool(self.counts) or self.samples
-
-    def plan(self, request: MethodRequest) -> MethodPlan:
-        """Return the token schedule and the own ops of a request.
-
-        `keep=1.0` leaves the model untouched, as `reduce_tokens` does (ATS, which draws samples all the
-        same, apart): no schedule, no own cost.
-
-        Raises:
-            InvalidInputError: a keep or layer the method does not take.
-            UnsupportedError: a model the method does not fit; says why.
-        """
-        check_fits(self, request)
-        if isinstance(request.keep, float) and request.keep == 1.0 and not self.samples:
-            span = LayerSpan(request.model.text.num_layers, request.visual_tokens)
-            return MethodPlan(
-                (span,), request.projected_tokens, notes={"method": "keep=1.0: untouched"}
-            )
-        return self.schedule(request)
-
-
-#: method -> the module whose `METHODS` holds it.
-_MODULES: dict[str, str] = {
-    "prumerge": "costmodel.methods.prumerge",
-    "prumerge+": "costmodel.methods.prumerge",
-    "divprune": "costmodel.methods.divprune",
-    "fastv": "costmodel.methods.fastv",
-    "vtw": "costmodel.methods.vtw",
-    "fitprune": "costmodel.methods.fitprune",
-    "tome": "costmodel.methods.tome",
-    "ats": "costmodel.methods.ats",
-    "evit": "costmodel.methods.evit",
-    "crossget": "costmodel.methods.crossget",
-    "sequential": "costmodel.methods.sampling",
-    "spatial": "costmodel.methods.sampling",
-    "m3": "costmodel.methods.m3",
+#: method -> its module, in both packages.
+MODULES: dict[str, str] = {
+    "prumerge": "prumerge",
+    "prumerge+": "prumerge",
+    "divprune": "divprune",
+    "fastv": "fastv",
+    "vtw": "vtw",
+    "fitprune": "fitprune",
+    "tome": "tome",
+    "ats": "ats",
+    "evit": "evit",
+    "crossget": "crossget",
+    "sequential": "sampling",
+    "spatial": "sampling",
+    "m3": "m3",
+    "visionzip": "visionzip",
+    "fastervlm": "fastervlm",
+    "vispruner": "vispruner",
+    "cdpruner": "cdpruner",
+    "hired": "hired",
+    "pyramiddrop": "pyramiddrop",
+    "dart": "dart",
+    "sparsevlm": "sparsevlm",
 }
+ENTRY_POINTS = "vlm_roofline.methods"
 
 
-def list_method_costs() -> tuple[str, ...]:
-    """Name the methods the cost model can price."""
-    return tuple(_MODULES)
+class Outside(NamedTuple):
+    """A method from outside the repository.
+
+    Attributes:
+        info: what it is.
+        plug: puts it into a model, or the dotted name of a module whose `plug` does; None for a
+            method that can be priced and not run.
+    """
+
+    info: MethodInfo
+    plug: Callable[[Any], None] | str | None
 
 
-def get_method_cost(name: str) -> MethodCost:
-    """Return the cost of the method called `name`.
+_outside: dict[str, Outside] = {}
+
+
+def register_method(
+    source: MethodInfo | ModuleType, *, plug: Callable[[Any], None] | str | None = None
+) -> None:
+    """Add a method from outside the repository, under the name its info has.
+
+    Args:
+        source: a `MethodInfo`, or a module that holds one as `INFO` (or several as `INFOS`) and, where
+            the method can run, `plug` or the name of the module that has it as `PLUG`.
+        plug: a function that puts the method into a model (see `token_reduction.apply.places`), or the
+            dotted name of a module that has one called `plug`; None for a method that is only priced.
 
     Raises:
-        UnknownMethodError: there is no such method.
+        InvalidInputError: no method's info, or a name that is taken.
 
-    >>> get_method_cost("fastv").default_layer
+    >>> register_method("fastv")
+    Traceback (most recent call last):
+    hardware_specs.errors.InvalidInputError: register_method takes a MethodInfo or a module that holds one \
+as INFO, not 'fastv'
+    """
+    described = _described(source, plug)
+    if not described:
+        raise InvalidInputError(
+            "register_method takes a MethodInfo or a module that holds one as INFO, not "
+            f"{getattr(source, '__name__', repr(source))}"
+        )
+    for name in described:
+        if name in list_methods():
+            raise InvalidInputError(
+                f"there is a method called {name!r} already; register yours under another name"
+            )
+    _outside.update(described)
+
+
+def _described(source: object, plug: Any = None) -> dict[str, Outside]:
+    """What a method's info, or a module with some, brings: by name."""
+    infos = (source,) if isinstance(source, MethodInfo) else infos_of(source)
+    plug = plug or getattr(source, "plug", None) or getattr(source, "PLUG", None)
+    return {info.name: Outside(info, plug) for info in infos}
+
+
+def infos_of(module: object) -> tuple[MethodInfo, ...]:
+    """Return what a module says about its methods: its `INFO`, or several `INFOS`."""
+    one = getattr(module, "INFO", None)
+    return tuple(getattr(module, "INFOS", ())) if one is None else (one,)
+
+
+@cache
+def _installed() -> dict[str, EntryPoint]:
+    """Methods that installed distributions bring; one that takes a shipped name stays unseen."""
+    # The import takes longer than everything else here, and shipped names do without.
+    from importlib.metadata import entry_points
+
+    found = entry_points(group=ENTRY_POINTS)
+    return {point.name: point for point in found if point.name not in MODULES}
+
+
+def list_methods() -> tuple[str, ...]:
+    """Name every method: those shipped, those installed, those registered.
+
+    >>> "prumerge+" in list_methods()
+    True
+    """
+    return tuple(dict.fromkeys((*MODULES, *_installed(), *_outside)))
+
+
+def outside(name: str) -> Outside | None:
+    """Return a method from outside the repository, or None where `name` is a shipped one's.
+
+    Raises:
+        UnknownMethodError: no such method; names near ones.
+        InvalidInputError: an entry point that brings no method of its name.
+    """
+    if name in MODULES:
+        return None
+    if name not in _outside and name in _installed():
+        _load(_installed()[name])
+    if name in _outside:
+        return _outside[name]
+    raise UnknownMethodError(name, list_methods())
+
+
+def _load(point: EntryPoint) -> None:
+    brought = _described(point.load())
+    if point.name not in brought:
+        raise InvalidInputError(
+            f"the entry point {point.name} = {point.value} of the group {ENTRY_POINTS} brings no "
+            f"method called {point.name!r}; name it after its MethodInfo"
+        )
+    _outside[point.name] = brought[point.name]
+
+
+def method_info(name: str) -> MethodInfo:
+    """Return what a method is: place, source, defaults, options with their meaning.
+
+    Raises:
+        UnknownMethodError: no such method; names near ones.
+
+    >>> method_info("fastv").default_layer
     2
     """
-    module = _MODULES.get(name)
-    if module is None:
-        raise UnknownMethodError(name, list_method_costs())
-    methods: dict[str, MethodCost] = import_module(module).METHODS
-    return methods[name]
+    found = outside(name)
+    if found is not None:
+        return found.info
+    module = import_module(f"costmodel.methods.{MODULES[name]}")
+    return next(info for info in infos_of(module) if info.name == name)
+
+
+def get_method(
+    name: str,
+    *,
+    keep: float | None = None,
+    layer: int | None = None,
+    variant: str = "program",
+    **options: object,
+) -> Method:
+    """Return a method by name, with what is asked of it checked.
+
+    Args:
+        name: one of `list_methods()`, or a line such as `tome(r=8)` with settings in it.
+        keep: tokens kept: a count (int: 1 is one token) or a ratio (float: 1.0 is all of them);
+            None is the method's adaptive or published default.
+        layer: language-model layer K for the methods that act there; None is the published one.
+        variant: "program", or "paper" where the paper differs and is well defined.
+        options: the method's own, see `method_info(name).options`.
+
+    Raises:
+        UnknownMethodError: no such method; names near ones.
+        InvalidInputError: a keep, layer, variant or option the method does not take; says what it
+            takes. A setting given twice.
+
+    >>> method = get_method("fastv", keep=0.25)
+    >>> method.keep, method.layer, method.place
+    (0.25, 2, 'llm-layer')
+    >>> get_method("evit(keep=0.5, layers=[2,5])").options["layers"]
+    (2, 5)
+    """
+    if not isinstance(name, str):
+        raise UnknownMethodError(name, list_methods())
+    name, written = read_spelling(name)
+    asked: dict[str, Any] = {"keep": keep, "layer": layer, "variant": variant, **options}
+    for key, value in written.items():
+        beside = asked.get(key)
+        asked[key] = value if key == "variant" else _agreed(name, key, value, beside)
+    keep, layer, variant = (asked.pop(key) for key in ("keep", "layer", "variant"))
+    return ask(method_info(name), keep=keep, layer=layer, variant=variant, options=asked)
+
+
+def chosen_method(
+    method: str | Method | None, keep: Any, layer: int | None
+) -> tuple[Method | None, Any, int | None]:
+    """Return the method that `method=`, `keep=` and `layer=` mean together, with its keep and layer.
+
+    Args:
+        method: a name, what `get_method` gave, or None (or "none") for no reduction.
+        keep: a count, a ratio, or None for the method's own or its default.
+        layer: the layer of methods that have one, or None likewise.
+
+    Raises:
+        UnknownMethodError: no such method.
+        InvalidInputError: a keep or layer without a method, or unlike the one in the method.
+
+    >>> chosen_method(get_method("fastv", keep=0.25), 0.5, None)
+    Traceback (most recent call last):
+    hardware_specs.errors.InvalidInputError: keep=0.5 was given, and fastv with keep=0.25; give it once
+    """
+    if method is None or method == "none":
+        if keep is not None or layer is not None:
+            raise InvalidInputError(
+                "keep and layer belong to a method, and none was given; name a method, or set the "
+                "number of visual tokens instead"
+            )
+        return None, None, None
+    if not isinstance(method, Method):
+        method = get_method(method)
+    return (
+        method,
+        _agreed(method.name, "keep", method.given_keep, keep),
+        _agreed(method.name, "layer", method.given_layer, layer),
+    )
+
+
+def _agreed(method: str, name: str, own: Any, beside: Any) -> Any:
+    """A value given in the method or beside it; 1 (one token) and 1.0 (all of them) are not the same."""
+    if own is None or beside is None:
+        return beside if own is None else own
+    if type(own) is not type(beside) or own != beside:
+        raise InvalidInputError(
+            f"{name}={beside!r} was given, and {method} with {name}={own!r}; give it once"
+        )
+    return own

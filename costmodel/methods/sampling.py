@@ -7,99 +7,141 @@ tokens. No FLOPs, one copy of the kept tokens. A spatial count must have a grid:
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from costmodel.methods.counts import kept_count
+from costmodel.methods.keep import by_pair, kept_count
+from costmodel.methods.method import MethodInfo
+from costmodel.methods.options import Option, grid, optional
 from costmodel.methods.pieces import gather
-from costmodel.methods.registry import MethodCost, MethodPlan
-from costmodel.methods.requirements import crops_of, vision_parts
+from costmodel.methods.plan import MethodPlan
+from costmodel.methods.token_lists import crops_of, vision_parts
 from costmodel.schedule import LayerSpan
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from costmodel.methods.registry import MethodRequest
+    from costmodel.methods.plan import MethodInput
 
 #: PruMerge's Table 4, TextVQA and MME.
 COUNT = 40
+GRID: Option[tuple[int, int] | None] = Option(
+    "grid",
+    None,
+    optional(grid),
+    "(rows, columns) or None",
+    "the grid itself; None is the squarest with keep cells",
+)
 
 
-def _plan(request: MethodRequest, name: str) -> MethodPlan:
-    _, projector = vision_parts(name, request.model)
-    images, n, runs = crops_of(request)
-    keep = COUNT if request.keep is None else request.keep
-    kept = kept_count(name, keep, n)
-    if name == "spatial":
-        check_grid(n, kept)
-    tokens = request.crops * kept * runs
-    copy = gather(
-        "kept_tokens", images * kept, projector.in_features, request.precision.vision, runs
-    )
-    span = LayerSpan(request.model.text.num_layers, tokens)
+def _plan(given: MethodInput, name: str) -> MethodPlan:
+    _, projector = vision_parts(name, given.model)
+    images, n, runs = crops_of(given)
+    keep = COUNT if given.keep is None else given.keep
+    if name == "sequential":
+        kept = kept_count(name, keep, n)
+    else:
+        cells = GRID.of(given)
+        asked = n if cells is not None else kept_count(name, keep, n)
+        count = partial(_spatial_count, cells=cells, variant=given.variant)
+        kept = by_pair(count, n, asked)
+    tokens = given.crops * kept * runs
+    copy = gather("kept_tokens", images * kept, projector.in_features, given.precision.vision, runs)
+    span = LayerSpan(given.model.text.num_layers, tokens)
     return MethodPlan((span,), tokens, None, (copy,), {name: "keep counts tokens of each crop"})
 
 
-def check_grid(n: Any, count: Any) -> None:
-    """Raise unless every count is rows x columns within a square of `n` patches.
+def strided_indices(n: int, count: int) -> list[int]:
+    """Return HiRED's one-dimensional sampling: arange(0, n-1, n // count).
 
-    >>> check_grid(576, 40)  # 5 x 8
-    >>> check_grid(576, 37)
-    Traceback (most recent call last):
-    hardware_specs.errors.InvalidInputError: spatial: 37 tokens form no grid within 24 x 24 patches; \
-the nearest counts that do are 36 and 38
+    >>> strided_indices(10, 4)  # 10 // 4 = 2
+    [0, 2, 4, 6, 8]
     """
-    for patches, tokens in {
-        (int(a), int(b)) for a, b in np.broadcast(np.atleast_1d(n), np.atleast_1d(count))
-    }:
-        side = math.isqrt(patches)
-        if tokens and not _has_grid(tokens, side):
-            near = sorted(range(1, side * side + 1), key=lambda other: abs(other - tokens))
-            found = [other for other in near if _has_grid(other, side)][:2]
-            raise InvalidInputError(
-                f"spatial: {tokens} tokens form no grid within {side} x {side} patches; the nearest "
-                f"counts that do are {' and '.join(map(str, sorted(found)))}"
-            )
+    return list(range(0, n - 1, n // count)) if n > 1 else [0]
 
 
-def _has_grid(count: int, side: int) -> bool:
-    return any(
-        count % rows == 0 and count // rows <= side
-        for rows in range(1, min(math.isqrt(count), side) + 1)
+def squarest_grid(count: int, height: int, width: int) -> tuple[int, int]:
+    """Return the (rows, columns) with rows * columns = count that is closest to a square.
+
+    Raises:
+        InvalidInputError: `count` has no such factors; names the nearest counts that have.
+
+    >>> squarest_grid(40, 24, 24), squarest_grid(36, 24, 24)
+    ((5, 8), (6, 6))
+    """
+    found = _factors(count, height, width)
+    if found is not None:
+        return found
+    near = sorted(range(1, height * width + 1), key=lambda other: abs(other - count))
+    fitting = (other for other in near if _factors(other, height, width) is not None)
+    raise InvalidInputError(
+        f"spatial: {count} tokens form no grid within {height} x {width} patches; the nearest "
+        f"counts that do are {' and '.join(map(str, sorted(islice(fitting, 2))))}"
     )
 
 
-def _sequential(request: MethodRequest) -> MethodPlan:
-    return _plan(request, "sequential")
+def _factors(count: int, height: int, width: int) -> tuple[int, int] | None:
+    for rows in range(math.isqrt(count), 0, -1):
+        columns = count // rows
+        if rows * columns != count:
+            continue
+        if rows <= height and columns <= width:
+            return rows, columns
+        if columns <= height and rows <= width:
+            return columns, rows
+    return None
 
 
-def _spatial(request: MethodRequest) -> MethodPlan:
-    return _plan(request, "spatial")
+def _spatial_count(
+    n: int, kept: int, cells: tuple[int, int] | None = None, variant: str = "program"
+) -> int:
+    """Return how many of a square of n patches spatial sampling keeps; refuse where there is no grid."""
+    if n == 0 or kept == 0:
+        return 0
+    if variant == "strided":
+        return len(strided_indices(n, kept))
+    side = math.isqrt(n)
+    rows, columns = squarest_grid(kept, side, side) if cells is None else cells
+    if not (rows <= side and columns <= side):
+        raise InvalidInputError(f"a grid of {rows} x {columns} does not fit {side} x {side}")
+    return rows * columns
+
+
+def _sequential(given: MethodInput) -> MethodPlan:
+    return _plan(given, "sequential")
+
+
+def _spatial(given: MethodInput) -> MethodPlan:
+    return _plan(given, "spatial")
 
 
 _SOURCE = "Shang et al. 2024, LLaVA-PruMerge, arXiv 2403.15388 Table 4 (no program)"
+_FORMULA = "keep tokens per crop; no FLOPs"
 
-METHODS = {
-    "sequential": MethodCost(
-        name="sequential",
-        schedule=_sequential,
-        place="after-vision",
-        summary="the first tokens in raster order: a baseline",
-        formula="keep tokens per crop; no FLOPs",
-        complexity="O(m d)",
-        source=_SOURCE,
-        default_keep="40 tokens per crop",
-        published=("40, 35 and 16 tokens",),
-    ),
-    "spatial": MethodCost(
-        name="spatial",
-        schedule=_spatial,
-        place="after-vision",
-        summary="an evenly spaced grid of tokens: a baseline",
-        formula="keep tokens per crop; no FLOPs",
-        complexity="O(m d)",
-        source=_SOURCE,
-        default_keep="40 tokens per crop (5 x 8)",
-        published=("6x6, 5x8, 8x5, 5x7, 7x5, 4x4",),
-    ),
-}
+SEQUENTIAL = MethodInfo(
+    name="sequential",
+    place="after-vision",
+    source=_SOURCE,
+    summary="the first tokens in raster order: a baseline",
+    formula=_FORMULA,
+    complexity="O(m d)",
+    schedule=_sequential,
+    default_keep=COUNT,
+    default_text=f"{COUNT} tokens per crop",
+    published=("40, 35 and 16 tokens",),
+)
+SPATIAL = MethodInfo(
+    name="spatial",
+    place="after-vision",
+    source=_SOURCE,
+    summary="an evenly spaced grid of tokens: a baseline",
+    formula=_FORMULA,
+    complexity="O(m d)",
+    schedule=_spatial,
+    default_keep=COUNT,
+    default_text=f"{COUNT} tokens per crop (5 x 8)",
+    variants=("program", "strided"),
+    options=(GRID,),
+    published=("6x6, 5x8, 8x5, 5x7, 7x5, 4x4",),
+)
+INFOS = (SEQUENTIAL, SPATIAL)

@@ -14,60 +14,143 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from costmodel.methods.counts import greatest, kept_count, least
+from costmodel.methods.keep import greatest, kept_count, least
+from costmodel.methods.method import MethodInfo
+from costmodel.methods.options import Option, flag, fraction, merged_tokens
 from costmodel.methods.pieces import gather, passes, product, sort
-from costmodel.methods.registry import MethodCost, MethodPlan
-from costmodel.methods.requirements import vision_parts
+from costmodel.methods.token_lists import vision_parts
 from costmodel.methods.tower import feature_depth, tower_plan
 from costmodel.schedule import LayerSpan
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from costmodel.methods.registry import MethodRequest
+    from collections.abc import Sequence
+
+    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num, OpCost
 
 #: Pairs merged per layer by default.
 PAIRS = 13
+R: Option[int | tuple[int, ...]] = Option(
+    "r",
+    PAIRS,
+    merged_tokens,
+    "an integer >= 0 or a list of them, one per layer",
+    "pairs merged per layer; 13 is CrossGET's on the same tower",
+)
+INFLECT = Option(
+    "inflect", 0.0, fraction(-1.0, 1.0), "a number in [-1, 1]", "slope of r over the layers"
+)
+PROPORTIONAL = Option(
+    "proportional", True, flag, "True or False", "add log(size) to the attention logits"
+)
 
 
-def merges_per_layer(name: str, keep: Any, patches: int, layers: int) -> list[Num]:
-    """Return the merges per layer that leave `keep` patch tokens after `layers` layers.
+def parse_r(num_layers: int, r: int | Sequence[int], inflect: float = 0.0) -> list[int]:
+    """Return the pairs merged in each layer.
 
-    Formula: what is left to merge is spread evenly, earlier layers first; a layer merges at most half.
+    Formula: constant, or linear from r (1 - inflect) to 2r minus that; a list is padded with zeros.
+
+    Args:
+        num_layers: vision layers.
+        r: a number for all layers or a list.
+        inflect: slope: -1 merges early, 1 late, 0 evenly.
+
+    Raises:
+        InvalidInputError: a negative number, more numbers than layers, or a slope with a list.
+
+    >>> parse_r(3, 8), parse_r(3, 8, -1.0), parse_r(3, [4])
+    ([8, 8, 8], [16, 8, 0], [4, 0, 0])
+    """
+    if not isinstance(r, int):
+        values = list(r)
+        if inflect or len(values) > num_layers or any(value < 0 for value in values):
+            raise InvalidInputError(
+                f"a list of r needs at most {num_layers} numbers >= 0 and no slope; "
+                f"given {values} with inflect={inflect}"
+            )
+        return values + [0] * (num_layers - len(values))
+    if r < 0 or not -1.0 <= inflect <= 1.0:
+        raise InvalidInputError(f"r={r} must be >= 0 and inflect={inflect} in [-1, 1]")
+    first = int(r * (1.0 - inflect))
+    step = (2 * r - 2 * first) / max(num_layers - 1, 1)
+    return [int(first + step * layer) for layer in range(num_layers)]
+
+
+def merges_for_keep(name: str, keep: Any, patches: int, num_layers: int) -> list[Num]:
+    """Return the merges per layer that leave `keep` patch tokens, spread evenly, earlier layers first.
 
     Args:
         name: the method, for messages.
-        keep: a count, an array of counts, or a ratio.
+        keep: patch tokens left after the last layer: a count, an array of counts, or a ratio.
         patches: patch tokens at the start.
-        layers: layers that merge.
+        num_layers: layers that merge; each merges at most half of what it sees.
 
     Raises:
         InvalidInputError: fewer tokens than halving in every layer can reach.
 
-    >>> merges_per_layer("tome", 10, 16, 4)
+    >>> merges_for_keep("tome", 10, 16, 4)
     [2, 2, 1, 1]
     """
     target = kept_count(name, keep, patches)
     now: Num = patches
     merges = []
-    for layer in range(layers):
-        later = layers - layer - 1
+    for layer in range(num_layers):
+        later = num_layers - layer - 1
         even = -((target - now) // (later + 1))
+        # The later layers can only halve, so what they could not merge goes now.
         merged = least(greatest(even, now - target * 2**later), now // 2)
         merges.append(merged)
         now = now - merged
     if np.any(now > target):
         raise InvalidInputError(
-            f"{name}: keep={keep} asks for fewer tokens than {layers} layers that merge at most "
-            f"half of them can leave of {patches}; give a larger keep"
+            f"{name}: keep={keep} asks for fewer tokens than {num_layers} layers can leave of {patches}: "
+            f"they merge at most half of what they see and reach {np.max(now):g}; give a larger keep"
         )
     return merges
 
 
-def _matching_ops(request: MethodRequest, images: Num, t: Num, r: Num) -> list[OpCost]:
-    tower, _ = vision_parts("tome", request.model)
-    num, c, e = request.precision.vision, tower.hidden_size, tower.head_dim
+def merges_per_layer(
+    name: str,
+    keep: Any,
+    *,
+    patches: int,
+    layers: int,
+    depth: int,
+    r: int | Sequence[int],
+    inflect: float = 0.0,
+) -> list[Num]:
+    """Return the tokens that ToMe or CrossGET merges in each layer of a tower.
+
+    `keep` spreads the merges over the layers that run before the features are read and leaves the
+    others alone; without it every layer merges r, as in the authors' programs.
+
+    Args:
+        name: the method, for messages.
+        keep: patch tokens left when the features are read, or None for r per layer.
+        patches: patch tokens at the start.
+        layers: layers of the tower.
+        depth: layers that run before the features are read.
+        r: as `parse_r`.
+        inflect: as `parse_r`.
+
+    Raises:
+        InvalidInputError: a keep out of reach, or a list of r that does not fit.
+
+    >>> merges_per_layer("tome", 10, patches=16, layers=5, depth=4, r=13)
+    [2, 2, 1, 1, 0]
+    """
+    if keep is None:
+        return parse_r(layers, r, inflect)
+    return merges_for_keep(name, keep, patches, depth) + [0] * (layers - depth)
+
+
+def _matching_ops(given: MethodInput, images: Num, t: Num, r: Num) -> list[OpCost]:
+    tower, _ = vision_parts("tome", given.model)
+    num, c, e = given.precision.vision, tower.hidden_size, tower.head_dim
     even, odd = (t + 1) // 2, t // 2
+    # The sizes merge as the tokens do; their logarithms are a bias on the attention's logits.
+    sizes = 4 if PROPORTIONAL.of(given) else 2
     return [
         passes("mean_keys", images * t * e, num, reads=c / e, writes=1, kernels=1, flops=c / e),
         passes("normalise", images * t * e, num, reads=3, writes=1, kernels=2, flops=3),
@@ -80,22 +163,20 @@ def _matching_ops(request: MethodRequest, images: Num, t: Num, r: Num) -> list[O
         gather("merged", images * r, c, num),
         passes("scatter_add", images * (odd + r) * c, num, reads=2, writes=1, kernels=2),
         passes("concatenate", images * (t - r) * c, num, reads=2, writes=2, kernels=2),
-        passes("sizes", images * t, num, reads=4, writes=4, kernels=7),
+        passes("sizes", images * t, num, reads=sizes, writes=sizes, kernels=3 + sizes),
     ]
 
 
-def _plan(request: MethodRequest) -> MethodPlan:
-    tower, _ = vision_parts("tome", request.model)
-    layers, depth = request.vision_layers, feature_depth("tome", request)
-    images = request.batch_size * request.crops
-    if request.keep is None:
-        wanted: list[Num] = [PAIRS] * layers
-    else:
-        wanted = merges_per_layer("tome", request.keep, tower.patches, depth)
-        wanted += [0] * (layers - depth)
+def _plan(given: MethodInput) -> MethodPlan:
+    tower, _ = vision_parts("tome", given.model)
+    images = given.batch_size * given.crops
+    wanted = merges_per_layer(
+        "tome", given.keep, patches=tower.patches, layers=tower.num_layers,
+        depth=feature_depth("tome", given), r=R.of(given), inflect=INFLECT.of(given),
+    )  # fmt: skip
     entering: list[Num] = [tower.tokens]
     spans, ops = [], []
-    for layer, asked in enumerate(wanted):
+    for layer, asked in enumerate(wanted[: given.vision_layers]):
         t = entering[-1]
         r = least(asked, (t - tower.has_cls) // 2)
         spans.append(LayerSpan(1, t, t, t - r))
@@ -103,22 +184,23 @@ def _plan(request: MethodRequest) -> MethodPlan:
         runs = (r > 0) * (images > 0) * 1
         ops += [
             op._replace(name=f"{op.name}[{layer}]", count=runs)
-            for op in _matching_ops(request, images, t, r)
+            for op in _matching_ops(given, images, t, r)
         ]
-    return tower_plan("tome", request, spans, entering, ops, {})
+    return tower_plan("tome", given, spans, entering, ops, {})
 
 
-METHODS = {
-    "tome": MethodCost(
-        name="tome",
-        schedule=_plan,
-        place="vision-layers",
-        summary="merge r pairs of similar tokens in every vision layer",
-        formula="t -> t - r per layer; 2 ceil(t/2) floor(t/2) e FLOPs per layer",
-        complexity="O(t^2 e) per layer",
-        source="Bolya et al. 2023, Token Merging, arXiv 2210.09461; facebookresearch/ToMe",
-        default_keep="13 pairs per layer: 278 of 576 patches are left after 23 layers",
-        needs="the keys of every vision layer",
-        published=("ViT-L: r=8", "25 % of 576 in PruMerge's Table 7 (keep 144)"),
-    )
-}
+INFO = MethodInfo(
+    name="tome",
+    place="vision-layers",
+    source="Bolya et al. 2023, Token Merging, arXiv 2210.09461; facebookresearch/ToMe",
+    summary="merge r pairs of similar tokens in every vision layer",
+    formula="t -> t - r per layer; 2 ceil(t/2) floor(t/2) e FLOPs per layer",
+    complexity="O(t^2 e) per layer",
+    schedule=_plan,
+    needs=frozenset({"clip_keys"}),
+    needs_text="the keys of every vision layer",
+    keep_meaning="patch tokens left when the features are read; None merges r per layer",
+    default_text="13 pairs per layer: 278 of 576 patches are left after 23 layers",
+    options=(R, INFLECT, PROPORTIONAL),
+    published=("ViT-L: r=8", "25 % of 576 in PruMerge's Table 7 (keep 144)"),
+)

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from costmodel.methods.registry import MethodPlan
-from costmodel.methods.requirements import vision_parts
+from costmodel.methods.plan import MethodPlan
+from costmodel.methods.token_lists import vision_parts
 from costmodel.schedule import LayerSpan
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from costmodel.methods.registry import MethodRequest
+    from costmodel.methods.plan import MethodInput
     from costmodel.quantities import Num, OpCost
 
 
-def feature_depth(name: str, request: MethodRequest) -> int:
+def feature_depth(name: str, given: MethodInput) -> int:
     """Return how many layers run before the deepest features are read.
 
     >>> from costmodel import load_model
@@ -29,7 +29,7 @@ def feature_depth(name: str, request: MethodRequest) -> int:
     >>> feature_depth("tome", SimpleNamespace(model=load_model("llava-1.5-7b")))  # of 24
     23
     """
-    tower, _ = vision_parts(name, request.model)
+    tower, _ = vision_parts(name, given.model)
     layer = tower.feature_layer
     return tower.num_layers + 1 + layer if layer < 0 else layer
 
@@ -51,7 +51,7 @@ layers 0 to 7
 
 def tower_plan(
     name: str,
-    request: MethodRequest,
+    given: MethodInput,
     spans: Sequence[LayerSpan],
     entering: Sequence[Num],
     ops: Sequence[OpCost],
@@ -61,17 +61,17 @@ def tower_plan(
 
     Args:
         name: the method.
-        request: the request.
+        given: the input of the method's plan.
         spans: one per layer of the tower that runs.
         entering: tokens entering each layer, and after them those leaving the last.
         ops: its own ops.
         notes: what was assumed.
     """
-    tower, _ = vision_parts(name, request.model)
+    tower, _ = vision_parts(name, given.model)
     dropped = tower.tokens - tower.selected_tokens
-    per_crop = entering[feature_depth(name, request)] - dropped
-    crops = request.crops
+    per_crop = entering[feature_depth(name, given)] - dropped
+    crops = given.crops
     tokens = crops * per_crop
-    span = LayerSpan(request.model.text.num_layers, tokens)
+    span = LayerSpan(given.model.text.num_layers, tokens)
     note = {name: "the tower's own patches are reduced, whatever visual_tokens says"}
     return MethodPlan((span,), tokens, tuple(spans), tuple(ops), {**note, **notes})

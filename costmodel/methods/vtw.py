@@ -9,56 +9,68 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from costmodel.methods.fastv import sequence_gather
-from costmodel.methods.pieces import passes
-from costmodel.methods.registry import MethodCost, MethodPlan
+from costmodel.methods.method import MethodInfo
+from costmodel.methods.pieces import passes, sequence_gather
+from costmodel.methods.plan import MethodPlan
 from costmodel.schedule import LayerSpan
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from costmodel.methods.registry import MethodRequest
+    from costmodel.methods.plan import MethodInput
 
 LAYER = 16
 #: Layers of the language model -> K of the program's command for it.
 PUBLISHED_LAYERS = {32: 16, 40: 20}
 
 
-def _plan(request: MethodRequest) -> MethodPlan:
-    text, n = request.model.text, request.visual_tokens
-    if request.keep is not None:
+def published_layer(num_layers: int) -> int:
+    """Return the layer K that layer=None means: 16 of 32, 20 of 40, else 16.
+
+    Raises:
+        InvalidInputError: a language model that has no layer 16.
+
+    >>> published_layer(40)
+    20
+    """
+    layer = PUBLISHED_LAYERS.get(num_layers, LAYER)
+    if layer >= num_layers:
         raise InvalidInputError(
-            f"vtw takes no keep ({request.keep!r} was given): it drops every image token at its "
+            f"vtw at layer {layer}: its published layers are 16 of 32 and 20 of 40, but this language "
+            f"model has layers 0 to {num_layers - 1}; give layer= from 0 to {num_layers - 1}"
+        )
+    return layer
+
+
+def _plan(given: MethodInput) -> MethodPlan:
+    text, n = given.model.text, given.visual_tokens
+    if given.keep is not None:
+        raise InvalidInputError(
+            f"vtw takes no keep ({given.keep!r} was given): it drops every image token at its "
             "layer; set layer= instead"
         )
-    layer = request.layer
-    if layer is None:
-        layer = PUBLISHED_LAYERS.get(text.num_layers, LAYER)
-        if layer >= text.num_layers:
-            raise InvalidInputError(
-                f"vtw's published layers are 16 of 32 and 20 of 40, but {request.model.name} has "
-                f"{text.num_layers}; give layer= from 0 to {text.num_layers - 1}"
-            )
+    layer = published_layer(text.num_layers) if given.layer is None else given.layer
     runs = (n > 0) * 1
-    s = request.batch_size * (request.text_tokens + n)
+    s = given.batch_size * (given.text_tokens + n)
     indices = passes(
-        "indices", s, request.precision.text, reads=2, writes=2, kernels=4, flops=0, count=runs
+        "indices", s, given.precision.text, reads=2, writes=2, kernels=4, flops=0, count=runs
     )
     spans = (LayerSpan(layer, n), LayerSpan(text.num_layers - layer, n * 0))
-    ops = (indices, *sequence_gather(request, n * 0, runs))
-    return MethodPlan(spans, request.projected_tokens, None, ops)
+    ops = (indices, *sequence_gather(given, n * 0, runs))
+    return MethodPlan(spans, given.projected_tokens, None, ops)
 
 
-METHODS = {
-    "vtw": MethodCost(
-        name="vtw",
-        schedule=_plan,
-        place="llm-layer",
-        summary="at LLM layer K drop every image token",
-        formula="n tokens in layers 0..K-1, none from K on; no FLOPs",
-        complexity="O(text d) once",
-        source="Lin et al. 2024, VTW, arXiv 2405.05803; lzhxmu/VTW",
-        default_keep="none: every image token goes",
-        published=("K=16 for 7B (15 in the cache code)", "K=20 for 13B"),
-        takes_layer=True,
-    )
-}
+INFO = MethodInfo(
+    name="vtw",
+    place="llm-layer",
+    source="Lin et al. 2024, VTW, arXiv 2405.05803; lzhxmu/VTW",
+    summary="at LLM layer K drop every image token",
+    formula="n tokens in layers 0..K-1, none from K on; no FLOPs",
+    complexity="O(text d) once",
+    schedule=_plan,
+    keep_meaning="it keeps no image token from layer K on, by default 16 of 32 and 20 of 40",
+    default_text="none: every image token goes",
+    rounding=None,
+    keep_kind="none",
+    takes_layer=True,
+    published=("K=16 for 7B (15 in the cache code)", "K=20 for 13B"),
+)

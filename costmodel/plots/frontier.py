@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from costmodel.methods import list_method_costs
+from costmodel.methods import list_methods
 from costmodel.plots.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, escape, styled
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _look(method: str) -> tuple[str, str]:
     """Colour and marker of a method, the same in every picture."""
     if method == "none":
         return "black", "*"
-    names = list_method_costs()
+    names = list_methods()
     order = names.index(method) if method in names else len(names)
     return COLOURS[order % len(COLOURS)], MARKERS[order % len(MARKERS)]
 

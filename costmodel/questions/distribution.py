@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from costmodel.methods import Method
     from costmodel.models import ModelConfig
     from hardware_specs import HardwareSpec
 
@@ -84,7 +85,7 @@ class Distribution:
 def estimate_distribution(
     model: str | Path | ModelConfig,
     hardware: str | Path | HardwareSpec,
-    method: str,
+    method: str | Method,
     counts: Sequence[int] | Mapping[str, int] | None = None,
     weights: Sequence[float] | None = None,
     *,
@@ -143,7 +144,7 @@ def estimate_distribution(
         raise InvalidInputError(
             "estimate_distribution needs a method; name one of `vlm-roofline methods list`"
         )
-    labels, numbers = _counts(method, counts, context.method.counts)
+    labels, numbers = _counts(context.method.name, counts, context.method.info.counts)
     shares = _weights(weights, len(numbers))
     check_count("text_tokens", text_tokens, 0)
     check_count("batch_size", batch_size, 1)
@@ -153,7 +154,7 @@ def estimate_distribution(
     )
     spread = copy(context)
     # The formulas take an array of counts as they take a number; `estimate` lets only one through.
-    spread.keep = np.asarray(numbers, dtype=float)  # type: ignore[assignment]
+    spread.keep = np.asarray(numbers, dtype=float)
     wide = [
         np.full(len(numbers), float(value))
         for value in (tokens, projected, crops, text_tokens, batch_size, output_tokens)

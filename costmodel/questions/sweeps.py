@@ -183,7 +183,10 @@ class SweepPlan:
             context = units = None
             reason = ""
             try:
-                context, fixed = context_for(**arguments)
+                context, priced = context_for(**arguments)
+                # A row's keep and layer have columns of their own.
+                label = priced["method"] if context.method is None else context.method.label
+                fixed = {**{name: priced[name] for name in fixed}, "method": label}
                 units = _units(context, image_size, frames)
             except VlmRooflineError as error:
                 if errors == "raise":

@@ -19,6 +19,7 @@ from profiling.records.storage import read_measurement
 from profiling.subject.models import named
 
 if TYPE_CHECKING:
+    from costmodel.methods import Method
     from costmodel.models import ModelConfig
     from profiling.measuring.point import Options
     from profiling.records.measurement import Measurement
@@ -33,7 +34,7 @@ def profile(
     dtype: str | Sequence[str] = "bf16",
     visual_tokens: int | Sequence[int | None] | None = None,
     text_tokens: int = 40,
-    method: str | Sequence[str] = "none",
+    method: str | Method | Sequence[str | Method] = "none",
     keep: int | float | Sequence[int | float | None] | None = None,
     batch_size: int | Sequence[int] = 1,
     output_tokens: int = 0,
@@ -60,7 +61,7 @@ def profile(
         dtype: `fp32`, `fp16`, `bf16`, `w8a16`, `w8a8`, `w4a16` or `fp8`.
         visual_tokens: visual tokens per sequence; None for the model's own number.
         text_tokens: text tokens per sequence.
-        method: token-reduction method, `none` for none.
+        method: token-reduction method, by name or as `get_method` gives it; `none` for none.
         keep: what a method keeps; None to use the visual token counts.
         batch_size: sequences.
         output_tokens: decode steps after the prefill.
@@ -78,11 +79,12 @@ def profile(
     Raises:
         VlmRooflineError: see `profiling.measuring.planning.check`.
     """
+    wanted: list[str | Method] = _listed(method)
     configurations = grid(
         [named(_source(model), scale)],
         dtypes=_listed(dtype),
         visual_tokens=_listed(visual_tokens),
-        methods=_listed(method),
+        methods=[str(each) for each in wanted],
         keeps=[] if keep is None else _listed(keep),
         batch_sizes=_listed(batch_size),
         modes=_listed(mode),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.evaluate import Context, Evaluation, Scenario
 from costmodel.inputs import resolve_visual
-from costmodel.methods import get_method_cost
+from costmodel.methods import get_method
 from costmodel.models import load_model
 from costmodel.precision import parse_precision
 from costmodel.quantities import STAGES
@@ -155,8 +155,11 @@ class Predictor:
         seen: int | None,
     ) -> int | float | None:
         """Return the keep whose schedule has the token count that an adaptive method came to."""
-        if keep is not None or seen is None or not get_method_cost(configuration.method).adaptive:
+        method = get_method(configuration.method)
+        if keep is not None or method.given_keep is not None:
             return keep
+        if seen is None or not method.info.adaptive:
+            return None
         best: tuple[int, int] | None = None
         for count in range(1, int(scenario.visual_tokens) + 1):
             try:
@@ -206,7 +209,7 @@ class Predictor:
         }
         text = configuration.text_tokens
         spans = ran.plan.llm_spans
-        place = None if method is None else get_method_cost(method).place
+        place = None if method is None else get_method(method).place
         ran_ops = language_context.stage_ops(scenario, ran.plan)
         tower_ops = tower_context.stage_ops(scenario, tower.plan)
         ideal_ops = ideal_context.stage_ops(scenario, ideal.plan)

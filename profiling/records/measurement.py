@@ -36,7 +36,8 @@ class Configuration:
     Args:
         model: shipped name, path or hub id, with its scale (`llava-1.5-7b@layers=4,width=1/4`).
         dtype: `fp32`, `fp16`, `bf16`, or a quantised label (`w8a16`, `w8a8`, `w4a16`, `fp8`).
-        method: token-reduction method, `none` for none.
+        method: token-reduction method with its settings, such as `fastv` or `tome(r=8)`; `none` for
+            none.
         keep: what the method was given, None for its published default.
         visual_tokens: visual tokens handed to the language model (method `none`), or the tokens a
             method was asked to keep; None for the model's own number.

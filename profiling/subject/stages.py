@@ -163,7 +163,7 @@ class StageHooks:
 
 @contextmanager
 def _reduction_events(observer: StageObserver) -> Iterator[None]:
-    from token_reduction.observation import observe
+    from token_reduction.tokens.observation import observe
 
     def told(name: str, begins: bool) -> None:
         if name == "reduction":

@@ -34,8 +34,7 @@ ON_TOP = ("costmodel.questions", "costmodel.plots", "costmodel.reproduce")
 #: Circles that are known and shall be opened; remove a line with its circle.
 STILL_OPEN = (
     ["costmodel.counted", "costmodel.estimates"],
-    ["costmodel.methods.registry", "costmodel.methods.requirements"],
-    ["token_reduction.apply.inside_llm", "token_reduction.apply.llm_methods"],
+    ["costmodel.methods.fits", "costmodel.methods.method"],
     ["counted", "estimates"],
 )
 

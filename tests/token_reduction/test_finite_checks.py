@@ -6,9 +6,7 @@ import pytest
 import torch
 
 from hardware_specs.errors import InvalidInputError
-from token_reduction import checks
 from token_reduction.ats import ats
-from token_reduction.checks import finite_checks, raise_deferred, require_finite
 from token_reduction.crossget import crossget
 from token_reduction.divprune import divprune
 from token_reduction.evit import evit
@@ -17,6 +15,8 @@ from token_reduction.fitprune import fitprune
 from token_reduction.m3 import m3
 from token_reduction.prumerge import prumerge
 from token_reduction.sampling import sequential, spatial
+from token_reduction.tokens import checks
+from token_reduction.tokens.checks import finite_checks, raise_deferred, require_finite
 from token_reduction.tome import tome
 from token_reduction.vtw import withdrawal_divergence
 

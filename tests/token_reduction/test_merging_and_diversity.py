@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from costmodel.methods.sparsevlm import KEEP_LISTS
 from hardware_specs.errors import InvalidInputError
 from token_reduction.cdpruner import cdpruner, greedy_map
 from token_reduction.dart import dart
 from token_reduction.sparsevlm import (
-    KEEP_LISTS,
     cluster_and_merge,
     recycle,
     sparsevlm,

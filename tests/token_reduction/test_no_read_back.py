@@ -126,7 +126,7 @@ def test_they_do_it_once(name, monkeypatch) -> None:
     }
     monkeypatch.setattr(torch.Tensor, "tolist", counted)
     monkeypatch.setattr(torch.Tensor, "item", refused)
-    monkeypatch.setattr("token_reduction.checks.check_mode", lambda _: "deferred")
+    monkeypatch.setattr("token_reduction.tokens.checks.check_mode", lambda _: "deferred")
     calls[name]()
     on_device = [shape for shape in reads if shape != (4,)] if name == "hired" else reads
     assert len(on_device) == 1

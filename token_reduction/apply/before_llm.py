@@ -27,10 +27,10 @@ from token_reduction.apply.calls import (
     split_items,
 )
 from token_reduction.apply.continuation import Prefix, continue_from, note_prefix, prefix_of
-from token_reduction.apply.item_methods import Item
+from token_reduction.apply.crops import Item
 from token_reduction.apply.splice import Placed, assign_places, plan_splice, read_prompt, splice
 from token_reduction.caches import cache_in, cache_keyword
-from token_reduction.observation import observed
+from token_reduction.tokens.observation import observed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from token_reduction.apply.crops import Crops
     from token_reduction.apply.patching import Patches
     from token_reduction.apply.record import ReductionRecord
-    from token_reduction.reduced import Reduced
+    from token_reduction.tokens.reduced import Reduced
 
 
 @dataclass(slots=True)

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from hardware_specs.errors import UnsupportedError
 from token_reduction.apply.geometry import pack_points
-from token_reduction.observation import observed
-from token_reduction.reduced import Reduced
+from token_reduction.tokens.observation import observed
+from token_reduction.tokens.reduced import Reduced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,6 +33,22 @@ if TYPE_CHECKING:
     from token_reduction.apply.record import ReductionRecord
 
 
+class Item(NamedTuple):
+    """One image or video of a forward.
+
+    Attributes:
+        tokens: [n, d] as the language model would see them.
+        modality: "image" or "video".
+        number: which one of its modality, from 0.
+        size: (height, width) of a tiled image, or None.
+    """
+
+    tokens: Tensor
+    modality: str
+    number: int
+    size: tuple[int, int] | None
+
+
 @dataclass(slots=True)
 class Crops:
     """The crops of one modality in one forward.
@@ -42,7 +58,7 @@ class Crops:
         record: takes what was kept.
         reduce: reduces patches [c, n, w]; None when the tower's layers do.
         before_projector: whether `reduce` comes before the projector.
-        brings_class: whether what `reduce` gives holds the class token already.
+        includes_class_token: whether what `reduce` gives holds the class token already.
         tower_counts: from whether the class token is among them, the tokens of each crop as the
             tower left them; None when they do not differ.
     """
@@ -51,7 +67,7 @@ class Crops:
     record: ReductionRecord
     reduce: Callable[[Tensor, Tower], Reduced | list[Reduced]] | None
     before_projector: bool
-    brings_class: bool = False
+    includes_class_token: bool = False
     tower_counts: Callable[[bool], list[int] | None] = lambda _: None
     #: Tokens of each crop now.
     counts: list[int] = field(default_factory=list)
@@ -159,7 +175,7 @@ class Crops:
         assert self.reduce is not None  # noqa: S101  (the callers looked)
         assert self._tower is not None  # noqa: S101
         with observed("reduction"):
-            beside = self._has_class and not self.brings_class
+            beside = self._has_class and not self.includes_class_token
             lead = features[:, :1] if beside else None
             patches = features[:, 1:] if self._has_class else features
             result = self.reduce(patches, self._tower)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -32,8 +32,8 @@ from token_reduction.apply.calls import (
 from token_reduction.apply.llm_tokens import Columns, Tokens, cut, narrow_mask, whole_sequence
 from token_reduction.apply.splice import Prompt, read_prompt
 from token_reduction.caches import cache_in
-from token_reduction.observation import observed
-from token_reduction.selection import take_tokens
+from token_reduction.tokens.observation import observed
+from token_reduction.tokens.selection import take_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from token_reduction.apply.anatomy import Parts
-    from token_reduction.apply.llm_methods import Policy
     from token_reduction.apply.patching import Patches
     from token_reduction.apply.record import ReductionRecord
 
@@ -82,6 +81,28 @@ class Prefill:
     def last_places(self) -> list[int]:
         """Where the last token of each row is, in the whole sequence."""
         return [int(np.flatnonzero(row)[-1]) if row.any() else 0 for row in self.prompt.real]
+
+
+class Policy(Protocol):
+    """Decides which visual tokens stay at which layer."""
+
+    #: Whether tokens that stay get new positions, without gaps.
+    renumbers: bool
+
+    def attach(self, parts: Parts, patches: Patches) -> None:
+        """Put hooks of its own on the model."""
+
+    def begin(self, now: Prefill) -> None:
+        """Prepare for a prefill."""
+
+    def forget(self) -> None:
+        """Drop what a forward left behind."""
+
+    def cuts_at(self, layer: int) -> bool:
+        """Whether tokens are dropped at the entry of a layer."""
+
+    def enter(self, layer: int, now: Prefill, hidden: Tensor, cutter: LayerReduction) -> Tensor:
+        """From what would enter a layer to what enters it, by way of the cutter."""
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ import torch
 
 from hardware_specs.errors import UnsupportedError
 from token_reduction.apply.anatomy import feature_depth
-from token_reduction.observation import observed
+from token_reduction.tokens.observation import observed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from token_reduction.selection import complement
+from token_reduction.tokens.selection import complement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

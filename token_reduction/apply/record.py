@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from costmodel.methods import Method
     from token_reduction.apply.llm_tokens import Tokens
-    from token_reduction.reduced import Reduced
-    from token_reduction.registry import Method
+    from token_reduction.tokens.reduced import Reduced
 
 Unit = Literal["crop", "item", "sequence"]
 

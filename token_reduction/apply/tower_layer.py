@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from costmodel.methods.tome import merges_per_layer
 from hardware_specs.errors import InvalidInputError
+from token_reduction.apply.anatomy import feature_depth
 from token_reduction.apply.inside_tower import Stream, attend
 from token_reduction.apply.llm_attention import split_heads
 
@@ -17,20 +19,24 @@ if TYPE_CHECKING:
 
     from token_reduction.apply.anatomy import Parts
     from token_reduction.apply.patching import Patches
-    from token_reduction.apply.record import ReductionRecord
-    from token_reduction.registry import Method
+    from token_reduction.apply.places import Host
 
 
 class LayerStep:
-    """What the methods share: settings, and which layers act."""
+    """What the methods share: settings, and which layers act.
+
+    Args:
+        host: the model.
+        layers: the layers of the tower that act.
+    """
 
     needs_class_token = True
 
-    def __init__(self, method: Method, record: ReductionRecord, *, trace: bool) -> None:
-        self.method = method
-        self.record = record
-        self.trace = trace
-        self.layers: Sequence[int] = ()
+    def __init__(self, host: Host, layers: Sequence[int] = ()) -> None:
+        self.method = host.method
+        self.record = host.record
+        self.trace = host.trace
+        self.layers = layers
 
     def attach(self, parts: Parts, patches: Patches) -> None:  # noqa: ARG002
         """Check that the layers exist."""
@@ -59,6 +65,36 @@ class LayerStep:
         """Attend as the layer does; the methods differ from here on."""
         del number, stream
         return hidden + attend(layer, hidden, call.get("attention_mask"), call)
+
+
+class MergingStep(LayerStep):
+    """What the methods that merge a number of tokens in every layer share.
+
+    Args:
+        host: the model.
+        r: tokens merged per layer without keep: a number, or a list of them.
+        inflect: slope of r over the layers.
+    """
+
+    def __init__(self, host: Host, r: int | Sequence[int], inflect: float = 0.0) -> None:
+        super().__init__(host)
+        self._r, self._inflect = r, inflect
+        self.merges: list[int] = []
+
+    def attach(self, parts: Parts, patches: Patches) -> None:
+        """Fix how many pairs each layer merges."""
+        tower = parts.towers[0]
+        self.merges = merges_per_layer(
+            self.method.name,
+            self.method.keep,
+            patches=tower.patches,
+            layers=len(tower.layers),
+            depth=feature_depth(parts, tower),
+            r=self._r,
+            inflect=self._inflect,
+        )
+        self.layers = range(len(self.merges))
+        super().attach(parts, patches)
 
 
 def project(layer: Any, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:

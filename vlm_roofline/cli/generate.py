@@ -87,7 +87,7 @@ def generate(
         seed=seed, device=chosen, warm_up=warm_up, trace=save_overlay is not None,
     )  # fmt: skip
     if save_overlay is not None and answer.record is not None:
-        from token_reduction.apply.overlay import save_overlay as save
+        from token_reduction.pictures.overlay import save_overlay as save
 
         save(save_overlay, picture, loaded, answer.record, processor.image_processor)
     document = _document(model, prompt, answer, save_overlay)

@@ -10,7 +10,7 @@ from vlm_roofline.cli.console import console, print_json
 from vlm_roofline.cli.options import Json  # noqa: TC001 - typer reads the annotations when it runs
 
 if TYPE_CHECKING:
-    from costmodel.methods import MethodCost
+    from costmodel.methods import MethodInfo
 
 
 def register(app: typer.Typer) -> None:
@@ -23,20 +23,20 @@ def register(app: typer.Typer) -> None:
 
 def list_methods(json: Json = False) -> None:
     """List the methods with their place, default and complexity."""
-    from costmodel.methods import get_method_cost, list_method_costs
+    from costmodel import methods
 
-    costs = [get_method_cost(name) for name in list_method_costs()]
+    infos = [methods.method_info(name) for name in methods.list_methods()]
     if json:
-        print_json({"schema_version": 1, "methods": [document(cost) for cost in costs]})
+        print_json({"schema_version": 1, "methods": [document(info) for info in infos]})
         return
     from vlm_roofline.cli.tables import Column, columns, table
 
     shown = [
         Column("method", "name", whole=True),
         Column("place", "place", whole=True),
-        *columns(default="default_keep", own_cost="complexity", what_it_does="summary"),
+        *columns(default="default_text", own_cost="complexity", what_it_does="summary"),
     ]
-    console().print(table(costs, shown))
+    console().print(table(infos, shown))
     console().print("`vlm-roofline methods show NAME` says more about one.")
 
 
@@ -45,9 +45,9 @@ def show(
     json: Json = False,
 ) -> None:
     """Show everything about one method: place, settings, formula, needs, source, example cost."""
-    from costmodel.methods import get_method_cost
+    from costmodel.methods import method_info
 
-    entry = document(get_method_cost(name))
+    entry = document(method_info(name))
     entry["example"] = example(name)
     if json:
         print_json({"schema_version": 1, **entry})
@@ -62,40 +62,37 @@ def show(
     console().print(table(said, shown))
 
 
-def document(cost: MethodCost) -> dict[str, Any]:
-    """Return what is known of a method: its cost side joined with its registry entry.
+def document(info: MethodInfo) -> dict[str, Any]:
+    """Return what is known of a method as plain values.
 
     Args:
-        cost: the cost side.
+        info: the method's facts.
     """
-    entry: dict[str, Any] = {
-        "name": cost.name,
-        "summary": cost.summary,
-        "place": cost.place,
-        "default_keep": cost.default_keep,
-        "default_layer": cost.default_layer,
-        "takes_layer": cost.takes_layer,
-        "adaptive": cost.adaptive,
-        "mean_counts": dict(cost.counts),
-        "formula": cost.formula,
-        "complexity": cost.complexity,
-        "needs": cost.needs,
-        "published_settings": list(cost.published),
-        "source": cost.source,
-    }
-    # The registry of `token_reduction` needs no torch, and neither does this.
-    from token_reduction.registry import method_info
-
-    info = method_info(cost.name)
     return {
-        **entry,
+        "name": info.name,
+        "summary": info.summary,
+        "place": info.place,
+        "default_keep": info.default_text,
+        "default_layer": info.default_layer,
+        "takes_layer": info.takes_layer,
+        "adaptive": info.adaptive,
+        "mean_counts": dict(info.counts),
+        "formula": info.formula,
+        "complexity": info.complexity,
+        "needs": info.needs_text,
+        "published_settings": list(info.published),
+        "source": info.source,
         "keep": info.keep_meaning,
         "keep_choices": list(info.keep_choices),
         "variants": list(info.variants),
         "trained": info.trained,
         "options": {
-            option: {"default": spec.default, "expects": spec.expects, "meaning": spec.meaning}
-            for option, spec in info.options.items()
+            option.name: {
+                "default": option.default,
+                "expects": option.expects,
+                "meaning": option.meaning,
+            }
+            for option in info.options
         },
     }
 

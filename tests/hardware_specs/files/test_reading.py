@@ -35,7 +35,7 @@ from profiling.microbench.table import read_op_table
 from profiling.records.storage import read_measurement, read_measurements
 from profiling.tracing.kernels import read_trace
 from profiling.tracing.op_profile import iterate_op_profiles, read_op_profile
-from token_reduction.apply.tower_merging import load_cross_tokens
+from token_reduction.crossget import load_cross_tokens
 
 #: Every door through which a user's file comes in: ending and reader.
 DOORS = {

@@ -1,0 +1,118 @@
+"""CDPruner: after the projector keep patches that fit the question and differ from each other, per crop.
+
+Source: Zhang et al., NeurIPS 2025 (arXiv 2506.10967) and Theia-4869/CDPruner. Patches are projected into
+CLIP's joint space and compared with the question there; relevance times cosine of the features is the
+kernel of a determinantal point process, and round(keep x n) patches are picked from it one after the other.
+Everything is float32, as in the program. The question's embedding is given: CLIP's text tower, which the
+program runs beside the vision tower on its own stream, is not charged.
+
+Own FLOPs per crop, n patches of width c, k kept, g width of the joint space: 2 n c g for the projection,
+2 n g for the relevance, 2 n^2 c for the cosines, n (k + 1) (k - 2) for the picks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from costmodel.methods.class_attention import ranked_crops
+from costmodel.methods.fastervlm import kept_patches
+from costmodel.methods.keep import greatest, kept_count
+from costmodel.methods.method import MethodInfo
+from costmodel.methods.options import Option, optional, path_text
+from costmodel.methods.pieces import gather, passes, product
+from costmodel.methods.plan import MethodPlan
+from costmodel.methods.token_lists import is_clip, vision_parts
+from costmodel.ops.linear import linear
+from costmodel.precision import parse_precision
+from costmodel.schedule import LayerSpan
+from hardware_specs.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from costmodel.methods.plan import MethodInput
+
+COUNT = 64
+EMBEDDINGS: Option[str | None] = Option(
+    "embeddings",
+    None,
+    optional(path_text),
+    "a safetensors file or None",
+    "CLIP's visual_projection.weight and the question's text_embeds; random without",
+)
+#: Width of CLIP ViT-L's joint space, and embeddings of a question of at most 77 tokens.
+JOINT_WIDTH, QUESTIONS = 768, 1
+#: Kernels of one pick beside the product with the rows picked before.
+PICK_KERNELS = 14
+
+
+def check_joint_space(given: MethodInput) -> None:
+    """Raise unless a model's projector gets the patches of a CLIP tower, each by itself.
+
+    Raises:
+        UnsupportedError: another tower, or frames that are pooled before the projector.
+    """
+    tower, _ = vision_parts("cdpruner", given.model)
+    rule = given.model.video
+    if not tower.has_cls:
+        raise UnsupportedError(
+            f"cdpruner compares patches and question in CLIP's joint space, and the {tower.family} "
+            f"tower of {given.model.name} has no class token, so it is no CLIP; divprune needs none"
+        )
+    if rule is not None and is_clip(given) and rule.projected_per_frame < tower.patches:
+        raise UnsupportedError(
+            f"cdpruner works on a crop's {tower.patches} patches, but {given.model.name} pools "
+            f"every frame to {rule.projected_per_frame} before its projector; divprune works on those"
+        )
+
+
+def _plan(given: MethodInput) -> MethodPlan:
+    check_joint_space(given)
+    tower, _ = vision_parts("cdpruner", given.model)
+    crops = ranked_crops("cdpruner", given)
+    images, n, runs, c = crops.images, crops.patches, crops.runs, tower.hidden_size
+    own, num = given.precision.vision, parse_precision("fp32").vision
+    kept = kept_count("cdpruner", COUNT if given.keep is None else given.keep, n)
+    # The first pick subtracts nothing and the second one row; each later one a product with all before.
+    update = product("earlier_rows", images, 1, n, (kept + 1) / 2, num,
+                     greatest(kept - 2, 0) * runs)  # fmt: skip
+    flops = images * n * (kept + 1)
+    ops = [
+        passes("post_layernorm", images * n * c, own, reads=2, writes=2, kernels=2, flops=4,
+               count=runs),
+        linear("visual_projection", images * n, c, JOINT_WIDTH, num, runs),
+        passes("normalise_features", images * n * c, num, reads=3, writes=2, kernels=4, flops=3,
+               count=runs),
+        passes("normalise_embeddings", images * n * JOINT_WIDTH, num, reads=2, kernels=3, flops=3,
+               count=runs),
+        product("relevance", 1, images * n, QUESTIONS, JOINT_WIDTH, num, runs),
+        passes("min_max", images * n, num, reads=6, writes=4, kernels=7, flops=4, count=runs),
+        product("cosine", images, n, n, c, num, runs),
+        passes("kernel", images * n * n, num, reads=2, writes=2, kernels=2, flops=2, count=runs),
+        gather("variance", images * n, 1, num, runs),
+        passes("pick", images * n, num, reads=12, writes=9, kernels=PICK_KERNELS, flops=6,
+               count=kept * runs),
+        update._replace(flops=flops, matrix_flops=flops),
+        *kept_patches(given, crops, kept),
+    ]  # fmt: skip
+    tokens = given.crops * (kept + crops.beside) * runs
+    span = LayerSpan(given.model.text.num_layers, tokens)
+    note = {"cdpruner": "keep counts patches of each crop; CLIP's text tower is not charged"}
+    return MethodPlan((span,), given.projected_tokens, None, tuple(ops), note)
+
+
+INFO = MethodInfo(
+    name="cdpruner",
+    schedule=_plan,
+    place="after-projector",
+    summary="keep patches that fit the question and differ from each other (greedy DPP)",
+    formula="round(keep n) tokens per crop; 2ncg + 2ng + 2n^2 c + n(k+1)(k-2) FLOPs, k dependent picks",
+    complexity="O(n^2 c + n c g + n k^2) per crop, k sequential steps",
+    source="Zhang et al. 2025, CDPruner, arXiv 2506.10967; Theia-4869/CDPruner",
+    default_text=f"{COUNT} patches of each crop",
+    needs_text="CLIP's visual projection and its embedding of the question, from a file",
+    published=("128, 64 and 32 of 576 tokens",),
+    by_crop=True,
+    needs=frozenset({"clip_features", "clip_joint_space"}),
+    keep_meaning="patches of each crop kept",
+    default_keep=COUNT,
+    options=(EMBEDDINGS,),
+)

@@ -1,0 +1,131 @@
+"""DART: at language-model layer K keep a few pivots, and the image tokens that resemble them least.
+
+Source: Wen et al., EMNLP 2025 (arXiv 2502.11494) and ZichenWen1/DART. 4 image and 4 text tokens with
+the largest L1 norm of their keys in layer K-1 are pivots; each in turn takes the ceil(keep / 8) image
+tokens least similar to it of those not taken. 8 ceil(keep / 8) tokens and the image pivots stay:
+132 of 576 for the program's 128. Layers 0..K-1 see and cache every token.
+
+Own FLOPs, n image tokens, d width: 2 x 8 n d for the similarities.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from costmodel.methods.keep import kept_count
+from costmodel.methods.llm_ranking import eager_norm, narrowed, picked, rotated
+from costmodel.methods.method import MethodInfo
+from costmodel.methods.options import Option, choice, whole
+from costmodel.methods.pieces import gather, passes, product, sort
+from costmodel.methods.plan import MethodPlan
+from costmodel.schedule import LayerSpan
+from hardware_specs.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from costmodel.methods.plan import MethodInput
+    from costmodel.quantities import Num
+
+COUNT, LAYER = 128, 2
+IMAGE_PIVOTS = Option(
+    "image_pivots", 4, whole(0), "an integer >= 0", "pivots among the image tokens"
+)
+TEXT_PIVOTS = Option(
+    "text_pivots", 4, whole(0), "an integer >= 0", "pivots in the text behind them"
+)
+ORDER = Option(
+    "order",
+    "set",
+    choice("set", "norm"),
+    "'set' or 'norm'",
+    "whose turn is first: as the program's set of them has it, or by falling norm",
+)
+
+
+def kept_tokens(given: MethodInput) -> Num:
+    """Return the image tokens that stay.
+
+    Raises:
+        InvalidInputError: more than there are, fewer text tokens than text pivots, or no pivot.
+    """
+    n, of_image, of_text = given.visual_tokens, IMAGE_PIVOTS.of(given), TEXT_PIVOTS.of(given)
+    pivots = of_image + of_text
+    if not pivots:
+        raise InvalidInputError(
+            "dart needs a pivot: give image_pivots or text_pivots of at least 1"
+        )
+    chosen = kept_count("dart", COUNT if given.keep is None else given.keep, n)
+    kept = (-(-chosen // pivots) * pivots + of_image) * (n > 0)
+    beyond = kept > n
+    if np.any(beyond):
+        most, given = (np.broadcast_to(x, np.shape(beyond))[beyond].flat[0] for x in (n, kept))
+        raise InvalidInputError(
+            f"dart keeps {given:g} tokens here, {of_image} pivots among them, more than the "
+            f"{most:g} image tokens there are; give a smaller keep"
+        )
+    if np.any((given.text_tokens < of_text) & (n > 0)):
+        raise InvalidInputError(
+            f"dart takes {of_text} pivots from the text after the image; give text_tokens of "
+            f"at least {of_text}"
+        )
+    return kept
+
+
+def _plan(given: MethodInput) -> MethodPlan:
+    text, num = given.model.text, given.precision.text
+    layer = LAYER if given.layer is None else given.layer
+    if layer < 1:
+        raise InvalidInputError(
+            "dart looks at the keys of the layer before; give a layer of at least 1"
+        )
+    kept = kept_tokens(given)
+    b, n, t = given.batch_size, given.visual_tokens, given.text_tokens
+    s, runs = t + n, (n > 0) * 1
+    rows, d, k, pivots = (
+        b * runs,
+        text.hidden_size,
+        text.num_kv_heads,
+        IMAGE_PIVOTS.of(given) + TEXT_PIVOTS.of(given),
+    )
+    ops = [
+        rotated("keys", given, b * s, k, runs),
+        eager_norm("norm", given, b * s, runs),
+        passes("key_norms", s * k * text.head_dim, num, reads=2, kernels=2, count=rows),
+        passes("normalise", s * d, num, reads=2, kernels=3, flops=3, count=rows),
+        sort("image_pivots", 1, n, num, rows),
+        sort("text_pivots", 1, t, num, rows),
+        gather("pivots", pivots, d, num, rows, kernels=2),
+        product("similarity", 1, pivots, n, d, num, rows),
+        # Each pivot waits for the one before: mask, sort, mark as taken.
+        passes("turn", n, num, reads=3, writes=2, kernels=2, count=rows * pivots),
+        sort("least_similar", 1, n, num, rows * pivots),
+        *picked(given, n, kept, rows, rank=False),
+        *narrowed(given, n, kept, runs),
+    ]
+    spans = (LayerSpan(layer, n), LayerSpan(text.num_layers - layer, kept))
+    note = {
+        "dart": f"keep counts tokens taken by {pivots} pivots, rounded up to {pivots}; "
+        f"{IMAGE_PIVOTS.of(given)} image pivots on top"
+    }
+    return MethodPlan(spans, given.projected_tokens, None, tuple(ops), note)
+
+
+INFO = MethodInfo(
+    name="dart",
+    schedule=_plan,
+    place="llm-layer",
+    summary="at LLM layer K keep a few pivots and the image tokens least like them",
+    formula="n tokens in layers 0..K-1, 8 ceil(keep / 8) + 4 from K on; 16 n d FLOPs",
+    complexity="O(n d) once, 8 sequential picks",
+    source="Wen et al. 2025, DART, arXiv 2502.11494; ZichenWen1/DART",
+    default_text=f"{COUNT} tokens, and 4 image pivots on top",
+    needs_text="keys of layer K-1; 4 text tokens after the image",
+    published=("reduction ratio 0.778, at most 128 tokens (keep 128), K=2",),
+    takes_layer=True,
+    default_layer=LAYER,
+    needs=frozenset({"llm_keys", "llm_states"}),
+    keep_meaning="tokens taken by the pivots, rounded up to their number; image pivots on top",
+    default_keep=COUNT,
+    options=(IMAGE_PIVOTS, TEXT_PIVOTS, ORDER),
+)

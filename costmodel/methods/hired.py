@@ -1,0 +1,144 @@
+"""HiRED: after the projector a budget of tokens for each tile of an image, spent by class attention.
+
+Source: Arif et al., AAAI 2025 (arXiv 2408.10945) and hasanar1f/HiRED. An image of c crops of n patches
+gets a budget of int(c n keep) tokens: a share alpha of it, at most n, goes to the crop of the whole image,
+the rest to the tiles by the class attention of vision layer 0 that falls on their part. Each crop keeps
+the patches with the most class attention in layer -2; newline tokens all stay. An image that is not tiled
+keeps int(keep x n) patches.
+
+How much of a tile's budget falls on patches that the model cuts off as padding depends on the image. The
+count expected here takes the picks as spread evenly, and no budget as lost to truncation; the truth is at
+most a few tokens per tile away on an image without padding.
+
+Own FLOPs per crop, tower width w: 4 (n+1) w for the class token's row in two layers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from costmodel.methods.class_attention import class_row, ranked_crops
+from costmodel.methods.keep import greatest, kept_count, least, share
+from costmodel.methods.method import MethodInfo
+from costmodel.methods.options import Option, fraction
+from costmodel.methods.pieces import gather, passes, sort
+from costmodel.methods.plan import MethodPlan
+from costmodel.methods.token_lists import is_clip, vision_parts
+from costmodel.schedule import LayerSpan
+from hardware_specs.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from costmodel.methods.plan import MethodInput
+    from costmodel.models.anyres import AnyRes
+    from costmodel.quantities import Num
+
+RATIO = 0.2
+ALPHA = Option(
+    "alpha", 0.5, fraction(0.0, 1.0), "a number in [0, 1]", "the whole image's share of it"
+)
+
+
+def newline_tokens(anyres: AnyRes, tiles: Num, tokens: Num) -> Num:
+    """Return how many of the tokens of a mosaic of tiles are newlines: one per row that is left.
+
+    The mosaic lost rows, or columns, in pairs. Papers count none of its newlines: 0 for as many tokens as
+    patches.
+
+    Args:
+        anyres: how the model cuts images.
+        tiles: tiles of the mosaic.
+        tokens: its tokens, newlines among them.
+
+    >>> from costmodel import load_model
+    >>> newline_tokens(load_model("llava-next-vicuna-7b").anyres, 4, 36 * 48 + 36)
+    36
+    """
+    grid = anyres.grid
+    found: Any = 0 * (tokens + tiles)
+    for height, width in anyres.resolutions:
+        rows, columns = (side // anyres.crop_size * grid for side in (height, width))
+        here = (rows * columns == tiles * grid**2) & (tokens != rows * columns) & (found == 0)
+        left = tokens // (columns + 1)
+        cut_rows = (left * (columns + 1) == tokens) & (left <= rows) & ((rows - left) % 2 == 0)
+        wide = tokens // rows
+        cut_columns = (
+            (wide * rows == tokens) & (wide <= columns + 1) & ((columns + 1 - wide) % 2 == 0)
+        )
+        found = found + here * (cut_rows * left + (1 - 1 * cut_rows) * cut_columns * rows)
+    return found
+
+
+def kept_tokens(given: MethodInput, n: Num) -> Num:
+    """Return the visual tokens expected to be left of one sample."""
+    keep = RATIO if given.keep is None else given.keep
+    crops, anyres = given.crops, given.model.anyres
+    if anyres is None:
+        return crops * kept_count("hired", keep, n, "down")
+    budget = kept_count("hired", keep, crops * n, "down")
+    whole = least(share(ALPHA.of(given), budget, "down"), n)
+    tiles = greatest(crops - 1, 0)
+    rest = least(budget - whole, tiles * n)
+    mosaic = greatest(given.visual_tokens - n, 0)
+    newlines = newline_tokens(anyres, tiles, mosaic)
+    shown = (mosaic - newlines) / greatest(tiles * n, 1)
+    on_tiles = rest * np.minimum(shown, 1) + 0.5
+    expected = whole + on_tiles // 1 + newlines
+    expected = least(expected, given.visual_tokens)
+    return expected if isinstance(expected, np.ndarray) else int(expected)
+
+
+def _is_video(given: MethodInput) -> bool:
+    """Whether the crops are frames: where a model takes both, several untiled crops are a clip."""
+    model = given.model
+    frames = is_clip(given) or (model.video is not None and model.anyres is None)
+    return frames and bool(np.any(given.crops > 1))
+
+
+def _plan(given: MethodInput) -> MethodPlan:
+    if _is_video(given):
+        raise UnsupportedError("hired spends a budget on the tiles of an image, not on videos")
+    tower, _ = vision_parts("hired", given.model)
+    crops = ranked_crops("hired", given)
+    num, n, images, runs = given.precision.vision, crops.patches, crops.images, crops.runs
+    tokens = kept_tokens(given, n) * runs
+    each = tokens / greatest(given.crops, 1)
+    tiled = runs * (given.model.anyres is not None)
+    samples, d = given.batch_size, given.model.text.hidden_size
+    ops = [
+        *class_row("hired", given, crops, "[first]"),
+        *class_row("hired", given, crops, "[last]"),
+        passes("sum_heads", 2 * images * tower.num_heads * n, num, writes=1 / tower.num_heads,
+               kernels=2, count=runs),
+        # The host reads how many tokens each tile gets.
+        sort("marked", 1, n, num, samples * tiled),
+        passes("tile_shares", n, num, reads=6, writes=4, kernels=12, flops=4, count=samples * tiled),
+        sort("rank", 1, n, num, images * runs),
+        sort("order", 1, each, num, images * runs),
+        gather("kept_tokens", samples * tokens, d, given.precision.projector, runs),
+    ]  # fmt: skip
+    span = LayerSpan(given.model.text.num_layers, tokens)
+    note = {"hired": "tiles: the count expected if the picks spread evenly over a tile's patches"}
+    return MethodPlan((span,), given.projected_tokens, None, tuple(ops), note)
+
+
+INFO = MethodInfo(
+    name="hired",
+    schedule=_plan,
+    place="after-projector",
+    summary="a budget of tokens for each tile of an image, spent by class attention",
+    formula="int(c n keep) tokens of c crops, and newlines; 4(n+1)w FLOPs per crop",
+    complexity="O(n w) per crop",
+    source="Arif et al. 2025, HiRED, arXiv 2408.10945; hasanar1f/HiRED",
+    default_text="20 % of the patches of all crops, half of them of the whole image",
+    needs_text="the class token's attention in vision layers 0 and -2; images, not videos",
+    published=("20 % of LLaVA-NeXT's tokens, alpha 0.5",),
+    needs_class_token=True,
+    needs=frozenset({"clip_attention"}),
+    keep_meaning="budget of patches of all crops; newline tokens come on top",
+    default_keep=RATIO,
+    rounding="down",
+    variants=("program", "paper"),
+    options=(ALPHA,),
+)

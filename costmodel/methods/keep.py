@@ -1,0 +1,177 @@
+"""How many tokens `keep` asks for: a count, a ratio, and each program's own rounding.
+
+`keep` is a count when it is an int and a ratio when it is a float, so 1 keeps one token and 1.0
+keeps them all. The authors' programs turn a ratio into a count in three ways:
+
+    "nearest"  round(ratio * n), ties to even as Python rounds   (DivPrune, FastV)
+    "down"     int(ratio * n)                                    (PruMerge, HiRED, PyramidDrop)
+    "up"       ceil(ratio * n)                                   (EViT)
+
+The product is the double-precision one, rounding noise included, since that is what they compute.
+`resolve_keep` serves running a method on tokens; `kept_count` serves pricing one, on numbers and arrays.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from hardware_specs.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from costmodel.quantities import Num
+
+Rounding = Literal["nearest", "down", "up"]
+
+_ARRAY: dict[str, Any] = {"nearest": np.rint, "down": np.floor, "up": np.ceil}
+_SCALAR: dict[str, Any] = {"nearest": round, "down": int, "up": math.ceil}
+
+
+def check_keep(keep: object, least: int = 1) -> int | float:
+    """Return a count as an int and a ratio as a float.
+
+    Args:
+        keep: a count (an int, NumPy's too) or a ratio (a float in (0, 1]).
+        least: the smallest count.
+
+    Raises:
+        InvalidInputError: a bool, another type, a count below `least`, a ratio outside (0, 1] or NaN.
+
+    >>> check_keep(1), check_keep(1.0)
+    (1, 1.0)
+    """
+    if not isinstance(keep, bool):
+        if isinstance(keep, numbers.Integral) and int(keep) >= least:
+            return int(keep)
+        if isinstance(keep, numbers.Real) and not isinstance(keep, numbers.Integral):
+            ratio = float(keep)
+            if 0.0 < ratio <= 1.0:
+                return ratio
+    raise InvalidInputError(
+        f"keep must be a count (an int from {least}) or a ratio (a float in (0, 1]), not the "
+        f"{type(keep).__name__} {keep!r}"
+    )
+
+
+def share(ratio: float, n: Num, rounding: str = "nearest") -> Num:
+    """Return ratio x n as a whole number.
+
+    >>> share(0.098, 576), share(0.7, 576, "up"), share(0.5, 5)  # 56.448; 403.2; 2.5, to even
+    (56, 404, 2)
+    """
+    product = ratio * n
+    if isinstance(product, np.ndarray):
+        return _ARRAY[rounding](product)
+    return _SCALAR[rounding](product)
+
+
+def resolve_keep(keep: float, n: int, *, rounding: Rounding = "nearest") -> int:
+    """Return how many of `n` tokens a method that runs keeps: at least one, at most all.
+
+    Formula: the count itself, or ratio * n rounded as the method's program does it (see the
+    module's table).
+
+    Raises:
+        InvalidInputError: `keep` is neither, more tokens than there are, or none at all.
+
+    >>> resolve_keep(0.098, 576), resolve_keep(0.0975, 576, rounding="down")
+    (56, 56)
+    >>> resolve_keep(1, 576), resolve_keep(1.0, 576)
+    (1, 576)
+    """
+    checked = check_keep(keep)
+    if isinstance(checked, int):
+        if checked > n:
+            raise _too_many(f"keep={checked}", n)
+        return checked
+    count = int(share(checked, n, rounding))
+    if count < 1:
+        raise InvalidInputError(
+            f"keep={checked} of {n} tokens is {checked * n:.3g}, which rounds to none; "
+            f"give at least {1 / max(n, 1):.3g}, or a count"
+        )
+    return min(count, n)
+
+
+def kept_count(name: str, keep: Any, n: Num, rounding: str = "nearest") -> Num:
+    """Return how many of `n` tokens a count or a ratio keeps; none where there are none.
+
+    Args:
+        name: the method, for the message.
+        keep: a count (int or an array of them) or a ratio (float).
+        n: tokens there are.
+        rounding: how a ratio becomes a count.
+
+    Raises:
+        InvalidInputError: more tokens than there are.
+
+    >>> kept_count("divprune", 64, 576), kept_count("divprune", 64, 0)
+    (64, 0)
+    >>> kept_count("divprune", 600, 576)
+    Traceback (most recent call last):
+    hardware_specs.errors.InvalidInputError: divprune: keep=600 asks for more tokens than the 576 \
+there are; give at most 576, or a ratio
+    """
+    if isinstance(keep, float):
+        return share(keep, n, rounding)
+    there = n > 0
+    beyond = (keep > n) & there
+    if np.any(beyond):
+        raise _too_many(f"{name}: keep={_first(keep, beyond):g}", _first(n, beyond))
+    if isinstance(keep, np.ndarray) or isinstance(n, np.ndarray):
+        return np.where(there, keep, 0)
+    return keep if there else 0
+
+
+def _too_many(asked: str, n: Num) -> InvalidInputError:
+    return InvalidInputError(
+        f"{asked} asks for more tokens than the {n:g} there are; give at most {n:g}, or a ratio"
+    )
+
+
+def _first(value: Num, where: Any) -> Any:
+    array = np.broadcast_to(value, np.shape(where))
+    return array[where].flat[0] if array.ndim else array[()]
+
+
+def by_pair(function: Callable[[int, int], int], a: Num, b: Num) -> Num:
+    """Return a function of two whole numbers, or over arrays of them, once per distinct pair.
+
+    >>> by_pair(max, 3, 2), by_pair(max, np.array([1.0, 5.0]), 2)
+    (3, array([2., 5.]))
+    """
+    if not isinstance(a, np.ndarray) and not isinstance(b, np.ndarray):
+        return function(a, b)
+    wide_a, wide_b = np.broadcast_arrays(a, b)
+    pairs, where = np.unique(
+        np.stack([wide_a.ravel(), wide_b.ravel()]), axis=1, return_inverse=True
+    )
+    each = np.array([function(int(x), int(y)) for x, y in pairs.T], dtype=float)
+    return each[where].reshape(wide_a.shape)
+
+
+def least(a: Num, b: Num) -> Num:
+    """Return the smaller, number by number.
+
+    >>> least(3, 2)
+    2
+    """
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return np.minimum(a, b)
+    return min(a, b)
+
+
+def greatest(a: Num, b: Num) -> Num:
+    """Return the larger, number by number.
+
+    >>> greatest(3, 2)
+    3
+    """
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return np.maximum(a, b)
+    return max(a, b)

@@ -1,0 +1,100 @@
+"""Work that the methods between language-model layers share: norms, rotations, picking of tokens.
+
+Methods whose scores are normalised over one sequence work on one sequence of the batch at a time, so
+their kernels grow with the batch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from costmodel.methods.pieces import passes, sequence_gather, sort
+from hardware_specs.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from costmodel.methods.plan import MethodInput
+    from costmodel.quantities import Num, OpCost
+
+
+def cut_layers(
+    name: str, asked: Sequence[int], layers: int, *, behind: bool = False
+) -> tuple[int, ...]:
+    """Return the layers that a method cuts at the entry of, in their order.
+
+    Args:
+        name: the method, for the message.
+        asked: the layers it was told to act at.
+        layers: layers of the language model.
+        behind: whether `asked` names the layers before the cuts.
+
+    Raises:
+        InvalidInputError: a layer the model does not have, or behind which there is none.
+
+    >>> cut_layers("sparsevlm", (6, 2), 8, behind=True)
+    (3, 7)
+    """
+    last = layers - 1 - behind
+    if any(layer > last for layer in asked):
+        raise InvalidInputError(
+            f"{name} acts at layers {', '.join(map(str, asked))} of the language model, and with "
+            f"{layers} layers, layers 0 to {layers - 1}, the last that can be is {last}; give layers="
+        )
+    return tuple(sorted({layer + behind for layer in asked}))
+
+
+def eager_norm(name: str, given: MethodInput, rows: Num, count: Num) -> OpCost:
+    """Return an RMSNorm as `transformers` runs it, a chain of kernels that passes through float32."""
+    text, num = given.model.text, given.precision.text
+    return passes(
+        name, rows * text.hidden_size, num, reads=10, writes=8, kernels=8, flops=4, count=count
+    )
+
+
+def rotated(name: str, given: MethodInput, rows: Num, heads: int, count: Num) -> OpCost:
+    """Return the rotary embedding of some rows, a chain of kernels: negate, join, two products, a sum."""
+    elements = rows * heads * given.model.text.head_dim
+    return passes(
+        name, elements, given.precision.text, reads=6, writes=4.5, kernels=5, flops=3, count=count
+    )
+
+
+def picked(given: MethodInput, n: Num, kept: Num, count: Num, *, rank: bool = True) -> list[OpCost]:
+    """Return the sorts that turn scores into the places that stay, for one sequence.
+
+    Args:
+        given: the input of the method's plan.
+        n: visual tokens there are.
+        kept: visual tokens that stay.
+        count: sequences.
+        rank: whether the scores are sorted, too.
+    """
+    num = given.precision.text
+    ops = [
+        sort("order", 1, kept, num, count),
+        sort("dropped", 1, n, num, count),
+        sort("kept_places", 1, given.text_tokens + n, num, count),
+        # What goes is marked, twice, before it is sorted out; and scores are looked at for NaN.
+        passes("marks", given.text_tokens + n, num, reads=6, writes=6, kernels=10, flops=0,
+               count=count),
+    ]  # fmt: skip
+    return [sort("rank", 1, n, num, count), *ops] if rank else ops
+
+
+def narrowed(given: MethodInput, n: Num, kept: Num, runs: Num) -> list[OpCost]:
+    """Return what shortens hidden states, positions and notes of the batch to the tokens that stay.
+
+    Args:
+        given: the input of the method's plan.
+        n: visual tokens there are.
+        kept: visual tokens that stay.
+        runs: 1 where there is anything to reduce, else 0.
+    """
+    num, b, s = given.precision.text, given.batch_size, given.text_tokens + n
+    return [
+        sort("gone", b, n, num, runs),
+        sort("left", b, s, num, runs),
+        passes("indices", b * s, num, reads=8, writes=8, kernels=23, flops=0, count=runs),
+        *sequence_gather(given, kept, runs),
+    ]

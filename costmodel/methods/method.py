@@ -1,0 +1,373 @@
+"""What a method is, and a checked request for one.
+
+A `MethodInfo` is written once, in the method's own module, and holds every fact about it; a `Method` adds
+what somebody asked of it. Neither needs torch: running a method is `token_reduction`'s part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+from costmodel.methods.fits import check_fits
+from costmodel.methods.keep import check_keep, resolve_keep
+from costmodel.methods.plan import MethodInput, MethodPlan
+from costmodel.methods.spelling import spell
+from costmodel.schedule import LayerSpan
+from hardware_specs.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from costmodel.methods.keep import Rounding
+    from costmodel.methods.options import Option
+    from costmodel.models import ModelConfig
+    from costmodel.precision import Precision
+    from costmodel.quantities import Num
+
+Place = Literal["after-vision", "after-projector", "llm-layer", "vision-layers"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MethodInfo:
+    """Everything that is known of a method before anything is asked of it.
+
+    Attributes:
+        name: the method's name.
+        place: where it acts.
+        source: paper and program.
+        summary: what it does, in one line.
+        formula: tokens left and the method's own FLOPs, in plain text.
+        complexity: the same as an order of growth.
+        schedule: from a checked input to the token schedule and the method's own ops.
+        needs: what its function takes beside the tokens, e.g. {"clip_qk"}.
+        needs_text: the same in words.
+        keep_meaning: what `keep` counts.
+        default_keep: the keep used for keep=None; None where the data decide.
+        default_text: what keep=None comes to, in words.
+        rounding: how a ratio becomes a count; None where keep does not count tokens.
+        keep_kind: "any", "ratio" (no count) or "none".
+        keep_choices: the only values there are, when not empty.
+        default_layer: the language-model layer that layer=None means, for methods that have one.
+        takes_layer: whether `layer` may be given.
+        variants: "program" first.
+        variant_needs: needs of a variant where they differ.
+        options: the method's own options.
+        trained: whether the published results need weights trained for it.
+        published: settings that its papers report.
+        by_crop: whether it takes crops one by one although it acts after the projector.
+        needs_class_token: whether it looks at the vision tower's class token.
+        samples: whether it draws samples, so that asking for all tokens still runs it.
+        counts: mean token counts that a paper reports for an adaptive method, by data set.
+        program_flops: counted FLOPs of the authors' program, where it computes more than needed.
+    """
+
+    name: str
+    place: Place
+    source: str
+    summary: str
+    formula: str
+    complexity: str
+    schedule: Callable[[MethodInput], MethodPlan]
+    needs: frozenset[str] = frozenset()
+    needs_text: str = "nothing beside the tokens"
+    keep_meaning: str = "visual tokens kept"
+    default_keep: int | float | None = None
+    default_text: str = "the data decide"
+    rounding: Rounding | None = "nearest"
+    keep_kind: Literal["any", "ratio", "none"] = "any"
+    keep_choices: tuple[int, ...] = ()
+    default_layer: int | None = None
+    takes_layer: bool = False
+    variants: tuple[str, ...] = ("program",)
+    variant_needs: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    options: tuple[Option[Any], ...] = ()
+    trained: bool = False
+    published: tuple[str, ...] = ()
+    by_crop: bool = False
+    needs_class_token: bool = False
+    samples: bool = False
+    counts: Mapping[str, int] = field(default_factory=dict)
+    program_flops: Callable[[MethodInput], Num] | None = None
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the data decide how many tokens are left, so that a cost is an expected one."""
+        return bool(self.counts) or self.samples
+
+    def plan(self, given: MethodInput) -> MethodPlan:
+        """Return the token schedule and the method's own ops.
+
+        `keep=1.0` leaves the model untouched, as `reduce_tokens` does (ATS, which draws samples all the
+        same, apart): no schedule, no own cost.
+
+        Raises:
+            InvalidInputError: a keep or layer the method does not take.
+            UnsupportedError: a model the method does not fit; says why.
+        """
+        check_fits(self, given)
+        if isinstance(given.keep, float) and given.keep == 1.0 and not self.samples:
+            span = LayerSpan(given.model.text.num_layers, given.visual_tokens)
+            return MethodPlan(
+                (span,), given.projected_tokens, notes={"method": "keep=1.0: untouched"}
+            )
+        return self.schedule(given)
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A request for one method, checked by `get_method`.
+
+    Attributes:
+        info: what the method is.
+        given_keep: the keep asked for; None is the method's default.
+        given_layer: the language-model layer asked for; None is the method's default.
+        variant: "program" (the authors' code), "paper", or another the method has.
+        options: every option of the method, defaults filled in.
+    """
+
+    info: MethodInfo
+    given_keep: int | float | None
+    given_layer: int | None
+    variant: str
+    options: Mapping[str, object] = field(hash=False)
+
+    @property
+    def name(self) -> str:
+        """The method's name."""
+        return self.info.name
+
+    @property
+    def source(self) -> str:
+        """Paper and program."""
+        return self.info.source
+
+    @property
+    def summary(self) -> str:
+        """What the method does, in one line."""
+        return self.info.summary
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the method must be given beside the tokens, e.g. {"clip_qk"}."""
+        return self.info.variant_needs.get(self.variant, self.info.needs)
+
+    @property
+    def keep(self) -> int | float | None:
+        """Count (int), ratio (float), or None where the method decides by itself."""
+        return self.info.default_keep if self.given_keep is None else self.given_keep
+
+    @property
+    def settled_keep(self) -> int | float:
+        """The keep of a method that does not decide by itself.
+
+        Raises:
+            InvalidInputError: none was given, and the method has no default.
+        """
+        if self.keep is None:
+            raise InvalidInputError(f"{self.name} has no default keep; give keep=")
+        return self.keep
+
+    @property
+    def layer(self) -> int | None:
+        """Language-model layer K (from 0) the method acts at; None where it acts elsewhere."""
+        return self.info.default_layer if self.given_layer is None else self.given_layer
+
+    @property
+    def place(self) -> Place:
+        """Where the method acts: its own place, or the layer that was asked for."""
+        return self.info.place if self.given_layer is None else "llm-layer"
+
+    def plan(
+        self,
+        model: ModelConfig,
+        precision: Precision,
+        visual_tokens: Num,
+        projected_tokens: Num,
+        crops: Num,
+        text_tokens: Num,
+        batch_size: Num,
+        vision_layers: int,
+        *,
+        keep: Any = None,
+        layer: int | None = None,
+    ) -> MethodPlan:
+        """Return the token schedule and the method's own ops for one scenario, or arrays of them.
+
+        Args:
+            model: the model.
+            precision: the numerics of every module.
+            visual_tokens: visual tokens per sample before the reduction.
+            projected_tokens: tokens through the projector without a reduction.
+            crops: crops or frames through the vision tower.
+            text_tokens: text tokens per sample.
+            batch_size: samples.
+            vision_layers: layers of the tower that run.
+            keep: what to keep in place of the method's own; may be an array over scenarios.
+            layer: the layer in place of the method's own.
+
+        Raises:
+            InvalidInputError: a keep or layer the method does not take.
+            UnsupportedError: a model the method does not fit; says why.
+        """
+        return self.info.plan(
+            MethodInput(
+                model,
+                precision,
+                visual_tokens,
+                projected_tokens,
+                crops,
+                text_tokens,
+                batch_size,
+                vision_layers,
+                self.given_keep if keep is None else keep,
+                self.given_layer if layer is None else layer,
+                self.variant,
+                self.options,
+            )
+        )
+
+    @property
+    def changed_options(self) -> dict[str, object]:
+        """The options that are not their defaults."""
+        chosen = ((option, self.options[option.name]) for option in self.info.options)
+        return {option.name: value for option, value in chosen if value != option.default}
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What an answer's inputs say of a method beside its name, where it is not the default.
+
+        >>> from costmodel.methods import get_method
+        >>> get_method("tome", r=8, proportional=True).changes
+        {'method_options': {'r': 8}}
+        """
+        said = {"method_variant": self._changed_variant, "method_options": self.changed_options}
+        return {key: value for key, value in said.items() if value}
+
+    @property
+    def label(self) -> str:
+        """Name, variant and options as one line, keep and layer left to columns of their own.
+
+        >>> from costmodel.methods import get_method
+        >>> get_method("fastv", keep=0.25, variant="paper").label
+        'fastv(variant=paper)'
+        """
+        variant = {"variant": self._changed_variant} if self._changed_variant else {}
+        return spell(self.name, {**variant, **self.changed_options})
+
+    def __str__(self) -> str:
+        """Return the whole request as one line, which `get_method` reads again."""
+        asked = {
+            "keep": self.given_keep,
+            "layer": self.given_layer,
+            "variant": self._changed_variant or None,
+        }
+        given = {key: value for key, value in asked.items() if value is not None}
+        return spell(self.name, {**given, **self.changed_options})
+
+    @property
+    def _changed_variant(self) -> str:
+        return "" if self.variant == self.info.variants[0] else self.variant
+
+    @property
+    def keeps_everything(self) -> bool:
+        """Whether the request is for no reduction at all: keep=1.0.
+
+        Some functions still rearrange or merge tokens when they keep all of them (PruMerge adds
+        neighbours to each); a model asked to keep everything runs untouched.
+        """
+        return isinstance(self.keep, float) and self.keep == 1.0
+
+    def count(self, n: int) -> int | None:
+        """Tokens `keep` asks for out of `n`, rounded as the method's program does.
+
+        None where the data decide, or where keep does not count tokens (FitPrune's is a share of
+        FLOPs).
+
+        >>> from costmodel.methods import get_method
+        >>> get_method("divprune").count(576), get_method("prumerge").count(576)
+        (56, None)
+        """
+        if self.keep is None or self.info.rounding is None:
+            return None
+        return resolve_keep(self.keep, n, rounding=self.info.rounding)
+
+
+def ask(
+    info: MethodInfo,
+    *,
+    keep: float | None,
+    layer: int | None,
+    variant: str,
+    options: Mapping[str, object],
+) -> Method:
+    """Return a method with what is asked of it checked; `get_method` by name calls this.
+
+    Raises:
+        InvalidInputError: a keep, layer, variant or option the method does not take; says what it
+            takes.
+    """
+    if variant not in info.variants:
+        raise InvalidInputError(
+            f"{info.name} has no variant {variant!r}; there is: {', '.join(info.variants)}"
+        )
+    return Method(
+        info,
+        None if keep is None else _checked_keep(info, keep),
+        _checked_layer(info, layer),
+        variant,
+        MappingProxyType(_checked_options(info, options)),
+    )
+
+
+def _checked_keep(info: MethodInfo, keep: float) -> int | float:
+    checked = check_keep(keep)
+    if isinstance(checked, float) and checked == 1.0:
+        return checked
+    if info.keep_kind == "none":
+        raise InvalidInputError(
+            f"{info.name} takes no keep ({info.keep_meaning}); "
+            "1.0 alone is accepted, for the untouched model"
+        )
+    if info.keep_kind == "ratio" and isinstance(checked, int):
+        raise InvalidInputError(
+            f"{info.name}'s keep is a ratio in (0, 1], {info.keep_meaning}; given {checked}"
+        )
+    if info.keep_choices and checked not in info.keep_choices:
+        raise InvalidInputError(
+            f"{info.name} is defined for keep in "
+            f"{', '.join(map(str, info.keep_choices))}; given {checked}"
+        )
+    return checked
+
+
+def _checked_layer(info: MethodInfo, layer: int | None) -> int | None:
+    if layer is None:
+        return None
+    if not info.takes_layer:
+        fixed = any(option.name == "layers" for option in info.options)
+        where = "at fixed layers, see its options" if fixed else info.place
+        raise InvalidInputError(f"{info.name} takes no layer: it acts {where}")
+    if isinstance(layer, bool) or not isinstance(layer, int) or layer < 0:
+        raise InvalidInputError(f"layer={layer!r} must be a language-model layer, counted from 0")
+    return layer
+
+
+def _checked_options(info: MethodInfo, given: Mapping[str, object]) -> dict[str, object]:
+    known = {option.name: option for option in info.options}
+    for name in given:
+        if name not in known:
+            raise InvalidInputError(
+                f"{info.name} has no option {name!r}; its options: {', '.join(known) or 'none'}"
+            )
+    chosen: dict[str, object] = {}
+    for name, option in known.items():
+        value = given.get(name, option.default)
+        try:
+            chosen[name] = option.parse(value)
+        except (TypeError, ValueError):
+            raise InvalidInputError(
+                f"{info.name}'s option {name}={value!r} must be {option.expects} ({option.meaning})"
+            ) from None
+    return chosen

@@ -1,0 +1,64 @@
+"""What goes into the price of a method, and what comes out: a token schedule and the method's own ops."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from costmodel.models import ModelConfig
+    from costmodel.precision import Precision
+    from costmodel.quantities import Num, OpCost
+    from costmodel.schedule import LayerSpan
+
+
+class MethodInput(NamedTuple):
+    """The request that a method's plan is made for; counts are per sample, numbers or arrays.
+
+    Attributes:
+        model: the model.
+        precision: the numerics of every module.
+        visual_tokens: visual tokens before the reduction.
+        projected_tokens: tokens through the projector without a reduction.
+        crops: crops or frames through the vision tower.
+        text_tokens: text tokens.
+        batch_size: samples.
+        vision_layers: layers of the tower that run.
+        keep: a count (int, or an array of counts over scenarios), a ratio (float in (0, 1]), or
+            None for the method's default.
+        layer: the language-model layer of methods that have one, or None for their default.
+        variant: "program", "paper", or another that the method has.
+        options: every option of the method by name; read one as `OPTION.of(given)`.
+    """
+
+    model: ModelConfig
+    precision: Precision
+    visual_tokens: Num
+    projected_tokens: Num
+    crops: Num
+    text_tokens: Num
+    batch_size: Num
+    vision_layers: int
+    keep: Any
+    layer: int | None
+    variant: str
+    options: Mapping[str, object]
+
+
+class MethodPlan(NamedTuple):
+    """What a method does to the lengths, and what it costs itself.
+
+    Attributes:
+        llm_spans: visual tokens per layer of the language model.
+        projected_tokens: visual tokens through the projector.
+        vision_spans: tokens per layer of the vision tower; None leaves the tower as it is.
+        ops: the method's own ops, for the whole batch.
+        notes: what was assumed, by name.
+    """
+
+    llm_spans: tuple[LayerSpan, ...]
+    projected_tokens: Num
+    vision_spans: tuple[LayerSpan, ...] | None = None
+    ops: tuple[OpCost, ...] = ()
+    notes: Mapping[str, str] = {}

@@ -1,0 +1,72 @@
+"""A method with its settings as one line of text: `fastv(keep=0.25, layer=3, variant=paper)`.
+
+Records, tables and command lines carry methods as text. Whatever takes a method's name takes such a line
+too, and a plain name is the shortest of them. Lists are written in brackets; text with a comma, bracket or
+quote in it is written in double quotes, as in JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+from hardware_specs.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_VALUE = r'"(?:[^"\\]|\\.)*"|\[[^\]"]*\]|[^,()\[\]"=]+'
+_PAIR = rf"(\w+)=({_VALUE})"
+_PAIRS = re.compile(rf"{_PAIR}(?:, *{_PAIR})*")
+_PLAIN = re.compile(r'[^,()\[\]"=]+')
+
+
+def spell(name: str, settings: Mapping[str, object]) -> str:
+    """Return a method and its settings as one line.
+
+    >>> spell("evit", {"keep": 0.5, "layers": (2, 5), "fuse": False})
+    'evit(keep=0.5, layers=[2,5], fuse=false)'
+    """
+    if not settings:
+        return name
+    return f"{name}({', '.join(f'{key}={_written(value)}' for key, value in settings.items())})"
+
+
+def read_spelling(text: str) -> tuple[str, dict[str, object]]:
+    """Return the name and the settings in a line; options stay text, which their parsers read.
+
+    Raises:
+        InvalidInputError: a bracket that is not closed, or a setting that is not NAME=VALUE.
+
+    >>> read_spelling("evit(keep=0.5, layers=[2,5])")
+    ('evit', {'keep': 0.5, 'layers': '[2,5]'})
+    """
+    name, bracket, rest = text.partition("(")
+    if not bracket:
+        return name, {}
+    inner = rest.removesuffix(")")
+    if inner == rest or not _PAIRS.fullmatch(inner):
+        raise InvalidInputError(
+            f"{text!r} is no method with its settings; write it as {name}(name=value, name=[1,2])"
+        )
+    settings = {key: _read(key, value) for key, value in re.findall(_PAIR, inner)}
+    return name, settings
+
+
+def _written(value: object) -> str:
+    if isinstance(value, (tuple, list)):
+        return f"[{','.join(map(str, value))}]"
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
+
+
+def _read(key: str, text: str) -> object:
+    if key in ("keep", "layer"):
+        try:
+            return float(text) if re.search(r"[.e]", text) else int(text)
+        except ValueError:
+            raise InvalidInputError(f"{key}={text} is no number") from None
+    return json.loads(text) if text.startswith('"') else text

@@ -1,0 +1,114 @@
+"""The token lists a method works on: crops before the projector, images or clips behind it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from costmodel.methods.keep import greatest, least
+from hardware_specs.errors import InvalidInputError, UnsupportedError
+
+if TYPE_CHECKING:
+    from costmodel.methods.plan import MethodInput
+    from costmodel.models import ModelConfig, ProjectorConfig, VisionConfig
+    from costmodel.quantities import Num
+
+#: Places inside the vision side, before the projector.
+VISION_PLACES = ("after-vision", "vision-layers")
+
+
+class TokenLists(NamedTuple):
+    """What a method before the projector works on.
+
+    Attributes:
+        images: batch x crops: how many token lists.
+        patches: tokens per list, the class token apart.
+        runs: 1 where there is anything to reduce, else 0.
+    """
+
+    images: Num
+    patches: Num
+    runs: Num
+
+
+class Items(NamedTuple):
+    """What a method after the projector works on.
+
+    Attributes:
+        per_sample: images or clips of one sample.
+        lists: batch x items: how many token lists.
+        tokens: tokens per list.
+        runs: 1 where there is anything to reduce, else 0.
+    """
+
+    per_sample: Num
+    lists: Num
+    tokens: Num
+    runs: Num
+
+
+def is_clip(given: MethodInput) -> bool:
+    """Whether the request's tokens are those of a clip: so many per frame, and no tiles."""
+    rule = given.model.video
+    if rule is None:
+        return False
+    clip = given.crops * rule.tokens_per_frame + rule.tail_tokens
+    return bool(np.all(given.crops > 0) and np.all(given.visual_tokens == clip))
+
+
+def vision_parts(name: str, model: ModelConfig) -> tuple[VisionConfig, ProjectorConfig]:
+    """Return the vision tower and the projector.
+
+    Raises:
+        UnsupportedError: the model has none.
+    """
+    if model.vision is None or model.projector is None:
+        raise UnsupportedError(
+            f"{name} reduces visual tokens, but {model.name} has no vision tower; choose a "
+            "multimodal model"
+        )
+    return model.vision, model.projector
+
+
+def check_llm_layer(name: str, layer: object, layers: int) -> None:
+    """Raise unless `layer` is one of the language model's.
+
+    >>> check_llm_layer("fastv", 40, 32)
+    Traceback (most recent call last):
+    hardware_specs.errors.InvalidInputError: fastv at layer 40: the language model has layers 0 to 31
+    """
+    if isinstance(layer, bool) or not isinstance(layer, (int, np.integer)):
+        raise InvalidInputError(f"{name}: layer must be a whole number, not {layer!r}")
+    if not 0 <= layer < layers:
+        raise InvalidInputError(
+            f"{name} at layer {layer}: the language model has layers 0 to {layers - 1}"
+        )
+
+
+def crops_of(given: MethodInput) -> TokenLists:
+    """Return the token lists between vision tower and projector.
+
+    They are the tower's features, one list per crop. Where a model hands every feature on (no tiles
+    to cut borders from), `visual_tokens` below the model's own count means shorter lists.
+    """
+    crops = given.crops
+    tokens = given.projected_tokens
+    if given.model.anyres is None:
+        tokens = least(tokens, given.visual_tokens)
+    runs = (tokens > 0) * 1
+    patches = tokens // greatest(crops, 1)
+    return TokenLists(given.batch_size * crops, patches, runs)
+
+
+def items_of(given: MethodInput) -> Items:
+    """Return the token lists after the projector, one per image or clip.
+
+    A model without tiles or frames has as many images as crops; tiles or frames make one item.
+    """
+    model = given.model
+    single = model.anyres is not None or model.video is not None
+    per_sample = greatest(given.crops * (not single), 1)
+    tokens = given.visual_tokens // per_sample
+    runs = (given.visual_tokens > 0) * 1
+    return Items(per_sample, given.batch_size * per_sample, tokens, runs)

@@ -1,0 +1,89 @@
+"""`vlm-roofline methods` and `vlm-roofline frontier`."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from costmodel.methods import list_methods
+from vlm_roofline.cli import frontier as frontier_command
+from vlm_roofline.cli import methods as methods_command
+
+A100 = "nvidia-a100-sxm4-80gb"
+
+
+@pytest.fixture
+def run(capsys):
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    methods_command.register(app)
+    frontier_command.register(app)
+
+    def call(*arguments):
+        app(list(arguments), standalone_mode=False)
+        return capsys.readouterr().out
+
+    return call
+
+
+def test_list(run) -> None:
+    text = run("methods", "list")
+    for name in list_methods():
+        assert name in text
+    document = json.loads(run("methods", "list", "--json"))
+    assert [entry["name"] for entry in document["methods"]] == list(list_methods())
+    assert all(entry["options"] is not None for entry in document["methods"])
+
+
+@pytest.mark.parametrize("name", list_methods())
+def test_show(run, name) -> None:
+    document = json.loads(run("methods", "show", name, "--json"))
+    assert document["name"] == name
+    assert document["source"]
+    assert document["example"]["flops"] < document["example"]["flops_without"]
+    text = run("methods", "show", name)
+    assert document["place"] in text
+
+
+def test_frontier_text(run) -> None:
+    text = run("frontier", "llava-1.5-7b", "-d", A100, "--benchmark", "pope", "--latency-ms", "10")
+    assert "best: divprune at 56 visual tokens" in text
+    none = run("frontier", "llava-1.5-7b", "-d", A100, "--benchmark", "pope", "--latency-ms", "0.1")
+    assert "nothing published fits the budget" in none
+
+
+def test_frontier_json_and_picture(run, tmp_path) -> None:
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "out.png"
+    arguments = ("frontier", "llava-1.5-7b", "-d", A100, "--benchmark", "mme")
+    document = json.loads(run(*arguments, "--json", "--plot", str(picture)))
+    assert document["benchmark"]["name"] == "mme"
+    assert picture.exists()
+
+
+def test_frontier_tells_without_colour_what_is_over_the_budget(run) -> None:
+    arguments = ("frontier", "llava-1.5-7b", "-d", A100, "--benchmark", "textvqa")
+    text = run(*arguments, "--latency-ms", "9")
+    over = [line for line in text.splitlines() if "LLaVA-1.5 " in line or "ATS 25 %" in line]
+    assert len(over) == 2
+    assert all("x" in line.split()[0] for line in over)
+    assert "x over the budget" in text
+    assert "N2 read in two public notes" in text
+    free = run(*arguments)
+    assert not any(line.startswith(("x", "*x")) for line in free.splitlines())
+
+
+def test_neither_command_imports_heavy_packages() -> None:
+    program = (
+        "import sys; import vlm_roofline.cli.methods as m, vlm_roofline.cli.frontier;"
+        "from costmodel.methods import method_info; m.document(method_info('fastv'));"
+        "from costmodel.questions.frontiers import frontier;"
+        f"frontier('llava-1.5-7b', '{A100}', benchmark='pope').to_dict();"
+        "print(sorted({'torch', 'transformers', 'pandas', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

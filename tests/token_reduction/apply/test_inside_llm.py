@@ -1,0 +1,211 @@
+"""Methods inside the language model against a ragged cache kept by hand, layer by layer."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from costmodel.methods.fitprune import scheme_for  # noqa: E402
+from token_reduction import get_method, reduce_tokens  # noqa: E402
+from token_reduction.caches import cache_keyword, cache_of  # noqa: E402
+
+NEW = 5
+KINDS = ["llava", "llava-next", "video-llava:video", "llava-onevision", "llava-next-video:video"]
+
+
+def generated(model, case, method):
+    with torch.no_grad(), reduce_tokens(model, method) as record:
+        first = model(**case.inputs, logits_to_keep=1).logits[0, -1]
+        output = model.generate(**case.inputs, max_new_tokens=NEW, do_sample=False)
+    return output[0, case.inputs["input_ids"].shape[1] :].tolist(), first, record
+
+
+def agree(model, case, method, hand, embeddings, **hooks):
+    answer, first, record = generated(model, case, method)
+    reference = hand(model)
+    expected, logits = reference.generate(embeddings, NEW, **hooks)
+    assert answer == expected
+    torch.testing.assert_close(first.double(), logits, rtol=1e-4, atol=1e-4)
+    assert record.sequence_lengths == [*reference.entering[:4], reference.leaving]
+    return record, reference
+
+
+def text_and(case, length, visual):
+    """Rows of the whole sequence: all text and these visual tokens."""
+    text = [i for i in range(length) if not case.start <= i < case.start + case.visual]
+    return sorted([*text, *(case.start + v for v in visual)])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layer", [1, 3])
+def test_fastv(kind, layer, models, cases, features, hand, sequence):
+    model, case = models[kind.partition(":")[0]], cases[kind]
+    embeddings = sequence(model, case, features(model, case))
+    picked = []
+
+    def cut(number, x, weights, _positions):
+        if number != layer:
+            return None
+        row = weights[:, -1, case.start : case.start + case.visual].mean(0)
+        picked[:] = row.argsort(descending=True)[: round(case.visual * 0.25)].sort().values.tolist()
+        return text_and(case, len(x), picked)
+
+    method = get_method("fastv", keep=0.25, layer=layer)
+    record, _ = agree(model, case, method, hand, embeddings, before_layer=cut)
+    assert record.unit == "sequence"
+    assert record.kept_indices[0].tolist() == picked
+    assert list(record.kept_by_layer) == [layer]
+    assert record.visual_tokens == (case.visual, len(picked))
+
+
+def test_fastv_paper_variant_averages_over_all_rows(llava, cases, features, hand, sequence):
+    case = cases["llava"]
+    embeddings = sequence(llava, case, features(llava, case))
+
+    def cut(number, x, weights, _positions):
+        if number != 2:
+            return None
+        received = weights.sum(1) - weights.diagonal(dim1=1, dim2=2)
+        row = received[:, case.start : case.start + case.visual].mean(0)
+        return text_and(case, len(x), row.argsort(descending=True)[:100].tolist())
+
+    method = get_method("fastv", keep=100, variant="paper")
+    agree(llava, case, method, hand, embeddings, before_layer=cut)
+
+
+def test_fastv_at_layer_zero_keeps_a_seeded_random_subset(llava, cases):
+    case = cases["llava"]
+    kept = []
+    for seed in (0, 0, 1):
+        method = get_method("fastv", keep=60, layer=0, seed=seed)
+        _, _, record = generated(llava, case, method)
+        assert record.sequence_lengths == [69] * 5
+        kept.append(record.kept_indices[0])
+    assert torch.equal(kept[0], kept[1])
+    assert not torch.equal(kept[0], kept[2])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_vtw(kind, models, cases, features, hand, sequence):
+    model, case = models[kind.partition(":")[0]], cases[kind]
+    embeddings = sequence(model, case, features(model, case))
+
+    def cut(number, x, _weights, _positions):
+        return text_and(case, len(x), []) if number == 2 else None
+
+    method = get_method("vtw", layer=2)
+    record, _ = agree(model, case, method, hand, embeddings, before_layer=cut)
+    length = len(embeddings)
+    assert record.sequence_lengths == [length, length, 9, 9, 9]
+    assert record.visual_tokens == (case.visual, 0)
+
+
+def test_divprune_at_a_layer_keeps_positions(llava, cases, features, hand, sequence):
+    case = cases["llava"]
+    embeddings = sequence(llava, case, features(llava, case))
+
+    def cut(number, x, _weights, _positions):
+        if number != 2:
+            return None
+        tokens = x[case.start : case.start + case.visual]
+        unit = tokens / tokens.norm(dim=1, keepdim=True)
+        distance = 1 - unit @ unit.T
+        picked = [int(distance.clone().fill_diagonal_(torch.inf).min(0).values.argmax())]
+        while len(picked) < 40:
+            nearest = distance[picked].min(0).values
+            nearest[picked] = -torch.inf
+            picked.append(int(nearest.argmax()))
+        return text_and(case, len(x), picked)
+
+    method = get_method("divprune", keep=40, layer=2)
+    agree(llava, case, method, hand, embeddings, before_layer=cut)
+
+
+@pytest.mark.parametrize("kind", ["llava", "llava-next", "llava-onevision:video"])
+@pytest.mark.parametrize("scheme", [None, (0, 30, 0, 20)])
+def test_fitprune(kind, scheme, models, cases, features, hand, sequence):
+    model, case = models[kind.partition(":")[0]], cases[kind]
+    embeddings = sequence(model, case, features(model, case))
+    deletions = scheme or scheme_for(0.4, None, 4, case.visual)
+    left = [case.visual]
+
+    def delete(number, weights):
+        if not deletions[number]:
+            return None
+        strongest = weights.max(0).values
+        image = slice(case.start, case.start + left[0])
+        own = strongest[image, image].sum(0) / left[0]
+        cross = strongest[image.stop :, image].sum(0)
+        worst = (own * cross).argsort(stable=True)[: deletions[number]].tolist()
+        left[0] -= deletions[number]
+        return [i for i in range(len(strongest)) if i - case.start not in worst]
+
+    method = get_method("fitprune", scheme=scheme)
+    record, reference = agree(model, case, method, hand, embeddings, after_attention=delete)
+    assert record.visual_tokens == (case.visual, case.visual - sum(deletions))
+    # The cache of a layer holds what entered it, deletions of its own included.
+    held = [keys.shape[1] - (NEW - 1) for keys in reference.keys]
+    assert held == record.sequence_lengths[:4]
+
+
+def test_cache_lengths_are_ragged_and_new_positions_come_from_the_first_layer(llava, cases):
+    case = cases["llava"]
+    with torch.no_grad(), reduce_tokens(llava, get_method("fastv", keep=0.25)):
+        output = llava(**case.inputs, use_cache=True)
+        cache = cache_of(output)
+        assert [cache.get_seq_length(layer) for layer in range(4)] == [585, 585, 153, 153]
+        token = output.logits[:, -1:].argmax(-1)
+        seen = []
+        rope = llava.model.language_model.rotary_emb
+        handle = rope.register_forward_pre_hook(
+            lambda _m, _a, kwargs: seen.append(kwargs["position_ids"].tolist()), with_kwargs=True
+        )
+        llava(input_ids=token, **{cache_keyword(): cache})
+        handle.remove()
+    assert seen == [[[585]]]
+
+
+@pytest.mark.parametrize("name", ["fastv", "vtw", "fitprune"])
+def test_eager_attention_answers_like_sdpa(name, llava, make_model, cases):
+    """The 4-D masks of eager attention are narrowed with the tokens, in prefill and decode."""
+    case = cases["llava"]
+    method = get_method(name, layer=2) if name != "fitprune" else get_method(name)
+    answer, first, _ = generated(llava, case, method)
+    eager_answer, eager_first, _ = generated(make_model("llava", "eager"), case, method)
+    assert eager_answer == answer
+    torch.testing.assert_close(eager_first, first, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["fastv", "vtw", "fitprune", "divprune"])
+def test_several_tokens_at_once_continue_like_one_after_the_other(name, llava, cases):
+    case = cases["llava"]
+    method = get_method(name) if name in ("divprune", "fitprune") else get_method(name, layer=2)
+    more = torch.tensor([[5, 9, 23]])
+    with torch.no_grad(), reduce_tokens(llava, method):
+        cache = cache_of(llava(**case.inputs, use_cache=True))
+        for token in more[0]:
+            single = llava(input_ids=token.view(1, 1), **{cache_keyword(): cache}).logits[0, -1]
+        cache = cache_of(llava(**case.inputs, use_cache=True))
+        # The caller counts the prompt as it was: 585 tokens.
+        mask = torch.ones(1, 585 + 3, dtype=torch.long)
+        together = llava(input_ids=more, **{cache_keyword(): cache}, attention_mask=mask).logits[
+            0, -1
+        ]
+    torch.testing.assert_close(together, single, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["fastv", "fitprune", "prumerge", "tome"])
+def test_without_a_cache_every_step_reduces_anew(name, llava, cases):
+    """Recomputing the whole prompt each step agrees with the cache where nothing later is looked at."""
+    case = cases["llava"]
+    settings = {"keep": 32} if name == "prumerge" else {}
+    with torch.no_grad(), reduce_tokens(llava, get_method(name, **settings)) as record:
+        output = llava.generate(**case.inputs, max_new_tokens=3, do_sample=False, use_cache=False)
+        lengths = record.sequence_lengths
+    assert output.shape[1] == 585 + 3
+    # Two answers went through the last forward besides the prompt.
+    with torch.no_grad(), reduce_tokens(llava, get_method(name, **settings)) as record:
+        llava(**case.inputs)
+    assert lengths == [length + 2 for length in record.sequence_lengths]

@@ -1,0 +1,120 @@
+"""What the methods between the language model's layers share: which layers cut, and which tokens stay."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from hardware_specs.errors import InvalidInputError, UnsupportedError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from costmodel.methods import Method
+    from token_reduction.apply.anatomy import Parts
+    from token_reduction.apply.inside_llm import LayerReduction, Prefill
+    from token_reduction.apply.llm_tokens import Group, Tokens
+    from token_reduction.apply.patching import Patches
+
+
+class KeepEverything:
+    """No cut at all: a prefill is only counted."""
+
+    renumbers = False
+
+    def attach(self, parts: Parts, patches: Patches) -> None:
+        """Do nothing."""
+
+    def begin(self, now: Prefill) -> None:
+        """Do nothing."""
+
+    def forget(self) -> None:
+        """Do nothing."""
+
+    def cuts_at(self, layer: int) -> bool:  # noqa: ARG002
+        """No layer cuts."""
+        return False
+
+    def choose(self, layer: int, now: Prefill, hidden: Tensor) -> list[Tensor] | None:  # noqa: ARG002
+        """For each group of rows, which of its visual tokens stay; None for all."""
+        return None
+
+    def enter(self, layer: int, now: Prefill, hidden: Tensor, cutter: LayerReduction) -> Tensor:
+        """Drop what was not chosen."""
+        chosen = self.choose(layer, now, hidden)
+        if chosen is None:
+            return hidden
+        (kept,) = cutter.narrow(now, chosen, hidden)
+        return kept
+
+
+class OneCut(KeepEverything):
+    """A method that cuts at one layer.
+
+    Args:
+        method: what is asked for.
+        parts: the model.
+        layer: where it cuts; None is the method's layer, or else the entry of the first.
+
+    Raises:
+        InvalidInputError: a layer the model does not have.
+    """
+
+    def __init__(self, method: Method, parts: Parts, layer: int | None = None) -> None:
+        layer = (method.layer or 0) if layer is None else layer
+        if layer >= len(parts.layers):
+            raise InvalidInputError(
+                f"{method.name} at layer {layer}: this model's language model has layers 0 to "
+                f"{len(parts.layers) - 1}"
+            )
+        self.method = method
+        self.layer = layer
+
+    def cuts_at(self, layer: int) -> bool:
+        """At its one layer."""
+        return layer == self.layer
+
+    def choose(self, layer: int, now: Prefill, hidden: Tensor) -> list[Tensor] | None:
+        """Ask for each group of rows at the layer of the cut."""
+        if layer != self.layer:
+            return None
+        return [self.pick(group, now, hidden) for group in now.tokens.groups]
+
+    def pick(self, group: Group, now: Prefill, hidden: Tensor) -> Tensor:  # noqa: ARG002
+        """Which visual tokens of a group stay, [r, m]: all, unless a method says otherwise."""
+        count = group.places.shape[1]
+        return torch.arange(count, device=group.places.device).expand(group.places.shape)
+
+
+def contiguous_start(group: Group, now: Prefill, name: str) -> Tensor:
+    """Return where the visual tokens of each row of a group begin, [r].
+
+    Args:
+        group: rows with the same number of visual tokens.
+        now: the prefill.
+        name: the method's name, for the message.
+
+    Raises:
+        UnsupportedError: text stands between the visual tokens of a row.
+    """
+    for row in group.rows:
+        marks = now.visual_places[row]
+        if len(marks) and marks[-1] - marks[0] + 1 != len(marks):
+            raise UnsupportedError(
+                f"{name} takes the rows after the image, and sequence {row} has text between its "
+                "visual tokens; give one image per sequence"
+            )
+    return now.tokens.local(group)[:, 0]
+
+
+def rows_of(values: Tensor, group: Group, tokens: Tokens) -> Tensor:
+    """Return the rows of a batch that belong to a group."""
+    if len(group.rows) == len(tokens.counts):
+        return values
+    return values[list(group.rows)]
+
+
+def text_before(now: Prefill, row: int) -> int:
+    """Tokens of a row in front of its visual tokens, padding not counted."""
+    return int(now.visual_places[row][0]) - int(now.whole.span(row).start)

@@ -1,0 +1,101 @@
+"""The places in a model where a method's plug attaches: one function for each.
+
+`plug(host)` in a method's module calls one of them with what the method does there:
+
+    every crop, before or after the projector    reduce_crops(host, function on [c, n, w] and the tower)
+    every whole image or video                   reduce_items(host, function on an `Item`)
+    inside the vision tower                      reduce_in_tower(host, a `Step`)
+    between the language model's layers          reduce_between_layers(host, a `Policy`'s class)
+
+Probes of its own a plug attaches to `host.patches`, so that they are undone with everything else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from token_reduction.apply.before_llm import PromptReduction
+from token_reduction.apply.crops import Crops
+from token_reduction.apply.inside_llm import LayerReduction
+from token_reduction.apply.inside_tower import TowerReduction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from costmodel.methods import Method
+    from token_reduction.apply.anatomy import Parts, Tower
+    from token_reduction.apply.crops import Item
+    from token_reduction.apply.inside_llm import Policy
+    from token_reduction.apply.inside_tower import Step
+    from token_reduction.apply.patching import Patches
+    from token_reduction.apply.record import ReductionRecord
+    from token_reduction.tokens.reduced import Reduced
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The model that a method is put into.
+
+    Attributes:
+        method: what is asked for.
+        parts: the model's parts.
+        patches: collects hooks and replaced attributes, so that they can be undone.
+        record: what the reduction did.
+        trace: whether to follow every patch through the merges inside the vision tower.
+    """
+
+    method: Method
+    parts: Parts
+    patches: Patches
+    record: ReductionRecord
+    trace: bool
+
+
+def reduce_crops(
+    host: Host,
+    function: Callable[[Tensor, Tower], Reduced | list[Reduced]],
+    *,
+    before_projector: bool,
+    includes_class_token: bool = False,
+) -> None:
+    """Reduce the patches of all crops of a forward.
+
+    Args:
+        host: the model.
+        function: from patches [c, n, w] and their tower to one result for all crops, or one for each.
+        before_projector: whether it sees the tower's features or the projector's output.
+        includes_class_token: whether its output holds the class token already.
+    """
+    crops = Crops(host.parts, host.record, function, before_projector, includes_class_token)
+    PromptReduction(host.parts, host.record, crops, None).attach(host.patches)
+
+
+def reduce_items(host: Host, function: Callable[[Item], Reduced]) -> None:
+    """Reduce each whole image or video after the projector, tiles and newlines joined."""
+    PromptReduction(host.parts, host.record, None, function).attach(host.patches)
+
+
+def reduce_in_tower(host: Host, step: Step) -> None:
+    """Reduce inside the layers of the vision tower.
+
+    Raises:
+        UnsupportedError: another kind of tower, or none of the tokens the method needs.
+    """
+    tower = TowerReduction(host.parts, host.record, step, host.trace)
+    tower.attach(host.patches)
+    crops = Crops(host.parts, host.record, None, before_projector=False, tower_counts=tower.counts)
+    PromptReduction(host.parts, host.record, crops, None).attach(host.patches)
+
+
+def reduce_between_layers(host: Host, policy: Callable[[Method, Parts], Policy]) -> None:
+    """Reduce between the layers of the language model.
+
+    Raises:
+        UnsupportedError: layers or an attention that cannot lose tokens in between.
+    """
+    host.parts.require_decoder_layers(host.method.name)
+    chosen = policy(host.method, host.parts)
+    LayerReduction(host.parts, host.record, chosen).attach(host.patches)

@@ -1,0 +1,107 @@
+"""`reduce_tokens`: put a method into a model for the length of a `with` block."""
+
+from __future__ import annotations
+
+import weakref
+from contextlib import contextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from costmodel.methods import Method, get_method
+from costmodel.methods.registry import MODULES, outside
+from hardware_specs.errors import InvalidInputError, UnsupportedError
+from token_reduction.apply.anatomy import Parts, dissect
+from token_reduction.apply.inside_llm import LayerReduction
+from token_reduction.apply.llm_policy import KeepEverything
+from token_reduction.apply.patching import Patches
+from token_reduction.apply.places import Host
+from token_reduction.apply.record import ReductionRecord
+from token_reduction.tokens.checks import raise_deferred
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import nn
+
+_active: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+
+
+@contextmanager
+def reduce_tokens(
+    model: nn.Module, method: Method | str, *, trace: bool = False
+) -> Iterator[ReductionRecord]:
+    """Run a model with fewer visual tokens inside this block, and leave it as it was.
+
+    Forward and `generate` work as without it: same arguments, and the same kind of output for a
+    shorter sequence. The cache, positions and masks follow the method's definition. A method with
+    keep=1.0 leaves the model untouched.
+
+    Args:
+        model: a `transformers` model of one of the families in `apply.anatomy`.
+        method: from `get_method`, or a method's name for its defaults.
+        trace: also follow every patch through the merges inside the vision tower (some index
+            operations more), for overlays.
+
+    Yields:
+        The record of the last reduction, filled in by the first forward.
+
+    Raises:
+        UnknownMethodError: no such method.
+        UnsupportedError: the method cannot work on this model, or can only be priced; says why. Some
+            reasons show only when the model runs, such as a static cache.
+        InvalidInputError: the model is inside such a block already, or layers it does not have; at
+            the end of the block, NaN or infinity in what a method looked at on an accelerator.
+    """
+    request = get_method(method) if isinstance(method, str) else method
+    plug = plug_of(request.name)
+    parts = dissect(model)
+    if model in _active:
+        raise InvalidInputError(
+            f"this model is inside reduce_tokens with {_active[model]} already, and one reduction "
+            f"at a time is defined; leave that block before entering {request.name}"
+        )
+    record = ReductionRecord(request)
+    patches = Patches()
+    _active[model] = request.name
+    try:
+        _refuse_labels(parts, request, patches)
+        if request.keeps_everything and not request.info.samples:
+            LayerReduction(parts, record, KeepEverything()).attach(patches)
+        else:
+            plug(Host(request, parts, patches, record, trace))
+        yield record
+    finally:
+        patches.undo()
+        del _active[model]
+    # On an accelerator nothing waited for the checks of the methods' inputs; here one may.
+    raise_deferred()
+
+
+def plug_of(name: str) -> Callable[[Host], None]:
+    """Return what puts the method called `name` into a model.
+
+    Raises:
+        UnknownMethodError: no such method.
+        UnsupportedError: a method from outside that was registered without one.
+    """
+    found = outside(name)
+    plug = f"token_reduction.{MODULES[name]}" if found is None else found.plug
+    if plug is None:
+        raise UnsupportedError(
+            f"{name} can be priced but not run: it was registered without a plug; give "
+            "register_method(..., plug=...) the function that puts it into a model"
+        )
+    return import_module(plug).plug if isinstance(plug, str) else plug
+
+
+def _refuse_labels(parts: Parts, method: Method, patches: Patches) -> None:
+    """A loss over labels of the full length would not fit the shorter logits."""
+
+    def check(_module: Any, _args: Any, kwargs: Any) -> None:
+        if kwargs.get("labels") is not None:
+            raise UnsupportedError(
+                f"under {method.name} the sequence is shorter than the labels; "
+                "compute the loss from the logits"
+            )
+
+    patches.before(parts.model, check)
