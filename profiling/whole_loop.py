@@ -137,10 +137,10 @@ def run_loop(
     """Measure, calibrate, run, reconcile and report into a folder; go on where it stopped.
 
     Args:
-        plan: what to run.
+        plan: the ops, models and settings to run.
         folder: created when missing.
         options: how thoroughly each run is measured.
-        suite: how many micro-benchmarks.
+        suite: which micro-benchmarks run.
         on_step: is told (what is being done, done, total).
 
     Raises:
@@ -232,9 +232,9 @@ def wait_for_quiet(most: float | None, *, window_s: float = 0.25, patience_s: fl
     """Wait until other processes use at most a share of one processor, or patience ends.
 
     Args:
-        most: the share; None does not wait.
-        window_s: how long each look lasts.
-        patience_s: how long to wait at most.
+        most: the largest share of one processor; None does not wait.
+        window_s: seconds over which the load is measured.
+        patience_s: longest wait in seconds.
     """
     if most is None:
         return
@@ -352,9 +352,6 @@ def _measured_runs(
 
 def configurations_of(plan: LoopPlan) -> list[Configuration]:
     """Return the runs of a plan: the sweep without a method, then every method.
-
-    Args:
-        plan: the plan.
 
     >>> plan = LoopPlan(device="cpu", visual_tokens=(576, 64), methods=("divprune",), method_tokens=(64,))
     >>> [(run.method, run.visual_tokens) for run in configurations_of(plan)]

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from costmodel.calibration.tables import Group
 
+#: Row counts worth measuring of a model's own weight matrices: the ends of the stairs that tiles of
+#: 64 and 128 rows make, two inside the uneven one above 128, and the long flight above.
+MODEL_ROWS = (1, 16, 64, 80, 128, 160, 192, 256, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192)
 #: A weight matrix gets a curve from this many measured row counts on.
 MIN_ROWS = 6
 #: A table with more weight matrices than this is a general one: curves would only fill the file.

@@ -83,7 +83,7 @@ def fit_calibration(
         curve_rows: the row counts kept for those corrections; None keeps all that were measured.
         max_points: more points than this are thinned out at random; the rest is held out.
         resamples: bootstrap resamples behind each parameter's interval.
-        seed: of every random choice.
+        seed: fixes every random choice.
         base: what the other classes are taken from; None is `generic`.
         progress: wraps an iterable in a progress bar: (items, description, total).
 

@@ -56,7 +56,7 @@ def cross_coverage(ratios: Any, parts: list[np.ndarray]) -> float:
 
     Args:
         ratios: log ratios out of fold, shape (points,).
-        parts: the folds' indices.
+        parts: the indices of the folds.
     """
     hits = 0.0
     for part in parts:

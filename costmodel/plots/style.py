@@ -115,7 +115,7 @@ def set_titles(axes: Axes, title: str, subtitle: str) -> None:
     Args:
         axes: the axes.
         title: what is shown.
-        subtitle: of what.
+        subtitle: device, model and software that the figure is of.
     """
     figure = axes.get_figure(root=True)
     width = 6.4 if figure is None else figure.get_figwidth()

@@ -232,9 +232,6 @@ def read_lines(path: str | PathLike[str]) -> Iterator[tuple[str, str]]:
     The file is streamed. A line ends at a line feed only: other characters that some call line ends
     may stand inside a JSON text.
 
-    Args:
-        path: the file.
-
     Raises:
         InvalidFileError: as `open_file`; a line is larger than a record, or no UTF-8 text.
     """

@@ -75,9 +75,6 @@ def _refuse_tricks(content: bytes | str) -> None:
 def parse_yaml(content: bytes | str) -> Any:
     r"""Parse one YAML document as plain data.
 
-    Args:
-        content: the document.
-
     Raises:
         InvalidFileError: it is no YAML, or repeats a key.
 

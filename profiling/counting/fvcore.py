@@ -70,7 +70,7 @@ def trace_counts(execution: Execution) -> dict[tuple[str, str], int]:
     """Return fvcore's FLOPs by stage and kind of op: multiply-adds times two, norms as they are.
 
     Args:
-        execution: ready to run, on the meta device.
+        execution: a model with its inputs, on the meta device.
 
     Raises:
         MissingDependencyError: fvcore is not installed.

@@ -90,7 +90,7 @@ class PeakObserver:
     """Follow the peaks between stage borders; a stage inside another counts for both.
 
     Args:
-        source: who knows the bytes.
+        source: reports the bytes that are allocated.
     """
 
     source: MemorySource
@@ -122,7 +122,7 @@ def cuda_peaks(execution: Execution, device: str) -> dict[str, StageMemory]:
     """Return the allocator's peaks of one repetition, stage by stage.
 
     Args:
-        execution: ready to run.
+        execution: a model with its inputs.
         device: `cuda` or `cuda:N`.
     """
     observer = PeakObserver(CudaMemory(device))
@@ -145,7 +145,7 @@ def activation_bytes(stages: dict[str, StageMemory], weight_bytes: int) -> int |
 
     Args:
         stages: as `cuda_peaks` returns them.
-        weight_bytes: of the model.
+        weight_bytes: bytes of the model's weights.
 
     >>> activation_bytes({"total": StageMemory(10, 25)}, 10)
     15

@@ -103,7 +103,7 @@ def count_run(execution: Execution) -> tuple[dict[str, StageCounts], dict[str, S
     """Run one repetition under the counters and return counts and live bytes by stage.
 
     Args:
-        execution: ready to run, in eager mode.
+        execution: a model with its inputs, in eager mode.
     """
     quantised = execution.configuration.dtype in QUANTISED_DTYPES
     with ExitStack() as stack:

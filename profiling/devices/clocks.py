@@ -79,7 +79,7 @@ class CudaClock:
 
     Args:
         new_event: makes an event with `record()` and `elapsed_time(end)` in milliseconds.
-        synchronize: waits for the device.
+        synchronize: blocks until the device has finished.
     """
 
     name = "cuda-event"

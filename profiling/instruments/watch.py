@@ -28,9 +28,9 @@ class HostLoad:
     second, so shares over less than a few tenths are coarse.
 
     Args:
-        stat: Linux's accounts.
+        stat: the file of Linux's CPU accounting.
         own_s: seconds of processor time that this process has used.
-        clock_s: seconds that have passed.
+        clock_s: returns the seconds that have passed.
     """
 
     stat: Path = Path("/proc/stat")
@@ -68,7 +68,7 @@ class Watch:
     """The guard of the measuring loop: reads the device between chunks and rejects spoilt ones.
 
     Args:
-        monitor: of the device.
+        monitor: the interface to the device's sensors.
         load: of the host; None where the device is not the host itself.
         max_foreign_load: reject chunks beside which others used more of one processor than this;
             None rejects none.

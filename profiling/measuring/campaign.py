@@ -60,11 +60,11 @@ def run_campaign(
     """Measure what is missing in a folder and yield each new record once its file is written.
 
     Args:
-        configurations: what to measure, see `grid`.
+        configurations: the settings to measure, see `grid`.
         folder: for the records; created when missing.
-        rounds: how often each configuration.
-        seed: of the orders and the weights.
-        options: how thoroughly.
+        rounds: how often each configuration is measured.
+        seed: fixes the orders and the random weights.
+        options: how thoroughly each point is measured.
         weights: `random` or `real`.
         threads: CPU threads where the device is a CPU; None leaves torch's setting.
         on_plan: is told how many points there are and how many are done already.
@@ -89,11 +89,7 @@ def run_campaign(
 
 
 def is_done(path: Path) -> bool:
-    """Return whether a point's record is there and readable; a damaged one is set aside.
-
-    Args:
-        path: of the record.
-    """
+    """Return whether a point's record is there and readable; a damaged one is set aside."""
     if not path.exists():
         return False
     try:

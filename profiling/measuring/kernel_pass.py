@@ -41,10 +41,10 @@ def run_kernel_passes(
 
     Args:
         configurations: other modes than eager are left out.
-        folder: for the files.
+        folder: receives the files.
         traces: keep the Chrome traces too.
         weights: `random` or `real`.
-        seed: of the weights.
+        seed: fixes the random weights.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -88,7 +88,7 @@ def profile_kernels(
 
     Args:
         execution: a model with its inputs, not yet made ready.
-        environment: software and device.
+        environment: what describes software and device in the record.
         trace: where to keep the Chrome trace.
     """
     with execution.ready():

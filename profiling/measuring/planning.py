@@ -48,12 +48,12 @@ def grid(
         visual_tokens: per sequence; None for the model's own number.
         methods: names, `none` for none.
         keeps: what methods keep; empty to use the visual token counts.
-        batch_sizes: sequences.
+        batch_sizes: sequences per run.
         modes: `eager`, `cuda-graph`, `compile`.
-        text_tokens: in the prompt.
-        output_tokens: decode steps.
+        text_tokens: text tokens in the prompt.
+        output_tokens: decode steps after the prefill.
         device: `cuda`, `cuda:N` or `cpu`.
-        attention: implementation.
+        attention: attention implementation of `transformers`.
         cache: `warm` or `cold`.
 
     Raises:
@@ -119,9 +119,9 @@ def plan(configurations: Sequence[Configuration], *, rounds: int = 2, seed: int 
     visits them in a fresh random order.
 
     Args:
-        configurations: what to measure.
-        rounds: how often each.
-        seed: of the orders.
+        configurations: the settings to measure.
+        rounds: how often each configuration is measured.
+        seed: fixes the orders.
 
     Raises:
         InvalidInputError: fewer than one round.

@@ -51,8 +51,8 @@ class Options:
     """How thoroughly each point is measured.
 
     Args:
-        rule: when to stop sampling.
-        warm_up: when to begin.
+        rule: when enough samples were taken.
+        warm_up: when the first sample may be taken.
         counters: run once under the FLOP counter and the op ledger.
         memory: run once for the memory peaks.
         kernels: on CUDA, run once under the profiler to count kernels.
@@ -60,7 +60,7 @@ class Options:
         max_foreign_load: on a CPU, throw away samples beside which others used more of one
             processor than this, and wait for quiet; None takes them as they come.
         patience_s: how long to wait for quiet, or for a throttled device, per point.
-        compile_backend: of mode `compile`.
+        compile_backend: backend of `torch.compile` in mode `compile`.
     """
 
     rule: StopRule = field(default_factory=StopRule)
@@ -89,11 +89,11 @@ def measure_point(
 
     Args:
         model: built for the configuration's dtype and device.
-        shape: the cost model's view of it.
-        configuration: what to run.
-        options: how thoroughly.
-        monitor: of the device; opened when None.
-        environment: described when None.
+        shape: the cost model's description of the model.
+        configuration: the settings to run.
+        options: how thoroughly each point is measured.
+        monitor: the interface to the device's sensors; opened when None.
+        environment: software and device; described when None.
         round_: which round of the campaign this is.
         position: which place in the campaign's order.
     """

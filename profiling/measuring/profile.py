@@ -71,7 +71,7 @@ def profile(
         cache: `warm` or `cold`.
         weights: `random` or `real`.
         rounds: how often each configuration is measured.
-        seed: of the order and the weights.
+        seed: fixes the order and the random weights.
         options: how thoroughly each point is measured.
         threads: CPU threads where the device is a CPU; None leaves torch's setting.
         out: folder for the records; what is there already is not measured again.

@@ -106,10 +106,10 @@ def take_samples(
 
     Args:
         target: what to repeat; it tells its observer about stages and `total`.
-        clock: how to take time.
-        rule: when to stop.
-        warm_up: when to begin.
-        guard: who rejects throttled chunks.
+        clock: the device's clock.
+        rule: when enough samples were taken.
+        warm_up: when the first sample may be taken.
+        guard: rejects chunks during which the device was throttled.
     """
     rule, warm_up, guard = rule or StopRule(), warm_up or WarmUpRule(), guard or NoGuard()
     recorder = Recorder(clock)

@@ -28,11 +28,7 @@ LADDER = tuple(1 << power for power in range(12, 29, 2))
 
 
 def linear_widths(shape: ModelConfig) -> dict[str, tuple[int, int]]:
-    """Return the (n, k) of every distinct linear layer of a model by a name that has it.
-
-    Args:
-        shape: the model.
-    """
+    """Return the (n, k) of every distinct linear layer of a model by a name that has it."""
     text = shape.text
     widths = {
         "q_proj": (text.num_heads * text.head_dim, text.hidden_size),
@@ -64,8 +60,8 @@ def gemm_cases(
     Args:
         shape: the model.
         dtype: `fp32`, `fp16`, `bf16` or a quantised label.
-        device: where.
-        rows: values of m.
+        device: `cuda`, `cuda:N` or `cpu`.
+        rows: row counts m of the products.
         max_flops: products larger than this are left out.
     """
     for name, (n, k) in linear_widths(shape).items():
@@ -82,11 +78,11 @@ def gemm_case(m: int, n: int, k: int, dtype: str, device: str) -> OpCase:
     2 m n k FLOPs; (m k + m n) activations and n k weights.
 
     Args:
-        m: rows.
+        m: rows of the product.
         n: output features.
         k: input features.
-        dtype: label.
-        device: where.
+        dtype: a dtype label.
+        device: `cuda`, `cuda:N` or `cpu`.
     """
     import torch
 
@@ -123,9 +119,9 @@ def conv_case(shape: ModelConfig, images: int, dtype: str, device: str) -> OpCas
 
     Args:
         shape: a model with a vision tower.
-        images: how many.
-        dtype: label.
-        device: where.
+        images: number of images.
+        dtype: a dtype label.
+        device: `cuda`, `cuda:N` or `cpu`.
     """
     import torch
 
@@ -164,8 +160,8 @@ def attention_cases(
     Args:
         shape: the model.
         dtype: a floating label.
-        device: where.
-        batches: batch sizes.
+        device: `cuda`, `cuda:N` or `cpu`.
+        batches: batch sizes of the attentions.
         max_flops: larger ones are left out.
     """
     text = shape.text
@@ -212,7 +208,7 @@ def attention_case(
         e: head dim.
         causal: whether only the lower triangle is attended to.
         dtype: a floating label.
-        device: where.
+        device: `cuda`, `cuda:N` or `cpu`.
     """
     import torch
     from torch.nn.functional import scaled_dot_product_attention
@@ -249,7 +245,7 @@ def ladder_cases(dtype: str, device: str, *, width: int, max_bytes: float) -> It
 
     Args:
         dtype: a floating label.
-        device: where.
+        device: `cuda`, `cuda:N` or `cpu`.
         width: row length of the norm and the look-up.
         max_bytes: the largest operand.
     """
@@ -269,9 +265,9 @@ def stream_case(kind: str, elements: int, dtype: str, device: str, *, width: int
 
     Args:
         kind: `copy`, `pointwise`, `norm` or `embedding`.
-        elements: of the result.
+        elements: elements of the result.
         dtype: a floating label.
-        device: where.
+        device: `cuda`, `cuda:N` or `cpu`.
         width: row length of norm and look-up.
     """
     import torch

@@ -34,8 +34,8 @@ class Suite:
     """How much of the suite to run.
 
     Args:
-        rows: values of m.
-        batches: of the attentions.
+        rows: row counts m of the products.
+        batches: batch sizes of the attentions.
         max_flops: largest single op.
         max_bytes: largest operand of a stream.
         peak_side: side of the square product that shows the peak.
@@ -71,7 +71,7 @@ def run_microbenchmarks(
         model: whose widths to use, possibly size-reduced.
         dtypes: floating and quantised labels; attentions and streams run in the floating ones.
         suite: how much; a default for the device.
-        on_progress: is told (done, total).
+        on_progress: called with (done, total).
 
     Raises:
         DeviceUnavailableError: no such device.
@@ -164,7 +164,7 @@ def ceilings(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Return the best rates among measured rows: what this device reaches, whatever its datasheet.
 
     Args:
-        rows: of an op table.
+        rows: the rows of an op table.
 
     >>> ceilings([{"op_class": "gemm", "dtype": "bf16", "flops": 8, "bytes": 1, "time_s": 2.0}])
     {'peak_flop_per_s.bf16': 4.0}

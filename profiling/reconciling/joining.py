@@ -80,9 +80,6 @@ class Predictor:
     def predict(self, record: Measurement) -> Prediction:
         """Return the prediction for a measurement.
 
-        Args:
-            record: the measurement.
-
         Raises:
             VlmRooflineError: the model, dtype or method cannot be priced; names the measurement.
         """

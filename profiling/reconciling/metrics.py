@@ -63,7 +63,7 @@ def metrics(
         predicted: predictions, positive.
         measured: what was measured, positive, in the same unit.
         low: lower ends of the predictions' intervals.
-        high: upper ends.
+        high: upper ends of the intervals.
         noise: the spread of each measurement; None where it is not known.
 
     Raises:

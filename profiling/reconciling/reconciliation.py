@@ -91,11 +91,7 @@ class Reconciliation:
         }
 
     def of_stage(self, stage: str) -> tuple[dict[str, Any], ...]:
-        """Return the rows of one stage, or of `total`.
-
-        Args:
-            stage: its name.
-        """
+        """Return the rows of one stage, or of `total`."""
         return tuple(row for row in self.rows if row["stage"] == stage)
 
     def __repr__(self) -> str:
@@ -224,11 +220,7 @@ def _software(records: Sequence[Measurement]) -> dict[str, str]:
 
 
 def calibration_words(calibration: Calibration) -> str:
-    """Return a calibration's name, software and date, as far as it knows them.
-
-    Args:
-        calibration: the calibration.
-    """
+    """Return a calibration's name, software and date, as far as it knows them."""
     about = ", ".join(part for part in (calibration.software, calibration.date) if part)
     return f"{calibration.name}: {about}" if about else str(calibration.name)
 

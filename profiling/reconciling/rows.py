@@ -265,7 +265,7 @@ def stage_peak(memory: MemoryCost, name: str) -> int | None:
     """Return the predicted peak bytes of a stage, or of everything to the first logits for `total`.
 
     Args:
-        memory: with its timeline.
+        memory: an estimate's memory with its timeline.
         name: a stage, or `total`.
     """
     owner = {"vision": "vision", "projector": "projector", "decode": "decode"}

@@ -103,8 +103,8 @@ def medians_by_count(
     """Return a curve's token counts and the median over its rounds at each.
 
     Args:
-        rows: of one curve.
-        value: what to take of a row.
+        rows: the rows of one curve.
+        value: returns the quantity of a row.
     """
     groups: dict[int, list[float]] = defaultdict(list)
     for row in rows:

@@ -100,7 +100,7 @@ class StageSamples:
         enqueue_s: seconds the host needed to issue the stage, started on an idle device.
         wall_s: seconds from the call to the end of the device's work, started on an idle device.
         step_event_s: decode only, per repetition the seconds of each step.
-        resident_bytes: allocated when the stage began.
+        resident_bytes: bytes allocated when the stage began.
         peak_allocated_bytes: highest allocated total during the stage.
         peak_reserved_bytes: highest total the allocator held during the stage.
         kernels: device kernels (CUDA) or compute ops dispatched (CPU) in one repetition.
@@ -193,7 +193,7 @@ class EnergyWindow:
     """Energy of one stage, from many repetitions back to back.
 
     Args:
-        stage: which stage was repeated.
+        stage: the stage that was repeated.
         method: `nvml_counter`, `power_integral` or `unavailable`; the source of `energy_j`.
         energy_j: joules per repetition.
         counter_j: joules per repetition by the device's energy counter.
@@ -201,10 +201,10 @@ class EnergyWindow:
         power_w: mean power in the window.
         idle_power_w: mean power before the window, with nothing running.
         window_s: length of the window.
-        repetitions: how many runs it held.
+        repetitions: number of runs in the window.
         power_samples_w: the raw power samples.
         power_times_s: when each was taken, from the window's start.
-        why_missing: reason by quantity.
+        why_missing: the reason for each missing quantity.
     """
 
     stage: str
@@ -227,14 +227,14 @@ class DeviceState:
 
     Args:
         sm_clock_hz: clock of the multiprocessors, after each chunk of samples.
-        memory_clock_hz: memory clock.
-        temperature_c: degrees Celsius.
-        power_w: watts.
+        memory_clock_hz: clock of the memory.
+        temperature_c: temperature in degrees Celsius.
+        power_w: power drawn.
         throttle_reasons: every reason seen, `foreign-load` among them.
         foreign_load: on a CPU, what others used beside each chunk, as a share of one processor.
-        memory_used_bytes: on the device, by everybody.
-        foreign_processes: others on the device.
-        foreign_memory_bytes: what they hold there.
+        memory_used_bytes: device memory in use by all processes.
+        foreign_processes: other processes on the device.
+        foreign_memory_bytes: device memory that they hold.
     """
 
     sm_clock_hz: tuple[int, ...] = ()

@@ -84,7 +84,7 @@ def parse_measurement(text: str, source: str = "the given text") -> Measurement:
 
     Args:
         text: one JSON document.
-        source: what to call it in an error.
+        source: how an error names the text.
 
     Raises:
         InvalidFileError: not JSON, of another schema, or not a record.

@@ -30,7 +30,7 @@ def subtitle(result: Reconciliation, extra: str = "") -> str:
 
     Args:
         result: the reconciliation.
-        extra: what comes first.
+        extra: words that come first.
     """
     software = result.software.get("torch")
     parts = [
@@ -62,11 +62,7 @@ def series_name(key: Sequence[Any], *, short: bool = False) -> str:
 
 
 def reconciliation_figures(result: Reconciliation) -> dict[str, Figure]:
-    """Return the figures: accuracy, latency and gap over tokens, waterfalls, roofline by op.
-
-    Args:
-        result: the reconciliation.
-    """
+    """Return the figures: accuracy, latency and gap over tokens, waterfalls, roofline by op."""
     figures = {
         "predicted-vs-measured": plot_accuracy(
             [row for row in result.rows if row["stage"] == "total"] or result.rows,
@@ -110,7 +106,7 @@ def measured_latency(
     Args:
         result: the reconciliation.
         same: what the curves share: model, dtype, text tokens, batch.
-        members: rows by curve.
+        members: the rows of each curve.
     """
     import numpy as np
 
@@ -224,7 +220,7 @@ def save_figures(
     """Write figures into a folder under their names and return the paths.
 
     Args:
-        figures: by name.
+        figures: figures by name.
         folder: created when missing.
         suffix: `.svg`, `.png` or `.pdf`.
 

@@ -38,9 +38,9 @@ class Execution:
 
     Args:
         model: as `profiling.subject.models.build_model` returns it.
-        shape: the cost model's view of it.
-        configuration: what to run.
-        seed: of the pixels.
+        shape: the cost model's description of the model.
+        configuration: the settings to run.
+        seed: fixes the pixels.
 
     Raises:
         InvalidInputError: more visual tokens asked for than positions, or eyes asked of a text model.

@@ -63,10 +63,10 @@ def visual_inputs(
 
     Args:
         model: a multimodal model with weights.
-        shape: the cost model's view of it.
+        shape: the cost model's description of the model.
         batch_size: sequences.
         visual_tokens: needed per sequence; None for the default input's own number.
-        seed: of the pixels.
+        seed: fixes the pixels.
 
     Raises:
         UnsupportedError: the model has no vision tower or no known kind of input.
@@ -130,7 +130,7 @@ def encode(model: nn.Module, inputs: VisualInputs) -> torch.Tensor:
 
     Args:
         model: a multimodal model.
-        inputs: its pixels.
+        inputs: the pixels.
     """
     import torch
 
@@ -152,7 +152,7 @@ def text_ids(model: nn.Module, count: int, batch_size: int) -> tuple[torch.Tenso
     """Return the text before and after the picture as ids, [b, s] each, count tokens together.
 
     Args:
-        model: whose vocabulary to stay inside.
+        model: the model whose vocabulary limits the ids.
         count: text tokens per sequence, at least 1.
         batch_size: sequences.
 

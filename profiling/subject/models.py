@@ -157,7 +157,7 @@ def build_model(
         device: `cuda`, `cuda:N` or `cpu`; `meta` for shapes without weights.
         weights: `random`, or `real` to read safetensors from the folder or hub id `source`.
         attention: attention implementation of `transformers`.
-        seed: of the random weights.
+        seed: fixes the random weights.
 
     Raises:
         UnknownModelError: no such model, or no safetensors there.
@@ -227,7 +227,7 @@ def fill_randomly(model: torch.nn.Module, seed: int = 0) -> None:
 
     Args:
         model: whose parameters are uninitialised.
-        seed: of the numbers.
+        seed: fixes the numbers.
     """
     import torch
 

@@ -38,7 +38,7 @@ def applied_mode(
         parts: the model's parts.
         device: where it runs.
         graphs: what captures graphs; torch's when None.
-        backend: of `torch.compile`.
+        backend: backend of `torch.compile`.
 
     Raises:
         UnsupportedError: CUDA graphs asked of a CPU, or of a method that cannot be captured.
@@ -140,8 +140,8 @@ class GraphedForward:
     the same memory at every replay, so a prefill and its steps replay as a chain.
 
     Args:
-        original: the forward to capture.
-        graphs: who captures.
+        original: the forward function to capture.
+        graphs: captures a function as a graph.
     """
 
     original: Callable[..., Any]

@@ -68,7 +68,7 @@ def quantise(model: nn.Module, label: str) -> None:
     """Quantise the linear layers of the language model in place.
 
     Args:
-        model: as `build_model` made it.
+        model: what `build_model` returned.
         label: `w8a16`, `w8a8`, `w4a16` or `fp8`.
 
     Raises:

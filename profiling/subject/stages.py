@@ -88,7 +88,7 @@ class StageHooks:
     """Hooks on the model's parts that tell one observer at a time; silent while there is none.
 
     Args:
-        parts: where the stages live.
+        parts: the modules that begin and end the stages.
     """
 
     parts: Anatomy

@@ -54,7 +54,7 @@ class KernelRecord:
     """One kernel (or CPU op) with everything it was found under.
 
     Args:
-        kernel: its name.
+        kernel: the kernel's name.
         time_s: its duration on the device.
         stage: the stage, `total` between stages.
         module: the innermost module's path.
@@ -125,7 +125,7 @@ def trace_run(execution: Execution, path: str | Path | None = None) -> list[Kern
     """Run one repetition under the profiler and return its kernels.
 
     Args:
-        execution: ready to run.
+        execution: a model with its inputs.
         path: where to keep the Chrome trace (`.json` or `.json.gz`); nowhere when None.
 
     Raises:
@@ -263,7 +263,7 @@ def count_kernels(execution: Execution) -> dict[str, int]:
     """Return the device kernels of one repetition by stage; `total` is everything but the decode.
 
     Args:
-        execution: ready to run.
+        execution: a model with its inputs.
     """
     counts = Counter(record.stage for record in trace_run(execution))
     counts[TOTAL] = sum(number for stage, number in counts.items() if stage != "decode")
@@ -274,7 +274,7 @@ def op_table(records: Sequence[KernelRecord]) -> pd.DataFrame:
     """Return device time and kernels by stage and op, the longest first in each stage.
 
     Args:
-        records: as `trace_run` returns them.
+        records: what `trace_run` returned.
     """
     import pandas as pd
 

@@ -114,7 +114,7 @@ def progress(items: Iterable[T], description: str, total: int | None = None) -> 
     """Yield the items behind a progress bar with the time left; silent when stderr is no terminal.
 
     Args:
-        items: what to go through.
+        items: the items to go through.
         description: what is being done, in two or three words.
         total: how many there are, when `items` has no length.
     """

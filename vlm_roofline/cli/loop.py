@@ -126,9 +126,9 @@ class _Steps:
         """Show how far a step is.
 
         Args:
-            what: the step.
-            done: of it.
-            total: of it.
+            what: the name of the step.
+            done: how much of it is done.
+            total: how much there is of it.
         """
         if self._bar is None:
             if what not in self._tasks:

@@ -63,11 +63,7 @@ def show(
 
 
 def document(info: MethodInfo) -> dict[str, Any]:
-    """Return what is known of a method as plain values.
-
-    Args:
-        info: the method's facts.
-    """
+    """Return what is known of a method as plain values."""
     return {
         "name": info.name,
         "summary": info.summary,
@@ -98,11 +94,7 @@ def document(info: MethodInfo) -> dict[str, Any]:
 
 
 def example(name: str) -> dict[str, Any]:
-    """Return what the method's default does to one request: LLaVA-1.5-7B on an A100.
-
-    Args:
-        name: the method.
-    """
+    """Return what the method's default does to one request: LLaVA-1.5-7B on an A100."""
     from costmodel import estimate
 
     model, hardware = "llava-1.5-7b", "nvidia-a100-sxm4-80gb"

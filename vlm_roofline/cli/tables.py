@@ -29,7 +29,7 @@ class Column:
             holds words and stands to the left.
         priority: 0 is always shown, 1 only where there is room.
         whole: never wrap a cell.
-        style: of every cell.
+        style: the style of every cell.
     """
 
     heading: str
@@ -72,8 +72,8 @@ def table(
     Args:
         rows: dictionaries or objects.
         shown: the columns, from left to right.
-        title: above the table.
-        style: of a row's cells.
+        title: the line above the table.
+        style: returns the style of a row's cells.
         section: the group of a row; a new group begins with its name on a line of its own.
         width: characters of the terminal; None if there is room.
 
