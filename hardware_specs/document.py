@@ -1,4 +1,4 @@
-"""From a `HardwareSpec` back to plain data: the file it could have come from, or JSON."""
+"""Converting a `HardwareSpec` to plain data: the document of a device file, or JSON."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def spec_to_dict(spec: HardwareSpec) -> dict[str, Any]:
 
 
 def device_document(spec: HardwareSpec) -> dict[str, Any]:
-    """Return what a device file of this spec holds: `load_hardware` of it gives the spec back."""
+    """Return the document of a device file that `load_hardware` reads back as this spec."""
     origin = spec.provenance
     document: dict[str, Any] = {
         "id": spec.id,

@@ -1,4 +1,4 @@
-"""The documents behind the numbers, what each evidence code means, and what other lists print."""
+"""Sources of the numbers, meanings of the evidence codes, and differing figures of other lists."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def list_sources() -> Mapping[str, Source]:
 
 
 def list_disagreements(hardware_id: str | None = None) -> tuple[Disagreement, ...]:
-    """Return what other public lists print differently.
+    """Return the figures for which other public lists differ.
 
     Args:
         hardware_id: only what concerns this device; None for all.

@@ -45,7 +45,7 @@ METHOD_TOKENS = (144, 64)
 
 @dataclass(frozen=True)
 class LoopPlan:
-    """What to run.
+    """The settings of a loop.
 
     Attributes:
         device: `cuda`, `cuda:N` or `cpu`.
@@ -84,7 +84,7 @@ class LoopPlan:
     max_foreign_load: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse thread counts whose peak is not measured."""
+        """Reject thread counts whose peak is not measured."""
         if self.threads not in (0, 1):
             raise InvalidInputError(
                 f"threads={self.threads}: a CPU's peak is measured for 1 thread and for all (0)"
@@ -113,7 +113,7 @@ class LoopPlan:
 
 @dataclass(frozen=True)
 class LoopResult:
-    """What the loop gave.
+    """The results of a loop.
 
     Attributes:
         result: the reconciliation.
@@ -384,7 +384,7 @@ def configurations_of(plan: LoopPlan) -> list[Configuration]:
 
 @contextmanager
 def _threads(plan: LoopPlan) -> Iterator[None]:
-    """Run on one thread where the plan says so; the micro-benchmarks must see what the runs see."""
+    """Run on one thread where the plan says so, so that micro-benchmarks and runs are alike."""
     if not plan.on_cpu or plan.threads == 0:
         yield
         return

@@ -1,4 +1,4 @@
-"""`Calibration`: what one device and its software reach, and the times that predicts."""
+"""`Calibration`: the efficiencies that one device and its software reach, and the predicted times."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class Calibration:
             )
 
     def for_hardware(self, hardware: HardwareSpec) -> Calibration:
-        """Return this calibration, checked against a device or bound to it.
+        """Return this calibration after checking that it belongs to a device, or bind it to the device.
 
         Args:
             hardware: the device that predictions are wanted for.

@@ -1,4 +1,4 @@
-"""What a calibration is not fitted from, each with its reason."""
+"""Filters of measured points before a fit; each rejection says why."""
 
 from __future__ import annotations
 

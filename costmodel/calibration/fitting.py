@@ -201,7 +201,7 @@ _TWINS = {
 
 
 def _alike(found: ClassParameters, op_class: str) -> ClassParameters:
-    """Return a measured class's parameters as an assumption about its twin, twice as uncertain."""
+    """Return a measured class's parameters as an assumption about a similar class, twice as uncertain."""
     return replace(
         found,
         op_class=op_class,
@@ -280,7 +280,7 @@ def _fit_class(
 
 
 def _best(tried: list[tuple[Law, Any]]) -> tuple[Law, Any]:
-    """Return the usual kernel family, unless another errs clearly less outside its own folds."""
+    """Return the usual kernel family, unless another has clearly smaller errors on held-out folds."""
     errors = [float(np.abs(ratios).mean()) for _, ratios in tried]
     best = int(np.argmin(errors))
     return tried[best if errors[best] < CLEARLY * errors[0] else 0]

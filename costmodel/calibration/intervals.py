@@ -1,4 +1,4 @@
-"""Prediction intervals: quantiles of errors on points the fit did not see, and what they cover."""
+"""Prediction intervals: quantiles of errors on held-out points, and the share of points they cover."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading tables of measured ops: what kind each row is follows from its class or its columns."""
+"""Reading tables of measured ops: the class or the columns of a row decide its kind."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Group:
 
 
 def read_tables(table: Any) -> list[tuple[str, pd.DataFrame]]:
-    """Return (name, frame) for every table behind the argument.
+    """Return (name, frame) for every table that the argument names.
 
     Args:
         table: a DataFrame; the path of a CSV or Parquet file, or of a JSON document of measured ops
@@ -189,7 +189,7 @@ def kind_of(name: str, frame: pd.DataFrame) -> str:
 
 
 def _shortened(names: Iterable[Any]) -> str:
-    """Return names as a message can carry them: whatever stands in a file's first line."""
+    """Return names shortened for a message: a file's first line may hold anything."""
     text = ", ".join(show_path(str(name)) for name in names)
     return text if len(text) <= 300 else text[:297] + "..."
 

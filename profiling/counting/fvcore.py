@@ -103,7 +103,7 @@ def _analysis_class() -> Any:
 
 @contextmanager
 def _torchs_own_remarks() -> Iterator[None]:
-    """Keep off the screen what torch says of fvcore's compiling and tracing, and nothing else.
+    """Silence torch's warnings about fvcore's compiling and tracing, and no others.
 
     fvcore compiles a function with `torch.jit.script` when it is imported, and traces a model with
     `torch.jit.trace` when it counts; the graph is only counted, never run.

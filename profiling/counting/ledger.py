@@ -60,7 +60,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Run the op and enter what it made."""
+        """Run the op and record the tensors that it made."""
         result = func(*args, **(kwargs or {}))
         if _launches(func):
             self.kernels += 1
@@ -98,7 +98,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _inner_tensors(tensor: torch.Tensor) -> list[torch.Tensor] | None:
-    """Return what a wrapper such as a quantised weight holds, None for a plain tensor."""
+    """Return the tensors inside a wrapper such as a quantised weight, None for a plain tensor."""
     flatten = getattr(type(tensor), "__tensor_flatten__", None)
     if flatten is None:
         return None

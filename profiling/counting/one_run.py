@@ -1,4 +1,4 @@
-"""One eager run under the counters: FLOPs, compute ops, and live bytes where nothing else knows them.
+"""One eager run under the counters: FLOPs, compute ops, and live bytes where no allocator reports them.
 
 FLOPs come from `torch.utils.flop_counter`: matrix products, convolutions and attention, two per
 multiply-add, attention over the full S x S. It knows no formula for the CPU's flash attention, which
@@ -64,7 +64,7 @@ def flop_counter(depth: int | None = None) -> FlopCounterMode:
 
 @dataclass(frozen=True, slots=True)
 class StageCounts:
-    """What one stage was counted to do in one repetition; None where it cannot be counted."""
+    """Counts of one stage in one repetition; None where a quantity cannot be counted."""
 
     flops: int | None
     ops: int

@@ -1,4 +1,4 @@
-"""Which devices a model can run on, checked before anything is built there."""
+"""The kinds of device, checked before a model is built on one."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def run_campaign(
     threads: int | None = 1,
     on_plan: Callable[[int, int], None] | None = None,
 ) -> Iterator[Measurement]:
-    """Measure what is missing in a folder and yield each new record once its file is written.
+    """Measure the missing points of a folder and yield each new record once its file is written.
 
     Args:
         configurations: the settings to measure, see `grid`.
@@ -162,7 +162,7 @@ def _run_point(
 
 @contextmanager
 def _threads(points: Sequence[Point], threads: int | None) -> Iterator[None]:
-    """Run CPU points on so many threads: on a shared machine more of them measure the others."""
+    """Run CPU points on a fixed number of threads: on a busy machine more would measure other load."""
     import torch
 
     before = torch.get_num_threads()

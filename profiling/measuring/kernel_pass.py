@@ -37,7 +37,7 @@ def run_kernel_passes(
     weights: str = "random",
     seed: int = 0,
 ) -> Iterator[tuple[Configuration, Path | None]]:
-    """Profile what has no pass yet and yield each file; None where memory ran out.
+    """Profile every configuration without a pass and yield each file; None where memory ran out.
 
     Args:
         configurations: other modes than eager are left out.

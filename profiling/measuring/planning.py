@@ -1,4 +1,4 @@
-"""Which configurations a campaign measures, in which order, and whether they can be measured at all."""
+"""The configurations of a campaign, their order, and checks that they can be measured."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def model_key(configuration: Configuration) -> tuple[str, ...]:
 
 
 def check(configurations: Sequence[Configuration]) -> None:
-    """Refuse a campaign that cannot work before anything is measured.
+    """Reject an impossible campaign before anything is measured.
 
     Raises:
         UnknownModelError: no such model.
@@ -176,7 +176,7 @@ def check(configurations: Sequence[Configuration]) -> None:
 
 
 def _check_method(configuration: Configuration) -> None:
-    """Put the method into a model of the same shape without weights, which is where it refuses."""
+    """Check a method by putting it into a model of the same shape without weights."""
     from token_reduction import reduce_tokens
 
     method = method_for(configuration)

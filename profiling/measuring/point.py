@@ -1,4 +1,4 @@
-"""Measure one configuration on a model that is built already: every pass, one record.
+"""Measuring one configuration on a built model: all passes, one record.
 
 The passes in their order: token counts; counters (eager, one run); then in the configuration's mode
 timing, memory, energy. Running out of memory, at any of them, is a result.
@@ -245,7 +245,7 @@ def _explain(
     sampling: Sampling,
     on_cuda: bool,
 ) -> None:
-    """Say why each quantity that a reader may look for is not there."""
+    """Return the reason for each missing quantity."""
     if not on_cuda:
         missing["enqueue_s"] = "calls on a CPU return when the work is done"
         missing["peak_reserved_bytes"] = "a CPU has no caching allocator"
@@ -278,13 +278,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """Return an error's type and first line, which is all a record should carry."""
+    """Return an error's type and first line, for a record."""
     text = str(error).strip() or type(error).__name__
     return f"{type(error).__name__}: {text.splitlines()[0]}"
 
 
 def release_memory(device: str) -> None:
-    """Give everything that is free back to the device, so that the next point starts alike."""
+    """Return free memory to the device, so that every point starts from the same state."""
     import gc
 
     gc.collect()

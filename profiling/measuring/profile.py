@@ -113,7 +113,7 @@ def profile(
 
 
 def _source(model: str | ModelConfig) -> str:
-    """Return the name a record can carry: one that finds the same model again."""
+    """Return a name under which the same model is found again."""
     if isinstance(model, str):
         return model
     from costmodel.models import load_model

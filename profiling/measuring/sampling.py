@@ -51,7 +51,7 @@ class Runnable(Protocol):
 
 
 class Guard(Protocol):
-    """Who watches the device between chunks.
+    """A guard that watches the device between chunks.
 
     Attributes:
         patience_s: seconds to spend on chunks that are thrown away.
@@ -60,7 +60,7 @@ class Guard(Protocol):
     patience_s: float
 
     def begin(self) -> None:
-        """Be told that a chunk begins."""
+        """Note that a chunk begins."""
 
     def check(self) -> list[str]:
         """Return the reasons why the chunk just measured must not count; empty when it counts."""
@@ -72,7 +72,7 @@ class NoGuard:
     patience_s = 0.0
 
     def begin(self) -> None:
-        """Take no note."""
+        """Do nothing."""
 
     def check(self) -> list[str]:
         """Accept every chunk."""
@@ -81,7 +81,7 @@ class NoGuard:
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """What the loop brings home."""
+    """The samples of one measurement."""
 
     sampling: Sampling
     stages: dict[str, StageSamples]

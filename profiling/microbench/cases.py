@@ -1,4 +1,4 @@
-"""Which ops to time: the shapes a LLaVA-like model runs, from its own configuration.
+"""The ops to time: shapes of a LLaVA-like model, from its configuration.
 
 Rows are chosen to reveal the staircase in the token count (tile edges and one past them) and to
 spread over m, n and k; widths come from the model's linear layers.
@@ -28,7 +28,7 @@ LADDER = tuple(1 << power for power in range(12, 29, 2))
 
 
 def linear_widths(shape: ModelConfig) -> dict[str, tuple[int, int]]:
-    """Return the (n, k) of every distinct linear layer of a model by a name that has it."""
+    """Return the (n, k) of every distinct linear layer of a model, by the name of a layer."""
     text = shape.text
     widths = {
         "q_proj": (text.num_heads * text.head_dim, text.hidden_size),
@@ -38,11 +38,11 @@ def linear_widths(shape: ModelConfig) -> dict[str, tuple[int, int]]:
         "lm_head": (text.vocab_size, text.hidden_size),
     }
     if shape.vision is not None:
-        eye = shape.vision
+        tower = shape.vision
         widths |= {
-            "vision_q_proj": (eye.hidden_size, eye.hidden_size),
-            "vision_fc1": (eye.intermediate_size, eye.hidden_size),
-            "vision_fc2": (eye.hidden_size, eye.intermediate_size),
+            "vision_q_proj": (tower.hidden_size, tower.hidden_size),
+            "vision_fc1": (tower.intermediate_size, tower.hidden_size),
+            "vision_fc2": (tower.hidden_size, tower.intermediate_size),
         }
     if shape.projector is not None:
         widths["linear_1"] = (shape.projector.hidden_features, shape.projector.in_features)
@@ -128,17 +128,17 @@ def conv_case(shape: ModelConfig, images: int, dtype: str, device: str) -> OpCas
     from profiling.subject.models import torch_dtype
 
     assert shape.vision is not None  # noqa: S101  (the caller looked)
-    eye = shape.vision
+    tower = shape.vision
     floating = torch_dtype(dtype)
-    m, n, k = images * eye.patches, eye.hidden_size, eye.num_channels * eye.patch_size**2
+    m, n, k = images * tower.patches, tower.hidden_size, tower.num_channels * tower.patch_size**2
 
     def prepare(count: int) -> list[Callable[[], Any]]:
         pixels = torch.randn(
-            images, eye.num_channels, eye.image_size, eye.image_size, device=device
+            images, tower.num_channels, tower.image_size, tower.image_size, device=device
         ).to(floating)
         layers = [
             torch.nn.Conv2d(
-                eye.num_channels, n, eye.patch_size, eye.patch_size, bias=eye.patch_bias,
+                tower.num_channels, n, tower.patch_size, tower.patch_size, bias=tower.patch_bias,
                 device=device, dtype=floating,
             ).requires_grad_(False)
             for _ in range(count)
@@ -171,10 +171,10 @@ def attention_cases(
         cases += [("attention_prefill", b, s, s, heads, True) for s in ATTENTION_LENGTHS]
         cases += [("attention_decode", b, 1, t, heads, False) for t in DECODE_LENGTHS]
         if shape.vision is not None:
-            eye = shape.vision
-            square = (eye.num_heads, eye.num_heads, eye.head_dim)
+            tower = shape.vision
+            square = (tower.num_heads, tower.num_heads, tower.head_dim)
             cases += [
-                ("attention_encoder", b * crops, eye.tokens, eye.tokens, square, False)
+                ("attention_encoder", b * crops, tower.tokens, tower.tokens, square, False)
                 for crops in (1, 2, 3, 5)
             ]
     for op_class, b, s, t, (h, k, e), causal in cases:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """How much of the suite to run.
+    """The extent of the suite.
 
     Args:
         rows: row counts m of the products.
@@ -161,7 +161,7 @@ def _cases(model: str, labels: Sequence[str], device: str, suite: Suite) -> list
 
 
 def ceilings(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Return the best rates among measured rows: what this device reaches, whatever its datasheet.
+    """Return the best rates among measured rows, independent of the datasheet.
 
     Args:
         rows: the rows of an op table.

@@ -111,7 +111,7 @@ def time_case(
 
 
 def _affordable(functions: list[Callable[[], Any]], clock: Clock) -> list[Callable[[], Any]]:
-    """Shorten a chain of slow calls: what takes milliseconds is not decided by a cold cache."""
+    """Shorten a chain of slow calls: a cold cache hardly changes calls that take milliseconds."""
     functions[0]()
     clock.synchronize()
     started = time.perf_counter()

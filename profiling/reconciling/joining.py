@@ -1,4 +1,4 @@
-"""From a measurement to the estimates of exactly what ran: same model, counts, method and plan."""
+"""Estimates of the measured configuration: same model, token counts, method and plan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well predictions meet measurements: errors, bias, ranks, and what one token count teaches.
+"""Errors of predictions against measurements: relative errors, bias, ranks, leave-one-count-out.
 
 Errors are relative, predicted / measured - 1. The bias is the geometric mean of predicted / measured,
 which treats half and double alike; above 1 is too slow a prediction.
@@ -131,7 +131,7 @@ def _ranks(values: Sequence[float]) -> np.ndarray[Any, Any]:
 
 @dataclass(frozen=True, slots=True)
 class LeaveOneOut:
-    """What the other token counts teach about one.
+    """Errors at each token count after scaling by the other counts.
 
     Attributes:
         counts: token counts left out in turn.

@@ -1,4 +1,4 @@
-"""Measurements joined with their estimates, the gap split, and what all of them say together."""
+"""Measurements joined with their estimates, the gap split into parts, and a summary."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """What was measured beside what was predicted.
+    """Measured quantities beside predicted ones.
 
     Attributes:
         rows: one per run and stage, keyed by `COLUMNS`.
@@ -177,7 +177,7 @@ def _loaded(
 
 
 def _skipped(record: Measurement, predictor: Predictor) -> dict[str, Any]:
-    """Say of a run without times why, and whether the model foresaw an out-of-memory."""
+    """Return why a run has no times, and whether the model predicted the out-of-memory."""
     from hardware_specs.errors import VlmRooflineError
 
     row = {**identity(record, None), "status": record.status, "reason": record.error}

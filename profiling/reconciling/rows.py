@@ -38,7 +38,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class StageView:
-    """One row's prediction: the stage as a paper counts it, and what lies inside its marks besides.
+    """One row's prediction: the stage as a paper counts it, and other work timed between the same two events.
 
     Attributes:
         stage: priced three ways.
@@ -58,7 +58,7 @@ class StageView:
 
 
 def stage_view(prediction: Prediction, name: str) -> StageView:
-    """Return what a measured stage holds.
+    """Return the predicted parts of a measured stage.
 
     `total` is the language model's prefill with tower, projector and method left out; another stage
     is itself, with the method left out where the method works inside it.

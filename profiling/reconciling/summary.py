@@ -1,4 +1,4 @@
-"""What all rows say together: errors by group, knees, ranks, FLOPs, memory, energy, flags."""
+"""Summary of all rows: errors by group, knees, ranks, FLOPs, memory, energy, flags."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def medians_by_count(
 
 
 def _series(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Say of every curve over visual tokens how its shape, its order and its knee were met."""
+    """Return for every curve over visual tokens the errors of its shape, order and knee."""
     found = []
     for stage in ("prefill", TOTAL):
         for key, items in series_of(rows, stage).items():

@@ -31,7 +31,7 @@ Status = Literal["ok", "out-of-memory", "failed", "throttled"]
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """What was asked to run: the identity of a measurement.
+    """The requested run, which identifies a measurement.
 
     Args:
         model: shipped name, path or hub id, with its scale (`llava-1.5-7b@layers=4,width=1/4`).
@@ -145,7 +145,7 @@ class StageSamples:
 
 @dataclass(frozen=True, slots=True)
 class TokenCounts:
-    """Tokens as they were seen while running, not as they were asked for.
+    """Token counts observed during the run, not those requested.
 
     Args:
         visual_in: visual tokens per sequence that left the projector.
@@ -223,7 +223,7 @@ class EnergyWindow:
 
 @dataclass(frozen=True, slots=True)
 class DeviceState:
-    """What the device said about itself around the samples; empty or None where it says nothing.
+    """Readings of the device around the samples; empty or None where it reports nothing.
 
     Args:
         sm_clock_hz: clock of the multiprocessors, after each chunk of samples.

@@ -1,4 +1,4 @@
-"""Every figure that a reconciliation gives, by name."""
+"""The figures of a reconciliation, by name."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def subtitle(result: Reconciliation, extra: str = "") -> str:
 
 
 def series_name(key: Sequence[Any], *, short: bool = False) -> str:
-    """Return what a curve is of, in words.
+    """Return the words that describe a curve.
 
     Args:
         key: its values in the order of `SERIES`.

@@ -35,7 +35,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def page(title: str, body: Iterable[str]) -> str:
-    """Return a whole HTML document that needs nothing but itself.
+    """Return a self-contained HTML document.
 
     Args:
         title: plain text.
@@ -103,7 +103,7 @@ def table(
 
 
 def definitions(pairs: Iterable[tuple[str, object]]) -> str:
-    """Return a list of terms with what they are.
+    """Return a list of terms with their definitions.
 
     >>> definitions([("device", "A & B")])
     '<dl><dt>device</dt><dd>A &amp; B</dd></dl>'

@@ -33,7 +33,7 @@ MOST_LABELS = 16
 
 
 def _shown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Name the parts that any of the rows has enough of to see; unexplained always."""
+    """Return the parts that are large enough to see in any row; unexplained always."""
     return [
         name
         for name in PARTS

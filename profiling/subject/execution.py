@@ -1,4 +1,4 @@
-"""One configuration as something that can be run again and again, stage by stage.
+"""One configuration, ready to be run repeatedly, stage by stage.
 
 Without a method the visual tokens go to the language model as embeddings: the tower and projector
 run on the model's own input and the first N visual tokens are taken, so any N costs what it costs
@@ -43,7 +43,7 @@ class Execution:
         seed: fixes the pixels.
 
     Raises:
-        InvalidInputError: more visual tokens asked for than positions, or eyes asked of a text model.
+        InvalidInputError: more visual tokens than positions, or an image requested of a text-only model.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from costmodel.models import ModelConfig
 
-#: Families whose default input is a video; everything else with eyes takes images.
+#: Families whose default input is a video; all others with a vision tower take images.
 _VIDEO_TYPES = frozenset({"video_llava", "llava_next_video"})
 #: Families that split an image into tiles and need its size to put the tokens together again.
 _TILED_TYPES = frozenset({"llava_next", "llava_onevision"})
@@ -31,7 +31,7 @@ _TEXT_BEFORE = 5
 
 @dataclass(frozen=True, slots=True)
 class VisualInputs:
-    """Pixels for a batch, and what they become.
+    """Pixels for a batch, and the visual tokens they become.
 
     Args:
         arguments: keyword arguments of the model's forward.

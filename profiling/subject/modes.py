@@ -1,4 +1,4 @@
-"""How the language model is issued: op by op, as one CUDA graph, or compiled.
+"""Execution modes of the language model: op by op, as one CUDA graph, or compiled.
 
 Both other modes replace `forward` of the language model alone and put it back afterwards, so hooks,
 tower, projector and head stay as they are and every mode is timed by the same marks.
@@ -78,7 +78,7 @@ class Replayable(Protocol):
 
 
 class GraphMaker(Protocol):
-    """What captures work into a graph."""
+    """Captures work into a graph."""
 
     def capture(self, work: Callable[[], Any]) -> tuple[Replayable, Any]:
         """Run work once for real, then capture it; return the graph and the captured output."""

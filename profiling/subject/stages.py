@@ -74,13 +74,13 @@ def anatomy(model: nn.Module) -> Anatomy:
 
 
 class StageObserver(Protocol):
-    """Anything that wants to know when a stage begins and ends."""
+    """An observer of the beginnings and ends of stages."""
 
     def begin(self, stage: str) -> None:
-        """Be told that a stage begins."""
+        """Note that a stage begins."""
 
     def end(self, stage: str) -> None:
-        """Be told that a stage ends."""
+        """Note that a stage ends."""
 
 
 @dataclass(slots=True)
@@ -98,7 +98,7 @@ class StageHooks:
     _handles: list[RemovableHandle] = field(default_factory=list)
 
     def attach(self) -> None:
-        """Put the hooks on; once."""
+        """Attach the hooks, once."""
         if self._handles:
             return
         for module in self.parts.towers:
@@ -109,7 +109,7 @@ class StageHooks:
         self._hook(self.parts.head, None, "prefill")
 
     def detach(self) -> None:
-        """Take the hooks off."""
+        """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
         self._handles = []

@@ -51,7 +51,7 @@ _LAUNCH_CATEGORIES = frozenset({"cuda_runtime", "cuda_driver"})
 
 @dataclass(frozen=True, slots=True)
 class KernelRecord:
-    """One kernel (or CPU op) with everything it was found under.
+    """One kernel (or CPU op) with its module, op and stage.
 
     Args:
         kernel: the kernel's name.
@@ -176,7 +176,7 @@ def read_trace(path: str | Path) -> list[KernelRecord]:
 
 
 def attribute(events: Sequence[Mapping[str, Any]]) -> list[KernelRecord]:
-    """Join device work to the module and op that launched it.
+    """Assign device work to the module and op that launched it.
 
     Args:
         events: of a Chrome trace; times in microseconds.

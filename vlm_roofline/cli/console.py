@@ -1,4 +1,4 @@
-"""What every command prints with: a console for people, JSON for programs, progress bars."""
+"""Output of every command: a console for people, JSON for programs, progress bars."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def print_json(document: object) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Turn numpy scalars and arrays, paths and tuples into what JSON knows."""
+    """Convert numpy scalars and arrays, paths and tuples to JSON's types."""
     if hasattr(value, "tolist"):
         return value.tolist()
     return str(value)
