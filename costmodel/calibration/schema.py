@@ -23,6 +23,9 @@ _FAMILIES = {
 #: Parameters that count as nothing where a class lacks them.
 _OPTIONAL = QUANTISING.keys() | {"score_cost", "l2_bandwidth_ratio"}
 
+#: A parameter may lie this many times outside the bounds of a fit.
+FAR = 100.0
+
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -115,13 +118,20 @@ class ClassDocument(_Strict):
             raise ValueError(
                 f"{self.op_class} has no kernels {self.kernels!r}; there is: {', '.join(known)}"
             )
-        expected = priors_of(self.op_class, self.dtype, self.kernels).keys() - _OPTIONAL
-        missing |= expected - self.parameters.keys()
+        priors = priors_of(self.op_class, self.dtype, self.kernels)
+        missing |= priors.keys() - _OPTIONAL - self.parameters.keys()
         if missing:
             raise ValueError(f"{self.op_class} in {self.dtype} lacks {', '.join(sorted(missing))}")
         for name in needed - {"overhead_s"}:
             if self.parameters[name].value <= 0:
                 raise ValueError(f"{name} must be positive")
+        for name, prior in priors.items():
+            # Far beyond what is physical the law's powers and quotients leave the floats.
+            value = self.parameters[name].value if name in self.parameters else 0.0
+            if value and not prior.low / FAR <= value <= prior.high * FAR:
+                raise ValueError(
+                    f"{name} is {value:g}, far outside {prior.low:g} to {prior.high:g}"
+                )
         for (x0, y0), (x1, y1) in zip(self.quantiles, self.quantiles[1:], strict=False):
             if x0 >= x1 or y0 > y1:
                 raise ValueError("quantiles do not ascend")

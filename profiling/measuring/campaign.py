@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hardware_specs.errors import InvalidFileError, OutputError, VlmRooflineError
-from hardware_specs.files.writing import prepare_folder
+from hardware_specs.files.writing import output_error, prepare_folder
 from profiling.instruments.environment import describe_environment
 from profiling.instruments.nvml import open_monitor
 from profiling.measuring.planning import Point, check, model_key, plan
@@ -96,7 +96,10 @@ def is_done(path: Path) -> bool:
         read_measurement(path)
     except InvalidFileError as error:
         aside = path.with_suffix(".damaged")
-        path.replace(aside)
+        try:
+            path.replace(aside)
+        except OSError as failure:
+            raise output_error(aside, failure) from failure
         warnings.warn(
             f"{error}; kept as {aside.name}, the point is measured again",
             DamagedFileWarning,

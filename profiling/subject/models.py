@@ -19,7 +19,7 @@ from hardware_specs.errors import (
     UnknownPrecisionError,
     UnsupportedError,
 )
-from hardware_specs.files.reading import files_under, is_folder, regular_file
+from hardware_specs.files.reading import is_folder, regular_file
 from profiling.devices.device import device_kind
 from profiling.subject.libraries import transformers_library
 
@@ -262,10 +262,7 @@ def _load_real(source: Any, label: str, device: str, attention: str) -> PreTrain
     transformers = transformers_library()
     from safetensors import SafetensorError
 
-    if is_folder(source):
-        # A pipe or a device among the files would keep the loader for ever.
-        for path in files_under(source, (".json", ".safetensors")):
-            regular_file(path, "weights file")
+    check_model_folder(source)
     try:
         config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
         cls: Any = model_class(config)
@@ -288,6 +285,21 @@ def _load_real(source: Any, label: str, device: str, attention: str) -> PreTrain
     model = model.to(device)
     result: PreTrainedModel = model
     return result
+
+
+def check_model_folder(source: str) -> None:
+    """Refuse a folder of a model with a pipe or a device in it, which would keep a loader for ever.
+
+    Args:
+        source: a folder; a hub id is left alone.
+
+    Raises:
+        InvalidFileError: one of its files is no regular file.
+    """
+    if is_folder(source):
+        for path in sorted(Path(source).iterdir()):
+            if not is_folder(path):
+                regular_file(path, "weights file")
 
 
 def _first_line(error: Exception) -> str:

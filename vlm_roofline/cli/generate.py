@@ -168,7 +168,9 @@ def _load(source: str, dtype: str, device: str, attention: str) -> tuple[Any, An
     """Load weights from safetensors, and the processor; no code of the model's own is run."""
     import transformers
 
-    from profiling.subject.models import build_model
+    from profiling.subject.models import build_model, check_model_folder
+
+    check_model_folder(source)
 
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()

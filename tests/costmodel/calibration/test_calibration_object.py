@@ -220,6 +220,11 @@ def test_saving_where_nothing_can_be_written_keeps_the_old_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["taken.json"]
 
 
+def set_parameter(document, name, value):
+    found = next(each for each in document["classes"] if name in each["parameters"])
+    found["parameters"][name] = {"value": value}
+
+
 def broken(change):
     document = Calibration.load(H100).to_dict()
     change(document)
@@ -232,6 +237,8 @@ def broken(change):
         ("not json", "not valid JSON"),
         ("[]", "schema_version None"),
         (broken(lambda d: d.update(schema_version=2)), "schema_version 2.*reads 1"),
+        (broken(lambda d: set_parameter(d, "exponent", 1e-308)), "exponent is 1e-308, far outside"),
+        (broken(lambda d: set_parameter(d, "small_tile_loss", 2.8e18)), "small_tile_loss is 2.8e"),
         (broken(lambda d: d.update(surprise=1)), "surprise"),
         (broken(lambda d: d["classes"][0].update(dtype="fp7")), "unknown dtype 'fp7'"),
         (broken(lambda d: d["classes"][0]["parameters"].pop("exponent")), "lacks exponent"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -243,6 +245,23 @@ def test_bad_files_end_in_one_line(checkpoint, picture, capsys, tmp_path):
     code, _, err = ask(capsys, bare, picture)
     assert code == 2
     assert "Traceback" not in err
+
+
+def test_a_pipe_or_torn_weights_in_a_model_folder_are_refused(
+    checkpoint, picture, capsys, tmp_path
+):
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint, folder)
+    os.mkfifo(folder / "added_tokens.json")
+    code, _, err = ask(capsys, folder, picture)
+    assert code == 2
+    assert "added_tokens.json: not a regular file" in err
+    (folder / "added_tokens.json").unlink()
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    code, _, err = ask(capsys, folder, picture)
+    assert code == 2
+    assert err.strip().splitlines()[-1].startswith("error: ")
 
 
 def test_weights_that_could_run_code_are_not_loaded(checkpoint, picture, capsys, tmp_path):
