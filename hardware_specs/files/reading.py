@@ -123,10 +123,6 @@ def invalid(path: str | PathLike[str], error: Exception) -> InvalidFileError:
 def regular_file(path: str | PathLike[str], kind: str) -> Path:
     """Return the path of a regular file that another library will open.
 
-    Args:
-        path: the file.
-        kind: what it should be, a key of `MAX_BYTES`.
-
     Raises:
         InvalidFileError: as `open_file`.
     """
@@ -136,10 +132,6 @@ def regular_file(path: str | PathLike[str], kind: str) -> Path:
 
 def open_file(path: str | PathLike[str], kind: str) -> BinaryIO:
     """Open a regular file of at most `MAX_BYTES[kind]` bytes for reading.
-
-    Args:
-        path: the file.
-        kind: what it should be, a key of `MAX_BYTES`.
 
     Raises:
         InvalidFileError: it is missing, too large, no regular file, or may not be read.
@@ -174,17 +166,15 @@ def _too_large(path: str | PathLike[str], kind: str) -> InvalidFileError:
 def read_bytes(path: str | PathLike[str], kind: str) -> bytes:
     """Return the content of a file.
 
-    Args:
-        path: the file.
-        kind: what it should be, a key of `MAX_BYTES`.
-
     Raises:
         InvalidFileError: as `open_file`.
     """
     try:
         with open_file(path, kind) as file:
-            # Some files of the kernel's claim to be empty; what is read counts, not what is said.
-            content = file.read(MAX_BYTES[kind] + 1)
+            content = file.read(os.fstat(file.fileno()).st_size)
+            # A file may grow meanwhile, and some of the kernel's claim to be empty.
+            while len(content) <= MAX_BYTES[kind] and (more := file.read(_MEGABYTE)):
+                content += more
     except OSError as error:
         raise invalid(path, error) from None
     if len(content) > MAX_BYTES[kind]:
@@ -194,10 +184,6 @@ def read_bytes(path: str | PathLike[str], kind: str) -> bytes:
 
 def read_text(path: str | PathLike[str], kind: str) -> str:
     """Return the UTF-8 text of a file, without the byte order mark that some editors put first.
-
-    Args:
-        path: the file.
-        kind: what it should be, a key of `MAX_BYTES`.
 
     Raises:
         InvalidFileError: as `open_file`, or the bytes are no UTF-8.
@@ -209,12 +195,7 @@ def read_text(path: str | PathLike[str], kind: str) -> str:
 
 
 def read_json(path: str | PathLike[str], kind: str, *, infinite: bool = False) -> Any:
-    """Return the JSON document in a file.
-
-    Args:
-        path: the file.
-        kind: what it should be, a key of `MAX_BYTES`.
-        infinite: accept `NaN` and `Infinity`.
+    """Return the JSON document in a file; `infinite` accepts `NaN` and `Infinity`.
 
     Raises:
         InvalidFileError: as `read_text`, or as `hardware_specs.files.strict_json.parse_json`.
@@ -257,9 +238,6 @@ def read_lines(path: str | PathLike[str]) -> Iterator[tuple[str, str]]:
 def read_yaml(path: str | PathLike[str]) -> Any:
     """Return the YAML document in a device file as plain data.
 
-    Args:
-        path: the file, UTF-8.
-
     Raises:
         InvalidFileError: as `read_text`, or as `hardware_specs.files.strict_yaml.parse_yaml`.
     """
@@ -276,10 +254,6 @@ def files_under(folder: str | PathLike[str], endings: tuple[str, ...]) -> list[P
     """Return the files below a folder whose names end so, sorted; hidden ones are left out.
 
     Folders that may not be listed are passed over, and links to folders are not followed.
-
-    Args:
-        folder: where to look.
-        endings: such as `(".json", ".jsonl")`.
     """
     return sorted(
         Path(parent, name)
@@ -291,9 +265,6 @@ def files_under(folder: str | PathLike[str], endings: tuple[str, ...]) -> list[P
 
 def read_picture(path: str | PathLike[str]) -> Image:
     """Return a picture as RGB.
-
-    Args:
-        path: a file in any format that Pillow reads.
 
     Raises:
         MissingDependencyError: Pillow is not installed.

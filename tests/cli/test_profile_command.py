@@ -70,20 +70,13 @@ def test_records_are_shown_again(
     assert _profile(tiny_source, tmp_path, "--visual-tokens", "4") == 0
     (tmp_path / "broken.json").write_text("{")
     capsys.readouterr()
-    import typer
-
-    from vlm_roofline.cli import measurements
-
-    app = typer.Typer()
-    app.callback()(lambda: None)
-    measurements.register(app)
-    app(["measurements", str(tmp_path)], standalone_mode=False)
+    assert main(["measurements", str(tmp_path)]) == 0
     shown = capsys.readouterr()
     assert "eager" in shown.out
     assert "broken.json" in shown.err
-    app(["measurements", str(tmp_path), "--csv"], standalone_mode=False)
+    main(["measurements", str(tmp_path), "--csv"])
     assert capsys.readouterr().out.startswith("model,dtype,method")
-    app(["measurements", str(tmp_path), "--json"], standalone_mode=False)
+    main(["measurements", str(tmp_path), "--json"])
     assert len(json.loads(capsys.readouterr().out)["rows"]) == 4
 
 
