@@ -154,10 +154,6 @@ def plug(host: Host) -> None:
 class Pivots(OneCut):
     """DART: a few pivots, and the visual tokens that resemble them least.
 
-    Args:
-        method: what is asked for.
-        parts: the model.
-
     Raises:
         InvalidInputError: a layer the model does not have, or layer 0, before which no key is.
     """

@@ -259,12 +259,7 @@ def plug(host: Host) -> None:
 
 
 class FittedDeletion(KeepEverything):
-    """FitPrune.
-
-    Args:
-        method: what is asked for.
-        parts: the model.
-    """
+    """FitPrune."""
 
     def __init__(self, method: Method, parts: Parts) -> None:
         self.method = method

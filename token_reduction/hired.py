@@ -143,9 +143,6 @@ class TileBudgets:
     An image that is not tiled is one tile and gets the whole budget. Own matrix products per crop:
     the class token's row in two layers, 4 (n+1) w FLOPs.
 
-    Args:
-        host: the model.
-
     Raises:
         UnsupportedError: a tower without class token, or with other layers.
     """

@@ -95,10 +95,6 @@ def plug(host: Host) -> None:
 class PyramidStages(KeepEverything):
     """PyramidDrop: at each stage, what the last token would look at in the layer to come.
 
-    Args:
-        method: what is asked for.
-        parts: the model.
-
     Raises:
         InvalidInputError: a stage at a layer the model does not have.
     """

@@ -8,7 +8,8 @@ same name in `token_reduction` holds the function on tensors and what puts it in
 
 from __future__ import annotations
 
-from costmodel.methods.method import Method, MethodInfo
+from costmodel.methods.info import MethodInfo
+from costmodel.methods.method import Method
 from costmodel.methods.plan import MethodInput, MethodPlan
 from costmodel.methods.registry import (
     chosen_method,

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count
-from costmodel.methods.method import MethodInfo
 from costmodel.methods.options import Option, layer_indices, whole
 from costmodel.methods.pieces import gather, passes, sort
 from costmodel.methods.token_lists import vision_parts

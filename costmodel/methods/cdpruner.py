@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from costmodel.methods.class_attention import ranked_crops
 from costmodel.methods.fastervlm import kept_patches
+from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import greatest, kept_count
-from costmodel.methods.method import MethodInfo
 from costmodel.methods.options import Option, optional, path_text
 from costmodel.methods.pieces import gather, passes, product
 from costmodel.methods.plan import MethodPlan

@@ -37,12 +37,7 @@ class Ranked(NamedTuple):
 
 
 def ranked_crops(name: str, given: MethodInput) -> Ranked:
-    """Return the crops of a given, patches and class token told apart.
-
-    Args:
-        name: the method, for messages.
-        given: the input of the method's plan.
-    """
+    """Return the crops of one request, patches and class token told apart."""
     tower, _ = vision_parts(name, given.model)
     images, tokens, runs = crops_of(given)
     beside = (tokens > tower.patches) * 1

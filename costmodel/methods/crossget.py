@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import least
-from costmodel.methods.method import MethodInfo
 from costmodel.methods.options import Option, merged_tokens, optional, path_text
 from costmodel.methods.pieces import gather, passes, product, sort
 from costmodel.methods.token_lists import vision_parts

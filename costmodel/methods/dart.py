@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count
 from costmodel.methods.llm_ranking import eager_norm, narrowed, picked, rotated
-from costmodel.methods.method import MethodInfo
 from costmodel.methods.options import Option, choice, whole
 from costmodel.methods.pieces import gather, passes, product, sort
 from costmodel.methods.plan import MethodPlan

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count, least
-from costmodel.methods.method import MethodInfo
 from costmodel.methods.options import Option, flag, layer_indices
 from costmodel.methods.pieces import gather, passes, product, sort
 from costmodel.methods.token_lists import vision_parts

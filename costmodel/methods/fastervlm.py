@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from costmodel.methods.class_attention import FINITE_KERNELS, Ranked, class_row, ranked_crops
+from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count, share
-from costmodel.methods.method import MethodInfo
 from costmodel.methods.pieces import gather, passes, sort
 from costmodel.methods.plan import MethodPlan
 from costmodel.methods.token_lists import vision_parts
@@ -28,13 +28,7 @@ RATIO = 0.05
 
 
 def kept_patches(given: MethodInput, crops: Ranked, kept: Num) -> list[OpCost]:
-    """Return the ops that sort the picks back into spatial order and copy the projected tokens.
-
-    Args:
-        given: the input of the method's plan.
-        crops: the crops.
-        kept: patches kept per crop.
-    """
+    """Return the ops that sort the picks back into spatial order and copy the projected tokens."""
     num, d = given.precision.projector, given.model.text.hidden_size
     images, runs = crops.images, crops.runs
     return [

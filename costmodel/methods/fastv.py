@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count
-from costmodel.methods.method import MethodInfo
 from costmodel.methods.options import Option, whole
 from costmodel.methods.pieces import passes, product, sequence_gather, sort
 from costmodel.methods.plan import MethodPlan

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from costmodel.methods.method import MethodInfo
+from costmodel.methods.info import MethodInfo
 from costmodel.methods.options import Option, layer_indices, optional
 from costmodel.methods.pieces import gather, passes, product, sequence_gather, sort
 from costmodel.methods.plan import MethodPlan

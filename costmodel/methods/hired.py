@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.methods.class_attention import class_row, ranked_crops
+from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import greatest, kept_count, least, share
-from costmodel.methods.method import MethodInfo
 from costmodel.methods.options import Option, fraction
 from costmodel.methods.pieces import gather, passes, sort
 from costmodel.methods.plan import MethodPlan

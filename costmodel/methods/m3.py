@@ -10,8 +10,8 @@ from __future__ import annotations
 from math import isqrt
 from typing import TYPE_CHECKING
 
+from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import by_pair, kept_count
-from costmodel.methods.method import MethodInfo
 from costmodel.methods.pieces import passes
 from costmodel.methods.plan import MethodPlan
 from costmodel.methods.token_lists import crops_of

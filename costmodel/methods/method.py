@@ -1,118 +1,28 @@
-"""What a method is, and a checked request for one.
+"""A checked request for one method: what somebody asks of it, beside what it is.
 
-A `MethodInfo` is written once, in the method's own module, and holds every fact about it; a `Method` adds
-what somebody asked of it. Neither needs torch: running a method is `token_reduction`'s part.
+Needs no torch: running a method is `token_reduction`'s part.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from costmodel.methods.fits import check_fits
+from costmodel.methods.fits import checked_plan
 from costmodel.methods.keep import check_keep, resolve_keep
-from costmodel.methods.plan import MethodInput, MethodPlan
+from costmodel.methods.plan import MethodInput
 from costmodel.methods.spelling import spell
-from costmodel.schedule import LayerSpan
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from costmodel.methods.keep import Rounding
-    from costmodel.methods.options import Option
+    from costmodel.methods.info import MethodInfo, Place
+    from costmodel.methods.plan import MethodPlan
     from costmodel.models import ModelConfig
     from costmodel.precision import Precision
     from costmodel.quantities import Num
-
-Place = Literal["after-vision", "after-projector", "llm-layer", "vision-layers"]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class MethodInfo:
-    """Everything that is known of a method before anything is asked of it.
-
-    Attributes:
-        name: the method's name.
-        place: where it acts.
-        source: paper and program.
-        summary: what it does, in one line.
-        formula: tokens left and the method's own FLOPs, in plain text.
-        complexity: the same as an order of growth.
-        schedule: from a checked input to the token schedule and the method's own ops.
-        needs: what its function takes beside the tokens, e.g. {"clip_qk"}.
-        needs_text: the same in words.
-        keep_meaning: what `keep` counts.
-        default_keep: the keep used for keep=None; None where the data decide.
-        default_text: what keep=None comes to, in words.
-        rounding: how a ratio becomes a count; None where keep does not count tokens.
-        keep_kind: "any", "ratio" (no count) or "none".
-        keep_choices: the only values there are, when not empty.
-        default_layer: the language-model layer that layer=None means, for methods that have one.
-        takes_layer: whether `layer` may be given.
-        variants: "program" first.
-        variant_needs: needs of a variant where they differ.
-        options: the method's own options.
-        trained: whether the published results need weights trained for it.
-        published: settings that its papers report.
-        by_crop: whether it takes crops one by one although it acts after the projector.
-        needs_class_token: whether it looks at the vision tower's class token.
-        samples: whether it draws samples, so that asking for all tokens still runs it.
-        counts: mean token counts that a paper reports for an adaptive method, by data set.
-        program_flops: counted FLOPs of the authors' program, where it computes more than needed.
-    """
-
-    name: str
-    place: Place
-    source: str
-    summary: str
-    formula: str
-    complexity: str
-    schedule: Callable[[MethodInput], MethodPlan]
-    needs: frozenset[str] = frozenset()
-    needs_text: str = "nothing beside the tokens"
-    keep_meaning: str = "visual tokens kept"
-    default_keep: int | float | None = None
-    default_text: str = "the data decide"
-    rounding: Rounding | None = "nearest"
-    keep_kind: Literal["any", "ratio", "none"] = "any"
-    keep_choices: tuple[int, ...] = ()
-    default_layer: int | None = None
-    takes_layer: bool = False
-    variants: tuple[str, ...] = ("program",)
-    variant_needs: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    options: tuple[Option[Any], ...] = ()
-    trained: bool = False
-    published: tuple[str, ...] = ()
-    by_crop: bool = False
-    needs_class_token: bool = False
-    samples: bool = False
-    counts: Mapping[str, int] = field(default_factory=dict)
-    program_flops: Callable[[MethodInput], Num] | None = None
-
-    @property
-    def adaptive(self) -> bool:
-        """Whether the data decide how many tokens are left, so that a cost is an expected one."""
-        return bool(self.counts) or self.samples
-
-    def plan(self, given: MethodInput) -> MethodPlan:
-        """Return the token schedule and the method's own ops.
-
-        `keep=1.0` leaves the model untouched, as `reduce_tokens` does (ATS, which draws samples all the
-        same, apart): no schedule, no own cost.
-
-        Raises:
-            InvalidInputError: a keep or layer the method does not take.
-            UnsupportedError: a model the method does not fit; says why.
-        """
-        check_fits(self, given)
-        if isinstance(given.keep, float) and given.keep == 1.0 and not self.samples:
-            span = LayerSpan(given.model.text.num_layers, given.visual_tokens)
-            return MethodPlan(
-                (span,), given.projected_tokens, notes={"method": "keep=1.0: untouched"}
-            )
-        return self.schedule(given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +121,8 @@ class Method:
             InvalidInputError: a keep or layer the method does not take.
             UnsupportedError: a model the method does not fit; says why.
         """
-        return self.info.plan(
+        return checked_plan(
+            self.info,
             MethodInput(
                 model,
                 precision,
@@ -225,7 +136,7 @@ class Method:
                 self.given_layer if layer is None else layer,
                 self.variant,
                 self.options,
-            )
+            ),
         )
 
     @property

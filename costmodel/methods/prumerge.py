@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import by_pair, kept_count, share
-from costmodel.methods.method import MethodInfo
 from costmodel.methods.options import Option, whole
 from costmodel.methods.pieces import gather, passes, product, sort
 from costmodel.methods.plan import MethodPlan

@@ -13,9 +13,9 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count, least
 from costmodel.methods.llm_ranking import cut_layers, eager_norm, narrowed, picked, rotated
-from costmodel.methods.method import MethodInfo
 from costmodel.methods.options import Option, layer_indices, optional
 from costmodel.methods.pieces import passes, product
 from costmodel.methods.plan import MethodPlan

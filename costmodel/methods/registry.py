@@ -12,7 +12,8 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from costmodel.methods.method import Method, MethodInfo, ask
+from costmodel.methods.info import MethodInfo
+from costmodel.methods.method import Method, ask
 from costmodel.methods.spelling import read_spelling
 from hardware_specs.errors import InvalidInputError, UnknownMethodError
 
@@ -76,7 +77,7 @@ def register_method(
             dotted name of a module that has one called `plug`; None for a method that is only priced.
 
     Raises:
-        InvalidInputError: no method's info, or a name that is taken.
+        InvalidInputError: no method's info, or a name that is taken or cannot be one.
 
     >>> register_method("fastv")
     Traceback (most recent call last):
@@ -90,6 +91,10 @@ as INFO, not 'fastv'
             f"{getattr(source, '__name__', repr(source))}"
         )
     for name in described:
+        if name == "none" or read_spelling(name) != (name, {}) or not name:
+            raise InvalidInputError(
+                f"a method cannot be called {name!r}: brackets hold settings, and 'none' is none"
+            )
         if name in list_methods():
             raise InvalidInputError(
                 f"there is a method called {name!r} already; register yours under another name"

@@ -11,8 +11,8 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import by_pair, kept_count
-from costmodel.methods.method import MethodInfo
 from costmodel.methods.options import Option, grid, optional
 from costmodel.methods.pieces import gather
 from costmodel.methods.plan import MethodPlan

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import share
 from costmodel.methods.llm_ranking import cut_layers, picked, rotated
-from costmodel.methods.method import MethodInfo
 from costmodel.methods.options import Option, layer_indices, optional
 from costmodel.methods.pieces import gather, passes, product, sort
 from costmodel.methods.plan import MethodPlan

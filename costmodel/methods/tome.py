@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import greatest, kept_count, least
-from costmodel.methods.method import MethodInfo
 from costmodel.methods.options import Option, flag, fraction, merged_tokens
 from costmodel.methods.pieces import gather, passes, product, sort
 from costmodel.methods.token_lists import vision_parts

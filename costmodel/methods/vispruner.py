@@ -17,8 +17,8 @@ import numpy as np
 
 from costmodel.methods.class_attention import FINITE_KERNELS, class_row, ranked_crops
 from costmodel.methods.fastervlm import kept_patches
+from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import greatest, kept_count, least, share
-from costmodel.methods.method import MethodInfo
 from costmodel.methods.options import Option, fraction
 from costmodel.methods.pieces import gather, passes, product, sort
 from costmodel.methods.plan import MethodPlan

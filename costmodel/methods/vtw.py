@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from costmodel.methods.method import MethodInfo
+from costmodel.methods.info import MethodInfo
 from costmodel.methods.pieces import passes, sequence_gather
 from costmodel.methods.plan import MethodPlan
 from costmodel.schedule import LayerSpan

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from costmodel.inputs import MOST_TOKENS
+from costmodel.methods import chosen_method
 from costmodel.questions.sweeps import SweepPlan, sweep_chunks
 from hardware_specs.errors import InvalidInputError
 
@@ -103,10 +104,11 @@ def break_even(
     config = load_model(given["model"])
     if config.vision is None:
         raise InvalidInputError(f"{config.name} has no vision tower, so no visual tokens to vary")
-    if isinstance(given["keep"], int):
+    method, keep, _ = chosen_method(given["method"], given["keep"], given["layer"])
+    if method is not None and isinstance(keep, int):
         raise InvalidInputError(
-            f"break_even varies the visual tokens, so {given['keep']} of them are no setting of "
-            f"{given['method']}; give keep as a ratio"
+            f"break_even varies the visual tokens, so {keep} of them are no setting of "
+            f"{method.name}; give keep as a ratio"
         )
     image = config.visual_input(image_size=given["image_size"], frames=given["frames"])
     counts = np.arange(1, _checked(image.tokens if most is None else most) + 1)

@@ -86,9 +86,6 @@ class Parts:
     def require_vision_layers(self, method: str) -> None:
         """Raise unless every tower's layers are ones a method can act in.
 
-        Args:
-            method: the method's name.
-
         Raises:
             UnsupportedError: the tower is of another kind; says which kinds work.
         """
@@ -105,9 +102,6 @@ class Parts:
     def require_class_token(self, method: str) -> None:
         """Raise unless every tower has a class token.
 
-        Args:
-            method: the method's name.
-
         Raises:
             UnsupportedError: a tower without one, such as SigLIP.
         """
@@ -121,9 +115,6 @@ class Parts:
 
     def require_decoder_layers(self, method: str) -> None:
         """Raise unless the language model is one that can lose tokens between its layers.
-
-        Args:
-            method: the method's name.
 
         Raises:
             UnsupportedError: other layers than Llama's, a sliding window, or an attention
@@ -156,9 +147,6 @@ class Parts:
 
 def dissect(model: Any) -> Parts:
     """Find the parts of a model.
-
-    Args:
-        model: an instance of one of `FAMILIES`.
 
     Raises:
         UnsupportedError: another model; names those that work.
@@ -206,10 +194,6 @@ def _tower(module: Any) -> Tower:
 
 def feature_depth(parts: Parts, tower: Tower) -> int:
     """Layers of a tower that run before its features are read.
-
-    Args:
-        parts: the model.
-        tower: one of its towers.
 
     Returns:
         The largest depth, when several hidden states are concatenated.

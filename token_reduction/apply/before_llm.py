@@ -50,7 +50,7 @@ class PromptReduction:
 
     Args:
         parts: the model.
-        record: takes what was kept.
+        record: what the reduction did.
         crops: reduces crop by crop; None for methods that take whole images and videos.
         reduce_item: reduces one image or video; None for crop methods.
     """
@@ -61,11 +61,7 @@ class PromptReduction:
     reduce_item: Callable[[Item], Reduced] | None
 
     def attach(self, patches: Patches) -> None:
-        """Put the hooks on the model.
-
-        Args:
-            patches: takes them.
-        """
+        """Put the hooks on the model."""
         if self.crops is not None:
             self.crops.attach(patches)
         patches.before(self.parts.base, self._before)

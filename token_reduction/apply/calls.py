@@ -23,22 +23,13 @@ PIXELS = {
 
 
 def bind_call(module: Any, args: Any, kwargs: Any) -> dict[str, Any]:
-    """Return a forward's arguments by name, those in its `**kwargs` among them.
-
-    Args:
-        module: whose forward is called.
-        args: by position.
-        kwargs: by name.
-    """
+    """Return a forward's arguments by name, those in its `**kwargs` among them."""
     names = list(inspect.signature(type(module).forward).parameters)[1:]
     return {**dict(zip(names, args, strict=False)), **kwargs}
 
 
 def brings_visuals(call: dict[str, Any]) -> bool:
     """Whether a forward brings images or videos, as pixels or encoded.
-
-    Args:
-        call: its arguments.
 
     Raises:
         InvalidInputError: a prompt of embeddings, in which visual tokens cannot be told apart.
@@ -50,10 +41,6 @@ def brings_visuals(call: dict[str, Any]) -> bool:
 
 def pixels_of(call: dict[str, Any], method: str) -> dict[str, Tensor]:
     """Return the pixels a forward brings, by modality.
-
-    Args:
-        call: its arguments.
-        method: the method's name, for messages.
 
     Raises:
         InvalidInputError: features that were encoded elsewhere, or placeholders filled elsewhere.
@@ -95,10 +82,6 @@ def cached_tokens(cache: Any) -> int:
 
 def require_plain_cache(cache: Any, method: str) -> None:
     """Raise on a cache whose length is fixed.
-
-    Args:
-        cache: the cache, or None.
-        method: the method's name.
 
     Raises:
         UnsupportedError: a static cache.

@@ -35,12 +35,7 @@ class QueryKeyProbe:
     keys: Tensor | None = None
 
     def attach(self, parts: Parts, patches: Patches) -> None:
-        """Watch q_proj and k_proj of that layer in every tower.
-
-        Args:
-            parts: the model.
-            patches: takes the hooks.
-        """
+        """Watch q_proj and k_proj of that layer in every tower."""
 
         def saw_queries(_module: Any, _args: Any, output: Tensor) -> None:
             # The class token's row is all that is needed; a view would keep the rest alive.
@@ -122,12 +117,7 @@ def require_patches(method: str, tokens: Tensor, tower: Tower) -> None:
 
 
 def watch_features(parts: Parts, patches: Patches) -> list[Tensor]:
-    """Return a list that holds what the projector gets, [c, n, w], whenever it runs.
-
-    Args:
-        parts: the model.
-        patches: collects the hook.
-    """
+    """Return a list that holds what the projector gets, [c, n, w], whenever it runs."""
     seen: list[Tensor] = []
 
     def saw_features(_module: Any, args: Any, _kwargs: Any) -> None:

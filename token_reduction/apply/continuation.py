@@ -50,9 +50,6 @@ def prefix_of(cache: Any) -> Prefix | None:
     """Return what a cache holds of reduced prompts, or None.
 
     The note sits on the cache itself, so a copied cache carries it along.
-
-    Args:
-        cache: a cache of `transformers`, or None.
     """
     found: Prefix | None = getattr(cache, _NOTE, None)
     return found

@@ -55,7 +55,7 @@ class Crops:
 
     Args:
         parts: the model.
-        record: takes what was kept.
+        record: what the reduction did.
         reduce: reduces patches [c, n, w]; None when the tower's layers do.
         before_projector: whether `reduce` comes before the projector.
         includes_class_token: whether what `reduce` gives holds the class token already.
@@ -79,11 +79,7 @@ class Crops:
     _tower: Tower | None = None
 
     def attach(self, patches: Patches) -> None:
-        """Put the hooks on towers and projector.
-
-        Args:
-            patches: takes them.
-        """
+        """Put the hooks on towers and projector."""
         for tower in self.parts.towers:
             patches.before(tower.module, self._saw_tower(tower))
         patches.before(self.parts.projector, self._before_projector)

@@ -111,7 +111,7 @@ class LayerReduction:
 
     Args:
         parts: the model.
-        record: takes what was kept.
+        record: what the reduction did.
         policy: which layers cut, and what they keep.
     """
 
@@ -121,11 +121,7 @@ class LayerReduction:
     _now: Prefill | None = None
 
     def attach(self, patches: Patches) -> None:
-        """Put the hooks on the model.
-
-        Args:
-            patches: takes them.
-        """
+        """Put the hooks on the model."""
         patches.before(self.parts.base, self._before_model)
         patches.always_after(self.parts.base, self._after_model)
         self.policy.attach(self.parts, patches)

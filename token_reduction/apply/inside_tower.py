@@ -87,7 +87,7 @@ class TowerReduction:
 
     Args:
         parts: the model.
-        record: takes lengths and traces.
+        record: lengths and traces of the last reduction.
         step: the method.
         trace: whether to follow every patch.
     """
@@ -102,9 +102,6 @@ class TowerReduction:
 
     def attach(self, patches: Patches) -> None:
         """Replace the layers' forwards.
-
-        Args:
-            patches: takes the changes.
 
         Raises:
             UnsupportedError: another kind of tower, none of the tokens the method needs, or a model

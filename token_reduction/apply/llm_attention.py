@@ -33,12 +33,7 @@ class Heads:
 
 
 def heads_of(attention: Any, config: Any) -> Heads:
-    """Read the shape of a decoder layer's attention.
-
-    Args:
-        attention: its `self_attn`.
-        config: the language model's config.
-    """
+    """Read the shape of a decoder layer's attention."""
     return Heads(
         query=int(config.num_attention_heads),
         kv=int(config.num_key_value_heads),
@@ -109,12 +104,7 @@ def _pick(values: Tensor, places: Sequence[int]) -> Tensor:
 
 
 class AttentionProbe:
-    """Queries and keys of one layer in the prefill that is running.
-
-    Args:
-        layer: the decoder layer.
-        config: the language model's config.
-    """
+    """Queries and keys of one layer in the prefill that is running."""
 
     def __init__(self, layer: nn.Module, config: Any) -> None:
         self._layer = layer
@@ -130,11 +120,7 @@ class AttentionProbe:
         self._width = 0
 
     def attach(self, patches: Patches) -> None:
-        """Watch the layer's arguments and its two projections.
-
-        Args:
-            patches: takes the hooks.
-        """
+        """Watch the layer's arguments and its two projections."""
         attention: Any = self._layer.self_attn
         patches.before(self._layer, self._saw_layer)
         patches.after(attention.q_proj, self._saw_queries)

@@ -84,11 +84,7 @@ class Tokens:
         return places < counts if self.on_right else places >= self.width - counts
 
     def local(self, group: Group) -> Tensor:
-        """Return where the visual tokens of a group are among the tokens here, [r, n].
-
-        Args:
-            group: one of `groups`.
-        """
+        """Return where the visual tokens of a group are among the tokens here, [r, n]."""
         index, valid = self.index, self.valid()
         if valid is not None:
             # Padding repeats place 0; pushed outside, every row is ascending.

@@ -56,13 +56,7 @@ class Patches:
         self._undo.append(module.register_forward_hook(call, always_call=True).remove)
 
     def replace(self, owner: object, name: str, value: object) -> None:
-        """Set an attribute on one instance, in front of its class.
-
-        Args:
-            owner: the instance.
-            name: the attribute.
-            value: what it is from now on.
-        """
+        """Set an attribute on one instance, in front of its class."""
         attributes = vars(owner)
         previous = attributes.get(name, _MISSING)
         attributes[name] = value

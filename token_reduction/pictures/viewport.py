@@ -54,10 +54,6 @@ class Viewport:
 def pixel_crops(processor: Any, image: Image) -> np.ndarray:
     """Send a picture through an image processor: [crops, channels, height, width].
 
-    Args:
-        processor: an image processor of `transformers`.
-        image: the picture.
-
     Raises:
         InvalidInputError: the processor gives nothing that looks like pixels.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
@@ -76,6 +77,9 @@ def test_what_is_there_already_is_refused(outside) -> None:
         register_method(outside)
     with pytest.raises(InvalidInputError, match="a method called 'fastv' already"):
         register_method(registry.method_info("fastv"))
+    for name in ("none", "", "mine(r=8)"):
+        with pytest.raises(InvalidInputError, match="cannot be called"):
+            register_method(replace(outside.INFO, name=name))
     with pytest.raises(InvalidInputError, match="a module that holds one"):
         register_method(ModuleType("empty"))
 

@@ -68,3 +68,27 @@ def test_wherever_a_name_is_taken() -> None:
     assert list(rows["method"]) == ["tome", "tome(r=8)", "fastv(variant=paper)", "none"]
     assert rows["flops"].iloc[1] == line.totals.flops
     assert float(rows["keep"].iloc[2]) == 0.25
+
+
+def test_the_questions_take_a_method_with_its_settings() -> None:
+    from costmodel import break_even, estimate_distribution, largest_batch
+
+    method = get_method("fastv", keep=0.25, variant="paper")
+    assert break_even(MODEL, A100, method=method, most=64).floor_s > 0
+    assert largest_batch(MODEL, A100, method=method) > 0
+    spread = estimate_distribution(MODEL, A100, get_method("prumerge", neighbours=8))
+    assert spread.inputs["method_options"] == {"neighbours": 8}
+    with pytest.raises(InvalidInputError, match="give keep as a ratio"):
+        break_even(MODEL, A100, method=get_method("fastv", keep=64), most=64)
+
+
+def test_keep_and_layer_are_given_in_one_place() -> None:
+    method = get_method("fastv", keep=64, layer=3)
+    for asked in ({"keep": 0.5}, {"keep": 64.0 / 64}, {"layer": 2}):
+        with pytest.raises(InvalidInputError, match="give it once"):
+            estimate(MODEL, A100, method=method, **asked)
+    same = estimate(MODEL, A100, method=method, keep=64, layer=3)
+    assert same.totals == estimate(MODEL, A100, method="fastv", keep=64, layer=3).totals
+    inputs = same.to_dict()["inputs"]
+    assert (inputs["method"], inputs["keep"], inputs["layer"]) == ("fastv", 64, 3)
+    assert "method_options" not in inputs

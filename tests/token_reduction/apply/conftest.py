@@ -6,15 +6,20 @@ value list per layer. It shares no code with `token_reduction.apply` and uses no
 
 from __future__ import annotations
 
+import copy
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from token_reduction import reduce_tokens  # noqa: E402
+
 IMAGE, VIDEO, VOCABULARY = 118, 119, 120
+#: Tokens generated.
+NEW = 4
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -384,3 +389,83 @@ def features():
         return tokens
 
     return make
+
+
+@pytest.fixture(scope="session")
+def generated():
+    """From model, case and method: the answer, the first logits, the record."""
+
+    def run(model, case, method):
+        with torch.no_grad(), reduce_tokens(model, method) as record:
+            first = model(**case.inputs, logits_to_keep=1).logits[0, -1]
+            output = model.generate(**case.inputs, max_new_tokens=NEW, do_sample=False)
+        return output[0, case.inputs["input_ids"].shape[1] :].tolist(), first, record
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def agree(generated, hand):
+    """Generation under a method equals the hand-written model on these embeddings; the record."""
+
+    def check(model, case, method, embeddings, **hooks):
+        answer, first, record = generated(model, case, method)
+        reference = hand(model)
+        expected, logits = reference.generate(embeddings, NEW, **hooks)
+        assert answer == expected
+        torch.testing.assert_close(first.double(), logits, rtol=1e-3, atol=1e-4)
+        assert record.sequence_lengths == [*reference.entering[:4], reference.leaving]
+        return record
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def in_double():
+    """Model and case in float64, for a method whose chain of near ties would flip in float32."""
+
+    def widen(model, case):
+        inputs = {
+            name: value.double() if value.is_floating_point() else value
+            for name, value in case.inputs.items()
+        }
+        return copy.deepcopy(model).double(), replace(case, inputs=inputs)
+
+    return widen
+
+
+@pytest.fixture(scope="session")
+def project():
+    """Rows of features, [m, w], through a model's projector."""
+
+    def through(model, rows):
+        return model.model.multi_modal_projector(rows.to(model.dtype).unsqueeze(0))[0]
+
+    return through
+
+
+class TowerView:
+    """Class attention per head and keys of one layer, and the features, from the tower's states."""
+
+    def __init__(self, tower, pixels, depth=-2):
+        with torch.no_grad():
+            states = tower(pixels, output_hidden_states=True).hidden_states
+        layer = tower.encoder.layers[depth]
+        entering = states[depth - 1] if depth < 0 else states[depth]
+        normed = layer.layer_norm1(entering).double()
+
+        def heads(projection):
+            out = normed @ projection.weight.double().T + projection.bias.double()
+            return out.view(*out.shape[:2], 4, -1).transpose(1, 2)
+
+        q, k = heads(layer.self_attn.q_proj), heads(layer.self_attn.k_proj)
+        logits = q[:, :, :1] @ k.transpose(-1, -2) * k.shape[-1] ** -0.5
+        self.row = logits.softmax(-1)[:, :, 0]
+        self.metric = k.mean(1)
+        self.features = states[-2].double()
+
+
+@pytest.fixture(scope="session")
+def tower_view():
+    """What a tower's class token looks at, from the tower's own states."""
+    return TowerView

@@ -1,0 +1,84 @@
+"""What a method is: every fact about it, written once in the method's own module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from costmodel.methods.keep import Rounding
+    from costmodel.methods.options import Option
+    from costmodel.methods.plan import MethodInput, MethodPlan
+    from costmodel.quantities import Num
+
+Place = Literal["after-vision", "after-projector", "llm-layer", "vision-layers"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MethodInfo:
+    """Everything that is known of a method before anything is asked of it.
+
+    Attributes:
+        name: the method's name.
+        place: where it acts.
+        source: paper and program.
+        summary: what it does, in one line.
+        formula: tokens left and the method's own FLOPs, in plain text.
+        complexity: the same as an order of growth.
+        schedule: from a checked input to the token schedule and the method's own ops.
+        needs: what its function takes beside the tokens, e.g. {"clip_qk"}.
+        needs_text: the same in words.
+        keep_meaning: what `keep` counts.
+        default_keep: the keep used for keep=None; None where the data decide.
+        default_text: what keep=None comes to, in words.
+        rounding: how a ratio becomes a count; None where keep does not count tokens.
+        keep_kind: "any", "ratio" (no count) or "none".
+        keep_choices: the only values there are, when not empty.
+        default_layer: the language-model layer that layer=None means, for methods that have one.
+        takes_layer: whether `layer` may be given.
+        variants: "program" first.
+        variant_needs: needs of a variant where they differ.
+        options: the method's own options.
+        trained: whether the published results need weights trained for it.
+        published: settings that its papers report.
+        by_crop: whether it takes crops one by one although it acts after the projector.
+        needs_class_token: whether it looks at the vision tower's class token.
+        samples: whether it draws samples, so that asking for all tokens still runs it.
+        counts: mean token counts that a paper reports for an adaptive method, by data set.
+        program_flops: counted FLOPs of the authors' program, where it computes more than needed.
+    """
+
+    name: str
+    place: Place
+    source: str
+    summary: str
+    formula: str
+    complexity: str
+    schedule: Callable[[MethodInput], MethodPlan]
+    needs: frozenset[str] = frozenset()
+    needs_text: str = "nothing beside the tokens"
+    keep_meaning: str = "visual tokens kept"
+    default_keep: int | float | None = None
+    default_text: str = "the data decide"
+    rounding: Rounding | None = "nearest"
+    keep_kind: Literal["any", "ratio", "none"] = "any"
+    keep_choices: tuple[int, ...] = ()
+    default_layer: int | None = None
+    takes_layer: bool = False
+    variants: tuple[str, ...] = ("program",)
+    variant_needs: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    options: tuple[Option[Any], ...] = ()
+    trained: bool = False
+    published: tuple[str, ...] = ()
+    by_crop: bool = False
+    needs_class_token: bool = False
+    samples: bool = False
+    counts: Mapping[str, int] = field(default_factory=dict)
+    program_flops: Callable[[MethodInput], Num] | None = None
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the data decide how many tokens are left, so that a cost is an expected one."""
+        return bool(self.counts) or self.samples

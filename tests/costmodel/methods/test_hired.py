@@ -1,0 +1,28 @@
+"""HiRED: the tokens expected of tiled images."""
+
+import pytest
+
+MODEL, A100 = "llava-1.5-7b", "nvidia-a100-sxm4-80gb"
+
+
+@pytest.mark.parametrize(
+    ("asked", "tokens"),
+    [
+        ({"visual": 2880}, 576),  # as papers count: no newline tokens; int(.2 x 2880)
+        ({"visual": 2928}, 624),  # 672 x 672: 288 of the whole image, 288 of the tiles, 48 newlines
+        # 480 x 640: 36 of 48 rows are shown, so 216 of 288 picks, and 36 newlines.
+        ({"visual": 2340}, 540),
+        # 640 x 480: 48 rows of 36, as many picks, 48 newlines.
+        ({"visual": 576 + 48 * 37}, 552),
+        # 336 x 672: int(.2 x 1728) = 345, 172 and 173; 24 rows of 48 and as many newlines.
+        ({"visual": 576 + 24 * 49, "projected": 1728, "crops": 3}, 172 + 173 + 24),
+        ({"visual": 2880, "keep": 1000}, 1000),  # 500 and 500
+        # Half of the budget is more than the whole image has; the tiles get the rest.
+        ({"visual": 2880, "keep": 2000}, 576 + 1424),
+    ],
+)
+def test_hired_on_tiles(asked, tokens, plan_of, llm_tokens) -> None:
+    shape = {"projected": 2880, "crops": 5, **asked}
+    plan = plan_of("llava-next-vicuna-7b", method="hired", **shape)
+    assert llm_tokens(plan) == [tokens] * 32
+    assert plan.projected_tokens == shape["projected"]

@@ -1,0 +1,47 @@
+"""A method from outside the repository in a model: the example of the documentation."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from costmodel import register_method  # noqa: E402
+from costmodel.methods import registry  # noqa: E402
+from hardware_specs.errors import UnsupportedError  # noqa: E402
+from token_reduction import reduce_tokens  # noqa: E402
+
+PAGE = (Path(__file__).parents[3] / "docs" / "extending.md").read_text("utf-8")
+EXAMPLE = next(
+    code for code in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "INFO" in code
+)
+
+
+@pytest.fixture
+def every_second(monkeypatch):
+    monkeypatch.setattr(registry, "_outside", {})
+    module = ModuleType("every_second")
+    exec(EXAMPLE, vars(module))  # noqa: S102  (the page's own code is what is tested)
+    return module
+
+
+def test_it_runs_like_one_of_ours(every_second, llava, cases) -> None:
+    register_method(every_second)
+    with torch.no_grad(), reduce_tokens(llava, "every-second") as record:
+        llava(**cases["llava"].inputs)
+    assert record.visual_tokens == (576, 288)
+    assert record.kept_indices[0].tolist() == list(range(0, 576, 2))
+
+
+def test_without_a_plug_it_says_so(every_second, llava) -> None:
+    register_method(every_second.INFO)
+    with (
+        pytest.raises(UnsupportedError, match="priced but not run"),
+        reduce_tokens(llava, "every-second"),
+    ):
+        pass
