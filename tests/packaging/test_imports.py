@@ -34,7 +34,6 @@ ON_TOP = ("costmodel.questions", "costmodel.plots", "costmodel.reproduce")
 #: Circles that are known and shall be opened; remove a line with its circle.
 STILL_OPEN = (
     ["costmodel.counted", "costmodel.estimates"],
-    ["costmodel.methods.fits", "costmodel.methods.method"],
     ["counted", "estimates"],
 )
 
