@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hardware_specs.errors import InvalidFileError, OutputError, VlmRooflineError
+from hardware_specs.files.reading import DamagedFileWarning
 from hardware_specs.files.writing import output_error, prepare_folder
 from profiling.instruments.environment import describe_environment
 from profiling.instruments.nvml import open_monitor
@@ -27,11 +28,7 @@ from profiling.measuring.point import (
     measure_point,
     release_memory,
 )
-from profiling.records.storage import (
-    DamagedFileWarning,
-    read_measurement,
-    write_measurement,
-)
+from profiling.records.storage import read_measurement, write_measurement
 from profiling.subject.models import build_model, model_config
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from hardware_specs.errors import InvalidFileError, InvalidInputError
 from hardware_specs.files.reading import (
-    DamagedFileWarning,
     files_under,
     invalid,
     is_folder,
@@ -31,16 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator
 
     from pydantic import TypeAdapter
-
-__all__ = [
-    "DamagedFileWarning",
-    "iterate_measurements",
-    "pack_measurements",
-    "parse_measurement",
-    "read_measurement",
-    "read_measurements",
-    "write_measurement",
-]
 
 T = TypeVar("T")
 

@@ -23,13 +23,14 @@ from hardware_specs.errors import (
     UnknownModelError,
     UnsupportedError,
 )
+from hardware_specs.files.reading import DamagedFileWarning
 from profiling.measuring import campaign as module
 from profiling.measuring import point as point_module
 from profiling.measuring.campaign import run_campaign
 from profiling.measuring.planning import check, grid, plan
 from profiling.measuring.profile import profile
 from profiling.records.measurement import TOTAL
-from profiling.records.storage import DamagedFileWarning, read_measurements
+from profiling.records.storage import read_measurements
 from profiling.subject.models import model_config
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hardware_specs.errors import InvalidFileError, InvalidInputError
+from hardware_specs.files.reading import DamagedFileWarning
 from profiling.records.frame import load_measurements
 from profiling.records.measurement import (
     SCHEMA_VERSION,
@@ -24,7 +25,6 @@ from profiling.records.measurement import (
     TokenCounts,
 )
 from profiling.records.storage import (
-    DamagedFileWarning,
     pack_measurements,
     parse_measurement,
     read_measurement,
