@@ -101,9 +101,11 @@ def _print(cost: Estimate, ops: bool) -> None:
         [
             Column("stage", lambda row: row[0]),
             Column("FLOP", lambda row: row[1].flops, "FLOP"),
-            Column("weights read", lambda row: row[1].weight_bytes, "B"),
-            Column("KV moved", lambda row: _sum(row[1].kv_read_bytes, row[1].kv_write_bytes), "B"),
-            Column("act. moved", lambda row: _activations(row[1]), "B"),
+            Column("weights read", lambda row: row[1].weight_bytes, "B", 1),
+            Column(
+                "KV moved", lambda row: _sum(row[1].kv_read_bytes, row[1].kv_write_bytes), "B", 1
+            ),
+            Column("act. moved", lambda row: _activations(row[1]), "B", 1),
             Column("kernels", lambda row: row[1].kernels, "1"),
             Column("time", lambda row: row[1].time_s, "s"),
             Column("low", lambda row: row[1].time_low_s, "s"),

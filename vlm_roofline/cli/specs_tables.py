@@ -35,14 +35,11 @@ def list_table(specs: Sequence[HardwareSpec]) -> Table:
     """Return one row per device: memory, bandwidth, main peaks, power."""
     shown = [
         Column("id", "id", whole=True),
-        Column("architecture", "architecture"),
-        Column("memory", lambda s: show_scaled(s.memory_bytes, 2**30, "GiB"), "1", whole=True),
-        Column("GB/s", _bandwidth, "1", whole=True),
-        *(
-            Column(dtype, partial(_peak_cell, column=dtype), "1", whole=True)
-            for dtype in _PEAK_COLUMNS
-        ),
-        Column("W", _power, "1", whole=True),
+        Column("architecture", "architecture", priority=1),
+        Column("memory", lambda s: show_scaled(s.memory_bytes, 2**30, "GiB"), "1"),
+        Column("GB/s", _bandwidth, "1"),
+        *(Column(dtype, partial(_peak_cell, column=dtype), "1") for dtype in _PEAK_COLUMNS),
+        Column("W", _power, "1"),
     ]
     title = f"{len(specs)} devices; peaks dense, in Top/s (1 FMA = 2 op)"
     return table(specs, shown, title=title)

@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from vlm_roofline.cli.console import console
 from vlm_roofline.cli.units import show
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Column:
         unit: how numbers are written, see `vlm_roofline.cli.units.FORMATS`. A column without one
             holds words and stands to the left.
         priority: 0 is always shown, 1 only where there is room.
-        whole: never wrap a cell.
+        whole: never wrap a cell; None wraps words and no numbers.
         style: the style of every cell.
     """
 
@@ -36,7 +37,7 @@ class Column:
     value: str | Callable[[Any], Any]
     unit: str = ""
     priority: int = 0
-    whole: bool = False
+    whole: bool | None = None
     style: str = ""
 
     def of(self, row: Any) -> Any:
@@ -75,13 +76,13 @@ def table(
         title: the line above the table.
         style: returns the style of a row's cells.
         section: the group of a row; a new group begins with its name on a line of its own.
-        width: characters of the terminal; None if there is room.
+        width: characters of the terminal; None asks the console.
 
     >>> found = table([{"a": 1, "b": None}], [Column("A", "a", "1"), Column("B", "b", "s")])
     >>> found.row_count, [list(column.cells) for column in found.columns]
     (1, [['1'], ['-']])
     """
-    narrow = width is not None and width < WIDE
+    narrow = (width or console().width) < WIDE
     shown = [column for column in shown if not (narrow and column.priority)]
     view = Table(
         title=title,
@@ -92,11 +93,13 @@ def table(
         show_header=any(column.heading for column in shown),
     )
     for column in shown:
+        whole = bool(column.unit) if column.whole is None else column.whole
         view.add_column(
             column.heading,
             justify="right" if column.unit else "left",
-            no_wrap=column.whole,
-            overflow="fold",
+            no_wrap=whole,
+            # A number cut short must say so: three of four digits read like a number.
+            overflow="ellipsis" if whole else "fold",
             style=column.style,
         )
     before: str | None = None
