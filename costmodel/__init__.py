@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from costmodel.calibration import Calibration, fit_calibration
     from costmodel.estimates import estimate
     from costmodel.methods import get_method, list_methods, register_method
-    from costmodel.models import ModelConfig, list_models, load_model
+    from costmodel.models import ModelConfig, list_models, load_model, register_family
+    from costmodel.plans import register_plan
     from costmodel.questions.break_evens import break_even, largest_batch
     from costmodel.questions.distribution import estimate_distribution
     from costmodel.questions.frontiers import frontier
@@ -34,7 +35,9 @@ _HOMES = {
     "list_methods": "costmodel.methods",
     "list_models": "costmodel.models",
     "load_model": "costmodel.models",
+    "register_family": "costmodel.models",
     "register_method": "costmodel.methods",
+    "register_plan": "costmodel.plans",
     "sweep": "costmodel.questions.sweeps",
 }
 
@@ -52,7 +55,9 @@ __all__ = [
     "list_methods",
     "list_models",
     "load_model",
+    "register_family",
     "register_method",
+    "register_plan",
     "sweep",
 ]
 

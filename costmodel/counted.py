@@ -170,7 +170,7 @@ def convention_estimate(
         # A convention has none of these.
         **dict.fromkeys(("execution", "calibration", "logits", "vision_layers")),
         **({} if reduction is None else reduction.changes),
-        **({} if tokens_per_layer is None else {"tokens_per_layer": per_layer}),
+        "tokens_per_layer": None if tokens_per_layer is None else per_layer,
     }
     return Estimate(
         inputs,

@@ -51,7 +51,7 @@ def assemble(
         warnings: what is known so far; a footprint over capacity is added.
     """
     stages, memory, plan = context.evaluate(scenario, vector=False)
-    if memory.fits is False:
+    if memory.fits is False and memory.capacity_bytes is not None:
         warnings.append(
             f"peak memory {memory.peak_memory_bytes / 1e9:.2f} GB is over the "
             f"{memory.capacity_bytes / 1e9:.2f} GB of {context.hardware.name}; lower the batch, "
@@ -102,7 +102,7 @@ def assumptions(context: Context, plan: MethodPlan) -> dict[str, Any]:
         "vision_layers": context.tower_layers,
         "text_layers": model.text.num_layers,
         "ffn_matrices": 3,
-        "execution": context.execution,
+        "execution": context.plan.name,
         "time": (
             "ideal roofline max(T_math, T_mem), a lower bound; high is T_math + T_mem"
             if context.calibration is None
@@ -208,7 +208,7 @@ def context_for(
 
 def _given_schedule(context: Context) -> dict[str, Any]:
     schedule = context.tokens_per_layer
-    return {} if schedule is None else {"tokens_per_layer": list(schedule)}
+    return {"tokens_per_layer": None if schedule is None else list(schedule)}
 
 
 def _ships(calibration: Any) -> bool:

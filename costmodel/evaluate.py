@@ -14,20 +14,22 @@ import numpy as np
 from costmodel.memory import (
     CUBLAS_WORKSPACE_BYTES,
     CUBLAS_WORKSPACE_HOPPER_BYTES,
+    Footprint,
     MemoryCost,
     memory_cost,
-    timeline,
 )
 from costmodel.methods import MethodPlan, chosen_method
 from costmodel.methods.bare_schedule import bare_plan
-from costmodel.plans import check_plan
-from costmodel.plans.language import decode_ops, prefill_ops
-from costmodel.plans.vision import executed_layers, projector_ops, vision_ops
+from costmodel.plans import Plan, get_plan
+from costmodel.program import Program
+from costmodel.quantities import STAGES
 from costmodel.roofline import Roofline, StageCost
 from costmodel.schedule import LayerSpan, check_layers
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from costmodel.calibration import Calibration
     from costmodel.methods import Method
     from costmodel.models import ModelConfig
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from costmodel.quantities import Num, OpCost
     from hardware_specs import HardwareSpec
 
+VISION = STAGES[0]
 ATTENTION = ("flash", "eager")
 LOGITS = ("last", "all")
 VISION_LAYERS = ("executed", "useful")
@@ -103,14 +106,13 @@ class Context:
         logits: str,
         vision_layers: str,
     ) -> None:
-        check_plan(execution)
+        self.plan = get_plan(execution)
         _choice("attention", attention, ATTENTION)
         _choice("logits", logits, LOGITS)
         _choice("vision_layers", vision_layers, VISION_LAYERS)
         self.model = model
         self.hardware = hardware
         self.precision = precision
-        self.execution = execution
         self.calibration = calibration
         self.attention = attention
         self.logits = logits
@@ -126,15 +128,23 @@ class Context:
                 f"method {self.method.name!r} reduces visual tokens, but {model.name} has no "
                 "vision tower; choose a multimodal model"
             )
-        self.roofline = Roofline(hardware, calibration, execution)
+        self.roofline = Roofline(hardware, calibration, self.plan)
         modules = (precision.vision, precision.projector, precision.text, precision.lm_head)
         for numerics in set(modules):
             self.roofline.peak(numerics.linear_dtype)
             self.roofline.peak(numerics.attention_dtype)
         self.tower_layers = (
-            executed_layers(model.vision, vision_layers) if model.vision is not None else 0
+            0 if model.vision is None else model.vision.executed_layers(vision_layers)
         )
-        self.workspace_bytes = _workspace_bytes(hardware, execution)
+        self.program = Program(model, precision, self.plan, attention=attention)
+        self.footprint = Footprint(
+            model,
+            precision,
+            self.plan,
+            attention=attention,
+            logits=logits,
+            workspace_bytes=_workspace_bytes(hardware, self.plan),
+        )
         self._vision_cache: dict[Any, StageCost] = {}
 
     def method_plan(self, scenario: Scenario) -> MethodPlan:
@@ -181,67 +191,36 @@ class Context:
 
     def stage_ops(self, scenario: Scenario, plan: MethodPlan) -> dict[str, list[OpCost]]:
         """Return every stage's ops."""
-        model, b = self.model, scenario.batch_size
-        ops: dict[str, list[OpCost]] = {
-            "vision": [],
-            "projector": [],
-            "reduction": list(plan.ops),
-            "prefill": self._prefill_ops(scenario, plan),
-            "decode": [],
-        }
-        if model.vision is not None and model.projector is not None:
-            images = b * scenario.crops
-            if np.any(images):
-                ops["vision"] = self._vision_ops(images, plan)
-            ops["projector"] = self._projector_ops(scenario, plan)
-        if np.any(scenario.output_tokens):
-            ops["decode"] = self._decode_ops(scenario, plan)
-        return ops
+        return {stage: build() for stage, build in self._stages(scenario, plan).items()}
+
+    def _stages(
+        self, scenario: Scenario, plan: MethodPlan
+    ) -> dict[str, Callable[[], list[OpCost]]]:
+        """Return what builds the ops of each stage."""
+        program, b, text = self.program, scenario.batch_size, scenario.text_tokens
+        spans, steps = plan.llm_spans, scenario.output_tokens
+        sees = self.model.vision is not None
+        images = b * scenario.crops
+        # Step i attends to the prompt, the i tokens before it and itself: the mean over all steps.
+        before = text + 1 + (steps - 1) / 2
+        return {
+            "vision": lambda: self._vision_ops(images, plan) if sees and _any(images) else [],
+            "projector": lambda: (
+                program.projector(b, plan.projected_tokens, spans[0].tokens, text) if sees else []
+            ),
+            "reduction": lambda: list(plan.ops),
+            "prefill": lambda: program.prefill(
+                b, text, spans, all_logits=self.logits == "all"
+            ),
+            # In arrays, rows without a decode step multiply its cost by zero.
+            "decode": lambda: program.decode(b, spans, before, steps) if _any(steps) else [],
+        }  # fmt: skip
 
     def _vision_ops(self, images: Num, plan: MethodPlan) -> list[OpCost]:
-        vision = self.model.vision
-        assert vision is not None  # noqa: S101 - callers checked; narrows the type
-        spans = plan.vision_spans or (LayerSpan(self.tower_layers, vision.tokens),)
-        return vision_ops(
-            vision, self.precision.vision, images, spans, execution=self.execution,
-            attention=self.attention,
-        )  # fmt: skip
-
-    def _projector_ops(self, scenario: Scenario, plan: MethodPlan) -> list[OpCost]:
-        projector = self.model.projector
-        assert projector is not None  # noqa: S101 - callers checked; narrows the type
-        return projector_ops(
-            projector,
-            self.model.text,
-            self.precision,
-            scenario.batch_size,
-            plan.projected_tokens,
-            plan.llm_spans[0].tokens,
-            scenario.text_tokens,
-        )
-
-    def _prefill_ops(self, scenario: Scenario, plan: MethodPlan) -> list[OpCost]:
-        return prefill_ops(
-            self.model.text,
-            self.precision,
-            scenario.batch_size,
-            scenario.text_tokens,
-            plan.llm_spans,
-            execution=self.execution,
-            attention=self.attention,
-            logits=self.logits,
-            embeds_text=self.model.vision is None,
-        )
-
-    def _decode_ops(self, scenario: Scenario, plan: MethodPlan) -> list[OpCost]:
-        steps = scenario.output_tokens
-        # Step i attends to the prompt, the i tokens before it and itself: the mean over all steps.
-        mean = scenario.text_tokens + 1 + (steps - 1) / 2
-        context = tuple((span.layers, mean + span.tokens) for span in plan.llm_spans)
-        return decode_ops(
-            self.model.text, self.precision, scenario.batch_size, context, steps,
-            execution=self.execution, attention=self.attention,
-        )  # fmt: skip
+        tower = self.model.vision
+        assert tower is not None  # noqa: S101 - callers checked; narrows the type
+        spans = plan.vision_spans or (LayerSpan(self.tower_layers, tower.tokens),)
+        return self.program.vision(images, spans)
 
     def evaluate(self, scenario: Scenario, *, vector: bool) -> Evaluation:
         """Price a scenario.
@@ -251,22 +230,21 @@ class Context:
             vector: whether they are arrays.
         """
         plan = self.method_plan(scenario)
-        price = self.roofline.stage
         stages = {
-            "vision": self._vision_stage(scenario, plan, vector),
-            "projector": StageCost(),
-            "reduction": price(plan.ops, vector) if plan.ops else StageCost(),
-            "prefill": price(self._prefill_ops(scenario, plan), vector),
-            "decode": StageCost(),
+            stage: self._vision_stage(build, scenario, plan, vector)
+            if stage == VISION
+            else self.roofline.stage(build(), vector)
+            for stage, build in self._stages(scenario, plan).items()
         }
-        if self.model.projector is not None:
-            stages["projector"] = price(self._projector_ops(scenario, plan), vector)
-        # In arrays, rows without a decode step multiply its cost by zero.
-        if np.any(scenario.output_tokens) if vector else scenario.output_tokens:
-            stages["decode"] = price(self._decode_ops(scenario, plan), vector)
         return Evaluation(stages, self._memory(scenario, plan, stages, vector), plan)
 
-    def _vision_stage(self, scenario: Scenario, plan: MethodPlan, vector: bool) -> StageCost:
+    def _vision_stage(
+        self,
+        build: Callable[[], list[OpCost]],
+        scenario: Scenario,
+        plan: MethodPlan,
+        vector: bool,
+    ) -> StageCost:
         """The tower sees only batch x crops: price each distinct count once."""
         if self.model.vision is None:
             return StageCost()
@@ -276,8 +254,7 @@ class Context:
             key = (images, spans)
             found = self._vision_cache.get(key)
             if found is None:
-                ops = self._vision_ops(images, plan) if images else []
-                found = self._vision_cache[key] = self.roofline.stage(ops, False)
+                found = self._vision_cache[key] = self.roofline.stage(build(), False)
                 if len(self._vision_cache) > 1024:
                     self._vision_cache.clear()
             return found
@@ -293,20 +270,14 @@ class Context:
         self, scenario: Scenario, plan: MethodPlan, stages: dict[str, StageCost], vector: bool
     ) -> MemoryCost:
         maximum: Any = np.maximum if vector else max
-        phases = timeline(
-            self.model,
-            self.precision,
+        phases = self.footprint.timeline(
             scenario.batch_size,
             scenario.crops,
             plan.projected_tokens,
             scenario.text_tokens,
             plan.llm_spans,
             scenario.output_tokens,
-            execution=self.execution,
-            attention=self.attention,
-            logits=self.logits,
-            workspace_bytes=self.workspace_bytes,
-            maximum=maximum,
+            maximum,
         )
         return memory_cost(
             phases,
@@ -316,9 +287,14 @@ class Context:
         )
 
 
-def _workspace_bytes(hardware: HardwareSpec, execution: str) -> int:
+def _any(count: Num) -> bool:
+    """Whether a count is positive, in any row."""
+    return bool(count.any() if isinstance(count, np.ndarray) else count)
+
+
+def _workspace_bytes(hardware: HardwareSpec, plan: Plan) -> int:
     """What PyTorch's cuBLAS workspace takes under the plans that run PyTorch."""
-    if execution == "fused" or hardware.vendor != "NVIDIA":
+    if not plan.runs_pytorch or hardware.vendor != "NVIDIA":
         return 0
     hopper = str(hardware.compute_capability).startswith("9.")
     return CUBLAS_WORKSPACE_HOPPER_BYTES if hopper else CUBLAS_WORKSPACE_BYTES

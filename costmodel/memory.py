@@ -11,20 +11,38 @@ features and the tower's output and selected states.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from costmodel.blocks import (
+    Activate,
+    Attend,
+    Norm,
+    Project,
+    Residual,
+    Shuffle,
+    parameters,
+)
 from costmodel.ops.linear import stored_weight_bytes
-from costmodel.plans.attention_block import SOFTMAX_BYTES
+from costmodel.plans.hf_eager import SOFTMAX_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
+    from collections.abc import Iterable
 
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from costmodel.blocks import Block, Stack
     from costmodel.models import ModelConfig, ProjectorConfig, TextConfig, VisionConfig
+    from costmodel.plans import Plan
     from costmodel.precision import Numerics, Precision
     from costmodel.quantities import Num
     from costmodel.schedule import LayerSpan
+
+#: `max`, or `numpy.maximum` for arrays.
+Maximum: TypeAlias = Callable[[Any, Any], Any]
 
 #: cuBLAS takes its workspace from PyTorch's allocator: `:4096:2:16:8` KiB, on Hopper `:4096:8`.
 CUBLAS_WORKSPACE_BYTES = (2 * 4096 + 8 * 16) * 1024
@@ -64,8 +82,8 @@ class MemoryCost(NamedTuple):
     kv_cache_bytes: Num
     peak_activation_bytes: Num
     peak_memory_bytes: Num
-    capacity_bytes: Num
-    fits: Num
+    capacity_bytes: int | None
+    fits: bool | NDArray[np.bool_] | None
     activation_bytes_written: Num
     timeline: tuple[Phase, ...] = ()
 
@@ -86,40 +104,39 @@ def model_weight_bytes(model: ModelConfig, precision: Precision) -> Num:
     14126854144
     """
     text, vision, projector = model.text, model.vision, model.projector
-    size = _text_bytes(text, precision.text, precision.lm_head)
-    if not text.tie_embeddings:
-        size += stored_weight_bytes(text.hidden_size, text.vocab_size, precision.lm_head)
+    wide = precision.lm_head.activation_bytes
+    size = _stack_bytes(text.stack, precision.text, wide)
+    size += _stored_bytes([text.head], precision.lm_head, wide)
+    size += (text.embedding.parameters + model.extra_parameters) * wide
     if vision is not None:
-        size += _vision_bytes(vision, precision.vision)
+        numerics = precision.vision
+        size += vision.copies * _stack_bytes(vision.stack, numerics, numerics.activation_bytes)
     if projector is not None:
-        num = precision.projector
-        linear = stored_weight_bytes(
-            projector.in_features, projector.hidden_features, num
-        ) + stored_weight_bytes(projector.hidden_features, projector.out_features, num)
-        products = projector.hidden_features * (projector.in_features + projector.out_features)
-        size += linear + (projector.parameters - products) * num.activation_bytes
-    return size + model.extra_parameters * precision.lm_head.activation_bytes
+        numerics = precision.projector
+        size += _stored_bytes(projector.blocks, numerics, numerics.activation_bytes)
+    return size
 
 
-def _text_bytes(text: TextConfig, num: Numerics, wide: Numerics) -> Num:
-    d, f, e = text.hidden_size, text.intermediate_size, text.head_dim
-    q, kv = text.num_heads * e, text.num_kv_heads * e
-    shapes = [(d, q), (d, kv), (d, kv), (q, d), (d, f), (d, f), (f, d)]
-    products = text.num_layers * sum(k * n for k, n in shapes)
-    stored = text.num_layers * sum(stored_weight_bytes(k, n, num) for k, n in shapes)
-    return stored + (text.body_parameters - products) * wide.activation_bytes
+def _stack_bytes(stack: Stack, numerics: Numerics, wide: float) -> float:
+    """Bytes of layers as stored, and of what stands around them at full width."""
+    each = [_stored_bytes(kind, numerics, wide) for kind in stack.kinds]
+    around = parameters(stack.before) + parameters(stack.after)
+    return sum(count * each[kind] for kind, count in Counter(stack.pattern).items()) + around * wide
 
 
-def _vision_bytes(vision: VisionConfig, num: Numerics) -> Num:
-    c, f = vision.hidden_size, vision.intermediate_size
-    shapes = [(c, c)] * 4 + [(c, f), (f, c)]
-    layers = vision.num_layers * vision.copies
-    stored = layers * sum(stored_weight_bytes(k, n, num) for k, n in shapes)
-    products = layers * sum(k * n for k, n in shapes)
-    return stored + (vision.parameters - products) * num.activation_bytes
+def _stored_bytes(blocks: Iterable[Block], numerics: Numerics, wide: float) -> float:
+    """Bytes of blocks: matrices as stored, all else at `wide` bytes a number."""
+    size: float = 0
+    for block in blocks:
+        if isinstance(block, Project) and not block.shared:
+            size += sum(stored_weight_bytes(block.width, n, numerics) for _, n in block.parts)
+            size += block.bias * block.outputs * wide
+        else:
+            size += block.parameters * wide
+    return size
 
 
-def kv_bytes_per_token(text: TextConfig, num: Numerics) -> Num:
+def kv_bytes_per_token(text: TextConfig, num: Numerics) -> float:
     """Bytes of K and V of one token in one layer: 2 k e x bytes per element.
 
     >>> from costmodel import load_model
@@ -156,134 +173,213 @@ def kv_by_layer(
     return sizes
 
 
-def timeline(
-    model: ModelConfig,
-    precision: Precision,
-    b: Num,
-    crops: Num,
-    projected_tokens: Num,
-    text_tokens: Num,
-    spans: tuple[LayerSpan, ...],
-    output_tokens: Num,
-    *,
-    execution: str,
-    attention: str,
-    logits: str,
-    workspace_bytes: int,
-    maximum: Callable[[Any, Any], Any],
-) -> list[Phase]:
-    """Return the phases of one request with what is resident in each.
+class Moments(NamedTuple):
+    """What is alive at a layer's worst moment, from its blocks and who runs it.
+
+    Its MLP, or an attention that writes its scores out, may be the worst; without scores an attention
+    never is. Widths are numbers per row, the stream and the branch's normed input among them.
+
+    Attributes:
+        mlp: width at the worst moment outside attention.
+        attention: width while scores are alive.
+        heads: heads whose scores are alive; 0 without attention.
+    """
+
+    mlp: int
+    attention: int
+    heads: int
+
+    def peak_bytes(
+        self, rows: Num, scores: Num | None, numerics: Numerics, plan: Plan, maximum: Maximum
+    ) -> Num:
+        """Bytes at the layer's worst moment.
+
+        Args:
+            rows: tokens, batch included.
+            scores: query-key pairs per head that are written out; None for none.
+            numerics: of the module.
+            plan: who runs it.
+            maximum: `max`, or `numpy.maximum` for arrays.
+        """
+        size = numerics.activation_bytes
+        mlp = rows * self.mlp * size
+        if scores is None:
+            return mlp
+        scores = self.heads * scores
+        if plan.runs_pytorch:
+            # The probabilities live to the layer's end.
+            mlp = mlp + scores * size
+            alive = scores * eager_score_bytes(numerics)
+        else:
+            alive = scores * 2 * size
+        worst: Num = maximum(mlp, rows * self.attention * size + alive)
+        return worst
+
+
+def moments(layer: Iterable[Block], d: int, plan: Plan) -> Moments:
+    """Find the worst moments of a layer.
+
+    A branch holds the stream of width d and its own normed input. PyTorch holds the layer's input as
+    well, which is the stream itself in the first branch; it has K and V of a cached attention in the
+    cache, and repeats them for every query head where they are grouped. Gate, value and product of a
+    gated MLP are alive together, two tensors of a plain one, three where the activation is a chain.
+
+    Args:
+        layer: its blocks.
+        d: the stream's width.
+        plan: who runs it.
+
+    >>> from costmodel import load_model
+    >>> from costmodel.plans import get_plan
+    >>> layer = load_model("llava-1.5-7b").text.stack.kinds[0]
+    >>> moments(layer, 4096, get_plan("fused"))  # 2 d + 3 f; stream, norm, q, k and v
+    Moments(mlp=41216, attention=20480, heads=32)
+    """
+    mlp = attention = heads = 0
+    stream = d
+    for block in layer:
+        if isinstance(block, Residual):
+            stream = d * (1 + plan.runs_pytorch)
+        elif isinstance(block, Activate):
+            tensors = 3 if block.gated or (block.chained and plan.runs_pytorch) else 2
+            mlp = max(mlp, stream + d + tensors * block.width)
+        elif isinstance(block, Attend):
+            h, k, e = block.heads, block.kv_heads, block.head_dim
+            if plan.runs_pytorch and block.cached:
+                k = h if h > k else 0
+            attention, heads = max(attention, stream + d + (h + 2 * k) * e), max(heads, h)
+    return Moments(mlp, attention, heads)
+
+
+class Footprint:
+    """The memory of a model under a plan: what is fixed is worked out once, the rest per request.
 
     Args:
         model: the model.
         precision: the numerics of every module.
-        b: batch.
-        crops: crops or frames per sample through the vision tower.
-        projected_tokens: visual tokens per sample through the projector.
-        text_tokens: text tokens per sample.
-        spans: visual tokens per layer of the language model.
-        output_tokens: decode steps.
-        execution: a plan's name.
+        plan: the execution plan.
         attention: `flash` or `eager`.
         logits: `last` or `all`.
         workspace_bytes: the libraries' workspace.
-        maximum: `max`, or `numpy.maximum` for arrays.
     """
-    weights = model_weight_bytes(model, precision)
-    text, num = model.text, precision.text
-    eager = execution != "fused"
-    # Who calls PyTorch keeps the pixels and the embedded prompt while the layers run.
-    held: Num = workspace_bytes
-    phases: list[Phase] = []
-    if model.vision is not None and model.projector is not None:
-        vision, size = model.vision, precision.vision.activation_bytes
-        images = b * crops
-        pixels = images * vision.num_channels * vision.image_size**2 * size
-        tower = _tower_bytes(vision, precision.vision, images, eager, attention, maximum)
-        projector = _projector_bytes(model.projector, b * projected_tokens, size, maximum)
-        if eager:
-            held = held + pixels
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        precision: Precision,
+        plan: Plan,
+        *,
+        attention: str,
+        logits: str,
+        workspace_bytes: int,
+    ) -> None:
+        text = model.text
+        self._text, self._numerics, self._plan = text, precision.text, plan
+        self._masked, self._all_logits = attention == "eager", logits == "all"
+        self._weights = model_weight_bytes(model, precision)
+        self._workspace = workspace_bytes
+        self._logit_row = text.vocab_size * precision.lm_head.activation_bytes
+        self._kinds = [moments(kind, text.hidden_size, plan) for kind in text.stack.kinds]
+        self._vision = model.vision is not None and model.projector is not None
+        if model.vision is not None and model.projector is not None:
+            vision, size = model.vision, precision.vision.activation_bytes
+            self._pixels = vision.num_channels * vision.image_size**2 * size
+            self._tower = _tower_bytes(vision, precision.vision, plan, self._masked)
             # The tower's output is kept beside the features that are read.
-            projector = projector + images * vision.tokens * vision.hidden_size * size
-        phases += [
-            Phase("vision", weights, 0, workspace_bytes + pixels + tower),
-            Phase("projector", weights, 0, held + projector),
-        ]
-    resident = held
-    size = num.activation_bytes
-    d = text.hidden_size
-    angles: Num = 0
-    if eager:
-        s = text_tokens + spans[0].tokens
-        held = held + b * s * d * size
-        # Cosine and sine of the rotary embedding, which the samples share.
-        angles = 2 * s * text.head_dim * size
-    kv: Num = 0
-    first = 0
-    each = b * kv_bytes_per_token(text, num)
-    rows: Num = 0
-    longest: Num = 0
-    for span in spans:
-        if span.layers == 0:
-            continue
-        s = text_tokens + span.tokens
-        kv = kv + span.layers * each * s
-        rows, longest = b * s, maximum(longest, s)
-        last = first + span.layers - 1
-        layer = _decoder_bytes(
-            text, num, b, s, eager, attention == "eager", span.materialised, maximum
-        )
-        name = f"prefill layers {first}-{last}"
-        phases.append(Phase(name, weights, kv, held + angles + layer))
-        first = last + 1
-    logit_rows = rows if logits == "all" else b
-    out = logit_rows * text.vocab_size * precision.lm_head.activation_bytes
-    # Under PyTorch the normed stream alone is left; a fused norm has the stream beside it.
-    streams = 1 if eager else 2
-    phases.append(Phase("logits", weights, kv, held + rows * streams * d * size + out))
-    grown = each * output_tokens * text.num_layers
-    step = b * (2 * d + 3 * text.intermediate_size) * size
-    step = step + b * text.vocab_size * precision.lm_head.activation_bytes
-    if eager:
-        # Concatenation holds a layer's old keys beside the new ones, then its values.
-        step = step + each * (longest + output_tokens) / 2
-    decoding = (output_tokens > 0) * 1
-    phases.append(Phase("decode", weights, kv + grown, (resident + step) * decoding))
-    return phases
+            self._output = vision.tokens * vision.hidden_size * size if plan.runs_pytorch else 0
+            self._bridge = size * _bridge_width(model.projector)
+
+    def timeline(
+        self,
+        b: Num,
+        crops: Num,
+        projected_tokens: Num,
+        text_tokens: Num,
+        spans: tuple[LayerSpan, ...],
+        output_tokens: Num,
+        maximum: Maximum,
+    ) -> list[Phase]:
+        """Return the phases of one request with what is resident in each.
+
+        Args:
+            b: batch.
+            crops: crops or frames per sample through the vision tower.
+            projected_tokens: visual tokens per sample through the projector.
+            text_tokens: text tokens per sample.
+            spans: visual tokens per layer of the language model.
+            output_tokens: decode steps.
+            maximum: `max`, or `numpy.maximum` for arrays.
+        """
+        weights, text, numerics = self._weights, self._text, self._numerics
+        eager, size, d = self._plan.runs_pytorch, numerics.activation_bytes, text.hidden_size
+        # Who calls PyTorch keeps the pixels and the embedded prompt while the layers run.
+        held: Num = self._workspace
+        phases: list[Phase] = []
+        if self._vision:
+            images = b * crops
+            pixels = images * self._pixels
+            phases.append(Phase("vision", weights, 0, held + pixels + images * self._tower))
+            if eager:
+                held = held + pixels
+            bridge = b * projected_tokens * self._bridge + images * self._output
+            phases.append(Phase("projector", weights, 0, held + bridge))
+        resident = held
+        angles: Num = 0
+        if eager:
+            s = text_tokens + spans[0].tokens
+            held = held + b * s * d * size
+            # Cosine and sine of the rotary embedding, which the samples share.
+            angles = 2 * s * text.head_dim * size
+        kv: Num = 0
+        first = 0
+        each = b * kv_bytes_per_token(text, numerics)
+        rows: Num = 0
+        longest: Num = 0
+        for span in spans:
+            if span.layers == 0:
+                continue
+            s = text_tokens + span.tokens
+            kv = kv + span.layers * each * s
+            rows, longest = b * s, maximum(longest, s)
+            last = first + span.layers - 1
+            scores = b * s * s if self._masked or span.materialised else None
+            layer = self._layer_bytes(first, last, rows, scores, maximum)
+            name = f"prefill layers {first}-{last}"
+            phases.append(Phase(name, weights, kv, held + angles + layer))
+            first = last + 1
+        out = (rows if self._all_logits else b) * self._logit_row
+        # Under PyTorch the normed stream alone is left; a fused norm has the stream beside it.
+        streams = 1 if eager else 2
+        phases.append(Phase("logits", weights, kv, held + rows * streams * d * size + out))
+        grown = each * output_tokens * text.num_layers
+        step = b * (2 * d + 3 * text.intermediate_size) * size + b * self._logit_row
+        if eager:
+            # Concatenation holds a layer's old keys beside the new ones, then its values.
+            step = step + each * (longest + output_tokens) / 2
+        decoding = (output_tokens > 0) * 1
+        phases.append(Phase("decode", weights, kv + grown, (resident + step) * decoding))
+        return phases
+
+    def _layer_bytes(
+        self, first: int, last: int, rows: Num, scores: Num | None, maximum: Maximum
+    ) -> Num:
+        """Activations alive at the worst moment of layers, apart from the embedded prompt."""
+        kinds = self._kinds
+        if len(kinds) > 1:
+            kinds = [
+                kinds[kind] for kind in sorted(set(self._text.stack.pattern[first : last + 1]))
+            ]
+        worst = kinds[0].peak_bytes(rows, scores, self._numerics, self._plan, maximum)
+        for kind in kinds[1:]:
+            peak = kind.peak_bytes(rows, scores, self._numerics, self._plan, maximum)
+            worst = maximum(worst, peak)
+        if self._masked and self._plan.runs_pytorch and scores is not None:
+            # One mask for all heads of a sample.
+            worst = worst + scores * self._numerics.activation_bytes
+        return worst
 
 
-def _decoder_bytes(
-    text: TextConfig,
-    num: Numerics,
-    b: Num,
-    s: Num,
-    eager: bool,
-    masked: bool,
-    materialised: bool,
-    maximum: Callable[[Any, Any], Any],
-) -> Num:
-    """Activations alive at a decoder layer's worst moment, apart from the embedded prompt.
-
-    The MLP's worst moment has the stream, the normed input, gate, value and their product. PyTorch
-    holds the layer's input as well, and after an eager attention its probabilities.
-    """
-    d, f, size = text.hidden_size, text.intermediate_size, num.activation_bytes
-    rows = b * s
-    mlp = rows * ((3 if eager else 2) * d + 3 * f) * size
-    if not (masked or materialised):
-        return mlp
-    scores = b * text.num_heads * s * s
-    if not eager:
-        return maximum(mlp, rows * 5 * d * size + scores * 2 * size)
-    queries = text.num_heads * text.head_dim
-    # Grouped keys and values are repeated for every query head.
-    heads = queries * (3 if text.num_heads > text.num_kv_heads else 1)
-    attended = rows * (2 * d + heads) * size + scores * eager_score_bytes(num)
-    mask = b * s * s * size if masked else 0
-    return maximum(mlp + scores * size, attended) + mask
-
-
-def eager_score_bytes(num: Numerics) -> Num:
+def eager_score_bytes(numerics: Numerics) -> float:
     """Bytes per score at the worst moment of an eager softmax, which runs in float32.
 
     FP32 holds scores and probabilities. Narrower formats add the cast result to them, but bfloat16,
@@ -293,60 +389,54 @@ def eager_score_bytes(num: Numerics) -> Num:
     >>> [eager_score_bytes(parse_precision(p).text) for p in ("fp32", "fp16", "bf16")]
     [8, 8, 10]
     """
-    size = num.activation_bytes
+    size = numerics.activation_bytes
     if size >= SOFTMAX_BYTES:
         return 2 * size
-    copy = SOFTMAX_BYTES if num.attention_dtype == "bf16" else size
+    copy = SOFTMAX_BYTES if numerics.attention_dtype == "bf16" else size
     return size + SOFTMAX_BYTES + copy
 
 
-def _projector_bytes(
-    projector: ProjectorConfig, rows: Num, size: float, maximum: Callable[[Any, Any], Any]
-) -> Num:
-    """The features, the first product, and its activation or the second product beside it."""
-    hidden = projector.hidden_features
-    return rows * size * (projector.in_features + hidden + maximum(hidden, projector.out_features))
+def _bridge_width(projector: ProjectorConfig) -> int:
+    """Numbers per row alive at the bridge's worst moment: the features, a block's input and output.
 
-
-def _tower_bytes(
-    vision: VisionConfig,
-    num: Numerics,
-    images: Num,
-    eager: bool,
-    attention: str,
-    maximum: Callable[[Any, Any], Any],
-) -> Num:
-    """Activations alive at the tower's worst moment, pixels apart.
-
-    One layer's MLP beside the stream, its normed input and the features that are read. PyTorch holds
-    the tower's and the layer's inputs besides; the features that `vision_feature_layer=-2` reads are
-    the last layer's input.
+    >>> from costmodel import load_model
+    >>> _bridge_width(load_model("llava-1.5-7b").projector)  # 1024 + 2 x 4096
+    9216
     """
-    c, f, size = vision.hidden_size, vision.intermediate_size, num.activation_bytes
-    rows = images * vision.tokens
-    if not eager:
-        transient = rows * (2 * c + 2 * f) * size
-        if attention == "eager":
-            scores = images * vision.num_heads * vision.tokens**2
-            transient = maximum(transient, rows * 5 * c * size + scores * 2 * size)
-        return rows * c * size + transient
-    deep = [i if i >= 0 else vision.num_layers + 1 + i for i in vision.feature_layers]
-    kept = sum(index < vision.num_layers - 1 for index in deep)
-    # Quick-GELU holds its input, the sigmoid's argument and the sigmoid; other activations two.
-    wide = 3 if vision.activation == "quick_gelu" else 2
-    peak = rows * (4 * c + wide * f) * size
-    if attention == "eager":
-        scores = images * vision.num_heads * vision.tokens**2
-        attended = rows * 6 * c * size + scores * eager_score_bytes(num)
-        peak = maximum(peak + scores * size, attended)
-    return peak + kept * rows * c * size
+    features = projector.in_features
+    worst = width = 0
+    for block in projector.blocks:
+        if isinstance(block, Project):
+            worst, width = max(worst, width + block.outputs), block.outputs
+        elif isinstance(block, (Activate, Norm, Shuffle)):
+            worst, width = max(worst, width + block.width), block.width
+    return features + worst
+
+
+def _tower_bytes(vision: VisionConfig, numerics: Numerics, plan: Plan, masked: bool) -> Num:
+    """Activations of one crop alive at the tower's worst moment, pixels apart.
+
+    A layer beside the features that are read, or under PyTorch beside the tower's input, which it
+    holds too; the features that `vision_feature_layer=-2` reads are then the last layer's input.
+    """
+    tokens, c = vision.tokens, vision.hidden_size
+    scores = tokens**2 if masked else None
+    peak = max(
+        moments(kind, c, plan).peak_bytes(tokens, scores, numerics, plan, max)
+        for kind in vision.stack.kinds
+    )
+    beside = 1
+    if plan.runs_pytorch:
+        deep = [i if i >= 0 else vision.num_layers + 1 + i for i in vision.feature_layers]
+        beside += sum(index < vision.num_layers - 1 for index in deep)
+    return peak + beside * tokens * c * numerics.activation_bytes
 
 
 def memory_cost(
     phases: list[Phase],
     capacity_bytes: int | None,
     activation_bytes_written: Num,
-    maximum: Callable[[Any, Any], Any],
+    maximum: Maximum,
 ) -> MemoryCost:
     """Find the peak of a timeline.
 

@@ -14,9 +14,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 #: A number, or an array of them with one entry per scenario; the formulas take both alike.
-Num: TypeAlias = Any
+Num: TypeAlias = int | float | NDArray[Any]
 
 #: The stages of one request, in their order.
 STAGES = ("vision", "projector", "reduction", "prefill", "decode")
@@ -73,10 +74,10 @@ class OpCost(NamedTuple):
     name: str
     op_class: str
     dtype: str
-    count: Num
-    flops: Num
-    matrix_flops: Num
-    vector_flops: Num
+    count: Num  # type: ignore[assignment]  # hides tuple's method, which nobody needs here
+    flops: Num = 0
+    matrix_flops: Num = 0
+    vector_flops: Num = 0
     weight_bytes: Num = 0
     kv_read_bytes: Num = 0
     kv_write_bytes: Num = 0
@@ -84,6 +85,10 @@ class OpCost(NamedTuple):
     activation_write_bytes: Num = 0
     kernels: int = 1
     shape: tuple[Any, ...] | None = None
+
+    def within(self, layers: str) -> OpCost:
+        """Return the op with the layers it runs in behind its name, such as `[0:2]`."""
+        return tuple.__new__(OpCost, (self.name + layers, *self[1:]))
 
     @property
     def hbm_bytes(self) -> Num:
@@ -102,8 +107,40 @@ class OpCost(NamedTuple):
         return self.matrix_flops + self.vector_flops
 
 
-def whole(value: Num) -> Num:
-    """Return an integral number as a Python int, and anything else unchanged.
+def op_cost(
+    name: str,
+    op_class: str,
+    dtype: str,
+    count: Num,
+    *,
+    flops: Num = 0,
+    matrix_flops: Num = 0,
+    vector_flops: Num = 0,
+    weight_bytes: Num = 0,
+    kv_read_bytes: Num = 0,
+    kv_write_bytes: Num = 0,
+    activation_read_bytes: Num = 0,
+    activation_write_bytes: Num = 0,
+    kernels: int = 1,
+    shape: tuple[Any, ...] | None = None,
+) -> OpCost:
+    """Return an `OpCost`, its quantities by keyword: faster than the class itself, and no less clear.
+
+    >>> op_cost("add", "pointwise", "fp16", 1, activation_read_bytes=4).hbm_bytes
+    4
+    """
+    return tuple.__new__(
+        OpCost,
+        (
+            name, op_class, dtype, count, flops, matrix_flops, vector_flops, weight_bytes,
+            kv_read_bytes, kv_write_bytes, activation_read_bytes, activation_write_bytes, kernels,
+            shape,
+        ),
+    )  # fmt: skip
+
+
+def whole(value: Num) -> Any:
+    """Return an integral number as a Python int, and anything else unchanged: for one scenario's results.
 
     >>> whole(4.0), whole(4.5), whole(np.float64(2.0))
     (4, 4.5, 2)

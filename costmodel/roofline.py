@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from costmodel.plans.fused import PLAN as FUSED
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from costmodel.calibration import Calibration
+    from costmodel.plans import Plan
     from costmodel.quantities import Num, OpCost
     from hardware_specs import HardwareSpec
 
@@ -91,6 +94,8 @@ class StageCost:
         return StageCost(*(getattr(self, n) + getattr(other, n) for n in _FIELDS))
 
 
+#: An attention's shape, as a calibration names it.
+_ATTENTION_SIZES = ("batch", "q_len", "kv_len", "heads", "kv_heads", "head_dim", "causal")
 _FIELDS = tuple(field.name for field in fields(StageCost))
 
 
@@ -100,18 +105,18 @@ class Roofline:
     Args:
         hardware: the device.
         calibration: measured efficiencies, or None for the ideal roofline.
-        execution: the execution plan; only `hf-eager` pays for the host.
+        plan: who launches the ops; `fused` when not given.
     """
 
     def __init__(
         self,
         hardware: HardwareSpec,
         calibration: Calibration | None = None,
-        execution: str = "fused",
+        plan: Plan | None = None,
     ) -> None:
         self.hardware = hardware
         self.calibration = calibration
-        self.execution = execution
+        self.plan = FUSED if plan is None else plan
         self.bandwidth = hardware.bandwidth_bytes_per_s
         # Some accelerators publish no vector peak: their pointwise work is charged by bytes alone.
         self.vector_peak = hardware.peak_or_none("fp32", engine="vector")
@@ -147,7 +152,7 @@ class Roofline:
         if self.calibration is None:
             ideal = maximum(compute, memory)
             low = ideal
-            if self.execution != "fused" and op.shape is None and self.hardware.l2_bytes:
+            if self.plan.runs_pytorch and op.shape is None and self.hardware.l2_bytes:
                 # Eager chains read again what they just wrote: a tensor that fits half the L2
                 # cache may never pass through device memory, so only its arithmetic is certain.
                 cached = op.hbm_bytes < self.hardware.l2_bytes / 2 * op.kernels
@@ -160,26 +165,20 @@ class Roofline:
     def _calibrated(self, op: OpCost) -> Num:
         calibration = self.calibration
         assert calibration is not None  # noqa: S101 - callers checked; narrows the type
+        kernels = 1
+        sizes: dict[str, Any]
         if op.op_class in ("gemm", "conv"):
             assert op.shape is not None  # noqa: S101 - every product carries its shape
             m, n, k, *batch = op.shape
-            return calibration.op_time_s(
-                op.op_class, dtype=op.dtype, m=m, n=n, k=k, batch=batch[0] if batch else 1
-            )
-        if op.shape is not None:
-            batch_, q_len, kv_len, heads, kv_heads, head_dim, causal = op.shape
-            return calibration.op_time_s(
-                op.op_class, dtype=op.dtype, batch=batch_, q_len=q_len, kv_len=kv_len, heads=heads,
-                kv_heads=kv_heads, head_dim=head_dim, causal=causal,
-            )  # fmt: skip
-        # A chain of kernels: each passes over its share of the bytes.
-        each = calibration.op_time_s(
-            op.op_class,
-            dtype=op.dtype,
-            bytes=op.hbm_bytes / op.kernels,
-            flops=op.vector_flops / op.kernels,
-        )
-        return each * op.kernels
+            sizes = {"m": m, "n": n, "k": k, "batch": batch[0] if batch else 1}
+        elif op.shape is not None:
+            sizes = dict(zip(_ATTENTION_SIZES, op.shape, strict=True))
+        else:
+            # A chain of kernels: each passes over its share of the bytes.
+            kernels = op.kernels
+            sizes = {"bytes": op.hbm_bytes / kernels, "flops": op.vector_flops / kernels}
+        time: Num = calibration.op_time_s(op.op_class, dtype=op.dtype, **sizes)
+        return time * kernels
 
     def stage(self, ops: Sequence[OpCost], vector: bool) -> StageCost:
         """Add ops up to a stage.
@@ -189,8 +188,19 @@ class Roofline:
             vector: whether the numbers are arrays over scenarios.
         """
         maximum: Callable[[Any, Any], Any] = np.maximum if vector else max
-        flops = executed = weights = kv_read = kv_write = read = write = kernels = 0
-        time = low = high = compute = host = 0.0
+        flops: Num = 0
+        executed: Num = 0
+        weights: Num = 0
+        kv_read: Num = 0
+        kv_write: Num = 0
+        read: Num = 0
+        write: Num = 0
+        kernels: Num = 0
+        time: Num = 0.0
+        low: Num = 0.0
+        high: Num = 0.0
+        compute: Num = 0.0
+        host: Num = 0.0
         for op in ops:
             count = op.count
             op_time, op_low, op_high, in_memory = self.op_times(op, maximum)
@@ -210,7 +220,7 @@ class Roofline:
             # Multiplying by the flag picks the side without branching over arrays.
             compute += spent * (1 - in_memory)
         device = time
-        if self.calibration is not None and self.execution == "hf-eager" and ops:
+        if self.calibration is not None and self.plan.host_launches and ops:
             # Where nothing is launched nobody waits.
             waits = self.calibration.host_sync_s * (kernels > 0)
             host = kernels * self.calibration.host_s_per_kernel + waits

@@ -102,7 +102,7 @@ def op_rows(by_stage: Mapping[str, list[OpCost]], roofline: Roofline) -> tuple[O
                     whole(op.activation_write_bytes * count),
                     whole(total_bytes),
                     whole(op.kernels * count),
-                    op.executed_flops * count / total_bytes if total_bytes else None,
+                    float(op.executed_flops * count / total_bytes) if total_bytes else None,
                     "memory" if in_memory else "compute",
                     float(time * count),
                     float(low * count),

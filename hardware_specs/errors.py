@@ -8,8 +8,7 @@
     │   ├── UnknownModelError
     │   ├── UnknownMethodError
     │   ├── UnknownPrecisionError
-    │   ├── UnknownConventionError
-    │   └── UnknownOpError
+    │   └── UnknownConventionError
     ├── UnsupportedError                    known, but not possible in this combination
     │   └── MissingPeakError                the device has no such arithmetic path
     ├── CalibrationError                    data that a calibration cannot be fitted from or applied to
@@ -118,12 +117,6 @@ class UnknownConventionError(UnknownNameError):
     """No such counting convention."""
 
     kind = "convention"
-
-
-class UnknownOpError(UnknownNameError):
-    """No such op or op class."""
-
-    kind = "op"
 
 
 class UnsupportedError(VlmRooflineError):

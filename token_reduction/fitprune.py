@@ -284,7 +284,8 @@ class FittedDeletion(KeepEverything):
         if count == 0:
             return (0,) * layers
         method = self.method
-        return tuple(scheme_for(method.settled_keep, SCHEME.of(method), layers, count))
+        scheme = scheme_for(method.settled_keep, SCHEME.of(method), layers, count)
+        return tuple(int(deleted) for deleted in scheme)
 
     def forget(self) -> None:
         """Let the prefill go."""

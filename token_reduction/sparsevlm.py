@@ -229,7 +229,7 @@ class RatedByText(KeepEverything):
         if layer not in self._counts:
             return hidden
         probe = self._probes[layer]
-        wanted = self._counts[layer]
+        wanted = int(self._counts[layer])
         old, counts = now.tokens, now.tokens.visual_counts()
         known = {
             row: group.origin[place] for group in old.groups for place, row in enumerate(group.rows)

@@ -40,7 +40,7 @@ def split_keep(keep: float, n: int) -> tuple[int, int]:
     ((54, 10), (108, 20), (162, 30))
     """
     count = resolve_keep(keep, n)
-    contextual = contextual_tokens(count)
+    contextual = int(contextual_tokens(count))
     return count - contextual, contextual
 
 

@@ -78,7 +78,7 @@ def _plan(given: MethodInput) -> MethodPlan:
     ops = [
         passes("post_layernorm", images * n * c, own, reads=2, writes=2, kernels=2, flops=4,
                count=runs),
-        linear("visual_projection", images * n, c, JOINT_WIDTH, num, runs),
+        linear("visual_projection", c, JOINT_WIDTH, num)(images * n, runs),
         passes("normalise_features", images * n * c, num, reads=3, writes=2, kernels=4, flops=3,
                count=runs),
         passes("normalise_embeddings", images * n * JOINT_WIDTH, num, reads=2, kernels=3, flops=3,

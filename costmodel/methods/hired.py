@@ -15,7 +15,7 @@ Own FLOPs per crop, tower width w: 4 (n+1) w for the class token's row in two la
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def newline_tokens(anyres: AnyRes, tiles: Num, tokens: Num) -> Num:
     36
     """
     grid = anyres.grid
-    found: Any = 0 * (tokens + tiles)
+    found: Num = 0 * (tokens + tiles)
     for height, width in anyres.resolutions:
         rows, columns = (side // anyres.crop_size * grid for side in (height, width))
         here = (rows * columns == tiles * grid**2) & (tokens != rows * columns) & (found == 0)

@@ -65,9 +65,8 @@ def share(ratio: float, n: Num, rounding: str = "nearest") -> Num:
     (56, 404, 2)
     """
     product = ratio * n
-    if isinstance(product, np.ndarray):
-        return _ARRAY[rounding](product)
-    return _SCALAR[rounding](product)
+    rounded: Num = (_ARRAY if isinstance(product, np.ndarray) else _SCALAR)[rounding](product)
+    return rounded
 
 
 def resolve_keep(keep: float, n: int, *, rounding: Rounding = "nearest") -> int:
@@ -139,7 +138,7 @@ def _first(value: Num, where: Any) -> Any:
     return array[where].flat[0] if array.ndim else array[()]
 
 
-def by_pair(function: Callable[[int, int], int], a: Num, b: Num) -> Num:
+def by_pair(function: Callable[[Any, Any], int], a: Num, b: Num) -> Num:
     """Return a function of two whole numbers, or over arrays of them, once per distinct pair.
 
     >>> by_pair(max, 3, 2), by_pair(max, np.array([1.0, 5.0]), 2)

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from costmodel.ops.linear import product as matrix_product
 from costmodel.ops.pointwise import pointwise
-from costmodel.quantities import OpCost
+from costmodel.quantities import op_cost
 
 if TYPE_CHECKING:
     from costmodel.methods.plan import MethodInput
     from costmodel.precision import Numerics
-    from costmodel.quantities import Num
+    from costmodel.quantities import Num, OpCost
 
 #: Bytes of an index; PyTorch's are 64-bit.
 INDEX_BYTES = 8
@@ -44,11 +45,10 @@ def product(name: str, b: Num, m: Num, n: Num, k: Num, num: Numerics, count: Num
     >>> op.flops  # 2 x 576^2 x 4096
     2717908992
     """
-    flops = 2 * b * m * n * k
     size = num.activation_bytes
-    return OpCost(
-        name, "gemm", num.attention_dtype, count, flops, flops, 0, 0, 0, 0,
-        b * (m * k + k * n) * size, b * m * n * size, 1, (m, n, k, b),
+    return matrix_product(
+        name, num.attention_dtype, b, m, n, k, count,
+        read_bytes=b * (m * k + k * n) * size, write_bytes=b * m * n * size,
     )  # fmt: skip
 
 
@@ -76,28 +76,30 @@ def passes(
         count: how often it runs.
     """
     size = num.activation_bytes
-    return pointwise(
-        name, elements, num, read=reads * size, write=writes * size, flops_per_element=flops,
-        kernels=kernels, count=count,
-    )  # fmt: skip
+    chain = pointwise(
+        name, num, read=reads * size, write=writes * size, flops_per_element=flops, kernels=kernels
+    )
+    return chain(elements, count)
 
 
 def sort(name: str, rows: Num, n: Num, num: Numerics, count: Num = 1) -> OpCost:
     """A sort or top-k of `rows` short lists with its indices: n log2 n comparisons each."""
     steps = np.log2(np.maximum(n, 2)) if isinstance(n, np.ndarray) else float(np.log2(max(n, 2)))
     size = num.activation_bytes + INDEX_BYTES
-    return OpCost(
-        name, "pointwise", num.attention_dtype, count, 0, 0, rows * n * steps, 0, 0, 0,
-        rows * n * size, rows * n * size, SORT_KERNELS,
+    return op_cost(
+        name, "pointwise", num.attention_dtype, count, vector_flops=rows * n * steps,
+        activation_read_bytes=rows * n * size, activation_write_bytes=rows * n * size,
+        kernels=SORT_KERNELS,
     )  # fmt: skip
 
 
 def gather(name: str, rows: Num, d: Num, num: Numerics, count: Num = 1, kernels: int = 1) -> OpCost:
     """Copy `rows` rows of width d by their indices."""
     size = num.activation_bytes
-    return OpCost(
-        name, "copy", num.attention_dtype, count, 0, 0, 0, 0, 0, 0,
-        rows * (d * size + INDEX_BYTES), rows * d * size, kernels,
+    return op_cost(
+        name, "copy", num.attention_dtype, count,
+        activation_read_bytes=rows * (d * size + INDEX_BYTES),
+        activation_write_bytes=rows * d * size, kernels=kernels,
     )  # fmt: skip
 
 

@@ -46,9 +46,7 @@ CHOSEN_SHARE = {"prumerge": (0.055, 0.125), "prumerge+": (0.25, 0.25)}
 
 
 def _published_share(name: str, given: MethodInput) -> float:
-    rule = given.model.video
-    clip = rule is not None and bool(rule.default_frames)
-    return CHOSEN_SHARE[name][clip]
+    return CHOSEN_SHARE[name][given.model.takes_clips]
 
 
 def spatial_supplement(n: int, ratio: float) -> range:
@@ -119,8 +117,8 @@ def prumerge_ops(given: MethodInput, kept: Num, *, adaptive: bool) -> tuple[OpCo
     if given.vision_layers < tower.num_layers and not paper:
         # The queries and keys of the last layer, which a tower cut short does not compute.
         ops += [
-            linear("last_q_proj", images, c, c, num, runs, True),
-            linear("last_k_proj", images * (n + 1), c, c, num, runs, True),
+            linear("last_q_proj", c, c, num, bias=True)(images, runs),
+            linear("last_k_proj", c, c, num, bias=True)(images * (n + 1), runs),
         ]
     ops += [
         product("class_scores", images, 1, n + 1, c, num, runs),

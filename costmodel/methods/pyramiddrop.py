@@ -69,10 +69,10 @@ def _stage(given: MethodInput, n: Num, kept: Num, runs: Num) -> list[OpCost]:
     rows = b * runs
     return [
         eager_norm("next_norm", given, b * s, runs),
-        linear("next_k_proj", b * s, d, k * e, num, runs, text.qkv_bias),
+        linear("next_k_proj", d, k * e, num, text.qkv_bias)(b * s, runs),
         rotated("next_rope", given, b * s, k, runs),
         passes("repeat_keys", b * s * h * e, num, flops=0, count=runs),
-        linear("last_q_proj", b, d, h * e, num, runs, text.qkv_bias),
+        linear("last_q_proj", d, h * e, num, text.qkv_bias)(b, runs),
         rotated("last_rope", given, b, h, runs),
         product("last_row_scores", h, s, 1, e, num, rows),
         passes("last_row_softmax", h * s, num, reads=4, writes=3, kernels=3, flops=7, count=rows),

@@ -141,7 +141,7 @@ def merges_per_layer(
     [2, 2, 1, 1, 0]
     """
     if keep is None:
-        return parse_r(layers, r, inflect)
+        return [*parse_r(layers, r, inflect)]
     return merges_for_keep(name, keep, patches, depth) + [0] * (layers - depth)
 
 

@@ -30,8 +30,7 @@ def feature_depth(name: str, given: MethodInput) -> int:
     23
     """
     tower, _ = vision_parts(name, given.model)
-    layer = tower.feature_layer
-    return tower.num_layers + 1 + layer if layer < 0 else layer
+    return tower.deepest
 
 
 def check_tower_layers(name: str, acting: Sequence[int], layers: int) -> None:

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from costmodel.models.anyres import AnyRes
-    from costmodel.models.model import ModelConfig, VideoRule, VisualInput
+    from costmodel.models.families import get_family, list_families, register_family
+    from costmodel.models.families.family import Family
+    from costmodel.models.geometry import CropGeometry, VideoRule, VisualInput
+    from costmodel.models.model import ModelConfig
     from costmodel.models.projector import ProjectorConfig
     from costmodel.models.registry import config_dict, list_models, load_model
     from costmodel.models.summary import describe
@@ -19,20 +22,27 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AnyRes": "anyres",
+    "CropGeometry": "geometry",
+    "Family": "families.family",
     "ModelConfig": "model",
     "ProjectorConfig": "projector",
     "TextConfig": "text",
-    "VideoRule": "model",
+    "VideoRule": "geometry",
     "VisionConfig": "vision",
-    "VisualInput": "model",
+    "VisualInput": "geometry",
     "config_dict": "registry",
     "describe": "summary",
+    "get_family": "families",
+    "list_families": "families",
     "list_models": "registry",
     "load_model": "registry",
+    "register_family": "families",
 }
 
 __all__ = [
     "AnyRes",
+    "CropGeometry",
+    "Family",
     "ModelConfig",
     "ProjectorConfig",
     "TextConfig",
@@ -41,8 +51,11 @@ __all__ = [
     "VisualInput",
     "config_dict",
     "describe",
+    "get_family",
+    "list_families",
     "list_models",
     "load_model",
+    "register_family",
 ]
 
 

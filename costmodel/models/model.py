@@ -3,51 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from costmodel.models.geometry import VisualInput
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from costmodel.models.anyres import AnyRes
+    from costmodel.models.geometry import Geometry, VideoRule
     from costmodel.models.projector import ProjectorConfig
     from costmodel.models.text import TextConfig
     from costmodel.models.vision import VisionConfig
 
 #: Above this a side of an image, or a number of frames, is taken for a slip.
 MOST_PIXELS = 1_000_000
-
-
-class VisualInput(NamedTuple):
-    """What one image or clip gives.
-
-    Attributes:
-        tokens: visual tokens that reach the language model.
-        crops: crops or frames through the vision tower.
-        projected_tokens: tokens through the projector.
-    """
-
-    tokens: int
-    crops: int
-    projected_tokens: int
-
-
-class VideoRule(NamedTuple):
-    """How a model turns frames into tokens.
-
-    Attributes:
-        default_frames: frames of a clip when nothing is said, or 0 where an image is the default.
-        tokens_per_frame: tokens per frame that reach the language model, as papers count.
-        exact_tokens_per_frame: the same as `transformers` runs it.
-        projected_per_frame: tokens per frame through the projector, as papers count; `transformers`
-            sends those plus what `exact_tokens_per_frame` has more.
-        tail_tokens: tokens after the last frame.
-    """
-
-    default_frames: int
-    tokens_per_frame: int
-    exact_tokens_per_frame: int
-    projected_per_frame: int
-    tail_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +31,8 @@ class ModelConfig:
         vision: the vision tower, or None.
         projector: the projector, or None.
         extra_parameters: parameters of none of those: the newline token's embedding, a pooling layer.
-        tokens_per_crop: visual tokens per crop of an image before any merging.
-        default_visual_tokens: visual tokens of the default image or clip, as papers count them.
-        default_crops: crops of that image or clip.
         source: where the config comes from.
-        anyres: how an image is cut into tiles, or None where it is one crop.
-        video: how frames become tokens, or None where there are none.
+        geometry: from an image or a clip to tokens and crops.
         from_defaults: keys that the config leaves to the defaults of `transformers`' classes.
         config_json: the Hugging Face config as JSON.
     """
@@ -79,18 +44,44 @@ class ModelConfig:
     vision: VisionConfig | None
     projector: ProjectorConfig | None
     extra_parameters: int
-    tokens_per_crop: int
-    default_visual_tokens: int
-    default_crops: int
     source: str
-    anyres: AnyRes | None = None
-    video: VideoRule | None = None
+    geometry: Geometry
     from_defaults: tuple[str, ...] = field(default=(), compare=False)
     config_json: str = field(default="{}", compare=False, repr=False)
 
     def __hash__(self) -> int:
         """Hash the name alone: equal models have equal names, and caches ask a million times."""
         return hash(self.name)
+
+    @property
+    def anyres(self) -> AnyRes | None:
+        """How an image is cut into tiles, or None where it is one crop."""
+        return self.geometry.anyres
+
+    @property
+    def video(self) -> VideoRule | None:
+        """How frames become tokens, or None where there are none."""
+        return self.geometry.video
+
+    @property
+    def tokens_per_crop(self) -> int:
+        """Visual tokens per crop of an image before any merging."""
+        return self.geometry.tokens_per_crop
+
+    @property
+    def default_visual_tokens(self) -> int:
+        """Visual tokens of the default image or clip, as papers count them."""
+        return self.visual_input().tokens
+
+    @property
+    def default_crops(self) -> int:
+        """Crops or frames of the default image or clip."""
+        return self.visual_input().crops
+
+    @property
+    def takes_clips(self) -> bool:
+        """Whether a clip is the input when nothing is said."""
+        return bool(self.video and self.video.default_frames)
 
     @property
     def parameters(self) -> int:
@@ -110,8 +101,8 @@ class ModelConfig:
             "projector": 0 if self.projector is None else self.projector.parameters,
             "extra": self.extra_parameters,
             "embedding": self.text.embedding_parameters,
-            "layers": self.text.num_layers * self.text.layer_parameters,
-            "final_norm": self.text.hidden_size,
+            "layers": self.text.stack.layer_parameters,
+            "final_norm": self.text.stack.parameters - self.text.stack.layer_parameters,
             "lm_head": self.text.head_parameters,
         }
 
@@ -154,25 +145,11 @@ class ModelConfig:
             )
         if image_size is not None and frames is not None:
             raise InvalidInputError("image_size belongs to an image and frames to a clip: give one")
-        if frames is not None or (image_size is None and self.video and self.video.default_frames):
-            return self._clip(frames, count == "transformers")
-        if image_size is not None:
-            height, width = _checked_size(image_size)
-        elif self.anyres is not None and count == "transformers":
-            height, width = self.anyres.largest
-        else:
-            return self._default_image()
-        if self.anyres is None:
-            return self._default_image()
-        crops = self.anyres.crops(height, width)
-        return VisualInput(
-            self.anyres.tokens(height, width), crops, crops * self.vision.selected_tokens
-        )
-
-    def _default_image(self) -> VisualInput:
-        crops = 1 if self.anyres is None else 1 + self.anyres.tiles(self.anyres.largest)
-        tokens = crops * self.tokens_per_crop
-        return VisualInput(tokens, crops, tokens)
+        exact = count == "transformers"
+        if frames is not None or (image_size is None and self.takes_clips):
+            return self._clip(frames, exact)
+        size = None if image_size is None else _checked_size(image_size)
+        return self.geometry.image(size, exact=exact)
 
     def _clip(self, frames: int | None, exact: bool) -> VisualInput:
         rule = self.video
@@ -184,9 +161,7 @@ class ModelConfig:
         if frames is None:
             frames = rule.default_frames
         _check_whole("frames", frames)
-        each = rule.exact_tokens_per_frame if exact else rule.tokens_per_frame
-        projected = rule.projected_per_frame + each - rule.tokens_per_frame
-        return VisualInput(frames * each + rule.tail_tokens, frames, frames * projected)
+        return rule.clip(frames, exact=exact)
 
 
 def _checked_size(image_size: object) -> tuple[int, int]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hardware_specs.errors import InvalidFileError
 from hardware_specs.files.reading import read_json
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from costmodel.registry import Registry
+
+T = TypeVar("T")
 
 #: No dimension of a model is larger.
 MOST = 10_000_000
@@ -104,6 +108,14 @@ class Section:
         if allowed and value not in allowed:
             raise self.fail(key, f"is {value!r}; this project knows {', '.join(allowed)}")
         return value
+
+    def named(self, key: str, registry: Registry[T]) -> T:
+        """Return what a string names in a registry."""
+        value = self.word(key)
+        if value not in registry:
+            known = ", ".join(registry.names())
+            raise self.fail(key, f"is {value!r}; this project knows {known}")
+        return registry.get(value)
 
     def raw(self, key: str) -> Any:
         """Return a value as it is."""

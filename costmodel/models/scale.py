@@ -12,6 +12,7 @@ import re
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from costmodel.models.families import get_family
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -120,8 +121,8 @@ def scaled_document(model: ModelConfig, document: dict[str, Any], scale: Scale) 
         raise InvalidInputError(f"{model.name}: {error}") from None
     if isinstance(text.get("layer_types"), list):
         text["layer_types"] = text["layer_types"][: text["num_hidden_layers"]]
-    if "spatial_pool_out_channels" in reduced:
-        reduced["spatial_pool_out_channels"] = reduced["vision_config"]["hidden_size"]
+    if model.vision is not None:
+        get_family(model.model_type).rescale(reduced)
     return reduced
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from costmodel.models.registry import load_model
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from costmodel.models.model import ModelConfig
+    from costmodel.models.projector import ProjectorConfig
+    from costmodel.models.text import TextConfig
+    from costmodel.models.vision import VisionConfig
 
 #: Bytes of one number of the KV cache in half precision.
 HALF_BYTES = 2
@@ -46,7 +49,7 @@ def describe(
         "source": config.source,
         "parameters": {**config.parameter_parts, "total": config.parameters},
         "kv_bytes_per_token": HALF_BYTES * config.text.kv_values_per_token,
-        "text": asdict(config.text),
+        "text": _numbers(config.text),
         "vision": None,
         "projector": None,
         "visual_input": None,
@@ -56,11 +59,16 @@ def describe(
     paper = config.visual_input(image_size=image_size, frames=frames)
     if config.vision is not None and config.projector is not None:
         exact = config.visual_input(image_size=image_size, frames=frames, count="transformers")
-        summary["vision"] = asdict(config.vision) | {
+        summary["vision"] = _numbers(config.vision) | {
             "tokens": config.vision.tokens,
             "selected_tokens": config.vision.selected_tokens,
         }
-        summary["projector"] = asdict(config.projector)
+        summary["projector"] = _numbers(config.projector)
         summary["visual_input"] = paper._asdict()
         summary["visual_input_transformers"] = exact._asdict()
     return summary
+
+
+def _numbers(part: TextConfig | VisionConfig | ProjectorConfig) -> dict[str, Any]:
+    """Return a part's numbers and words, without its blocks."""
+    return {f.name: getattr(part, f.name) for f in fields(part) if f.repr}

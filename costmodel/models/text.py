@@ -1,8 +1,10 @@
-"""The language model: a decoder of gated-MLP layers (Llama, Mistral, Qwen2), its shape and its parameters."""
+"""The language model: a decoder by the numbers people ask for, and as the blocks that it computes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from costmodel.blocks import Embed, Project, Stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,7 +12,7 @@ class TextConfig:
     """A language model, by the numbers that its cost depends on.
 
     Attributes:
-        family: `llama`, `mistral` or `qwen2`, the `model_type` of the Hugging Face config.
+        family: the `model_type` of the Hugging Face config, such as `llama`.
         hidden_size: width d.
         intermediate_size: FFN width f; the MLP has three d x f matrices (gate, up, down).
         num_layers: layers l.
@@ -27,6 +29,9 @@ class TextConfig:
         norm_eps: the epsilon of RMSNorm.
         sliding_window: keys a layer attends to at most, or None. Told, not counted: every cost here
             is that of full attention, exact for prompts up to the window.
+        embedding: the look-up of tokens.
+        stack: the layers, what runs before them, and the final norm after them.
+        head: the product that gives logits.
 
     >>> from costmodel.models import load_model
     >>> text = load_model("llama-2-7b").text
@@ -52,31 +57,29 @@ class TextConfig:
     activation: str
     norm_eps: float
     sliding_window: int | None = None
+    embedding: Embed = field(default=Embed("", 0, 0, ""), repr=False)
+    stack: Stack = field(default=Stack((), (), (), ()), repr=False)
+    head: Project = field(default=Project("", 0, (), ""), repr=False)
 
     @property
     def embedding_parameters(self) -> int:
         """The token embedding: v d."""
-        return self.vocab_size * self.hidden_size
+        return self.embedding.parameters
 
     @property
     def layer_parameters(self) -> int:
-        """One decoder layer: q and o (2 d h e), k and v (2 d k e), MLP (3 d f), norms (2 d), biases."""
-        d, f = self.hidden_size, self.intermediate_size
-        q, kv = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
-        biases = self.qkv_bias * (q + 2 * kv) + self.output_bias * d + self.mlp_bias * (2 * f + d)
-        return 2 * d * q + 2 * d * kv + 3 * d * f + 2 * d + biases
+        """One decoder layer, the mean one where they differ."""
+        return self.stack.layer_parameters // self.num_layers
 
     @property
     def body_parameters(self) -> int:
         """Embedding, layers and final norm, without the head."""
-        return (
-            self.embedding_parameters + self.num_layers * self.layer_parameters + self.hidden_size
-        )
+        return self.embedding.parameters + self.stack.parameters
 
     @property
     def head_parameters(self) -> int:
         """The language-model head: v d, or 0 when it shares the embedding's weights."""
-        return 0 if self.tie_embeddings else self.embedding_parameters
+        return self.head.parameters
 
     @property
     def parameters(self) -> int:

@@ -1,19 +1,18 @@
-"""The vision tower: CLIP or SigLIP, its tokens and its parameters."""
+"""The vision tower by the numbers people ask for, and as the blocks that it computes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from costmodel.blocks import Stack
 
 
 @dataclass(frozen=True, slots=True)
 class VisionConfig:
     """A vision transformer, by the numbers that its cost depends on.
 
-    Every projection of a layer has a bias and the MLP has two matrices (c x f and f x c), in CLIP and in
-    SigLIP alike.
-
     Attributes:
-        family: `clip` or `siglip`.
+        family: such as `clip` or `siglip`.
         hidden_size: width c.
         intermediate_size: FFN width f.
         num_layers: layers l.
@@ -31,6 +30,7 @@ class VisionConfig:
         feature_layers: indices into the hidden states whose features are read: 0 is the embedding,
             l the last layer, negative from the end.
         feature_select: `default` drops the first token of the features, `full` keeps all.
+        stack: one tower's layers, with what comes before and after them.
 
     >>> from costmodel.models import load_model
     >>> vision = load_model("llava-1.5-7b").vision
@@ -54,9 +54,10 @@ class VisionConfig:
     post_norm: bool
     pooling_head: bool
     activation: str
-    copies: int
-    feature_layers: tuple[int, ...]
-    feature_select: str
+    copies: int = 1
+    feature_layers: tuple[int, ...] = (-1,)
+    feature_select: str = "full"
+    stack: Stack = field(default=Stack((), (), (), ()), repr=False)
 
     @property
     def head_dim(self) -> int:
@@ -89,25 +90,28 @@ class VisionConfig:
         return max(self.feature_layers, key=lambda i: i if i >= 0 else self.num_layers + 1 + i)
 
     @property
+    def deepest(self) -> int:
+        """How many layers run before the deepest features are read."""
+        layer = self.feature_layer
+        return self.num_layers + 1 + layer if layer < 0 else layer
+
+    def executed_layers(self, vision_layers: str) -> int:
+        """Layers that run: all of them (`executed`), or up to the features that are read (`useful`).
+
+        `vision_feature_layer=-2` reads the output of the last layer but one; `transformers` runs the
+        last layer all the same, serving engines do not.
+        """
+        return self.num_layers if vision_layers == "executed" else self.deepest
+
+    @property
     def layer_parameters(self) -> int:
-        """One layer: four c x c and two c x f matrices with biases, two norms."""
-        c, f = self.hidden_size, self.intermediate_size
-        return 4 * (c * c + c) + 2 * c * f + f + c + 4 * c
+        """One layer, the mean one where they differ."""
+        return self.stack.layer_parameters // self.num_layers
 
     @property
     def tower_parameters(self) -> int:
         """One tower: patch convolution, class token, positions, norms, layers, pooling head."""
-        c, f = self.hidden_size, self.intermediate_size
-        window = self.num_channels * self.patch_size**2
-        embeddings = c * window + c * self.patch_bias + c * self.has_cls + c * self.tokens
-        # The pooling head: probe, attention (c to 3c and back, with biases), norm, MLP.
-        head = c + 4 * (c * c + c) + 2 * c + 2 * c * f + f + c
-        return (
-            embeddings
-            + 2 * c * (self.pre_norm + self.post_norm)
-            + self.num_layers * self.layer_parameters
-            + head * self.pooling_head
-        )
+        return self.stack.parameters
 
     @property
     def parameters(self) -> int:

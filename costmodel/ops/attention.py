@@ -7,17 +7,24 @@ the bytes, not the FLOPs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from costmodel.ops.registry import formula
-from costmodel.quantities import OpCost
+from costmodel.ops.linear import product
+from costmodel.quantities import op_cost
 
 if TYPE_CHECKING:
     from costmodel.precision import Numerics
-    from costmodel.quantities import Num
+    from costmodel.quantities import Num, OpCost
 
 #: Vector FLOPs of a softmax per score: subtract the maximum, exponentiate, add up, divide, compare.
 SOFTMAX_FLOPS = 5
+
+
+class AttentionCost(Protocol):
+    """A formula of attention whose fixed half is done: batch, queries, keys, executions to an op."""
+
+    def __call__(self, b: Num, s: Num, t: Num, count: Num = 1, /) -> OpCost:
+        """Return the op of s queries over t keys in each of b samples."""
 
 
 def attended_pairs(s: Num, t: Num, causal: bool) -> Num:
@@ -31,22 +38,18 @@ def attended_pairs(s: Num, t: Num, causal: bool) -> Num:
     return s * (t - s) + s * (s + 1) // 2
 
 
-@formula("attention")
 def attention(
     name: str,
     op_class: str,
-    b: Num,
-    s: Num,
-    t: Num,
     h: int,
     k: int,
     e: int,
-    num: Numerics,
-    count: Num = 1,
+    numerics: Numerics,
+    *,
     causal: bool = True,
     cached: bool = True,
     quantised: bool = False,
-) -> OpCost:
+) -> AttentionCost:
     """A fused (flash) attention: 4 b h s t e FLOPs, scores never leave the chip.
 
     Source: `torch.utils.flop_counter.sdpa_flop_count`; traffic as in FlashAttention with K and V
@@ -55,145 +58,128 @@ def attention(
     Args:
         name: the op's name.
         op_class: `attention_prefill`, `attention_encoder` or `attention_decode`.
-        b: batch.
-        s: query length.
-        t: key length.
         h: query heads.
         k: KV heads.
         e: head dim.
-        num: the module's numerics.
-        count: how often it runs.
+        numerics: of the module.
         causal: whether a query sees only keys up to itself.
         cached: whether K and V come from a KV cache (else they are activations).
         quantised: whether the output is written as the next product wants it.
 
     >>> from costmodel.precision import parse_precision
-    >>> op = attention("attn", "attention_prefill", 1, 616, 616, 32, 32, 128,
-    ...                parse_precision("fp16").text)
+    >>> fp16 = parse_precision("fp16").text
+    >>> op = attention("attn", "attention_prefill", 32, 32, 128, fp16)(1, 616, 616)
     >>> op.flops * 32  # the 32 layers of LLaVA-1.5-7B
     198944227328
     """
-    # q[b, h, s, e] @ k[b, h, t, e]^T, then p[b, h, s, t] @ v[b, h, t, e]
-    flops = 4 * b * h * s * t * e
-    pairs = b * h * attended_pairs(s, t, causal)
-    rows = b * s * h * e
-    keys_values = 2 * b * t * k * e
-    kv_read = keys_values * num.kv_bytes if cached else 0
-    kv_as_activation = 0 if cached else keys_values * num.activation_bytes
-    return OpCost(
-        name,
-        op_class,
-        num.attention_dtype,
-        count,
-        flops,
-        4 * e * pairs,
-        SOFTMAX_FLOPS * pairs,
-        0,
-        kv_read,
-        0,
-        rows * num.activation_bytes + kv_as_activation,
-        rows * (num.operand_bytes if quantised else num.activation_bytes),
-        1,
-        (b, s, t, h, k, e, causal),
-    )
+    size = numerics.activation_bytes
+    written = numerics.operand_bytes if quantised else size
+
+    def cost(b: Num, s: Num, t: Num, count: Num = 1, /) -> OpCost:
+        pairs = b * h * attended_pairs(s, t, causal)
+        rows = b * s * h * e
+        keys_values = 2 * b * t * k * e
+        return op_cost(
+            name,
+            op_class,
+            numerics.attention_dtype,
+            count,
+            # q[b, h, s, e] @ k[b, h, t, e]^T, then p[b, h, s, t] @ v[b, h, t, e]
+            flops=4 * b * h * s * t * e,
+            matrix_flops=4 * e * pairs,
+            vector_flops=SOFTMAX_FLOPS * pairs,
+            kv_read_bytes=keys_values * numerics.kv_bytes if cached else 0,
+            activation_read_bytes=rows * size + (0 if cached else keys_values * size),
+            activation_write_bytes=rows * written,
+            shape=(b, s, t, h, k, e, causal),
+        )
+
+    return cost
 
 
-@formula("attention_scores")
 def attention_scores(
-    name: str,
-    b: Num,
-    s: Num,
-    t: Num,
-    h: int,
-    k: int,
-    e: int,
-    num: Numerics,
-    count: Num = 1,
-    cached: bool = True,
-) -> OpCost:
-    """The scores of a materialised attention, written out: 2 b h s t e FLOPs, all s x t of them.
+    name: str, h: int, k: int, e: int, numerics: Numerics, *, cached: bool = True
+) -> AttentionCost:
+    """The scores of an attention, written out: 2 b h s t e FLOPs, all s x t of them.
 
-    Args: as `attention`, a batched matrix product of b h pairs of heads.
+    A batched product of b h pairs of heads; the arguments are those of `attention`.
 
     >>> from costmodel.precision import parse_precision
-    >>> op = attention_scores("qk", 1, 10, 10, 2, 2, 4,
-    ...                       parse_precision("fp16").text)
+    >>> op = attention_scores("qk", 2, 2, 4, parse_precision("fp16").text)(1, 10, 10)
     >>> op.flops, op.activation_write_bytes  # 2 x 2 x 10 x 10 x 4; 2 x 10 x 10 x 2 B
     (1600, 400)
     """
-    # q[b, h, s, e] @ k[b, h, t, e]^T -> [b, h, s, t]
-    flops = 2 * b * h * s * t * e
-    keys = b * t * k * e
-    return OpCost(
-        name,
-        "gemm",
-        num.attention_dtype,
-        count,
-        flops,
-        flops,
-        0,
-        0,
-        keys * num.kv_bytes if cached else 0,
-        0,
-        b * s * h * e * num.activation_bytes + (0 if cached else keys * num.activation_bytes),
-        b * h * s * t * num.activation_bytes,
-        1,
-        (s, t, e, b * h),
-    )
+    size = numerics.activation_bytes
+
+    def cost(b: Num, s: Num, t: Num, count: Num = 1, /) -> OpCost:
+        keys = b * t * k * e
+        # q[b, h, s, e] @ k[b, h, t, e]^T -> [b, h, s, t]
+        return product(
+            name,
+            numerics.attention_dtype,
+            b * h,
+            s,
+            t,
+            e,
+            count,
+            kv_read_bytes=keys * numerics.kv_bytes if cached else 0,
+            read_bytes=b * s * h * e * size + (0 if cached else keys * size),
+            write_bytes=b * h * s * t * size,
+        )
+
+    return cost
 
 
-@formula("softmax")
-def softmax(name: str, rows: Num, t: Num, num: Numerics, count: Num = 1) -> OpCost:
-    """A softmax over t scores per row, read and written once.
+def softmax(name: str, numerics: Numerics, h: int) -> AttentionCost:
+    """A softmax over t scores for each of b h s rows, read and written once."""
+    size = numerics.activation_bytes
 
-    Args:
-        name: the op's name.
-        rows: b x h x s.
-        t: scores per row.
-        num: the module's numerics.
-        count: how often it runs.
-    """
-    size = rows * t * num.activation_bytes
-    return OpCost(
-        name, "pointwise", num.attention_dtype, count, 0, 0, SOFTMAX_FLOPS * rows * t,
-        0, 0, 0, size, size,
-    )  # fmt: skip
+    def cost(b: Num, s: Num, t: Num, count: Num = 1, /) -> OpCost:
+        scores = b * h * s * t
+        return op_cost(
+            name,
+            "pointwise",
+            numerics.attention_dtype,
+            count,
+            vector_flops=SOFTMAX_FLOPS * scores,
+            activation_read_bytes=scores * size,
+            activation_write_bytes=scores * size,
+        )
+
+    return cost
 
 
-@formula("attention_values")
 def attention_values(
     name: str,
-    b: Num,
-    s: Num,
-    t: Num,
     h: int,
     k: int,
     e: int,
-    num: Numerics,
-    count: Num = 1,
+    numerics: Numerics,
+    *,
     cached: bool = True,
     quantised: bool = False,
-) -> OpCost:
-    """The weighted sum of a materialised attention: 2 b h s t e FLOPs.
+) -> AttentionCost:
+    """The weighted sum of an attention whose scores were written out: 2 b h s t e FLOPs.
 
-    Args: as `attention`; `s` counts the rows whose values are summed.
+    The arguments are those of `attention`; s counts the rows whose values are summed.
     """
-    # p[b, h, s, t] @ v[b, h, t, e] -> [b, h, s, e]
-    flops = 2 * b * h * s * t * e
-    values = b * t * k * e
-    return OpCost(
-        name,
-        "gemm",
-        num.attention_dtype,
-        count,
-        flops,
-        flops,
-        0,
-        0,
-        values * num.kv_bytes if cached else 0,
-        0,
-        b * h * s * t * num.activation_bytes + (0 if cached else values * num.activation_bytes),
-        b * s * h * e * (num.operand_bytes if quantised else num.activation_bytes),
-        1,
-        (s, e, t, b * h),
-    )
+    size = numerics.activation_bytes
+    written = numerics.operand_bytes if quantised else size
+
+    def cost(b: Num, s: Num, t: Num, count: Num = 1, /) -> OpCost:
+        values = b * t * k * e
+        # p[b, h, s, t] @ v[b, h, t, e] -> [b, h, s, e]
+        return product(
+            name,
+            numerics.attention_dtype,
+            b * h,
+            s,
+            e,
+            t,
+            count,
+            kv_read_bytes=values * numerics.kv_bytes if cached else 0,
+            read_bytes=b * h * s * t * size + (0 if cached else values * size),
+            write_bytes=b * s * h * e * written,
+        )
+
+    return cost

@@ -1,4 +1,4 @@
-"""Linear layers and convolutions: the matrix products with weights.
+"""Matrix products: with weights (linear layers, patch embeddings) and of two activations.
 
 `linear` counts y[m, n] = x[m, k] @ w[k, n]; `convolution` a patch embedding, whose windows do not
 overlap, as the implicit GEMM it is. Biases ride in the epilogue: their bytes count, their adds are
@@ -7,24 +7,77 @@ vector work.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from costmodel.ops.registry import formula
 from costmodel.precision import SCALE_BYTES
-from costmodel.quantities import OpCost
+from costmodel.quantities import op_cost
 
 if TYPE_CHECKING:
     from costmodel.precision import Numerics
-    from costmodel.quantities import Num
+    from costmodel.quantities import Num, OpCost
 
 
-def stored_weight_bytes(k: int, n: int, num: Numerics) -> Num:
+class RowsCost(Protocol):
+    """A formula whose fixed half is done: from rows (or elements) and executions to an op."""
+
+    def __call__(self, rows: Num, count: Num = 1, /) -> OpCost:
+        """Return the op over so many rows."""
+
+
+def product(
+    name: str,
+    dtype: str,
+    batch: Num,
+    m: Num,
+    n: Num,
+    k: Num,
+    count: Num = 1,
+    *,
+    kv_read_bytes: Num = 0,
+    read_bytes: Num,
+    write_bytes: Num,
+) -> OpCost:
+    """A batch of matrix products of two activations, [m, k] @ [k, n]: 2 m n k FLOPs each.
+
+    Source: `torch.utils.flop_counter.bmm_flop`.
+
+    Args:
+        name: the op's name.
+        dtype: the arithmetic it runs in.
+        batch: products in the kernel.
+        m: rows of the result.
+        n: columns of the result.
+        k: what is summed over.
+        count: how often it runs.
+        kv_read_bytes: KV cache read.
+        read_bytes: activations read.
+        write_bytes: activations written.
+
+    >>> product("scores", "fp16", 2, 10, 10, 4, read_bytes=320, write_bytes=400).flops
+    1600
+    """
+    flops = 2 * batch * m * n * k
+    return op_cost(
+        name,
+        "gemm",
+        dtype,
+        count,
+        flops=flops,
+        matrix_flops=flops,
+        kv_read_bytes=kv_read_bytes,
+        activation_read_bytes=read_bytes,
+        activation_write_bytes=write_bytes,
+        shape=(m, n, k, batch),
+    )
+
+
+def stored_weight_bytes(k: int, n: int, numerics: Numerics) -> int | float:
     """Bytes of a [k, n] weight as it is stored, its scales included.
 
     Args:
         k: input width.
         n: output width.
-        num: the module's numerics.
+        numerics: of the module.
 
     >>> from costmodel.precision import parse_precision
     >>> stored_weight_bytes(4096, 4096, parse_precision("fp16").text)  # 2 B x 4096^2
@@ -32,99 +85,103 @@ def stored_weight_bytes(k: int, n: int, num: Numerics) -> Num:
     >>> stored_weight_bytes(4096, 4096, parse_precision("w4a16").text)  # + 2 B per 128 weights
     8650752.0
     """
-    size = k * n * num.weight_bytes
-    if num.group_size > 0:
-        size += n * -(-k // num.group_size) * SCALE_BYTES
-    elif num.group_size == 0:
+    size = k * n * numerics.weight_bytes
+    if numerics.group_size > 0:
+        size += n * -(-k // numerics.group_size) * SCALE_BYTES
+    elif numerics.group_size == 0:
         size += n * SCALE_BYTES
     return size
 
 
-@formula("linear")
-def linear(
-    name: str, m: Num, k: int, n: int, num: Numerics, count: Num = 1, bias: bool = False
-) -> OpCost:
-    """One linear layer: 2 m k n FLOPs.
+def linear(name: str, k: int, n: int, numerics: Numerics, bias: bool = False) -> RowsCost:
+    """A linear layer over m rows: 2 m k n FLOPs.
 
     Weight-only quantisation adds 2 k n vector FLOPs (subtract, scale) to expand the weights.
 
-    Source: `torch.utils.flop_counter.mm_flop`.
-
     Args:
         name: the op's name.
-        m: rows, batch x tokens.
         k: input width.
         n: output width.
-        num: the module's numerics.
-        count: how often it runs.
+        numerics: of the module.
         bias: whether it has one.
 
     >>> from costmodel.precision import parse_precision
-    >>> op = linear("q_proj", 2, 3, 5, parse_precision("fp16").text)
+    >>> op = linear("q_proj", 3, 5, parse_precision("fp16").text)(2)
     >>> op.flops, op.weight_bytes, op.activation_read_bytes, op.activation_write_bytes
     (60, 30, 12, 20)
     """
-    weights = stored_weight_bytes(k, n, num)
-    vector = 2 * k * n if num.dequantise else 0
-    if bias:
-        weights += n * num.activation_bytes
-        vector = vector + m * n
-    # x[m, k] @ w[k, n]
-    flops = 2 * m * k * n
-    return OpCost(
+    size = numerics.activation_bytes
+    return _with_weights(
         name,
         "gemm",
-        num.label,
-        count,
-        flops,
-        flops,
-        vector,
-        weights,
-        0,
-        0,
-        m * k * num.operand_bytes,
-        m * n * num.activation_bytes,
-        1,
-        (m, n, k),
+        numerics.label,
+        (k, n),
+        weight_bytes=stored_weight_bytes(k, n, numerics) + (n * size if bias else 0),
+        expand=2 * k * n if numerics.dequantise else 0,
+        row_bytes=(k * numerics.operand_bytes, n * size),
+        bias=bias,
     )
 
 
-@formula("convolution")
-def convolution(
-    name: str, m: Num, k: int, n: int, num: Numerics, count: Num = 1, bias: bool = False
-) -> OpCost:
-    """One patch embedding with non-overlapping windows: 2 m k n FLOPs.
+def convolution(name: str, k: int, n: int, numerics: Numerics, bias: bool = False) -> RowsCost:
+    """A patch embedding over m windows that do not overlap: 2 m k n FLOPs.
 
     Source: `torch.utils.flop_counter.conv_flop_count`.
 
     Args:
         name: the op's name.
-        m: batch x patches.
         k: channels x patch height x patch width.
         n: output channels.
-        num: the module's numerics.
-        count: how often it runs.
+        numerics: of the module.
         bias: whether it has one.
 
     >>> from costmodel.precision import parse_precision
-    >>> convolution("patch_embed", 576, 588, 1024, parse_precision("fp16").vision).flops
+    >>> convolution("patch_embed", 588, 1024, parse_precision("fp16").vision)(576).flops
     693633024
     """
-    flops = 2 * m * k * n
-    size = num.activation_bytes
-    return OpCost(
+    size = numerics.activation_bytes
+    return _with_weights(
         name,
         "conv",
-        num.attention_dtype,
-        count,
-        flops,
-        flops,
-        m * n if bias else 0,
-        (k * n + (n if bias else 0)) * size,
-        0,
-        0,
-        m * k * size,
-        m * n * size,
-        1,
-        (m, n, k),
+        numerics.attention_dtype,
+        (k, n),
+        weight_bytes=(k + bias) * n * size,
+        expand=0,
+        row_bytes=(k * size, n * size),
+        bias=bias,
     )
+
+
+def _with_weights(
+    name: str,
+    op_class: str,
+    dtype: str,
+    widths: tuple[int, int],
+    *,
+    weight_bytes: float,
+    expand: int,
+    row_bytes: tuple[float, float],
+    bias: bool,
+) -> RowsCost:
+    k, n = widths
+    row_read, row_write = row_bytes
+    row_flops = 2 * k * n
+    adds = n if bias else 0
+
+    def cost(m: Num, count: Num = 1, /) -> OpCost:
+        flops = m * row_flops
+        return op_cost(
+            name,
+            op_class,
+            dtype,
+            count,
+            flops=flops,
+            matrix_flops=flops,
+            vector_flops=expand + m * adds if adds else expand,
+            weight_bytes=weight_bytes,
+            activation_read_bytes=m * row_read,
+            activation_write_bytes=m * row_write,
+            shape=(m, n, k),
+        )
+
+    return cost

@@ -6,168 +6,162 @@ chain of kernels for one op, the plan says how many and how many bytes pass per 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from costmodel.ops.registry import formula
-from costmodel.quantities import OpCost
+from costmodel.quantities import op_cost
 
 if TYPE_CHECKING:
+    from costmodel.ops.linear import RowsCost
     from costmodel.precision import Numerics
-    from costmodel.quantities import Num
+    from costmodel.quantities import Num, OpCost
 
 
-@formula("pointwise")
 def pointwise(
     name: str,
-    elements: Num,
-    num: Numerics,
+    numerics: Numerics,
     *,
     read: float,
     write: float,
+    width: int = 1,
     flops_per_element: float = 1,
     kernels: int = 1,
     op_class: str = "pointwise",
-    weights: Num = 0,
-    count: Num = 1,
-) -> OpCost:
-    """A chain of elementwise kernels.
+    weights: float = 0,
+) -> RowsCost:
+    """A chain of elementwise kernels over rows of a width, or over elements, rows of width 1.
 
     Args:
         name: the op's name.
-        elements: elements of the tensor it passes over.
-        num: the module's numerics.
+        numerics: of the module.
         read: bytes read per element, over the whole chain.
         write: bytes written per element, over the whole chain.
+        width: elements of a row.
         flops_per_element: vector FLOPs per element.
         kernels: kernels in the chain.
-        op_class: `pointwise`, `norm`, `copy` or `embedding`.
+        op_class: `pointwise`, `norm`, `activation` or `copy`.
         weights: bytes of parameters read.
-        count: how often it runs.
 
     >>> from costmodel.precision import parse_precision
-    >>> op = pointwise("add", 100, parse_precision("fp16").text, read=4, write=2)
+    >>> op = pointwise("add", parse_precision("fp16").text, read=4, write=2)(100)
     >>> op.activation_read_bytes, op.activation_write_bytes, op.vector_flops, op.flops
     (400, 200, 100, 0)
     """
-    return OpCost(
-        name,
-        op_class,
-        num.attention_dtype,
-        count,
-        0,
-        0,
-        elements * flops_per_element,
-        weights,
-        0,
-        0,
-        elements * read,
-        elements * write,
-        kernels,
-    )
+    dtype = numerics.attention_dtype
+
+    def cost(rows: Num, count: Num = 1, /) -> OpCost:
+        elements = rows * width
+        return op_cost(
+            name,
+            op_class,
+            dtype,
+            count,
+            vector_flops=elements * flops_per_element,
+            weight_bytes=weights,
+            activation_read_bytes=elements * read,
+            activation_write_bytes=elements * write,
+            kernels=kernels,
+        )
+
+    return cost
 
 
-@formula("norm")
-def norm(
-    name: str, rows: Num, d: int, num: Numerics, count: Num = 1, residual_add: bool = False
-) -> OpCost:
-    """One fused RMSNorm or LayerNorm kernel, optionally with the residual add before it.
+def norm(name: str, d: int, numerics: Numerics, residual_add: bool = False) -> RowsCost:
+    """One fused RMSNorm or LayerNorm kernel over rows, optionally with the residual add before it.
 
     Args:
         name: the op's name.
-        rows: b x s.
         d: width.
-        num: the module's numerics.
-        count: how often it runs.
+        numerics: of the module.
         residual_add: whether the kernel also adds the branch to the stream, writes the stream, and
             writes its own output as the next product wants it, quantised where that is.
     """
-    size = num.activation_bytes
+    size = numerics.activation_bytes
     return pointwise(
         name,
-        rows * d,
-        num,
+        numerics,
         read=2 * size if residual_add else size,
-        write=size + num.operand_bytes if residual_add else size,
+        write=size + numerics.operand_bytes if residual_add else size,
+        width=d,
         flops_per_element=4 + residual_add,
         op_class="norm",
         weights=d * size,
-        count=count,
     )
 
 
-@formula("residual")
-def residual(name: str, rows: Num, d: int, num: Numerics, count: Num = 1) -> OpCost:
-    """A residual add: two tensors read, one written."""
-    size = num.activation_bytes
-    return pointwise(name, rows * d, num, read=2 * size, write=size, count=count)
+def residual(name: str, d: int, numerics: Numerics) -> RowsCost:
+    """A residual add over rows of width d: two tensors read, one written."""
+    size = numerics.activation_bytes
+    return pointwise(name, numerics, read=2 * size, write=size, width=d)
 
 
-@formula("rope")
-def rope(
-    name: str, b: Num, s: Num, h: int, k: int, e: int, num: Numerics, count: Num = 1
-) -> OpCost:
+class RotationCost(Protocol):
+    """A rotation whose fixed half is done: batch, tokens and executions to an op."""
+
+    def __call__(self, b: Num, s: Num, count: Num = 1, /) -> OpCost:
+        """Return the op over s tokens in each of b samples."""
+
+
+def rope(name: str, h: int, k: int, e: int, numerics: Numerics) -> RotationCost:
     """Rotary embedding fused with the cache write: q, k, v read; q written; k, v into the cache.
 
     Args:
         name: the op's name.
-        b: batch.
-        s: tokens.
         h: query heads.
         k: KV heads.
         e: head dim.
-        num: the module's numerics.
-        count: how often it runs.
+        numerics: of the module.
     """
-    size = num.activation_bytes
-    queries, keys = b * s * h * e, b * s * k * e
-    return OpCost(
-        name, "rope", num.attention_dtype, count, 0, 0, 3 * (queries + keys),
-        0, 0, 2 * keys * num.kv_bytes, (queries + 2 * keys) * size, queries * size,
-    )  # fmt: skip
+    size = numerics.activation_bytes
+
+    def cost(b: Num, s: Num, count: Num = 1, /) -> OpCost:
+        queries, keys = b * s * h * e, b * s * k * e
+        return op_cost(
+            name,
+            "rope",
+            numerics.attention_dtype,
+            count,
+            vector_flops=3 * (queries + keys),
+            kv_write_bytes=2 * keys * numerics.kv_bytes,
+            activation_read_bytes=(queries + 2 * keys) * size,
+            activation_write_bytes=queries * size,
+        )
+
+    return cost
 
 
-@formula("activation")
-def activation(
-    name: str, rows: Num, f: int, num: Numerics, count: Num = 1, gated: bool = True
-) -> OpCost:
-    """An activation function over f features; gated (SwiGLU) ones read the gate and the value.
+def activation(name: str, f: int, numerics: Numerics, gated: bool = True) -> RowsCost:
+    """An activation function over rows of f features; gated (SwiGLU) ones read the gate and the value.
 
     The output is written as the next product wants it, quantised where that is.
     """
     return pointwise(
         name,
-        rows * f,
-        num,
-        read=(2 if gated else 1) * num.activation_bytes,
-        write=num.operand_bytes,
+        numerics,
+        read=(2 if gated else 1) * numerics.activation_bytes,
+        write=numerics.operand_bytes,
+        width=f,
         flops_per_element=5 if gated else 4,
         op_class="activation",
-        count=count,
     )
 
 
-@formula("cache_write")
-def cache_write(name: str, b: Num, s: Num, k: int, e: int, num: Numerics, count: Num = 1) -> OpCost:
-    """K and V of s new tokens copied into the cache."""
-    elements = 2 * b * s * k * e
-    return OpCost(
-        name, "copy", num.attention_dtype, count, 0, 0, 0,
-        0, 0, elements * num.kv_bytes, elements * num.activation_bytes, 0,
-    )  # fmt: skip
-
-
-@formula("copy")
-def copy(name: str, elements: Num, num: Numerics, count: Num = 1, kernels: int = 1) -> OpCost:
-    """Elements read and written once."""
-    size = num.activation_bytes
+def copy(name: str, numerics: Numerics, *, width: int = 1, kernels: int = 1) -> RowsCost:
+    """Rows of a width (or elements, rows of width 1) read and written once."""
+    size = numerics.activation_bytes
     return pointwise(
-        name, elements, num, read=size, write=size, flops_per_element=0, kernels=kernels,
-        op_class="copy", count=count,
+        name, numerics, read=size, write=size, width=width, flops_per_element=0, kernels=kernels,
+        op_class="copy",
     )  # fmt: skip
 
 
-@formula("embedding")
-def embedding(name: str, rows: Num, d: int, num: Numerics, count: Num = 1) -> OpCost:
-    """A table look-up: only the rows asked for are read; no FLOPs."""
-    size = rows * d * num.activation_bytes
-    return OpCost(name, "embedding", num.attention_dtype, count, 0, 0, 0, size, 0, 0, 0, size)
+def embedding(name: str, d: int, numerics: Numerics) -> RowsCost:
+    """A look-up in a table of width d: only the rows asked for are read; no FLOPs."""
+    size, dtype = numerics.activation_bytes, numerics.attention_dtype
+
+    def cost(rows: Num, count: Num = 1, /) -> OpCost:
+        moved = rows * d * size
+        return op_cost(
+            name, "embedding", dtype, count, weight_bytes=moved, activation_write_bytes=moved
+        )
+
+    return cost

@@ -1,30 +1,64 @@
-"""Execution plans: which kernels a stage launches.
+"""Execution plans: which kernels a stage launches. A plan is one file; this is their registry.
 
-- `fused`: ideal traffic, one kernel per op class, as a serving engine launches them: Q, K and V in
-  one product, gate and up in one, residual add inside the norm, rotation inside the cache write.
-- `hf-eager`: what `transformers` launches under eager PyTorch with SDPA: norms, rotations, SwiGLU,
-  residuals, casts and cache concatenation are chains of kernels that read and write memory.
-- `cuda-graph`: the hf-eager kernels replayed, so without host cost.
+A plan is a table from kinds of blocks to rules that lower them to ops, beside the facts that memory
+and time need. `register_plan` adds one from outside, as does an entry point of the group
+`vlm_roofline.plans`.
 """
 
 from __future__ import annotations
 
-from hardware_specs.errors import InvalidInputError
+from costmodel.plans.plan import Plan, Rows, Rule, Setting, Step, over
+from costmodel.registry import Registry
 
-EXECUTION_PLANS = ("fused", "hf-eager", "cuda-graph")
+__all__ = [
+    "Plan",
+    "Rows",
+    "Rule",
+    "Setting",
+    "Step",
+    "get_plan",
+    "list_plans",
+    "over",
+    "register_plan",
+]
+
+_PLANS: Registry[Plan] = Registry(
+    "execution plan",
+    {
+        "fused": "costmodel.plans.fused",
+        "hf-eager": "costmodel.plans.hf_eager",
+        "cuda-graph": "costmodel.plans.cuda_graph",
+    },
+    attribute="PLAN",
+    group="vlm_roofline.plans",
+)
 
 
-def check_plan(execution: str) -> str:
-    """Return `execution` when it names a plan.
+def list_plans() -> tuple[str, ...]:
+    """Name the execution plans.
+
+    >>> list_plans()[:3]
+    ('fused', 'hf-eager', 'cuda-graph')
+    """
+    return _PLANS.names()
+
+
+def get_plan(name: str) -> Plan:
+    """Return the plan called `name`.
 
     Raises:
-        InvalidInputError: it does not.
+        UnknownNameError: there is no such plan; the message has near matches.
 
-    >>> check_plan("fused")
-    'fused'
+    >>> get_plan("hf-eager").label
+    'eager PyTorch'
     """
-    if execution not in EXECUTION_PLANS:
-        raise InvalidInputError(
-            f"execution {execution!r} is unknown; there is: {', '.join(EXECUTION_PLANS)}"
-        )
-    return execution
+    return _PLANS.get(name)
+
+
+def register_plan(plan: Plan) -> None:
+    """Add an execution plan, which `execution=` then knows by its name.
+
+    Raises:
+        InvalidInputError: the name is taken.
+    """
+    _PLANS.register(plan.name, plan)

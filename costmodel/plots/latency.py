@@ -24,13 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Plan -> what people call it.
-PLAN_NAMES = {
-    "fused": "fused kernels",
-    "hf-eager": "eager PyTorch",
-    "cuda-graph": "CUDA graph",
-}
-
 #: The stages before the first token, and those of them that run before the language model.
 _TTFT = ("vision", "projector", "reduction", "prefill")
 _TOWER = ("vision", "projector", "reduction")
@@ -109,6 +102,7 @@ def latency_curve(
     Raises:
         InvalidInputError: another stage, or a model without vision.
     """
+    from costmodel.plans import get_plan
     from costmodel.questions.break_evens import break_even
     from costmodel.questions.sweeps import sweep_chunks
     from hardware_specs.errors import InvalidInputError
@@ -133,11 +127,12 @@ def latency_curve(
             sums[name] = sums[name] + np.concatenate(pieces)
     time, low, high, kernels = sums.values()
     floor = None
-    if execution == "hf-eager" and calibration is not None:
+    ran = get_plan(execution)
+    if ran.host_launches and calibration is not None:
         loaded = _loaded(calibration, hardware)
         floor = float(np.min(kernels)) * loaded.host_s_per_kernel + loaded.host_sync_s
     return LatencyCurve(
-        label or PLAN_NAMES[execution],
+        label or ran.label,
         counts,
         time,
         low,

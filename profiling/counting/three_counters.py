@@ -277,7 +277,7 @@ def _notes(
         difference = f"torch {counted - expected:+d}"
         if kind == "rotary":
             yield f"{difference}: this transformers computes rotary angles as a batched product"
-        elif stage == "projector" and shape.model_type == "video_llava":
+        elif stage == "projector" and shape.video is not None and shape.video.carries_class_token:
             yield f"{difference}: transformers projects the class token of every frame too"
         else:
             yield f"{difference}: unexplained"

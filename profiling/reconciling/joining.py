@@ -14,6 +14,7 @@ from costmodel.quantities import STAGES
 from costmodel.roofline import StageCost
 from hardware_specs.errors import InvalidInputError, VlmRooflineError
 from profiling.reconciling.gap import PlannedStage
+from profiling.subject.plans import IDEAL_PLAN, MODE_PLANS, TOWER_PLAN
 
 if TYPE_CHECKING:
     from costmodel.calibration import Calibration
@@ -24,10 +25,7 @@ if TYPE_CHECKING:
     from hardware_specs import HardwareSpec
     from profiling.records.measurement import Configuration, Measurement
 
-#: The plan of the language model by mode. Tower and projector run op by op in every mode.
-PLANS = {"eager": "hf-eager", "cuda-graph": "cuda-graph", "compile": "fused"}
 LANGUAGE_STAGES = ("prefill", "decode")
-TOWER_PLAN = "hf-eager"
 #: Where a method's own work happens inside another stage's marks.
 ENCLOSING_STAGE = {"llm-layer": "prefill", "vision-layers": "vision"}
 
@@ -179,7 +177,7 @@ class Predictor:
         keep: int | float | None,
         warnings: list[str],
     ) -> Prediction:
-        language = PLANS[configuration.mode]
+        language = MODE_PLANS[configuration.mode]
 
         def evaluated(
             execution: str, calibration: Calibration | None
@@ -187,14 +185,11 @@ class Predictor:
             context = self._context(model, configuration, keep, execution, calibration)
             return context, context.evaluate(scenario, vector=False)
 
-        ideal_context, ideal = evaluated("fused", None)
-        _, fused = evaluated("fused", self.calibration)
-        tower_context, tower = evaluated(TOWER_PLAN, self.calibration)
-        language_context, ran = (
-            (tower_context, tower)
-            if language == TOWER_PLAN
-            else evaluated(language, self.calibration)
-        )
+        ideal_context, ideal = evaluated(IDEAL_PLAN, None)
+        _, fused = evaluated(IDEAL_PLAN, self.calibration)
+        priced = {plan: evaluated(plan, self.calibration) for plan in {TOWER_PLAN, language}}
+        tower_context, tower = priced[TOWER_PLAN]
+        language_context, ran = priced[language]
         plans = {stage: language if stage in LANGUAGE_STAGES else TOWER_PLAN for stage in STAGES}
         stages = {
             stage: PlannedStage(

@@ -128,7 +128,7 @@ def _predicted(prediction: Prediction) -> dict[tuple[str, str, str], dict[str, A
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for stage in prediction.stages:
         ops, roofline = prediction.ops(stage)
-        sheet = Roofline(roofline.hardware, None, roofline.execution)
+        sheet = Roofline(roofline.hardware, None, roofline.plan)
         for op in ops:
             name = _LAYERS.sub("", op.name)
             entry = found.setdefault(

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.plots import PlacedOp, plot_roofline
 from costmodel.plots.latency import LatencyCurve, MeasuredPoints, latency_curve, plot_latency
-from profiling.reconciling.joining import TOWER_PLAN
 from profiling.reconciling.metrics import knee_of
 from profiling.reconciling.summary import SERIES, medians_by_count, series_of
 from profiling.report.plot_accuracy import plot_accuracy
 from profiling.report.plot_gap import plot_gap, plot_gap_over_tokens
+from profiling.subject.plans import TOWER_PLAN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 
     from costmodel.models import ModelConfig
 
-#: Families whose default input is a video; all others with a vision tower take images.
-_VIDEO_TYPES = frozenset({"video_llava", "llava_next_video"})
-#: Families that split an image into tiles and need its size to put the tokens together again.
-_TILED_TYPES = frozenset({"llava_next", "llava_onevision"})
 #: Text tokens before the picture, as in "USER: <image>": the rest follows it.
 _TEXT_BEFORE = 5
 
@@ -88,10 +84,11 @@ def visual_inputs(
         return values.to(weight.device, _floating(model))
 
     rows = batch_size * images
-    if shape.model_type in _VIDEO_TYPES:
+    if shape.takes_clips:
         arguments = {"pixel_values_videos": pixels(rows, default.crops)}
         placeholder = config.video_token_id
-    elif shape.model_type in _TILED_TYPES:
+    elif shape.anyres is not None:
+        # A model that cuts images into tiles needs the size to put the tokens together again.
         size = _image_size(config, side, default.crops)
         arguments = {
             "pixel_values": pixels(rows, default.crops),

@@ -23,8 +23,9 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from costmodel import estimate, load_model  # noqa: E402
 from costmodel.methods import method_info  # noqa: E402
 from costmodel.methods.pieces import SORT_KERNELS  # noqa: E402
-from costmodel.plans.vision import vision_ops  # noqa: E402
+from costmodel.plans import get_plan  # noqa: E402
 from costmodel.precision import parse_precision  # noqa: E402
+from costmodel.program import Program  # noqa: E402
 from costmodel.schedule import LayerSpan  # noqa: E402
 from token_reduction import get_method, list_methods, observe, reduce_tokens  # noqa: E402
 from token_reduction.caches import cache_keyword, cache_of  # noqa: E402
@@ -412,10 +413,8 @@ def test_ats_costs_what_its_lengths_cost(llava, keep) -> None:
         LayerSpan(1, t, after, after, after, materialised=3 <= layer <= 11)
         for layer, (t, after) in enumerate(pairwise(lengths))
     )
-    ops = vision_ops(
-        config.vision, parse_precision("fp32").vision, 1, spans, execution="fused",
-        attention="flash",
-    )  # fmt: skip
+    program = Program(config, parse_precision("fp32"), get_plan("fused"), attention="flash")
+    ops = program.vision(1, spans)
     assert counted["vision"] == sum(op.flops * op.count for op in ops)
     assert counted["reduction"] == 0
     assert estimate(config, A100, method="ats").stages["reduction"].flops == 0

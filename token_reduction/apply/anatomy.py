@@ -1,11 +1,6 @@
 """Where the parts of a Hugging Face LLaVA-like model are, and which models are known.
 
-family           class                                     pixels in                    crops
-llava            LlavaForConditionalGeneration             images                       the image
-llava-next       LlavaNextForConditionalGeneration         images, tiled                overview, tiles
-llava-next-video LlavaNextVideoForConditionalGeneration    images (tiled), videos       tiles; frames
-video-llava      VideoLlavaForConditionalGeneration        images, videos               image; frames
-llava-onevision  LlavaOnevisionForConditionalGeneration    images (tiled), videos       tiles; frames
+The families are those of `costmodel.models.families`; images are one crop or tiles, videos are frames.
 """
 
 from __future__ import annotations
@@ -13,19 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from costmodel.models.families import family_of, get_family, list_families
 from hardware_specs.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from torch import nn
 
-#: class -> family
-FAMILIES = {
-    "LlavaForConditionalGeneration": "llava",
-    "LlavaNextForConditionalGeneration": "llava-next",
-    "LlavaNextVideoForConditionalGeneration": "llava-next-video",
-    "VideoLlavaForConditionalGeneration": "video-llava",
-    "LlavaOnevisionForConditionalGeneration": "llava-onevision",
-}
+    from costmodel.models import Family
+
 _TOWERS = ("vision_tower", "image_tower", "video_tower")
 #: A vision layer as CLIP and SigLIP have it, and a decoder layer as Llama, Mistral and Qwen2 have it.
 _VISION_LAYER = ("layer_norm1", "self_attn", "layer_norm2", "mlp")
@@ -58,7 +48,7 @@ class Parts:
     Attributes:
         model: the model for conditional generation.
         base: the same without its head.
-        family: a value of `FAMILIES`.
+        family: what the cost model knows of its kind.
         towers: its vision towers.
         projector: from vision to language width.
         language: the language model without head.
@@ -70,7 +60,7 @@ class Parts:
 
     model: nn.Module
     base: nn.Module
-    family: str
+    family: Family
     towers: tuple[Tower, ...]
     projector: nn.Module
     language: nn.Module
@@ -151,11 +141,11 @@ def dissect(model: Any) -> Parts:
     Raises:
         UnsupportedError: another model; names those that work.
     """
-    names = [cls.__name__ for cls in type(model).__mro__]
-    family = next((FAMILIES[name] for name in names if name in FAMILIES), None)
+    family = family_of(model)
     if family is None:
+        known = [name for kind in list_families() for name in get_family(kind).classes]
         raise UnsupportedError(
-            f"reduce_tokens does not know {type(model).__name__}; it works on {', '.join(FAMILIES)}"
+            f"reduce_tokens does not know {type(model).__name__}; it works on {', '.join(known)}"
         )
     base = model.model
     config = model.config

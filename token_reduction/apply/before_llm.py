@@ -240,7 +240,7 @@ def _class_goes_along(parts: Parts, modality: str, call: dict[str, Any]) -> bool
     """Whether the projector gets each crop's class token."""
     if not all(tower.has_class for tower in parts.towers):
         return False
-    if parts.family == "video-llava" and modality == "video":
+    if parts.family.class_token_in_clips and modality == "video":
         return True
     config: Any = parts.model.config
     chosen = call.get("vision_feature_select_strategy") or config.vision_feature_select_strategy

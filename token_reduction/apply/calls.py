@@ -137,7 +137,7 @@ def split_items(parts: Parts, modality: str, features: Any, pixels: Tensor) -> l
     if not isinstance(features, torch.Tensor):
         return [item.flatten(0, -2) for item in features]
     items = list(features.reshape(pixels.shape[0], -1, features.shape[-1]))
-    if modality == "video" and parts.family == "llava-onevision":
+    if modality == "video" and parts.family.newline_ends_clips:
         # Older versions of transformers add the newline token that ends a video outside the encoder.
         side = -(-parts.towers[0].side // 2)
         newline: Any = parts.base.image_newline

@@ -98,12 +98,14 @@ class Crops:
             UnsupportedError: the model pools each frame on its grid after the projector.
         """
         family = self.parts.family
-        pooled_after = family == "llava-onevision"
-        pooled_before = family == "llava-next-video" and self.reduce is None
-        if modality == "video" and (pooled_after or pooled_before):
+        # A reduction beside the projector sees what was pooled before it; one in the tower does not.
+        pools = family.pools_frames is not None and (
+            family.pools_frames == "after projector" or self.reduce is None
+        )
+        if modality == "video" and pools:
             raise UnsupportedError(
-                f"{self.record.method.name} leaves no grid of patches, and {family} pools every "
-                "video frame on its grid; divprune, fastv or vtw work on its videos"
+                f"{self.record.method.name} leaves no grid of patches, and {family.label} pools "
+                "every video frame on its grid; divprune, fastv or vtw work on its videos"
             )
         self.counts = []
         self.packed_before = None

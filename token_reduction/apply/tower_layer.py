@@ -84,7 +84,7 @@ class MergingStep(LayerStep):
     def attach(self, parts: Parts, patches: Patches) -> None:
         """Fix how many pairs each layer merges."""
         tower = parts.towers[0]
-        self.merges = merges_per_layer(
+        merges = merges_per_layer(
             self.method.name,
             self.method.keep,
             patches=tower.patches,
@@ -93,6 +93,7 @@ class MergingStep(LayerStep):
             r=self._r,
             inflect=self._inflect,
         )
+        self.merges = [int(pairs) for pairs in merges]
         self.layers = range(len(self.merges))
         super().attach(parts, patches)
 

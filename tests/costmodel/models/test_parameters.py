@@ -8,7 +8,9 @@ from collections import Counter
 import pytest
 
 from costmodel.models import config_dict, list_models, load_model
-from costmodel.models.families import read_model
+from costmodel.models.decoders import DECODERS
+from costmodel.models.families import get_family, list_families, read_model
+from costmodel.models.towers import TOWERS
 
 #: The start of a parameter's name in `transformers` (either version's layout) -> our part.
 PREFIXES = {
@@ -163,14 +165,16 @@ def test_defaults_are_those_of_transformers_classes():
     """Every default we assume for a silent config is the class's own."""
     from transformers import AutoConfig
 
-    from costmodel.models.defaults import MULTIMODAL, TEXT, VISION
-
-    for model_type, ours in {**TEXT, **VISION, **MULTIMODAL}.items():
+    families = {name: get_family(name).defaults for name in list_families()}
+    parts = {
+        name: kinds.get(name).defaults for kinds in (DECODERS, TOWERS) for name in kinds.names()
+    }
+    for model_type, ours in {**parts, **families}.items():
         theirs = AutoConfig.for_model(model_type)
         for key, value in ours.items():
             if not hasattr(theirs, key):
                 # A key of another class; or, before 5.23, one that only the model's code defaults.
-                assert model_type in TEXT or (key, value) == ("vision_use_head", True)
+                assert model_type in DECODERS or (key, value) == ("vision_use_head", True)
                 continue
             seen = getattr(theirs, key)
             if key in ("num_key_value_heads", "head_dim") and value is None:

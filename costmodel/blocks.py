@@ -1,0 +1,306 @@
+"""What a model computes, written once: the blocks of its layers.
+
+A block says what is computed over which rows, not how it is launched: that is an execution plan's
+affair (`costmodel.plans`), which lowers blocks to ops. Parameters, FLOPs, bytes, kernels, KV cache
+and memory all follow from the blocks.
+
+Rows are named, and whoever runs the blocks says how many there are:
+
+- `entering`, `out`, `mlp` in a layer: the tokens that enter it, those that pass its output
+  projection, those that pass its MLP, each times the batch;
+- `image`, `patch`, `token` in a vision tower: crops, their patches, their tokens;
+- `projected` in the bridge from the tower to the language model;
+- `text`, `all`, `logits` around the language model's layers: the text, the whole prompt, and the
+  positions whose logits are computed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Block(Protocol):
+    """Any block: it knows its parameters."""
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that training sets."""
+
+
+def parameters(blocks: Iterable[Block]) -> int:
+    """Return the parameters of blocks together.
+
+    >>> parameters([dense("fc1", 4, 8, "mlp", bias=True), Activate("gelu", 8, "mlp", "gelu")])
+    40
+    """
+    return sum(block.parameters for block in blocks)
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """A norm over rows of a width: `rms` has a scale, `layer` a scale and a shift.
+
+    Attributes:
+        name: of the op.
+        width: d.
+        rows: which rows it runs over.
+        kind: `rms` or `layer`.
+        after_residual: whether it reads the stream right after a residual add, which serving
+            engines run in the same kernel.
+        feeds: the module of `Precision` that reads the result; empty is the one the norm stands in.
+    """
+
+    name: str
+    width: int
+    rows: str
+    kind: str
+    after_residual: bool = False
+    feeds: str = ""
+
+    @property
+    def parameters(self) -> int:
+        """A scale per feature, and a shift in a layer norm."""
+        return self.width * (1 if self.kind == "rms" else 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """Linear layers that read the same rows: y_i[m, n_i] = x[m, k] @ w_i[k, n_i].
+
+    Attributes:
+        name: of the one product that serving engines make of them.
+        width: k.
+        parts: name and n of each, as the library keeps them.
+        rows: which rows they run over.
+        bias: whether they have one.
+        reads: what their input is called where a plan quantises it in a kernel of its own.
+        module: whose numerics they have in `Precision`; empty is the module they stand in.
+        shared: whether their weights are those of another block, such as a tied head's.
+    """
+
+    name: str
+    width: int
+    parts: tuple[tuple[str, int], ...]
+    rows: str
+    bias: bool = False
+    reads: str = ""
+    module: str = ""
+    shared: bool = False
+
+    @property
+    def outputs(self) -> int:
+        """Features of all parts together."""
+        return sum(n for _, n in self.parts)
+
+    @property
+    def parameters(self) -> int:
+        """Of each part k n, and n with a bias; 0 for shared weights."""
+        return 0 if self.shared else (self.width + self.bias) * self.outputs
+
+
+def dense(
+    name: str, k: int, n: int, rows: str, *, bias: bool = False, reads: str = "", module: str = ""
+) -> Project:
+    """Return a single linear layer from width k to width n."""
+    return Project(name, k, ((name, n),), rows, bias, reads, module)
+
+
+@dataclass(frozen=True, slots=True)
+class Rotate:
+    """Rotary positions of q and k, and the write of k and v into the cache."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    parameters: ClassVar[int] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Attend:
+    """Attention of h heads over k KV heads of dim e.
+
+    Attributes:
+        heads: h.
+        kv_heads: k.
+        head_dim: e.
+        causal: whether a query sees only the keys up to its own.
+        cached: whether K and V come from the KV cache.
+        written: whether the scores are written out whatever the plan and the request say.
+    """
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    causal: bool
+    cached: bool
+    written: bool = False
+    parameters: ClassVar[int] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Activate:
+    """An activation over f features; a gated one multiplies it with a second input of the same width."""
+
+    name: str
+    width: int
+    rows: str
+    function: str
+    gated: bool = False
+    parameters: ClassVar[int] = 0
+
+    @property
+    def chained(self) -> bool:
+        """Whether libraries that lack a kernel for the function compute it in a chain of three."""
+        return self.function == "quick_gelu"
+
+
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """The add of a branch to the stream; it ends the branch."""
+
+    name: str
+    width: int
+    rows: str
+    parameters: ClassVar[int] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Embed:
+    """A look-up of rows in a table of v rows of width d."""
+
+    name: str
+    table: int
+    width: int
+    rows: str
+    module: str = ""
+
+    @property
+    def parameters(self) -> int:
+        """The table: v d."""
+        return self.table * self.width
+
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """A learned position per token, looked up and added to the rows of every crop."""
+
+    name: str
+    tokens: int
+    width: int
+    rows: str
+
+    @property
+    def parameters(self) -> int:
+        """The table: tokens x width."""
+        return self.tokens * self.width
+
+
+@dataclass(frozen=True, slots=True)
+class Prepend:
+    """A learned token set before the rows of every crop, such as CLIP's class token."""
+
+    name: str
+    width: int
+    rows: str
+
+    @property
+    def parameters(self) -> int:
+        """The token."""
+        return self.width
+
+
+@dataclass(frozen=True, slots=True)
+class Convolve:
+    """A patch embedding, whose windows of k numbers do not overlap, into n channels."""
+
+    name: str
+    window: int
+    channels: int
+    rows: str
+    bias: bool = False
+
+    @property
+    def parameters(self) -> int:
+        """Of the window k n, and n with a bias."""
+        return (self.window + self.bias) * self.channels
+
+
+@dataclass(frozen=True, slots=True)
+class Shuffle:
+    """Rows of a width laid out anew, every number copied once: a merge, a pixel shuffle."""
+
+    name: str
+    width: int
+    rows: str
+    module: str = ""
+    parameters: ClassVar[int] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Angles:
+    """Cosine and sine of every position, shared by all layers and samples."""
+
+    head_dim: int
+    parameters: ClassVar[int] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """The causal mask of an attention that writes its scores out."""
+
+    parameters: ClassVar[int] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """Parameters that no kernel of their own reads, such as the probe of a pooling head."""
+
+    parameters: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """Blocks that launch one kernel each under every plan."""
+
+    blocks: tuple[Block, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Those of its blocks."""
+        return parameters(self.blocks)
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Layers one after the other, with what comes before and after them.
+
+    Attributes:
+        before: what runs once before the layers.
+        kinds: the layers there are, each as blocks; the ops of different kinds need different names.
+        pattern: the kind of every layer, first to last.
+        after: what runs once after the layers.
+
+    >>> small, large = (dense("fc", 1, 1, "mlp"),), (dense("wide_fc", 10, 10, "mlp"),)
+    >>> Stack((), (small, large), (0, 0, 1), ()).parameters  # 1 + 1 + 100
+    102
+    """
+
+    before: tuple[Block, ...]
+    kinds: tuple[tuple[Block, ...], ...]
+    pattern: tuple[int, ...]
+    after: tuple[Block, ...]
+
+    @property
+    def layer_parameters(self) -> int:
+        """All layers together."""
+        each = [parameters(kind) for kind in self.kinds]
+        return sum(each[kind] for kind in self.pattern)
+
+    @property
+    def parameters(self) -> int:
+        """All of it."""
+        return parameters(self.before) + self.layer_parameters + parameters(self.after)

@@ -1,0 +1,131 @@
+"""Families of multimodal models by the `model_type` of their config; a family is one file.
+
+`register_family` adds one from outside, as does an entry point of the group `vlm_roofline.families`.
+A language model on its own needs no family: its decoder reads it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from costmodel.models.decoders import DECODERS
+from costmodel.models.geometry import CropGeometry
+from costmodel.models.model import ModelConfig
+from costmodel.models.reading import Section
+from costmodel.registry import Registry
+
+if TYPE_CHECKING:
+    from costmodel.models.families.family import Family
+
+_FAMILIES: Registry[Family] = Registry(
+    "model family",
+    {
+        "llava": "costmodel.models.families.llava",
+        "llava_next": "costmodel.models.families.llava_next",
+        "llava_next_video": "costmodel.models.families.llava_next_video",
+        "video_llava": "costmodel.models.families.video_llava",
+        "llava_onevision": "costmodel.models.families.llava_onevision",
+    },
+    attribute="FAMILY",
+    group="vlm_roofline.families",
+)
+
+#: A language model on its own must say at least this much.
+_REQUIRED_TEXT = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "vocab_size",
+)
+
+
+def list_families() -> tuple[str, ...]:
+    """Name the families by their `model_type`.
+
+    >>> "llava_next" in list_families()
+    True
+    """
+    return _FAMILIES.names()
+
+
+def get_family(model_type: str) -> Family:
+    """Return the family of a `model_type`.
+
+    Raises:
+        UnknownNameError: there is no such family; the message has near matches.
+
+    >>> get_family("llava_onevision").label
+    'LLaVA-OneVision'
+    """
+    return _FAMILIES.get(model_type)
+
+
+def register_family(family: Family) -> None:
+    """Add a family, whose configs `load_model` then reads.
+
+    Raises:
+        InvalidInputError: the model type is taken.
+    """
+    _FAMILIES.register(family.model_type, family)
+
+
+def family_of(model: object) -> Family | None:
+    """Return the family of a live `transformers` model, or None for a class of no family.
+
+    Args:
+        model: an instance of a class that a family names, or of one that inherits from it.
+    """
+    for kind in type(model).__mro__:
+        for name in list_families():
+            family = get_family(name)
+            if kind.__name__ in family.classes:
+                return family
+    return None
+
+
+def read_model(document: dict[str, Any], file: str, name: str, source: str) -> ModelConfig:
+    """Return the model that a Hugging Face config describes.
+
+    Args:
+        document: the config.json as parsed.
+        file: its name, for messages.
+        name: the model's.
+        source: where the config comes from.
+
+    Raises:
+        InvalidFileError: a model type the project does not know, a missing key, an impossible value.
+
+    >>> read_model({"model_type": "gpt2"}, "config.json", "gpt2", "here")
+    Traceback (most recent call last):
+    hardware_specs.errors.InvalidFileError: config.json: model_type is 'gpt2'; this project knows \
+llava, llava_next, llava_next_video, video_llava, llava_onevision, llama, mistral, qwen2
+    """
+    outer = Section(document, file)
+    if "model_type" not in outer:
+        raise outer.fail("model_type", f"is missing; {_known()}")
+    if "mm_vision_tower" in outer and "vision_config" not in outer:
+        raise outer.fail(
+            "mm_vision_tower",
+            "shows a checkpoint in LLaVA's own format; give its Hugging Face conversion, such as "
+            "llava-hf/llava-1.5-7b-hf",
+        )
+    model_type = outer.word("model_type")
+    if model_type not in DECODERS:
+        if model_type not in _FAMILIES:
+            raise outer.fail("model_type", f"is {model_type!r}; {_known()}")
+        return get_family(model_type).read(outer, name, source)
+    for key in _REQUIRED_TEXT:
+        if key not in outer:
+            raise outer.fail(key, "is missing")
+    decoder = DECODERS.get(model_type)
+    return ModelConfig(
+        name, model_type, decoder.label, decoder.read(outer, None), None, None, 0, source,
+        CropGeometry(0),
+        from_defaults=tuple(outer.used), config_json=json.dumps(outer.values),
+    )  # fmt: skip
+
+
+def _known() -> str:
+    return f"this project knows {', '.join(list_families() + DECODERS.names())}"

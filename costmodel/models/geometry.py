@@ -1,0 +1,112 @@
+"""From pictures to token counts: what one image or one clip gives.
+
+Every family says its geometry: `CropGeometry` holds for those that resize an image to one crop, cut it
+into tiles of that size, or take the frames of a clip one by one. A family that keeps an image's own
+resolution brings another object with the same methods.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from costmodel.models.anyres import AnyRes
+
+
+class VisualInput(NamedTuple):
+    """What one image or clip gives.
+
+    Attributes:
+        tokens: visual tokens that reach the language model.
+        crops: crops or frames through the vision tower.
+        projected_tokens: tokens through the projector.
+    """
+
+    tokens: int
+    crops: int
+    projected_tokens: int
+
+
+class VideoRule(NamedTuple):
+    """How a model turns frames into tokens.
+
+    Attributes:
+        default_frames: frames of a clip when nothing is said, or 0 where an image is the default.
+        tokens_per_frame: tokens per frame that reach the language model, as papers count.
+        exact_tokens_per_frame: the same as `transformers` runs it.
+        projected_per_frame: tokens per frame through the projector, as papers count; `transformers`
+            sends those plus what `exact_tokens_per_frame` has more.
+        tail_tokens: tokens after the last frame.
+    """
+
+    default_frames: int
+    tokens_per_frame: int
+    exact_tokens_per_frame: int
+    projected_per_frame: int
+    tail_tokens: int = 0
+
+    @property
+    def carries_class_token(self) -> bool:
+        """Whether `transformers` sends a token more per frame than papers count."""
+        return self.exact_tokens_per_frame > self.tokens_per_frame
+
+    def clip(self, frames: int, *, exact: bool) -> VisualInput:
+        """Return what a clip of so many frames gives, as papers count or as `transformers` runs it."""
+        each = self.exact_tokens_per_frame if exact else self.tokens_per_frame
+        projected = self.projected_per_frame + each - self.tokens_per_frame
+        return VisualInput(frames * each + self.tail_tokens, frames, frames * projected)
+
+
+class Geometry(Protocol):
+    """What the cost model asks of a family's geometry."""
+
+    @property
+    def anyres(self) -> AnyRes | None:
+        """How an image is cut into tiles, or None where it is one crop."""
+
+    @property
+    def video(self) -> VideoRule | None:
+        """How frames become tokens, or None where there are none."""
+
+    @property
+    def tokens_per_crop(self) -> int:
+        """Visual tokens per crop of an image before any merging."""
+
+    def image(self, size: tuple[int, int] | None, *, exact: bool) -> VisualInput:
+        """Return what an image of (height, width) pixels gives; None is the default image.
+
+        Args:
+            size: of the image.
+            exact: count as `transformers` runs it, not as papers do.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class CropGeometry:
+    """One crop of fixed size per image, or tiles and the whole image, or the frames of a clip.
+
+    Attributes:
+        tokens_per_crop: features read per crop, all of which the projector sees.
+        anyres: how an image is cut into tiles, or None where it is one crop.
+        video: how frames become tokens, or None where there are none.
+
+    >>> CropGeometry(576).image((480, 640), exact=True)
+    VisualInput(tokens=576, crops=1, projected_tokens=576)
+    """
+
+    tokens_per_crop: int
+    anyres: AnyRes | None = None
+    video: VideoRule | None = None
+
+    def image(self, size: tuple[int, int] | None, *, exact: bool) -> VisualInput:
+        """Return what an image gives; papers count the largest grid without its newline tokens."""
+        if size is None and exact and self.anyres is not None:
+            size = self.anyres.largest
+        if self.anyres is None:
+            return VisualInput(self.tokens_per_crop, 1, self.tokens_per_crop)
+        if size is None:
+            crops = 1 + self.anyres.tiles(self.anyres.largest)
+            return VisualInput(crops * self.tokens_per_crop, crops, crops * self.tokens_per_crop)
+        crops = self.anyres.crops(*size)
+        return VisualInput(self.anyres.tokens(*size), crops, crops * self.tokens_per_crop)

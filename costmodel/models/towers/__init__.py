@@ -1,0 +1,37 @@
+"""Vision towers by the `model_type` of a config's `vision_config`: a reader each, and their blocks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from costmodel.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from costmodel.models.reading import Section
+    from costmodel.models.vision import VisionConfig
+
+
+class Tower(NamedTuple):
+    """One kind of vision tower.
+
+    Attributes:
+        label: what people call it.
+        defaults: what its config class assumes where a config is silent.
+        read: from its config object to the tower, a single one whose last features are all read.
+    """
+
+    label: str
+    defaults: Mapping[str, Any]
+    read: Callable[[Section], VisionConfig]
+
+
+TOWERS: Registry[Tower] = Registry(
+    "vision tower",
+    {
+        "clip_vision_model": "costmodel.models.towers.clip",
+        "siglip_vision_model": "costmodel.models.towers.siglip",
+    },
+    attribute="TOWER",
+)

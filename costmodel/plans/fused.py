@@ -1,0 +1,140 @@
+"""The plan `fused`: ideal traffic, one kernel per op class, as a serving engine launches them.
+
+Q, K and V are one product, gate and up another; the residual add is inside the norm, the rotation
+inside the cache write; an attention's scores never leave the chip unless a method reads them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from costmodel.blocks import (
+    Activate,
+    Angles,
+    Attend,
+    Convolve,
+    Embed,
+    Learned,
+    Mask,
+    Norm,
+    Plain,
+    Positions,
+    Prepend,
+    Project,
+    Residual,
+    Rotate,
+    Shuffle,
+)
+from costmodel.ops.attention import attention, attention_scores, attention_values, softmax
+from costmodel.ops.linear import convolution, linear
+from costmodel.ops.pointwise import activation, copy, embedding, norm, rope
+from costmodel.plans.plan import Plan, over
+
+if TYPE_CHECKING:
+    from costmodel.blocks import Block
+    from costmodel.ops.attention import AttentionCost
+    from costmodel.plans.plan import Setting, Step
+
+
+def nothing(_block: Block, _setting: Setting) -> list[Step]:
+    """No kernel of its own."""
+    return []
+
+
+def _norm(block: Norm, setting: Setting) -> list[Step]:
+    numerics = setting.of(block.feeds)
+    return [over(block.rows, norm(block.name, block.width, numerics, block.after_residual))]
+
+
+def _project(block: Project, setting: Setting) -> list[Step]:
+    numerics = setting.of(block.module)
+    product = linear(block.name, block.width, block.outputs, numerics, block.bias)
+    return [over(block.rows, product)]
+
+
+def _rotate(block: Rotate, setting: Setting) -> list[Step]:
+    cost = rope("rope_cache", block.heads, block.kv_heads, block.head_dim, setting.numerics)
+    return [lambda n: cost(n["batch"], n["queries"], n["count"])]
+
+
+def attending(cost: AttentionCost, queries: str = "queries") -> Step:
+    """Return the step that runs a formula of attention over so many queries and all keys."""
+    return lambda n: cost(n["batch"], n[queries], n["keys"], n["count"])
+
+
+def flash(block: Attend, setting: Setting, *, quantised: bool) -> Step:
+    """Return the one kernel of an attention that keeps its scores on the chip."""
+    return attending(
+        attention(
+            "attention",
+            f"attention_{setting.phase}",
+            block.heads,
+            block.kv_heads,
+            block.head_dim,
+            setting.numerics,
+            causal=block.causal,
+            cached=block.cached,
+            quantised=quantised,
+        )
+    )
+
+
+def _attend(block: Attend, setting: Setting) -> list[Step]:
+    if not (setting.written or block.written):
+        return [flash(block, setting, quantised=True)]
+    numerics, cached = setting.numerics, block.cached
+    h, k, e = block.heads, block.kv_heads, block.head_dim
+    return [
+        attending(attention_scores("attention_scores", h, k, e, numerics, cached=cached)),
+        attending(softmax("softmax", numerics, h)),
+        attending(
+            attention_values(
+                "attention_values", h, k, e, numerics, cached=cached, quantised=True
+            ),
+            "summed",
+        ),
+    ]  # fmt: skip
+
+
+def _activate(block: Activate, setting: Setting) -> list[Step]:
+    return [over(block.rows, activation(block.name, block.width, setting.numerics, block.gated))]
+
+
+def _embed(block: Embed, setting: Setting) -> list[Step]:
+    return [over(block.rows, embedding(block.name, block.width, setting.of(block.module)))]
+
+
+def _convolve(block: Convolve, setting: Setting) -> list[Step]:
+    cost = convolution(block.name, block.window, block.channels, setting.numerics, block.bias)
+    return [over(block.rows, cost)]
+
+
+def _shuffle(block: Shuffle, setting: Setting) -> list[Step]:
+    return [over(block.rows, copy(block.name, setting.of(block.module), width=block.width))]
+
+
+def _plain(block: Plain, setting: Setting) -> list[Step]:
+    return PLAN.lower(block.blocks, setting)
+
+
+PLAN = Plan(
+    name="fused",
+    label="fused kernels",
+    rules={
+        Norm: _norm,
+        Project: _project,
+        Rotate: _rotate,
+        Attend: _attend,
+        Activate: _activate,
+        Residual: nothing,
+        Embed: _embed,
+        Positions: nothing,
+        Prepend: nothing,
+        Convolve: _convolve,
+        Shuffle: _shuffle,
+        Angles: nothing,
+        Mask: nothing,
+        Learned: nothing,
+        Plain: _plain,
+    },
+)

@@ -1,0 +1,246 @@
+"""The plan `hf-eager`: what `transformers` launches under eager PyTorch.
+
+Norms, rotations, activations, residuals, casts and cache concatenation are chains of kernels that
+read and write memory. The chains were read off `transformers`, kernel by kernel, for 16-bit models.
+A Llama layer has 40 kernels: RMSNorm twice (8 kernels and 36 bytes per element: cast, square, mean,
+add epsilon, reciprocal root, scale, cast, weight), rotating q and k (5 kernels and 20 bytes each:
+multiply, negate, concatenate, multiply, add), the cache's concatenation of K and V (2), SiLU and
+multiply (2), 7 products, 1 attention, 2 residual adds. With 10 kernels of position angles, 8 of the
+final norm and the head that is 1,299 for 32 layers.
+
+A CLIP layer has 14: two norms, four products with bias in the epilogue, attention, three for
+quick-GELU, two MLP products, two residual adds. Patch convolution, class-token concatenation,
+position look-up and add, pre-norm and the norm of the class token add 6: 342 for the 24 layers of
+CLIP ViT-L. SigLIP has no class token and no pre-norm; its GELU is one kernel.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from costmodel.blocks import (
+    Activate,
+    Angles,
+    Attend,
+    Mask,
+    Norm,
+    Positions,
+    Prepend,
+    Project,
+    Residual,
+    Rotate,
+)
+from costmodel.ops.attention import attention_scores, attention_values
+from costmodel.ops.linear import linear
+from costmodel.ops.pointwise import copy, embedding, norm, pointwise, residual
+from costmodel.plans import fused
+from costmodel.plans.fused import attending
+from costmodel.plans.plan import Plan, over
+from costmodel.quantities import op_cost
+
+if TYPE_CHECKING:
+    from costmodel.plans.plan import Rows, Setting, Step
+    from costmodel.quantities import OpCost
+
+#: What PyTorch upcasts softmax to, in bytes.
+SOFTMAX_BYTES = 4
+
+
+def _norm(block: Norm, setting: Setting) -> list[Step]:
+    """RMSNorm runs in float32, with casts around it when the model is narrower."""
+    numerics, d = setting.numerics, block.width
+    if block.kind == "layer":
+        return [over(block.rows, norm(block.name, d, numerics))]
+    size = numerics.activation_bytes
+    wide = size >= SOFTMAX_BYTES
+    chain = pointwise(
+        block.name,
+        numerics,
+        read=4.0 * size if wide else 2 * size + 16.0,
+        write=3.0 * size if wide else 2 * size + 12.0,
+        flops_per_element=4,
+        kernels=6 if wide else 8,
+        width=d,
+        op_class="norm",
+        weights=d * size,
+    )
+    return [over(block.rows, chain)]
+
+
+def _project(block: Project, setting: Setting) -> list[Step]:
+    numerics = setting.of(block.module)
+    return [
+        over(block.rows, linear(name, block.width, n, numerics, block.bias))
+        for name, n in block.parts
+    ]
+
+
+def _quantise(block: Project, setting: Setting) -> list[Step]:
+    """Dynamic quantisation of a product's input: find the largest value, then scale and round."""
+    numerics = setting.of(block.module)
+    if not block.reads or numerics.operand_bytes >= numerics.activation_bytes:
+        return []
+    cost = pointwise(
+        f"quantise_{block.reads}",
+        numerics,
+        read=2 * numerics.activation_bytes,
+        write=numerics.operand_bytes,
+        width=block.width,
+        flops_per_element=3,
+        kernels=2,
+    )
+    return [over(block.rows, cost)]
+
+
+def _rotate(block: Rotate, setting: Setting) -> list[Step]:
+    """Rotate q and k, then concatenate K and V to the cache: read it with the new keys, write it anew."""
+    numerics, size = setting.numerics, setting.numerics.activation_bytes
+    k, e = block.kv_heads, block.head_dim
+    rotated = pointwise(
+        "rope", numerics, read=5.5 * size, write=4.5 * size, width=(block.heads + k) * e,
+        flops_per_element=4, kernels=10,
+    )  # fmt: skip
+
+    def concatenate(n: Rows) -> OpCost:
+        b, s, past = n["batch"], n["queries"], n["keys"] - n["queries"]
+        new, old = 2 * b * s * k * e, 2 * b * past * k * e
+        return op_cost(
+            "cache_cat",
+            "copy",
+            numerics.attention_dtype,
+            n["count"],
+            kv_read_bytes=old * numerics.kv_bytes,
+            kv_write_bytes=(old + new) * numerics.kv_bytes,
+            activation_read_bytes=new * size,
+            kernels=2,
+        )
+
+    return [lambda n: rotated(n["batch"] * n["queries"], n["count"]), concatenate]
+
+
+def _attend(block: Attend, setting: Setting) -> list[Step]:
+    """SDPA, or scores, scale, mask, softmax and sum apart; the output is quantised elsewhere."""
+    if not setting.written:
+        return [fused.flash(block, setting, quantised=False)]
+    numerics, size, cached = setting.numerics, setting.numerics.activation_bytes, block.cached
+    h, k, e = block.heads, block.kv_heads, block.head_dim
+    steps: list[Step] = []
+    if h > 1 and setting.phase != "decode":
+        # Batched products want each head in one piece: q is cut from its projection's rows, and so
+        # are K and V where no cache has laid them out anew. One token's row is its heads already.
+        laid_out = copy("contiguous_heads", numerics, kernels=1 if cached else 3)
+        steps.append(
+            lambda n: laid_out(
+                n["batch"] * n["queries"] * h * e
+                + (0 if cached else 2 * n["batch"] * n["keys"] * k * e),
+                n["count"],
+            )
+        )
+    if h > k:
+        repeat = copy("repeat_kv", numerics, kernels=2)
+        steps.append(lambda n: repeat(2 * n["batch"] * n["keys"] * h * e, n["count"]))
+    chain = [pointwise("scale", numerics, read=size, write=size)]
+    if block.causal:
+        # All heads of a sample read the same mask.
+        chain.append(pointwise("mask", numerics, read=size * (1 + 1 / h), write=size))
+    # The result is cast back from float32. CUDA's softmax reads FP16 but not BF16, which is cast
+    # first.
+    back = size < SOFTMAX_BYTES
+    first = back and numerics.attention_dtype == "bf16"
+    chain.append(
+        pointwise(
+            "softmax",
+            numerics,
+            read=size + SOFTMAX_BYTES * (back + first),
+            write=SOFTMAX_BYTES + size * back + SOFTMAX_BYTES * first,
+            flops_per_element=5,
+            kernels=1 + back + first,
+        )
+    )
+    output = copy("attention_output", numerics)
+    return [
+        *steps,
+        attending(attention_scores("attention_scores", h, k, e, numerics, cached=cached)),
+        *(attending(lambda b, s, t, count=1, /, c=cost: c(b * h * s * t, count)) for cost in chain),
+        attending(
+            attention_values("attention_values", h, k, e, numerics, cached=cached), "summed"
+        ),
+        lambda n: output(n["batch"] * n["summed"] * h * e, n["count"]),
+    ]  # fmt: skip
+
+
+def _activate(block: Activate, setting: Setting) -> list[Step]:
+    """SiLU and a product with the value; quick-GELU in three kernels; others in one."""
+    numerics, size = setting.numerics, setting.numerics.activation_bytes
+    reads, writes, kernels = (3, 2, 2) if block.gated else (4, 3, 3) if block.chained else (1, 1, 1)
+    cost = pointwise(
+        block.name,
+        numerics,
+        read=reads * size,
+        write=writes * size,
+        width=block.width,
+        flops_per_element=5 if block.gated else 4,
+        kernels=kernels,
+    )
+    return [over(block.rows, cost)]
+
+
+def _residual(block: Residual, setting: Setting) -> list[Step]:
+    return [over(block.rows, residual(block.name, block.width, setting.numerics))]
+
+
+def _prepend(block: Prepend, setting: Setting) -> list[Step]:
+    return [over(block.rows, copy(block.name, setting.numerics, width=block.width))]
+
+
+def _positions(block: Positions, setting: Setting) -> list[Step]:
+    """The table is looked up once for all crops, and added to each."""
+    look_up = embedding(f"{block.name}_embed", block.width, setting.numerics)
+    add = residual(f"{block.name}_add", block.width, setting.numerics)
+    return [lambda n: look_up(block.tokens, n["count"]), over(block.rows, add)]
+
+
+def _angles(block: Angles, setting: Setting) -> list[Step]:
+    """Angles of every position: range, cast, product, concatenate, cos, sin, scale, cast."""
+    cost = pointwise(
+        "rope_setup", setting.numerics, read=28.0, write=26.0, width=block.head_dim,
+        flops_per_element=6, kernels=10,
+    )  # fmt: skip
+    return [over("queries", cost)]
+
+
+def _mask(_block: Mask, setting: Setting) -> list[Step]:
+    """Positions compared, then 0 or minus infinity for every pair; one query needs fewer kernels."""
+    if not setting.written:
+        return []
+    cost = pointwise(
+        "causal_mask",
+        setting.numerics,
+        read=1,
+        write=1 + setting.numerics.activation_bytes,
+        flops_per_element=2,
+        kernels=7 if setting.phase == "decode" else 10,
+    )
+    return [lambda n: cost(n["batch"] * n["queries"] * n["keys"], n["count"])]
+
+
+PLAN = Plan(
+    name="hf-eager",
+    label="eager PyTorch",
+    rules={
+        **fused.PLAN.rules,
+        Norm: _norm,
+        Project: _project,
+        Rotate: _rotate,
+        Attend: _attend,
+        Activate: _activate,
+        Residual: _residual,
+        Prepend: _prepend,
+        Positions: _positions,
+        Angles: _angles,
+        Mask: _mask,
+    },
+    closing={Project: _quantise},
+    runs_pytorch=True,
+    host_launches=True,
+)

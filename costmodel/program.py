@@ -1,0 +1,239 @@
+"""A model under an execution plan: its blocks lowered to ops once, which then wait for their rows.
+
+What stays fixed for a call (model, precision, plan, attention) is worked out when a `Program` is made.
+Its methods then take token counts, numbers or arrays alike, and return a stage's ops.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from costmodel.blocks import Plain, Shuffle, Stack
+from costmodel.plans import Setting
+
+if TYPE_CHECKING:
+    from costmodel.models import ModelConfig
+    from costmodel.plans import Plan, Step
+    from costmodel.precision import Precision
+    from costmodel.quantities import Num, OpCost
+    from costmodel.schedule import LayerSpan
+
+
+class _Layers:
+    """The layers of a stack, each kind lowered when a span first needs it."""
+
+    def __init__(self, stack: Stack, plan: Plan, setting: Setting) -> None:
+        self._stack, self._plan, self._setting = stack, plan, setting
+        self._lowered: dict[tuple[int, bool], list[Step]] = {}
+
+    def run(
+        self, first: int, layers: int, written: bool, rows: dict[str, Num], times: Num = 1
+    ) -> list[OpCost]:
+        """Return the ops of consecutive layers.
+
+        Args:
+            first: the first of them.
+            layers: how many.
+            written: whether attention writes its scores out there.
+            rows: of one layer, without `count`.
+            times: how often the whole span runs.
+        """
+        kinds, pattern = self._stack.kinds, self._stack.pattern
+        ops: list[OpCost] = []
+        for kind in range(len(kinds)):
+            count = layers if len(kinds) == 1 else pattern[first : first + layers].count(kind)
+            if not count:
+                continue
+            steps = self._lowered.get((kind, written))
+            if steps is None:
+                setting = self._setting._replace(written=written)
+                steps = self._lowered[kind, written] = self._plan.lower(kinds[kind], setting)
+            rows["count"] = count * times
+            ops += [step(rows) for step in steps]
+        return ops
+
+
+def _within(ops: list[OpCost], first: int, layers: int, all_layers: int) -> list[OpCost]:
+    """Name the layers that ops run in, unless they run in all."""
+    if layers == all_layers:
+        return ops
+    where = f"[{first}:{first + layers}]"
+    return [op.within(where) for op in ops]
+
+
+class Program:
+    """The ops of every stage of a model under a plan.
+
+    Args:
+        model: the model.
+        precision: the numerics of every module.
+        plan: the execution plan.
+        attention: `flash`, or `eager` for a kernel that writes its scores out.
+    """
+
+    def __init__(
+        self, model: ModelConfig, precision: Precision, plan: Plan, *, attention: str
+    ) -> None:
+        self._model = model
+        self._written = attention == "eager"
+        text = model.text
+        prefill = Setting(precision, precision.text, "prefill", self._written)
+        decode = prefill._replace(phase="decode")
+        self._prefill, self._decode = (
+            _Layers(text.stack, plan, setting) for setting in (prefill, decode)
+        )
+        head = (*text.stack.after, text.head)
+        self._embedding = plan.lower((text.embedding,), prefill)
+        self._before_prefill = plan.lower(text.stack.before, prefill)
+        self._before_decode = self._embedding + plan.lower(text.stack.before, decode)
+        self._after = plan.lower(head, prefill)
+        if model.vision is None:  # With a vision tower the prompt is embedded on the bridge's side.
+            self._before_prefill = self._embedding + self._before_prefill
+        if model.vision is not None:
+            encoder = Setting(precision, precision.vision, "encoder", self._written)
+            stack = model.vision.stack
+            self._encoder = _Layers(stack, plan, encoder)
+            self._before_encoder = plan.lower(stack.before, encoder)
+            self._after_encoder = plan.lower(stack.after, encoder)
+        if model.projector is not None:
+            projector = Setting(precision, precision.projector, "encoder", self._written)
+            merge = Shuffle("merge_tokens", text.hidden_size, "all", module="lm_head")
+            self._bridge = plan.lower((Plain(model.projector.blocks),), projector)
+            self._merge = plan.lower((merge,), projector)
+
+    def vision(self, images: Num, spans: tuple[LayerSpan, ...]) -> list[OpCost]:
+        """Return the ops of the vision tower over a batch of crops or frames.
+
+        Args:
+            images: batch x crops.
+            spans: tokens per layer, the class token included; they cover the layers that run.
+        """
+        vision = self._model.vision
+        assert vision is not None  # noqa: S101 - callers checked; narrows the type
+        around: dict[str, Num] = {
+            "image": images,
+            "patch": images * vision.patches,
+            "token": images * vision.tokens,
+            "batch": images,
+            "queries": 1,
+            "keys": vision.tokens,
+            "summed": 1,
+            "count": 1,
+        }
+        ops = [step(around) for step in self._before_encoder]
+        first = 0
+        executed = sum(span.layers for span in spans)
+        for span in spans:
+            if span.layers == 0:
+                continue
+            written = self._written or span.materialised or span.query_tokens is not None
+            rows = _layer_rows(images, 0, span)
+            layer = self._encoder.run(first, span.layers, written, rows)
+            ops += _within(layer, first, span.layers, executed)
+            first += span.layers
+        return ops + [step(around) for step in self._after_encoder]
+
+    def projector(self, b: Num, projected: Num, visual: Num, text: Num) -> list[OpCost]:
+        """Return the ops from vision features to the language model's input.
+
+        The bridge, then the text's embedding look-up and the copy that sets the visual tokens among
+        it. Without visual tokens the bridge does not run, and there is nothing to merge.
+
+        Args:
+            b: batch.
+            projected: visual tokens per sample through the bridge.
+            visual: visual tokens per sample that reach the language model.
+            text: text tokens per sample.
+        """
+        runs = (projected > 0) * 1
+        rows: dict[str, Num] = {
+            "projected": b * projected, "text": b * text, "all": b * (visual + text), "count": runs,
+        }  # fmt: skip
+        ops = [step(rows) for step in self._bridge]
+        rows["count"] = 1
+        ops += [step(rows) for step in self._embedding]
+        rows["count"] = runs
+        return ops + [step(rows) for step in self._merge]
+
+    def prefill(
+        self, b: Num, text: Num, spans: tuple[LayerSpan, ...], *, all_logits: bool
+    ) -> list[OpCost]:
+        """Return the ops of one prefill.
+
+        Args:
+            b: batch.
+            text: text tokens per sample, seen by every layer.
+            spans: visual tokens per layer.
+            all_logits: whether logits are computed for every row, not only the last of a sample.
+        """
+        s = text + spans[0].tokens
+        around: dict[str, Num] = {"batch": b, "queries": s, "keys": s, "text": b * s, "count": 1}
+        ops = [step(around) for step in self._before_prefill]
+        first = 0
+        for span in spans:
+            if span.layers == 0:
+                continue
+            written = self._written or span.materialised
+            layer = self._prefill.run(first, span.layers, written, _layer_rows(b, text, span))
+            ops += _within(layer, first, span.layers, self._model.text.num_layers)
+            first += span.layers
+        rows = b * (text + _left(spans[-1]))
+        around["all"], around["logits"] = rows, rows if all_logits else b
+        return ops + [step(around) for step in self._after]
+
+    def decode(self, b: Num, spans: tuple[LayerSpan, ...], before: Num, steps: Num) -> list[OpCost]:
+        """Return the ops of `steps` decode steps, each at its mean context.
+
+        FLOPs and bytes are linear in the context, so the mean stands exactly for the sum.
+
+        Args:
+            b: batch.
+            spans: visual tokens that each layer's cache kept.
+            before: keys beside them, on average: text, decoded tokens, the new one.
+            steps: decode steps.
+        """
+        around: dict[str, Num] = {
+            "batch": b,
+            "queries": 1,
+            "keys": before + spans[0].tokens,
+            "text": b,
+            "all": b,
+            "logits": b,
+            "count": steps,
+        }
+        ops = [step(around) for step in self._before_decode]
+        first = 0
+        for span in spans:
+            if span.layers == 0:
+                continue
+            rows: dict[str, Num] = {
+                "batch": b, "queries": 1, "keys": before + span.tokens, "summed": 1,
+                "entering": b, "out": b, "mlp": b,
+            }  # fmt: skip
+            layer = self._decode.run(first, span.layers, self._written, rows, steps)
+            ops += _within(layer, first, span.layers, self._model.text.num_layers)
+            first += span.layers
+        return ops + [step(around) for step in self._after]
+
+
+def _left(span: LayerSpan) -> Num:
+    """Tokens that leave a layer of a span."""
+    if span.mlp_tokens is not None:
+        return span.mlp_tokens
+    return span.tokens if span.out_tokens is None else span.out_tokens
+
+
+def _layer_rows(b: Num, text: Any, span: LayerSpan) -> dict[str, Num]:
+    """Rows of a layer whose span counts tokens beside the text."""
+    s = text + span.tokens
+    out = span.tokens if span.out_tokens is None else span.out_tokens
+    mlp = out if span.mlp_tokens is None else span.mlp_tokens
+    return {
+        "batch": b,
+        "queries": s,
+        "keys": s,
+        "summed": s if span.query_tokens is None else span.query_tokens,
+        "entering": b * s,
+        "out": b * (text + out),
+        "mlp": b * (text + mlp),
+    }
