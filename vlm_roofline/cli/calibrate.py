@@ -125,7 +125,7 @@ def _print(found: Calibration, out: Path) -> None:
 
     fitted = [(each, each.held_out) for each in found.classes.values() if each.held_out is not None]
     shown = [
-        Column("class", lambda row: row[0].op_class),
+        Column("class", lambda row: row[0].op_class, whole=True),
         Column("dtype", lambda row: row[0].dtype),
         Column("kernels", lambda row: row[0].kernels or "-"),
         *columns(
