@@ -189,6 +189,11 @@ def parse_precision(precision: str | Mapping[str, str] | Precision) -> Precision
     if isinstance(precision, Precision):
         return precision
     if isinstance(precision, Mapping):
+        for module, name in precision.items():
+            if not (isinstance(module, str) and isinstance(name, str)):
+                raise InvalidInputError(
+                    f"precision takes module=name pairs of text, not {shown(module)}: {shown(name)}"
+                )
         precision = ",".join(f"{module}={name}" for module, name in precision.items())
     if not isinstance(precision, str):
         raise InvalidInputError(f"precision must be a name, not {shown(precision)}")
