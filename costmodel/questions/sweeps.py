@@ -34,7 +34,7 @@ from costmodel.request import (
 )
 from costmodel.scenario import Scenario, visual_units
 from hardware_specs.errors import InvalidInputError, VlmRooflineError
-from hardware_specs.showing import harmless, shown
+from hardware_specs.showing import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,8 +52,6 @@ NUMBERS = names_of("number")
 _SEQUENCES = tuple(n for n, known in ARGUMENTS.items() if isinstance(known.kind, (Schedule, Size)))
 #: Arguments that a context resolves.
 _SETTLED = names_of("subject", "setting")
-#: Bits of the whole numbers that a column holds.
-_COLUMN_BITS = 64
 #: Scenarios priced at a time: the arrays of one chunk stay in the processor's cache.
 CHUNK_ROWS = 1 << 14
 
@@ -168,7 +166,7 @@ class SweepPlan:
             raise InvalidInputError(f"errors={errors!r} is unknown; there is: raise, keep")
         for arguments in self.combinations():
             fixed = _FIXED | {
-                name: value if type(value) is tuple else _label(value)
+                name: value if type(value) is tuple else plain(value)
                 for name, value in arguments.items()
             }
             context = units = None
@@ -281,15 +279,6 @@ def _one_line(error: VlmRooflineError) -> str:
 _FIXED: dict[str, Any] = {
     name: OUR_DEFAULTS.get(name) for name in names_of("subject", "setting", "shape")
 }
-
-
-def _label(value: Any) -> Any:
-    """Return a fixed value as a column holds it."""
-    value = plain(value)
-    if isinstance(value, str):
-        return harmless(value)  # tables hold no lone surrogates, as paths may
-    long = isinstance(value, int) and value.bit_length() >= _COLUMN_BITS
-    return shown(value) if long else value
 
 
 def _units(context: Context, request: Request) -> tuple[VisualInput, VisualInput] | None:

@@ -10,6 +10,7 @@ from fuzzing.doors_api import METHODS
 
 from costmodel import break_even, estimate, frontier, largest_batch
 from costmodel.accuracy import list_benchmarks
+from costmodel.memory import MEMORY_MARGIN_BYTES
 from costmodel.questions.break_evens import FLAT_SHARE
 from hardware_specs.errors import VlmRooflineError
 
@@ -89,7 +90,7 @@ def test_largest_batch(device, precision, method):
             "llava-1.5-7b", device, memory_bytes=memory, memory_margin_bytes=0, **fixed
         )
         first = estimate("llava-1.5-7b", device, **fixed)
-        budget = memory or first.memory.capacity_bytes
+        budget = memory or first.memory.capacity_bytes - MEMORY_MARGIN_BYTES
         fits = 0
         while fits < 2000:
             cost = estimate("llava-1.5-7b", device, batch_size=fits + 1, **fixed)
