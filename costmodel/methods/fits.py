@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from costmodel.methods.keep import first, greatest, of_rows
+from costmodel.methods.keep import first, greatest, of_rows, some
 from costmodel.methods.plan import MethodPlan
 from costmodel.methods.token_lists import VISION_PLACES, check_llm_layer, is_clip, vision_parts
 from costmodel.schedule import LayerSpan
@@ -44,7 +44,8 @@ def checked_plan(info: MethodInfo, given: MethodInput) -> MethodPlan:
         return MethodPlan((span,), given.projected_tokens, notes={"method": "keep=1.0: untouched"})
     _check_start(info, given)
     plan = info.schedule(given)
-    _check_plan(info.name, plan, given.visual_tokens)
+    arrays = isinstance(given.visual_tokens, np.ndarray) or isinstance(given.keep, np.ndarray)
+    _check_plan(info.name, plan, given.visual_tokens, arrays)
     return plan
 
 
@@ -55,7 +56,7 @@ def _check_start(info: MethodInfo, given: MethodInput) -> None:
         return
     unit = given.unit_tokens
     part = (unit > 0) & (given.visual_tokens % greatest(unit, 1) != 0)
-    if np.any(part):
+    if some(part):
         there, whole = first(given.visual_tokens, part), first(unit, part)
         error = InvalidInputError(
             f"{info.name} acts on whole crops {_WHERE[info.place]}, so it cannot start from {there:g} "
@@ -65,7 +66,7 @@ def _check_start(info: MethodInfo, given: MethodInput) -> None:
         raise of_rows(error, part)
 
 
-def _check_plan(name: str, plan: MethodPlan, visual_tokens: Num) -> None:
+def _check_plan(name: str, plan: MethodPlan, visual_tokens: Num, arrays: bool) -> None:
     """Raise unless every count is finite and not negative, and no layer sees more tokens than before.
 
     Raises:
@@ -77,7 +78,7 @@ def _check_plan(name: str, plan: MethodPlan, visual_tokens: Num) -> None:
             if tokens is None:
                 continue
             more = tokens > visual_tokens
-            if more if type(more) is bool else np.any(more):
+            if some(more):
                 error = InvalidInputError(
                     f"{name} would leave {first(tokens, more):g} of {first(visual_tokens, more):g} visual "
                     "tokens, and a reduction adds none; give a smaller keep"
@@ -85,8 +86,9 @@ def _check_plan(name: str, plan: MethodPlan, visual_tokens: Num) -> None:
                 raise of_rows(error, more)
     spans = (*plan.llm_spans, *(plan.vision_spans or ()))
     lengths = [tokens for span in spans for tokens in span[1:5] if tokens is not None]
-    wrong = next((op.name for op in plan.ops if not _sound(op[3:13])), None)
-    if wrong is not None or not _sound((plan.projected_tokens, *lengths)):
+    sound = _sound_arrays if arrays else _sound
+    wrong = next((op.name for op in plan.ops if not sound(op[3:13])), None)
+    if wrong is not None or not sound((plan.projected_tokens, *lengths)):
         raise UnsupportedError(
             f"{name}: the {'token counts are' if wrong is None else f'work of {wrong} is'} negative or no "
             "number, so the request cannot be priced"
@@ -94,10 +96,18 @@ def _check_plan(name: str, plan: MethodPlan, visual_tokens: Num) -> None:
 
 
 def _sound(numbers: Sequence[Any]) -> bool:
-    """Whether numbers, or arrays of them, are finite and not negative."""
-    if any(isinstance(number, np.ndarray) for number in numbers):
-        return all(bool(np.min(number) >= 0 and np.max(number) < inf) for number in numbers)
+    """Whether numbers are finite and not negative."""
     return bool(min(numbers) >= 0 and sum(numbers) < inf)
+
+
+def _sound_arrays(arrays: Sequence[Any]) -> bool:
+    """Whether arrays, numbers among them, are finite and not negative."""
+    return all(
+        bool(each.min() >= 0 and each.max() < inf)
+        if isinstance(each, np.ndarray)
+        else 0 <= each < inf
+        for each in arrays
+    )
 
 
 def check_fits(info: MethodInfo, given: MethodInput) -> None:
@@ -127,7 +137,7 @@ def check_fits(info: MethodInfo, given: MethodInput) -> None:
 def _check_clip(info: MethodInfo, given: MethodInput, patches: int) -> None:
     """Raise where a model pools every frame on its grid, and the method needs or breaks that grid."""
     rule = given.model.video
-    if rule is None or not np.any(is_clip(given)):
+    if rule is None or not some(is_clip(given)):
         return
     pooled_before = rule.projected_per_frame < patches
     pooled_after = rule.tokens_per_frame < rule.projected_per_frame

@@ -42,7 +42,8 @@ def check_keep(keep: object, least: int = 1) -> int | float:
         least: the smallest count.
 
     Raises:
-        InvalidInputError: a bool, another type, a count below `least` or beyond any prompt, a ratio outside (0, 1] or NaN.
+        InvalidInputError: a bool, another type, a count below `least` or beyond any prompt, a ratio
+            outside (0, 1] or NaN.
 
     >>> check_keep(1), check_keep(1.0)
     (1, 1.0)
@@ -119,11 +120,11 @@ there are; give at most 576, or a ratio
     if isinstance(keep, float):
         count = share(keep, n, rounding)
         none = (count < 1) & there
-        if np.any(none):
+        if some(none):
             raise of_rows(_too_few(name, keep, first(n, none)), none)
         return count
     beyond = (keep > n) & there
-    if np.any(beyond):
+    if some(beyond):
         raise of_rows(_too_many(f"{name}: keep={first(keep, beyond):g}", first(n, beyond)), beyond)
     if isinstance(keep, np.ndarray) or isinstance(n, np.ndarray):
         return np.where(there, keep, 0)
@@ -141,6 +142,15 @@ def _too_many(asked: str, n: Num) -> InvalidInputError:
     return InvalidInputError(
         f"{asked} asks for more tokens than the {n:g} there are; give at most {n:g}, or a ratio"
     )
+
+
+def some(where: Any) -> bool:
+    """Return whether a condition holds, or any of an array of them; numpy is slow to say so of one.
+
+    >>> some(False), some(np.array([False, True]))
+    (False, True)
+    """
+    return bool(where.any() if isinstance(where, np.ndarray) else where)
 
 
 def first(value: Num, where: Any) -> Any:

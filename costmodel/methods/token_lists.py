@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from costmodel.methods.keep import first, greatest, least, of_rows
+from costmodel.methods.keep import first, greatest, least, of_rows, some
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def items_of(given: MethodInput) -> Items:
 def _each(tokens: Num, lists: Num, what: str) -> Num:
     """Return the tokens of one of some lists, which all have as many."""
     uneven = tokens % lists != 0
-    if np.any(uneven):
+    if some(uneven):
         total, parts = first(tokens, uneven), first(lists, uneven)
         below = total // parts * parts
         nearest = f"{below:g} or {below + parts:g}" if below else f"{parts:g}"
