@@ -114,7 +114,27 @@ def assumptions(context: Context, plan: MethodPlan) -> dict[str, Any]:
         ),
         "memory_margin_bytes": MEMORY_MARGIN_BYTES,
         "decode_steps": "output_tokens steps, after the token that prefill yields",
+        **_windows(context),
         **plan.notes,
+    }
+
+
+def _windows(context: Context) -> dict[str, Any]:
+    """Say which layers slide, and whose rule that is; nothing where none does."""
+    text = context.model.text
+    if text.sliding_window is None:
+        return {}
+    sliding = sum(map(bool, text.windows))
+    rule = (
+        "transformers: a prompt that fills the window runs over the full square"
+        if context.plan.runs_pytorch
+        else "serving engines: keys outside the window are skipped"
+    )
+    return {
+        "sliding_window": (
+            f"{sliding} of {text.num_layers} layers see {text.sliding_window} tokens and cache one "
+            f"less, as transformers does; executed_flops as {rule}"
+        )
     }
 
 
