@@ -369,6 +369,8 @@ class Footprint:
                 kv, longest = kv + span.layers * each * s, maximum(longest, s)
             scores = b * s * s if self._masked or span.materialised else None
             layer = self._layer_bytes(first, last, rows, scores, maximum)
+            if eager and self._slides and not self._masked:
+                layer = self._under_mask(first, last, layer, b, s, maximum)
             name = f"prefill layers {first}-{last}"
             phases.append(Phase(name, weights, kv, held + angles + uncut + layer))
             first = last + 1
@@ -407,6 +409,17 @@ class Footprint:
             # One mask for all heads of a sample.
             worst = worst + scores * self._numerics.activation_bytes
         return worst
+
+    def _under_mask(
+        self, first: int, last: int, layer: Num, b: Num, s: Num, maximum: Maximum
+    ) -> Num:
+        """Bytes at the layers' worst moment where SDPA may hold a sliding layer's own mask."""
+        for kind in set(self._text.stack.pattern[first : last + 1]):
+            window = self._text.stack.windows[kind]
+            if window:
+                pairs = b * s * (self._kinds[kind].attention + s) * (s >= window)
+                layer = maximum(layer, pairs * self._numerics.activation_bytes)
+        return layer
 
 
 def eager_score_bytes(numerics: Numerics) -> float:
