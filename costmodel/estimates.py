@@ -124,17 +124,14 @@ def _windows(context: Context) -> dict[str, Any]:
     text = context.model.text
     if text.sliding_window is None:
         return {}
-    sliding = sum(map(bool, text.windows))
     rule = (
-        "transformers: a prompt that fills the window runs over the full square"
+        "of transformers: a prompt that fills the window runs over the full square"
         if context.plan.runs_pytorch
-        else "serving engines: keys outside the window are skipped"
+        else "of serving engines: keys outside the window are skipped"
     )
+    which = f"{text.sliding_layers} of {text.num_layers} layers see {text.sliding_window} tokens"
     return {
-        "sliding_window": (
-            f"{sliding} of {text.num_layers} layers see {text.sliding_window} tokens and cache one "
-            f"less, as transformers does; executed_flops as {rule}"
-        )
+        "sliding_window": f"{which} and cache one less, as in transformers; executed_flops by the rule {rule}"
     }
 
 

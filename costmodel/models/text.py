@@ -72,6 +72,11 @@ class TextConfig:
         return tuple(each[kind] for kind in self.stack.pattern)
 
     @property
+    def sliding_layers(self) -> int:
+        """How many layers slide."""
+        return sum(window > 0 for window in self.windows)
+
+    @property
     def embedding_parameters(self) -> int:
         """The token embedding: v d."""
         return self.embedding.parameters

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from costmodel import load_model
+from costmodel import estimate, load_model
 from costmodel.models.decoders.windows import read_positions, read_windows
 from costmodel.models.reading import Section
 from hardware_specs.errors import InvalidFileError
@@ -276,3 +276,22 @@ def test_scalings_that_are_none_are_refused(scaling, message) -> None:
     section = Section({"max_position_embeddings": 32768, "rope_scaling": scaling}, "f")
     with pytest.raises(InvalidFileError, match=message):
         read_positions(section)
+
+
+def test_warnings_go_by_the_stretched_positions(tmp_path) -> None:
+    """16,384 positions that hold their linear scaling, and 32,768 that YaRN makes 131,072."""
+
+    def warnings_of(positions: int, tokens: int, **scaling: Any) -> tuple[str, ...]:
+        file = tmp_path / "config.json"
+        keys = {"model_type": "llama", "max_position_embeddings": positions}
+        file.write_text(json.dumps(SHAPE | keys | scaling), encoding="utf-8")
+        cost = estimate(file, "nvidia-h100-sxm5-80gb", text_tokens=tokens)
+        plain = SHAPE | {"model_type": "llama", "max_position_embeddings": 10**6}
+        file.write_text(json.dumps(plain), encoding="utf-8")
+        assert cost.stages == estimate(file, "nvidia-h100-sxm5-80gb", text_tokens=tokens).stages
+        return cost.warnings
+
+    yarn = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+    assert "16384" in warnings_of(16384, 20000, rope_scaling=LINEAR)[0]
+    assert warnings_of(32768, 60000, rope_scaling=yarn) == ()
+    assert "131072" in warnings_of(32768, 140_000, rope_parameters=yarn)[0]
