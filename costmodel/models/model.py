@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from costmodel.models.geometry import VisualInput
+from costmodel.precision.checkpoint import read_checkpoint
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from costmodel.models.projector import ProjectorConfig
     from costmodel.models.text import TextConfig
     from costmodel.models.vision import VisionConfig
+    from costmodel.precision.checkpoint import Checkpoint
 
 #: Above this a side of an image, or a number of frames, is taken for a slip.
 MOST_PIXELS = 1_000_000
@@ -35,6 +37,8 @@ class ModelConfig:
         geometry: from an image or a clip to tokens and crops.
         from_defaults: keys that the config leaves to the defaults of `transformers`' classes.
         config_json: the Hugging Face config as JSON.
+        is_checkpoint: whether weights lie beside the config, whose precision it then says; a shipped
+            shape has none.
     """
 
     name: str
@@ -48,10 +52,20 @@ class ModelConfig:
     geometry: Geometry
     from_defaults: tuple[str, ...] = field(default=(), compare=False)
     config_json: str = field(default="{}", compare=False, repr=False)
+    is_checkpoint: bool = False
 
     def __hash__(self) -> int:
         """Hash the name alone: equal models have equal names, and caches ask a million times."""
         return hash(self.name)
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """The checkpoint's own precision as its config says it, or None for a shape alone.
+
+        Raises:
+            InvalidFileError: a dtype or a quantisation that is unknown.
+        """
+        return read_checkpoint(self.config_json, self.source) if self.is_checkpoint else None
 
     @property
     def anyres(self) -> AnyRes | None:

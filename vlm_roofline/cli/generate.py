@@ -76,7 +76,7 @@ def generate(
     picture = _open(image)
     chosen = _device(device)
     loaded, processor = _load(
-        model, dtype or ("bf16" if chosen != "cpu" else "fp32"), chosen, attention
+        model, dtype or ("auto" if chosen != "cpu" else "fp32"), chosen, attention
     )
     inputs = _inputs(loaded, processor, picture, prompt)
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": temperature > 0}
