@@ -164,9 +164,9 @@ def _modules(
         if scheme is None:
             return own
         if scheme.compute:
-            dtype = dtype_named(scheme.compute, f"{checkpoint.file}: bnb_4bit_compute_dtype")
-            computed = _on_device(dtype, hardware)[0]
-            return _fitted(scheme.numerics, own, hardware, warnings)._replace(linear_dtype=computed)
+            where = f"{checkpoint.file}: quantization_config.bnb_4bit_compute_dtype"
+            computed, _ = _on_device(dtype_named(scheme.compute, where), hardware)
+            own = own._replace(linear_dtype=computed)
         return _fitted(scheme.numerics, own, hardware, warnings)
 
     modules = {}

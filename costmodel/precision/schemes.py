@@ -346,7 +346,7 @@ def read_quantisation(keys: Keys) -> Quantisation:
         method = "compressed-tensors"
     reader = READERS.get(method) if isinstance(method, str) else None
     if reader is None:
-        near = UnknownNameError(shown(method), READERS).near_matches
+        near = UnknownNameError(method, READERS).near_matches if isinstance(method, str) else ()
         hint = f" (did you mean {' or '.join(near)}?)" if near else ""
         raise keys.fail(
             "quant_method",

@@ -52,7 +52,8 @@ def generate(
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
     device: Annotated[str | None, typer.Option(help="cuda, cuda:N or cpu; cuda if there.")] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="fp32, fp16, bf16, ...; bf16 on a GPU, fp32 on a CPU.")
+        str | None,
+        typer.Option(help="fp32, fp16, bf16, ...; the checkpoint's own on a GPU, fp32 on a CPU."),
     ] = None,
     attention: Annotated[
         str, typer.Option(help="Attention of transformers: sdpa, eager.")
