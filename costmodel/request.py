@@ -13,12 +13,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, MISSING, dataclass, field, fields
 from importlib import import_module
-from numbers import Integral
+from numbers import Integral, Real
 from operator import attrgetter
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hardware_specs.errors import InvalidInputError, UnknownNameError, shown
+from hardware_specs.errors import InvalidInputError, UnknownNameError
+from hardware_specs.showing import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 #: Beyond this a count is taken for a slip of the keyboard, not for a prompt.
 MOST_TOKENS = 100_000_000
+#: Seconds or bytes beyond which a budget is none; infinity is given as None.
+MOST_BUDGET = 1e30
 #: No name and no path of a file is longer.
 _LONGEST_NAME = 4096
 
@@ -63,6 +66,22 @@ def check_count(name: str, value: object, least: int) -> int:
         if least <= count <= MOST_TOKENS:
             return count
     raise refused(name, f"a whole number from {least} to {MOST_TOKENS}", value)
+
+
+def check_budget(name: str, budget: object) -> None:
+    """Raise unless a budget is None or a finite number above 0.
+
+    >>> check_budget("latency_s", True)
+    Traceback (most recent call last):
+    hardware_specs.errors.InvalidInputError: latency_s must be a finite number above 0, not True
+    """
+    if budget is None:
+        return
+    # Compared as it is: a whole number of 400 digits is no float.
+    number = isinstance(budget, Real) and not isinstance(budget, bool)
+    if number and 0 < budget < MOST_BUDGET:  # type: ignore[operator]
+        return
+    raise refused(name, "a finite number above 0", budget)
 
 
 class Kind(Protocol):
@@ -135,7 +154,7 @@ class Schedule:
 
     def check(self, name: str, value: Any) -> tuple[int, ...]:
         """Return Python ints, one per layer."""
-        if isinstance(value, (list, tuple, range)) or hasattr(value, "__array__"):
+        if isinstance(value, (list, tuple, range)) or getattr(value, "ndim", 0) == 1:
             return tuple(
                 check_count(f"{name}, layer {layer},", tokens, 0)
                 for layer, tokens in enumerate(value)

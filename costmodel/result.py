@@ -129,10 +129,12 @@ def total_cost(stages: Mapping[str, StageCost], output_tokens: Any) -> TotalCost
         output_tokens: decode steps; a number here (a sweep adds up its own arrays).
     """
     costs = list(stages.values())
+    # Ours count kernels, and then everything; no convention does.
+    add: Callable[[Sequence[Any]], Any] = _added if costs[0].kernels is None else sum
     columns = zip(*map(_quantities, costs), strict=True)
-    sums = dict(zip(StageCost.__slots__, map(_added, columns), strict=True))
+    sums = dict(zip(StageCost.__slots__, map(add, columns), strict=True))
     # Added up on its own: a long decode less itself would leave nothing but rounding.
-    first = _added([cost.time_s for name, cost in stages.items() if name != "decode"])
+    first = add([cost.time_s for name, cost in stages.items() if name != "decode"])
     decode = stages["decode"].time_s
     tpot_s = decode / output_tokens if output_tokens and decode is not None else None
     return TotalCost(**sums, ttft_s=first, tpot_s=tpot_s)

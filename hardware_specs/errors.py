@@ -23,8 +23,9 @@ these into one line on stderr and exit code 2.
 from __future__ import annotations
 
 import difflib
-import reprlib
 from typing import TYPE_CHECKING
+
+from hardware_specs.showing import SHOWN_CHARACTERS, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,36 +33,21 @@ if TYPE_CHECKING:
 
 #: A registry of up to this many names is listed whole in the message.
 LISTED_AT_MOST = 24
-
-
-class _Short(reprlib.Repr):
-    """Looks at the first few entries of what it shows, and never at all digits of an integer."""
-
-    def repr_int(self, x: int, level: int) -> str:  # noqa: ARG002 - the base class has it
-        """Python refuses to print integers of more than 4,300 digits."""
-        if x.bit_length() <= 128:
-            return repr(x)
-        return f"about {'-' if x < 0 else ''}10^{round(x.bit_length() * 0.30103)}"
-
-
-_SHORT = _Short()
-_SHORT.maxstring = _SHORT.maxother = 60
-
-
-def shown(value: object) -> str:
-    """Return the repr of a value on one line of at most 80 characters, whatever its size.
-
-    >>> shown("x" * 10**6)
-    "'xxxxxxxxxxxxxxxxxxxxxxxxxxx...xxxxxxxxxxxxxxxxxxxxxxxxxxxx'"
-    >>> shown(-(10**9999)), shown(list(range(10**5)))
-    ('about -10^9999', '[0, 1, 2, 3, 4, 5, ...]')
-    """
-    text = " ".join(_SHORT.repr(value).split())
-    return text if len(text) <= 80 else f"{text[:77]}..."
+#: Longest message of an error.
+MOST_CHARACTERS = 2000
 
 
 class VlmRooflineError(Exception):
-    """Base of every error this project raises on purpose."""
+    """Base of every error this project raises on purpose.
+
+    >>> len(str(VlmRooflineError("x" * 100_000)))
+    2000
+    """
+
+    def __str__(self) -> str:
+        """Return the message, bounded: a file's text or a caller's list may stand inside it."""
+        text = super().__str__()
+        return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 3]}..."
 
 
 class InvalidInputError(VlmRooflineError, ValueError):
@@ -95,7 +81,7 @@ class UnknownNameError(VlmRooflineError, LookupError):
         self.given = given
         self.known = tuple(known)
         lowered = {name.lower(): name for name in self.known}
-        text = (given[:200] if isinstance(given, str) else shown(given)).lower()
+        text = given.lower()[:SHOWN_CHARACTERS] if isinstance(given, str) else shown(given)
         # A name typed in part is the commonest slip, so what contains it comes first.
         near = [name for name in lowered if text and text in name]
         near += [

@@ -1,15 +1,25 @@
-"""`Calibration`: what one device and its software reach, and the times that predicts."""
+"""`Calibration`: the efficiencies that one device and its software reach, and the predicted times."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from costmodel.calibration.attention import attention_time_s
+from costmodel.calibration.classes import PARENTS, kind_of_class, peak_of
 from costmodel.calibration.curves import corrected, knots
+from costmodel.calibration.device import device_of
 from costmodel.calibration.dtypes import LABELS, SIBLINGS, canonical
+from costmodel.calibration.file import (
+    DATA,
+    document_of,
+    find_calibration,
+    read_fields,
+    write_document,
+)
 from costmodel.calibration.gemm import gemm_time_s
 from costmodel.calibration.gemm_scalar import gemm_scalar_s
 from costmodel.calibration.law import stream_time_s
@@ -21,28 +31,6 @@ if TYPE_CHECKING:
 
     from costmodel.calibration.parameters import ClassParameters, Device, Parameter
     from hardware_specs import HardwareSpec
-
-SCHEMA_VERSION = 1
-
-#: The op classes every complete calibration holds.
-OP_CLASSES = (
-    "gemm",
-    "conv",
-    "attention_prefill",
-    "attention_encoder",
-    "attention_decode",
-    "norm",
-    "pointwise",
-    "copy",
-    "embedding",
-)
-#: Classes that a calibration may hold apart, and the class that answers where it does not.
-PARENTS = {
-    "rope": "pointwise",
-    "activation": "pointwise",
-    "residual": "pointwise",
-    "softmax": "norm",
-}
 
 _ARGUMENTS = {
     "gemm": ("m", "n", "k"),
@@ -112,9 +100,8 @@ class Calibration:
         >>> Calibration.load("nvidia-a100-sxm4-80gb").hardware_id
         'nvidia-a100-sxm4-80gb'
         """
-        from costmodel.calibration.file import load_calibration
-
-        found = load_calibration(source)
+        path = find_calibration(source)
+        found = _shipped(path) if path.parent == DATA else cls(**read_fields(path))
         return found if hardware is None else found.for_hardware(hardware)
 
     def save(self, path: str | Path) -> None:
@@ -123,9 +110,15 @@ class Calibration:
         Raises:
             OutputError: the file cannot be written.
         """
-        from costmodel.calibration.file import save_calibration
+        write_document(self.to_dict(), path)
 
-        save_calibration(self, path)
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document that `save` writes.
+
+        >>> Calibration.load("generic").to_dict()["schema_version"]
+        1
+        """
+        return document_of({each.name: getattr(self, each.name) for each in fields(self)})
 
     @property
     def name(self) -> str:
@@ -148,7 +141,7 @@ class Calibration:
             )
 
     def for_hardware(self, hardware: HardwareSpec) -> Calibration:
-        """Return this calibration, checked against a device or bound to it.
+        """Return this calibration after checking that it belongs to a device, or bind it to the device.
 
         Args:
             hardware: the device that predictions are wanted for.
@@ -159,9 +152,6 @@ class Calibration:
         self.check_hardware(hardware)
         if self.device is not None:
             return self
-        from costmodel.calibration.checks import kind_of_class, peak_of
-        from costmodel.calibration.device import device_of
-
         device = device_of(hardware)
         return replace(
             self,
@@ -176,11 +166,6 @@ class Calibration:
             },
         )
 
-    @property
-    def l2_bandwidth_bytes_per_s(self) -> float:
-        """L2 bandwidth in B/s."""
-        return self.l2_bandwidth_ratio * self._device().bandwidth_bytes_per_s
-
     def holds(self, op_class: str, dtype: str) -> bool:
         """Return whether the calibration can price an op class in a dtype."""
         try:
@@ -192,8 +177,9 @@ class Calibration:
     def lookup(self, op_class: str, dtype: str) -> ClassParameters:
         """Return the parameters of an op class in a dtype.
 
-        bf16 and fp16 answer for each other: tensor cores run both at one rate. For kernels that only
-        stream bytes any dtype answers: their bytes are given.
+        bf16 and fp16 answer for each other: what share of a peak their kernels reach is alike, and
+        the peak is that of the dtype asked for. For kernels that only stream bytes any dtype answers:
+        their bytes are given.
 
         Raises:
             CalibrationError: neither is there; names what is.
@@ -277,9 +263,9 @@ class Calibration:
                 f"{op_class!r} takes {', '.join(needed)}, not {', '.join(sorted(extra))}"
             )
         if op_class in ("gemm", "conv"):
-            return self._gemm(found, device, **sizes)
+            return self._gemm(found, device, self._peak(canonical(dtype), device), **sizes)
         if op_class in _ARGUMENTS:
-            peak = self._peak(found.dtype, device)
+            peak = self._peak(canonical(dtype), device)
             label = LABELS[found.dtype]
             sizes = {k: np.asarray(v) for k, v in sizes.items()}
             sizes.setdefault("causal", np.asarray(op_class == "attention_prefill"))
@@ -290,12 +276,19 @@ class Calibration:
         return stream_time_s(found.values, device, np.asarray(sizes["bytes"]), flops)
 
     def _gemm(
-        self, found: ClassParameters, device: Device, m: Any, n: Any, k: Any, batch: Any = 1
+        self,
+        found: ClassParameters,
+        device: Device,
+        peak: float,
+        m: Any,
+        n: Any,
+        k: Any,
+        batch: Any = 1,
     ) -> Any:
-        peak = self._peak(found.dtype, device)
         family = found.kernels or "library"
         law = (found.values, device, family, found.dtype, peak)
-        curves = self._knots(found, device, peak, family)
+        # Curves are ratios to the law at the peak of the dtype that they were measured in.
+        curves = self._knots(found, device, family)
         if all(isinstance(size, _NUMBERS) for size in (m, n, k, batch)):
             one = gemm_scalar_s(*law, float(m), float(n), float(k), float(batch))
             if one > 0 and batch == 1 and (n, k) in curves:
@@ -313,12 +306,13 @@ class Calibration:
         return time.reshape(shape)
 
     def _knots(
-        self, found: ClassParameters, device: Device, peak: float, family: str
+        self, found: ClassParameters, device: Device, family: str
     ) -> dict[tuple[float, float], tuple[np.ndarray, np.ndarray]]:
         """Return every curve's abscissae and ratios by (n, k), computed once per class."""
         key = (found.op_class, found.dtype)
         ready = self._curves.get(key)
         if ready is None:
+            peak = self._peak(found.dtype, device)
             ready = self._curves[key] = {}
             for curve in found.shapes:
                 rows = np.array(curve.rows)
@@ -346,3 +340,9 @@ class Calibration:
             f"{self.hardware_id} has no {' or '.join(LABELS[dtype].arithmetic)} peak, so {dtype!r} "
             f"cannot be priced; it has {', '.join(device.peaks)}"
         )
+
+
+@lru_cache(maxsize=32)
+def _shipped(path: Path) -> Calibration:
+    """Read a shipped calibration once: the times that it remembers serve every caller."""
+    return Calibration(**read_fields(path))

@@ -52,7 +52,7 @@ ALIASES = {
     "int4": "w4a16",
 }
 
-#: Labels whose kernels run alike: the tensor cores of one device serve both at one rate.
+#: Labels whose kernels reach alike shares of their peaks, which themselves may differ.
 SIBLINGS = {"bf16": "fp16", "fp16": "bf16"}
 
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hardware_specs.errors import CalibrationError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -30,15 +32,21 @@ def combine(a: Any, b: Any, exponent: float) -> Any:
         b: seconds, a number or an array.
         exponent: p >= 1; infinity gives the maximum.
 
+    Raises:
+        CalibrationError: a time that is negative or no number, which no run can take.
+
     >>> float(combine(3.0, 4.0, 2.0)), float(combine(3.0, 4.0, 1.0))
     (5.0, 7.0)
     >>> float(combine(3.0, 4.0, float("inf")))
     4.0
     """
-    high = np.maximum(a, b)
+    high, low = np.maximum(a, b), np.minimum(a, b)
+    if not np.all(low >= 0):  # NaN compares false as well
+        raise CalibrationError(
+            "an op's work is negative or no number, so it has no time; the request cannot be priced"
+        )
     if exponent >= HARD_EXPONENT:
         return high
-    low = np.minimum(a, b)
     # Factoring the larger out keeps microseconds to the p-th power out of the subnormals.
     ratio = low / np.maximum(high, 1e-300)
     return high * (1.0 + ratio**exponent) ** (1.0 / exponent)

@@ -23,7 +23,29 @@ _FAMILIES = {
 #: Parameters that count as nothing where a class lacks them.
 _OPTIONAL = QUANTISING.keys() | {"score_cost", "l2_bandwidth_ratio"}
 
-_Finite = Annotated[float, Field(allow_inf_nan=False)]
+#: Bounds within which the law has a time; the fits' own bounds (`priors`) are narrower. A share of a
+#: peak above 1 would run faster than the device.
+_LIMITS = {
+    "compute_efficiency": (1e-6, 1.0),
+    "memory_efficiency": (1e-6, 1.0),
+    "exponent": (1.0, 1e6),
+    "cache_bandwidth_ratio": (1e-3, 1e4),
+    "l2_bandwidth_ratio": (0.0, 1e4),
+    "tail_overlap": (0.0, 1.0),
+    "small_tile_loss": (0.0, 4.0),
+    "ragged_cost": (1.0, 100.0),
+    "epilogue_cost": (0.0, 1e4),
+    "quantise_cost": (0.0, 1e4),
+    "score_cost": (0.0, 1e6),
+}
+#: Parameters in seconds: a kernel's share that takes longer is a wrong unit.
+_MOST_SECONDS = 1.0
+#: A logarithm of measured over predicted beyond this is no measurement.
+_MOST_LOG_RATIO = 20.0
+
+_Ratio = Annotated[float, Field(ge=-_MOST_LOG_RATIO, le=_MOST_LOG_RATIO)]
+#: FLOP/s or B/s; below a thousand it is given in another unit.
+_Rate = Annotated[float, Field(ge=1e3, le=1e24)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -57,11 +79,11 @@ class SourcedDocument(NumberDocument):
 class DeviceDocument(_Strict):
     """The datasheet numbers that efficiencies refer to."""
 
-    peaks_flop_per_s: dict[str, _Positive]
-    vector_flop_per_s: _Positive | None
-    bandwidth_bytes_per_s: _Positive
-    units: Annotated[int, Field(gt=0)]
-    l2_bytes: _NotNegative
+    peaks_flop_per_s: dict[str, _Rate]
+    vector_flop_per_s: _Rate | None
+    bandwidth_bytes_per_s: _Rate
+    units: Annotated[int, Field(gt=0, le=10_000_000)]
+    l2_bytes: Annotated[float, Field(ge=0, le=1e15)]
 
 
 class HeldOutDocument(_Strict):
@@ -80,7 +102,7 @@ class ShapeDocument(_Strict):
     n: Annotated[int, Field(gt=0)]
     k: Annotated[int, Field(gt=0)]
     rows: list[_Positive] = Field(min_length=1)
-    log_ratios: list[_Finite]
+    log_ratios: list[_Ratio]
 
     @model_validator(mode="after")
     def _aligned(self) -> ShapeDocument:
@@ -100,7 +122,7 @@ class ClassDocument(_Strict):
     points: Annotated[int, Field(ge=0)]
     kernels: str = ""
     parameters: dict[str, NumberDocument]
-    quantiles: list[tuple[Annotated[float, Field(gt=0, lt=1)], _Finite]] = Field(min_length=2)
+    quantiles: list[tuple[Annotated[float, Field(gt=0, lt=1)], _Ratio]] = Field(min_length=2)
     held_out: HeldOutDocument | None = None
     shapes: list[ShapeDocument] = []
 
@@ -115,13 +137,14 @@ class ClassDocument(_Strict):
             raise ValueError(
                 f"{self.op_class} has no kernels {self.kernels!r}; there is: {', '.join(known)}"
             )
-        expected = priors_of(self.op_class, self.dtype, self.kernels).keys() - _OPTIONAL
-        missing |= expected - self.parameters.keys()
+        priors = priors_of(self.op_class, self.dtype, self.kernels)
+        missing |= priors.keys() - _OPTIONAL - self.parameters.keys()
         if missing:
             raise ValueError(f"{self.op_class} in {self.dtype} lacks {', '.join(sorted(missing))}")
-        for name in needed - {"overhead_s"}:
-            if self.parameters[name].value <= 0:
-                raise ValueError(f"{name} must be positive")
+        for name, parameter in self.parameters.items():
+            low, high = _LIMITS.get(name, (0.0, _MOST_SECONDS))
+            if not low <= parameter.value <= high:
+                raise ValueError(f"{name} must lie between {low:g} and {high:g}")
         for (x0, y0), (x1, y1) in zip(self.quantiles, self.quantiles[1:], strict=False):
             if x0 >= x1 or y0 > y1:
                 raise ValueError("quantiles do not ascend")

@@ -16,7 +16,8 @@ from costmodel.models import load_model
 from costmodel.precision import parse_precision
 from costmodel.request import ARGUMENTS, DEFAULTS, OUR_DEFAULTS
 from costmodel.scenario import scenario_inputs, scenario_of
-from hardware_specs.errors import InvalidInputError, shown
+from hardware_specs.errors import InvalidInputError
+from hardware_specs.showing import shown
 
 if TYPE_CHECKING:
     from costmodel.request import Request

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from hardware_specs.errors import InvalidInputError, shown
+from hardware_specs.errors import InvalidInputError
+from hardware_specs.showing import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from costmodel.models.geometry import CropGeometry, VideoRule, VisualInput
     from costmodel.models.model import ModelConfig
     from costmodel.models.projector import ProjectorConfig
-    from costmodel.models.registry import config_dict, list_models, load_model
+    from costmodel.models.registry import (
+        config_dict,
+        list_models,
+        load_model,
+        model_from_config,
+    )
     from costmodel.models.summary import describe
     from costmodel.models.text import TextConfig
     from costmodel.models.vision import VisionConfig
@@ -36,6 +41,7 @@ _HOMES = {
     "list_families": "families",
     "list_models": "registry",
     "load_model": "registry",
+    "model_from_config": "registry",
     "register_family": "families",
 }
 
@@ -55,6 +61,7 @@ __all__ = [
     "list_families",
     "list_models",
     "load_model",
+    "model_from_config",
     "register_family",
 ]
 

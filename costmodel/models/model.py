@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from costmodel.models.geometry import VisualInput
-from costmodel.precision.checkpoint import read_checkpoint
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from costmodel.models.projector import ProjectorConfig
     from costmodel.models.text import TextConfig
     from costmodel.models.vision import VisionConfig
-    from costmodel.precision.checkpoint import Checkpoint
 
 #: Above this a side of an image, or a number of frames, is taken for a slip.
 MOST_PIXELS = 1_000_000
@@ -57,15 +55,6 @@ class ModelConfig:
     def __hash__(self) -> int:
         """Hash the name alone: equal models have equal names, and caches ask a million times."""
         return hash(self.name)
-
-    @property
-    def checkpoint(self) -> Checkpoint | None:
-        """The checkpoint's own precision as its config says it, or None for a shape alone.
-
-        Raises:
-            InvalidFileError: a dtype or a quantisation that is unknown.
-        """
-        return read_checkpoint(self.config_json, self.source) if self.is_checkpoint else None
 
     @property
     def anyres(self) -> AnyRes | None:

@@ -7,7 +7,8 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from costmodel.precision.schemes import Keys, Quantisation, read_quantisation
-from hardware_specs.errors import InvalidFileError, shown
+from hardware_specs.errors import InvalidFileError
+from hardware_specs.showing import shown
 
 _DTYPES = {
     "float16": "fp16", "half": "fp16", "fp16": "fp16",

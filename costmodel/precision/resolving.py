@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from costmodel.precision.arithmetic import computes
-from costmodel.precision.checkpoint import Checkpoint, dtype_named
+from costmodel.precision.checkpoint import Checkpoint, dtype_named, read_checkpoint
 from costmodel.precision.formats import FORMATS
 from costmodel.precision.layers import linear_layers, matcher
 from costmodel.precision.names import parse_precision, spelled
@@ -69,12 +69,25 @@ def resolve_precision(
         if isinstance(precision, str) and AUTO in spelled(precision).replace("=", ",").split(","):
             raise InvalidInputError(f"precision {precision!r}: auto stands alone, for all modules")
         return Resolved(parse_precision(precision), (), "as given")
-    checkpoint = model.checkpoint
+    checkpoint = checkpoint_of(model)
     if checkpoint is None or (checkpoint.quantisation is None and checkpoint.text is None):
         found, _ = _on_device("fp16", hardware)
         origin = "no checkpoint" if checkpoint is None else "a checkpoint without a dtype"
         return Resolved(parse_precision(found), (), f"auto, {origin}: {found}")
     return _of_checkpoint(checkpoint, model, hardware)
+
+
+def checkpoint_of(model: ModelConfig) -> Checkpoint | None:
+    """Return a checkpoint's own precision as its config says it, or None for a shape alone.
+
+    Raises:
+        InvalidFileError: a dtype or a quantisation that is unknown.
+
+    >>> from costmodel import load_model
+    >>> checkpoint_of(load_model("llava-1.5-7b")) is None
+    True
+    """
+    return read_checkpoint(model.config_json, model.source) if model.is_checkpoint else None
 
 
 def _on_device(dtype: str, hardware: HardwareSpec) -> tuple[str, bool]:

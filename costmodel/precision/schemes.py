@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from costmodel.precision.formats import FORMATS
 from costmodel.precision.numerics import Numerics, Scale, both_narrow, weight_only
-from hardware_specs.errors import InvalidFileError, UnknownNameError, shown
+from hardware_specs.errors import InvalidFileError, UnknownNameError
+from hardware_specs.showing import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,6 @@ closes in on the batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ import numpy as np
 from costmodel.memory import MEMORY_MARGIN_BYTES
 from costmodel.methods import chosen_method
 from costmodel.questions.sweeps import SweepPlan, sweep_chunks
-from costmodel.request import MOST_TOKENS, Request
+from costmodel.request import MOST_TOKENS, Request, check_budget
 from hardware_specs.errors import InvalidInputError
 
 #: Latency counts as flat below a number of tokens when dropping all of them saves less than this share.
@@ -99,8 +98,8 @@ def break_even(
     """
     from costmodel.models import load_model
 
-    _check_budget("latency_s", latency_s)
-    _check_budget("memory_bytes", memory_bytes)
+    check_budget("latency_s", latency_s)
+    check_budget("memory_bytes", memory_bytes)
     if "visual_tokens" in arguments:
         raise InvalidInputError("break_even varies visual_tokens itself; bound it with most=")
     request = _one_value_each(model, hardware, arguments)
@@ -147,19 +146,13 @@ def _one_value_each(model: Any, hardware: Any, arguments: dict[str, Any]) -> Req
     return Request(**next(plan.combinations()))
 
 
-def _check_budget(name: str, budget: object) -> None:
-    if budget is None or (isinstance(budget, Real) and float(budget) > 0):
-        return
-    raise InvalidInputError(f"{name} must be a positive number, not {budget!r}")
-
-
 def _budget(memory_bytes: float | None, hardware: Any, margin_bytes: float) -> float | None:
     if memory_bytes is not None:
         return memory_bytes
     from hardware_specs import get_hardware
 
-    if not (isinstance(margin_bytes, Real) and 0 <= float(margin_bytes) < float("inf")):
-        raise InvalidInputError(f"memory_margin_bytes must be 0 or more, not {margin_bytes!r}")
+    if type(margin_bytes) is bool or margin_bytes != 0:
+        check_budget("memory_margin_bytes", margin_bytes)
     capacity = get_hardware(hardware).usable_memory_bytes
     return None if capacity is None else capacity - margin_bytes
 
@@ -226,7 +219,7 @@ def largest_batch(
     >>> largest_batch("llava-1.5-7b", "nvidia-l4", memory_margin_bytes=0)
     26
     """
-    _check_budget("memory_bytes", memory_bytes)
+    check_budget("memory_bytes", memory_bytes)
     if "batch_size" in arguments:
         raise InvalidInputError("largest_batch varies batch_size itself; leave it out")
     request = _one_value_each(model, hardware, arguments)

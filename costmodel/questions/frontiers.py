@@ -23,7 +23,7 @@ from costmodel.accuracy.published import (
     load_scores,
 )
 from costmodel.estimates import answer
-from costmodel.request import OUR_DEFAULTS, Request, check_names, names_of
+from costmodel.request import OUR_DEFAULTS, Request, check_budget, check_names, names_of
 from hardware_specs.errors import InvalidInputError, VlmRooflineError
 
 if TYPE_CHECKING:
@@ -204,9 +204,8 @@ def frontier(
     bench = get_benchmark(benchmark)
     if rank not in RANKS:
         raise InvalidInputError(f"rank={rank!r} is unknown; there is: {', '.join(RANKS)}")
-    for name, budget in (("latency_s", latency_s), ("memory_bytes", memory_bytes)):
-        if budget is not None and not budget > 0:
-            raise InvalidInputError(f"{name} must be above 0, not {budget!r}")
+    check_budget("latency_s", latency_s)
+    check_budget("memory_bytes", memory_bytes)
     check_names(arguments, *_BY_ROW, "convention", by="frontier")
     request = Request(model, hardware, **arguments)
     name, device, rows = _rows_of(model, hardware, benchmark)

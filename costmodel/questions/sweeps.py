@@ -33,7 +33,8 @@ from costmodel.request import (
     plain,
 )
 from costmodel.scenario import Scenario, visual_units
-from hardware_specs.errors import InvalidInputError, VlmRooflineError, shown
+from hardware_specs.errors import InvalidInputError, VlmRooflineError
+from hardware_specs.showing import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -265,7 +266,7 @@ class SweepPlan:
 
 
 def _unreduced(method: Any) -> bool:
-    return method is None or method == "none"
+    return method is None or (isinstance(method, str) and method == "none")
 
 
 def _one_line(error: VlmRooflineError) -> str:
@@ -280,6 +281,9 @@ _FIXED: dict[str, Any] = {
 
 def _units(context: Context, request: Request) -> tuple[VisualInput, VisualInput] | None:
     if context.model.vision is None:
+        context.model.visual_input(
+            image_size=request.image_size, frames=request.frames
+        )  # refuses both
         return None
     return visual_units(context.model, request.image_size, request.frames)
 

@@ -1,4 +1,4 @@
-"""Which configurations a campaign measures, in which order, and whether they can be measured at all."""
+"""The configurations of a campaign, their order, and checks that they can be measured."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from hardware_specs.errors import InvalidInputError, UnsupportedError
-from profiling.devices.clocks import device_kind
+from hardware_specs.showing import shown
+from profiling.devices.device import device_kind
 from profiling.records.measurement import Configuration, record_name
 from profiling.subject.execution import method_for
 from profiling.subject.models import QUANTISED_DTYPES, build_model, canonical_dtype, model_config
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import nn
+
+
+#: More rounds are taken for a slip of the keyboard.
+MOST_ROUNDS = 10_000
 
 
 def grid(
@@ -48,12 +53,12 @@ def grid(
         visual_tokens: per sequence; None for the model's own number.
         methods: names, `none` for none.
         keeps: what methods keep; empty to use the visual token counts.
-        batch_sizes: sequences.
+        batch_sizes: sequences per run.
         modes: `eager`, `cuda-graph`, `compile`.
-        text_tokens: in the prompt.
-        output_tokens: decode steps.
+        text_tokens: text tokens in the prompt.
+        output_tokens: decode steps after the prefill.
         device: `cuda`, `cuda:N` or `cpu`.
-        attention: implementation.
+        attention: attention implementation of `transformers`.
         cache: `warm` or `cold`.
 
     Raises:
@@ -112,6 +117,17 @@ class Point:
         return record_name(self.configuration, self.round)
 
 
+def check_rounds(rounds: int) -> None:
+    """Refuse a number of rounds that no campaign has.
+
+    >>> check_rounds(0)
+    Traceback (most recent call last):
+    hardware_specs.errors.InvalidInputError: a campaign has 1 to 10000 rounds, not 0
+    """
+    if not 1 <= rounds <= MOST_ROUNDS:
+        raise InvalidInputError(f"a campaign has 1 to {MOST_ROUNDS} rounds, not {shown(rounds)}")
+
+
 def plan(configurations: Sequence[Configuration], *, rounds: int = 2, seed: int = 0) -> list[Point]:
     """Return the points of a campaign in the order they are measured.
 
@@ -119,15 +135,14 @@ def plan(configurations: Sequence[Configuration], *, rounds: int = 2, seed: int 
     visits them in a fresh random order.
 
     Args:
-        configurations: what to measure.
-        rounds: how often each.
-        seed: of the orders.
+        configurations: the settings to measure.
+        rounds: how often each configuration is measured.
+        seed: fixes the orders.
 
     Raises:
         InvalidInputError: fewer than one round.
     """
-    if rounds < 1:
-        raise InvalidInputError(f"a campaign has at least one round, not {rounds}")
+    check_rounds(rounds)
     groups: dict[tuple[str, ...], list[Configuration]] = {}
     for configuration in dict.fromkeys(configurations):
         groups.setdefault(model_key(configuration), []).append(configuration)
@@ -150,7 +165,7 @@ def model_key(configuration: Configuration) -> tuple[str, ...]:
 
 
 def check(configurations: Sequence[Configuration]) -> None:
-    """Refuse a campaign that cannot work before anything is measured.
+    """Reject an impossible campaign before anything is measured.
 
     Raises:
         UnknownModelError: no such model.
@@ -176,7 +191,7 @@ def check(configurations: Sequence[Configuration]) -> None:
 
 
 def _check_method(configuration: Configuration) -> None:
-    """Put the method into a model of the same shape without weights, which is where it refuses."""
+    """Check a method by putting it into a model of the same shape without weights."""
     from token_reduction import reduce_tokens
 
     method = method_for(configuration)

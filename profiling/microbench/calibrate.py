@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from profiling.microbench.suite import run_microbenchmarks
+from profiling.subject.models import canonical_dtype, model_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,11 +31,11 @@ def calibrate(
     Args:
         device: `cuda`, `cuda:N` or `cpu`.
         hardware: what the device is; recognised by its name when None.
-        model: whose widths to measure.
+        model: the model whose widths are measured.
         dtypes: floating and quantised labels.
-        suite: how much to measure.
+        suite: which sizes are measured, and for how long.
         table: where to keep the measured ops as well.
-        on_progress: is told (done, total).
+        on_progress: called with (done, total).
 
     Raises:
         DeviceUnavailableError: no such device.
@@ -44,6 +45,10 @@ def calibrate(
     from costmodel.calibration import fit_calibration
     from hardware_specs import detect_hardware, get_hardware
 
+    # Recognising a CPU measures it, which takes seconds: what is cheap to refuse comes first.
+    model_config(model)
+    for dtype in dtypes:
+        canonical_dtype(dtype)
     spec = (
         get_hardware(hardware)
         if hardware is not None

@@ -1,4 +1,4 @@
-"""From a measurement to the estimates of exactly what ran: same model, counts, method and plan."""
+"""Estimates of the measured configuration: same model, token counts, method and plan."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.evaluate import Context, Evaluation
 from costmodel.methods import get_method
-from costmodel.models import load_model
 from costmodel.quantities import STAGES
 from costmodel.request import Request
 from costmodel.roofline import StageCost
 from costmodel.scenario import scenario_of
 from hardware_specs.errors import InvalidInputError, VlmRooflineError
 from profiling.reconciling.gap import PlannedStage
+from profiling.records.model_names import model_of
 from profiling.subject.plans import IDEAL_PLAN, MODE_PLANS, TOWER_PLAN
 
 if TYPE_CHECKING:
@@ -80,9 +80,6 @@ class Predictor:
     def predict(self, record: Measurement) -> Prediction:
         """Return the prediction for a measurement.
 
-        Args:
-            record: the measurement.
-
         Raises:
             VlmRooflineError: the model, dtype or method cannot be priced; names the measurement.
         """
@@ -100,7 +97,7 @@ class Predictor:
 
     def _predict(self, record: Measurement) -> Prediction:
         configuration, tokens = record.configuration, record.tokens
-        model = load_model(configuration.model)
+        model = model_of(configuration.model, record.model_config)
         warnings: list[str] = []
         method = None if configuration.method == "none" else configuration.method
         asked = configuration.visual_tokens

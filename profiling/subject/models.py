@@ -8,18 +8,20 @@ frequencies, position ids), and is then filled in one sweep.
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardware_specs.errors import (
+    InvalidFileError,
     InvalidInputError,
     MissingDependencyError,
-    UnknownModelError,
     UnknownPrecisionError,
     UnsupportedError,
 )
-from profiling.devices.clocks import device_kind
+from hardware_specs.files.reading import is_folder, regular_file
+from hardware_specs.showing import one_line, shown
+from profiling.devices.device import device_kind
+from profiling.subject.libraries import transformers_library
 
 if TYPE_CHECKING:
     import torch
@@ -126,27 +128,6 @@ def _label(source: Any) -> str:
     return source if isinstance(source, str) else getattr(source, "name", str(source))
 
 
-def transformers_library() -> Any:
-    """Return the module `transformers`, without the remarks its optional parts make on import.
-
-    Raises:
-        MissingDependencyError: it or torch is not installed.
-    """
-    quiet_imports()
-    try:
-        import torch  # noqa: F401  (transformers imports without torch but then builds nothing)
-        import transformers
-    except ImportError as error:
-        raise MissingDependencyError(error.name or "transformers", "profile") from error
-    return transformers
-
-
-def quiet_imports() -> None:
-    """Silence what torchao says on import: it names every kernel library this torch cannot use."""
-    for name in ("torchao", "torch.utils._pytree"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
 def model_class(config: PretrainedConfig) -> type[PreTrainedModel]:
     """Return the class that runs a config with a head: multimodal, or a plain causal model.
 
@@ -182,10 +163,11 @@ def build_model(
         device: `cuda`, `cuda:N` or `cpu`; `meta` for shapes without weights.
         weights: `random`, or `real` to read safetensors from the folder or hub id `source`.
         attention: attention implementation of `transformers`.
-        seed: of the random weights.
+        seed: fixes the random weights.
 
     Raises:
-        UnknownModelError: no such model, or no safetensors there.
+        UnknownModelError: no such model.
+        InvalidFileError: no safetensors there, or damaged ones.
         UnknownPrecisionError: no such dtype.
         UnsupportedError: the device cannot run that dtype, or the attention is not installed.
         DeviceUnavailableError: no such device.
@@ -194,8 +176,7 @@ def build_model(
     own = dtype == "auto"
     label = canonical_dtype("bf16" if own else dtype)
     device_kind(device)
-    if weights not in ("random", "real"):
-        raise InvalidInputError(f"weights {weights!r} is neither 'random' nor 'real'")
+    check_weights(weights)
     if label in QUANTISED_DTYPES:
         from profiling.subject.quantisation import check_device
 
@@ -218,6 +199,12 @@ def build_model(
 
         quantise(model, label)
     return model
+
+
+def check_weights(weights: str) -> None:
+    """Refuse words that name no kind of weights."""
+    if weights not in ("random", "real"):
+        raise InvalidInputError(f"weights {shown(weights)} is neither 'random' nor 'real'")
 
 
 def _build_random(
@@ -253,7 +240,7 @@ def fill_randomly(model: torch.nn.Module, seed: int = 0) -> None:
 
     Args:
         model: whose parameters are uninitialised.
-        seed: of the numbers.
+        seed: fixes the numbers.
     """
     import torch
 
@@ -288,20 +275,51 @@ def _load_real(
             f"{source!r} is a size-reduced shape, which has no real weights; use random weights"
         )
     transformers = transformers_library()
+    from safetensors import SafetensorError
+
+    check_model_folder(source)
     try:
-        config = transformers.AutoConfig.from_pretrained(source)
+        config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
         cls: Any = model_class(config)
-        model = cls.from_pretrained(
+        model, found = cls.from_pretrained(
             source,
             dtype=dtype,
             attn_implementation=attention,
             use_safetensors=True,
-        ).to(device)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        known = (
-            sorted(path.name for path in Path(source).glob("*")) if Path(source).is_dir() else []
+            trust_remote_code=False,
+            output_loading_info=True,
         )
-        raise UnknownModelError(f"{source} (real weights: {first})", known) from error
+        model = model.to(device)
+    except (
+        AttributeError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError,
+    ) as error:  # fmt: skip
+        if "memory" in str(error).lower():
+            raise
+        raise InvalidFileError(f"{source}: no weights can be loaded: {_said(error)}") from error
+    missing = sorted(found["missing_keys"])
+    if missing:
+        # What a file lacks is filled with random numbers: those are not the weights asked for.
+        raise InvalidFileError(
+            f"{source}: its safetensors lack {len(missing)} weights, {missing[0]} among them"
+        )
     result: PreTrainedModel = model
     return result
+
+
+def check_model_folder(source: str) -> None:
+    """Refuse a folder of a model with a pipe or a device in it, which would keep a loader for ever.
+
+    Args:
+        source: a folder; a hub id is left alone.
+
+    Raises:
+        InvalidFileError: one of its files is no regular file.
+    """
+    if is_folder(source):
+        for path in sorted(Path(source).iterdir()):
+            if not is_folder(path):
+                regular_file(path, "weights file")
+
+
+def _said(error: Exception) -> str:
+    return one_line(error, 300) or type(error).__name__

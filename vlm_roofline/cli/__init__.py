@@ -6,11 +6,14 @@ transformers, pandas or matplotlib; a command module imports what it needs when 
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hardware_specs.errors import VlmRooflineError
+from hardware_specs.showing import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,27 +71,89 @@ def build_app(argv: Sequence[str]) -> typer.Typer:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 2 for bad input, 130 after Ctrl-C.
 
+    Whatever stops a command on purpose, and whatever the machine refuses it (memory, disk, files),
+    is one line on stderr; a traceback is always a fault of this program.
+
     Args:
         argv: the arguments after the program's name; None takes them from `sys.argv`.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _open_closed_streams()
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader (head, less) has left: the output is not wanted any more.
+        _drop_output()
+        return 0
+    except (VlmRooflineError, MemoryError, RecursionError) as error:
+        return _refuse(error)
+    except OSError as error:
+        if error.filename is None and error.errno == errno.ENOSPC:
+            _drop_output()
+        return _refuse(error)
+    except ValueError as error:
+        # int() and str() refuse integers of more digits than Python converts.
+        if "integer string conversion" not in str(error):
+            raise
+        return _refuse("a number has too many digits")
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; everything written so far is valid\n")
+        return 130
+    return code
+
+
+def _run(arguments: list[str]) -> int:
     if arguments == ["--version"]:
         from importlib.metadata import version
 
         sys.stdout.write(f"vlm-roofline {version('vlm-roofline')}\n")
         return 0
+    import typer
+
+    from vlm_roofline.cli.console import damage_told
+
+    usage_error: type[Any] = typer.BadParameter.__bases__[0]
     try:
-        code = build_app(arguments)(arguments, prog_name="vlm-roofline", standalone_mode=True)
+        with damage_told():
+            code = build_app(arguments)(arguments, prog_name="vlm-roofline", standalone_mode=False)
+    except usage_error as error:
+        if "NoArgs" in type(error).__name__:
+            error.show()  # the help of a group that was called without a command
+            return int(error.exit_code)
+        command = "vlm-roofline" if error.ctx is None else error.ctx.command_path
+        return _refuse(f"{error.format_message()} (see `{command} --help`)")
+    except typer.Abort:
+        raise KeyboardInterrupt from None
     except SystemExit as exit_:
         code = exit_.code
-    except VlmRooflineError as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; everything written so far is valid\n")
-        return 130
-    except BrokenPipeError:
-        # The reader (head, less) has left: the output is not wanted any more.
-        sys.stderr.close()
-        return 0
     return code if isinstance(code, int) else 0
+
+
+def _refuse(reason: BaseException | str) -> int:
+    """Say in one line why the command ended, and return its exit code."""
+    text = one_line(reason, 1900) or type(reason).__name__
+    if isinstance(reason, MemoryError):
+        text = f"out of memory: {text}"
+    elif isinstance(reason, RecursionError):
+        text = f"nested too deeply: {text}"
+    sys.stderr.write(f"error: {text}\n")
+    return 2
+
+
+def _open_closed_streams() -> None:
+    """Give a stream that the shell closed (`>&-`) somewhere to write to."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+
+
+def _drop_output() -> None:
+    """Send what is still buffered for stdout nowhere, so that the interpreter's last flush holds."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError):
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)

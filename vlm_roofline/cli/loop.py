@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.console import console, error_console, print_json
 from vlm_roofline.cli.options import Json, parse_counts, split
 
@@ -74,6 +76,8 @@ def loop(
         threads=threads,
         max_foreign_load=max_foreign_load,
     )
+    if not 0 < max_time < inf:
+        raise InvalidInputError(f"--max-time must be positive and finite, not {max_time}")
     warm_up_s = 0.3 if plan.on_cpu else 3.0
     options = Options(
         rule=StopRule(max_time_s=max_time, min_time_s=min(0.5, max_time)),
@@ -101,7 +105,7 @@ def _print(plan: LoopPlan, found: Any) -> None:
     from vlm_roofline.cli.reconcile import print_reconciliation
 
     print_reconciliation(found.result)
-    console().print(f"{plan.full_model} on {plan.device}: {found.report}", highlight=False)
+    console().print(f"{plan.full_model} on {plan.device}: {found.report}")
 
 
 class _Steps:
@@ -126,9 +130,9 @@ class _Steps:
         """Show how far a step is.
 
         Args:
-            what: the step.
-            done: of it.
-            total: of it.
+            what: the name of the step.
+            done: how much of it is done.
+            total: how much there is of it.
         """
         if self._bar is None:
             if what not in self._tasks:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hardware_specs.errors import InvalidInputError, UnsupportedError
-from vlm_roofline.cli.console import console, print_json, progress, warn
+from hardware_specs.showing import one_line
+from vlm_roofline.cli.console import console, print_json, progress, remark, warn
 from vlm_roofline.cli.options import Json, parse_counts, parse_keep, split
 
 if TYPE_CHECKING:
@@ -71,9 +72,12 @@ def profile(
     json: Json = False,
 ) -> None:  # fmt: skip
     """Measure a model stage by stage: vision, projector, reduction, prefill, decode."""
-    from profiling.measuring.planning import check, grid
-    from profiling.subject.models import named
+    from profiling.measuring.planning import check, check_rounds, grid
+    from profiling.subject.models import check_weights, named
 
+    check_rounds(rounds)
+    check_weights(weights)
+    options = _options(noise, max_time, energy, device, max_foreign_load)
     configurations = grid(
         [named(model, scale)],
         dtypes=split(dtype),
@@ -93,7 +97,7 @@ def profile(
     check(configurations)
     records = _run(
         configurations, out, rounds=rounds, seed=seed, weights=weights, threads=threads,
-        options=_options(noise, max_time, energy, device, max_foreign_load),
+        options=options,
     )  # fmt: skip
     if kernels or traces:
         _run_passes(configurations, out, traces=traces, weights=weights, seed=seed)
@@ -115,8 +119,8 @@ def _options(
 
     if not 0 < noise < 1:
         raise InvalidInputError(f"--noise is a share such as 0.02, not {noise}")
-    if max_time <= 0:
-        raise InvalidInputError(f"--max-time must be positive, not {max_time}")
+    if not 0 < max_time < inf:
+        raise InvalidInputError(f"--max-time must be positive and finite, not {max_time}")
     # A CPU has no clocks to wait for; a GPU needs seconds to reach its own.
     warm_up_s = min(3.0 if device.startswith("cuda") else 0.3, max_time)
     return Options(
@@ -138,7 +142,7 @@ def _run(
 
     def on_plan(total: int, finished: int) -> None:
         if finished and finished < total:
-            sys.stderr.write(f"{finished} of {total} points are measured already; going on\n")
+            remark(f"{finished} of {total} points are measured already; going on")
 
     # The bar counts what is left, so that its time left is right when a campaign goes on.
     left = sum(
@@ -154,7 +158,7 @@ def _run(
             warned = True
             warn(f"{others} other processes hold memory on the device; times may not be its own")
         if record.status != "ok":
-            sys.stderr.write(f"{record.configuration.key}: {record.status}: {record.error}\n")
+            remark(one_line(f"{record.configuration.key}: {record.status}: {record.error}"))
     records = [
         read_measurement(out / record_name(configuration, round_))
         for configuration in configurations
@@ -172,7 +176,7 @@ def _run_passes(configurations: Sequence[Any], out: Path, **rest: Any) -> None:
     passes = run_kernel_passes(configurations, out, **rest)
     for configuration, path in progress(passes, "profiling", total=len(configurations)):
         if path is None:
-            sys.stderr.write(f"{configuration.key}: out of memory under the profiler\n")
+            remark(f"{configuration.key}: out of memory under the profiler")
 
 
 def _document(out: Path, records: Sequence[Measurement]) -> dict[str, Any]:

@@ -26,7 +26,8 @@ from costmodel.conventions.decoder import check_batch, check_tokens, layer_group
 from costmodel.conventions.llmviewer.devices import get_device, parse_bits
 from costmodel.conventions.llmviewer.ops import Quirks, ToolOp, head_row, layer_rows
 from costmodel.result import OpRow, defined
-from hardware_specs.errors import InvalidInputError, UnsupportedError, shown
+from hardware_specs.errors import InvalidInputError, UnsupportedError
+from hardware_specs.showing import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

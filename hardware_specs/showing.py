@@ -1,0 +1,67 @@
+"""Anybody's text and values, as a message or a terminal may carry them: short, and without effect.
+
+A name, a path or a record's text may hold terminal escapes, line breaks and lone surrogates; a value
+may be a list of a million numbers, an integer of more digits than Python converts, or an object whose
+`repr` raises. What is shown of them is bounded and printable.
+"""
+
+from __future__ import annotations
+
+import re
+import reprlib
+
+#: Longest text of one value inside a message.
+SHOWN_CHARACTERS = 80
+#: Bits above which an integer is described, not printed: Python refuses beyond 4300 digits.
+PRINTED_BITS = 256
+#: Control characters but tab and newline, marks that turn the direction of text, lone surrogates.
+_EFFECTS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = SHOWN_CHARACTERS
+
+
+def harmless(text: str) -> str:
+    r"""Return a text whose control characters and terminal escapes are written out.
+
+    Args:
+        text: anybody's; tabs and newlines stay.
+
+    >>> harmless("a\x1b[2Jb")
+    'a\\x1b[2Jb'
+    """
+    return _EFFECTS.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def one_line(error: BaseException | str, most: int = 2000) -> str:
+    r"""Return an error's message as one harmless line of bounded length.
+
+    Args:
+        error: an exception, or its message.
+        most: characters.
+
+    >>> one_line("first\n  second", most=9)
+    'first ...'
+    """
+    text = harmless(" ".join(str(error).split()))
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def shown(value: object) -> str:
+    """Return a value's `repr` as a message can carry it.
+
+    Args:
+        value: anything, whatever its size and its `repr`.
+
+    >>> shown("llava"), shown(10**9), shown(10**5000)
+    ("'llava'", '1000000000', 'a whole number of about 5001 digits')
+    """
+    if isinstance(value, int) and value.bit_length() > PRINTED_BITS:
+        return f"a whole number of about {int(value.bit_length() * 0.30103) + 1} digits"
+    try:
+        text = _SHORT.repr(value)
+    except ValueError:  # a list with an integer of more digits than Python converts
+        text = f"a {type(value).__name__}"
+    text = harmless(text)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 3]}..."

@@ -1,0 +1,78 @@
+"""A sweep of many rows says on every column what `estimate` says of each row alone."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from fuzzing.doors_api import METHODS
+
+from costmodel import estimate, sweep
+from hardware_specs.errors import VlmRooflineError
+
+#: Settings that price differently: plan, precision, calibration, attention, logits, layers of the tower.
+SETTINGS = (
+    {},
+    {"execution": "hf-eager", "calibration": "generic", "keep": 0.9},
+    {"execution": "cuda-graph", "precision": "int4", "keep": 0.1},
+    {"calibration": "nvidia-a100-sxm4-80gb", "precision": "bf16", "keep": 0.5, "logits": "all"},
+    {"calibration": "generic", "attention": "eager", "vision_layers": "useful", "keep": 64},
+)
+MODELS = ("llava-1.5-7b", "llava-next-vicuna-7b", "video-llava-7b", "llava-onevision-7b")
+A100 = "nvidia-a100-sxm4-80gb"
+
+
+def flat(cost):
+    """An estimate under the names that a sweep's columns have."""
+    found = cost.to_dict()
+    memory = {**found["memory"], "model_weight_bytes": found["memory"]["weight_bytes"]}
+    row = {k: v for k, v in memory.items() if k not in ("weight_bytes", "capacity_bytes")}
+    row |= found["totals"]
+    for stage, values in found["stages"].items():
+        row |= {f"{stage}_{name}": value for name, value in values.items()}
+    return row
+
+
+def differences(row, expected):
+    """Columns of one row that do not say what the estimate says."""
+    wrong = {}
+    for name, value in expected.items():
+        given = row[name]
+        missing = given is None or given != given
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            # Rows are float64; an estimate counts integers exactly.
+            if missing or not math.isclose(given, value, rel_tol=1e-9, abs_tol=1e-15):
+                wrong[name] = (given, value)
+        elif value is None:
+            if not missing:
+                wrong[name] = (given, value)
+        elif given != value:
+            wrong[name] = (given, value)
+    return wrong
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_row_and_column(method):
+    generator = random.Random(method)
+    priced = 0
+    for model in MODELS:
+        for settings in SETTINGS:
+            rows = {
+                "visual_tokens": sorted(generator.sample(range(1, 577), 5)),
+                "batch_size": [1, 7],
+                "output_tokens": [0, 3],
+            }
+            fixed = {"method": method, **settings}
+            table = sweep(model, A100, **rows, **fixed, stage_columns=True, errors="keep")
+            for row in table.to_dict("records"):
+                counts = {name: int(row[name]) for name in rows}
+                try:
+                    cost = estimate(model, A100, **counts, **fixed)
+                except VlmRooflineError as error:
+                    assert row["error"], f"sweep prices what estimate refuses: {counts}: {error}"
+                    continue
+                assert row["error"] is None or row["error"] != row["error"], (counts, row["error"])
+                assert not differences(row, flat(cost)), (model, fixed, counts)
+                priced += 1
+    assert priced > 40
