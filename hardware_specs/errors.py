@@ -124,6 +124,7 @@ class UnknownPrecisionError(UnknownNameError):
     """No such precision name."""
 
     kind = "precision"
+    hint = "docs/cost-model.md, section Precision,"
 
 
 class UnknownConventionError(UnknownNameError):
