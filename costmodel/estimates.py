@@ -115,7 +115,24 @@ def assumptions(context: Context, plan: MethodPlan) -> dict[str, Any]:
         ),
         "memory_margin_bytes": MEMORY_MARGIN_BYTES,
         "decode_steps": "output_tokens steps, after the token that prefill yields",
+        **_windows(context),
         **plan.notes,
+    }
+
+
+def _windows(context: Context) -> dict[str, Any]:
+    """Say which layers slide, and whose rule that is; nothing where none does."""
+    text = context.model.text
+    if text.sliding_window is None:
+        return {}
+    rule = (
+        "of transformers: a prompt that fills the window runs over the full square"
+        if context.plan.runs_pytorch
+        else "of serving engines: keys outside the window are skipped"
+    )
+    which = f"{text.sliding_layers} of {text.num_layers} layers see {text.sliding_window} tokens"
+    return {
+        "sliding_window": f"{which} and cache one less, as in transformers; executed_flops by the rule {rule}"
     }
 
 

@@ -2,6 +2,11 @@
 
 Q, K and V are one product, gate and up another; the residual add is inside the norm, the rotation
 inside the cache write; an attention's scores never leave the chip unless a method reads them.
+
+Where engines differ on sliding windows, the rule here is that of serving engines whose kernels skip
+the keys outside (FlashAttention's `window_size`): a prompt executes the pairs inside the window, and
+a layer's cache keeps the window less one token. Engines that ignore a model's window cost what the
+same config without the window costs.
 """
 
 from __future__ import annotations
@@ -67,7 +72,7 @@ def attending(cost: AttentionCost, queries: str = "queries") -> Step:
     return lambda n: cost(n["batch"], n[queries], n["keys"], n["count"])
 
 
-def flash(block: Attend, setting: Setting, *, quantised: bool) -> Step:
+def flash(block: Attend, setting: Setting, *, quantised: bool, skips: bool = True) -> Step:
     """Return the one kernel of an attention that keeps its scores on the chip."""
     return attending(
         attention(
@@ -80,6 +85,8 @@ def flash(block: Attend, setting: Setting, *, quantised: bool) -> Step:
             causal=block.causal,
             cached=block.cached,
             quantised=quantised,
+            window=block.window,
+            skips=skips,
         )
     )
 

@@ -96,6 +96,7 @@ def show(
     out.print(f"visual input    {_visual_text(summary)}")
     out.print(
         f"KV cache        {show_bytes(summary['kv_bytes_per_token'])} per token in half precision"
+        f"{_window_text(summary['text'])}"
     )
     if summary["checkpoint"]:
         out.print(f"checkpoint      {summary['checkpoint']}", markup=False)
@@ -138,6 +139,16 @@ def _vision_shape(vision: dict[str, Any] | None) -> str:
         return "none"
     copies = f"{vision['copies']} x " if vision["copies"] > 1 else ""
     return f"{copies}{vision['family']}, {vision['num_layers']} x {vision['hidden_size']}"
+
+
+def _window_text(text: dict[str, Any]) -> str:
+    """Say how many layers keep only the last tokens; nothing where none does."""
+    if not text["sliding_layers"]:
+        return ""
+    return (
+        f"; {text['sliding_layers']} of {text['num_layers']} layers keep the last "
+        f"{text['sliding_window'] - 1:,}"
+    )
 
 
 def _crop_text(vision: dict[str, Any] | None) -> str:
