@@ -131,6 +131,7 @@ class UnknownPrecisionError(UnknownNameError):
     """No such precision name."""
 
     kind = "precision"
+    hint = "docs/cost-model.md, section Precision,"
 
 
 class UnknownConventionError(UnknownNameError):

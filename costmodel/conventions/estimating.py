@@ -65,6 +65,9 @@ def convention_estimate(request: Request) -> Estimate:
     88.6
     """
     refuse_own_settings(request)
+    if request.precision == DEFAULTS["precision"]:
+        # A convention counts shapes, not checkpoints, and what they all start from is FP16.
+        request = replace(request, precision="fp16")
     chosen = get_convention(request.convention)
     config = load_model(request.model)
     text_tokens = request.text_tokens
