@@ -86,9 +86,7 @@ def test_only_whole_images_of_a_method_inside_the_tower():
 def test_largest_batch(device, precision, method):
     fixed = {"method": method, "precision": precision}
     for memory in (None, 1.45e10, 2.2e10):
-        found = largest_batch(
-            "llava-1.5-7b", device, memory_bytes=memory, memory_margin_bytes=0, **fixed
-        )
+        found = largest_batch("llava-1.5-7b", device, memory_bytes=memory, **fixed)
         first = estimate("llava-1.5-7b", device, **fixed)
         budget = memory or first.memory.capacity_bytes - MEMORY_MARGIN_BYTES
         fits = 0
