@@ -104,6 +104,7 @@ def assumptions(context: Context, plan: MethodPlan) -> dict[str, Any]:
             if context.calibration is None
             else f"calibrated law ({context.calibration.name}), 90 % interval"
         ),
+        "precision": context.precision_origin,
         "linear_arithmetic": precision.text.linear_dtype,
         "weight_group_size": group if group > 0 else None,
         "unquantised_modules": [name for name, num in modules.items() if num.weight_bytes >= 2],
@@ -185,7 +186,7 @@ def estimate(
     text_tokens: int | None = None,
     batch_size: int = 1,
     output_tokens: int = 0,
-    precision: str | Mapping[str, str] | Precision = "fp16",
+    precision: str | Mapping[str, str] | Precision = "auto",
     method: str | Method | None = None,
     keep: int | float | None = None,
     layer: int | None = None,
@@ -211,8 +212,9 @@ def estimate(
             authors used.
         batch_size: samples.
         output_tokens: decode steps after the token that prefill yields.
-        precision: a name such as `fp16`, `w4a16` (`int4`), `w8a8` (`int8`), `fp8`, or
-            `module=name` pairs.
+        precision: `auto` is the checkpoint's own (`quantization_config`, `dtype` of its config), else
+            FP16 where the device has it, else what it has; or a name such as `fp16`, `w4a16`
+            (`int4`), `w8a8` (`int8`), `fp8`, `awq`, `nf4`, or `module=name` pairs.
         method: a token-reduction method: a name, or what `get_method` gave, with its options.
         keep: what it keeps: a count (int), a ratio (float in (0, 1]), None for its default.
         layer: the layer K of methods that reduce inside the language model.
@@ -252,6 +254,6 @@ def answer(request: Request) -> Estimate:
 
         return convention_estimate(request)
     context = context_for(request)
-    warnings: list[str] = []
+    warnings = list(context.warnings)
     scenario = scenario_of(request, context.model, warnings)
     return assemble(context, request, scenario, warnings)

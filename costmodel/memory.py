@@ -16,6 +16,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+import numpy as np
+
 from costmodel.blocks import (
     Activate,
     Attend,
@@ -23,16 +25,13 @@ from costmodel.blocks import (
     Project,
     Residual,
     Shuffle,
-    parameters,
 )
-from costmodel.ops.linear import stored_weight_bytes
 from costmodel.plans.hf_eager import SOFTMAX_BYTES
 from costmodel.windows import cached_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from costmodel.blocks import Block, Stack
@@ -97,7 +96,7 @@ class MemoryCost(NamedTuple):
 
 @lru_cache(maxsize=256)
 def model_weight_bytes(model: ModelConfig, precision: Precision) -> Num:
-    """Bytes of all weights as stored, scales included.
+    """Bytes of all weights as stored, with scales and zero points.
 
     Norms, biases, embeddings and what else is not a linear layer keep 16 bits.
 
@@ -114,21 +113,29 @@ def model_weight_bytes(model: ModelConfig, precision: Precision) -> Num:
     wide = precision.lm_head.activation_bytes
     size = _stack_bytes(text.stack, precision.text, wide)
     size += _stored_bytes([text.head], precision.lm_head, wide)
-    size += (text.embedding.parameters + model.extra_parameters) * wide
+    size += model.extra_parameters * wide
+    table = text.embedding
+    if precision.embedding is None:
+        size += table.parameters * wide
+    else:
+        # Where head and embedding are one matrix, it is stored as a head is.
+        stored = precision.lm_head if text.head.shared else precision.embedding
+        size += stored.stored_bytes(table.width, table.table)
     if vision is not None:
         numerics = precision.vision
         size += vision.copies * _stack_bytes(vision.stack, numerics, numerics.activation_bytes)
     if projector is not None:
         numerics = precision.projector
         size += _stored_bytes(projector.blocks, numerics, numerics.activation_bytes)
-    return size
+    # Means over layers may be fractions; bytes are whole.
+    return round(size)
 
 
 def _stack_bytes(stack: Stack, numerics: Numerics, wide: float) -> float:
-    """Bytes of layers as stored, and of what stands around them at full width."""
+    """Bytes of layers as stored, and of what stands around them."""
     each = [_stored_bytes(kind, numerics, wide) for kind in stack.kinds]
-    around = parameters(stack.before) + parameters(stack.after)
-    return sum(count * each[kind] for kind, count in Counter(stack.pattern).items()) + around * wide
+    around = _stored_bytes((*stack.before, *stack.after), numerics, wide)
+    return sum(count * each[kind] for kind, count in Counter(stack.pattern).items()) + around
 
 
 def _stored_bytes(blocks: Iterable[Block], numerics: Numerics, wide: float) -> float:
@@ -136,7 +143,7 @@ def _stored_bytes(blocks: Iterable[Block], numerics: Numerics, wide: float) -> f
     size: float = 0
     for block in blocks:
         if isinstance(block, Project) and not block.shared:
-            size += sum(stored_weight_bytes(block.width, n, numerics) for _, n in block.parts)
+            size += sum(numerics.of(name).stored_bytes(block.width, n) for name, n in block.parts)
             size += block.bias * block.outputs * wide
         else:
             size += block.parameters * wide
@@ -367,8 +374,13 @@ class Footprint:
                         uncut = uncut + layers * each * (s - kept)
             else:
                 kv, longest = kv + span.layers * each * s, maximum(longest, s)
-            scores = b * s * s if self._masked or span.materialised else None
+            written = self._masked or span.materialised
+            by_row = isinstance(written, np.ndarray)
+            scores = b * s * s if by_row or written else None
             layer = self._layer_bytes(first, last, rows, scores, maximum)
+            if by_row:
+                fused = self._layer_bytes(first, last, rows, None, maximum)
+                layer = np.where(written, layer, fused)
             if eager and self._slides and not self._masked:
                 layer = self._under_mask(first, last, layer, b, s, maximum)
             name = f"prefill layers {first}-{last}"

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from costmodel.blocks import Mask, Plain, Shuffle, Stack
 from costmodel.plans import Setting
 from costmodel.windows import decode_parts
@@ -29,17 +31,22 @@ class _Layers:
         self._windows = stack.windows
 
     def run(
-        self, first: int, layers: int, written: bool, rows: dict[str, Num], times: Num = 1
+        self, first: int, layers: int, written: Any, rows: dict[str, Num], times: Num = 1
     ) -> list[OpCost]:
         """Return the ops of consecutive layers.
 
         Args:
             first: the first of them.
             layers: how many.
-            written: whether attention writes its scores out there.
+            written: whether attention writes its scores out there; an array says it of each scenario.
             rows: of one layer, without `count`.
             times: how often the whole span runs.
         """
+        if isinstance(written, np.ndarray):
+            if np.all(written == written.flat[0]):
+                return self.run(first, layers, bool(written.flat[0]), rows, times)
+            some = self.run(first, layers, True, rows, times * written)
+            return some + self.run(first, layers, False, rows, times * ~written)
         kinds, pattern = self._stack.kinds, self._stack.pattern
         ops: list[OpCost] = []
         for kind in range(len(kinds)):
@@ -160,7 +167,7 @@ class Program:
         for span in spans:
             if span.layers == 0:
                 continue
-            written = self._written or span.materialised or span.query_tokens is not None
+            written = self._written or span.query_tokens is not None or span.materialised
             rows = _layer_rows(images, 0, span)
             layer = self._encoder.run(first, span.layers, written, rows)
             ops += _within(layer, first, span.layers, executed)

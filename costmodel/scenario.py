@@ -19,7 +19,10 @@ _VARYING = names_of("number", "shape")
 
 
 class Scenario(NamedTuple):
-    """The numbers that vary: per sample but for the batch; integers, or arrays of one shape."""
+    """The numbers that vary: per sample but for the batch; integers, or arrays of one shape.
+
+    The last are the visual tokens of one whole image or clip, 0 where that is not known.
+    """
 
     visual_tokens: Num
     projected_tokens: Num
@@ -27,6 +30,7 @@ class Scenario(NamedTuple):
     text_tokens: Num
     batch_size: Num
     output_tokens: Num
+    unit_tokens: Num = 0
 
 
 def visual_units(
@@ -84,12 +88,13 @@ def scenario_of(request: Request, model: ModelConfig, warnings: list[str]) -> Sc
             raise InvalidInputError(
                 f"{model.name} has no vision tower: image_size and frames mean nothing to it"
             )
-        tokens, projected, crops = asked or 0, 0, 0
+        tokens, projected, crops, each = asked or 0, 0, 0, 0
     else:
         counted, executed = visual_units(model, image_size, frames)
         tokens = counted.tokens if asked is None else asked
         unit = counted if tokens <= counted.tokens else executed
-        images = -(-tokens // unit.tokens)
+        each = unit.tokens
+        images = -(-tokens // each)
         projected, crops = images * unit.projected_tokens, images * unit.crops
     if tokens + text == 0:
         raise InvalidInputError("visual_tokens and text_tokens are both 0: there is no prompt")
@@ -100,7 +105,7 @@ def scenario_of(request: Request, model: ModelConfig, warnings: list[str]) -> Sc
             f"{length} positions are beyond the {most} that {model.name} was trained for; the cost "
             "holds, the answer may not"
         )
-    return Scenario(tokens, projected, crops, text, request.batch_size, request.output_tokens)
+    return Scenario(tokens, projected, crops, text, request.batch_size, request.output_tokens, each)
 
 
 def scenario_inputs(request: Request, scenario: Scenario) -> dict[str, Any]:

@@ -102,6 +102,7 @@ class Method:
         *,
         keep: Any = None,
         layer: int | None = None,
+        unit_tokens: Num = 0,
     ) -> MethodPlan:
         """Return the token schedule and the method's own ops for one scenario, or arrays of them.
 
@@ -116,9 +117,10 @@ class Method:
             vision_layers: layers of the tower that run.
             keep: what to keep in place of the method's own; may be an array over scenarios.
             layer: the layer in place of the method's own.
+            unit_tokens: visual tokens of one whole image or clip; 0 where that is not known.
 
         Raises:
-            InvalidInputError: a keep or layer the method does not take.
+            InvalidInputError: a keep or layer the method does not take, visual tokens it cannot start from.
             UnsupportedError: a model the method does not fit; says why.
         """
         return checked_plan(
@@ -136,6 +138,7 @@ class Method:
                 self.given_layer if layer is None else layer,
                 self.variant,
                 self.options,
+                unit_tokens,
             ),
         )
 

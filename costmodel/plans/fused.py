@@ -52,8 +52,13 @@ def _norm(block: Norm, setting: Setting) -> list[Step]:
 
 
 def _project(block: Project, setting: Setting) -> list[Step]:
-    numerics = setting.of(block.module)
-    product = linear(block.name, block.width, block.outputs, numerics, block.bias)
+    numerics, k = setting.of(block.module), block.width
+    own = [(name, n, numerics.of(name)) for name, n in block.parts]
+    if len({each.label for _, _, each in own}) > 1:
+        # Products that multiply in different formats are no one product.
+        return [over(block.rows, linear(name, k, n, each, block.bias)) for name, n, each in own]
+    stored = sum(each.stored_bytes(k, n) for _, n, each in own)
+    product = linear(block.name, k, block.outputs, own[0][2], block.bias, stored)
     return [over(block.rows, product)]
 
 

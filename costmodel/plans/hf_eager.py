@@ -76,14 +76,14 @@ def _norm(block: Norm, setting: Setting) -> list[Step]:
 def _project(block: Project, setting: Setting) -> list[Step]:
     numerics = setting.of(block.module)
     return [
-        over(block.rows, linear(name, block.width, n, numerics, block.bias))
+        over(block.rows, linear(name, block.width, n, numerics.of(name), block.bias))
         for name, n in block.parts
     ]
 
 
 def _quantise(block: Project, setting: Setting) -> list[Step]:
     """Dynamic quantisation of a product's input: find the largest value, then scale and round."""
-    numerics = setting.of(block.module)
+    numerics = setting.of(block.module).of(block.parts[0][0])
     if not block.reads or numerics.operand_bytes >= numerics.activation_bytes:
         return []
     cost = pointwise(

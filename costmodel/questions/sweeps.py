@@ -34,7 +34,7 @@ from costmodel.request import (
 )
 from costmodel.scenario import Scenario, visual_units
 from hardware_specs.errors import InvalidInputError, VlmRooflineError
-from hardware_specs.showing import harmless, shown
+from hardware_specs.showing import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -223,13 +223,14 @@ class SweepPlan:
     ) -> Scenario:
         columns = self._rows(start, stop)
         visual = columns["visual_tokens"]
-        projected = crops = np.zeros_like(visual)
+        projected = crops = each = np.zeros_like(visual)
         if units is not None:
             counted, executed = units
             if self.default_visual:
                 visual = np.full_like(visual, counted.tokens)
             one = visual <= counted.tokens
-            images = np.where(one, visual > 0, np.ceil(visual / executed.tokens))
+            each = np.where(one, counted.tokens, executed.tokens)
+            images = np.ceil(visual / each)
             projected = images * np.where(one, counted.projected_tokens, executed.projected_tokens)
             crops = images * np.where(one, counted.crops, executed.crops)
         if np.any(visual + columns["text_tokens"] == 0):
@@ -241,6 +242,7 @@ class SweepPlan:
             columns["text_tokens"],
             columns["batch_size"],
             columns["output_tokens"],
+            each,
         )
 
     def _rows(self, start: int, stop: int) -> dict[str, np.ndarray[Any, Any]]:
@@ -277,12 +279,6 @@ def _one_line(error: VlmRooflineError) -> str:
 _FIXED: dict[str, Any] = {
     name: OUR_DEFAULTS.get(name) for name in names_of("subject", "setting", "shape")
 }
-
-
-def _label(value: Any) -> Any:
-    if isinstance(value, str):
-        return harmless(value)  # tables hold no lone surrogates, as paths may
-    return value if value is None or isinstance(value, (int, float)) else str(value)
 
 
 def _units(context: Context, request: Request) -> tuple[VisualInput, VisualInput] | None:

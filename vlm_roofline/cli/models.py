@@ -73,6 +73,7 @@ def show(
     from costmodel.models import describe
 
     summary = describe(model, image_size=parse_image_size(image_size), frames=frames)
+    summary["checkpoint"] = _checkpoint(model)
     if json:
         print_json(summary)
         return
@@ -97,8 +98,28 @@ def show(
         f"KV cache        {show_bytes(summary['kv_bytes_per_token'])} per token in half precision"
         f"{_window_text(summary['text'])}"
     )
+    if summary["checkpoint"]:
+        out.print(f"checkpoint      {summary['checkpoint']}", markup=False)
     if summary["from_defaults"]:
         out.print(f"left to transformers' defaults: {', '.join(summary['from_defaults'])}")
+
+
+def _checkpoint(model: str) -> str | None:
+    """Say what precision a checkpoint states, or why that cannot be priced; None for a shape alone."""
+    from costmodel.models import load_model
+    from costmodel.precision.resolving import checkpoint_of
+    from hardware_specs.errors import InvalidFileError
+
+    try:
+        own = checkpoint_of(load_model(model))
+    except InvalidFileError as error:
+        return f"not priced: {error}"
+    if own is None:
+        return None
+    parts = [own.text or "no dtype stated"]
+    if own.quantisation is not None:
+        parts.append(f"quantised by {own.quantisation.method}")
+    return ", ".join(parts)
 
 
 def _seen(model: dict[str, Any], what: str) -> int:
