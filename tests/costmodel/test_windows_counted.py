@@ -51,7 +51,7 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "a pattern": {
         "model_type": "qwen2", "sliding_window": 16, "use_sliding_window": True,
-        "layer_types": [S, S, "attention", S, S],
+        "layer_types": [S, S, F, S, S],
     },
 }  # fmt: skip
 
