@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from costmodel.calibration import Calibration
     from costmodel.methods import MethodPlan
     from costmodel.models import ModelConfig
+    from costmodel.models.model import ImageSize
     from costmodel.precision import Precision
     from costmodel.scenario import Scenario
     from hardware_specs import HardwareSpec
@@ -179,7 +180,8 @@ def estimate(
     attention: str | None = None,
     logits: str = "last",
     vision_layers: str = "executed",
-    image_size: tuple[int, int] | None = None,
+    images: int | None = None,
+    image_size: ImageSize | None = None,
     frames: int | None = None,
 ) -> Estimate:
     """Predict what one request costs: FLOPs, traffic, time and memory, stage by stage.
@@ -210,7 +212,10 @@ def estimate(
         logits: `last` computes one row of logits per sample, `all` every row.
         vision_layers: `executed` runs every layer of the tower as `transformers` does, `useful`
             stops at the one whose features are read.
-        image_size: (height, width) in pixels, for models whose token count depends on it.
+        images: images per sample; None is one, or as many as `visual_tokens` say. With both, the count
+            is what is left of the images' tokens.
+        image_size: (height, width) in pixels of every image, or a list of one for each, for models
+            whose token count depends on it.
         frames: frames, for video models.
 
     Raises:

@@ -30,6 +30,7 @@ class MethodInput(NamedTuple):
         layer: the language-model layer of methods that have one, or None for their default.
         variant: "program", "paper", or another that the method has.
         options: every option of the method by name; read one as `OPTION.of(given)`.
+        images: images or clips of one sample.
     """
 
     model: ModelConfig
@@ -44,6 +45,7 @@ class MethodInput(NamedTuple):
     layer: int | None
     variant: str
     options: Mapping[str, object]
+    images: Num = 1
 
 
 class MethodPlan(NamedTuple):

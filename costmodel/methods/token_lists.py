@@ -33,7 +33,7 @@ class TokenLists(NamedTuple):
 
 
 class Items(NamedTuple):
-    """What a method after the projector works on.
+    """What a method after the projector works on: images or clips, tiles or frames joined.
 
     Attributes:
         per_sample: images or clips of one sample.
@@ -54,7 +54,9 @@ def is_clip(given: MethodInput) -> bool:
     if rule is None:
         return False
     clip = given.crops * rule.tokens_per_frame + rule.tail_tokens
-    return bool(np.all(given.crops > 0) and np.all(given.visual_tokens == clip))
+    # Two images of one crop have as many tokens as a clip of two frames.
+    joined = (given.crops == 1) | (given.images < given.crops)
+    return bool(np.all((given.crops > 0) & joined) and np.all(given.visual_tokens == clip))
 
 
 def vision_parts(name: str, model: ModelConfig) -> tuple[VisionConfig, ProjectorConfig]:
@@ -102,13 +104,8 @@ def crops_of(given: MethodInput) -> TokenLists:
 
 
 def items_of(given: MethodInput) -> Items:
-    """Return the token lists after the projector, one per image or clip.
-
-    A model without tiles or frames has as many images as crops; tiles or frames make one item.
-    """
-    model = given.model
-    single = model.anyres is not None or model.video is not None
-    per_sample = greatest(given.crops * (not single), 1)
+    """Return the token lists after the projector, one per image or clip."""
+    per_sample = greatest(given.images, 1)
     tokens = given.visual_tokens // per_sample
     runs = (given.visual_tokens > 0) * 1
     return Items(per_sample, given.batch_size * per_sample, tokens, runs)

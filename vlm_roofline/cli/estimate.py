@@ -14,6 +14,7 @@ from vlm_roofline.cli.options import (
     scale_flops,
     scale_time,
 )
+from vlm_roofline.cli.pictures import Pictures, pictured
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,13 +31,14 @@ def register(app: typer.Typer) -> None:
 def estimate(
     given: dict[str, Any],
     *,
+    image: Pictures = None,
     ops: Annotated[bool, typer.Option("--ops", help="Add the per-op table.")] = False,
     json: Json = False,
 ) -> None:
     """Predict FLOPs, traffic, memory and time of one request."""
     from costmodel.estimates import estimate as run
 
-    cost = run(**given)
+    cost = run(**given | pictured(image, given))
     if json:
         document = cost.to_dict()
         if ops:
