@@ -18,7 +18,7 @@ from costmodel.methods import Method
 from costmodel.quantities import whole
 from costmodel.request import Request, names_of
 from costmodel.result import Estimate, Stages, op_rows, total_cost
-from costmodel.scenario import scenario_inputs, scenario_of
+from costmodel.scenario import differ_in_tokens, scenario_inputs, scenario_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -242,4 +242,9 @@ def answer(request: Request) -> Estimate:
     context = context_for(request)
     warnings: list[str] = []
     scenario = scenario_of(request, context.model, warnings)
+    if context.method is not None and differ_in_tokens(request, context.model):
+        warnings.append(
+            f"{context.method.name} is priced on images of equal length, {scenario.images} of "
+            f"{scenario.visual_tokens // scenario.images} visual tokens; theirs differ"
+        )
     return assemble(context, request, scenario, warnings)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from costmodel.request import OUR_DEFAULTS, names_of
 from costmodel.models.geometry import VisualInput
+from costmodel.request import OUR_DEFAULTS, names_of
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _noun(number: int, what: str = "image") -> str:
 
 
 def _priced(model: ModelConfig, images: int, crops: int) -> str:
-    what, parts = ("clip", "frame") if model.takes_clips else ("image", "crop")
+    what, parts = ("video", "frame") if model.takes_clips else ("image", "crop")
     return f"{_noun(images, what)} ({_noun(crops, parts)})"
 
 
@@ -163,6 +163,8 @@ def other_readings(model: ModelConfig, tokens: int) -> tuple[str, ...]:
     """
     geometry = model.geometry
     units = _default_units(model, None)
+    if tokens in (units.counted.tokens, units.executed.tokens):
+        return ()
     images, crops, _ = units.read(tokens)
     found: dict[str, int] = {}
     anyres, video, one = geometry.anyres, geometry.video, geometry.image(None, exact=True)
@@ -178,10 +180,10 @@ def other_readings(model: ModelConfig, tokens: int) -> tuple[str, ...]:
     if video is not None:
         number, rest = divmod(tokens - video.tail_tokens, video.tokens_per_frame)
         if not rest and number > 0:
-            found[f"a clip of {number} frames"] = number
+            found[f"a video of {number} frames"] = number
     if images > 1 and tokens <= max(units.counted.tokens, units.executed.tokens):
-        alone = units.counted.crops
-        found[f"one image ({alone} crops) of whose tokens {tokens} are left"] = alone
+        one_image = units.counted.crops
+        found[f"one image ({one_image} crops) of whose tokens {tokens} are left"] = one_image
     if images > 1 and anyres is not None and geometry.among_others is None:
         found["images of other sizes"] = -1
     return tuple(reading for reading, number in found.items() if number != crops)
@@ -237,6 +239,14 @@ def scenario_of(request: Request, model: ModelConfig, warnings: list[str]) -> Sc
     return Scenario(
         tokens, projected, crops, text, request.batch_size, request.output_tokens, images
     )
+
+
+def differ_in_tokens(request: Request, model: ModelConfig) -> bool:
+    """Whether a request's images, by their sizes, give different numbers of visual tokens."""
+    sizes = request.image_size
+    if sizes is None or not isinstance(sizes[0], tuple) or model.geometry.among_others is not None:
+        return False
+    return len({model.visual_input(image_size=size).tokens for size in set(sizes)}) > 1
 
 
 def scenario_inputs(request: Request, scenario: Scenario) -> dict[str, Any]:

@@ -89,7 +89,6 @@ class AnyRes:
             rows, columns = shrunk(rows, columns, self.most_tiles * self.grid**2)
         return self.grid**2 + rows * columns + rows
 
-
     def sizes_giving(self, tokens: int) -> dict[int, tuple[int, int]]:
         """Return images, (height, width) in pixels, that give so many tokens, by their crops.
 
@@ -101,7 +100,11 @@ class AnyRes:
         ({5: (504, 672)}, {})
         """
         sizes = _sizes_by_tokens(self).get(tokens, ())
-        return {self.crops(*size): size for size in sizes if self.tokens(*size) == tokens}
+        found: dict[int, tuple[int, int]] = {}
+        for size in sizes:
+            if self.tokens(*size) == tokens:
+                found.setdefault(self.crops(*size), size)
+        return found
 
 
 @lru_cache(maxsize=16)

@@ -22,7 +22,7 @@ HALF_BYTES = 2
 def describe(
     model: str | Path | ModelConfig,
     *,
-    image_size: tuple[int, int] | None = None,
+    image_size: ImageSize | None = None,
     frames: int | None = None,
 ) -> dict[str, Any]:
     """Return a model's shape, parameters and visual tokens, ready for JSON.

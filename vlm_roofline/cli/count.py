@@ -29,7 +29,8 @@ def count(
         int | None, typer.Option(help="Images per sequence; one when absent.")
     ] = None,
     image_size: Annotated[
-        str | None, typer.Option(help="HEIGHTxWIDTH of every image, or one for each: 480x640+336x336.")
+        str | None,
+        typer.Option(help="HEIGHTxWIDTH of every image, or one for each: 480x640+336x336."),
     ] = None,
     text_tokens: Annotated[int, typer.Option(help="Text tokens per sequence.")] = 40,
     batch_size: Annotated[int, typer.Option(help="Sequences.")] = 1,

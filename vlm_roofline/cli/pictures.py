@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 Pictures = Annotated[
     list[Path] | None,
-    typer.Option("--image", help="A picture, or a folder of them, whose sizes to take; repeatable."),
+    typer.Option(
+        "--image", help="A picture, or a folder of them, whose sizes to take; repeatable."
+    ),
 ]
 #: Pictures beyond these are summed up.
 _SHOWN = 20
@@ -40,7 +42,9 @@ def pictured(files: list[Path] | None, given: Mapping[str, Any]) -> dict[str, An
 
     if held := [name for name in ("images", "image_size", "frames") if given.get(name) is not None]:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in held)
-        raise InvalidInputError(f"--image says how many images there are, and their size; leave out {options}")
+        raise InvalidInputError(
+            f"--image says how many images there are, and their size; leave out {options}"
+        )
     paths = picture_files(files)
     sizes = tuple(picture_size(path) for path in paths)
     models = given["model"] if isinstance(given["model"], list) else [given["model"]]

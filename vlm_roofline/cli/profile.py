@@ -87,7 +87,11 @@ def profile(
     check_rounds(rounds)
     check_weights(weights)
     options = _options(noise, max_time, energy, device, max_foreign_load)
-    asked = {"model": named(model, scale), "images": images, "image_size": parse_image_size(image_size)}
+    asked = {
+        "model": named(model, scale),
+        "images": images,
+        "image_size": parse_image_size(image_size),
+    }
     size = (asked | pictured(image, asked))["image_size"]
     configurations = grid(
         [named(model, scale)],
