@@ -33,7 +33,11 @@ demo: $(VENV)/.core
 	$(BIN)/vlm-roofline reproduce prumerge-table2
 
 test: $(VENV)/.dev
-	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadfile
+	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadfile --ignore tests/robustness
+
+# Spoilt input at every door, kills, full disks, brute force: docs/reliability.md.
+robustness: $(VENV)/.dev
+	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadfile tests/robustness
 
 # Every door with N spoilt inputs, and 3 K kills: docs/reliability.md.
 fuzz: $(VENV)/.dev
@@ -51,6 +55,7 @@ wheel: $(VENV)/.core
 	away=$$(mktemp -d) && trap 'rm -rf "$$away"' EXIT && $(PYTHON) -m venv "$$away/env" && \
 		"$$away/env/bin/python" -m pip install --quiet dist/*.whl && \
 		cp tests/packaging/installed.py "$$away" && cd "$$away" && env/bin/python -I installed.py
+	rm -rf build
 
 versions: $(VENV)/.dev
 	@$(BIN)/python -V

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from profiling.devices.clocks import clock_for
+from profiling.instruments.recorder import Recorder
 from profiling.records.measurement import Configuration
 from profiling.subject.execution import Execution
 from profiling.subject.models import build_model, model_config
-from profiling.subject.stages import Recorder
 
 MODEL = "llava-1.5-7b@layers=8,width=1/16"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -33,8 +33,7 @@ from costmodel.calibration import (
     Parameter,
     fit_calibration,
 )
-from costmodel.calibration.calibration import OP_CLASSES
-from costmodel.calibration.checks import kind_of_class
+from costmodel.calibration.classes import OP_CLASSES, kind_of_class
 from costmodel.calibration.curves import MODEL_ROWS
 from costmodel.calibration.file import DATA
 from costmodel.calibration.intervals import residual_quantiles

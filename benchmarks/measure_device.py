@@ -25,6 +25,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from hardware_specs.files.writing import prepare_folder, write_file
 from profiling.instruments.environment import describe_environment
 from profiling.instruments.nvml import open_monitor
 from profiling.measuring.campaign import run_campaign
@@ -33,7 +34,7 @@ from profiling.measuring.planning import grid
 from profiling.measuring.point import Options
 from profiling.measuring.stopping import StopRule, WarmUpRule
 from profiling.microbench.suite import CPU_SUITE, CUDA_SUITE, run_microbenchmarks
-from profiling.records.storage import pack_measurements, prepare_folder, write_atomically
+from profiling.records.storage import pack_measurements
 from profiling.subject.models import QUANTISED_DTYPES
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def main() -> int:
         return options.budget * share - (time.monotonic() - started)
 
     _say(started, "environment")
-    write_atomically(out / "environment.json", json.dumps(_environment(options.device), indent=1))
+    write_file(out / "environment.json", json.dumps(_environment(options.device), indent=1))
     _say(started, "micro-benchmarks")
     suite = CUDA_SUITE if options.device.startswith("cuda") else CPU_SUITE
     ops = run_microbenchmarks(
@@ -76,7 +77,7 @@ def main() -> int:
         points, Options(RULE, WARM_UP, kernels=False, energy=False), until, SWEEP_UNTIL
     )
     pack_measurements(records, out / "measurements.jsonl")
-    write_atomically(out / "checks.json", json.dumps(_checks(records), indent=1))
+    write_file(out / "checks.json", json.dumps(_checks(records), indent=1))
     _say(started, f"{len(records)} of {len(points)} points; energy")
     energy = _campaign(
         _energy_points(options),

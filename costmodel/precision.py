@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from hardware_specs.errors import InvalidInputError, UnknownPrecisionError
+from hardware_specs.showing import shown
 
 #: Weights that share one scale when they have 4 bits or fewer (GPTQ, AWQ and tinygemm default).
 GROUP_SIZE = 128
@@ -188,7 +189,12 @@ def parse_precision(precision: str | Mapping[str, str] | Precision) -> Precision
     if isinstance(precision, Precision):
         return precision
     if isinstance(precision, Mapping):
+        for module, name in precision.items():
+            if not (isinstance(module, str) and isinstance(name, str)):
+                raise InvalidInputError(
+                    f"precision takes module=name pairs of text, not {shown(module)}: {shown(name)}"
+                )
         precision = ",".join(f"{module}={name}" for module, name in precision.items())
     if not isinstance(precision, str):
-        raise InvalidInputError(f"precision must be a name, not {precision!r}")
+        raise InvalidInputError(f"precision must be a name, not {shown(precision)}")
     return _parse(precision)

@@ -161,7 +161,7 @@ class Schedule:
 
     def check(self, name: str, value: Any) -> tuple[int, ...]:
         """Return Python ints, one per layer."""
-        if isinstance(value, (list, tuple, range)) or hasattr(value, "__array__"):
+        if isinstance(value, (list, tuple, range)) or getattr(value, "ndim", 0) == 1:
             return tuple(
                 check_count(f"{name}, layer {layer},", tokens, 0)
                 for layer, tokens in enumerate(value)

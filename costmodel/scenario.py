@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from costmodel.models.geometry import VisualInput
 from costmodel.request import OUR_DEFAULTS, names_of
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from costmodel.models import ModelConfig
+    from costmodel.models.geometry import VisualInput
     from costmodel.models.model import ImageSize
     from costmodel.quantities import Num
     from costmodel.request import Request
@@ -63,6 +63,7 @@ class Units(NamedTuple):
         Raises:
             InvalidInputError: more tokens than the images that were asked for give.
 
+        >>> from costmodel.models import VisualInput
         >>> unit = VisualInput(576, 1, 576)
         >>> Units(unit, unit).read(1000), Units(unit, unit, images=1).read(64)
         ((2, 2, 1152), (1, 1, 576))

@@ -1,4 +1,4 @@
-"""From a checked device file to a `HardwareSpec`: keys, units, sources, and nothing made up."""
+"""Building a `HardwareSpec` from a checked device file: keys, units and sources are verified."""
 
 from __future__ import annotations
 

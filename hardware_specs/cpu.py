@@ -71,7 +71,7 @@ def measure_cpu(dtypes: Sequence[str] = ("fp32", "fp64")) -> HardwareSpec:
 
 
 def _copy_size_bytes() -> int:
-    """Return a size the caches cannot hold and the memory can."""
+    """Return a size that exceeds the caches and fits into memory."""
     wanted = min(max(4 * (_cache_bytes(3) or 0), 2**28), 2**31)
     return min(wanted, (_limited(_memory_bytes()) or 2**31) // 8)
 
@@ -132,7 +132,7 @@ def _describe(
         # AMX is a matrix unit; everything else on a CPU is SIMD.
         amx = dtype == "bf16" and "amx_bf16" in flags
         key = "bf16.matrix.acc32" if amx else f"{dtype}.vector"
-        # Threads that wait for a core somebody else holds can be slower than one: a peak is the best.
+        # On a busy machine all threads can be slower than one, so take the larger rate as the peak.
         peaks[key] = max(rate, one["flop_per_s"][dtype])
         provenance[key] = Provenance(
             ("measured",),

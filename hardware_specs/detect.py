@@ -1,4 +1,4 @@
-"""The device of this machine: a GPU by the exact name its driver prints, else the CPU, measured.
+"""Detecting this machine's device: a GPU by its driver's exact name, otherwise the measured CPU.
 
 NVML is asked first, since it answers in milliseconds and importing torch takes seconds. torch is
 asked when it is loaded anyway, when NVML is not there but a GPU may be (ROCm), when it gives a name

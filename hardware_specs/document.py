@@ -1,14 +1,14 @@
-"""From a `HardwareSpec` back to plain data: the file it could have come from, or JSON."""
+"""Converting a `HardwareSpec` to plain data: the document of a device file, or JSON."""
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import asdict, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from hardware_specs.errors import InvalidInputError, OutputError
+from hardware_specs.errors import InvalidInputError
+from hardware_specs.files.writing import write_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +43,7 @@ def spec_to_dict(spec: HardwareSpec) -> dict[str, Any]:
 
 
 def device_document(spec: HardwareSpec) -> dict[str, Any]:
-    """Return what a device file of this spec holds: `load_hardware` of it gives the spec back."""
+    """Return the document of a device file that `load_hardware` reads back as this spec."""
     origin = spec.provenance
     document: dict[str, Any] = {
         "id": spec.id,
@@ -85,8 +85,6 @@ def device_document(spec: HardwareSpec) -> dict[str, Any]:
 def save_hardware(spec: HardwareSpec, path: str | Path) -> None:
     """Write a spec as a device file, so that it can be edited and passed on.
 
-    The file is complete or not there: it is written beside its place and moved.
-
     Args:
         spec: the device; its id must be the file's name without the ending.
         path: the file to write.
@@ -101,17 +99,7 @@ def save_hardware(spec: HardwareSpec, path: str | Path) -> None:
     if target.suffix not in (".yaml", ".yml") or target.stem != spec.id:
         raise InvalidInputError(f"a device file bears the device's id: {spec.id}.yaml, not {path}")
     text = yaml.safe_dump(device_document(spec), sort_keys=False, allow_unicode=True, width=100)
-    file = None
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=target.parent, suffix=".part", delete=False
-        ) as file:
-            file.write(text)
-        Path(file.name).replace(target)
-    except OSError as error:
-        if file is not None:
-            Path(file.name).unlink(missing_ok=True)
-        raise OutputError(f"cannot write {target}: {error.strerror or error}") from None
+    write_file(target, text)
 
 
 def _origin(provenance: Provenance | None) -> dict[str, Any]:

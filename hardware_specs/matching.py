@@ -1,4 +1,4 @@
-"""From what a driver prints to the device it is: exactly, or not at all.
+"""Matching the name that a driver prints to a device: exactly, or not at all.
 
 Matching by a part of the name is how other tools take an L40S for an L4 (`"l4" in name`) and an
 A10G for an A10. Here the name must be one that a device file lists (`hardware_specs.names` says

@@ -113,16 +113,18 @@ def load_hardware(path: str | Path) -> HardwareSpec:
     Raises:
         InvalidFileError: the file cannot be read or does not hold a device.
     """
-    return _read(Path(path).expanduser())
+    from hardware_specs.files.reading import user_path
+
+    return _read(user_path(path))
 
 
 def _read(path: Path) -> HardwareSpec:
     from hardware_specs.build import build_spec
+    from hardware_specs.files.reading import invalid, read_yaml
     from hardware_specs.schema import check_device
-    from hardware_specs.strict_yaml import read_yaml
 
     document = read_yaml(path)
     try:
         return build_spec(check_device(document), hardware_id=path.stem)
     except InvalidFileError as error:
-        raise InvalidFileError(f"{path}: {error}") from None
+        raise invalid(path, error) from None

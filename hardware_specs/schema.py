@@ -1,4 +1,4 @@
-"""The schema of a device file: what it may hold, checked before anything is computed from it.
+"""The schema of a device file, checked before anything is computed from it.
 
 Unknown keys, numbers that are not positive and texts where numbers belong are refused. The schema
 is written for pydantic's validation engine directly: building it takes a millisecond, the same

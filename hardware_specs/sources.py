@@ -1,4 +1,4 @@
-"""The documents behind the numbers, what each evidence code means, and what other lists print."""
+"""Sources of the numbers, meanings of the evidence codes, and differing figures of other lists."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def list_sources() -> Mapping[str, Source]:
     >>> list_sources()["a100_ds"].document
     'NVIDIA A100 datasheet 1758950 r4 (2021)'
     """
-    from hardware_specs.strict_yaml import read_yaml
+    from hardware_specs.files.reading import read_yaml
 
     content = read_yaml(_DATA / "sources.yaml")
     sources = {
@@ -91,7 +91,7 @@ def list_sources() -> Mapping[str, Source]:
 
 
 def list_disagreements(hardware_id: str | None = None) -> tuple[Disagreement, ...]:
-    """Return what other public lists print differently.
+    """Return the figures for which other public lists differ.
 
     Args:
         hardware_id: only what concerns this device; None for all.
@@ -107,7 +107,7 @@ def list_disagreements(hardware_id: str | None = None) -> tuple[Disagreement, ..
 
 @lru_cache(maxsize=1)
 def _all_disagreements() -> tuple[Disagreement, ...]:
-    from hardware_specs.strict_yaml import read_yaml
+    from hardware_specs.files.reading import read_yaml
 
     rows = read_yaml(_DATA / "disagreements.yaml")["disagreements"]
     return tuple(Disagreement(**{**row, "devices": tuple(row.get("devices", ()))}) for row in rows)

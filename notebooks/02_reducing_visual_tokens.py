@@ -21,6 +21,7 @@ import pandas as pd
 
 from costmodel import estimate
 from costmodel.methods import list_methods, method_info
+from costmodel.plots import plot_frontier
 from costmodel.questions.frontiers import frontier
 
 pd.options.display.float_format = "{:,.3f}".format
@@ -134,4 +135,4 @@ best.to_frame()[
 ]
 
 # %%
-best.plot()
+plot_frontier(best)

@@ -45,7 +45,7 @@ METHOD_TOKENS = (144, 64)
 
 @dataclass(frozen=True)
 class LoopPlan:
-    """What to run.
+    """The settings of a loop.
 
     Attributes:
         device: `cuda`, `cuda:N` or `cpu`.
@@ -84,7 +84,7 @@ class LoopPlan:
     max_foreign_load: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse thread counts whose peak is not measured."""
+        """Reject thread counts whose peak is not measured."""
         if self.threads not in (0, 1):
             raise InvalidInputError(
                 f"threads={self.threads}: a CPU's peak is measured for 1 thread and for all (0)"
@@ -113,7 +113,7 @@ class LoopPlan:
 
 @dataclass(frozen=True)
 class LoopResult:
-    """What the loop gave.
+    """The results of a loop.
 
     Attributes:
         result: the reconciliation.
@@ -137,17 +137,17 @@ def run_loop(
     """Measure, calibrate, run, reconcile and report into a folder; go on where it stopped.
 
     Args:
-        plan: what to run.
+        plan: the ops, models and settings to run.
         folder: created when missing.
         options: how thoroughly each run is measured.
-        suite: how many micro-benchmarks.
+        suite: which micro-benchmarks run.
         on_step: is told (what is being done, done, total).
 
     Raises:
         OutputError: the folder cannot be written.
         VlmRooflineError: no such device, model or method; too little could be measured.
     """
-    from profiling.records.storage import prepare_folder
+    from hardware_specs.files.writing import prepare_folder
 
     check_plan(plan)
     target = prepare_folder(folder)
@@ -185,17 +185,17 @@ def write_report(result: Reconciliation, folder: Path) -> Path:
         result: the reconciliation.
         folder: an existing folder.
     """
-    from profiling.records.storage import write_atomically
+    from hardware_specs.files.writing import write_file
     from profiling.report import reconciliation_figures, save_figures
     from profiling.report.report import report_html
 
     document = json.dumps(result.to_dict(), indent=1, allow_nan=False)
-    write_atomically(folder / "reconciliation.json", document + "\n")
+    write_file(folder / "reconciliation.json", document + "\n")
     figures = reconciliation_figures(result)
     paths = save_figures(figures, folder / "figures")
     drawn = {path.stem: path.read_bytes() for path in paths}
     report = folder / "report.html"
-    write_atomically(report, report_html(result, figures, svg=drawn))
+    write_file(report, report_html(result, figures, svg=drawn))
     return report
 
 
@@ -247,9 +247,9 @@ def wait_for_quiet(most: float | None, *, window_s: float = 0.25, patience_s: fl
     """Wait until other processes use at most a share of one processor, or patience ends.
 
     Args:
-        most: the share; None does not wait.
-        window_s: how long each look lasts.
-        patience_s: how long to wait at most.
+        most: the largest share of one processor; None does not wait.
+        window_s: seconds over which the load is measured.
+        patience_s: longest wait in seconds.
     """
     if most is None:
         return
@@ -368,9 +368,6 @@ def _measured_runs(
 def configurations_of(plan: LoopPlan) -> list[Configuration]:
     """Return the runs of a plan: the sweep without a method, then every method.
 
-    Args:
-        plan: the plan.
-
     >>> plan = LoopPlan(device="cpu", visual_tokens=(576, 64), methods=("divprune",), method_tokens=(64,))
     >>> [(run.method, run.visual_tokens) for run in configurations_of(plan)]
     [('none', 576), ('none', 64), ('divprune', 64)]
@@ -402,7 +399,7 @@ def configurations_of(plan: LoopPlan) -> list[Configuration]:
 
 @contextmanager
 def _threads(plan: LoopPlan) -> Iterator[None]:
-    """Run on one thread where the plan says so; the micro-benchmarks must see what the runs see."""
+    """Run on one thread where the plan says so, so that micro-benchmarks and runs are alike."""
     if not plan.on_cpu or plan.threads == 0:
         yield
         return

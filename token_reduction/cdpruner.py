@@ -23,6 +23,7 @@ import torch
 from costmodel.methods.cdpruner import EMBEDDINGS, JOINT_WIDTH, QUESTIONS
 from costmodel.methods.keep import resolve_keep
 from hardware_specs.errors import InvalidFileError, InvalidInputError
+from hardware_specs.files.reading import regular_file
 from token_reduction.apply.class_attention import require_patches, watch_features
 from token_reduction.apply.places import Host, reduce_crops
 from token_reduction.tokens.checks import require_finite
@@ -184,7 +185,7 @@ def load_joint_space(path: Path, width: int) -> tuple[Tensor, Tensor]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(regular_file(path, "weights file"), framework="pt") as file:
             names = list(file.keys())
             found = []
             for wanted in ("visual_projection.weight", "text_embeds"):

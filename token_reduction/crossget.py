@@ -25,6 +25,7 @@ import torch
 
 from costmodel.methods.crossget import PROTECTED, WEIGHTS, R
 from hardware_specs.errors import InvalidFileError, InvalidInputError
+from hardware_specs.files.reading import regular_file
 from token_reduction.apply.places import Host, reduce_in_tower
 from token_reduction.apply.tower_layer import MergingStep, project, scores
 from token_reduction.tokens.checks import require_finite
@@ -271,7 +272,7 @@ def load_cross_tokens(path: Path, shape: tuple[int, int]) -> Tensor:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(regular_file(path, "weights file"), framework="pt") as file:
             names = list(file.keys())
             found = [name for name in names if name.endswith("cross_image")]
             if len(found) != 1:

@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from hardware_specs.errors import InvalidFileError, UnknownNameError
-from hardware_specs.strict_yaml import parse_yaml
+from hardware_specs.files.strict_yaml import parse_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Calibrations: what a device really reaches, fitted from measured ops, and the times it predicts.
+"""Calibrations: achieved efficiencies fitted from measured ops, and the times that they predict.
 
     Calibration.load("nvidia-a100-sxm4-80gb").op_time_s("gemm", dtype="bf16", m=576, n=4096, k=4096)
     Calibration.load("generic", hardware=get_hardware("nvidia-l40s"))
@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from costmodel.calibration.calibration import OP_CLASSES, Calibration
+from costmodel.calibration.calibration import Calibration
+from costmodel.calibration.classes import OP_CLASSES
 from costmodel.calibration.file import list_calibrations
 from costmodel.calibration.parameters import ClassParameters, HeldOut, Parameter, ShapeCurve
 

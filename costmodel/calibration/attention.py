@@ -81,7 +81,7 @@ def attention_time_s(
 
     Args:
         values: the law's parameters.
-        device: SMs and bandwidth.
+        device: the datasheet's SMs and bandwidth.
         family: a key of `FAMILIES`.
         element_bytes: bytes per query, key, value and output element.
         peak: FLOP/s of the arithmetic.

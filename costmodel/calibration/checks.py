@@ -1,4 +1,4 @@
-"""What a calibration is not fitted from, each with its reason."""
+"""Filters of measured points before a fit; each rejection says why."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from costmodel.calibration.calibration import OP_CLASSES, PARENTS
+from costmodel.calibration.classes import OP_CLASSES, PARENTS, kind_of_class, peak_of
 from costmodel.calibration.dtypes import LABELS
 from hardware_specs.errors import CalibrationError
 
@@ -36,18 +36,6 @@ MOST_BROKEN = 0.05
 LEAST_OF_ROOF = 0.005
 
 
-def kind_of_class(op_class: str) -> str:
-    """Return `gemm`, `attention` or `stream` for an op class."""
-    if op_class in ("gemm", "conv"):
-        return "gemm"
-    return "attention" if op_class.startswith("attention") else "stream"
-
-
-def peak_of(device: Device, dtype: str) -> float | None:
-    """Return the peak that a label's arithmetic runs at, or None where the device has none."""
-    return next((device.peaks[a] for a in LABELS[dtype].arithmetic if a in device.peaks), None)
-
-
 def usable(group: Group, device: Device) -> tuple[Group, list[str]]:
     """Return the points of a group that a fit may use, with remarks on the rest.
 
@@ -73,8 +61,7 @@ def usable(group: Group, device: Device) -> tuple[Group, list[str]]:
         )
     remarks: list[str] = []
     group = _merge_repeats(group)
-    if kind != "stream":
-        assert peak is not None  # noqa: S101 - checked above; narrows the type
+    if peak is not None and kind != "stream":
         group, remarks = _below_roof(group, peak, what)
     if kind == "gemm":
         group, more = _wide_enough(group, what)

@@ -1,4 +1,4 @@
-"""The model-specific tier: what single weight matrices measured beside the law.
+"""The model-specific tier: corrections of the law for single weight matrices that were measured.
 
 A model has a handful of weight matrices, and sixteen row counts of each take seconds to measure.
 Where the library picks a kernel the law does not expect, the measured ratio says so. Between the

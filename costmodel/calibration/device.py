@@ -17,9 +17,6 @@ def device_of(hardware: HardwareSpec) -> Device:
     """Return the numbers that a calibration keeps beside its parameters.
 
     FP32 products run on the vector units where no matrix unit takes FP32.
-
-    Args:
-        hardware: the device.
     """
     peaks = {}
     for dtype in _DTYPES:
@@ -46,7 +43,7 @@ def raised(device: Device, hardware: HardwareSpec, rates: dict[str, float]) -> D
 
     Args:
         device: from `device_of`.
-        hardware: what it was made of.
+        hardware: the device that `device_of` was given.
         rates: best FLOP/s seen, by the name of the arithmetic.
     """
     peaks = dict(device.peaks)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from costmodel.calibration.calibration import SCHEMA_VERSION, Calibration
 from costmodel.calibration.parameters import (
     ClassParameters,
     Device,
@@ -17,13 +14,18 @@ from costmodel.calibration.parameters import (
     Parameter,
     ShapeCurve,
 )
-from hardware_specs.errors import CalibrationError, InvalidFileError, OutputError
+from hardware_specs.errors import CalibrationError, InvalidFileError
+from hardware_specs.files.reading import look, read_json, user_path
+from hardware_specs.files.writing import prepare_folder, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DATA = Path(__file__).parent / "data"
 
+SCHEMA_VERSION = 1
+
+_WORDS = ("hardware_id", "device_name", "software", "date", "attribution")
 _SOURCED = ("host_s_per_kernel", "host_sync_s", "l2_bandwidth_ratio")
 
 
@@ -36,46 +38,46 @@ def list_calibrations() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in DATA.glob("*.json")))
 
 
-def load_calibration(source: str | Path) -> Calibration:
-    """Return the calibration with a shipped name, or in a file.
+def find_calibration(source: str | Path) -> Path:
+    """Return the path of the calibration with a shipped name, or of a file of one's own.
 
     Args:
         source: a name or a path; whatever ends in `.json` or holds a slash is a path.
 
     Raises:
         CalibrationError: nothing has that name.
-        InvalidFileError: the file does not hold a calibration.
+        InvalidFileError: no file can have it.
     """
     text = str(source)
-    shipped = DATA / f"{text}.json"
     if isinstance(source, str) and os.sep not in text and not text.endswith(".json"):
         if text not in list_calibrations():
             raise CalibrationError(
                 f"no calibration named {text!r}; there is: {', '.join(list_calibrations())}; "
                 f"or give the path of a file written by `vlm-roofline calibrate`"
             )
-        return _shipped(shipped)
-    return _read(Path(source))
+        return DATA / f"{text}.json"
+    path = user_path(source)
+    if look(path) is None:
+        raise CalibrationError(
+            f"no calibration file {str(path)!r}; shipped are: {', '.join(list_calibrations())}"
+        )
+    return path
 
 
-@lru_cache(maxsize=32)
-def _shipped(path: Path) -> Calibration:
-    return _read(path)
+def read_fields(path: Path) -> dict[str, Any]:
+    """Return the arguments of `Calibration` that a file holds.
 
+    Args:
+        path: from `find_calibration`.
 
-def _read(path: Path) -> Calibration:
+    Raises:
+        InvalidFileError: the file does not hold a calibration.
+    """
     from pydantic import ValidationError
 
     from costmodel.calibration.schema import CalibrationDocument
 
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CalibrationError(
-            f"no calibration file {str(path)!r}; shipped are: {', '.join(list_calibrations())}"
-        ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InvalidFileError(f"{path} cannot be read as JSON: {error}") from None
+    raw = read_json(path, "calibration")
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if version != SCHEMA_VERSION:
         raise InvalidFileError(
@@ -88,19 +90,14 @@ def _read(path: Path) -> Calibration:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InvalidFileError(f"{path} is no calibration: {where}: {first['msg']}") from None
-    return from_document(document.model_dump())
+    return _fields(document.model_dump())
 
 
-def from_document(document: Mapping[str, Any]) -> Calibration:
-    """Return the calibration that a checked document describes."""
+def _fields(document: Mapping[str, Any]) -> dict[str, Any]:
     device = document["device"]
     classes = [_class(entry) for entry in document["classes"]]
-    return Calibration(
-        hardware_id=document["hardware_id"],
-        device_name=document["device_name"],
-        software=document["software"],
-        date=document["date"],
-        attribution=document["attribution"],
+    return dict(
+        **{name: document[name] for name in _WORDS},
         device=None
         if device is None
         else Device(
@@ -111,9 +108,7 @@ def from_document(document: Mapping[str, Any]) -> Calibration:
             l2_bytes=device["l2_bytes"],
         ),
         classes={(entry.op_class, entry.dtype): entry for entry in classes},
-        host_s_per_kernel=document["host_s_per_kernel"]["value"],
-        host_sync_s=document["host_sync_s"]["value"],
-        l2_bandwidth_ratio=document["l2_bandwidth_ratio"]["value"],
+        **{name: document[name]["value"] for name in _SOURCED},
         intervals={
             name: Parameter(
                 document[name]["value"], document[name].get("low"), document[name].get("high")
@@ -146,16 +141,16 @@ def _class(entry: Mapping[str, Any]) -> ClassParameters:
     )
 
 
-def to_document(calibration: Calibration) -> dict[str, Any]:
-    """Return the JSON document of a calibration."""
-    device = calibration.device
+def document_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the JSON document of a calibration.
+
+    Args:
+        fields: the arguments of `Calibration`.
+    """
+    device = fields["device"]
     return {
         "schema_version": SCHEMA_VERSION,
-        "hardware_id": calibration.hardware_id,
-        "device_name": calibration.device_name,
-        "software": calibration.software,
-        "date": calibration.date,
-        "attribution": calibration.attribution,
+        **{name: fields[name] for name in _WORDS},
         "device": None
         if device is None
         else {
@@ -167,13 +162,13 @@ def to_document(calibration: Calibration) -> dict[str, Any]:
         },
         **{
             name: {
-                **_number(calibration.intervals.get(name), getattr(calibration, name)),
-                "provenance": calibration.notes.get(name, "assumed"),
+                **_number(fields["intervals"].get(name), fields[name]),
+                "provenance": fields["notes"].get(name, "assumed"),
             }
             for name in _SOURCED
         },
-        "classes": [_class_document(entry) for entry in calibration.classes.values()],
-        "warnings": list(calibration.warnings),
+        "classes": [_class_document(entry) for entry in fields["classes"].values()],
+        "warnings": list(fields["warnings"]),
     }
 
 
@@ -220,32 +215,19 @@ def _class_document(entry: ClassParameters) -> dict[str, Any]:
     return document
 
 
-def save_calibration(calibration: Calibration, path: str | Path) -> None:
-    """Write a calibration's JSON file in one step: readers see the old file or the new one.
+def write_document(document: Mapping[str, Any], path: str | Path) -> None:
+    """Write a calibration's JSON file, and its folder where that is missing.
+
+    Args:
+        document: from `document_of`.
+        path: the file.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    path = Path(path)
-    text = _pretty(to_document(calibration))
-    written: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as handle:
-            written = Path(handle.name)
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())
-        # A temporary file is private; a calibration is meant to be read by others too.
-        written.chmod(0o644)
-        written.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write the calibration to {str(path)!r}: {error}") from None
-    finally:
-        if written is not None:
-            written.unlink(missing_ok=True)
+    target = Path(path)
+    prepare_folder(target.parent)
+    write_file(target, _pretty(document))
 
 
 def _pretty(document: Mapping[str, Any]) -> str:

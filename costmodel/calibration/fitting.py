@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.calibration.calibration import Calibration
-from costmodel.calibration.checks import FULL_ATTENTION, best_rates, kind_of_class, usable
+from costmodel.calibration.checks import FULL_ATTENTION, best_rates, usable
+from costmodel.calibration.classes import kind_of_class
 from costmodel.calibration.curves import (
     MOST_SHAPES,
     build_curves,
@@ -82,7 +83,7 @@ def fit_calibration(
         curve_rows: the row counts kept for those corrections; None keeps all that were measured.
         max_points: more points than this are thinned out at random; the rest is held out.
         resamples: bootstrap resamples behind each parameter's interval.
-        seed: of every random choice.
+        seed: fixes every random choice.
         base: what the other classes are taken from; None is `generic`.
         progress: wraps an iterable in a progress bar: (items, description, total).
 
@@ -201,7 +202,7 @@ _TWINS = {
 
 
 def _alike(found: ClassParameters, op_class: str) -> ClassParameters:
-    """Return a measured class's parameters as an assumption about its twin, twice as uncertain."""
+    """Return a measured class's parameters as an assumption about a similar class, twice as uncertain."""
     return replace(
         found,
         op_class=op_class,
@@ -280,7 +281,7 @@ def _fit_class(
 
 
 def _best(tried: list[tuple[Law, Any]]) -> tuple[Law, Any]:
-    """Return the usual kernel family, unless another errs clearly less outside its own folds."""
+    """Return the usual kernel family, unless another has clearly smaller errors on held-out folds."""
     errors = [float(np.abs(ratios).mean()) for _, ratios in tried]
     best = int(np.argmin(errors))
     return tried[best if errors[best] < CLEARLY * errors[0] else 0]

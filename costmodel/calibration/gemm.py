@@ -125,7 +125,7 @@ def gemm_time_s(
 
     Args:
         values: the law's parameters.
-        device: SMs and bandwidth.
+        device: the datasheet's SMs and bandwidth.
         family: a key of `FAMILIES`.
         dtype: a canonical label, for the bytes per element.
         peak: FLOP/s of the arithmetic it runs at.

@@ -1,4 +1,4 @@
-"""Prediction intervals: quantiles of errors on points the fit did not see, and what they cover."""
+"""Prediction intervals: quantiles of errors on held-out points, and the share of points they cover."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def cross_coverage(ratios: Any, parts: list[np.ndarray]) -> float:
 
     Args:
         ratios: log ratios out of fold, shape (points,).
-        parts: the folds' indices.
+        parts: the indices of the folds.
     """
     hits = 0.0
     for part in parts:

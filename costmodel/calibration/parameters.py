@@ -1,4 +1,4 @@
-"""What a calibration is made of: numbers with intervals, and where they come from."""
+"""The parts of a calibration: numbers with intervals and provenance."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ from hardware_specs.errors import CalibrationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-#: Confidence level of every parameter's bootstrap interval.
-PARAMETER_LEVEL = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +49,7 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True)
 class ShapeCurve:
-    """What one weight matrix measured beside the law: log ratios at a few row counts.
+    """Measured corrections of the law for one weight matrix: log ratios at a few row counts.
 
     Between two knots the correction is linear in the logarithm of the law's time, so that it steps
     where the law steps; outside them it is constant.
@@ -122,7 +119,7 @@ class ClassParameters:
 
     @property
     def measured(self) -> bool:
-        """Whether measurements stand behind the parameters."""
+        """Whether the parameters were fitted to measurements."""
         return self.points > 0
 
     def interval(self, level: float = 0.9) -> tuple[float, float]:

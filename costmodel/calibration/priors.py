@@ -1,4 +1,4 @@
-"""What is known about the law's parameters before a fit, and the bounds that keep them physical.
+"""Priors of the law's parameters, and the bounds that keep them physical.
 
 A prior is a median, the standard deviation of the parameter's logarithm, and bounds. The medians
 are also the `generic` calibration. They are rounded from fits on public A100 and H100 GEMMs whose

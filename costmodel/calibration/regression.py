@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.calibration.attention import attention_time_s
-from costmodel.calibration.checks import kind_of_class, peak_of
+from costmodel.calibration.classes import kind_of_class, peak_of
 from costmodel.calibration.dtypes import LABELS
 from costmodel.calibration.gemm import gemm_time_s
 from costmodel.calibration.law import stream_time_s
@@ -102,7 +102,7 @@ def fit(
         law: the law and its priors.
         group: the points.
         start: where to start; None starts at the priors' medians.
-        evaluations: steps at most.
+        evaluations: most evaluations of the law.
 
     Raises:
         MissingDependencyError: scipy is not installed.
@@ -165,7 +165,7 @@ def out_of_fold(
 
     Args:
         group: the points.
-        parts: the folds' indices.
+        parts: the indices of the folds.
         predictor: fits the points it is given and returns what predicts others.
     """
     ratios = np.empty(len(group))
@@ -187,7 +187,7 @@ def bootstrap(
         group: the points.
         values: the fit of all of them, where each refit starts.
         samples: how often points are drawn again with replacement.
-        rng: the source of chance.
+        rng: source of random numbers.
     """
     drawn = [
         fit(law, group.take(rng.integers(0, len(group), len(group))), values, evaluations=15)

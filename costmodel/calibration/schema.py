@@ -137,8 +137,8 @@ class ClassDocument(_Strict):
             raise ValueError(
                 f"{self.op_class} has no kernels {self.kernels!r}; there is: {', '.join(known)}"
             )
-        expected = priors_of(self.op_class, self.dtype, self.kernels).keys() - _OPTIONAL
-        missing |= expected - self.parameters.keys()
+        priors = priors_of(self.op_class, self.dtype, self.kernels)
+        missing |= priors.keys() - _OPTIONAL - self.parameters.keys()
         if missing:
             raise ValueError(f"{self.op_class} in {self.dtype} lacks {', '.join(sorted(missing))}")
         for name, parameter in self.parameters.items():

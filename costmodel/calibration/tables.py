@@ -1,17 +1,27 @@
-"""Reading tables of measured ops: what kind each row is follows from its class or its columns."""
+"""Reading tables of measured ops: the class or the columns of a row decide its kind."""
 
 from __future__ import annotations
 
-import json
+import io
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from costmodel.calibration.checks import kind_of_class
+from costmodel.calibration.classes import kind_of_class
 from costmodel.calibration.dtypes import canonical
-from hardware_specs.errors import CalibrationError, MissingDependencyError
+from hardware_specs.errors import CalibrationError, InvalidFileError, MissingDependencyError
+from hardware_specs.files.reading import (
+    files_under,
+    look,
+    read_bytes,
+    read_json,
+    show_path,
+    user_path,
+    warn_damaged,
+)
 from hardware_specs.names import is_generic, may_name
 
 if TYPE_CHECKING:
@@ -28,6 +38,8 @@ KINDS = {
 #: The class of rows that time the host: named `module_kernel`, `launch` or `synchronise`.
 HOST = "host"
 _SUFFIXES = (".parquet", ".csv", ".json")
+#: No table of measured ops is larger.
+MOST_CELLS = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -59,14 +71,15 @@ class Group:
 
 
 def read_tables(table: Any) -> list[tuple[str, pd.DataFrame]]:
-    """Return (name, frame) for every table behind the argument.
+    """Return (name, frame) for every table that the argument names.
 
     Args:
         table: a DataFrame; the path of a CSV or Parquet file, or of a JSON document of measured ops
             (`kind` "ops" with `rows`); a folder of them; or a list of these.
 
     Raises:
-        CalibrationError: a path leads nowhere, a folder holds no table, a file cannot be read.
+        CalibrationError: a path leads nowhere, a folder holds no table, a file holds none.
+        InvalidFileError: a file cannot be read, or is larger than any table.
         MissingDependencyError: a Parquet file without pyarrow.
     """
     import pandas as pd
@@ -74,7 +87,7 @@ def read_tables(table: Any) -> list[tuple[str, pd.DataFrame]]:
     if isinstance(table, pd.DataFrame):
         return [(str(table.attrs.get("name", "a table")), table)]
     if isinstance(table, (str, Path)):
-        return _from_path(Path(table))
+        return _from_path(user_path(table))
     if isinstance(table, (list, tuple)):
         if not table:
             raise CalibrationError("no table was given; name CSV or Parquet files, or a folder")
@@ -86,50 +99,76 @@ def read_tables(table: Any) -> list[tuple[str, pd.DataFrame]]:
 
 
 def _from_path(path: Path) -> list[tuple[str, pd.DataFrame]]:
-    if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES)
+    found = look(path)
+    if found is None:
+        raise CalibrationError(f"no table at {show_path(path)!r}")
+    if stat.S_ISDIR(found.st_mode):
         # A measurement folder holds other documents too; only tables of ops are asked for.
-        tables = [(p.name, _frame(p)) for p in files if p.suffix != ".json" or _is_ops(p)]
+        tables = []
+        for each in files_under(path, _SUFFIXES):
+            try:
+                frame = _frame(each)
+            except InvalidFileError as error:
+                if each.suffix != ".json":
+                    raise
+                warn_damaged(error)
+                continue
+            if frame is not None:
+                tables.append((each.name, frame))
         if not tables:
             raise CalibrationError(
-                f"the folder {str(path)!r} holds no .csv, .parquet or .json table of measured ops"
+                f"the folder {show_path(path)!r} holds no .csv, .parquet or .json table of "
+                "measured ops"
             )
         return tables
-    if not path.exists():
-        raise CalibrationError(f"no table at {str(path)!r}")
     if path.suffix not in _SUFFIXES:
-        raise CalibrationError(f"{str(path)!r} is none of {', '.join(_SUFFIXES)}")
-    if path.suffix == ".json" and not _is_ops(path):
-        raise CalibrationError(f"{str(path)!r} is no table of measured ops: its kind is not 'ops'")
-    return [(path.name, _frame(path))]
+        raise CalibrationError(f"{show_path(path)!r} is none of {', '.join(_SUFFIXES)}")
+    frame = _frame(path)
+    if frame is None:
+        raise CalibrationError(
+            f"{show_path(path)!r} is no table of measured ops: its kind is not 'ops'"
+        )
+    return [(path.name, frame)]
 
 
-def _is_ops(path: Path) -> bool:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return (
-        isinstance(document, dict)
-        and document.get("kind") == "ops"
-        and isinstance(document.get("rows"), list)
-    )
-
-
-def _frame(path: Path) -> pd.DataFrame:
+def _frame(path: Path) -> pd.DataFrame | None:
+    """Read one table; None for a JSON document of another kind."""
     import pandas as pd
 
-    try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        if path.suffix == ".csv":
-            return pd.read_csv(path)
-        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    if path.suffix == ".json":
+        document = read_json(path, "table")
+        if not isinstance(document, dict) or document.get("kind") != "ops":
+            return None
+        rows = document.get("rows")
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise InvalidFileError(f"{show_path(path)}: its rows are no list of objects")
         return pd.DataFrame([{k: v for k, v in row.items() if k != "samples_s"} for row in rows])
+    content = io.BytesIO(read_bytes(path, "table"))
+    try:
+        return pd.read_csv(content) if path.suffix == ".csv" else _parquet(content)
+    except (ValueError, OSError, OverflowError, RecursionError) as error:
+        # pandas' and Arrow's own errors for damaged tables derive from these.
+        raise CalibrationError(
+            f"{show_path(path)!r} cannot be read: {' '.join(str(error).split())[:200]}"
+        ) from None
+
+
+def _parquet(content: io.BytesIO) -> pd.DataFrame:
+    try:
+        import pyarrow.parquet as pq
     except ImportError:
         raise MissingDependencyError("pyarrow", "analysis") from None
-    except Exception as error:  # every reader raises its own kind
-        raise CalibrationError(f"{str(path)!r} cannot be read: {error}") from None
+    from pyarrow import ArrowException
+
+    try:
+        file = pq.ParquetFile(content)
+        # A few bytes can stand for any number of equal rows.
+        if file.metadata.num_rows * max(1, file.metadata.num_columns) > MOST_CELLS:
+            raise ValueError(f"it has more than {MOST_CELLS} cells")
+        frame: pd.DataFrame = file.read().to_pandas()
+    except ArrowException as error:
+        raise ValueError(str(error)) from None
+    return frame
 
 
 def kind_of(name: str, frame: pd.DataFrame) -> str:
@@ -145,9 +184,15 @@ def kind_of(name: str, frame: pd.DataFrame) -> str:
                 return kind
     kinds = "; ".join(f"{kind}: {', '.join(needed)}" for kind, needed in KINDS.items())
     raise CalibrationError(
-        f"{name} has the columns {', '.join(map(str, frame.columns))}; a table of measured ops "
+        f"{name} has the columns {_shortened(frame.columns)}; a table of measured ops "
         f"needs time_s and one of these sets: {kinds}"
     )
+
+
+def _shortened(names: Iterable[Any]) -> str:
+    """Return names shortened for a message: a file's first line may hold anything."""
+    text = ", ".join(show_path(str(name)) for name in names)
+    return text if len(text) <= 300 else text[:297] + "..."
 
 
 def group_points(
@@ -222,14 +267,16 @@ def _check_devices(name: str, frame: pd.DataFrame, device_names: Iterable[str]) 
     known = tuple(device_names)
     found = sorted({str(each) for each in frame["device"].fillna("").unique()})
     if len(found) > 1 and not known:
-        raise CalibrationError(f"{name} mixes the devices {', '.join(map(repr, found))}")
+        raise CalibrationError(f"{name} mixes the devices {_shortened(map(repr, found))}")
     if not known:
         # A device described by measuring it has no name in any list to compare with.
-        return [f"{name} was measured on {found[0]!r}, which this device has no name to check by"]
+        return [
+            f"{name} was measured on {found[0][:60]!r}, which this device has no name to check by"
+        ]
     foreign = [each for each in found if not may_name(each, known)]
     if foreign:
         raise CalibrationError(
-            f"{name} was measured on {', '.join(map(repr, foreign))}, not on this device "
+            f"{name} was measured on {_shortened(map(repr, foreign))}, not on this device "
             f"({', '.join(sorted(known))}); calibrate the device it names, or drop its "
             f"column if the name is wrong"
         )
@@ -242,7 +289,7 @@ def _check_numbers(name: str, frame: pd.DataFrame, kind: str) -> None:
     for column in ("time_s", *sizes):
         try:
             values = frame[column].to_numpy(dtype=float)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise CalibrationError(f"{name}: column {column!r} holds more than numbers") from None
         for what, bad in (
             ("NaN", np.isnan(values)),

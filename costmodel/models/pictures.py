@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hardware_specs.errors import InvalidFileError, InvalidInputError, MissingDependencyError
+from hardware_specs.errors import InvalidInputError, MissingDependencyError
+from hardware_specs.files.reading import invalid, open_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,19 +53,21 @@ def picture_size(path: str | PathLike[str]) -> tuple[int, int]:
         InvalidFileError: no regular file, or no picture.
     """
     try:
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
     except ImportError as error:
         raise MissingDependencyError("pillow", "profile") from error
-    # A pipe would be waited for.
-    if not Path(path).is_file():
-        raise InvalidFileError(f"{path}: there is no such picture file")
     try:
-        with warnings.catch_warnings():
+        with open_file(path, "picture") as file, warnings.catch_warnings():
             # Pillow warns of what decoding a huge picture would take.
             warnings.simplefilter("ignore")
-            with Image.open(path) as picture:
+            with Image.open(file) as picture:
                 width, height = picture.size
                 turned = picture.getexif().get(_ORIENTATION) in _TURNED
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InvalidFileError(f"{path} is no picture that Pillow can read: {error}") from error
+    except UnidentifiedImageError:
+        raise invalid(path, ValueError("no picture that can be read")) from None
+    except (
+        *(OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError),
+        *(struct.error, Image.DecompressionBombError),
+    ) as error:  # a damaged header raises whatever its reader trips over
+        raise invalid(path, error) from None
     return (width, height) if turned else (height, width)

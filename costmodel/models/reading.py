@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hardware_specs.errors import InvalidFileError
+from hardware_specs.files.reading import read_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: No config is larger; a path to the weights themselves is refused instead of read.
-MOST_BYTES = 16 * 1024 * 1024
 #: No dimension of a model is larger.
 MOST = 10_000_000
 #: No number is larger; a whole number of 400 digits is no float.
@@ -33,17 +32,7 @@ def read_document(path: Path) -> dict[str, Any]:
     Raises:
         InvalidFileError: unreadable, no JSON, or no JSON object.
     """
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise InvalidFileError(f"{path}: larger than any config.json; give the config's path")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise InvalidFileError(f"{path}: cannot be read as a config.json: {reason}") from error
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidFileError(f"{path}: not valid JSON: {error}") from error
+    document = read_json(path, "model config", infinite=True)
     if not isinstance(document, dict):
         raise InvalidFileError(f"{path}: holds {_kind(document)} where a JSON object must be")
     return document

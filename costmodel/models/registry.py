@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from costmodel.models.model import ModelConfig
 from costmodel.models.reading import read_document
 from costmodel.models.scale import parse_scale, scaled_document, split_scale
 from hardware_specs.errors import InvalidFileError, InvalidInputError, UnknownModelError
+from hardware_specs.files.reading import look, user_path
 
 _FOLDER = Path(__file__).parent / "configs"
 
@@ -168,19 +170,16 @@ def _local(text: str) -> Path | None:
     if not text:
         return None
     try:
-        path = Path(text).expanduser()
-        if path.is_dir():
-            if not (path / "config.json").is_file():
-                raise InvalidFileError(f"{path}: a folder without config.json")
-            return path / "config.json"
-        if path.is_file():
-            return path
-        if path.exists():
-            raise InvalidFileError(f"{path}: not a regular file")
-    except InvalidFileError:
-        raise
-    except (OSError, ValueError, RuntimeError):  # a name no file can have, or no such ~user
+        path = user_path(text)
+        found = look(path)
+    except InvalidFileError:  # a name that no file can have, or no such ~user
         return None
+    if found is not None and stat.S_ISDIR(found.st_mode):
+        if look(path / "config.json") is None:
+            raise InvalidFileError(f"{path}: a folder without config.json")
+        return path / "config.json"
+    if found is not None:
+        return path
     if text.endswith(".json") or text.startswith((".", "/", "~")):
         raise InvalidFileError(f"{path}: no such file")
     return None

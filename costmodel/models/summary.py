@@ -10,7 +10,7 @@ from costmodel.models.registry import load_model
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from costmodel.models.model import ModelConfig
+    from costmodel.models.model import ImageSize, ModelConfig
     from costmodel.models.projector import ProjectorConfig
     from costmodel.models.text import TextConfig
     from costmodel.models.vision import VisionConfig

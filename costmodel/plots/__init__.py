@@ -10,6 +10,7 @@ Each returns a matplotlib `Figure` made without pyplot. matplotlib is imported w
 
 from __future__ import annotations
 
+from costmodel.plots.frontier import plot_frontier
 from costmodel.plots.latency import LatencyCurve, MeasuredPoints, latency_curve, plot_latency
 from costmodel.plots.memory import plot_memory
 from costmodel.plots.roofline import PlacedOp, placed_ops, plot_roofline
@@ -22,6 +23,7 @@ __all__ = [
     "figure_bytes",
     "latency_curve",
     "placed_ops",
+    "plot_frontier",
     "plot_latency",
     "plot_memory",
     "plot_roofline",

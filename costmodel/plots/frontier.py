@@ -2,40 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from costmodel.methods import list_methods
-from hardware_specs.errors import MissingDependencyError, OutputError
+from costmodel.plots.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, escape, styled
 
 if TYPE_CHECKING:
-    from os import PathLike
-
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from costmodel.questions.frontiers import Frontier, FrontierPoint
 
-#: Okabe and Ito's colours, told apart by colour-blind readers; black is the unreduced model's.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
+#: Black is the unreduced model's.
+COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, GREY)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d", "8")
 
 
-def plot_frontier(frontier: Frontier, path: str | PathLike[str] | None = None) -> Figure:
-    """Draw a frontier.
+@styled
+def plot_frontier(frontier: Frontier) -> Figure:
+    """Draw a frontier: score against modelled time, the best points joined by a line.
 
     Args:
-        frontier: what to draw.
-        path: where to save it, or None.
+        frontier: what `costmodel.questions.frontiers.frontier` returned.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
-        OutputError: the file could not be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingDependencyError("matplotlib", "analysis") from None
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8.5, 5.0), layout="constrained")
     axes = figure.subplots()
     _points(axes, frontier)
@@ -45,16 +39,9 @@ def plot_frontier(frontier: Frontier, path: str | PathLike[str] | None = None) -
     until = "to the first token" if not steps else f"with {steps} output tokens"
     axes.set_xlabel(f"modelled time {until} (ms)")
     axes.set_ylabel(_score_label(frontier))
-    axes.set_title(f"{frontier.model}, {frontier.benchmark.name}, on {frontier.hardware}")
-    axes.grid(True, color="0.9", linewidth=0.6)
-    axes.set_axisbelow(True)
+    axes.set_title(escape(f"{frontier.model}, {frontier.benchmark.name}, on {frontier.hardware}"))
     axes.margins(x=0.06, y=0.08)
-    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
-    if path is not None:
-        try:
-            figure.savefig(Path(path), dpi=150)
-        except (OSError, ValueError) as error:
-            raise OutputError(f"cannot write {path}: {error}") from None
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
     return figure
 
 

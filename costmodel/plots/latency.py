@@ -95,7 +95,7 @@ def latency_curve(
         calibration: of the device; None is the ideal roofline.
         stage: `total` is the time to the first token, `prefill` the language model alone.
         most: the largest count; None is the model's own.
-        label: what to call the curve.
+        label: the curve's name in the legend.
         tower_execution: the plan of vision tower and projector where it is another one.
         arguments: any other single-valued argument of `costmodel.estimate`.
 

@@ -8,13 +8,13 @@ Figures are made without pyplot: no global state, no window, nothing to close.
 from __future__ import annotations
 
 import io
-import os
 import textwrap
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from hardware_specs.errors import InvalidInputError, MissingDependencyError, OutputError
+from hardware_specs.errors import InvalidInputError, MissingDependencyError
+from hardware_specs.files.writing import write_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,7 +115,7 @@ def set_titles(axes: Axes, title: str, subtitle: str) -> None:
     Args:
         axes: the axes.
         title: what is shown.
-        subtitle: of what.
+        subtitle: device, model and software that the figure is of.
     """
     figure = axes.get_figure(root=True)
     width = 6.4 if figure is None else figure.get_figwidth()
@@ -185,12 +185,4 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
         raise InvalidInputError(
             f"{str(target)!r} does not end in {', '.join(FORMATS)}; the ending says which picture"
         )
-    data = figure_bytes(figure, target.suffix.lower()[1:])
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        partial.write_bytes(data)
-        partial.replace(target)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
-    return target
+    return write_file(target, figure_bytes(figure, target.suffix.lower()[1:]))

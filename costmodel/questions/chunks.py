@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from costmodel.roofline import BOUNDS
+from hardware_specs.showing import harmless, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -72,17 +73,23 @@ def _repeated(values: list[Any], rows: list[int]) -> Any:
     import pandas as pd
 
     # What was refused (a layer 2.5) stands in the error, not in a column of numbers.
-    numbers = [value if type(value) is int else None for value in values]
+    numbers = [value if type(value) is int and abs(value) < 2**63 else None for value in values]
     return pd.Series(numbers, dtype="Int64").repeat(rows).array
 
 
 def _categorical(values: list[Any], rows: list[int]) -> Any:
     import pandas as pd
 
-    names = list(dict.fromkeys(str(value) for value in values if value is not None))
+    texts = [None if value is None else _text(value) for value in values]
+    names = list(dict.fromkeys(text for text in texts if text is not None))
     place = {name: code for code, name in enumerate(names)}
-    codes = [-1 if value is None else place[str(value)] for value in values]
+    codes = [-1 if text is None else place[text] for text in texts]
     return pd.Categorical.from_codes(np.repeat(codes, rows), pd.Index(names, dtype=str))
+
+
+def _text(value: Any) -> str:
+    """Return a value as a table holds it: without the lone surrogates that a path may have."""
+    return shown(value) if type(value) is int else harmless(str(value))
 
 
 def _joined(name: str, parts: list[Any], rows: list[int]) -> Any:

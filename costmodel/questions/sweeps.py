@@ -34,7 +34,7 @@ from costmodel.request import (
 )
 from costmodel.scenario import Scenario, Units, units_of
 from hardware_specs.errors import InvalidInputError, VlmRooflineError
-from hardware_specs.showing import harmless, shown
+from hardware_specs.showing import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -276,12 +276,6 @@ def _one_line(error: VlmRooflineError) -> str:
 _FIXED: dict[str, Any] = {
     name: OUR_DEFAULTS.get(name) for name in names_of("subject", "setting", "shape")
 }
-
-
-def _label(value: Any) -> Any:
-    if isinstance(value, str):
-        return harmless(value)  # tables hold no lone surrogates, as paths may
-    return value if value is None or isinstance(value, (int, float)) else str(value)
 
 
 def _units(context: Context, request: Request) -> Units | None:

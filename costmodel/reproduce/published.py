@@ -5,11 +5,11 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from costmodel.reproduce.digits import decimals
 from hardware_specs.errors import InvalidFileError
+from hardware_specs.files.strict_yaml import parse_yaml
 
 if TYPE_CHECKING:
     from typing import Self
@@ -207,7 +207,7 @@ def load_published(name: str, schema: type[T]) -> T:
     '99.3'
     """
     path = files("costmodel.reproduce").joinpath("data", f"{name}.yaml")
-    document: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    document: Any = parse_yaml(path.read_text(encoding="utf-8"))
     try:
         return schema.model_validate(document)
     except ValidationError as error:

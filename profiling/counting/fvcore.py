@@ -73,7 +73,7 @@ def trace_counts(execution: Execution) -> dict[tuple[str, str], int]:
     """Return fvcore's FLOPs by stage and kind of op: multiply-adds times two, norms as they are.
 
     Args:
-        execution: ready to run, on the meta device.
+        execution: a model with its inputs, on the meta device.
 
     Raises:
         MissingDependencyError: fvcore is not installed.
@@ -106,7 +106,7 @@ def _analysis_class() -> Any:
 
 @contextmanager
 def _torchs_own_remarks() -> Iterator[None]:
-    """Keep off the screen what torch says of fvcore's compiling and tracing, and nothing else.
+    """Silence torch's warnings about fvcore's compiling and tracing, and no others.
 
     fvcore compiles a function with `torch.jit.script` when it is imported, and traces a model with
     `torch.jit.trace` when it counts; the graph is only counted, never run.

@@ -60,7 +60,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Run the op and enter what it made."""
+        """Run the op and record the tensors that it made."""
         result = func(*args, **(kwargs or {}))
         if _launches(func):
             self.kernels += 1
@@ -98,7 +98,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _inner_tensors(tensor: torch.Tensor) -> list[torch.Tensor] | None:
-    """Return what a wrapper such as a quantised weight holds, None for a plain tensor."""
+    """Return the tensors inside a wrapper such as a quantised weight, None for a plain tensor."""
     flatten = getattr(type(tensor), "__tensor_flatten__", None)
     if flatten is None:
         return None
@@ -109,13 +109,3 @@ def _inner_tensors(tensor: torch.Tensor) -> list[torch.Tensor] | None:
 def _launches(func: Any) -> bool:
     name: str = func._schema.name
     return name not in _NO_KERNEL and not func.is_view
-
-
-def tensor_bytes(tensors: Iterable[torch.Tensor]) -> int:
-    """Return the bytes of tensors, shared storages once and quantised ones by what they hold.
-
-    Args:
-        tensors: parameters and buffers of a model, for example.
-    """
-    ledger = Ledger(tensors)
-    return ledger.live_bytes

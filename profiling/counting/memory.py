@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class MemorySource(Protocol):
-    """Something that knows how much is allocated."""
+    """A source that reports allocated bytes."""
 
     name: str
 
@@ -78,7 +78,7 @@ class LedgerMemory:
 
 @dataclass(slots=True)
 class StageMemory:
-    """What one stage was seen to need, in bytes."""
+    """Memory that one stage was observed to need, in bytes."""
 
     resident_bytes: int
     peak_allocated_bytes: int = 0
@@ -90,7 +90,7 @@ class PeakObserver:
     """Follow the peaks between stage borders; a stage inside another counts for both.
 
     Args:
-        source: who knows the bytes.
+        source: reports the bytes that are allocated.
     """
 
     source: MemorySource
@@ -98,14 +98,14 @@ class PeakObserver:
     _open: list[str] = field(default_factory=list)
 
     def begin(self, stage: str) -> None:
-        """Close the books of what is running, and open the stage's."""
+        """Record the peak of the enclosing stage, and start this stage's."""
         self._settle()
         if stage not in self.stages:
             self.stages[stage] = StageMemory(self.source.allocated_bytes())
         self._open.append(stage)
 
     def end(self, stage: str) -> None:
-        """Close the stage's books."""
+        """Record the stage's peak."""
         self._settle()
         self._open.remove(stage)
 
@@ -122,7 +122,7 @@ def cuda_peaks(execution: Execution, device: str) -> dict[str, StageMemory]:
     """Return the allocator's peaks of one repetition, stage by stage.
 
     Args:
-        execution: ready to run.
+        execution: a model with its inputs.
         device: `cuda` or `cuda:N`.
     """
     observer = PeakObserver(CudaMemory(device))
@@ -132,7 +132,7 @@ def cuda_peaks(execution: Execution, device: str) -> dict[str, StageMemory]:
 
 @contextmanager
 def ledger_for(model: nn.Module, execution: Execution) -> Iterator[Ledger]:
-    """Open a ledger that starts with the model's weights and inputs on its first page."""
+    """Open a ledger that starts with the model's weights and inputs."""
     from profiling.counting.ledger import Ledger
 
     roots = [*model.parameters(), *model.buffers(), *execution.resident_tensors()]
@@ -145,7 +145,7 @@ def activation_bytes(stages: dict[str, StageMemory], weight_bytes: int) -> int |
 
     Args:
         stages: as `cuda_peaks` returns them.
-        weight_bytes: of the model.
+        weight_bytes: bytes of the model's weights.
 
     >>> activation_bytes({"total": StageMemory(10, 25)}, 10)
     15

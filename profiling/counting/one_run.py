@@ -1,4 +1,4 @@
-"""One eager run under the counters: FLOPs, compute ops, and live bytes where nothing else knows them.
+"""One eager run under the counters: FLOPs, compute ops, and live bytes where no allocator reports them.
 
 FLOPs come from `torch.utils.flop_counter`: matrix products, convolutions and attention, two per
 multiply-add, attention over the full S x S. It knows no formula for the CPU's flash attention, which
@@ -64,7 +64,7 @@ def flop_counter(depth: int | None = None) -> FlopCounterMode:
 
 @dataclass(frozen=True, slots=True)
 class StageCounts:
-    """What one stage was counted to do in one repetition; None where it cannot be counted."""
+    """Counts of one stage in one repetition; None where a quantity cannot be counted."""
 
     flops: int | None
     ops: int
@@ -103,7 +103,7 @@ def count_run(execution: Execution) -> tuple[dict[str, StageCounts], dict[str, S
     """Run one repetition under the counters and return counts and live bytes by stage.
 
     Args:
-        execution: ready to run, in eager mode.
+        execution: a model with its inputs, in eager mode.
     """
     quantised = execution.configuration.dtype in QUANTISED_DTYPES
     with ExitStack() as stack:

@@ -61,11 +61,11 @@ class FlopReport:
     """The whole comparison.
 
     Args:
-        model: what was counted.
+        model: the name of the model that was counted.
         visual_tokens: per sequence, at the language model.
-        text_tokens: per sequence.
+        text_tokens: text tokens per sequence.
         batch_size: sequences.
-        rows: by stage and kind of op.
+        rows: the counts by stage and kind of op.
         fvcore_missing: why fvcore's column is empty, None when it is not.
     """
 
@@ -127,7 +127,7 @@ def count_model(
         visual_tokens: per sequence; None for the model's own number, or that of the images.
         images: images per sequence; None for one, or as many as `visual_tokens` say.
         image_size: (height, width) in pixels of every image, or a list of one for each.
-        text_tokens: per sequence.
+        text_tokens: text tokens per sequence.
         batch_size: sequences.
         scale: size reduction such as `layers=4,width=1/4`.
         fvcore: ask fvcore as well, where it is installed.

@@ -1,1 +1,1 @@
-"""What touches a device: its clocks."""
+"""The interface to a device: its kind and its clocks."""

@@ -1,1 +1,1 @@
-"""What is read beside the clocks: energy, the device's state, the environment, and who else is there."""
+"""Readings besides the clocks: energy, the device's state, the environment, other processes."""

@@ -33,8 +33,8 @@ class PowerTrace:
     """Poll a monitor's power in the background while a block runs.
 
     Args:
-        monitor: whom to ask.
-        period_s: how often.
+        monitor: the interface to the device's sensors.
+        period_s: seconds between two samples.
     """
 
     monitor: DeviceMonitor
@@ -77,8 +77,8 @@ def mean_power_w(times_s: list[float], powers_w: list[float]) -> float | None:
     sum (P[i] + P[i+1]) / 2 (t[i+1] - t[i]) / (t[n] - t[0]).
 
     Args:
-        times_s: when, ascending.
-        powers_w: how much.
+        times_s: when each sample was taken, ascending.
+        powers_w: the power of each sample.
 
     >>> mean_power_w([0.0, 1.0, 2.0, 4.0], [100.0, 200.0, 200.0, 100.0])
     162.5
@@ -107,9 +107,9 @@ def measure_energy(
 
     Args:
         stage: what is being run, for the record.
-        run: issues one run.
-        monitor: whom to ask for energy and power.
-        synchronize: waits for the device.
+        run: issues one repetition.
+        monitor: the interface to the device's energy and power sensors.
+        synchronize: blocks until the device has finished.
         window_s: how long the window lasts at least.
         idle_s: how long to watch the idle device before.
     """

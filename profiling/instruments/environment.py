@@ -1,4 +1,4 @@
-"""What a measurement ran on and with: enough to compare two of them, nothing about anybody.
+"""The hardware and software of a measurement: enough to compare two of them, nothing personal.
 
 Neither host name, user nor path is recorded.
 """
@@ -105,7 +105,7 @@ def cpu_signature(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
 
 
 def _cpuinfo(path: Path) -> dict[str, str]:
-    """Return what the first processor is said to be; nothing where there is no such list."""
+    """Return the entry of the first processor; empty where the system has no such list."""
     known: dict[str, str] = {}
     try:
         text = path.read_text(encoding="utf-8")

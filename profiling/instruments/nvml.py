@@ -1,4 +1,4 @@
-"""What the driver knows about an NVIDIA device, asked once what it can answer, then only that.
+"""Queries to an NVIDIA device's driver; each is probed once and skipped if unsupported.
 
 `nvidia-ml-py` (module `pynvml`) is the only boundary. Each quantity has a list of ways to ask for
 it, newest first; a probe tries them once and keeps the first that answers. Everything that fails,
@@ -51,7 +51,7 @@ class ForeignProcess:
 
 
 class DeviceMonitor(Protocol):
-    """What may be asked about a device; None means that it does not say."""
+    """The interface to a device's sensors; None means that the device does not report a quantity."""
 
     capabilities: Mapping[str, str]
     name: str | None
@@ -76,17 +76,17 @@ class DeviceMonitor(Protocol):
         """Return the temperature in degrees Celsius."""
 
     def throttle_reasons(self) -> tuple[str, ...] | None:
-        """Return why the clocks are where they are, in words."""
+        """Return the reasons for reduced clocks, in words."""
 
     def memory_used_bytes(self) -> int | None:
-        """Return the memory in use by everybody."""
+        """Return the memory in use by all processes."""
 
     def foreign_processes(self, *, own_context: bool) -> tuple[ForeignProcess, ...] | None:
         """Return the other processes on the device."""
 
 
 class AbsentMonitor:
-    """The monitor of a device about which nothing can be asked.
+    """The monitor of a device without sensors.
 
     >>> monitor = AbsentMonitor("a CPU has no NVML")
     >>> monitor.energy_j() is None, monitor.capabilities["energy"]
@@ -128,7 +128,7 @@ class AbsentMonitor:
 
 @dataclass(slots=True)
 class NvmlMonitor:
-    """One device behind NVML.
+    """One device, queried through NVML.
 
     Args:
         library: the module `pynvml`, or what stands in for it.
@@ -251,14 +251,14 @@ class NvmlMonitor:
         return cast("int | None", self._ask("temperature"))
 
     def throttle_reasons(self) -> tuple[str, ...] | None:
-        """Return why the clocks are where they are, in words."""
+        """Return the reasons for reduced clocks, in words."""
         mask = self._ask("throttle_reasons")
         if mask is None:
             return None
         return tuple(word for bit, word in THROTTLE_BITS.items() if mask & bit)
 
     def memory_used_bytes(self) -> int | None:
-        """Return the memory in use by everybody."""
+        """Return the memory in use by all processes."""
         return cast("int | None", self._ask("memory_used"))
 
     def foreign_processes(self, *, own_context: bool) -> tuple[ForeignProcess, ...] | None:

@@ -1,4 +1,4 @@
-"""Watch a device between chunks of samples: clocks, power, throttling, and who else is using it."""
+"""Watching a device between chunks of samples: clocks, power, throttling, other users."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _BUSY_COLUMNS = (0, 1, 2, 5, 6, 7)
 
 @dataclass(slots=True)
 class HostLoad:
-    """How much of the machine's processors others use, from Linux's own accounts.
+    """The share of the machine's processors that other processes use, from Linux's accounting.
 
     Time that a hypervisor took away counts as somebody else's. The accounts tick in hundredths of a
     second, so shares over less than a few tenths are coarse.
 
     Args:
-        stat: Linux's accounts.
+        stat: the file of Linux's CPU accounting.
         own_s: seconds of processor time that this process has used.
-        clock_s: seconds that have passed.
+        clock_s: returns the seconds that have passed.
     """
 
     stat: Path = Path("/proc/stat")
@@ -46,7 +46,7 @@ class HostLoad:
         self._used_s, self._at_s = self.own_s(), self.clock_s()
 
     def foreign_share(self) -> float | None:
-        """Return others' work since `begin`, as a share of one processor; None if nobody counts."""
+        """Return other processes' work since `begin` as a share of one processor, None if unknown."""
         before, now = self._busy_s, self._read()
         elapsed_s = self.clock_s() - self._at_s
         if before is None or now is None or elapsed_s <= 0:
@@ -68,7 +68,7 @@ class Watch:
     """The guard of the measuring loop: reads the device between chunks and rejects spoilt ones.
 
     Args:
-        monitor: of the device.
+        monitor: the interface to the device's sensors.
         load: of the host; None where the device is not the host itself.
         max_foreign_load: reject chunks beside which others used more of one processor than this;
             None rejects none.
@@ -115,7 +115,7 @@ class Watch:
         return reasons
 
     def state(self) -> DeviceState:
-        """Return what was seen, with the others on the device."""
+        """Return the recorded readings, with other processes on the device."""
         foreign = self.monitor.foreign_processes(own_context=True)
         return DeviceState(
             sm_clock_hz=tuple(self.sm_clock_hz),

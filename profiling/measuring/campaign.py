@@ -21,6 +21,8 @@ from hardware_specs.errors import (
     OutputError,
     VlmRooflineError,
 )
+from hardware_specs.files.reading import DamagedFileWarning
+from hardware_specs.files.writing import output_error, prepare_folder
 from profiling.instruments.environment import describe_environment
 from profiling.instruments.nvml import open_monitor
 from profiling.measuring.planning import Point, check, check_rounds, model_key, plan
@@ -32,13 +34,7 @@ from profiling.measuring.point import (
     release_memory,
 )
 from profiling.records.measurement import shareable
-from profiling.records.storage import (
-    DamagedFileWarning,
-    clear_leftovers,
-    prepare_folder,
-    read_measurement,
-    write_measurement,
-)
+from profiling.records.storage import read_measurement, write_measurement
 from profiling.subject.models import build_model, model_config
 
 if TYPE_CHECKING:
@@ -65,14 +61,14 @@ def run_campaign(
     threads: int | None = 1,
     on_plan: Callable[[int, int], None] | None = None,
 ) -> Iterator[Measurement]:
-    """Measure what is missing in a folder and yield each new record once its file is written.
+    """Measure the missing points of a folder and yield each new record once its file is written.
 
     Args:
-        configurations: what to measure, see `grid`.
+        configurations: the settings to measure, see `grid`.
         folder: for the records; created when missing.
-        rounds: how often each configuration.
-        seed: of the orders and the weights.
-        options: how thoroughly.
+        rounds: how often each configuration is measured.
+        seed: fixes the orders and the random weights.
+        options: how thoroughly each point is measured.
         weights: `random` or `real`.
         threads: CPU threads where the device is a CPU; None leaves torch's setting.
         on_plan: is told how many points there are and how many are done already.
@@ -88,7 +84,6 @@ def run_campaign(
     target = prepare_folder(folder)
     points = plan(configurations, rounds=rounds, seed=seed)
     with _only_writer(target):
-        clear_leftovers(target)
         todo = [point for point in points if not is_done(target / point.file_name)]
         if on_plan is not None:
             on_plan(len(points), len(points) - len(todo))
@@ -102,18 +97,17 @@ def run_campaign(
 
 
 def is_done(path: Path) -> bool:
-    """Return whether a point's record is there and readable; a damaged one is set aside.
-
-    Args:
-        path: of the record.
-    """
+    """Return whether a point's record is there and readable; a damaged one is set aside."""
     if not path.exists():
         return False
     try:
         read_measurement(path)
     except InvalidFileError as error:
         aside = path.with_suffix(".damaged")
-        path.replace(aside)
+        try:
+            path.replace(aside)
+        except OSError as failure:
+            raise output_error(aside, failure) from failure
         warnings.warn(
             f"{error}; kept as {aside.name}, the point is measured again",
             DamagedFileWarning,
@@ -179,7 +173,7 @@ def _run_point(
 
 @contextmanager
 def _threads(points: Sequence[Point], threads: int | None) -> Iterator[None]:
-    """Run CPU points on so many threads: on a shared machine more of them measure the others."""
+    """Run CPU points on a fixed number of threads: on a busy machine more would measure other load."""
     import torch
 
     before = torch.get_num_threads()

@@ -12,12 +12,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from hardware_specs.files.writing import prepare_folder
 from profiling.instruments.environment import describe_environment
 from profiling.instruments.nvml import open_monitor
 from profiling.measuring.planning import model_key
 from profiling.measuring.point import is_out_of_memory, release_memory
 from profiling.records.model_names import carried_config, public_name
-from profiling.records.storage import prepare_folder
 from profiling.subject.execution import Execution
 from profiling.subject.models import build_model, model_config
 from profiling.tracing.kernels import op_table, trace_run
@@ -39,14 +39,14 @@ def run_kernel_passes(
     weights: str = "random",
     seed: int = 0,
 ) -> Iterator[tuple[Configuration, Path | None]]:
-    """Profile what has no pass yet and yield each file; None where memory ran out.
+    """Profile every configuration without a pass and yield each file; None where memory ran out.
 
     Args:
         configurations: other modes than eager are left out.
-        folder: for the files.
+        folder: receives the files.
         traces: keep the Chrome traces too.
         weights: `random` or `real`.
-        seed: of the weights.
+        seed: fixes the random weights.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -90,7 +90,7 @@ def profile_kernels(
 
     Args:
         execution: a model with its inputs, not yet made ready.
-        environment: software and device.
+        environment: what describes software and device in the record.
         trace: where to keep the Chrome trace.
     """
     with execution.ready():

@@ -1,4 +1,4 @@
-"""Which configurations a campaign measures, in which order, and whether they can be measured at all."""
+"""The configurations of a campaign, their order, and checks that they can be measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 from hardware_specs.showing import shown
-from profiling.devices.clocks import device_kind
+from profiling.devices.device import device_kind
 from profiling.records.measurement import Configuration, record_name
 from profiling.subject.execution import method_for
 from profiling.subject.models import QUANTISED_DTYPES, build_model, canonical_dtype, model_config
@@ -55,12 +55,12 @@ def grid(
         visual_tokens: per sequence; None for the model's own number.
         methods: names, `none` for none.
         keeps: what methods keep; empty to use the visual token counts.
-        batch_sizes: sequences.
+        batch_sizes: sequences per run.
         modes: `eager`, `cuda-graph`, `compile`.
-        text_tokens: in the prompt.
-        output_tokens: decode steps.
+        text_tokens: text tokens in the prompt.
+        output_tokens: decode steps after the prefill.
         device: `cuda`, `cuda:N` or `cpu`.
-        attention: implementation.
+        attention: attention implementation of `transformers`.
         cache: `warm` or `cold`.
         images: images in a prompt; None for one, or as many as the visual token counts say.
         image_sizes: (height, width) in pixels of every image, or one for each.
@@ -141,9 +141,9 @@ def plan(configurations: Sequence[Configuration], *, rounds: int = 2, seed: int 
     visits them in a fresh random order.
 
     Args:
-        configurations: what to measure.
-        rounds: how often each.
-        seed: of the orders.
+        configurations: the settings to measure.
+        rounds: how often each configuration is measured.
+        seed: fixes the orders.
 
     Raises:
         InvalidInputError: fewer than one round.
@@ -171,7 +171,7 @@ def model_key(configuration: Configuration) -> tuple[str, ...]:
 
 
 def check(configurations: Sequence[Configuration]) -> None:
-    """Refuse a campaign that cannot work before anything is measured.
+    """Reject an impossible campaign before anything is measured.
 
     Raises:
         UnknownModelError: no such model.
@@ -197,7 +197,7 @@ def check(configurations: Sequence[Configuration]) -> None:
 
 
 def _check_method(configuration: Configuration) -> None:
-    """Put the method into a model of the same shape without weights, which is where it refuses."""
+    """Check a method by putting it into a model of the same shape without weights."""
     from token_reduction import reduce_tokens
 
     method = method_for(configuration)

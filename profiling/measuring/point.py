@@ -1,4 +1,4 @@
-"""Measure one configuration on a model that is built already: every pass, one record.
+"""Measuring one configuration on a built model: all passes, one record.
 
 The passes in their order: token counts; counters (eager, one run); then in the configuration's mode
 timing, memory, energy. Running out of memory, at any of them, is a result.
@@ -52,8 +52,8 @@ class Options:
     """How thoroughly each point is measured.
 
     Args:
-        rule: when to stop sampling.
-        warm_up: when to begin.
+        rule: when enough samples were taken.
+        warm_up: when the first sample may be taken.
         counters: run once under the FLOP counter and the op ledger.
         memory: run once for the memory peaks.
         kernels: on CUDA, run once under the profiler to count kernels.
@@ -61,7 +61,7 @@ class Options:
         max_foreign_load: on a CPU, throw away samples beside which others used more of one
             processor than this, and wait for quiet; None takes them as they come.
         patience_s: how long to wait for quiet, or for a throttled device, per point.
-        compile_backend: of mode `compile`.
+        compile_backend: backend of `torch.compile` in mode `compile`.
     """
 
     rule: StopRule = field(default_factory=StopRule)
@@ -96,11 +96,11 @@ def measure_point(
 
     Args:
         model: built for the configuration's dtype and device.
-        shape: the cost model's view of it.
-        configuration: what to run.
-        options: how thoroughly.
-        monitor: of the device; opened when None.
-        environment: described when None.
+        shape: the cost model's description of the model.
+        configuration: the settings to run.
+        options: how thoroughly each point is measured.
+        monitor: the interface to the device's sensors; opened when None.
+        environment: software and device; described when None.
         round_: which round of the campaign this is.
         position: which place in the campaign's order.
     """
@@ -252,7 +252,7 @@ def _explain(
     sampling: Sampling,
     on_cuda: bool,
 ) -> None:
-    """Say why each quantity that a reader may look for is not there."""
+    """Return the reason for each missing quantity."""
     if not on_cuda:
         missing["enqueue_s"] = "calls on a CPU return when the work is done"
         missing["peak_reserved_bytes"] = "a CPU has no caching allocator"
@@ -285,13 +285,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """Return an error's type and first line, which is all a record should carry."""
+    """Return an error's type and first line, for a record."""
     text = str(error).strip() or type(error).__name__
     return f"{type(error).__name__}: {text.splitlines()[0]}"
 
 
 def release_memory(device: str) -> None:
-    """Give everything that is free back to the device, so that the next point starts alike."""
+    """Return free memory to the device, so that every point starts from the same state."""
     import gc
 
     gc.collect()

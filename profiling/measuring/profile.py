@@ -1,12 +1,13 @@
 """`profile`: measure configurations of one model and return the records.
 
-The function keeps everything in memory, or in a folder when it is given one; the command line always
-gives one.
+Records are files first, in the folder given or in a temporary one, so that both ways are the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,8 +20,6 @@ from profiling.records.storage import read_measurement
 from profiling.subject.models import named
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from costmodel.methods import Method
     from costmodel.models import ModelConfig
     from costmodel.models.model import ImageSize
@@ -76,7 +75,7 @@ def profile(
         cache: `warm` or `cold`.
         weights: `random` or `real`.
         rounds: how often each configuration is measured.
-        seed: of the order and the weights.
+        seed: fixes the order and the random weights.
         options: how thoroughly each point is measured.
         threads: CPU threads where the device is a CPU; None leaves torch's setting.
         out: folder for the records; what is there already is not measured again.
@@ -103,40 +102,26 @@ def profile(
         images=_listed(images),
         image_sizes=_sizes(image_size),
     )
-    if out is None:
-        with TemporaryDirectory() as folder:
-            return list(
-                run_campaign(
-                    configurations,
-                    folder,
-                    rounds=rounds,
-                    seed=seed,
-                    options=options,
-                    weights=weights,
-                    threads=threads,
-                )
-            )
-    from pathlib import Path
-
-    for _ in run_campaign(
-        configurations,
-        out,
-        rounds=rounds,
-        seed=seed,
-        options=options,
-        weights=weights,
-        threads=threads,
-    ):
-        pass
-    return [
-        read_measurement(Path(out) / record_name(configuration, round_))
-        for round_ in range(rounds)
-        for configuration in configurations
-    ]
+    with TemporaryDirectory() if out is None else nullcontext(out) as folder:
+        for _ in run_campaign(
+            configurations,
+            folder,
+            rounds=rounds,
+            seed=seed,
+            options=options,
+            weights=weights,
+            threads=threads,
+        ):
+            pass
+        return [
+            read_measurement(Path(folder) / record_name(configuration, round_))
+            for round_ in range(rounds)
+            for configuration in configurations
+        ]
 
 
 def _source(model: str | ModelConfig) -> str:
-    """Return the name a record can carry: one that finds the same model again."""
+    """Return a name under which the same model is found again."""
     if isinstance(model, str):
         return model
     from costmodel.models import load_model

@@ -24,10 +24,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from costmodel.quantities import STAGES
+from profiling.instruments.recorder import Recorder, RepetitionTimes
 from profiling.measuring.stopping import Stopper, StopRule, WarmUpRule
-from profiling.records.measurement import STAGES, TOTAL, Sampling, StageSamples
+from profiling.records.measurement import TOTAL, Sampling, StageSamples
 from profiling.records.samples import order_statistic
-from profiling.subject.stages import Recorder, RepetitionTimes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +51,7 @@ class Runnable(Protocol):
 
 
 class Guard(Protocol):
-    """Who watches the device between chunks.
+    """A guard that watches the device between chunks.
 
     Attributes:
         patience_s: seconds to spend on chunks that are thrown away.
@@ -59,7 +60,7 @@ class Guard(Protocol):
     patience_s: float
 
     def begin(self) -> None:
-        """Be told that a chunk begins."""
+        """Note that a chunk begins."""
 
     def check(self) -> list[str]:
         """Return the reasons why the chunk just measured must not count; empty when it counts."""
@@ -71,7 +72,7 @@ class NoGuard:
     patience_s = 0.0
 
     def begin(self) -> None:
-        """Take no note."""
+        """Do nothing."""
 
     def check(self) -> list[str]:
         """Accept every chunk."""
@@ -80,7 +81,7 @@ class NoGuard:
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """What the loop brings home."""
+    """The samples of one measurement."""
 
     sampling: Sampling
     stages: dict[str, StageSamples]
@@ -105,10 +106,10 @@ def take_samples(
 
     Args:
         target: what to repeat; it tells its observer about stages and `total`.
-        clock: how to take time.
-        rule: when to stop.
-        warm_up: when to begin.
-        guard: who rejects throttled chunks.
+        clock: the device's clock.
+        rule: when enough samples were taken.
+        warm_up: when the first sample may be taken.
+        guard: rejects chunks during which the device was throttled.
     """
     rule, warm_up, guard = rule or StopRule(), warm_up or WarmUpRule(), guard or NoGuard()
     recorder = Recorder(clock)

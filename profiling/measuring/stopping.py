@@ -1,4 +1,4 @@
-"""When a measurement has enough samples, and when a device is warm.
+"""Rules that end the warm-up and the sampling.
 
 Two-way rule after nvbench: stop when the noise is under a target, or when the noise itself no
 longer changes (more samples would not help), or when the time is up; the reason is kept with the
@@ -41,7 +41,7 @@ class StopRule:
     stable_spread: float = 0.05
 
     def __post_init__(self) -> None:
-        """Refuse limits that exclude each other."""
+        """Reject limits that exclude each other."""
         if self.min_samples < 1 or self.max_samples < self.min_samples:
             raise InvalidInputError(
                 f"needs 1 <= min_samples <= max_samples, not {self.min_samples} "

@@ -31,11 +31,11 @@ def calibrate(
     Args:
         device: `cuda`, `cuda:N` or `cpu`.
         hardware: what the device is; recognised by its name when None.
-        model: whose widths to measure.
+        model: the model whose widths are measured.
         dtypes: floating and quantised labels.
-        suite: how much to measure.
+        suite: which sizes are measured, and for how long.
         table: where to keep the measured ops as well.
-        on_progress: is told (done, total).
+        on_progress: called with (done, total).
 
     Raises:
         DeviceUnavailableError: no such device.

@@ -1,4 +1,4 @@
-"""Which ops to time: the shapes a LLaVA-like model runs, from its own configuration.
+"""The ops to time: shapes of a LLaVA-like model, from its configuration.
 
 Rows are chosen to reveal the staircase in the token count (tile edges and one past them) and to
 spread over m, n and k; widths come from the model's linear layers.
@@ -28,11 +28,7 @@ LADDER = tuple(1 << power for power in range(12, 29, 2))
 
 
 def linear_widths(shape: ModelConfig) -> dict[str, tuple[int, int]]:
-    """Return the (n, k) of every distinct linear layer of a model by a name that has it.
-
-    Args:
-        shape: the model.
-    """
+    """Return the (n, k) of every distinct linear layer of a model, by the name of a layer."""
     text = shape.text
     widths = {
         "q_proj": (text.num_heads * text.head_dim, text.hidden_size),
@@ -42,11 +38,11 @@ def linear_widths(shape: ModelConfig) -> dict[str, tuple[int, int]]:
         "lm_head": (text.vocab_size, text.hidden_size),
     }
     if shape.vision is not None:
-        eye = shape.vision
+        tower = shape.vision
         widths |= {
-            "vision_q_proj": (eye.hidden_size, eye.hidden_size),
-            "vision_fc1": (eye.intermediate_size, eye.hidden_size),
-            "vision_fc2": (eye.hidden_size, eye.intermediate_size),
+            "vision_q_proj": (tower.hidden_size, tower.hidden_size),
+            "vision_fc1": (tower.intermediate_size, tower.hidden_size),
+            "vision_fc2": (tower.hidden_size, tower.intermediate_size),
         }
     if shape.projector is not None:
         widths["linear_1"] = (shape.projector.hidden_features, shape.projector.in_features)
@@ -64,8 +60,8 @@ def gemm_cases(
     Args:
         shape: the model.
         dtype: `fp32`, `fp16`, `bf16` or a quantised label.
-        device: where.
-        rows: values of m.
+        device: `cuda`, `cuda:N` or `cpu`.
+        rows: row counts m of the products.
         max_flops: products larger than this are left out.
     """
     for name, (n, k) in linear_widths(shape).items():
@@ -82,11 +78,11 @@ def gemm_case(m: int, n: int, k: int, dtype: str, device: str) -> OpCase:
     2 m n k FLOPs; (m k + m n) activations and n k weights.
 
     Args:
-        m: rows.
+        m: rows of the product.
         n: output features.
         k: input features.
-        dtype: label.
-        device: where.
+        dtype: a dtype label.
+        device: `cuda`, `cuda:N` or `cpu`.
     """
     import torch
 
@@ -123,26 +119,26 @@ def conv_case(shape: ModelConfig, images: int, dtype: str, device: str) -> OpCas
 
     Args:
         shape: a model with a vision tower.
-        images: how many.
-        dtype: label.
-        device: where.
+        images: number of images.
+        dtype: a dtype label.
+        device: `cuda`, `cuda:N` or `cpu`.
     """
     import torch
 
     from profiling.subject.models import torch_dtype
 
     assert shape.vision is not None  # noqa: S101  (the caller looked)
-    eye = shape.vision
+    tower = shape.vision
     floating = torch_dtype(dtype)
-    m, n, k = images * eye.patches, eye.hidden_size, eye.num_channels * eye.patch_size**2
+    m, n, k = images * tower.patches, tower.hidden_size, tower.num_channels * tower.patch_size**2
 
     def prepare(count: int) -> list[Callable[[], Any]]:
         pixels = torch.randn(
-            images, eye.num_channels, eye.image_size, eye.image_size, device=device
+            images, tower.num_channels, tower.image_size, tower.image_size, device=device
         ).to(floating)
         layers = [
             torch.nn.Conv2d(
-                eye.num_channels, n, eye.patch_size, eye.patch_size, bias=eye.patch_bias,
+                tower.num_channels, n, tower.patch_size, tower.patch_size, bias=tower.patch_bias,
                 device=device, dtype=floating,
             ).requires_grad_(False)
             for _ in range(count)
@@ -164,8 +160,8 @@ def attention_cases(
     Args:
         shape: the model.
         dtype: a floating label.
-        device: where.
-        batches: batch sizes.
+        device: `cuda`, `cuda:N` or `cpu`.
+        batches: batch sizes of the attentions.
         max_flops: larger ones are left out.
     """
     text = shape.text
@@ -175,10 +171,10 @@ def attention_cases(
         cases += [("attention_prefill", b, s, s, heads, True) for s in ATTENTION_LENGTHS]
         cases += [("attention_decode", b, 1, t, heads, False) for t in DECODE_LENGTHS]
         if shape.vision is not None:
-            eye = shape.vision
-            square = (eye.num_heads, eye.num_heads, eye.head_dim)
+            tower = shape.vision
+            square = (tower.num_heads, tower.num_heads, tower.head_dim)
             cases += [
-                ("attention_encoder", b * crops, eye.tokens, eye.tokens, square, False)
+                ("attention_encoder", b * crops, tower.tokens, tower.tokens, square, False)
                 for crops in (1, 2, 3, 5)
             ]
     for op_class, b, s, t, (h, k, e), causal in cases:
@@ -212,7 +208,7 @@ def attention_case(
         e: head dim.
         causal: whether only the lower triangle is attended to.
         dtype: a floating label.
-        device: where.
+        device: `cuda`, `cuda:N` or `cpu`.
     """
     import torch
     from torch.nn.functional import scaled_dot_product_attention
@@ -249,7 +245,7 @@ def ladder_cases(dtype: str, device: str, *, width: int, max_bytes: float) -> It
 
     Args:
         dtype: a floating label.
-        device: where.
+        device: `cuda`, `cuda:N` or `cpu`.
         width: row length of the norm and the look-up.
         max_bytes: the largest operand.
     """
@@ -269,9 +265,9 @@ def stream_case(kind: str, elements: int, dtype: str, device: str, *, width: int
 
     Args:
         kind: `copy`, `pointwise`, `norm` or `embedding`.
-        elements: of the result.
+        elements: elements of the result.
         dtype: a floating label.
-        device: where.
+        device: `cuda`, `cuda:N` or `cpu`.
         width: row length of norm and look-up.
     """
     import torch

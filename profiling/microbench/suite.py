@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """How much of the suite to run.
+    """The extent of the suite.
 
     Args:
-        rows: values of m.
-        batches: of the attentions.
+        rows: row counts m of the products.
+        batches: batch sizes of the attentions.
         max_flops: largest single op.
         max_bytes: largest operand of a stream.
         peak_side: side of the square product that shows the peak.
@@ -71,7 +71,7 @@ def run_microbenchmarks(
         model: whose widths to use, possibly size-reduced.
         dtypes: floating and quantised labels; attentions and streams run in the floating ones.
         suite: how much; a default for the device.
-        on_progress: is told (done, total).
+        on_progress: called with (done, total).
 
     Raises:
         DeviceUnavailableError: no such device.
@@ -161,10 +161,10 @@ def _cases(model: str, labels: Sequence[str], device: str, suite: Suite) -> list
 
 
 def ceilings(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Return the best rates among measured rows: what this device reaches, whatever its datasheet.
+    """Return the best rates among measured rows, independent of the datasheet.
 
     Args:
-        rows: of an op table.
+        rows: the rows of an op table.
 
     >>> ceilings([{"op_class": "gemm", "dtype": "bf16", "flops": 8, "bytes": 1, "time_s": 2.0}])
     {'peak_flop_per_s.bf16': 4.0}
@@ -208,7 +208,8 @@ def _module_kernel_seconds(clock: Clock, device: str) -> list[float]:
     import torch
 
     from profiling.counting.ledger import Ledger
-    from profiling.subject.models import model_class, transformers_library
+    from profiling.subject.libraries import transformers_library
+    from profiling.subject.models import model_class
 
     config = transformers_library().LlamaConfig(
         hidden_size=64, intermediate_size=64, num_hidden_layers=8, num_attention_heads=2,

@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hardware_specs.errors import InvalidFileError, InvalidInputError
+from hardware_specs.errors import InvalidFileError
+from hardware_specs.files.reading import read_json
+from hardware_specs.files.writing import write_file
 from profiling.records.measurement import plain
-from profiling.records.storage import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,14 +66,12 @@ class OpTable:
         Raises:
             OutputError: it cannot be written.
         """
-        target = Path(path)
         document = {"kind": KIND, "schema_version": SCHEMA_VERSION, **plain(self)}
         rows = document.pop("rows")
         # One row per line: a table is read by people too, and diffs stay small.
         head = json.dumps(document, allow_nan=False, indent=1)[:-2]
         body = ",\n  ".join(json.dumps(row, allow_nan=False) for row in rows)
-        write_atomically(target, f'{head},\n "rows": [\n  {body}\n ]\n}}\n')
-        return target
+        return write_file(path, f'{head},\n "rows": [\n  {body}\n ]\n}}\n')
 
 
 def read_op_table(path: str | Path) -> OpTable:
@@ -82,10 +81,7 @@ def read_op_table(path: str | Path) -> OpTable:
         InvalidFileError: unreadable, or not such a table.
     """
     source = Path(path)
-    try:
-        document = json.loads(source.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidFileError(f"cannot read {source}: {error}") from error
+    document = read_json(source, "table")
     if not isinstance(document, dict) or document.get("kind") != KIND:
         raise InvalidFileError(f"{source} is no table of measured ops: its kind is not {KIND!r}")
     if document.get("schema_version") != SCHEMA_VERSION:
@@ -112,27 +108,3 @@ def _is_row(row: Any) -> bool:
         and isinstance(row.get("time_s"), int | float)
         and row["time_s"] > 0
     )
-
-
-def load_op_tables(folder: str | Path) -> pd.DataFrame:
-    """Return every op table under a folder (or one file) as one DataFrame.
-
-    Args:
-        folder: a folder, or one table.
-
-    Raises:
-        InvalidInputError: there is none.
-        InvalidFileError: one of them is damaged.
-    """
-    import pandas as pd
-
-    root = Path(folder)
-    if root.is_file():
-        return read_op_table(root).frame()
-    frames = []
-    for path in sorted(root.rglob("*.json")):
-        if f'"kind": "{KIND}"' in path.read_text(encoding="utf-8", errors="replace")[:200]:
-            frames.append(read_op_table(path).frame())
-    if not frames:
-        raise InvalidInputError(f"no table of measured ops under {root}")
-    return pd.concat(frames, ignore_index=True)

@@ -30,8 +30,8 @@ class OpCase:
     """One op to time.
 
     Args:
-        op_class: as the cost model names it.
-        dtype: label.
+        op_class: its class in the cost model.
+        dtype: a dtype label.
         sizes: the columns that identify it (m, n, k, ...).
         flops: FLOPs of one call.
         traffic_bytes: bytes of one call, each operand once.
@@ -70,11 +70,11 @@ def time_case(
     """Return one row of an op table.
 
     Args:
-        case: what to time.
-        clock: how to take time.
+        case: the op.
+        clock: the device's clock.
         budget_s: measured time to spend, after the warm-up.
-        min_samples: never fewer.
-        max_samples: never more.
+        min_samples: fewest samples.
+        max_samples: most samples.
         use_graph: capture the chain in a CUDA graph where the clock is CUDA's.
     """
     functions = _affordable(case.prepare(calls_for(case.weight_bytes)), clock)
@@ -111,7 +111,7 @@ def time_case(
 
 
 def _affordable(functions: list[Callable[[], Any]], clock: Clock) -> list[Callable[[], Any]]:
-    """Shorten a chain of slow calls: what takes milliseconds is not decided by a cold cache."""
+    """Shorten a chain of slow calls: a cold cache hardly changes calls that take milliseconds."""
     functions[0]()
     clock.synchronize()
     started = time.perf_counter()
@@ -160,8 +160,8 @@ def host_seconds(
     Args:
         work: one call that issues work and does not wait.
         count: calls per burst; few enough not to fill the device's queue.
-        clock: to wait between bursts.
-        repeats: bursts.
+        clock: waits between bursts.
+        repeats: number of bursts.
     """
     for _ in range(3):
         work()

@@ -1,4 +1,4 @@
-"""Which device some measurements ran on, and whether a calibration belongs to it."""
+"""Finding the device that measurements ran on, and checking that a calibration belongs to it."""
 
 from __future__ import annotations
 

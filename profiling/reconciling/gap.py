@@ -23,8 +23,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from costmodel.roofline import StageCost
 
-#: What a paper that speaks of the language model leaves out.
-LEFT_OUT = ("vision", "projector", "method")
 #: The parts in the order they are stacked, from the ideal to the measured time.
 PARTS = (
     "efficiency_compute_s",

@@ -1,4 +1,4 @@
-"""From a measurement to the estimates of exactly what ran: same model, counts, method and plan."""
+"""Estimates of the measured configuration: same model, token counts, method and plan."""
 
 from __future__ import annotations
 
@@ -79,9 +79,6 @@ class Predictor:
 
     def predict(self, record: Measurement) -> Prediction:
         """Return the prediction for a measurement.
-
-        Args:
-            record: the measurement.
 
         Raises:
             VlmRooflineError: the model, dtype or method cannot be priced; names the measurement.

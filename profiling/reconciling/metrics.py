@@ -1,4 +1,4 @@
-"""How well predictions meet measurements: errors, bias, ranks, and what one token count teaches.
+"""Errors of predictions against measurements: relative errors, bias, ranks, leave-one-count-out.
 
 Errors are relative, predicted / measured - 1. The bias is the geometric mean of predicted / measured,
 which treats half and double alike; above 1 is too slow a prediction.
@@ -63,7 +63,7 @@ def metrics(
         predicted: predictions, positive.
         measured: what was measured, positive, in the same unit.
         low: lower ends of the predictions' intervals.
-        high: upper ends.
+        high: upper ends of the intervals.
         noise: the spread of each measurement; None where it is not known.
 
     Raises:
@@ -123,16 +123,15 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float |
 
 def _ranks(values: Sequence[float]) -> np.ndarray[Any, Any]:
     array = np.asarray(values, dtype=float)
-    ordered, inverse, counts = np.unique(array, return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(array, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     means: np.ndarray[Any, Any] = ends - (counts - 1) / 2
-    assert len(ordered) == len(means)  # noqa: S101 - one mean rank per distinct value
     return means[inverse]
 
 
 @dataclass(frozen=True, slots=True)
 class LeaveOneOut:
-    """What the other token counts teach about one.
+    """Errors at each token count after scaling by the other counts.
 
     Attributes:
         counts: token counts left out in turn.

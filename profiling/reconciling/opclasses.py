@@ -34,7 +34,7 @@ def op_rows(profiles: Iterable[OpProfile], predictor: Predictor) -> tuple[dict[s
 
     Args:
         profiles: profiler passes of the predictor's device.
-        predictor: prices them.
+        predictor: prices the ops.
     """
     rows: list[dict[str, Any]] = []
     for profile in profiles:
@@ -108,7 +108,7 @@ def by_class(rows: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
     """Return op rows added up by op class: names differ between eager code and model, classes do not.
 
     Args:
-        rows: of `op_rows`.
+        rows: what `op_rows` returned.
     """
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in rows:

@@ -1,4 +1,4 @@
-"""Records and profiler passes from whatever holds them: folders, files, lists, a DataFrame."""
+"""Reading records and profiler passes from folders, files, lists or a DataFrame."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from profiling.tracing.op_profile import OpProfile, iterate_op_profiles
 
 
 def read(measurements: Any) -> list[Measurement]:
-    """Return records from whatever holds them.
+    """Return the records in folders, files, lists or a DataFrame.
 
     Args:
         measurements: see `profiling.reconciling.reconcile`.
@@ -36,7 +36,7 @@ def read(measurements: Any) -> list[Measurement]:
 
 
 def listed(measurements: Any) -> list[Any]:
-    """Return the items of what holds several, or the one there is.
+    """Return the items of a collection, or a single record as a list.
 
     Args:
         measurements: see `profiling.reconciling.reconcile`.
@@ -59,7 +59,7 @@ def listed(measurements: Any) -> list[Any]:
 
 
 def profiles_under(measurements: Any) -> list[OpProfile]:
-    """Return the profiler passes that lie in the folders among what was given.
+    """Return the profiler passes in the folders that were given.
 
     Args:
         measurements: see `profiling.reconciling.reconcile`; passes themselves may be among it too.

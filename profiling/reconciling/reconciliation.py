@@ -1,4 +1,4 @@
-"""Measurements joined with their estimates, the gap split, and what all of them say together."""
+"""Measurements joined with their estimates, the gap split into parts, and a summary."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """What was measured beside what was predicted.
+    """Measured quantities beside predicted ones.
 
     Attributes:
         rows: one per run and stage, keyed by `COLUMNS`.
@@ -91,11 +91,7 @@ class Reconciliation:
         }
 
     def of_stage(self, stage: str) -> tuple[dict[str, Any], ...]:
-        """Return the rows of one stage, or of `total`.
-
-        Args:
-            stage: its name.
-        """
+        """Return the rows of one stage, or of `total`."""
         return tuple(row for row in self.rows if row["stage"] == stage)
 
     def __repr__(self) -> str:
@@ -181,7 +177,7 @@ def _loaded(
 
 
 def _skipped(record: Measurement, predictor: Predictor) -> dict[str, Any]:
-    """Say of a run without times why, and whether the model foresaw an out-of-memory."""
+    """Return why a run has no times, and whether the model predicted the out-of-memory."""
     from hardware_specs.errors import VlmRooflineError
 
     row = {**identity(record, None), "status": record.status, "reason": record.error}
@@ -224,11 +220,7 @@ def _software(records: Sequence[Measurement]) -> dict[str, str]:
 
 
 def calibration_words(calibration: Calibration) -> str:
-    """Return a calibration's name, software and date, as far as it knows them.
-
-    Args:
-        calibration: the calibration.
-    """
+    """Return a calibration's name, software and date, as far as it knows them."""
     about = ", ".join(part for part in (calibration.software, calibration.date) if part)
     return f"{calibration.name}: {about}" if about else str(calibration.name)
 
@@ -253,18 +245,3 @@ def _notes(calibration: Calibration | None, predictions: Iterable[Prediction]) -
         if time > 0 and not calibration.lookup(op_class, dtype).measured
     ]
     return ["assumed, not measured: " + ", ".join(assumed)] if assumed else []
-
-
-def metric_table(result: Reconciliation) -> list[dict[str, Any]]:
-    """Return the error metrics as rows of a table: what they are of, and each metric.
-
-    Args:
-        result: the reconciliation.
-    """
-    groups = [("stage", result.summary["time"])]
-    groups += [(name, result.summary[f"by_{name}"]) for name in ("regime", "mode", "method")]
-    return [
-        {"group": group, "name": name, **found}
-        for group, entries in groups
-        for name, found in entries.items()
-    ]

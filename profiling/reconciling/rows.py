@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from costmodel.quantities import STAGES
 from costmodel.roofline import matrix_peak
 from profiling.reconciling.gap import PARTS, PlannedStage, split_gap
 from profiling.reconciling.joining import added
-from profiling.records.measurement import STAGES, TOTAL
+from profiling.records.measurement import TOTAL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +38,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class StageView:
-    """One row's prediction: the stage as a paper counts it, and what lies inside its marks besides.
+    """One row's prediction: the stage as a paper counts it, and other work timed between the same two events.
 
     Attributes:
         stage: priced three ways.
@@ -57,7 +58,7 @@ class StageView:
 
 
 def stage_view(prediction: Prediction, name: str) -> StageView:
-    """Return what a measured stage holds.
+    """Return the predicted parts of a measured stage.
 
     `total` is the language model's prefill with tower, projector and method left out; another stage
     is itself, with the method left out where the method works inside it.
@@ -264,7 +265,7 @@ def stage_peak(memory: MemoryCost, name: str) -> int | None:
     """Return the predicted peak bytes of a stage, or of everything to the first logits for `total`.
 
     Args:
-        memory: with its timeline.
+        memory: an estimate's memory with its timeline.
         name: a stage, or `total`.
     """
     owner = {"vision": "vision", "projector": "projector", "decode": "decode"}

@@ -1,4 +1,4 @@
-"""What all rows say together: errors by group, knees, ranks, FLOPs, memory, energy, flags."""
+"""Summary of all rows: errors by group, knees, ranks, FLOPs, memory, energy, flags."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import statistics
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from costmodel.quantities import STAGES
 from profiling.reconciling.metrics import (
     knee_of,
     leave_one_count_out,
     metrics,
     rank_correlation,
 )
-from profiling.records.measurement import STAGES, TOTAL
+from profiling.records.measurement import TOTAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -102,8 +103,8 @@ def medians_by_count(
     """Return a curve's token counts and the median over its rounds at each.
 
     Args:
-        rows: of one curve.
-        value: what to take of a row.
+        rows: the rows of one curve.
+        value: returns the quantity of a row.
     """
     groups: dict[int, list[float]] = defaultdict(list)
     for row in rows:
@@ -113,7 +114,7 @@ def medians_by_count(
 
 
 def _series(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Say of every curve over visual tokens how its shape, its order and its knee were met."""
+    """Return for every curve over visual tokens the errors of its shape, order and knee."""
     found = []
     for stage in ("prefill", TOTAL):
         for key, items in series_of(rows, stage).items():

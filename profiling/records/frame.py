@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from profiling.records.measurement import TOTAL, Measurement
@@ -14,10 +15,6 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-_CONFIGURATION = (
-    "model", "dtype", "method", "keep", "visual_tokens", "text_tokens", "batch_size",
-    "output_tokens", "mode", "device", "attention", "cache",
-)  # fmt: skip
 _STAGE = (
     "resident_bytes", "peak_allocated_bytes", "peak_reserved_bytes", "kernels", "flops",
 )  # fmt: skip
@@ -55,10 +52,9 @@ def measurements_frame(
 
 
 def _identity(record: Measurement, source: str) -> dict[str, Any]:
-    configuration = record.configuration
     environment = record.environment
     return {
-        **{name: getattr(configuration, name) for name in _CONFIGURATION},
+        **asdict(record.configuration),
         "visual_tokens_llm": record.tokens.visual_llm,
         "visual_tokens_in": record.tokens.visual_in,
         "crops": record.tokens.crops,

@@ -1,17 +1,10 @@
 """The record of one measured configuration: immutable, complete, with every raw sample.
 
-History of the file format (`schema_version`):
-
-    1   `stages` mapped a stage to a flat list of seconds; memory stood beside it as
-        `peak_allocated_bytes` by stage; energy was one number per run.
-    2   a stage is a record of its own (event, wall and enqueue samples, steps, memory, kernels,
-        FLOPs); energy windows per stage with both methods; `why_missing` names the reason of every
-        absent quantity.
-
-`profiling.records.storage` reads all of them and writes the last.
+The file format has `schema_version` 2: a stage is a record of its own (event, wall and enqueue
+samples, steps, memory, kernels, FLOPs), and energy is a window per stage with both methods.
 
 Nothing that was not measured is ever a number: it is None, or an empty tuple, and `why_missing`
-says why.
+names the reason.
 """
 
 from __future__ import annotations
@@ -30,8 +23,7 @@ from profiling.records.samples import Summary, summarise
 
 SCHEMA_VERSION = 2
 
-#: The stages of a run in their order; `total` spans everything up to the first logits (TTFT).
-STAGES = ("vision", "projector", "reduction", "prefill", "decode")
+#: Beside the stages of the cost model: everything up to the first logits (TTFT).
 TOTAL = "total"
 MODES = ("eager", "cuda-graph", "compile")
 
@@ -40,7 +32,7 @@ Status = Literal["ok", "out-of-memory", "failed", "throttled"]
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """What was asked to run: the identity of a measurement.
+    """The requested run, which identifies a measurement.
 
     Args:
         model: shipped name, path or hub id, with its scale (`llava-1.5-7b@layers=4,width=1/4`). A
@@ -81,7 +73,7 @@ class Configuration:
     image_sizes: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse counts nobody can run and words nobody knows."""
+        """Reject counts out of range and unknown modes or cache states."""
         if self.images is not None and (type(self.images) is not int or self.images < 1):
             raise InvalidInputError(f"images must be an integer >= 1, not {self.images!r}")
         for name, least in (("text_tokens", 1), ("batch_size", 1), ("output_tokens", 0)):
@@ -122,7 +114,7 @@ class StageSamples:
         enqueue_s: seconds the host needed to issue the stage, started on an idle device.
         wall_s: seconds from the call to the end of the device's work, started on an idle device.
         step_event_s: decode only, per repetition the seconds of each step.
-        resident_bytes: allocated when the stage began.
+        resident_bytes: bytes allocated when the stage began.
         peak_allocated_bytes: highest allocated total during the stage.
         peak_reserved_bytes: highest total the allocator held during the stage.
         kernels: device kernels (CUDA) or compute ops dispatched (CPU) in one repetition.
@@ -167,7 +159,7 @@ class StageSamples:
 
 @dataclass(frozen=True, slots=True)
 class TokenCounts:
-    """Tokens as they were seen while running, not as they were asked for.
+    """Token counts observed during the run, not those requested.
 
     Args:
         visual_in: visual tokens per sequence that left the projector.
@@ -215,7 +207,7 @@ class EnergyWindow:
     """Energy of one stage, from many repetitions back to back.
 
     Args:
-        stage: which stage was repeated.
+        stage: the stage that was repeated.
         method: `nvml_counter`, `power_integral` or `unavailable`; the source of `energy_j`.
         energy_j: joules per repetition.
         counter_j: joules per repetition by the device's energy counter.
@@ -223,10 +215,10 @@ class EnergyWindow:
         power_w: mean power in the window.
         idle_power_w: mean power before the window, with nothing running.
         window_s: length of the window.
-        repetitions: how many runs it held.
+        repetitions: number of runs in the window.
         power_samples_w: the raw power samples.
         power_times_s: when each was taken, from the window's start.
-        why_missing: reason by quantity.
+        why_missing: the reason for each missing quantity.
     """
 
     stage: str
@@ -245,18 +237,18 @@ class EnergyWindow:
 
 @dataclass(frozen=True, slots=True)
 class DeviceState:
-    """What the device said about itself around the samples; empty or None where it says nothing.
+    """Readings of the device around the samples; empty or None where it reports nothing.
 
     Args:
         sm_clock_hz: clock of the multiprocessors, after each chunk of samples.
-        memory_clock_hz: memory clock.
-        temperature_c: degrees Celsius.
-        power_w: watts.
+        memory_clock_hz: clock of the memory.
+        temperature_c: temperature in degrees Celsius.
+        power_w: power drawn.
         throttle_reasons: every reason seen, `foreign-load` among them.
         foreign_load: on a CPU, what others used beside each chunk, as a share of one processor.
-        memory_used_bytes: on the device, by everybody.
-        foreign_processes: others on the device.
-        foreign_memory_bytes: what they hold there.
+        memory_used_bytes: device memory in use by all processes.
+        foreign_processes: other processes on the device.
+        foreign_memory_bytes: device memory that they hold.
     """
 
     sm_clock_hz: tuple[int, ...] = ()
@@ -319,8 +311,7 @@ class Measurement:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data, in the order of the fields."""
-        document = plain(self)
-        assert isinstance(document, dict)  # noqa: S101  (a dataclass always becomes a dict)
+        document: dict[str, Any] = plain(self)
         return {"schema_version": document.pop("schema_version"), **document}
 
 

@@ -1,4 +1,4 @@
-"""What may be said about a list of raw samples, and what may not.
+"""Statistics of raw samples, reported only where the sample count supports them.
 
 Every record keeps its raw samples; the figures here are computed when somebody asks. A percentile
 is refused (None) when there are too few samples to support it, so that no table ever prints a p99

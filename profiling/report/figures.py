@@ -1,4 +1,4 @@
-"""Every figure that a reconciliation gives, by name."""
+"""The figures of a reconciliation, by name."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def subtitle(result: Reconciliation, extra: str = "") -> str:
 
     Args:
         result: the reconciliation.
-        extra: what comes first.
+        extra: words that come first.
     """
     software = result.software.get("torch")
     parts = [
@@ -43,7 +43,7 @@ def subtitle(result: Reconciliation, extra: str = "") -> str:
 
 
 def series_name(key: Sequence[Any], *, short: bool = False) -> str:
-    """Return what a curve is of, in words.
+    """Return the words that describe a curve.
 
     Args:
         key: its values in the order of `SERIES`.
@@ -62,11 +62,7 @@ def series_name(key: Sequence[Any], *, short: bool = False) -> str:
 
 
 def reconciliation_figures(result: Reconciliation) -> dict[str, Figure]:
-    """Return the figures: accuracy, latency and gap over tokens, waterfalls, roofline by op.
-
-    Args:
-        result: the reconciliation.
-    """
+    """Return the figures: accuracy, latency and gap over tokens, waterfalls, roofline by op."""
     figures = {
         "predicted-vs-measured": plot_accuracy(
             [row for row in result.rows if row["stage"] == "total"] or result.rows,
@@ -110,7 +106,7 @@ def measured_latency(
     Args:
         result: the reconciliation.
         same: what the curves share: model, dtype, text tokens, batch.
-        members: rows by curve.
+        members: the rows of each curve.
     """
     import numpy as np
 
@@ -224,7 +220,7 @@ def save_figures(
     """Write figures into a folder under their names and return the paths.
 
     Args:
-        figures: by name.
+        figures: figures by name.
         folder: created when missing.
         suffix: `.svg`, `.png` or `.pdf`.
 
@@ -232,7 +228,7 @@ def save_figures(
         OutputError: the folder cannot be written.
     """
     from costmodel.plots import save_figure
-    from profiling.records.storage import prepare_folder
+    from hardware_specs.files.writing import prepare_folder
 
     target = prepare_folder(folder)
     return [save_figure(figure, target / f"{name}{suffix}") for name, figure in figures.items()]

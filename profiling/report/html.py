@@ -35,7 +35,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def page(title: str, body: Iterable[str]) -> str:
-    """Return a whole HTML document that needs nothing but itself.
+    """Return a self-contained HTML document.
 
     Args:
         title: plain text.
@@ -66,7 +66,7 @@ def section(identifier: str, title: str, *pieces: str) -> str:
     """Return a section with a heading that can be linked to.
 
     Args:
-        identifier: its anchor.
+        identifier: the anchor of the section.
         title: plain text.
         pieces: HTML.
     """
@@ -80,7 +80,7 @@ def table(
     """Return a table; cells are plain text.
 
     Args:
-        headings: of the columns.
+        headings: column headings.
         rows: their cells; None is an empty cell.
         words: columns that hold words and are set to the left.
     """
@@ -103,7 +103,7 @@ def table(
 
 
 def definitions(pairs: Iterable[tuple[str, object]]) -> str:
-    """Return a list of terms with what they are.
+    """Return a list of terms with their definitions.
 
     >>> definitions([("device", "A & B")])
     '<dl><dt>device</dt><dd>A &amp; B</dd></dl>'
@@ -116,7 +116,7 @@ def items(texts: Iterable[str], css: str = "") -> str:
 
     Args:
         texts: plain text.
-        css: class of the list.
+        css: the list's class.
     """
     attribute = f' class="{escape(css)}"' if css else ""
     return f"<ul{attribute}>" + "".join(tag("li", text) for text in texts) + "</ul>"
@@ -126,7 +126,7 @@ def picture(svg: bytes, alternative: str, caption: str) -> str:
     """Return an SVG inside the page, as an image: scripts in it would not run, ids cannot clash.
 
     Args:
-        svg: the picture.
+        svg: the picture as SVG text.
         alternative: what it shows, for who cannot see it.
         caption: the line below.
     """

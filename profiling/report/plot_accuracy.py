@@ -40,7 +40,7 @@ def plot_accuracy(
     prediction's interval, horizontal ones the measurement's own spread.
 
     Args:
-        rows: of a `Reconciliation`.
+        rows: rows of a `Reconciliation`.
         title: device, software and calibration, for the second line.
         by: the column that colours the points.
     """

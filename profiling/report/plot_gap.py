@@ -33,7 +33,7 @@ MOST_LABELS = 16
 
 
 def _shown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Name the parts that any of the rows has enough of to see; unexplained always."""
+    """Return the parts that are large enough to see in any row; unexplained always."""
     return [
         name
         for name in PARTS
@@ -47,7 +47,7 @@ def plot_gap(row: Mapping[str, Any], *, title: str = "") -> Figure:
     """Return the waterfall of one row: from the ideal roofline, part by part, to what was measured.
 
     Args:
-        row: of a `Reconciliation`.
+        row: one row of a `Reconciliation`.
         title: run, device and calibration, for the second line.
     """
     names = _shown([row])
@@ -118,7 +118,7 @@ def plot_gap_over_tokens(
     Args:
         rows: of one curve: one model, dtype, method, batch and mode.
         title: model, device, mode and calibration, for the second line.
-        stage: which stage the rows are of.
+        stage: the stage that the rows are of.
     """
     names = _shown(rows)
     figure, axes = new_figure(7.2, 4.4)

@@ -1,1 +1,1 @@
-"""What is measured: the model, its inputs, its stages and how it is run."""
+"""The subject of a measurement: the model, its inputs, its stages and how it is run."""

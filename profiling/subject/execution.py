@@ -1,4 +1,4 @@
-"""One configuration as something that can be run again and again, stage by stage.
+"""One configuration, ready to be run repeatedly, stage by stage.
 
 Without a method the visual tokens go to the language model as embeddings: the tower and projector
 run on the model's own input and the first N visual tokens are taken, so any N costs what it costs
@@ -38,12 +38,12 @@ class Execution:
 
     Args:
         model: as `profiling.subject.models.build_model` returns it.
-        shape: the cost model's view of it.
-        configuration: what to run.
-        seed: of the pixels.
+        shape: the cost model's description of the model.
+        configuration: the settings to run.
+        seed: fixes the pixels.
 
     Raises:
-        InvalidInputError: more visual tokens asked for than positions, or eyes asked of a text model.
+        InvalidInputError: more visual tokens than positions, or an image requested of a text-only model.
     """
 
     def __init__(
@@ -202,7 +202,7 @@ class Execution:
         text = self.configuration.text_tokens
         visual_in: int | None = None
         if self.visual is not None:
-            visual_in = self._projected_tokens()
+            visual_in = self._projected_tokens(self.visual)
         return TokenCounts(
             visual_in=visual_in,
             visual_llm=lengths[0] - text if lengths else None,
@@ -211,12 +211,10 @@ class Execution:
             cache_lengths=cache_lengths(cache_of(output)),
         )
 
-    def _projected_tokens(self) -> int:
-        assert self.visual is not None  # noqa: S101  (the caller looked)
+    def _projected_tokens(self, visual: VisualInputs) -> int:
         if self._ids is not None:
-            placeholders = self._ids[0] == self.visual.placeholder_id
-            return int(placeholders.sum())
-        return int(encode(self.model, self.visual).shape[1])
+            return int((self._ids[0] == visual.placeholder_id).sum())
+        return int(encode(self.model, visual).shape[1])
 
     def _placeholder_ids(self) -> torch.Tensor:
         import torch

@@ -28,7 +28,7 @@ _TEXT_BEFORE = 5
 
 @dataclass(frozen=True, slots=True)
 class VisualInputs:
-    """Pixels for a batch, and what they become.
+    """Pixels for a batch, and the visual tokens they become.
 
     Args:
         arguments: keyword arguments of the model's forward.
@@ -62,12 +62,12 @@ def visual_inputs(
 
     Args:
         model: a multimodal model with weights.
-        shape: the cost model's view of it.
+        shape: the cost model's description of the model.
         batch_size: sequences.
         visual_tokens: needed per sequence; None for the input's own number.
         images: images per sequence; None for as many as the count says.
         image_sizes: (height, width) of every image, or one for each; empty for the default image.
-        seed: of the pixels.
+        seed: fixes the pixels.
 
     Raises:
         UnsupportedError: the model has no vision tower or no known kind of input.
@@ -123,7 +123,7 @@ def encode(model: nn.Module, inputs: VisualInputs) -> torch.Tensor:
 
     Args:
         model: a multimodal model.
-        inputs: its pixels.
+        inputs: the pixels.
     """
     import torch
 
@@ -145,7 +145,7 @@ def text_ids(model: nn.Module, count: int, batch_size: int) -> tuple[torch.Tenso
     """Return the text before and after the picture as ids, [b, s] each, count tokens together.
 
     Args:
-        model: whose vocabulary to stay inside.
+        model: the model whose vocabulary limits the ids.
         count: text tokens per sequence, at least 1.
         batch_size: sequences.
 

@@ -8,7 +8,6 @@ frequencies, position ids), and is then filled in one sweep.
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +15,13 @@ from hardware_specs.errors import (
     InvalidFileError,
     InvalidInputError,
     MissingDependencyError,
-    UnknownModelError,
     UnknownPrecisionError,
     UnsupportedError,
 )
+from hardware_specs.files.reading import is_folder, regular_file
 from hardware_specs.showing import one_line, shown
-from profiling.devices.clocks import device_kind
+from profiling.devices.device import device_kind
+from profiling.subject.libraries import transformers_library
 
 if TYPE_CHECKING:
     import torch
@@ -123,27 +123,6 @@ def _label(source: Any) -> str:
     return source if isinstance(source, str) else getattr(source, "name", str(source))
 
 
-def transformers_library() -> Any:
-    """Return the module `transformers`, without the remarks its optional parts make on import.
-
-    Raises:
-        MissingDependencyError: it or torch is not installed.
-    """
-    quiet_imports()
-    try:
-        import torch  # noqa: F401  (transformers imports without torch but then builds nothing)
-        import transformers
-    except ImportError as error:
-        raise MissingDependencyError(error.name or "transformers", "profile") from error
-    return transformers
-
-
-def quiet_imports() -> None:
-    """Silence what torchao says on import: it names every kernel library this torch cannot use."""
-    for name in ("torchao", "torch.utils._pytree"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
 def model_class(config: PretrainedConfig) -> type[PreTrainedModel]:
     """Return the class that runs a config with a head: multimodal, or a plain causal model.
 
@@ -178,10 +157,11 @@ def build_model(
         device: `cuda`, `cuda:N` or `cpu`; `meta` for shapes without weights.
         weights: `random`, or `real` to read safetensors from the folder or hub id `source`.
         attention: attention implementation of `transformers`.
-        seed: of the random weights.
+        seed: fixes the random weights.
 
     Raises:
-        UnknownModelError: no such model, or no safetensors there.
+        UnknownModelError: no such model.
+        InvalidFileError: no safetensors there, or damaged ones.
         UnknownPrecisionError: no such dtype.
         UnsupportedError: the device cannot run that dtype, or the attention is not installed.
         DeviceUnavailableError: no such device.
@@ -253,7 +233,7 @@ def fill_randomly(model: torch.nn.Module, seed: int = 0) -> None:
 
     Args:
         model: whose parameters are uninitialised.
-        seed: of the numbers.
+        seed: fixes the numbers.
     """
     import torch
 
@@ -288,6 +268,7 @@ def _load_real(source: Any, label: str, device: str, attention: str) -> PreTrain
     transformers = transformers_library()
     from safetensors import SafetensorError
 
+    check_model_folder(source)
     try:
         config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
         cls: Any = model_class(config)
@@ -305,11 +286,7 @@ def _load_real(source: Any, label: str, device: str, attention: str) -> PreTrain
     ) as error:  # fmt: skip
         if "memory" in str(error).lower():
             raise
-        first = one_line(error, 300) or type(error).__name__
-        known = (
-            sorted(path.name for path in Path(source).glob("*")) if Path(source).is_dir() else []
-        )
-        raise UnknownModelError(f"{source} (real weights: {first})", known) from error
+        raise InvalidFileError(f"{source}: no weights can be loaded: {_said(error)}") from error
     missing = sorted(found["missing_keys"])
     if missing:
         # What a file lacks is filled with random numbers: those are not the weights asked for.
@@ -318,3 +295,22 @@ def _load_real(source: Any, label: str, device: str, attention: str) -> PreTrain
         )
     result: PreTrainedModel = model
     return result
+
+
+def check_model_folder(source: str) -> None:
+    """Refuse a folder of a model with a pipe or a device in it, which would keep a loader for ever.
+
+    Args:
+        source: a folder; a hub id is left alone.
+
+    Raises:
+        InvalidFileError: one of its files is no regular file.
+    """
+    if is_folder(source):
+        for path in sorted(Path(source).iterdir()):
+            if not is_folder(path):
+                regular_file(path, "weights file")
+
+
+def _said(error: Exception) -> str:
+    return one_line(error, 300) or type(error).__name__

@@ -1,4 +1,4 @@
-"""How the language model is issued: op by op, as one CUDA graph, or compiled.
+"""Execution modes of the language model: op by op, as one CUDA graph, or compiled.
 
 Both other modes replace `forward` of the language model alone and put it back afterwards, so hooks,
 tower, projector and head stay as they are and every mode is timed by the same marks.
@@ -38,7 +38,7 @@ def applied_mode(
         parts: the model's parts.
         device: where it runs.
         graphs: what captures graphs; torch's when None.
-        backend: of `torch.compile`.
+        backend: backend of `torch.compile`.
 
     Raises:
         UnsupportedError: CUDA graphs asked of a CPU, or of a method that cannot be captured.
@@ -78,7 +78,7 @@ class Replayable(Protocol):
 
 
 class GraphMaker(Protocol):
-    """What captures work into a graph."""
+    """Captures work into a graph."""
 
     def capture(self, work: Callable[[], Any]) -> tuple[Replayable, Any]:
         """Run work once for real, then capture it; return the graph and the captured output."""
@@ -140,8 +140,8 @@ class GraphedForward:
     the same memory at every replay, so a prefill and its steps replay as a chain.
 
     Args:
-        original: the forward to capture.
-        graphs: who captures.
+        original: the forward function to capture.
+        graphs: captures a function as a graph.
     """
 
     original: Callable[..., Any]

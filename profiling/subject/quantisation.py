@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hardware_specs.errors import MissingDependencyError, UnsupportedError
-from profiling.devices.clocks import device_kind
+from profiling.devices.device import device_kind
 
 if TYPE_CHECKING:
     from torch import nn
@@ -68,7 +68,7 @@ def quantise(model: nn.Module, label: str) -> None:
     """Quantise the linear layers of the language model in place.
 
     Args:
-        model: as `build_model` made it.
+        model: what `build_model` returned.
         label: `w8a16`, `w8a8`, `w4a16` or `fp8`.
 
     Raises:
@@ -82,7 +82,7 @@ def quantise(model: nn.Module, label: str) -> None:
 
 def quantise_module(module: nn.Module, label: str) -> None:
     """Quantise every linear layer of a module in place; see `quantise`."""
-    from profiling.subject.models import quiet_imports
+    from profiling.subject.libraries import quiet_imports
 
     quiet_imports()
     try:

@@ -23,15 +23,13 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.utils.hooks import RemovableHandle
 
-    from profiling.devices.clocks import Clock, Mark
-
 _TOWERS = ("vision_tower", "video_tower", "image_tower")
 _PROJECTORS = ("vision_resampler", "multi_modal_projector")
 
 
 @dataclass(frozen=True, slots=True)
 class Anatomy:
-    """The parts of a model that the stages are named after; a text-only model has no eyes."""
+    """The parts of a model that the stages are named after; a text-only model has no vision tower."""
 
     towers: tuple[nn.Module, ...]
     projectors: tuple[nn.Module, ...]
@@ -76,74 +74,13 @@ def anatomy(model: nn.Module) -> Anatomy:
 
 
 class StageObserver(Protocol):
-    """Anything that wants to know when a stage begins and ends."""
+    """An observer of the beginnings and ends of stages."""
 
     def begin(self, stage: str) -> None:
-        """Be told that a stage begins."""
+        """Note that a stage begins."""
 
     def end(self, stage: str) -> None:
-        """Be told that a stage ends."""
-
-
-@dataclass(frozen=True, slots=True)
-class RepetitionTimes:
-    """Seconds of one repetition, a list per stage: one entry per time the stage was entered."""
-
-    event_s: dict[str, list[float]]
-    host_s: dict[str, list[float]]
-
-
-@dataclass(slots=True)
-class Recorder:
-    """Take a mark at each stage border, and read the seconds after one synchronisation.
-
-    >>> from profiling.devices.clocks import HostClock
-    >>> recorder = Recorder(HostClock())
-    >>> recorder.begin("prefill"); recorder.end("prefill"); recorder.close()
-    >>> [list(repetition.event_s) for repetition in recorder.collect()]
-    [['prefill']]
-    """
-
-    clock: Clock
-    _open: list[tuple[str, bool, Mark]] = field(default_factory=list)
-    _closed: list[list[tuple[str, bool, Mark]]] = field(default_factory=list)
-
-    def begin(self, stage: str) -> None:
-        """Take the mark of a stage's beginning."""
-        self._open.append((stage, True, self.clock.mark()))
-
-    def end(self, stage: str) -> None:
-        """Take the mark of a stage's end."""
-        self._open.append((stage, False, self.clock.mark()))
-
-    def close(self) -> None:
-        """End the repetition."""
-        self._closed.append(self._open)
-        self._open = []
-
-    def discard(self) -> None:
-        """Forget everything that has not been collected, such as the rest of a failed run."""
-        self._open = []
-        self._closed = []
-
-    def collect(self) -> list[RepetitionTimes]:
-        """Return the closed repetitions; only after the clock was synchronised."""
-        repetitions = []
-        for marks in self._closed:
-            event_s: dict[str, list[float]] = {}
-            host_s: dict[str, list[float]] = {}
-            begun: dict[str, list[Mark]] = {}
-            for stage, is_begin, mark in marks:
-                if is_begin:
-                    begun.setdefault(stage, []).append(mark)
-                    continue
-                start = begun[stage].pop()
-                event_s.setdefault(stage, []).append(self.clock.elapsed_s(start, mark))
-                host_s.setdefault(stage, []).append(mark.host_s - start.host_s)
-            repetitions.append(RepetitionTimes(event_s, host_s))
-            self.clock.recycle([mark for _, _, mark in marks])
-        self._closed = []
-        return repetitions
+        """Note that a stage ends."""
 
 
 @dataclass(slots=True)
@@ -151,7 +88,7 @@ class StageHooks:
     """Hooks on the model's parts that tell one observer at a time; silent while there is none.
 
     Args:
-        parts: where the stages live.
+        parts: the modules that begin and end the stages.
     """
 
     parts: Anatomy
@@ -161,7 +98,7 @@ class StageHooks:
     _handles: list[RemovableHandle] = field(default_factory=list)
 
     def attach(self) -> None:
-        """Put the hooks on; once."""
+        """Attach the hooks, once."""
         if self._handles:
             return
         for module in self.parts.towers:
@@ -172,7 +109,7 @@ class StageHooks:
         self._hook(self.parts.head, None, "prefill")
 
     def detach(self) -> None:
-        """Take the hooks off."""
+        """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
         self._handles = []

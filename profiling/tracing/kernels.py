@@ -12,18 +12,23 @@ is not, and no sample of a measurement ever comes from here.
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import tempfile
+import zlib
 from collections import Counter, defaultdict
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from costmodel.quantities import STAGES
 from hardware_specs.errors import InvalidFileError
-from profiling.records.measurement import STAGES, TOTAL
-from profiling.records.storage import write_atomically
+from hardware_specs.files.reading import MAX_BYTES, read_bytes, show_path
+from hardware_specs.files.strict_json import parse_json
+from hardware_specs.files.writing import write_file
+from profiling.records.measurement import TOTAL
 from profiling.tracing.op_names import op_of
 
 if TYPE_CHECKING:
@@ -50,10 +55,10 @@ _LAUNCH_CATEGORIES = frozenset({"cuda_runtime", "cuda_driver"})
 
 @dataclass(frozen=True, slots=True)
 class KernelRecord:
-    """One kernel (or CPU op) with everything it was found under.
+    """One kernel (or CPU op) with its module, op and stage.
 
     Args:
-        kernel: its name.
+        kernel: the kernel's name.
         time_s: its duration on the device.
         stage: the stage, `total` between stages.
         module: the innermost module's path.
@@ -124,7 +129,7 @@ def trace_run(execution: Execution, path: str | Path | None = None) -> list[Kern
     """Run one repetition under the profiler and return its kernels.
 
     Args:
-        execution: ready to run.
+        execution: a model with its inputs.
         path: where to keep the Chrome trace (`.json` or `.json.gz`); nowhere when None.
 
     Raises:
@@ -147,7 +152,7 @@ def trace_run(execution: Execution, path: str | Path | None = None) -> list[Kern
         if path is not None:
             content = anonymous(raw.read_bytes())
             target = Path(path)
-            write_atomically(target, gzip.compress(content) if target.suffix == ".gz" else content)
+            write_file(target, gzip.compress(content) if target.suffix == ".gz" else content)
         return read_trace(raw)
 
 
@@ -183,16 +188,20 @@ def read_trace(path: str | Path) -> list[KernelRecord]:
     """
     source = Path(path)
     try:
-        raw = source.read_bytes()
-        text = gzip.decompress(raw) if source.suffix == ".gz" else raw
-        events = json.loads(text)["traceEvents"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidFileError(f"{source} is no Chrome trace: {error}") from error
+        raw = read_bytes(source, "trace")
+        if source.suffix == ".gz":
+            most = MAX_BYTES["trace"]
+            raw = gzip.GzipFile(fileobj=io.BytesIO(raw)).read(most + 1)
+            if len(raw) > most:
+                raise InvalidFileError(f"larger than {most} bytes when unpacked")
+        events = parse_json(raw, infinite=True, repeated=True)["traceEvents"]
+    except (OSError, EOFError, zlib.error, InvalidFileError, KeyError, TypeError) as error:
+        raise InvalidFileError(f"{show_path(source)} is no Chrome trace: {error}") from error
     return attribute(events)
 
 
 def attribute(events: Sequence[Mapping[str, Any]]) -> list[KernelRecord]:
-    """Join device work to the module and op that launched it.
+    """Assign device work to the module and op that launched it.
 
     Args:
         events: of a Chrome trace; times in microseconds.
@@ -279,7 +288,7 @@ def count_kernels(execution: Execution) -> dict[str, int]:
     """Return the device kernels of one repetition by stage; `total` is everything but the decode.
 
     Args:
-        execution: ready to run.
+        execution: a model with its inputs.
     """
     counts = Counter(record.stage for record in trace_run(execution))
     counts[TOTAL] = sum(number for stage, number in counts.items() if stage != "decode")
@@ -290,7 +299,7 @@ def op_table(records: Sequence[KernelRecord]) -> pd.DataFrame:
     """Return device time and kernels by stage and op, the longest first in each stage.
 
     Args:
-        records: as `trace_run` returns them.
+        records: what `trace_run` returned.
     """
     import pandas as pd
 

@@ -1,4 +1,4 @@
-"""From a module's path and the op it called to the cost model's op names and classes.
+"""Mapping a module's path and the op it called to the cost model's op names and classes.
 
 Names follow `costmodel.plans` under the plan hf-eager, so that a measured table and an estimated one
 can be laid side by side. An op that has no counterpart there keeps its own name with the class that

@@ -14,18 +14,23 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping  # noqa: TC003 - pydantic reads the annotations
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardware_specs.errors import InvalidFileError
+from hardware_specs.files.reading import (
+    files_under,
+    is_folder,
+    read_json,
+    show_path,
+    warn_damaged,
+)
+from hardware_specs.files.writing import write_file
 from profiling.records.measurement import Configuration, TokenCounts, plain
-from profiling.records.storage import write_atomically
+from profiling.records.storage import validated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from pydantic import TypeAdapter
 
 
 KIND = "op-profile"
@@ -80,8 +85,7 @@ def write_op_profile(profile: OpProfile, folder: str | Path) -> Path:
     """
     path = Path(folder) / f"{profile.configuration.key}_ops.json"
     document = {"kind": KIND, "schema_version": SCHEMA_VERSION, **plain(profile)}
-    write_atomically(path, json.dumps(document, allow_nan=False, indent=1) + "\n")
-    return path
+    return write_file(path, json.dumps(document, allow_nan=False, indent=1) + "\n")
 
 
 def read_op_profile(path: str | Path) -> OpProfile:
@@ -90,43 +94,33 @@ def read_op_profile(path: str | Path) -> OpProfile:
     Raises:
         InvalidFileError: unreadable, or not such a pass.
     """
-    from pydantic import ValidationError
+    return _profile(read_json(path, "op profile"), show_path(path))
 
-    source = Path(path)
-    try:
-        document = json.loads(source.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidFileError(f"cannot read {source}: {error}") from error
+
+def _profile(document: Any, source: str) -> OpProfile:
     if not isinstance(document, dict) or document.pop("kind", None) != KIND:
         raise InvalidFileError(f"{source} is no profiler pass: its kind is not {KIND!r}")
     if document.pop("schema_version", None) != SCHEMA_VERSION:
         raise InvalidFileError(f"{source} has another schema_version than {SCHEMA_VERSION}")
-    try:
-        return _adapter().validate_json(json.dumps(document), strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InvalidFileError(
-            f"{source} is no valid profiler pass: {where}: {first['msg']}"
-        ) from error
-
-
-@lru_cache(maxsize=1)
-def _adapter() -> TypeAdapter[OpProfile]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(OpProfile)
+    return validated(OpProfile, json.dumps(document), f"{source} is no valid profiler pass")
 
 
 def iterate_op_profiles(folder: str | Path) -> Iterator[OpProfile]:
     """Yield every profiler pass under a folder; a single file of records holds none.
 
+    A damaged pass is named in a `DamagedFileWarning` and passed over.
+
     Args:
         folder: a folder, searched through.
     """
-    root = Path(folder)
-    if not root.is_dir():
+    if not is_folder(folder):
         return
-    for path in sorted(root.rglob("*_ops.json")):
-        if f'"kind": "{KIND}"' in path.read_text(encoding="utf-8", errors="replace")[:200]:
-            yield read_op_profile(path)
+    for path in files_under(folder, ("_ops.json",)):
+        try:
+            document = read_json(path, "op profile")
+            # Tables of measured ops may bear such a name too.
+            if isinstance(document, dict) and document.get("kind") not in (None, KIND):
+                continue
+            yield _profile(document, show_path(path))
+        except InvalidFileError as error:
+            warn_damaged(error)

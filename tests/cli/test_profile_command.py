@@ -70,20 +70,13 @@ def test_records_are_shown_again(
     assert _profile(tiny_source, tmp_path, "--visual-tokens", "4") == 0
     (tmp_path / "broken.json").write_text("{")
     capsys.readouterr()
-    import typer
-
-    from vlm_roofline.cli import measurements
-
-    app = typer.Typer()
-    app.callback()(lambda: None)
-    measurements.register(app)
-    app(["measurements", str(tmp_path)], standalone_mode=False)
+    assert main(["measurements", str(tmp_path)]) == 0
     shown = capsys.readouterr()
     assert "eager" in shown.out
     assert "broken.json" in shown.err
-    app(["measurements", str(tmp_path), "--csv"], standalone_mode=False)
+    main(["measurements", str(tmp_path), "--csv"])
     assert capsys.readouterr().out.startswith("model,dtype,method")
-    app(["measurements", str(tmp_path), "--json"], standalone_mode=False)
+    main(["measurements", str(tmp_path), "--json"])
     assert len(json.loads(capsys.readouterr().out)["rows"]) == 4
 
 
@@ -167,13 +160,13 @@ def test_a_place_that_cannot_be_written_is_refused(
     number: int, word: str, tiny_source: str, tmp_path: Path,
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    from profiling.records import storage
+    from hardware_specs.files import writing
 
     def refuse(*_args: Any, **_kwargs: Any) -> Any:
         raise OSError(number, os.strerror(number))
 
     where = "mkdir" if number == errno.EROFS else "fsync"
-    monkeypatch.setattr(storage.Path if where == "mkdir" else storage.os, where, refuse)
+    monkeypatch.setattr(writing.Path if where == "mkdir" else writing.os, where, refuse)
     assert _profile(tiny_source, tmp_path / "out") == 2
     monkeypatch.undo()
     assert word in _one_error_line(capsys)

@@ -31,7 +31,7 @@ def folder(lab, tmp_path):
 def test_reconcile_prints_runs_errors_and_curves(folder, capsys):
     assert main(["reconcile", str(folder / "runs"), "--calibration", str(folder / "law.json")]) == 0
     printed = capsys.readouterr().out
-    for words in ("9.1%", "FLOPs equal to the unit on 12 of 12 rows", "knee measured", "vision"):
+    for words in ("9.1 %", "FLOPs equal to the unit on 12 of 12 rows", "knee measured", "vision"):
         assert words in printed
 
 

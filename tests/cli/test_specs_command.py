@@ -110,7 +110,7 @@ def test_show_a_file_of_ones_own(run, tmp_path) -> None:
     [
         ("nvidia-h100", "nvidia-h100-sxm5-80gb"),
         ("nothing-like-it-at-all", "specs list"),
-        ("absent.yaml", "cannot read absent.yaml"),
+        ("absent.yaml", "absent.yaml: there is no such file"),
     ],
 )
 def test_bad_input_is_one_line_and_code_2(run, name, message) -> None:

@@ -1,12 +1,13 @@
 """How many images a prompt has: given, read from a count of visual tokens, or from sizes.
 
-| kind                        | siblings tried                                          | result                          |
-|-----------------------------|---------------------------------------------------------|---------------------------------|
-| number of images            | 0, 1, 2, 12 on five families                            | crops, tokens, stages to a unit |
-| bare count                  | one image's, multiples of 730, others, beyond one image | as documented; warned           |
-| sizes                       | one for all, one for each, mismatched                   | priced, or refused              |
-| images with other arguments | frames, too many tokens, a text model                   | refused                         |
-| other questions             | sweep, break_even, conventions                          | equal to estimate               |
+| kind                       | siblings tried                                     | result            |
+|----------------------------|----------------------------------------------------|-------------------|
+| number of images           | 0, 1, 2, 12 on five families                       | to the unit       |
+| bare count                 | one image's, multiples of 730, others, beyond one  | as documented     |
+| ambiguous count            | tiles, several images, frames, on four families    | warned            |
+| sizes                      | one for all, one for each, mismatched              | priced or refused |
+| images beside other inputs | frames, too many tokens, a text model              | refused           |
+| other questions            | sweep with every method, break_even, conventions   | as `estimate`     |
 """
 
 from __future__ import annotations

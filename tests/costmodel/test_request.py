@@ -131,7 +131,7 @@ def test_questions_refuse_what_estimate_refuses(name: str, value: object) -> Non
     ("given", "says"),
     [
         ({"visual_tokens": 1.5}, "a whole number from 0 to 100000000, not 1.5"),
-        ({"batch_size": 10**5000}, "from 1 to 100000000, not about 10.5000"),
+        ({"batch_size": 10**5000}, "from 1 to 100000000, not a whole number of about 5001"),
         ({"text_tokens": [40, 80]}, r"not \[40, 80\]; sweep takes lists"),
         ({"visual_tokens": np.array([1, 2])}, "sweep takes lists"),
         ({"keep": True}, r"a ratio \(a float in \(0, 1\]\), not the bool True"),

@@ -20,6 +20,7 @@ from profiling.records.measurement import (
     StageSamples,
     TokenCounts,
 )
+from profiling.records.model_names import carried_config
 
 A100 = "nvidia-a100-sxm4-80gb"
 ENVIRONMENT = {
@@ -89,6 +90,7 @@ def measured(
         tokens=tokens,
         environment=environment,
         started_at="2026-01-02T03:04:05+00:00",
+        model_config=carried_config(config.model),
         **fields,
     )
     prediction = Predictor(get_hardware(A100), calibration).predict(blank)

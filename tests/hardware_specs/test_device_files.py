@@ -25,8 +25,9 @@ from hardware_specs import (
 from hardware_specs.build import build_spec
 from hardware_specs.document import device_document, spec_to_dict
 from hardware_specs.errors import OutputError
+from hardware_specs.files.reading import MAX_BYTES
+from hardware_specs.files.strict_yaml import parse_yaml
 from hardware_specs.schema import EVIDENCE_CODES, check_device
-from hardware_specs.strict_yaml import MAX_BYTES, parse_yaml
 
 DATA = Path(hardware_specs.__file__).parent / "data"
 
@@ -130,15 +131,15 @@ def test_many_mistakes_are_told_together_and_not_endlessly(tmp_path) -> None:
 
 
 def test_no_file_and_no_text(tmp_path) -> None:
-    with pytest.raises(InvalidFileError, match="No such file"):
+    with pytest.raises(InvalidFileError, match="no such file"):
         load_hardware(tmp_path / "absent.yaml")
-    with pytest.raises(InvalidFileError, match="directory"):
+    with pytest.raises(InvalidFileError, match="folder"):
         load_hardware(tmp_path)
     (tmp_path / "binary.yaml").write_bytes(os.urandom(2000) + b"\xff\xfe\x00")
     with pytest.raises(InvalidFileError):
         load_hardware(tmp_path / "binary.yaml")
-    (tmp_path / "huge.yaml").write_bytes(b"#" * (MAX_BYTES + 1))
-    with pytest.raises(InvalidFileError, match="no spec file"):
+    (tmp_path / "huge.yaml").write_bytes(b"#" * (MAX_BYTES["device file"] + 1))
+    with pytest.raises(InvalidFileError, match="larger than"):
         load_hardware(tmp_path / "huge.yaml")
 
 

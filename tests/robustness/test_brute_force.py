@@ -9,6 +9,7 @@ from fuzzing.doors_api import METHODS
 
 from costmodel import break_even, estimate, frontier, largest_batch
 from costmodel.accuracy import list_benchmarks
+from costmodel.memory import MEMORY_MARGIN_BYTES
 from costmodel.questions.break_evens import FLAT_SHARE
 from hardware_specs.errors import VlmRooflineError
 
@@ -69,7 +70,7 @@ def test_largest_batch(device, precision, method):
     for memory in (None, 1.45e10, 2.2e10):
         found = largest_batch("llava-1.5-7b", device, memory_bytes=memory, **fixed)
         first = estimate("llava-1.5-7b", device, **fixed)
-        budget = memory or first.memory.capacity_bytes
+        budget = memory or first.memory.capacity_bytes - MEMORY_MARGIN_BYTES
         fits = 0
         while fits < 2000:
             cost = estimate("llava-1.5-7b", device, batch_size=fits + 1, **fixed)

@@ -65,11 +65,6 @@ class ReductionRecord:
         return sum(self.tokens_before), sum(self.tokens_after)
 
     @property
-    def per_layer_lengths(self) -> list[int]:
-        """Tokens entering each layer of the language model; `sequence_lengths` without its end."""
-        return self.sequence_lengths[:-1]
-
-    @property
     def kept_indices(self) -> list[Tensor] | None:
         """For each unit, indices of the tokens kept, in the order they have afterwards.
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hardware_specs.errors import MissingDependencyError, OutputError
+from hardware_specs.errors import InvalidInputError, MissingDependencyError
+from hardware_specs.files.writing import replacing
 from token_reduction.pictures.panels import build_panels
 from token_reduction.pictures.viewport import find_viewports, pixel_crops
 
@@ -60,11 +61,14 @@ def save_overlay(
         InvalidInputError: the run was of no image, of several, of a video, or not traced.
         OutputError: the file cannot be written.
     """
+    from PIL import Image as Images
+
     picture = draw_overlay(image, model, record, image_processor)
-    try:
-        picture.save(path)
-    except (OSError, ValueError) as error:
-        raise OutputError(f"the overlay cannot be written to {path}: {error}") from error
+    form = Images.registered_extensions().get(path.suffix.lower())
+    if form not in Images.SAVE:
+        raise InvalidInputError(f"{str(path)!r} does not end as a picture does; give out.png")
+    with replacing(path) as file:
+        picture.save(file, format=form)
 
 
 def draw_overlay(

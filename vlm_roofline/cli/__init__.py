@@ -111,9 +111,12 @@ def _run(arguments: list[str]) -> int:
         return 0
     import typer
 
+    from vlm_roofline.cli.console import damage_told
+
     usage_error: type[Any] = typer.BadParameter.__bases__[0]
     try:
-        code = build_app(arguments)(arguments, prog_name="vlm-roofline", standalone_mode=False)
+        with damage_told():
+            code = build_app(arguments)(arguments, prog_name="vlm-roofline", standalone_mode=False)
     except usage_error as error:
         if "NoArgs" in type(error).__name__:
             error.show()  # the help of a group that was called without a command

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from vlm_roofline.cli.console import console, print_json
-from vlm_roofline.cli.options import Json, request_options, scale_bytes, scale_time
+from vlm_roofline.cli.options import Json, request_options
+from vlm_roofline.cli.units import show_bytes, show_time
 
 
 def register(app: typer.Typer) -> None:
@@ -53,12 +54,12 @@ def break_even(
         f"up to {result.knee_tokens} visual tokens latency is flat: dropping them all saves under 10 % "
         "of the language model's time"
     )
-    out.print(f"floor with one visual token: {scale_time(result.floor_s)} to the first token")
+    out.print(f"floor with one visual token: {show_time(result.floor_s)} to the first token")
     looked_at = int(result.visual_tokens[-1])
-    out.print(f"one more visual token at {looked_at}: {scale_time(float(result.marginal_s[-1]))}")
+    out.print(f"one more visual token at {looked_at}: {show_time(float(result.marginal_s[-1]))}")
     if latency_ms is not None:
         out.print(f"within {latency_ms:g} ms: {_most(result.most_within_latency, looked_at)}")
-    where = "the memory" if capacity is None else scale_bytes(capacity)
+    where = "the memory" if capacity is None else show_bytes(capacity)
     largest = "unknown" if batch is None else f"{batch:,}" if batch else "none"
     out.print(f"within {where}: {_most(result.most_within_memory, looked_at)}")
     out.print(f"largest batch there with the model's own visual tokens: {largest}")

@@ -62,16 +62,14 @@ def calibrate(
         found = _measured(device, hardware, model, dtypes, keep_table)
     found.save(out)
     if json:
-        from costmodel.calibration.file import to_document
-
-        print_json({"out": str(out), "calibration": to_document(found)})
+        print_json({"out": str(out), "calibration": found.to_dict()})
     else:
         _print(found, out)
 
 
 def _check_place(path: Path) -> None:
     """Refuse a file that cannot be written before minutes of measuring are spent on it."""
-    from profiling.records.storage import prepare_folder
+    from hardware_specs.files.writing import prepare_folder
 
     if path.is_dir():
         raise InvalidInputError(f"{path} is a folder; name a file in it")
@@ -134,26 +132,26 @@ class _Bar:
 
 
 def _print(found: Calibration, out: Path) -> None:
-    from rich.table import Table
+    from vlm_roofline.cli.tables import Column, columns, table
 
-    table = Table(title=f"{found.hardware_id}: fitted classes", title_justify="left")
-    for name in ("class", "dtype", "kernels"):
-        table.add_column(name)
-    for name in (
-        "points",
-        "compute eff.",
-        "memory eff.",
-        "overhead us",
-        "held out",
-        "MAPE %",
-        "worst %",
-        "90 % interval covers %",
-    ):
-        table.add_column(name, justify="right")
-    for each in found.classes.values():
-        if each.held_out is not None:
-            table.add_row(*_row(each))
-    console().print(table)
+    fitted = [(each, each.held_out) for each in found.classes.values() if each.held_out is not None]
+    shown = [
+        Column("class", lambda row: row[0].op_class, whole=True),
+        Column("dtype", lambda row: row[0].dtype),
+        Column("kernels", lambda row: row[0].kernels or "-"),
+        *columns(
+            "1",
+            points=lambda row: row[0].points,
+            compute_eff=lambda row: _interval(row[0], "compute_efficiency", 1.0, 2),
+            memory_eff=lambda row: _interval(row[0], "memory_efficiency", 1.0, 2),
+            overhead_us=lambda row: _interval(row[0], "overhead_s", 1e6, 1),
+            held_out=lambda row: row[1].points,
+        ),
+        Column("MAPE %", lambda row: f"{row[1].mape * 100:.1f}", "1"),
+        Column("worst %", lambda row: f"{row[1].worst * 100:.0f}", "1"),
+        Column("90 % interval covers %", lambda row: f"{row[1].coverage * 100:.0f}", "1"),
+    ]
+    console().print(table(fitted, shown, title=f"{found.hardware_id}: fitted classes"))
     assumed = sum(not each.measured for each in found.classes.values())
     console().print(
         f"{assumed} more class and dtype pairs hold assumed parameters; "
@@ -161,26 +159,8 @@ def _print(found: Calibration, out: Path) -> None:
         f"({found.notes.get('host_s_per_kernel', '')})"
     )
     for warning in found.warnings:
-        console().print(f"- {warning}", highlight=False, markup=False)
-    console().print(f"written to {out}", highlight=False, markup=False)
-
-
-def _row(each: ClassParameters) -> list[str]:
-    held = each.held_out
-    assert held is not None  # noqa: S101 - the caller asked
-    return [
-        each.op_class,
-        each.dtype,
-        each.kernels or "-",
-        str(each.points),
-        _interval(each, "compute_efficiency", 1.0, 2),
-        _interval(each, "memory_efficiency", 1.0, 2),
-        _interval(each, "overhead_s", 1e6, 1),
-        str(held.points),
-        f"{held.mape * 100:.1f}",
-        f"{held.worst * 100:.0f}",
-        f"{held.coverage * 100:.0f}",
-    ]
+        console().print(f"- {warning}")
+    console().print(f"written to {out}")
 
 
 def _interval(each: ClassParameters, name: str, factor: float, digits: int) -> str:

@@ -1,18 +1,23 @@
-"""What every command prints with: a console for people, JSON for programs, progress for the patient."""
+"""Output of every command: a console for people, JSON for programs, progress bars."""
 
 from __future__ import annotations
 
 import json
 import sys
+import warnings
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from hardware_specs.files.reading import DamagedFileWarning
 from hardware_specs.showing import harmless, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import TextIO
 
     from rich.console import Console
+    from rich.segment import Segment
 
 T = TypeVar("T")
 
@@ -29,12 +34,10 @@ def _consoles() -> tuple[Console, Console]:
             for text, style, control in super().render(*args, **options):
                 yield Segment(text if control else harmless(text), style, control)
 
+    plain: Any = {"markup": False, "emoji": False, "highlight": False}
     # A pipe or a file has no width of its own: give tables room instead of folding them.
     width = None if sys.stdout.isatty() else 160
-    return (
-        Harmless(width=width, markup=False, emoji=False),
-        Harmless(stderr=True, markup=False, emoji=False),
-    )
+    return Harmless(width=width, **plain), Harmless(stderr=True, **plain)
 
 
 def console() -> Console:
@@ -53,7 +56,7 @@ def print_json(document: object) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Turn numpy scalars and arrays, paths and tuples into what JSON knows."""
+    """Convert numpy scalars and arrays, paths and tuples to JSON's types."""
     if hasattr(value, "tolist"):
         return value.tolist()
     return str(value)
@@ -69,11 +72,35 @@ def remark(message: str) -> None:
     sys.stderr.write(f"{harmless(message)}\n")
 
 
+@contextmanager
+def damage_told() -> Iterator[None]:
+    """Tell of every damaged file that is passed over, in a line of its own."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, DamagedFileWarning):
+                warn(str(message))
+            else:
+                usual(message, category, filename, lineno, file, line)
+
+        warnings.simplefilter("always", DamagedFileWarning)
+        warnings.showwarning = show
+        yield
+
+
 def progress(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
     """Yield the items behind a progress bar with the time left; silent when stderr is no terminal.
 
     Args:
-        items: what to go through.
+        items: the items to go through.
         description: what is being done, in two or three words.
         total: how many there are, when `items` has no length.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -60,31 +61,28 @@ def count(
 
 
 def _print(report: FlopReport) -> None:
-    from rich.table import Table
+    from vlm_roofline.cli.tables import Column, columns, table
 
-    table = Table(
+    totals = {
+        "stage": "to first token",
+        "op": "products",
+        "note": "",
+        **{f"{name}_flops": report.total(name) for name in ("cost_model", "torch", "fvcore")},
+    }
+    view = table(
+        [*(asdict(row) for row in report.rows), totals],
+        [
+            *columns(stage="stage", op="op"),
+            *columns("1", cost_model="cost_model_flops", torch="torch_flops"),
+            Column("fvcore x 2", "fvcore_flops", "1"),
+            Column("why they differ", "note"),
+        ],
         title=f"FLOP of {report.model}: {report.visual_tokens} visual + {report.text_tokens} text "
-        f"tokens, batch {report.batch_size}; decode is one step"
+        f"tokens, batch {report.batch_size}; decode is one step",
+        style=lambda row: "bold" if row is totals else None,
     )
-    for name in ("stage", "op"):
-        table.add_column(name)
-    for name in ("cost model", "torch", "fvcore x 2"):
-        table.add_column(name, justify="right")
-    table.add_column("why they differ")
-    for row in report.rows:
-        table.add_row(
-            row.stage, row.op, _grouped(row.cost_model_flops), _grouped(row.torch_flops),
-            _grouped(row.fvcore_flops), row.note,
-        )  # fmt: skip
-    table.add_section()
-    totals = (_grouped(report.total(name)) for name in ("cost_model", "torch", "fvcore"))
-    table.add_row("to first token", "products", *totals, "")
-    console().print(table)
+    console().print(view)
     if report.fvcore_missing:
         console().print(f"fvcore: {report.fvcore_missing}")
     verdict = "agree to the unit" if report.agrees else "DIFFER: see the rows above"
     console().print(f"cost model and torch {verdict}")
-
-
-def _grouped(value: int | None) -> str:
-    return "-" if value is None else f"{value:,}"

@@ -7,19 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vlm_roofline.cli.console import console, print_json, warn
-from vlm_roofline.cli.options import (
-    Json,
-    request_options,
-    scale_bytes,
-    scale_flops,
-    scale_time,
-)
+from vlm_roofline.cli.options import Json, request_options
 from vlm_roofline.cli.pictures import Pictures, pictured
+from vlm_roofline.cli.units import show_bytes, show_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from costmodel.result import Estimate
+    from rich.table import Table
+
+    from costmodel.result import Estimate, OpRow
 
 
 def register(app: typer.Typer) -> None:
@@ -51,46 +48,38 @@ def estimate(
 
 
 def _print(cost: Estimate, ops: bool) -> None:
-    from rich.table import Table
+    from vlm_roofline.cli.tables import Column, table
 
     given = cost.inputs
-    table = Table(title=_title(given), title_justify="left")
-    table.add_column("stage")
-    for heading in (
-        "FLOP", "weights read", "KV moved", "act. moved", "kernels", "time", "low", "high",
-    ):  # fmt: skip
-        table.add_column(heading, justify="right")
-    table.add_column("bound")
     rows = [(name, stage) for name, stage in cost.stages.items() if stage.kernels or stage.flops]
-    for name, stage in [*rows, ("total", cost.totals)]:
-        kv = None
-        if stage.kv_read_bytes is not None and stage.kv_write_bytes is not None:
-            kv = stage.kv_read_bytes + stage.kv_write_bytes
-        moved = None
-        if stage.activation_read_bytes is not None and stage.activation_write_bytes is not None:
-            moved = stage.activation_read_bytes + stage.activation_write_bytes
-        table.add_row(
-            name,
-            scale_flops(stage.flops),
-            scale_bytes(stage.weight_bytes),
-            scale_bytes(kv),
-            scale_bytes(moved),
-            "-" if stage.kernels is None else f"{stage.kernels:,}",
-            scale_time(stage.time_s),
-            scale_time(stage.time_low_s),
-            scale_time(stage.time_high_s),
-            stage.bound or "-",
-            style="bold" if name == "total" else None,
-        )
+    view = table(
+        [*rows, ("total", cost.totals)],
+        [
+            Column("stage", lambda row: row[0]),
+            Column("FLOP", lambda row: row[1].flops, "FLOP"),
+            Column("weights read", lambda row: row[1].weight_bytes, "B", 1),
+            Column(
+                "KV moved", lambda row: _sum(row[1].kv_read_bytes, row[1].kv_write_bytes), "B", 1
+            ),
+            Column("act. moved", lambda row: _activations(row[1]), "B", 1),
+            Column("kernels", lambda row: row[1].kernels, "1"),
+            Column("time", lambda row: row[1].time_s, "s"),
+            Column("low", lambda row: row[1].time_low_s, "s"),
+            Column("high", lambda row: row[1].time_high_s, "s"),
+            Column("bound", lambda row: row[1].bound or "-"),
+        ],
+        title=_title(given),
+        style=lambda row: "bold" if row[0] == "total" else None,
+    )
     out = console()
-    out.print(table)
+    out.print(view)
     own = given["convention"] == "torch"
     if own or cost.totals.time_s is not None:
         _print_time_and_memory(cost)
     if not own:
         out.print(f"convention {given['convention']}; what it does not define is -", style="dim")
         for name, text in cost.assumptions.items():
-            out.print(f"{name.replace('_', ' ')}: {text}", style="dim", markup=False)
+            out.print(f"{name.replace('_', ' ')}: {text}", style="dim")
     if ops:
         out.print(_ops_table(cost))
 
@@ -116,44 +105,46 @@ def _title(given: Mapping[str, Any]) -> str:
 
 def _print_time_and_memory(cost: Estimate) -> None:
     out = console()
-    out.print(f"TTFT {scale_time(cost.totals.ttft_s)}; TPOT {scale_time(cost.totals.tpot_s)}")
+    out.print(f"TTFT {show_time(cost.totals.ttft_s)}; TPOT {show_time(cost.totals.tpot_s)}")
     memory = cost.memory
     out.print(
-        f"memory: peak {scale_bytes(memory.peak_memory_bytes)} = weights "
-        f"{scale_bytes(memory.weight_bytes)} + KV cache {scale_bytes(memory.kv_cache_bytes)} + "
-        f"activations {scale_bytes(memory.peak_activation_bytes)}; device has "
-        f"{scale_bytes(memory.capacity_bytes)}; activations written in prefill "
-        f"{scale_bytes(memory.activation_bytes_written)}"
+        f"memory: peak {show_bytes(memory.peak_memory_bytes)} = weights "
+        f"{show_bytes(memory.weight_bytes)} + KV cache {show_bytes(memory.kv_cache_bytes)} + "
+        f"activations {show_bytes(memory.peak_activation_bytes)}; device has "
+        f"{show_bytes(memory.capacity_bytes)}; activations written in prefill "
+        f"{show_bytes(memory.activation_bytes_written)}"
     )
     if cost.inputs["convention"] == "torch":
         out.print(f"time: {cost.assumptions['time']}", style="dim")
 
 
-def _ops_table(cost: Estimate) -> object:
+def _ops_table(cost: Estimate) -> Table:
     """Return the op table; FLOP are those the kernels run, or what a convention calls so."""
-    from rich.table import Table
+    from vlm_roofline.cli.tables import Column, columns, table
 
-    table = Table(title="ops", title_justify="left")
-    for heading in ("stage", "op", "class", "dtype"):
-        table.add_column(heading)
-    for heading in ("count", "FLOP", "bytes", "FLOP/B", "time", "SOL %"):
-        table.add_column(heading, justify="right")
-    table.add_column("bound")
-    table.add_column("from")
-    for row in cost.ops:
-        intensity = row.intensity_flop_per_byte
-        table.add_row(
-            row.stage,
-            row.name.replace("[", r"\["),
-            row.op_class or "-",
-            row.dtype or "-",
-            f"{row.count:,}",
-            scale_flops(row.flops if row.executed_flops is None else row.executed_flops),
-            scale_bytes(row.hbm_bytes),
-            "-" if intensity is None else f"{intensity:.1f}",
-            scale_time(row.time_s),
-            "-" if row.sol_percent is None else f"{row.sol_percent:.0f}",
-            row.bound or "-",
-            row.provenance or "-",
-        )
-    return table
+    def flops(row: OpRow) -> Any:
+        return row.flops if row.executed_flops is None else row.executed_flops
+
+    shown = [
+        *columns(**{"stage": "stage", "op": "name", "class": "op_class", "dtype": "dtype"}),
+        Column("count", "count", "1"),
+        Column("FLOP", flops, "FLOP"),
+        Column("bytes", "hbm_bytes", "B"),
+        Column("FLOP/B", lambda row: _fixed(row.intensity_flop_per_byte, 1), "1"),
+        Column("time", "time_s", "s"),
+        Column("SOL %", lambda row: _fixed(row.sol_percent, 0), "1"),
+        *columns(**{"bound": "bound", "from": "provenance"}),
+    ]
+    return table(cost.ops, shown, title="ops")
+
+
+def _fixed(value: float | None, digits: int) -> str | None:
+    return None if value is None else f"{value:.{digits}f}"
+
+
+def _activations(stage: Any) -> int | None:
+    return _sum(stage.activation_read_bytes, stage.activation_write_bytes)
+
+
+def _sum(one: int | None, two: int | None) -> int | None:
+    return None if one is None or two is None else one + two

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vlm_roofline.cli.console import console, print_json, warn
-from vlm_roofline.cli.options import Json, request_options, scale_bytes, scale_flops, scale_time
+from vlm_roofline.cli.options import Json, request_options
+from vlm_roofline.cli.units import show_time
 
 if TYPE_CHECKING:
     from costmodel.questions.frontiers import Frontier, FrontierPoint
@@ -51,9 +52,9 @@ def frontier(
         training_free=training_free,
     )
     if plot is not None:
-        from costmodel.plots.frontier import plot_frontier
+        from costmodel.plots import plot_frontier, save_figure
 
-        plot_frontier(result, plot)
+        save_figure(plot_frontier(result), plot)
     if json:
         print_json(result.to_dict())
         return
@@ -63,23 +64,31 @@ def frontier(
 
 
 def _print(result: Frontier) -> None:
-    from rich.table import Table
-
     from costmodel.accuracy.published import EVIDENCE
+    from vlm_roofline.cli.tables import Column, table
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("", "method", "as printed", "tokens", "score", "of unreduced", "time", "memory"):
-        number = column in ("tokens", "score", "of unreduced", "time", "memory")
-        table.add_column(column, justify="right" if number else "left", no_wrap=True)
-    for column in ("FLOPs", "training", "read"):
-        table.add_column(column, no_wrap=True)
     best = result.best
-    for point in result.points:
-        table.add_row(*_row(point, best), style=None if point.within_budget else "dim")
+    view = table(
+        result.points,
+        [
+            Column("", lambda point: _mark(point, best)),
+            Column("method", "method", whole=True),
+            Column("as printed", "label"),
+            Column("tokens", "visual_tokens", "1"),
+            Column("score", "score", "1"),
+            Column("of unreduced", "retained", "%"),
+            Column("time", "time_s", "s"),
+            Column("memory", "peak_memory_bytes", "B"),
+            Column("FLOPs", "flops", "FLOP", priority=1),
+            Column("training", "training", priority=1, whole=True),
+            Column("read", "evidence", whole=True),
+        ],
+        style=lambda point: None if point.within_budget else "dim",
+    )
     out = console()
     out.print(f"{result.model} on {result.hardware}, {result.benchmark.name}")
     out.print(f"a score is: {result.benchmark.metric}")
-    out.print(table)
+    out.print(view)
     out.print("> best within the budget   * nobody is as good and faster   x over the budget")
     used = {point.evidence for point in result.points}
     out.print(
@@ -91,27 +100,13 @@ def _print(result: Frontier) -> None:
         tokens = "" if best.visual_tokens is None else f" at {best.visual_tokens} visual tokens"
         out.print(
             f"best: {best.method}{tokens} ({best.label}, {best.paper} Table {best.table}): "
-            f"{best.score:g} in {scale_time(best.time_s)}"
+            f"{best.score:g} in {show_time(best.time_s)}"
         )
     if result.unpriced:
         names = ", ".join(f"{row.label} ({row.score:g})" for row in result.unpriced)
         warn(f"without a known setting, so not priced: {names}")
 
 
-def _row(point: FrontierPoint, best: FrontierPoint | None) -> tuple[str, ...]:
+def _mark(point: FrontierPoint, best: FrontierPoint | None) -> str:
     mark = ">" if point is best else "*" if point.pareto else ""
-    if not point.within_budget:
-        mark += "x"
-    return (
-        mark,
-        point.method,
-        point.label,
-        "-" if point.visual_tokens is None else str(point.visual_tokens),
-        f"{point.score:g}",
-        "-" if point.retained is None else f"{100 * point.retained:.1f} %",
-        scale_time(point.time_s),
-        scale_bytes(point.peak_memory_bytes),
-        scale_flops(point.flops),
-        point.training,
-        point.evidence,
-    )
+    return mark if point.within_budget else mark + "x"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,21 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from costmodel.quantities import STAGES
 from hardware_specs.errors import InvalidFileError, InvalidInputError, UnsupportedError
+from hardware_specs.files.reading import read_picture
 from hardware_specs.showing import one_line
 from vlm_roofline.cli.console import console, print_json, warn
-from vlm_roofline.cli.options import Json, parse_keep, scale_time
+from vlm_roofline.cli.options import Json, parse_keep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from PIL.Image import Image
 
-    from profiling.subject.stages import Recorder
+    from profiling.instruments.recorder import Recorder
     from token_reduction import Method
     from token_reduction.apply import ReductionRecord
-
-_STAGES = ("vision", "projector", "reduction", "prefill", "decode")
 
 
 def register(app: typer.Typer) -> None:
@@ -75,7 +74,7 @@ def generate(
     request = _request(method, keep, layer, variant, option or [])
     if save_overlay is not None and request is None:
         raise InvalidInputError("--save-overlay draws what a method kept; give --method")
-    picture = _open(image)
+    picture = read_picture(image)
     chosen = _device(device)
     loaded, processor = _load(
         model, dtype or ("bf16" if chosen != "cpu" else "fp32"), chosen, attention
@@ -154,27 +153,8 @@ def _request(
     return get_method(method, keep=parse_keep(keep), layer=layer, variant=variant, **parsed)
 
 
-def _open(path: Path) -> Image:
-    try:
-        from PIL import Image as Images
-    except ImportError as error:
-        from hardware_specs.errors import MissingDependencyError
-
-        raise MissingDependencyError("pillow", "profile") from error
-    try:
-        with warnings.catch_warnings():
-            # A small file may unfold into gigabytes: what Pillow warns of is refused.
-            warnings.simplefilter("error", Images.DecompressionBombWarning)
-            with Images.open(path) as opened:
-                return opened.convert("RGB")
-    except (Images.DecompressionBombError, Images.DecompressionBombWarning) as error:
-        raise InvalidFileError(f"{path} is too large a picture: {error}") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InvalidFileError(f"{path} is no picture that can be read: {error}") from error
-
-
 def _device(given: str | None) -> str:
-    from profiling.devices.clocks import device_kind
+    from profiling.devices.device import device_kind
 
     if given is None:
         import torch
@@ -189,7 +169,9 @@ def _load(source: str, dtype: str, device: str, attention: str) -> tuple[Any, An
     """Load weights from safetensors, and the processor; no code of the model's own is run."""
     import transformers
 
-    from profiling.subject.models import build_model
+    from profiling.subject.models import build_model, check_model_folder
+
+    check_model_folder(source)
 
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()
@@ -255,7 +237,8 @@ def _answer(
     import torch
 
     from profiling.devices.clocks import clock_for
-    from profiling.subject.stages import Recorder, StageHooks, anatomy
+    from profiling.instruments.recorder import Recorder
+    from profiling.subject.stages import StageHooks, anatomy
     from token_reduction import reduce_tokens
 
     tokenizer = processor.tokenizer
@@ -303,7 +286,7 @@ def _document(source: str, prompt: str, answer: Answer, overlay: Path | None) ->
     record = answer.record
     seconds = answer.seconds
     times: dict[str, float | None] = {
-        stage: sum(seconds[stage]) if stage in seconds else None for stage in _STAGES
+        stage: sum(seconds[stage]) if stage in seconds else None for stage in STAGES
     }
     steps = seconds.get("decode", [])
     times["decode_per_token"] = sum(steps) / len(steps) if steps else None
@@ -331,12 +314,10 @@ def _document(source: str, prompt: str, answer: Answer, overlay: Path | None) ->
 
 
 def _print(document: dict[str, Any]) -> None:
-    from rich.table import Table
-    from rich.text import Text
+    from vlm_roofline.cli.tables import columns, table
 
     out = console()
-    # The answer is the model's: its brackets are no markup.
-    out.print(Text(document["answer"] or "(an empty answer)"))
+    out.print(document["answer"] or "(an empty answer)")
     out.print()
     reduction = document["reduction"]
     if reduction is not None:
@@ -346,17 +327,21 @@ def _print(document: dict[str, Any]) -> None:
         lengths = reduction["sequence_lengths"]
         if len(set(lengths)) > 1:
             out.print(f"tokens entering each layer: {', '.join(map(str, lengths[:-1]))}")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("stage")
-    table.add_column("time", justify="right")
     times = document["times_s"]
-    for stage in _STAGES:
-        if times[stage] is not None:
-            steps = document["new_tokens"] - 1
-            name = f"decode ({steps} steps)" if stage == "decode" else stage
-            table.add_row(name, scale_time(times[stage]))
-    table.add_row("total", scale_time(times["total"]), style="bold")
-    out.print(table)
+    names = {stage: stage for stage in (*STAGES, "total")}
+    names["decode"] = f"decode ({document['new_tokens'] - 1} steps)"
+    rows = [
+        {"stage": name, "time": times[stage]}
+        for stage, name in names.items()
+        if times[stage] is not None
+    ]
+    out.print(
+        table(
+            rows,
+            [*columns(stage="stage"), *columns("s", time="time")],
+            style=lambda row: "bold" if row["stage"] == "total" else None,
+        )
+    )
     warmth = "warmed up" if document["warmed_up"] else "first run, not warmed up"
     out.print(
         f"{document['new_tokens']} tokens on {document['device']} in {document['dtype']}; "
@@ -364,4 +349,4 @@ def _print(document: dict[str, Any]) -> None:
         style="dim",
     )
     if document["overlay"] is not None:
-        out.print(f"overlay: {document['overlay']}", markup=False)
+        out.print(f"overlay: {document['overlay']}")

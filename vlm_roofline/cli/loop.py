@@ -105,7 +105,7 @@ def _print(plan: LoopPlan, found: Any) -> None:
     from vlm_roofline.cli.reconcile import print_reconciliation
 
     print_reconciliation(found.result)
-    console().print(f"{plan.full_model} on {plan.device}: {found.report}", highlight=False)
+    console().print(f"{plan.full_model} on {plan.device}: {found.report}")
 
 
 class _Steps:
@@ -130,9 +130,9 @@ class _Steps:
         """Show how far a step is.
 
         Args:
-            what: the step.
-            done: of it.
-            total: of it.
+            what: the name of the step.
+            done: how much of it is done.
+            total: how much there is of it.
         """
         if self._bar is None:
             if what not in self._tasks:

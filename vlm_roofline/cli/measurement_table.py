@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from profiling.records.measurement import STAGES, TOTAL
+from costmodel.quantities import STAGES
+from profiling.records.measurement import TOTAL
 from profiling.records.samples import dispersion, order_statistic
-from vlm_roofline.cli.options import scale_bytes, scale_flops
+from vlm_roofline.cli.tables import Column, columns, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,55 +23,51 @@ def measurement_table(records: Sequence[Measurement]) -> Table:
     Args:
         records: of any number of configurations and rounds.
     """
-    from rich.table import Table
-
     groups: dict[str, list[Measurement]] = {}
     for record in records:
         groups.setdefault(record.configuration.key, []).append(record)
     stages = [stage for stage in STAGES if any(stage in record.stages for record in records)]
     models = {record.configuration.model for record in records}
-    table = Table(title=f"milliseconds, medians; {', '.join(sorted(models))}")
-    for name in ("dtype", "method"):
-        table.add_column(name)
-    for name in ("visual", "batch"):
-        table.add_column(name, justify="right")
-    table.add_column("mode")
-    for name in (*stages, "first token", "spread", "bound", "FLOP", "peak"):
-        table.add_column(name, justify="right")
-    for members in groups.values():
-        table.add_row(*_cells(members, stages))
-    return table
+    return table(
+        [_row(members, stages) for members in groups.values()],
+        [
+            *columns(dtype="dtype", method="method"),
+            *columns("1", visual="visual", batch="batch"),
+            *columns(mode="mode"),
+            *(Column(stage, stage, "1") for stage in stages),
+            Column("first token", TOTAL, "1"),
+            Column("spread", "spread", "%"),
+            Column("bound", "bound", "1"),
+            Column("FLOP", "flops", "FLOP"),
+            Column("peak", "peak", "B"),
+        ],
+        title=f"milliseconds, medians; {', '.join(sorted(models))}",
+    )
 
 
-def _cells(members: Sequence[Measurement], stages: Sequence[str]) -> list[str]:
+def _row(members: Sequence[Measurement], stages: Sequence[str]) -> dict[str, Any]:
     first = members[0]
     configuration = first.configuration
     visual = first.tokens.visual_llm
-    asked = configuration.visual_tokens if visual is None else visual
-    cells = [
-        configuration.dtype,
-        configuration.method,
-        "-" if asked is None else str(asked),
-        str(configuration.batch_size),
-        configuration.mode,
-    ]
-    good = [record for record in members if record.status == "ok"]
-    if not good:
-        return [*cells, *("-" for _ in stages), first.status, "-", "-", "-", "-"]
-    totals = [value for record in good for value in record.stages[TOTAL].event_s]
-    spread = dispersion(totals)
-    bounds = {record.stages[TOTAL].host_bound for record in good}
-    bound = "host" if bounds == {True} else "device" if bounds == {False} else "-"
-    total = good[0].stages[TOTAL]
-    return [
-        *cells,
-        *(_milliseconds(good, stage) for stage in stages),
-        _milliseconds(good, TOTAL),
-        "-" if spread is None else f"{100 * spread:.1f} %",
-        bound,
-        scale_flops(total.flops),
-        scale_bytes(total.peak_allocated_bytes),
-    ]
+    row: dict[str, Any] = {
+        "dtype": configuration.dtype,
+        "method": configuration.method,
+        "visual": configuration.visual_tokens if visual is None else visual,
+        "batch": configuration.batch_size,
+        "mode": configuration.mode,
+        **dict.fromkeys((*stages, "spread", "bound", "flops", "peak")),
+        TOTAL: first.status,
+    }
+    good = [record for record in members if record.status == "ok" and TOTAL in record.stages]
+    if good:
+        totals = [value for record in good for value in record.stages[TOTAL].event_s]
+        bounds = {record.stages[TOTAL].host_bound for record in good}
+        total = good[0].stages[TOTAL]
+        row |= {stage: _milliseconds(good, stage) for stage in (*stages, TOTAL)}
+        row |= {"spread": dispersion(totals), "flops": total.flops}
+        row |= {"peak": total.peak_allocated_bytes}
+        row["bound"] = "host" if bounds == {True} else "device" if bounds == {False} else None
+    return row
 
 
 def _milliseconds(records: Sequence[Measurement], stage: str) -> str:

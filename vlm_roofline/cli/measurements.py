@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from hardware_specs.errors import InvalidInputError
-from vlm_roofline.cli.console import console, print_json, warn
+from hardware_specs.showing import harmless
+from vlm_roofline.cli.console import console, print_json
 from vlm_roofline.cli.options import Json  # noqa: TC001 - typer reads the annotations when it runs
 
 
@@ -23,23 +24,17 @@ def measurements(
     json: Json = False,
 ) -> None:
     """Show the records in a folder; damaged files are named and passed over."""
-    import warnings
-
     from profiling.records.frame import measurements_frame
     from profiling.records.storage import iterate_measurements
     from vlm_roofline.cli.measurement_table import measurement_table
 
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        records = [(path.name, record) for path, record in iterate_measurements(folder)]
-    for item in caught:
-        warn(str(item.message))
+    records = [(path.name, record) for path, record in iterate_measurements(folder)]
     if not records:
         raise InvalidInputError(f"no measurements in {folder}")
     if json or csv:
         frame = measurements_frame(records)
         if csv:
-            typer.echo(frame.to_csv(index=False), nl=False)
+            typer.echo(harmless(frame.to_csv(index=False)), nl=False)
         else:
             rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
             print_json({"schema_version": 1, "rows": rows})

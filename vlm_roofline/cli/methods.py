@@ -29,14 +29,14 @@ def list_methods(json: Json = False) -> None:
     if json:
         print_json({"schema_version": 1, "methods": [document(info) for info in infos]})
         return
-    from rich.table import Table
+    from vlm_roofline.cli.tables import Column, columns, table
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("method", "place", "default", "own cost", "what it does"):
-        table.add_column(column, no_wrap=column in ("method", "place"))
-    for info in infos:
-        table.add_row(info.name, info.place, info.default_text, info.complexity, info.summary)
-    console().print(table)
+    shown = [
+        Column("method", "name", whole=True),
+        Column("place", "place", whole=True),
+        *columns(default="default_text", own_cost="complexity", what_it_does="summary"),
+    ]
+    console().print(table(infos, shown))
     console().print("`vlm-roofline methods show NAME` says more about one.")
 
 
@@ -52,24 +52,18 @@ def show(
     if json:
         print_json({"schema_version": 1, **entry})
         return
-    from rich.table import Table
+    from vlm_roofline.cli.tables import Column, table
 
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column()
-    for key, value in entry.items():
-        if value in (None, [], {}, ""):
-            continue
-        table.add_row(key.replace("_", " "), _text(value))
-    console().print(table)
+    said = [(key, value) for key, value in entry.items() if value not in (None, [], {}, "")]
+    shown = [
+        Column("", lambda pair: pair[0].replace("_", " "), whole=True, style="bold"),
+        Column("", lambda pair: _text(pair[1])),
+    ]
+    console().print(table(said, shown))
 
 
 def document(info: MethodInfo) -> dict[str, Any]:
-    """Return what is known of a method as plain values.
-
-    Args:
-        info: the method's facts.
-    """
+    """Return what is known of a method as plain values."""
     return {
         "name": info.name,
         "summary": info.summary,
@@ -100,11 +94,7 @@ def document(info: MethodInfo) -> dict[str, Any]:
 
 
 def example(name: str) -> dict[str, Any]:
-    """Return what the method's default does to one request: LLaVA-1.5-7B on an A100.
-
-    Args:
-        name: the method.
-    """
+    """Return what the method's default does to one request: LLaVA-1.5-7B on an A100."""
     from costmodel import estimate
 
     model, hardware = "llava-1.5-7b", "nvidia-a100-sxm4-80gb"

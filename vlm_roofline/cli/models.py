@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from vlm_roofline.cli.console import console, print_json
-from vlm_roofline.cli.options import (
-    Json,
-    parse_image_size,
-    scale_bytes,
-)
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from vlm_roofline.cli.options import Json, parse_image_size
+from vlm_roofline.cli.units import show_bytes
 
 #: What the parts of a model are, in the order they are shown.
 PARTS = {
@@ -45,21 +39,18 @@ def list_all(json: Json = False) -> None:
     if json:
         print_json(models)
         return
-    table = _table("model", "family", "parameters", "language model", "vision tower",
-                   "visual tokens", "crops", "KV per token")  # fmt: skip
-    for model in models:
-        seen = model["visual_input"] or {"tokens": 0, "crops": 0}
-        table.add_row(
-            model["name"],
-            model["family"],
-            f"{model['parameters']['total']:,}",
-            _text_shape(model["text"]),
-            _vision_shape(model["vision"]),
-            f"{seen['tokens']:,}",
-            str(seen["crops"]),
-            scale_bytes(model["kv_bytes_per_token"]),
-        )
-    console().print(table)
+    from vlm_roofline.cli.tables import Column, columns, table
+
+    shown = [
+        *columns(model="name", family="family"),
+        Column("parameters", lambda model: model["parameters"]["total"], "1"),
+        Column("language model", lambda model: _text_shape(model["text"])),
+        Column("vision tower", lambda model: _vision_shape(model["vision"])),
+        Column("visual tokens", lambda model: _seen(model, "tokens"), "1"),
+        Column("crops", lambda model: _seen(model, "crops"), "1"),
+        Column("KV per token", "kv_bytes_per_token", "B"),
+    ]
+    console().print(table(models, shown))
     console().print(
         "Visual tokens of the default image or clip, as papers count them; KV in half precision."
     )
@@ -85,35 +76,33 @@ def show(
     if json:
         print_json(summary)
         return
+    from vlm_roofline.cli.tables import Column, table
+
     parts = summary["parameters"]
-    table = _table("part", "parameters", "share")
-    for key, what in PARTS.items():
-        if parts[key]:
-            table.add_row(what, f"{parts[key]:,}", f"{parts[key] / parts['total']:.1%}")
+    shown = [
+        Column("part", lambda key: PARTS[key]),
+        Column("parameters", lambda key: parts[key], "1"),
+        Column("share", lambda key: f"{parts[key] / parts['total']:.1%}", "1"),
+    ]
+    view = table([key for key in PARTS if parts[key]], shown)
     out = console()
     out.print(f"{summary['name']}: {summary['family']}, from {summary['source']}")
-    out.print(table)
+    out.print(view)
     out.print(
         f"language model  {_text_shape(summary['text'])}, vocabulary {summary['text']['vocab_size']:,}"
     )
     out.print(f"vision tower    {_vision_shape(summary['vision'])}{_crop_text(summary['vision'])}")
     out.print(f"visual input    {_visual_text(summary)}")
     out.print(
-        f"KV cache        {scale_bytes(summary['kv_bytes_per_token'])} per token in half precision"
+        f"KV cache        {show_bytes(summary['kv_bytes_per_token'])} per token in half precision"
     )
     if summary["from_defaults"]:
         out.print(f"left to transformers' defaults: {', '.join(summary['from_defaults'])}")
 
 
-def _table(*columns: str) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD)
-    words = {"model", "family", "part", "language model", "vision tower"}
-    for column in columns:
-        table.add_column(column, justify="left" if column in words else "right")
-    return table
+def _seen(model: dict[str, Any], what: str) -> int:
+    found: int = (model["visual_input"] or {}).get(what, 0)
+    return found
 
 
 def _text_shape(text: dict[str, Any]) -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from costmodel.models.model import ImageSize
-    from costmodel.quantities import Num
+
 
 #: Layers that one entry of a schedule may stand for.
 MOST_LAYERS = 10_000
@@ -223,47 +223,3 @@ def _parsed(name: str, text: Any, several: bool) -> Any:
     return (
         [read(part) for part in split(text)] if several and name not in _ONE_VALUE else read(text)
     )
-
-
-def scale_flops(value: Num | None) -> str:
-    """Format FLOPs for people.
-
-    >>> scale_flops(8583722926080), scale_flops(262668288)
-    ('8.584 T', '262.668 M')
-    """
-    return _scaled(value, ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")))
-
-
-def scale_bytes(value: Num | None) -> str:
-    """Format bytes for people, in SI units.
-
-    >>> scale_bytes(14126854144), scale_bytes(None)
-    ('14.127 GB', '-')
-    """
-    text = _scaled(value, ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")))
-    return text if text == "-" else (text + "B" if text[-1].isalpha() else text + " B")
-
-
-def scale_time(value: Num | None) -> str:
-    """Format seconds for people.
-
-    >>> scale_time(0.0275), scale_time(3.2e-6)
-    ('27.500 ms', '3.200 us')
-    """
-    if value is None:
-        return "-"
-    if value == 0:
-        return "0"
-    for factor, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):
-        if value >= factor:
-            return f"{value / factor:.3f} {unit}"
-    return f"{value * 1e9:.1f} ns"
-
-
-def _scaled(value: Any, units: tuple[tuple[float, str], ...]) -> str:
-    if value is None:
-        return "-"
-    for factor, unit in units:
-        if abs(value) >= factor:
-            return f"{value / factor:.3f} {unit}"
-    return f"{value:.0f}"

@@ -134,4 +134,4 @@ def _save(figure: Figure, out: Path, *, json: bool) -> None:
     if json:
         print_json({"out": str(path)})
     else:
-        console().print(f"wrote {path}", highlight=False)
+        console().print(f"wrote {path}")

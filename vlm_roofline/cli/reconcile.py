@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +13,8 @@ from vlm_roofline.cli.console import console, print_json
 from vlm_roofline.cli.options import Json  # noqa: TC001 - typer reads the annotations when it runs
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from profiling.reconciling import Reconciliation
 
 #: Flags shown before the rest is only counted.
@@ -46,8 +49,9 @@ def reconcile(
     json: Json = False,
 ) -> None:
     """Join every measured run and stage with its estimate and split the gap into named parts."""
+    from costmodel.quantities import STAGES
     from profiling.reconciling import reconcile as join
-    from profiling.records.measurement import STAGES, TOTAL
+    from profiling.records.measurement import TOTAL
 
     if stage not in (*STAGES, TOTAL):
         raise InvalidInputError(
@@ -59,11 +63,11 @@ def reconcile(
 
         paths = save_figures(reconciliation_figures(result), plots)
         if not json:
-            console().print(f"{len(paths)} figures in {plots}", highlight=False)
+            console().print(f"{len(paths)} figures in {plots}")
     if csv is not None:
-        from profiling.records.storage import write_atomically
+        from hardware_specs.files.writing import write_file
 
-        write_atomically(csv, result.to_frame().to_csv(index=False))
+        write_file(csv, result.to_frame().to_csv(index=False))
     if json:
         print_json(result.to_dict())
         return
@@ -90,7 +94,6 @@ def print_reconciliation(result: Reconciliation, stage: str = "total") -> None:
             f"{row['counts']} token counts: rank correlation {row['rank_correlation']}, shape error "
             f"{left_out['mape']:.1%} (worst {left_out['max']:.1%} at {left_out['worst_count']}), "
             f"knee measured {row['measured_knee'] or '-'}, predicted {row['predicted_knee'] or '-'}",
-            highlight=False,
         )
     _print_counts(result)
     flags = [
@@ -99,16 +102,19 @@ def print_reconciliation(result: Reconciliation, stage: str = "total") -> None:
         for flag in row["flags"]
     ]
     for flag in list(dict.fromkeys(flags))[:MOST_FLAGS]:
-        out.print(f"! {flag}", highlight=False, markup=False)
+        out.print(
+            f"! {flag}",
+        )
     if len(set(flags)) > MOST_FLAGS:
-        out.print(f"! {len(set(flags)) - MOST_FLAGS} more flags are in --json", highlight=False)
+        out.print(f"! {len(set(flags)) - MOST_FLAGS} more flags are in --json")
     for row in result.skipped:
         out.print(
-            f"- {row['method']} {row['visual_tokens']} {row['mode']}: {row['status']}, {row['reason']}",
-            highlight=False, markup=False,
-        )  # fmt: skip
+            f"- {row['method']} {row['visual_tokens']} {row['mode']}: {row['status']}, {row['reason']}"
+        )
     for note in result.notes:
-        out.print(f"note: {note}", highlight=False, markup=False)
+        out.print(
+            f"note: {note}",
+        )
 
 
 def _print_counts(result: Reconciliation) -> None:
@@ -122,69 +128,61 @@ def _print_counts(result: Reconciliation) -> None:
     if energy.get("mape") is not None:
         parts.append(f"energy off by {energy['mape']:.0%} over {energy['rows']} windows")
     if parts:
-        console().print("; ".join(parts), highlight=False)
+        console().print("; ".join(parts))
 
 
-def _runs(result: Reconciliation, stage: str) -> object:
-    from rich.table import Table
-
+def _runs(result: Reconciliation, stage: str) -> Table:
     from profiling.reconciling import LABELS, PARTS
+    from vlm_roofline.cli.tables import Column, columns, table
 
     rows = result.of_stage(stage)
     shown = [name for name in PARTS if any(abs(row[name]) >= 5e-7 for row in rows)]
+    view = [
+        *columns(method="method", mode="mode"),
+        *columns(
+            "1",
+            batch="batch_size",
+            tokens="visual_tokens",
+            measured=lambda row: _milliseconds(row["measured_s"]),
+            spread=lambda row: "?" if row["noise_s"] is None else _milliseconds(row["noise_s"]),
+            predicted=lambda row: _milliseconds(row["predicted_s"]),
+            error=lambda row: f"{row['relative_error']:+.1%}",
+            ideal=lambda row: _milliseconds(row["ideal_s"]),
+        ),
+        *(Column(LABELS[name], partial(_part, name), "1") for name in shown),
+        Column("bound", "regime"),
+    ]
     title = (
         f"{stage} on {result.hardware.name}, calibration {result.calibration_name or 'none'}; "
         "milliseconds"
     )
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for name in ("method", "mode"):
-        table.add_column(name)
-    for name in ("batch", "tokens", "measured", "spread", "predicted", "error", "ideal"):
-        table.add_column(name, justify="right")
-    for name in shown:
-        table.add_column(LABELS[name], justify="right", overflow="fold", min_width=7)
-    table.add_column("bound")
-    for row in rows:
-        noise = row["noise_s"]
-        table.add_row(
-            row["method"],
-            row["mode"],
-            str(row["batch_size"]),
-            str(row["visual_tokens"]),
-            f"{row['measured_s'] * 1e3:.2f}",
-            "?" if noise is None else f"{noise * 1e3:.2f}",
-            f"{row['predicted_s'] * 1e3:.2f}",
-            f"{row['relative_error']:+.1%}",
-            f"{row['ideal_s'] * 1e3:.2f}",
-            *(f"{row[name] * 1e3:+.2f}" for name in shown),
-            str(row["regime"]),
-        )
-    return table
+    return table(rows, view, title=title)
 
 
-def _errors(result: Reconciliation) -> object:
-    from rich.table import Table
+def _part(name: str, row: dict[str, Any]) -> str:
+    return f"{row[name] * 1e3:+.2f}"
 
-    table = Table(
-        title="errors", title_justify="left", box=None, pad_edge=False, header_style="bold"
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.2f}"
+
+
+def _errors(result: Reconciliation) -> Table:
+    from vlm_roofline.cli.tables import Column, columns, table
+
+    groups = [{"name": name, **found} for name, found in result.summary["time"].items()]
+    groups += [
+        {"name": f"total, {name}-bound", **found}
+        for name, found in result.summary["by_regime"].items()
+    ]
+    return table(
+        groups,
+        [
+            Column("time of", "name"),
+            Column("rows", "count", "1"),
+            *columns("%", MAPE="mape", median="median", p90="p90", worst="max"),
+            Column("bias", lambda row: f"{row['bias']:.3f}", "1"),
+            *columns("%", in_interval="coverage", in_noise="within_noise"),
+        ],
+        title="errors",
     )
-    table.add_column("time of")
-    heads = ("rows", "MAPE", "median", "p90", "worst", "bias", "in interval", "in noise")
-    for name in heads:
-        table.add_column(name, justify="right")
-    summary = result.summary
-    groups = list(summary["time"].items())
-    groups += [(f"total, {name}-bound", found) for name, found in summary["by_regime"].items()]
-    for name, found in groups:
-        share = [
-            "-" if found[key] is None else f"{found[key]:.0%}"
-            for key in ("coverage", "within_noise")
-        ]
-        table.add_row(
-            name,
-            str(found["count"]),
-            *(f"{found[key]:.1%}" for key in ("mape", "median", "p90", "max")),
-            f"{found['bias']:.3f}",
-            *share,
-        )
-    return table

@@ -35,8 +35,8 @@ def report(
     json: Json = False,
 ) -> None:
     """Write a self-contained report: errors, parts of the gap, figures, flags."""
+    from hardware_specs.files.writing import write_file
     from profiling.reconciling import reconcile
-    from profiling.records.storage import write_atomically
     from profiling.report.report import report_html
 
     if out.suffix.lower() not in (".html", ".htm"):
@@ -47,10 +47,8 @@ def report(
         from profiling.report import reconciliation_figures
 
         pictures = reconciliation_figures(result)
-    write_atomically(out, report_html(result, pictures))
+    write_file(out, report_html(result, pictures))
     if json:
         print_json({"out": str(out), "figures": list(pictures), "summary": result.summary})
         return
-    console().print(
-        f"{result.summary['runs']} runs, {len(pictures)} figures: {out}", highlight=False
-    )
+    console().print(f"{result.summary['runs']} runs, {len(pictures)} figures: {out}")

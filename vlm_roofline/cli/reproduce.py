@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from hardware_specs.errors import InvalidInputError, OutputError
+from hardware_specs.errors import InvalidInputError
+from hardware_specs.files.writing import write_file
 from vlm_roofline.cli.console import console, print_json
 from vlm_roofline.cli.options import Json  # noqa: TC001 - typer reads the annotations when it runs
-
-if TYPE_CHECKING:
-    from costmodel.reproduce import Reproduction
 
 
 def register(app: typer.Typer) -> None:
@@ -42,7 +39,7 @@ def reproduce(
         raise InvalidInputError(f"--out {str(out)!r} must end in .csv")
     result = recompute(table)
     if out is not None:
-        _write(result, out)
+        write_file(out, result.to_csv())
     if json:
         print_json(result.to_dict())
         return
@@ -64,14 +61,3 @@ def _list(*, json: bool) -> None:
     from vlm_roofline.cli.reproduce_view import tables_view
 
     console().print(tables_view(tables))
-
-
-def _write(result: Reproduction, out: Path) -> None:
-    """Write the rows as CSV, whole or not at all."""
-    partial = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        partial.write_text(result.to_csv(), encoding="utf-8")
-        partial.replace(out)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error

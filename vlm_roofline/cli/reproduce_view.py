@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import floor, log10
 from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.table import Table
 from rich.text import Text
+
+from vlm_roofline.cli.tables import Column, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rich.console import RenderableType
+    from rich.table import Table
 
-    from costmodel.reproduce import Column, Reproduction
+    from costmodel.reproduce import Column as Published
+    from costmodel.reproduce import Reproduction
 
-#: Terminals of fewer columns leave the columns out that are marked wide.
-WIDE = 110
 #: Terminals narrower than this wrap the column, before any number is cut.
 _WRAPS_BELOW = {"first": 104, "verdict": 96}
 #: Verdict -> style. The word says it; the colour only repeats it.
@@ -35,12 +36,11 @@ _WHOLE = ("convention", "published", "recomputed", "relative_error", "stated", "
 
 def tables_view(tables: Mapping[str, str]) -> Table:
     """Return the list of tables."""
-    view = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    view.add_column("Table", style="bold", no_wrap=True)
-    view.add_column("What it is")
-    for name, title in tables.items():
-        view.add_row(name, title)
-    return view
+    shown = [
+        Column("Table", lambda pair: pair[0], whole=True, style="bold"),
+        Column("What it is", lambda pair: pair[1]),
+    ]
+    return table(tables.items(), shown)
 
 
 def reproduction_view(result: Reproduction, width: int) -> list[RenderableType]:
@@ -50,29 +50,27 @@ def reproduction_view(result: Reproduction, width: int) -> list[RenderableType]:
         result: the table.
         width: columns of the terminal.
     """
-    columns = {column.name: column for column in result.columns}
-    shown = [columns[name] for name in result.shown or columns if name != "note"]
-    shown = [column for column in shown if width >= WIDE or not column.wide]
-    view = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=width < WIDE)
-    for column in shown:
-        view.add_column(
-            _heading(column),
-            justify="left" if column.name in _LEFT else "right",
-            no_wrap=column.name in _WHOLE
-            or (column is shown[0] and width >= _WRAPS_BELOW["first"])
-            or (column.name == "verdict" and width >= _WRAPS_BELOW["verdict"]),
-        )
+    found = {column.name: column for column in result.columns}
+    names = [name for name in result.shown or found if name != "note"]
     remarks: dict[str, int] = {}
-    before: list[Any] | None = None
-    for row in result.rows:
-        group = [row[name] for name in result.group_by]
-        if group != before and result.group_by:
-            if before is not None:
-                view.add_section()
-            view.add_row(Text(" ".join(map(str, group)), style="bold"))
-        before = group
-        first, *others = (_cell(column, row, remarks) for column in shown)
-        view.add_row(Text("  " * bool(result.group_by)) + first, *others)
+    shown = [
+        Column(
+            _heading(found[name]),
+            partial(_cell, found[name], remarks),
+            unit="" if name in _LEFT else "1",
+            priority=int(found[name].wide),
+            whole=name in _WHOLE
+            or (name == names[0] and width >= _WRAPS_BELOW["first"])
+            or (name == "verdict" and width >= _WRAPS_BELOW["verdict"]),
+        )
+        for name in names
+    ]
+    view = table(
+        result.rows,
+        shown,
+        section=lambda row: " ".join(str(row[name]) for name in result.group_by),
+        width=width,
+    )
     parts: list[RenderableType] = [
         Text(result.title, style="bold"),
         Text(result.source, style="dim"),
@@ -86,12 +84,12 @@ def reproduction_view(result: Reproduction, width: int) -> list[RenderableType]:
     return parts
 
 
-def _heading(column: Column) -> str:
+def _heading(column: Published) -> str:
     told = column.unit in ("", "1") or column.unit in column.title.lower()
     return column.title if told else f"{column.title}\n{column.unit}"
 
 
-def _cell(column: Column, row: Mapping[str, Any], remarks: dict[str, int]) -> Text:
+def _cell(column: Published, remarks: dict[str, int], row: Mapping[str, Any]) -> Text:
     value = row[column.name]
     if column.name == "verdict":
         text = Text(str(value or "-"), style=_STYLES.get(value, ""))

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from hardware_specs.sources import explain_evidence, is_weak, list_sources
+from vlm_roofline.cli.tables import Column, columns, table
+from vlm_roofline.cli.units import show_scaled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from rich.console import RenderableType
+    from rich.table import Table
 
-    from hardware_specs import Disagreement, HardwareSpec, Provenance
+    from hardware_specs import Disagreement, HardwareSpec, MeasuredRate, Provenance
 
 _WEAK = "yellow"
 
@@ -31,22 +33,24 @@ _PEAK_COLUMNS = {
 
 def list_table(specs: Sequence[HardwareSpec]) -> Table:
     """Return one row per device: memory, bandwidth, main peaks, power."""
-    table = Table(title=f"{len(specs)} devices; peaks dense, in Top/s (1 FMA = 2 op)")
-    table.add_column("id", no_wrap=True)
-    table.add_column("architecture")
-    for heading in ("memory", "GB/s", *_PEAK_COLUMNS, "W"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for spec in specs:
-        memory = spec.provenance.get("memory")
-        table.add_row(
-            spec.id,
-            escape(spec.architecture),
-            f"{spec.memory_bytes / 2**30:g} GiB" if spec.memory_bytes else "",
-            _marked(f"{spec.bandwidth_bytes_per_s / 1e9:.5g}", memory),
-            *(_peak_cell(spec, column) for column in _PEAK_COLUMNS),
-            _marked(f"{spec.tdp_w:g}" if spec.tdp_w else "", spec.provenance.get("tdp_w")),
-        )
-    return table
+    shown = [
+        Column("id", "id", whole=True),
+        Column("architecture", "architecture", priority=1),
+        Column("memory", lambda s: show_scaled(s.memory_bytes, 2**30, "GiB"), "1"),
+        Column("GB/s", _bandwidth, "1"),
+        *(Column(dtype, partial(_peak_cell, column=dtype), "1") for dtype in _PEAK_COLUMNS),
+        Column("W", _power, "1"),
+    ]
+    title = f"{len(specs)} devices; peaks dense, in Top/s (1 FMA = 2 op)"
+    return table(specs, shown, title=title)
+
+
+def _bandwidth(spec: HardwareSpec) -> Text:
+    return _marked(show_scaled(spec.bandwidth_bytes_per_s, 1e9, ""), spec.provenance.get("memory"))
+
+
+def _power(spec: HardwareSpec) -> Text:
+    return _marked(show_scaled(spec.tdp_w, 1, ""), spec.provenance.get("tdp_w"))
 
 
 def mark_legend() -> Text:
@@ -81,16 +85,31 @@ def spec_view(
 
 
 def _facts(spec: HardwareSpec) -> Table:
-    table = Table(title="device")
-    for heading in ("quantity", "value", "evidence", "source", "remark"):
-        table.add_column(heading)
-    for quantity, value, key in _fact_rows(spec):
-        if value:
-            # The remark on the memory covers several rows: once is enough.
-            remark = key != "memory" or quantity == "memory"
-            origin = _origin_cells(spec.provenance.get(key), remark=remark)
-            table.add_row(quantity, escape(value), *origin)
-    return table
+    rows = [row for row in _fact_rows(spec) if row[1]]
+
+    def origin(row: tuple[str, str, str]) -> tuple[Text, Text, Text]:
+        # The remark on the memory covers several rows: once is enough.
+        remark = row[2] != "memory" or row[0] == "memory"
+        return _origin_cells(spec.provenance.get(row[2]), remark=remark)
+
+    return table(
+        rows,
+        [
+            Column("quantity", lambda row: row[0]),
+            Column("value", lambda row: row[1]),
+            *_origin_columns(origin),
+        ],
+        title="device",
+    )
+
+
+def _origin_columns(origin: Callable[[Any], tuple[Text, Text, Text]]) -> list[Column]:
+    """Return the columns that say where a row's number comes from."""
+    return columns(
+        evidence=lambda row: origin(row)[0],
+        source=lambda row: origin(row)[1],
+        remark=lambda row: origin(row)[2],
+    )
 
 
 def _fact_rows(spec: HardwareSpec) -> Iterator[tuple[str, str, str]]:
@@ -100,102 +119,111 @@ def _fact_rows(spec: HardwareSpec) -> Iterator[tuple[str, str, str]]:
     yield "driver shows", spec.device_granularity or "", ""
     yield "compute capability", spec.compute_capability or "", "compute_capability"
     yield "units (SM, CU, cores)", str(spec.sm_count or ""), "sm_count"
-    yield "clock", _scaled(spec.boost_hz, 1e6, "MHz"), "boost_hz"
-    yield "clock of matrix paths", _scaled(spec.matrix_clock_hz, 1e6, "MHz"), "matrix_clock_hz"
-    yield "L2 cache", _scaled(spec.l2_bytes, 2**20, "MiB"), "l2_bytes"
-    yield "last-level cache", _scaled(spec.llc_bytes, 2**20, "MiB"), "llc_bytes"
-    yield "power limit", _scaled(spec.tdp_w, 1, "W"), "tdp_w"
+    yield "clock", show_scaled(spec.boost_hz, 1e6, "MHz"), "boost_hz"
+    yield "clock of matrix paths", show_scaled(spec.matrix_clock_hz, 1e6, "MHz"), "matrix_clock_hz"
+    yield "L2 cache", show_scaled(spec.l2_bytes, 2**20, "MiB"), "l2_bytes"
+    yield "last-level cache", show_scaled(spec.llc_bytes, 2**20, "MiB"), "llc_bytes"
+    yield "power limit", show_scaled(spec.tdp_w, 1, "W"), "tdp_w"
     kind = f" {spec.memory_kind}" if spec.memory_kind else ""
-    yield "memory", _scaled(spec.memory_bytes, 2**30, f"GiB{kind}") or kind.strip(), "memory"
+    yield "memory", show_scaled(spec.memory_bytes, 2**30, f"GiB{kind}") or kind.strip(), "memory"
     key = "memory_reported_bytes"
-    yield "memory reported", _scaled(spec.memory_reported_bytes, 2**30, "GiB"), key
+    yield "memory reported", show_scaled(spec.memory_reported_bytes, 2**30, "GiB"), key
     if spec.memory_is_assumed:
-        usable = _scaled(spec.usable_memory_bytes, 2**30, "GiB")
+        usable = show_scaled(spec.usable_memory_bytes, 2**30, "GiB")
         yield "memory assumed usable", f"{usable}: no figure of the driver is public", ""
-    yield "bandwidth", _scaled(spec.bandwidth_bytes_per_s, 1e9, "GB/s"), "memory"
-    rate = _scaled(spec.memory_data_rate_bits_per_pin_per_s, 1e9, "Gbit/s per pin")
+    yield "bandwidth", show_scaled(spec.bandwidth_bytes_per_s, 1e9, "GB/s"), "memory"
+    rate = show_scaled(spec.memory_data_rate_bits_per_pin_per_s, 1e9, "Gbit/s per pin")
     yield "bus", f"{spec.memory_bus_bits} bit x {rate}" if spec.memory_bus_bits else "", "memory"
     for kind, link in spec.links.items():
         form = f"gen {link.generation} x{link.lanes}, " if link.generation else ""
-        one_way = _scaled(link.bytes_per_s_per_direction, 1e9, "GB/s per direction")
-        both = _scaled(link.bytes_per_s_bidirectional, 1e9, "GB/s both directions")
+        one_way = show_scaled(link.bytes_per_s_per_direction, 1e9, "GB/s per direction")
+        both = show_scaled(link.bytes_per_s_bidirectional, 1e9, "GB/s both directions")
         yield kind.replace("_", " "), form + ", ".join(filter(None, (one_way, both))), "links"
     for kind in spec.links_absent:
         yield kind.replace("_", " "), "none", "links"
 
 
 def _peaks(spec: HardwareSpec) -> Table:
-    table = Table(title="peaks: dense, 1 FMA = 2 op; ridge: op per byte where compute takes over")
-    table.add_column("path")
-    for heading in ("Top/s", "ridge op/B", "units x clock"):
-        table.add_column(heading, justify="right")
-    for heading in ("evidence", "source", "remark"):
-        table.add_column(heading)
-    for key, value in spec.peaks.items():
-        arithmetic = spec.arithmetic_peak(key)
-        shown = f"{arithmetic / value - 1:+.1%}" if arithmetic else ""
-        if key in spec.clock_inferred:
-            shown = "inferred"
-        table.add_row(
-            key,
-            f"{value / 1e12:.5g}",
-            f"{value / spec.bandwidth_bytes_per_s:.1f}",
-            shown,
-            *_origin_cells(spec.provenance.get(key)),
-        )
-    return table
+    return table(
+        spec.peaks.items(),
+        [
+            Column("path", lambda peak: peak[0]),
+            Column("Top/s", lambda peak: peak[1] / 1e12, "1"),
+            Column("ridge op/B", lambda peak: f"{peak[1] / spec.bandwidth_bytes_per_s:.1f}", "1"),
+            Column("units x clock", lambda peak: _arithmetic(spec, *peak), "1"),
+            *_origin_columns(lambda peak: _origin_cells(spec.provenance.get(peak[0]))),
+        ],
+        title="peaks: dense, 1 FMA = 2 op; ridge: op per byte where compute takes over",
+    )
+
+
+def _arithmetic(spec: HardwareSpec, key: str, value: float) -> str:
+    """Say how far units x clock is from a peak."""
+    if key in spec.clock_inferred:
+        return "inferred"
+    arithmetic = spec.arithmetic_peak(key)
+    return f"{arithmetic / value - 1:+.1%}" if arithmetic else ""
 
 
 def _measured(spec: HardwareSpec) -> Table:
-    table = Table(title="reached by benchmarks, in Top/s: no peaks")
-    for heading in ("what", "dtype", "highest", "mean", "median >= 4096", "p90 >= 4096", "source"):
-        table.add_column(heading)
-    for rate in spec.measured:
-        table.add_row(
-            rate.what.replace("_", " "),
-            escape(rate.dtype),
-            *(
-                f"{value / 1e12:.4g}" if value else ""
-                for value in (rate.max, rate.mean, rate.median_mnk_ge_4096, rate.p90_mnk_ge_4096)
-            ),
-            rate.source,
-        )
-    return table
+    rates = {
+        "highest": "max",
+        "mean": "mean",
+        "median >= 4096": "median_mnk_ge_4096",
+        "p90 >= 4096": "p90_mnk_ge_4096",
+    }
+    return table(
+        spec.measured,
+        [
+            Column("what", lambda rate: rate.what.replace("_", " ")),
+            Column("dtype", "dtype"),
+            *(Column(name, partial(_tera, key=key), "1") for name, key in rates.items()),
+            Column("source", "source"),
+        ],
+        title="reached by benchmarks, in Top/s: no peaks",
+    )
+
+
+def _tera(rate: MeasuredRate, key: str) -> str:
+    value: float | None = getattr(rate, key)
+    return f"{value / 1e12:.4g}" if value else ""
 
 
 def _documents(spec: HardwareSpec) -> Table:
-    table = Table(title="documents", show_header=False)
     known = list_sources()
     named = dict.fromkeys(key for origin in spec.provenance.values() for key in origin.source)
     named |= dict.fromkeys(rate.source for rate in spec.measured)
+    rows = []
     for key in named:
         if key in spec.own_sources:
-            table.add_row(key, Text(spec.own_sources[key]))
+            rows.append((key, spec.own_sources[key]))
         elif key in known:
             source = known[key]
             address = source.url or (f"({source.found_in})" if source.found_in else "")
-            table.add_row(key, Text("\n".join(filter(None, (source.document, address)))))
-    return table
+            rows.append((key, "\n".join(filter(None, (source.document, address)))))
+    return table(rows, _pair(), title="documents")
 
 
 def _codes(spec: HardwareSpec) -> Table:
-    table = Table(title="evidence", show_header=False)
+    rows = []
     for code in dict.fromkeys(origin.evidence for origin in spec.provenance.values()):
         advice = "; check before building on it" if is_weak(code) else ""
-        style = _WEAK if advice else ""
-        table.add_row(_code(code), Text(explain_evidence(code) + advice, style=style))
-    return table
+        rows.append((_code(code), Text(explain_evidence(code) + advice, _WEAK if advice else "")))
+    return table(rows, _pair(), title="evidence")
+
+
+def _pair() -> list[Column]:
+    """Return two columns without headings."""
+    return [Column("", lambda pair: pair[0]), Column("", lambda pair: pair[1])]
 
 
 def _disagreements(rows: Sequence[Disagreement]) -> Table:
-    table = Table(title="other lists print something else", show_lines=True)
-    for heading in ("device", "field", "list", "theirs", "right", "why"):
-        table.add_column(heading)
-    for row in rows:
-        table.add_row(
-            *(escape(t) for t in (row.about, row.field, row.list, row.theirs, row.right, row.why))
-        )
-    return table
+    names = ("field", "list", "theirs", "right", "why")
+    return table(
+        rows,
+        [Column("device", "about"), *(Column(name, name) for name in names)],
+        title="other lists print something else",
+    )
 
 
 def _peak_cell(spec: HardwareSpec, column: str) -> Text:
@@ -226,7 +254,3 @@ def _origin_cells(origin: Provenance | None, *, remark: bool = True) -> tuple[Te
 def _code(code: str) -> Text:
     """Return an evidence code, the weak ones marked also where there is no colour."""
     return Text(f"{code} !", style=_WEAK) if is_weak(code) else Text(code)
-
-
-def _scaled(value: float | None, scale: float, unit: str) -> str:
-    return "" if value is None else f"{value / scale:.5g} {unit}"

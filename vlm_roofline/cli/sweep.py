@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hardware_specs.errors import InvalidInputError, MissingDependencyError
+from hardware_specs.files.writing import replacing
 from hardware_specs.showing import harmless
 from vlm_roofline.cli.console import console, print_json, progress
 from vlm_roofline.cli.options import Json, request_options
@@ -111,10 +112,12 @@ def _writer(out: Path) -> Any:
 
 def _write_csv(out: Path, frames: Iterable[pd.DataFrame]) -> int:
     rows = 0
-    with _replacing(out) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with replacing(out) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
         for number, frame in enumerate(frames):
-            frame.to_csv(file, index=False, header=number == 0)
+            frame.to_csv(text, index=False, header=number == 0)
             rows += len(frame)
+        text.detach()
     return rows
 
 
@@ -126,12 +129,12 @@ def _write_parquet(out: Path, frames: Iterable[pd.DataFrame]) -> int:
         raise MissingDependencyError("pyarrow", "analysis") from None
     rows = 0
     writer = None
-    with _replacing(out) as partial:
+    with replacing(out) as file:
         try:
             for frame in frames:
                 table = _plain_types(pa.Table.from_pandas(frame, preserve_index=False), pa)
                 if writer is None:
-                    writer = pq.ParquetWriter(partial, table.schema)
+                    writer = pq.ParquetWriter(file, table.schema)
                 writer.write_table(table.select(writer.schema.names).cast(writer.schema))
                 rows += len(frame)
         finally:
@@ -146,24 +149,3 @@ def _plain_types(table: Any, pa: Any) -> Any:
         if pa.types.is_dictionary(field.type):
             table = table.set_column(position, field.name, table.column(position).cast(pa.string()))
     return table
-
-
-class _replacing:  # noqa: N801 - used like a function
-    """Write beside the target and move into place, so that no half-written file bears its name."""
-
-    def __init__(self, out: Path) -> None:
-        self.out = out
-        self.partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-
-    def __enter__(self) -> Path:
-        try:
-            self.partial.touch()
-        except OSError as error:
-            raise InvalidInputError(f"cannot write {self.out}: {error.strerror}") from None
-        return self.partial
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if kind is None:
-            self.partial.replace(self.out)
-        else:
-            self.partial.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from costmodel.calibration import (
     ShapeCurve,
     list_calibrations,
 )
-from costmodel.calibration.file import DATA, to_document
+from costmodel.calibration.file import DATA
 from hardware_specs import get_hardware
 from hardware_specs.errors import CalibrationError, InvalidFileError, OutputError
 
@@ -220,8 +220,13 @@ def test_saving_where_nothing_can_be_written_keeps_the_old_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["taken.json"]
 
 
+def set_parameter(document, name, value):
+    found = next(each for each in document["classes"] if name in each["parameters"])
+    found["parameters"][name] = {"value": value}
+
+
 def broken(change):
-    document = to_document(Calibration.load(H100))
+    document = Calibration.load(H100).to_dict()
     change(document)
     return json.dumps(document)
 
@@ -229,9 +234,14 @@ def broken(change):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("not json", "cannot be read as JSON"),
+        ("not json", "not valid JSON"),
         ("[]", "schema_version None"),
         (broken(lambda d: d.update(schema_version=2)), "schema_version 2.*reads 1"),
+        (broken(lambda d: set_parameter(d, "exponent", 1e-308)), "exponent must lie between 1 and"),
+        (
+            broken(lambda d: set_parameter(d, "small_tile_loss", 2.8e18)),
+            "small_tile_loss must lie between",
+        ),
         (broken(lambda d: d.update(surprise=1)), "surprise"),
         (broken(lambda d: d["classes"][0].update(dtype="fp7")), "unknown dtype 'fp7'"),
         (broken(lambda d: d["classes"][0]["parameters"].pop("exponent")), "lacks exponent"),

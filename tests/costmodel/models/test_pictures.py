@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from costmodel.models.pictures import picture_files, picture_size
 from hardware_specs.errors import InvalidFileError, InvalidInputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -59,7 +62,7 @@ def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> None:
 def test_pipes_and_missing_files_are_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     for name in ("pipe.png", "missing.png"):
-        with pytest.raises(InvalidFileError, match="there is no such picture file"):
+        with pytest.raises(InvalidFileError, match=r"not a regular file|no such file"):
             picture_size(tmp_path / name)
 
 

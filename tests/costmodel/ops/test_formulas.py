@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from costmodel import ops
-from costmodel.calibration.calibration import OP_CLASSES, PARENTS
+from costmodel.calibration.classes import OP_CLASSES, PARENTS
 from costmodel.precision import parse_precision
 from costmodel.roofline import Roofline
 from hardware_specs import get_hardware

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from costmodel import estimate
 from costmodel.accuracy import list_benchmarks
-from costmodel.plots.frontier import plot_frontier
 from costmodel.questions.frontiers import frontier
 from hardware_specs.errors import InvalidInputError, OutputError, UnknownNameError
 
@@ -158,11 +157,14 @@ def test_document_is_plain() -> None:
 def test_picture(tmp_path) -> None:
     pytest.importorskip("matplotlib")
     answer = frontier(MODEL, A100, benchmark="pope", latency_s=0.01)
-    figure = plot_frontier(answer, tmp_path / "frontier.png")
+    from costmodel.plots import plot_frontier, save_figure
+
+    figure = plot_frontier(answer)
+    save_figure(figure, tmp_path / "frontier.png")
     assert (tmp_path / "frontier.png").stat().st_size > 10_000
     (axes,) = figure.axes
     assert "(ms)" in axes.get_xlabel()
     labels = axes.get_legend_handles_labels()[1]
     assert {"unreduced", "divprune", "budget 10 ms"} <= set(labels)
     with pytest.raises(OutputError, match="cannot write"):
-        plot_frontier(answer, tmp_path / "missing" / "frontier.png")
+        save_figure(plot_frontier(answer), tmp_path / "missing" / "frontier.png")

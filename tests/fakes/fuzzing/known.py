@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from costmodel import Calibration, estimate, fit_calibration
-from profiling import load_measurements, reconcile
+from profiling import reconcile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,23 +41,6 @@ def is_known(door: str, cause: str) -> bool:
     return any(door in each.doors and re.fullmatch(each.cause, cause) for each in KNOWN)
 
 
-def _wrong_kind(_: Path) -> None:
-    estimate("llava-1.5-7b", A100, calibration=5)
-
-
-def _deep_calibration(folder: Path) -> None:
-    path = folder / "deep.json"
-    path.write_text("[" * 100_000)
-    Calibration.load(path)
-
-
-def _deep_record(folder: Path) -> None:
-    (folder / "deep.json").write_text("[" * 100_000)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        load_measurements(folder)
-
-
 def _text_as_memory(folder: Path) -> None:
     from fuzzing.doors_files import records
 
@@ -69,48 +50,13 @@ def _text_as_memory(folder: Path) -> None:
     reconcile(folder)
 
 
-def _long_cell(folder: Path) -> None:
-    path = folder / "ops.csv"
-    path.write_text(f"dtype,m,n,k,time_s\nbf16,{'9' * 400},1,1,1\n")
-    fit_calibration(str(path), A100)
-
-
 KNOWN: tuple[Known, ...] = (
-    Known(
-        "kinds of arguments",
-        ("estimate", "sweep", "questions"),
-        r"(TypeError|AttributeError|ValueError|RuntimeError|OverflowError) in .*",
-        "an argument of another kind, an integer of over 4300 digits or an object whose repr raises ends "
-        "in Python's own error; the request is to check the kinds once",
-        _wrong_kind,
-    ),
-    Known(
-        "deep calibrations",
-        ("calibration",),
-        r"(RecursionError|ValueError) in costmodel/calibration/file.py:.*",
-        "JSON nested too deeply, or with a number of over 4300 digits; the one reader of files bounds both",
-        _deep_calibration,
-    ),
-    Known(
-        "deep records",
-        ("records",),
-        r"RecursionError in profiling/.*",
-        "JSON nested too deeply in one file ends the reading of its whole folder",
-        _deep_record,
-    ),
     Known(
         "records that are believed",
         ("records",),
         r"TypeError in hardware_specs/matching.py:.*|AssertionError in outside",
         "a record is not checked beyond its types: text as a memory size, times whose sum is infinite",
         _text_as_memory,
-    ),
-    Known(
-        "long cells",
-        ("op tables",),
-        r"(OverflowError|ArrowException) in costmodel/calibration/tables.py:.*",
-        "a whole number of 400 digits, or bytes that are no UTF-8, in a table of ops",
-        _long_cell,
     ),
 )
 
@@ -133,10 +79,5 @@ FAILING: dict[str, str] = {
         f"test_signs_and_bounds.py::test_a_reduction_never_adds_tokens[{method}]": _ADDED
         for method in _ADDING
     },
-    "test_outputs.py::test_a_full_disk_leaves_the_old_file[frontier]": "the frontier's picture is written "
-    "straight to its name",
-    "test_outputs.py::test_a_campaign_leaves_the_partial_files_of_others": "a campaign removes every partial "
-    "file of its folder, a running sweep's too",
-    "test_outputs.py::test_a_killed_sweep_leaves_nothing_for_long": "a killed sweep's partial file stays",
     **{f"test_known_findings.py::test_is_mended[{each.name}]": each.what for each in KNOWN},
 }

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from profiling.counting.ledger import Ledger, tensor_bytes
+from profiling.counting.ledger import Ledger
 from profiling.counting.memory import CudaMemory, LedgerMemory, PeakObserver, ledger_for
 from profiling.records.measurement import TOTAL
 from profiling.subject.execution import Execution
@@ -42,10 +42,10 @@ def test_views_and_empty_tensors_launch_nothing() -> None:
 
 def test_blocks_are_rounded_as_the_allocator_rounds_them() -> None:
     # 4 bytes take a block of 512, 513 floats take 2052 bytes in 5 blocks.
-    assert tensor_bytes([torch.zeros(1)]) == 512
-    assert tensor_bytes([torch.zeros(513)]) == 2560
+    assert Ledger([torch.zeros(1)]).live_bytes == 512
+    assert Ledger([torch.zeros(513)]).live_bytes == 2560
     shared = torch.zeros(128)
-    assert tensor_bytes([shared, shared.view(2, 64), shared[1:]]) == 512
+    assert Ledger([shared, shared.view(2, 64), shared[1:]]).live_bytes == 512
 
 
 def test_quantised_weights_count_what_they_hold() -> None:
@@ -53,11 +53,11 @@ def test_quantised_weights_count_what_they_hold() -> None:
     from profiling.subject.quantisation import quantise_module
 
     layer = torch.nn.Sequential(torch.nn.Linear(256, 256, bias=False, dtype=torch.bfloat16))
-    before = tensor_bytes(layer.parameters())
+    before = Ledger(layer.parameters()).live_bytes
     quantise_module(layer, "w8a16")
     # One byte a weight and one bf16 scale a row: 65536 + 512.
     assert before == 131072
-    assert 65536 <= tensor_bytes(layer.parameters()) <= 65536 + 2048
+    assert 65536 <= Ledger(layer.parameters()).live_bytes <= 65536 + 2048
 
 
 class Allocator:
@@ -118,13 +118,13 @@ def test_a_runs_memory_starts_from_weights_and_inputs(
 ) -> None:
     execution = Execution(tiny, tiny_shape, configure(visual_tokens=16))
     with execution.ready(), ledger_for(tiny, execution) as ledger:
-        weights = tensor_bytes([*tiny.parameters(), *tiny.buffers()])
-        inputs = tensor_bytes(execution.resident_tensors())
+        weights = Ledger([*tiny.parameters(), *tiny.buffers()]).live_bytes
+        inputs = Ledger(execution.resident_tensors()).live_bytes
         assert ledger.live_bytes == weights + inputs
         output = execution.first_logits()
         # The cache: keys and values of 2 layers, 23 tokens, 2 heads of 16 floats.
         cache = [t for layer in cache_of(output).layers for t in (layer.keys, layer.values)]
-        assert tensor_bytes(cache) == 4 * -(-23 * 2 * 16 * 4 // 512) * 512
+        assert Ledger(cache).live_bytes == 4 * -(-23 * 2 * 16 * 4 // 512) * 512
         del output, cache
         assert ledger.live_bytes == weights + inputs
 

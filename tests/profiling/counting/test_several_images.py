@@ -91,7 +91,8 @@ def test_stages_are_counted_to_the_unit(
 @pytest.mark.parametrize("images", [1, 2, 3])
 @pytest.mark.parametrize(
     ("method", "keep"),
-    [("divprune", 5), ("divprune", 0.3), ("sequential", 8), ("m3", 9), ("visionzip", 20), ("vtw(layer=2)", None)],
+    [("divprune", 5), ("divprune", 0.3), ("sequential", 8), ("m3", 9), ("visionzip", 20),
+     ("vtw(layer=2)", None)],
 )  # fmt: skip
 def test_methods_are_counted_to_the_unit(
     family: Any, rotary_flops: Any, images: int, method: str, keep: Any

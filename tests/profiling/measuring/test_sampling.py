@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from profiling.devices.clocks import CudaClock, HostClock, Mark, clock_for, device_kind
+from profiling.devices.clocks import CudaClock, HostClock, Mark, clock_for
+from profiling.devices.device import device_kind
+from profiling.instruments.recorder import Recorder
 from profiling.measuring.sampling import NoGuard, take_samples
 from profiling.measuring.stopping import StopRule, WarmUpRule
 from profiling.records.measurement import TOTAL
-from profiling.subject.stages import Recorder
 
 RULE = StopRule(min_samples=6, min_time_s=0.0, max_time_s=5.0, max_samples=12)
 WARM = WarmUpRule(min_time_s=0.0, max_time_s=0.2)

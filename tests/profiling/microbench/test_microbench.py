@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from hardware_specs.errors import InvalidFileError, InvalidInputError, UnknownPrecisionError
+from costmodel.calibration.tables import read_tables
+from hardware_specs.errors import (
+    CalibrationError,
+    InvalidFileError,
+    UnknownPrecisionError,
+)
 from profiling.devices.clocks import HostClock
 from profiling.microbench import suite as microbench
 from profiling.microbench.cases import (
@@ -20,7 +25,7 @@ from profiling.microbench.cases import (
     stream_case,
 )
 from profiling.microbench.suite import CPU_SUITE, run_microbenchmarks
-from profiling.microbench.table import OpTable, load_op_tables, read_op_table
+from profiling.microbench.table import OpTable, read_op_table
 from profiling.microbench.timing import calls_for, time_case
 
 if TYPE_CHECKING:
@@ -81,8 +86,9 @@ def test_a_table_survives_its_file(table: OpTable, tmp_path: Path) -> None:
         rows=tuple(table.rows),
         environment=json.loads(json.dumps(dict(table.environment))),
     )
-    assert len(load_op_tables(tmp_path)) == len(table.rows)
-    assert "samples_s" not in load_op_tables(path).columns
+    ((_, frame),) = read_tables(tmp_path)
+    assert len(frame) == len(table.rows)
+    assert "samples_s" not in frame.columns
 
 
 @pytest.mark.parametrize(
@@ -99,8 +105,8 @@ def test_a_damaged_table_is_refused(tmp_path: Path, text: str) -> None:
 
 def test_a_folder_without_tables_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "record.json").write_text('{"schema_version": 2}')
-    with pytest.raises(InvalidInputError, match="no table"):
-        load_op_tables(tmp_path)
+    with pytest.raises(CalibrationError, match="holds no"):
+        read_tables(tmp_path)
 
 
 def test_ops_that_fail_are_named_and_the_rest_goes_on(

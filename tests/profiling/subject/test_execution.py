@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from hardware_specs.errors import (
+    InvalidFileError,
     InvalidInputError,
     UnknownModelError,
     UnknownPrecisionError,
@@ -99,7 +100,7 @@ def test_real_weights_come_from_safetensors(tmp_path: Path, tiny: Any) -> None:
         tiny.model.multi_modal_projector.linear_1.weight,
     )
     (folder / "model.safetensors").unlink()
-    with pytest.raises(UnknownModelError, match="real weights"):
+    with pytest.raises(InvalidFileError, match="no weights can be loaded"):
         build_model(str(folder), dtype="fp32", device="cpu", weights="real")
 
 

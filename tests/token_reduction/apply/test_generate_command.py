@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -212,7 +214,7 @@ def test_random_cross_tokens_are_said(checkpoint, picture, capsys):
         (("--temperature", "-1"), "must be 0 or more"),
         (("--save-overlay", "x.png"), "give --method"),
         (("--dtype", "fp7"), "unknown precision"),
-        (("--method", "divprune", "--save-overlay", "/nonexistent/x.png"), "cannot be written"),
+        (("--method", "divprune", "--save-overlay", "/nonexistent/x.png"), "cannot write"),
     ],
 )
 def test_bad_requests_end_in_one_line(arguments, message, checkpoint, picture, capsys):
@@ -226,10 +228,12 @@ def test_bad_requests_end_in_one_line(arguments, message, checkpoint, picture, c
 def test_bad_files_end_in_one_line(checkpoint, picture, capsys, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
-    for image in (broken, tmp_path / "absent.png", tmp_path):
+    for image, reason in (
+        (broken, "no picture"), (tmp_path / "absent.png", "no such file"), (tmp_path, "a folder"),
+    ):  # fmt: skip
         code, _, err = ask(capsys, checkpoint, image)
         assert code == 2
-        assert "is no picture" in err
+        assert reason in err
     bare = tmp_path / "bare"
     bare.mkdir()
     for name in ("config.json", "model.safetensors"):
@@ -241,6 +245,23 @@ def test_bad_files_end_in_one_line(checkpoint, picture, capsys, tmp_path):
     code, _, err = ask(capsys, bare, picture)
     assert code == 2
     assert "Traceback" not in err
+
+
+def test_a_pipe_or_torn_weights_in_a_model_folder_are_refused(
+    checkpoint, picture, capsys, tmp_path
+):
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint, folder)
+    os.mkfifo(folder / "added_tokens.json")
+    code, _, err = ask(capsys, folder, picture)
+    assert code == 2
+    assert "added_tokens.json: not a regular file" in err
+    (folder / "added_tokens.json").unlink()
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    code, _, err = ask(capsys, folder, picture)
+    assert code == 2
+    assert err.strip().splitlines()[-1].startswith("error: ")
 
 
 def test_weights_that_could_run_code_are_not_loaded(checkpoint, picture, capsys, tmp_path):

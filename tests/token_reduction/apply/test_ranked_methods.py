@@ -117,7 +117,7 @@ def test_own_products_are_the_documented_ones(method, flops, llava, cases):
 @pytest.mark.parametrize(
     ("method", "error", "message"),
     [
-        (get_method("cdpruner", keep=64, embeddings="nowhere"), InvalidFileError, "no readable"),
+        (get_method("cdpruner", keep=64, embeddings="nowhere"), InvalidFileError, "no such file"),
         (
             get_method("pyramiddrop", keep=0.5, layers=(2, 4)),
             InvalidInputError,

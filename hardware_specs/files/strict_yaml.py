@@ -11,20 +11,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from hardware_specs.errors import InvalidFileError
+from hardware_specs.files.strict_json import MAX_DEPTH, MAX_DIGITS
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
-    from pathlib import Path
 
 #: libyaml parses ten times faster; wheels have it, some source builds do not.
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-#: A device file has some 5 kB; what is a thousand times larger is something else.
-MAX_BYTES = 4_000_000
-
-#: Device files nest four deep. libyaml builds nodes by recursion in C, so that some ten thousand
-#: open brackets would end the process instead of raising.
-MAX_DEPTH = 50
 
 
 class _StrictLoader(_Base):  # type: ignore[misc]
@@ -45,14 +38,27 @@ class _StrictLoader(_Base):  # type: ignore[misc]
             mapping[key] = self.construct_object(value_node, deep=deep)
         return mapping
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        if len(node.value) > MAX_DIGITS:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"a number of more than {MAX_DIGITS} digits", node.start_mark
+            )
+        number: int = super().construct_yaml_int(node)
+        return number
+
+
+_StrictLoader.add_constructor("tag:yaml.org,2002:int", _StrictLoader.construct_yaml_int)
+
 
 def _refuse_tricks(content: bytes | str) -> None:
-    """Refuse what no data file needs: extreme nesting, and references that multiply their target."""
+    """Refuse extreme nesting, and references that multiply their target: no data file needs them."""
     depth = 0
     for event in yaml.parse(content, Loader=_StrictLoader):
         mark: Any = event.start_mark  # the C parser has marks of its own type
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
+            # libyaml builds nodes by recursion in C: some ten thousand open brackets would end the
+            # process instead of raising.
             if depth > MAX_DEPTH:
                 raise yaml.MarkedYAMLError(
                     problem=f"more than {MAX_DEPTH} levels deep", problem_mark=mark
@@ -66,36 +72,8 @@ def _refuse_tricks(content: bytes | str) -> None:
             )
 
 
-def read_yaml(path: Path) -> Any:
-    """Read one YAML document as plain data.
-
-    Args:
-        path: the file to read, UTF-8.
-
-    Returns:
-        What the document holds: mappings, lists, text, numbers.
-
-    Raises:
-        InvalidFileError: the file cannot be read, is no YAML, or repeats a key.
-    """
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise InvalidFileError(f"cannot read {path}: {error.strerror or error}") from None
-    if len(content) > MAX_BYTES:
-        raise InvalidFileError(f"{path} has more than {MAX_BYTES} bytes: it is no spec file")
-    try:
-        return parse_yaml(content)
-    except InvalidFileError as error:
-        raise InvalidFileError(f"{path}: {error}") from None
-
-
 def parse_yaml(content: bytes | str) -> Any:
     r"""Parse one YAML document as plain data.
-
-    Args:
-        content: the document.
 
     Raises:
         InvalidFileError: it is no YAML, or repeats a key.
@@ -116,4 +94,4 @@ def parse_yaml(content: bytes | str) -> Any:
         raise InvalidFileError(f"{where}{error.problem or error.context}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         # ValueError: text that looks like a date or number and is none, such as 2024-13-45.
-        raise InvalidFileError(f"no valid YAML: {' '.join(str(error).split())}") from None
+        raise InvalidFileError(f"no valid YAML: {' '.join(str(error).split())[:200]}") from None

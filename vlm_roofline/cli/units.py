@@ -1,0 +1,109 @@
+"""Numbers as people read them: SI inside the program, scaled units where text is printed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from costmodel.quantities import Num
+
+_THOUSANDS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def show(value: Any, unit: str = "") -> Any:
+    """Return a value as a table shows it: `-` for what is not known, text as it is.
+
+    Args:
+        value: a number in SI units, None, or something that is formatted already.
+        unit: a key of `FORMATS`.
+
+    >>> show(8583722926080, "FLOP"), show(0.0275, "s"), show(None, "B"), show(0.5, "%")
+    ('8.584 T', '27.500 ms', '-', '50.0 %')
+    """
+    if value is None:
+        return "-"
+    return FORMATS[unit](value) if isinstance(value, (int, float)) else value
+
+
+def show_flops(value: Num | None) -> str:
+    """Format FLOPs.
+
+    >>> show_flops(8583722926080), show_flops(262668288)
+    ('8.584 T', '262.668 M')
+    """
+    return "-" if value is None else _scaled(value)
+
+
+def show_bytes(value: Num | None) -> str:
+    """Format bytes, in decimal units.
+
+    >>> show_bytes(14126854144), show_bytes(512), show_bytes(None)
+    ('14.127 GB', '512 B', '-')
+    """
+    if value is None:
+        return "-"
+    text = _scaled(value)
+    return text + "B" if text[-1].isalpha() else text + " B"
+
+
+def show_time(value: Num | None) -> str:
+    """Format seconds.
+
+    >>> show_time(0.0275), show_time(3.2e-6)
+    ('27.500 ms', '3.200 us')
+    """
+    if value is None:
+        return "-"
+    if value == 0:
+        return "0"
+    for factor, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):
+        if value >= factor:
+            return f"{value / factor:.3f} {unit}"
+    return f"{value * 1e9:.1f} ns"
+
+
+def show_share(value: float | None) -> str:
+    """Format a share of one in percent.
+
+    >>> show_share(0.2345)
+    '23.4 %'
+    """
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def show_count(value: float) -> str:
+    """Format a number without a unit: whole ones with their thousands apart.
+
+    >>> show_count(7063427072), show_count(0.00125)
+    ('7,063,427,072', '0.00125')
+    """
+    return f"{value:,}" if isinstance(value, int) else f"{value:.5g}"
+
+
+def show_scaled(value: float | None, scale: float, unit: str) -> str:
+    """Format a quantity in a unit of one's choice, five digits; nothing where it is not known.
+
+    >>> show_scaled(1410e6, 1e6, "MHz"), show_scaled(None, 1e6, "MHz")
+    ('1410 MHz', '')
+    """
+    return "" if value is None else f"{value / scale:.5g} {unit}".strip()
+
+
+def _scaled(value: Any) -> str:
+    for factor, unit in _THOUSANDS:
+        if abs(value) >= factor:
+            return f"{value / factor:.3f} {unit}"
+    return f"{value:.0f}"
+
+
+#: Unit of a column -> how its numbers are written. Without a unit a value is text.
+FORMATS: dict[str, Callable[[Any], str]] = {
+    "": str,
+    "1": show_count,
+    "FLOP": show_flops,
+    "B": show_bytes,
+    "s": show_time,
+    "%": show_share,
+}
