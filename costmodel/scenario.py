@@ -168,12 +168,12 @@ def other_readings(model: ModelConfig, tokens: int) -> tuple[str, ...]:
         return ()
     images, crops, _ = units.read(tokens)
     found: dict[str, int] = {}
-    anyres, video, one = geometry.anyres, geometry.video, geometry.image(None, exact=True)
+    anyres, video, one = geometry.anyres, geometry.video, _default_units(model, 1)
     if anyres is not None:
         for count, (height, width) in anyres.sizes_giving(tokens).items():
             found[f"one image of {height}x{width} or alike ({count} crops)"] = count
-    each = geometry.among_others or one
-    for unit in dict.fromkeys((each, geometry.image(None, exact=False))):
+    each = geometry.among_others or one.executed
+    for unit in dict.fromkeys((each, one.counted)):
         number, rest = divmod(tokens, unit.tokens)
         alone = number == 1 and unit is not geometry.among_others
         if not rest and (alone or (number > 1 and unit.crops <= each.crops)):

@@ -16,6 +16,8 @@ from functools import lru_cache
 
 #: LLaVA-OneVision shrinks a grid only when it is at least this much too wide.
 SHRINK_ABOVE = 1.1
+#: Sides of all resolutions beyond which images that give a count are not looked for.
+_MOST_PIXELS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,8 @@ class AnyRes:
 def _sizes_by_tokens(anyres: AnyRes) -> dict[int, list[tuple[int, int]]]:
     """Images that fill one side of a resolution, by the tokens they would give if fitted into it."""
     found: dict[int, list[tuple[int, int]]] = {}
+    if sum(map(sum, anyres.resolutions)) > _MOST_PIXELS:
+        return found  # a config that no model has: a remark is not worth minutes
     pixels, most = anyres.crop_size // anyres.grid, (anyres.most_tiles or 0) * anyres.grid**2
     for resolution in anyres.resolutions:
         whole = rows, columns = tuple(side // anyres.crop_size * anyres.grid for side in resolution)
