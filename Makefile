@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 # One thread per test process: the arithmetic is small, and oversubscription slows it down.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test fuzz check wheel versions matrix outdated notebooks benchmarks clean
+.PHONY: demo test robustness fuzz check wheel versions matrix outdated notebooks benchmarks clean
 
 $(VENV)/.core: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

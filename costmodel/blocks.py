@@ -130,6 +130,7 @@ class Attend:
         causal: whether a query sees only the keys up to its own.
         cached: whether K and V come from the KV cache.
         written: whether the scores are written out whatever the plan and the request say.
+        window: keys that a query sees at most, its own among them; 0 for all.
     """
 
     heads: int
@@ -138,6 +139,7 @@ class Attend:
     causal: bool
     cached: bool
     written: bool = False
+    window: int = 0
     parameters: ClassVar[int] = 0
 
 
@@ -250,8 +252,9 @@ class Angles:
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """The causal mask of an attention that writes its scores out."""
+    """The causal mask of an attention that needs one, cut to a sliding window where that is not 0."""
 
+    window: int = 0
     parameters: ClassVar[int] = 0
 
 
@@ -280,9 +283,11 @@ class Stack:
 
     Attributes:
         before: what runs once before the layers.
-        kinds: the layers there are, each as blocks; the ops of different kinds need different names.
+        kinds: the layers there are, each as blocks.
         pattern: the kind of every layer, first to last.
         after: what runs once after the layers.
+        labels: what to add to the names of the ops of each kind where there are several, unless the
+            blocks have names of their own; empty adds nothing.
 
     >>> small, large = (dense("fc", 1, 1, "mlp"),), (dense("wide_fc", 10, 10, "mlp"),)
     >>> Stack((), (small, large), (0, 0, 1), ()).parameters  # 1 + 1 + 100
@@ -293,6 +298,15 @@ class Stack:
     kinds: tuple[tuple[Block, ...], ...]
     pattern: tuple[int, ...]
     after: tuple[Block, ...]
+    labels: tuple[str, ...] = ()
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """The sliding window of each kind, 0 for none."""
+        return tuple(
+            max((block.window for block in kind if isinstance(block, Attend)), default=0)
+            for kind in self.kinds
+        )
 
     @property
     def layer_parameters(self) -> int:

@@ -105,6 +105,7 @@ def assumptions(context: Context, plan: MethodPlan) -> dict[str, Any]:
             if context.calibration is None
             else f"calibrated law ({context.calibration.name}), 90 % interval"
         ),
+        "precision": context.precision_origin,
         "linear_arithmetic": precision.text.linear_dtype,
         "weight_group_size": group if group > 0 else None,
         "unquantised_modules": [name for name, num in modules.items() if num.weight_bytes >= 2],
@@ -115,7 +116,24 @@ def assumptions(context: Context, plan: MethodPlan) -> dict[str, Any]:
         ),
         "memory_margin_bytes": MEMORY_MARGIN_BYTES,
         "decode_steps": "output_tokens steps, after the token that prefill yields",
+        **_windows(context),
         **plan.notes,
+    }
+
+
+def _windows(context: Context) -> dict[str, Any]:
+    """Say which layers slide, and whose rule that is; nothing where none does."""
+    text = context.model.text
+    if text.sliding_window is None:
+        return {}
+    rule = (
+        "of transformers: a prompt that fills the window runs over the full square"
+        if context.plan.runs_pytorch
+        else "of serving engines: keys outside the window are skipped"
+    )
+    which = f"{text.sliding_layers} of {text.num_layers} layers see {text.sliding_window} tokens"
+    return {
+        "sliding_window": f"{which} and cache one less, as in transformers; executed_flops by the rule {rule}"
     }
 
 
@@ -169,7 +187,7 @@ def estimate(
     text_tokens: int | None = None,
     batch_size: int = 1,
     output_tokens: int = 0,
-    precision: str | Mapping[str, str] | Precision = "fp16",
+    precision: str | Mapping[str, str] | Precision = "auto",
     method: str | Method | None = None,
     keep: int | float | None = None,
     layer: int | None = None,
@@ -196,8 +214,9 @@ def estimate(
             authors used.
         batch_size: samples.
         output_tokens: decode steps after the token that prefill yields.
-        precision: a name such as `fp16`, `w4a16` (`int4`), `w8a8` (`int8`), `fp8`, or
-            `module=name` pairs.
+        precision: `auto` is the checkpoint's own (`quantization_config`, `dtype` of its config), else
+            FP16 where the device has it, else what it has; or a name such as `fp16`, `w4a16`
+            (`int4`), `w8a8` (`int8`), `fp8`, `awq`, `nf4`, or `module=name` pairs.
         method: a token-reduction method: a name, or what `get_method` gave, with its options.
         keep: what it keeps: a count (int), a ratio (float in (0, 1]), None for its default.
         layer: the layer K of methods that reduce inside the language model.
@@ -240,7 +259,7 @@ def answer(request: Request) -> Estimate:
 
         return convention_estimate(request)
     context = context_for(request)
-    warnings: list[str] = []
+    warnings = list(context.warnings)
     scenario = scenario_of(request, context.model, warnings)
     if context.method is not None and differ_in_tokens(request, context.model):
         warnings.append(

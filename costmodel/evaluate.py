@@ -21,7 +21,7 @@ from costmodel.memory import (
 from costmodel.methods import MethodPlan, chosen_method
 from costmodel.methods.bare_schedule import bare_plan
 from costmodel.plans import Plan, get_plan
-from costmodel.precision import parse_precision
+from costmodel.precision.resolving import resolve_precision
 from costmodel.program import Program
 from costmodel.quantities import STAGES
 from costmodel.request import OUR_DEFAULTS, names_of
@@ -59,6 +59,8 @@ class Context:
 
     Attributes:
         inputs: the fixed arguments as resolved.
+        warnings: what the checkpoint's precision has to say on this device.
+        precision_origin: where the precision comes from.
 
     Raises:
         VlmRooflineError: a name that nothing bears, or a device without the arithmetic that the
@@ -71,7 +73,9 @@ class Context:
 
         self.model = model = load_model(request.model)
         self.hardware = hardware = get_hardware(request.hardware)
-        self.precision = precision = parse_precision(request.precision)
+        resolved = resolve_precision(request.precision, model, hardware)
+        self.precision, self.warnings, self.precision_origin = resolved
+        precision = self.precision
         self.plan = get_plan(request.execution)
         self.calibration = _calibration(request.calibration, hardware)
         self.attention = request.attention or OUR_DEFAULTS["attention"]
@@ -92,8 +96,8 @@ class Context:
                 "vision tower; choose a multimodal model"
             )
         self.roofline = Roofline(hardware, self.calibration, self.plan)
-        modules = (precision.vision, precision.projector, precision.text, precision.lm_head)
-        for numerics in set(modules):
+        modules = {precision.vision, precision.projector, precision.text, precision.lm_head}
+        for numerics in modules | {own for module in modules for _, own in module.products}:
             self.roofline.peak(numerics.linear_dtype)
             self.roofline.peak(numerics.attention_dtype)
         self.tower_layers = (
@@ -154,6 +158,7 @@ class Context:
                 images=scenario.images,
                 keep=self.keep,
                 layer=self.layer,
+                unit_tokens=scenario.unit_tokens,
             )
         check_layers(plan.llm_spans, text_layers, "language model")
         if plan.vision_spans is not None:

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+import numpy as np
+
 from costmodel.blocks import (
     Activate,
     Attend,
@@ -23,15 +25,13 @@ from costmodel.blocks import (
     Project,
     Residual,
     Shuffle,
-    parameters,
 )
-from costmodel.ops.linear import stored_weight_bytes
 from costmodel.plans.hf_eager import SOFTMAX_BYTES
+from costmodel.windows import cached_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from costmodel.blocks import Block, Stack
@@ -96,7 +96,7 @@ class MemoryCost(NamedTuple):
 
 @lru_cache(maxsize=256)
 def model_weight_bytes(model: ModelConfig, precision: Precision) -> Num:
-    """Bytes of all weights as stored, scales included.
+    """Bytes of all weights as stored, with scales and zero points.
 
     Norms, biases, embeddings and what else is not a linear layer keep 16 bits.
 
@@ -113,21 +113,29 @@ def model_weight_bytes(model: ModelConfig, precision: Precision) -> Num:
     wide = precision.lm_head.activation_bytes
     size = _stack_bytes(text.stack, precision.text, wide)
     size += _stored_bytes([text.head], precision.lm_head, wide)
-    size += (text.embedding.parameters + model.extra_parameters) * wide
+    size += model.extra_parameters * wide
+    table = text.embedding
+    if precision.embedding is None:
+        size += table.parameters * wide
+    else:
+        # Where head and embedding are one matrix, it is stored as a head is.
+        stored = precision.lm_head if text.head.shared else precision.embedding
+        size += stored.stored_bytes(table.width, table.table)
     if vision is not None:
         numerics = precision.vision
         size += vision.copies * _stack_bytes(vision.stack, numerics, numerics.activation_bytes)
     if projector is not None:
         numerics = precision.projector
         size += _stored_bytes(projector.blocks, numerics, numerics.activation_bytes)
-    return size
+    # Means over layers may be fractions; bytes are whole.
+    return round(size)
 
 
 def _stack_bytes(stack: Stack, numerics: Numerics, wide: float) -> float:
-    """Bytes of layers as stored, and of what stands around them at full width."""
+    """Bytes of layers as stored, and of what stands around them."""
     each = [_stored_bytes(kind, numerics, wide) for kind in stack.kinds]
-    around = parameters(stack.before) + parameters(stack.after)
-    return sum(count * each[kind] for kind, count in Counter(stack.pattern).items()) + around * wide
+    around = _stored_bytes((*stack.before, *stack.after), numerics, wide)
+    return sum(count * each[kind] for kind, count in Counter(stack.pattern).items()) + around
 
 
 def _stored_bytes(blocks: Iterable[Block], numerics: Numerics, wide: float) -> float:
@@ -135,7 +143,7 @@ def _stored_bytes(blocks: Iterable[Block], numerics: Numerics, wide: float) -> f
     size: float = 0
     for block in blocks:
         if isinstance(block, Project) and not block.shared:
-            size += sum(stored_weight_bytes(block.width, n, numerics) for _, n in block.parts)
+            size += sum(numerics.of(name).stored_bytes(block.width, n) for name, n in block.parts)
             size += block.bias * block.outputs * wide
         else:
             size += block.parameters * wide
@@ -162,7 +170,7 @@ def kv_by_layer(
     spans: tuple[LayerSpan, ...],
     output_tokens: Num = 0,
 ) -> list[Num]:
-    """Bytes of the KV cache of every layer, in the order of the layers.
+    """Bytes of the KV cache of every layer, in the order of the layers; a sliding one's is cut.
 
     Args:
         text: the language model.
@@ -173,10 +181,13 @@ def kv_by_layer(
         output_tokens: decoded tokens.
     """
     each = b * kv_bytes_per_token(text, num)
-    sizes: list[Num] = []
-    for span in spans:
-        sizes += [each * (text_tokens + span.tokens + output_tokens)] * span.layers
-    return sizes
+    lengths = [
+        text_tokens + span.tokens + output_tokens for span in spans for _ in range(span.layers)
+    ]
+    return [
+        each * cached_tokens(length, window)
+        for length, window in zip(lengths, text.windows, strict=True)
+    ]
 
 
 class Moments(NamedTuple):
@@ -286,6 +297,7 @@ class Footprint:
         self._workspace = workspace_bytes
         self._logit_row = text.vocab_size * precision.lm_head.activation_bytes
         self._kinds = [moments(kind, text.hidden_size, plan) for kind in text.stack.kinds]
+        self._slides = any(text.stack.windows)
         self._vision = model.vision is not None and model.projector is not None
         if model.vision is not None and model.projector is not None:
             vision, size = model.vision, precision.vision.activation_bytes
@@ -336,7 +348,12 @@ class Footprint:
             held = held + b * s * d * size
             # Cosine and sine of the rotary embedding, which the samples share.
             angles = 2 * s * text.head_dim * size
+            if text.sliding_window and not self._masked:
+                # SDPA's mask, true or false, which layers and samples share.
+                angles = angles + s * s * (s >= text.sliding_window)
         kv: Num = 0
+        final: Num = 0
+        uncut: Num = 0
         first = 0
         each = b * kv_bytes_per_token(text, numerics)
         rows: Num = 0
@@ -345,23 +362,44 @@ class Footprint:
             if span.layers == 0:
                 continue
             s = text_tokens + span.tokens
-            kv = kv + span.layers * each * s
-            rows, longest = b * s, maximum(longest, s)
             last = first + span.layers - 1
-            scores = b * s * s if self._masked or span.materialised else None
+            rows = b * s
+            if self._slides:
+                for window, layers in Counter(text.windows[first : last + 1]).items():
+                    kept = cached_tokens(s, window)
+                    left = cached_tokens(s + output_tokens, window)
+                    kv, final = kv + layers * each * kept, final + layers * each * left
+                    longest = maximum(longest, left)
+                    if eager:  # A cut is a view: the whole prompt's keys stay till the next token.
+                        uncut = uncut + layers * each * (s - kept)
+            else:
+                kv, longest = kv + span.layers * each * s, maximum(longest, s)
+            written = self._masked or span.materialised
+            by_row = isinstance(written, np.ndarray)
+            scores = b * s * s if by_row or written else None
             layer = self._layer_bytes(first, last, rows, scores, maximum)
+            if by_row:
+                fused = self._layer_bytes(first, last, rows, None, maximum)
+                layer = np.where(written, layer, fused)
+            if eager and self._slides and not self._masked:
+                layer = self._under_mask(first, last, layer, b, s, maximum)
             name = f"prefill layers {first}-{last}"
-            phases.append(Phase(name, weights, kv, held + angles + layer))
+            phases.append(Phase(name, weights, kv, held + angles + uncut + layer))
             first = last + 1
         out = (rows if self._all_logits else b) * self._logit_row
         # Under PyTorch the normed stream alone is left; a fused norm has the stream beside it.
         streams = 1 if eager else 2
-        phases.append(Phase("logits", weights, kv, held + rows * streams * d * size + out))
-        grown = each * output_tokens * text.num_layers
+        logits = held + uncut + rows * streams * d * size + out
+        phases.append(Phase("logits", weights, kv, logits))
+        if self._slides:
+            grown = final - kv
+            uncut = maximum(uncut - grown, 0)
+        else:
+            grown, longest = each * output_tokens * text.num_layers, longest + output_tokens
         step = b * (2 * d + 3 * text.intermediate_size) * size + b * self._logit_row
         if eager:
             # Concatenation holds a layer's old keys beside the new ones, then its values.
-            step = step + each * (longest + output_tokens) / 2
+            step = step + each * longest / 2 + uncut
         decoding = (output_tokens > 0) * 1
         phases.append(Phase("decode", weights, kv + grown, (resident + step) * decoding))
         return phases
@@ -383,6 +421,17 @@ class Footprint:
             # One mask for all heads of a sample.
             worst = worst + scores * self._numerics.activation_bytes
         return worst
+
+    def _under_mask(
+        self, first: int, last: int, layer: Num, b: Num, s: Num, maximum: Maximum
+    ) -> Num:
+        """Bytes at the layers' worst moment where SDPA may hold a sliding layer's own mask."""
+        for kind in set(self._text.stack.pattern[first : last + 1]):
+            window = self._text.stack.windows[kind]
+            if window:
+                pairs = b * s * (self._kinds[kind].attention + s) * (s >= window)
+                layer = maximum(layer, pairs * self._numerics.activation_bytes)
+        return layer
 
 
 def eager_score_bytes(numerics: Numerics) -> float:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from costmodel.blocks import Plain, Shuffle, Stack
+import numpy as np
+
+from costmodel.blocks import Mask, Plain, Shuffle, Stack
 from costmodel.plans import Setting
+from costmodel.windows import decode_parts
 
 if TYPE_CHECKING:
     from costmodel.models import ModelConfig
@@ -25,19 +28,25 @@ class _Layers:
     def __init__(self, stack: Stack, plan: Plan, setting: Setting) -> None:
         self._stack, self._plan, self._setting = stack, plan, setting
         self._lowered: dict[tuple[int, bool], list[Step]] = {}
+        self._windows = stack.windows
 
     def run(
-        self, first: int, layers: int, written: bool, rows: dict[str, Num], times: Num = 1
+        self, first: int, layers: int, written: Any, rows: dict[str, Num], times: Num = 1
     ) -> list[OpCost]:
         """Return the ops of consecutive layers.
 
         Args:
             first: the first of them.
             layers: how many.
-            written: whether attention writes its scores out there.
+            written: whether attention writes its scores out there; an array says it of each scenario.
             rows: of one layer, without `count`.
             times: how often the whole span runs.
         """
+        if isinstance(written, np.ndarray):
+            if np.all(written == written.flat[0]):
+                return self.run(first, layers, bool(written.flat[0]), rows, times)
+            some = self.run(first, layers, True, rows, times * written)
+            return some + self.run(first, layers, False, rows, times * ~written)
         kinds, pattern = self._stack.kinds, self._stack.pattern
         ops: list[OpCost] = []
         for kind in range(len(kinds)):
@@ -48,17 +57,45 @@ class _Layers:
             if steps is None:
                 setting = self._setting._replace(written=written)
                 steps = self._lowered[kind, written] = self._plan.lower(kinds[kind], setting)
-            rows["count"] = count * times
-            ops += [step(rows) for step in steps]
+            label = self._stack.labels[kind] if len(kinds) > 1 and self._stack.labels else ""
+            ops += _named(label, self._parts(steps, rows, count, times, self._windows[kind]))
         return ops
+
+    def _parts(
+        self, steps: list[Step], rows: dict[str, Num], count: int, times: Num, window: int
+    ) -> list[OpCost]:
+        """Run the steps of a kind's layers."""
+        if not window or self._setting.phase != "decode":
+            rows["count"] = count * times
+            return [step(rows) for step in steps]
+        return _either_side(steps, rows, count, times, window)
+
+
+#: Behind the names of decode ops whose window is full, where it was not full at the first step.
+_FULL = "[full window]"
+
+
+def _either_side(
+    steps: list[Step], rows: dict[str, Num], count: int, times: Num, window: int
+) -> list[OpCost]:
+    """Run steps of a decode for the tokens before the window is full, and for those after."""
+    ops: list[OpCost] = []
+    for part, (keys, tokens) in enumerate(decode_parts(rows["keys"], times, window)):
+        some = rows | {"keys": keys, "count": count * tokens}
+        ops += _named(_FULL if part else "", [step(some) for step in steps])
+    return ops
+
+
+def _named(label: str, ops: list[OpCost]) -> list[OpCost]:
+    """Set a label behind the names of ops."""
+    return [op.within(label) for op in ops] if label else ops
 
 
 def _within(ops: list[OpCost], first: int, layers: int, all_layers: int) -> list[OpCost]:
     """Name the layers that ops run in, unless they run in all."""
     if layers == all_layers:
         return ops
-    where = f"[{first}:{first + layers}]"
-    return [op.within(where) for op in ops]
+    return _named(f"[{first}:{first + layers}]", ops)
 
 
 class Program:
@@ -85,7 +122,11 @@ class Program:
         head = (*text.stack.after, text.head)
         self._embedding = plan.lower((text.embedding,), prefill)
         self._before_prefill = plan.lower(text.stack.before, prefill)
-        self._before_decode = self._embedding + plan.lower(text.stack.before, decode)
+        # What depends on a window follows the decode steps on either side of where it is full.
+        masks = [b for b in text.stack.before if isinstance(b, Mask) and b.window]
+        whole = [block for block in text.stack.before if block not in masks]
+        self._before_decode = self._embedding + plan.lower(whole, decode)
+        self._sliding_decode = [(mask.window, plan.lower((mask,), decode)) for mask in masks]
         self._after = plan.lower(head, prefill)
         if model.vision is None:  # With a vision tower the prompt is embedded on the bridge's side.
             self._before_prefill = self._embedding + self._before_prefill
@@ -126,7 +167,7 @@ class Program:
         for span in spans:
             if span.layers == 0:
                 continue
-            written = self._written or span.materialised or span.query_tokens is not None
+            written = self._written or span.query_tokens is not None or span.materialised
             rows = _layer_rows(images, 0, span)
             layer = self._encoder.run(first, span.layers, written, rows)
             ops += _within(layer, first, span.layers, executed)
@@ -184,7 +225,8 @@ class Program:
     def decode(self, b: Num, spans: tuple[LayerSpan, ...], before: Num, steps: Num) -> list[OpCost]:
         """Return the ops of `steps` decode steps, each at its mean context.
 
-        FLOPs and bytes are linear in the context, so the mean stands exactly for the sum.
+        FLOPs and bytes are linear in the context, so the mean stands exactly for the sum; where a
+        sliding window fills on the way, the steps before and after have a mean each.
 
         Args:
             b: batch.
@@ -202,6 +244,8 @@ class Program:
             "count": steps,
         }
         ops = [step(around) for step in self._before_decode]
+        for window, masks in self._sliding_decode:
+            ops += _either_side(masks, around, 1, steps, window)
         first = 0
         for span in spans:
             if span.layers == 0:

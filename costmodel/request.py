@@ -259,10 +259,10 @@ there is: last, all
     output_tokens: int = field(default=0, metadata=_is(
         Count(0), "Decode steps after the prefill.", "number"
     ))  # fmt: skip
-    precision: str | Mapping[str, str] | Precision = field(default="fp16", metadata=_is(
+    precision: str | Mapping[str, str] | Precision = field(default="auto", metadata=_is(
         Named("a precision's name, module=name pairs or a Precision", (Mapping,),
               "costmodel.precision.Precision"),
-        "fp16, bf16, fp8, int8 (w8a8), int4 (w4a16), w4a16kv8, ...", "setting",
+        "auto (the checkpoint's, else fp16), bf16, int8, int4, awq, nf4, ...", "setting",
     ))  # fmt: skip
     method: str | Method | None = field(default=None, metadata=_is(
         Named("a method's name or a Method", home="costmodel.methods.Method"),

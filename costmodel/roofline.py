@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.plans.fused import PLAN as FUSED
+from costmodel.precision.arithmetic import matrix_peak
 from costmodel.quantities import traffic
 
 if TYPE_CHECKING:
@@ -230,37 +231,3 @@ class Roofline:
             flops, executed, weights, kv_read, kv_write, read, write, kernels, time, low, high,
             compute, device - compute, host,
         )  # fmt: skip
-
-
-#: Calibration labels whose arithmetic runs at another dtype's peak.
-_ARITHMETIC = {"w8a16": "fp16", "w4a16": "fp16", "w8a8": "int8", "w4a4": "int4"}
-
-
-def matrix_peak(hardware: HardwareSpec, dtype: str) -> float:
-    """Return the dense peak of matrix products in `dtype`, in FLOP/s.
-
-    Devices without any matrix unit (most CPUs, Apple's GPUs) multiply matrices on their vector units,
-    and so does everybody for FP32 where the matrix units have none.
-
-    Args:
-        hardware: the device.
-        dtype: a dtype, or a calibration label such as `w4a16`.
-
-    Raises:
-        MissingPeakError: the device has no such path; names those it has.
-
-    >>> from hardware_specs import get_hardware
-    >>> matrix_peak(get_hardware("nvidia-a100-sxm4-80gb"), "w4a16") / 1e12  # FP16 arithmetic
-    312.0
-    """
-    if dtype.startswith("w") and dtype not in _ARITHMETIC:
-        weight_only = dtype.endswith("a16")
-        arithmetic = "fp16" if weight_only else f"int{dtype.partition('a')[2]}"
-    else:
-        arithmetic = _ARITHMETIC.get(dtype, dtype)
-    has_matrix_units = any(".matrix" in key for key in hardware.peaks)
-    if has_matrix_units:
-        matrix = hardware.peak_or_none(arithmetic, engine="matrix")
-        if matrix is not None or arithmetic != "fp32":
-            return hardware.peak(arithmetic, engine="matrix")
-    return hardware.peak(arithmetic, engine="vector")

@@ -25,7 +25,8 @@ _VARYING = names_of("number", "shape")
 class Scenario(NamedTuple):
     """The numbers that vary: per sample but for the batch; integers, or arrays of one shape.
 
-    Visual tokens come from `images` images or clips, which are `crops` crops or frames.
+    Visual tokens come from `images` images or clips, which are `crops` crops or frames. `unit_tokens`
+    are the visual tokens of one whole image or clip, 0 where that is not known.
     """
 
     visual_tokens: Num
@@ -34,6 +35,7 @@ class Scenario(NamedTuple):
     text_tokens: Num
     batch_size: Num
     output_tokens: Num
+    unit_tokens: Num = 0
     images: Num = 1
 
 
@@ -57,8 +59,8 @@ class Units(NamedTuple):
     among_others: VisualInput | None = None
     default: bool = False
 
-    def read(self, tokens: Any) -> tuple[Any, Any, Any]:
-        """Return images, crops and projected tokens of a count of visual tokens, or of an array.
+    def read(self, tokens: Any) -> tuple[Any, Any, Any, Any]:
+        """Return images, crops, projected tokens, and the tokens of one whole image, of a count.
 
         Raises:
             InvalidInputError: more tokens than the images that were asked for give.
@@ -66,11 +68,12 @@ class Units(NamedTuple):
         >>> from costmodel.models import VisualInput
         >>> unit = VisualInput(576, 1, 576)
         >>> Units(unit, unit).read(1000), Units(unit, unit, images=1).read(64)
-        ((2, 2, 1152), (1, 1, 576))
+        ((2, 2, 1152, 576), (1, 1, 576, 576))
         """
         where: Any = np.where if isinstance(tokens, np.ndarray) else _either
         counted, executed, known, each, default = self
         beyond = tokens > counted.tokens
+        unit = where(beyond, executed.tokens, counted.tokens)
         crops = where(beyond, executed.crops, counted.crops)
         projected = where(beyond, executed.projected_tokens, counted.projected_tokens)
         if known is not None:
@@ -81,11 +84,11 @@ class Units(NamedTuple):
                     f"{np.max(tokens):.0f}; give more images, or leave images out"
                 )
             some = (tokens > 0) * 1
-            return known * some, crops * some, projected * some
-        images = -(-tokens // where(beyond, executed.tokens, counted.tokens))
+            return known * some, crops * some, projected * some, unit // max(known, 1)
+        images = -(-tokens // unit)
         crops, projected = images * crops, images * projected
         if each is None:
-            return images, crops, projected
+            return images, crops, projected, unit
         several = images > 1
         if default:
             whole = (tokens % each.tokens == 0) & (tokens >= 2 * each.tokens)
@@ -95,6 +98,7 @@ class Units(NamedTuple):
             where(several, many, images),
             where(several, many * each.crops, crops),
             where(several, many * each.projected_tokens, projected),
+            where(several, each.tokens, unit),
         )
 
 
@@ -166,7 +170,7 @@ def other_readings(model: ModelConfig, tokens: int) -> tuple[str, ...]:
     units = _default_units(model, None)
     if tokens in (units.counted.tokens, units.executed.tokens):
         return ()
-    images, crops, _ = units.read(tokens)
+    images, crops, *_ = units.read(tokens)
     found: dict[str, int] = {}
     anyres, video, one = geometry.anyres, geometry.video, _default_units(model, 1)
     if anyres is not None:
@@ -218,11 +222,11 @@ def scenario_of(request: Request, model: ModelConfig, warnings: list[str]) -> Sc
         model.visual_input(
             image_size=request.image_size, frames=request.frames, images=request.images
         )  # refuses them
-        tokens, projected, crops, images = asked or 0, 0, 0, 0
+        tokens, projected, crops, images, unit = asked or 0, 0, 0, 0, 0
     else:
         units = units_of(model, request)
         tokens = units.counted.tokens if asked is None else asked
-        images, crops, projected = units.read(tokens)
+        images, crops, projected, unit = units.read(tokens)
         if asked and units.default and (others := other_readings(model, asked)):
             warnings.append(
                 f"{asked} visual tokens are priced as {_priced(model, images, crops)}; they may as well "
@@ -238,7 +242,7 @@ def scenario_of(request: Request, model: ModelConfig, warnings: list[str]) -> Sc
             "holds, the answer may not"
         )
     return Scenario(
-        tokens, projected, crops, text, request.batch_size, request.output_tokens, images
+        tokens, projected, crops, text, request.batch_size, request.output_tokens, unit, images
     )
 
 

@@ -6,11 +6,13 @@ one idea: a list of layer spans with their lengths. Lengths may be numbers or ar
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from costmodel.quantities import Num
 
 
@@ -26,7 +28,8 @@ class LayerSpan(NamedTuple):
         out_tokens: tokens through the output projection; None means `tokens`.
         mlp_tokens: tokens through the MLP; None means `out_tokens`.
         query_tokens: rows of the score matrix whose values are summed up; None means `tokens`.
-        materialised: whether the method forces these layers to write their attention scores out.
+        materialised: whether the method forces these layers to write their attention scores out; an
+            array says it of each scenario.
     """
 
     layers: int
@@ -34,7 +37,7 @@ class LayerSpan(NamedTuple):
     out_tokens: Num | None = None
     mlp_tokens: Num | None = None
     query_tokens: Num | None = None
-    materialised: bool = False
+    materialised: bool | NDArray[Any] = False
 
 
 def check_layers(spans: tuple[LayerSpan, ...], layers: int, what: str) -> None:

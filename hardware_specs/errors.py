@@ -23,7 +23,7 @@ these into one line on stderr and exit code 2.
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hardware_specs.showing import SHOWN_CHARACTERS, shown
 
@@ -51,7 +51,14 @@ class VlmRooflineError(Exception):
 
 
 class InvalidInputError(VlmRooflineError, ValueError):
-    """A value is out of its range, or two arguments exclude each other."""
+    """A value is out of its range, or two arguments exclude each other.
+
+    Attributes:
+        rows: of many scenarios at once, which are refused: an array of booleans; None where that is not
+            known.
+    """
+
+    rows: Any = None
 
 
 class InvalidFileError(VlmRooflineError, ValueError):
@@ -124,6 +131,7 @@ class UnknownPrecisionError(UnknownNameError):
     """No such precision name."""
 
     kind = "precision"
+    hint = "docs/cost-model.md, section Precision,"
 
 
 class UnknownConventionError(UnknownNameError):

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from costmodel.methods.keep import resolve_keep
 from costmodel.methods.sparsevlm import COUNTS, LAYERS, RECYCLED_SHARE, counts_by_layer
 from hardware_specs.errors import InvalidInputError
 from token_reduction.apply.llm_attention import AttentionProbe
@@ -225,6 +226,9 @@ class RatedByText(KeepEverything):
     def enter(self, layer: int, now: Prefill, hidden: Tensor, cutter: LayerReduction) -> Tensor:
         """Find the raters at the entry; behind its layers, drop and recycle."""
         if layer == 0:
+            if COUNTS.of(self._method) is None:
+                for count in filter(None, now.tokens.visual_counts()):
+                    resolve_keep(self._method.settled_keep, count)  # refuses more than there are
             self._raters = [self._rate(now, hidden, row) for row in range(hidden.shape[0])]
         if layer not in self._counts:
             return hidden

@@ -154,7 +154,7 @@ def get_benchmark(name: str) -> Benchmark:
         UnknownNameError: there is no such benchmark; names those there are.
     """
     known = _benchmarks()
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise UnknownNameError(name, known, "benchmark")
     return known[name]
 

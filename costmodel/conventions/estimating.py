@@ -65,6 +65,9 @@ def convention_estimate(request: Request) -> Estimate:
     88.6
     """
     refuse_own_settings(request)
+    if request.precision == DEFAULTS["precision"]:
+        # A convention counts shapes, not checkpoints, and what they all start from is FP16.
+        request = replace(request, precision="fp16")
     chosen = get_convention(request.convention)
     config = load_model(request.model)
     text_tokens = request.text_tokens
@@ -85,7 +88,7 @@ def convention_estimate(request: Request) -> Estimate:
         spans = method.plan(
             config, parse_precision("fp16"), *scenario[:5],
             config.vision.num_layers if config.vision else 0, images=scenario.images, keep=keep,
-            layer=layer,
+            layer=layer, unit_tokens=scenario.unit_tokens,
         ).llm_spans  # fmt: skip
         per_layer = [span.tokens for span in spans for _ in range(span.layers)]
     elif schedule is not None:

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from costmodel.methods.class_attention import ranked_crops
 from costmodel.methods.fastervlm import kept_patches
 from costmodel.methods.info import MethodInfo
@@ -57,7 +59,7 @@ def check_joint_space(given: MethodInput) -> None:
             f"cdpruner compares patches and question in CLIP's joint space, and the {tower.family} "
             f"tower of {given.model.name} has no class token, so it is no CLIP; divprune needs none"
         )
-    if rule is not None and is_clip(given) and rule.projected_per_frame < tower.patches:
+    if rule is not None and np.any(is_clip(given)) and rule.projected_per_frame < tower.patches:
         raise UnsupportedError(
             f"cdpruner works on a crop's {tower.patches} patches, but {given.model.name} pools "
             f"every frame to {rule.projected_per_frame} before its projector; divprune works on those"

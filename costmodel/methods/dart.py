@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from costmodel.methods.info import MethodInfo
-from costmodel.methods.keep import kept_count
+from costmodel.methods.keep import kept_count, of_rows
 from costmodel.methods.llm_ranking import eager_norm, narrowed, picked, rotated
 from costmodel.methods.options import Option, choice, whole
 from costmodel.methods.pieces import gather, passes, product, sort
@@ -60,10 +60,11 @@ def kept_tokens(given: MethodInput) -> Num:
     beyond = kept > n
     if np.any(beyond):
         most, given = (np.broadcast_to(x, np.shape(beyond))[beyond].flat[0] for x in (n, kept))
-        raise InvalidInputError(
+        error = InvalidInputError(
             f"dart keeps {given:g} tokens here, {of_image} pivots among them, more than the "
             f"{most:g} image tokens there are; give a smaller keep"
         )
+        raise of_rows(error, beyond)
     if np.any((given.text_tokens < of_text) & (n > 0)):
         raise InvalidInputError(
             f"dart takes {of_text} pivots from the text after the image; give text_tokens of "

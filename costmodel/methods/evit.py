@@ -59,8 +59,9 @@ def _plan(given: MethodInput) -> MethodPlan:
             entering.append(t)
             continue
         n = t - 1
-        # A count larger than what an earlier layer left keeps all of it.
-        kept = kept_count("evit", keep if isinstance(keep, float) else least(keep, n), n, "up")
+        # A count that an earlier layer reached keeps all of it.
+        asked = keep if isinstance(keep, float) or t is tower.tokens else least(keep, n)
+        kept = kept_count("evit", asked, n, "up")
         shorter = kept + 1 + fuse
         many = isinstance(kept, np.ndarray)
         after = np.where(kept < n, shorter, t) if many else (shorter if kept < n else t)

@@ -150,11 +150,12 @@ def _plan(given: MethodInput) -> MethodPlan:
     after = given.visual_tokens
     for layer, deleted in enumerate(deletions):
         before, after = after, after - deleted
-        deletes = bool(np.any(deleted != 0))
-        spans.append(LayerSpan(1, before, after if deletes else None, materialised=deletes))
-        if not deletes:
+        deletes = deleted > 0
+        spans.append(LayerSpan(1, before, after, materialised=deletes))
+        if not np.any(deletes):
             continue
-        s, runs = given.text_tokens + before, (before > 0) * 1
+        # In arrays, scenarios that delete nothing here multiply the cost by zero.
+        s, runs = given.text_tokens + before, deletes * 1
         kept_rows = b * (given.text_tokens + after)
         layer_ops = [
             passes("strongest_head", b * h * s * s, num, reads=1, writes=0, kernels=1),

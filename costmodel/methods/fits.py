@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from math import inf
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from costmodel.methods.keep import first, greatest, of_rows, some
 from costmodel.methods.plan import MethodPlan
 from costmodel.methods.token_lists import VISION_PLACES, check_llm_layer, is_clip, vision_parts
 from costmodel.schedule import LayerSpan
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from costmodel.methods.info import MethodInfo
     from costmodel.methods.plan import MethodInput
+    from costmodel.quantities import Num
 
 _WHERE = {
     "after-vision": "between vision tower and projector",
@@ -35,7 +42,72 @@ def checked_plan(info: MethodInfo, given: MethodInput) -> MethodPlan:
     if isinstance(given.keep, float) and given.keep == 1.0 and not info.samples:
         span = LayerSpan(given.model.text.num_layers, given.visual_tokens)
         return MethodPlan((span,), given.projected_tokens, notes={"method": "keep=1.0: untouched"})
-    return info.schedule(given)
+    _check_start(info, given)
+    plan = info.schedule(given)
+    arrays = isinstance(given.visual_tokens, np.ndarray) or isinstance(given.keep, np.ndarray)
+    _check_plan(info.name, plan, given.visual_tokens, arrays)
+    return plan
+
+
+def _check_start(info: MethodInfo, given: MethodInput) -> None:
+    """Raise where the method takes whole crops, and the visual tokens are those of a part."""
+    by_crop = info.place in VISION_PLACES or info.by_crop
+    if not (info.place == "vision-layers" or (by_crop and given.model.anyres is not None)):
+        return
+    unit = given.unit_tokens
+    part = (unit > 0) & (given.visual_tokens % greatest(unit, 1) != 0)
+    if some(part):
+        there, whole = first(given.visual_tokens, part), first(unit, part)
+        error = InvalidInputError(
+            f"{info.name} acts on whole crops {_WHERE[info.place]}, so it cannot start from {there:g} "
+            f"visual tokens of {given.model.name}: one image or clip has {whole:g}. Leave visual_tokens "
+            f"out, give a multiple of {whole:g} or image_size; fastv and vtw start from any count"
+        )
+        raise of_rows(error, part)
+
+
+def _check_plan(name: str, plan: MethodPlan, visual_tokens: Num, arrays: bool) -> None:
+    """Raise unless every count is finite and not negative, and no layer sees more tokens than before.
+
+    Raises:
+        InvalidInputError: more tokens in a layer than there are visual tokens.
+        UnsupportedError: counts that no model can have: a mistake of the method.
+    """
+    for span in plan.llm_spans:
+        for tokens in span[1:4]:
+            if tokens is None:
+                continue
+            more = tokens > visual_tokens
+            if some(more):
+                error = InvalidInputError(
+                    f"{name} would leave {first(tokens, more):g} of {first(visual_tokens, more):g} visual "
+                    "tokens, and a reduction adds none; give a smaller keep"
+                )
+                raise of_rows(error, more)
+    spans = (*plan.llm_spans, *(plan.vision_spans or ()))
+    lengths = [tokens for span in spans for tokens in span[1:5] if tokens is not None]
+    sound = _sound_arrays if arrays else _sound
+    wrong = next((op.name for op in plan.ops if not sound(op[3:13])), None)
+    if wrong is not None or not sound((plan.projected_tokens, *lengths)):
+        raise UnsupportedError(
+            f"{name}: the {'token counts are' if wrong is None else f'work of {wrong} is'} negative or no "
+            "number, so the request cannot be priced"
+        )
+
+
+def _sound(numbers: Sequence[Any]) -> bool:
+    """Whether numbers are finite and not negative."""
+    return bool(min(numbers) >= 0 and sum(numbers) < inf)
+
+
+def _sound_arrays(arrays: Sequence[Any]) -> bool:
+    """Whether arrays, numbers among them, are finite and not negative."""
+    return all(
+        bool(each.min() >= 0 and each.max() < inf)
+        if isinstance(each, np.ndarray)
+        else 0 <= each < inf
+        for each in arrays
+    )
 
 
 def check_fits(info: MethodInfo, given: MethodInput) -> None:
@@ -65,7 +137,7 @@ def check_fits(info: MethodInfo, given: MethodInput) -> None:
 def _check_clip(info: MethodInfo, given: MethodInput, patches: int) -> None:
     """Raise where a model pools every frame on its grid, and the method needs or breaks that grid."""
     rule = given.model.video
-    if rule is None or not is_clip(given):
+    if rule is None or not some(is_clip(given)):
         return
     pooled_before = rule.projected_per_frame < patches
     pooled_after = rule.tokens_per_frame < rule.projected_per_frame

@@ -93,8 +93,8 @@ def kept_tokens(given: MethodInput, n: Num) -> Num:
 def _is_video(given: MethodInput) -> bool:
     """Whether the crops are frames: where a model takes both, several untiled crops are a clip."""
     model = given.model
-    frames = is_clip(given) or (model.video is not None and model.anyres is None)
-    return frames and bool(np.any(given.crops > given.images))
+    frames = is_clip(given) | (model.video is not None and model.anyres is None)
+    return bool(np.any(frames & (given.crops > given.images)))
 
 
 def _plan(given: MethodInput) -> MethodPlan:
@@ -135,6 +135,7 @@ INFO = MethodInfo(
     default_text="20 % of the patches of all crops, half of them of the whole image",
     needs_text="the class token's attention in vision layers 0 and -2; images, not videos",
     published=("20 % of LLaVA-NeXT's tokens, alpha 0.5",),
+    by_crop=True,
     needs_class_token=True,
     needs=frozenset({"clip_attention"}),
     keep_meaning="budget of patches of all crops; newline tokens come on top",

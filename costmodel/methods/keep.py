@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from costmodel.request import MOST_TOKENS
 from hardware_specs.errors import InvalidInputError
 from hardware_specs.showing import shown
 
@@ -41,13 +42,14 @@ def check_keep(keep: object, least: int = 1) -> int | float:
         least: the smallest count.
 
     Raises:
-        InvalidInputError: a bool, another type, a count below `least`, a ratio outside (0, 1] or NaN.
+        InvalidInputError: a bool, another type, a count below `least` or beyond any prompt, a ratio
+            outside (0, 1] or NaN.
 
     >>> check_keep(1), check_keep(1.0)
     (1, 1.0)
     """
     if not isinstance(keep, bool):
-        if isinstance(keep, numbers.Integral) and int(keep) >= least:
+        if isinstance(keep, numbers.Integral) and least <= int(keep) <= MOST_TOKENS:
             return int(keep)
         if isinstance(keep, numbers.Real) and not isinstance(keep, numbers.Integral):
             ratio = float(keep)
@@ -91,10 +93,7 @@ def resolve_keep(keep: float, n: int, *, rounding: Rounding = "nearest") -> int:
         return checked
     count = int(share(checked, n, rounding))
     if count < 1:
-        raise InvalidInputError(
-            f"keep={checked} of {n} tokens is {checked * n:.3g}, which rounds to none; "
-            f"give at least {1 / max(n, 1):.3g}, or a count"
-        )
+        raise _too_few("", checked, n)
     return min(count, n)
 
 
@@ -108,7 +107,7 @@ def kept_count(name: str, keep: Any, n: Num, rounding: str = "nearest") -> Num:
         rounding: how a ratio becomes a count.
 
     Raises:
-        InvalidInputError: more tokens than there are.
+        InvalidInputError: more tokens than there are, or a ratio of some that rounds to none.
 
     >>> kept_count("divprune", 64, 576), kept_count("divprune", 64, 0)
     (64, 0)
@@ -117,15 +116,26 @@ def kept_count(name: str, keep: Any, n: Num, rounding: str = "nearest") -> Num:
     hardware_specs.errors.InvalidInputError: divprune: keep=600 asks for more tokens than the 576 \
 there are; give at most 576, or a ratio
     """
-    if isinstance(keep, float):
-        return share(keep, n, rounding)
     there = n > 0
+    if isinstance(keep, float):
+        count = share(keep, n, rounding)
+        none = (count < 1) & there
+        if some(none):
+            raise of_rows(_too_few(name, keep, first(n, none)), none)
+        return count
     beyond = (keep > n) & there
-    if np.any(beyond):
-        raise _too_many(f"{name}: keep={_first(keep, beyond):g}", _first(n, beyond))
+    if some(beyond):
+        raise of_rows(_too_many(f"{name}: keep={first(keep, beyond):g}", first(n, beyond)), beyond)
     if isinstance(keep, np.ndarray) or isinstance(n, np.ndarray):
         return np.where(there, keep, 0)
     return keep if there else 0
+
+
+def _too_few(name: str, ratio: float, n: Num) -> InvalidInputError:
+    return InvalidInputError(
+        f"{name}{': ' if name else ''}keep={ratio:g} of {n:g} tokens is {ratio * n:.3g}, which rounds to "
+        f"none; give at least {1 / max(n, 1):.3g}, or a count"
+    )
 
 
 def _too_many(asked: str, n: Num) -> InvalidInputError:
@@ -134,7 +144,21 @@ def _too_many(asked: str, n: Num) -> InvalidInputError:
     )
 
 
-def _first(value: Num, where: Any) -> Any:
+def some(where: Any) -> bool:
+    """Return whether a condition holds, or any of an array of them; numpy is slow to say so of one.
+
+    >>> some(False), some(np.array([False, True]))
+    (False, True)
+    """
+    return bool(where.any() if isinstance(where, np.ndarray) else where)
+
+
+def first(value: Num, where: Any) -> Any:
+    """Return the first number where a condition holds, both numbers or arrays.
+
+    >>> first(np.array([1, 2, 3]), np.array([False, True, True]))
+    np.int64(2)
+    """
     array = np.broadcast_to(value, np.shape(where))
     return array[where].flat[0] if array.ndim else array[()]
 
@@ -151,8 +175,27 @@ def by_pair(function: Callable[[Any, Any], int], a: Num, b: Num) -> Num:
     pairs, where = np.unique(
         np.stack([wide_a.ravel(), wide_b.ravel()]), axis=1, return_inverse=True
     )
-    each = np.array([function(int(x), int(y)) for x, y in pairs.T], dtype=float)
+    each = np.zeros(pairs.shape[1])
+    errors: dict[int, InvalidInputError] = {}
+    for place, (x, y) in enumerate(pairs.T):
+        try:
+            each[place] = function(int(x), int(y))
+        except InvalidInputError as error:
+            errors[place] = error
+    if errors:
+        refused = np.isin(where, list(errors)).reshape(wide_a.shape)
+        raise of_rows(next(iter(errors.values())), refused)
     return each[where].reshape(wide_a.shape)
+
+
+def of_rows(error: InvalidInputError, rows: Any) -> InvalidInputError:
+    """Return an error that knows which of many scenarios it refuses.
+
+    >>> of_rows(InvalidInputError("no"), np.array([True, False])).rows.tolist()
+    [True, False]
+    """
+    error.rows = rows if isinstance(rows, np.ndarray) else None
+    return error
 
 
 def least(a: Num, b: Num) -> Num:

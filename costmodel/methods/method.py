@@ -103,6 +103,7 @@ class Method:
         images: Num | None = None,
         keep: Any = None,
         layer: int | None = None,
+        unit_tokens: Num = 0,
     ) -> MethodPlan:
         """Return the token schedule and the method's own ops for one scenario, or arrays of them.
 
@@ -119,9 +120,10 @@ class Method:
                 takes no frames, else one.
             keep: what to keep in place of the method's own; may be an array over scenarios.
             layer: the layer in place of the method's own.
+            unit_tokens: visual tokens of one whole image or clip; 0 where that is not known.
 
         Raises:
-            InvalidInputError: a keep or layer the method does not take.
+            InvalidInputError: a keep or layer the method does not take, visual tokens it cannot start from.
             UnsupportedError: a model the method does not fit; says why.
         """
         if images is None:
@@ -141,6 +143,7 @@ class Method:
                 self.given_layer if layer is None else layer,
                 self.variant,
                 self.options,
+                unit_tokens,
                 images,
             ),
         )

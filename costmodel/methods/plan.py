@@ -30,6 +30,7 @@ class MethodInput(NamedTuple):
         layer: the language-model layer of methods that have one, or None for their default.
         variant: "program", "paper", or another that the method has.
         options: every option of the method by name; read one as `OPTION.of(given)`.
+        unit_tokens: visual tokens of one whole image or clip; 0 where that is not known.
         images: images or clips of one sample.
     """
 
@@ -45,6 +46,7 @@ class MethodInput(NamedTuple):
     layer: int | None
     variant: str
     options: Mapping[str, object]
+    unit_tokens: Num = 0
     images: Num = 1
 
 

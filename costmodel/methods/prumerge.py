@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from costmodel.methods.info import MethodInfo
-from costmodel.methods.keep import by_pair, kept_count, share
+from costmodel.methods.keep import by_pair, first, kept_count, of_rows, share, some
 from costmodel.methods.options import Option, whole
 from costmodel.methods.pieces import gather, passes, product, sort
 from costmodel.methods.plan import MethodPlan
@@ -158,12 +158,20 @@ def _plan(given: MethodInput, name: str, kept: Num, note: str) -> MethodPlan:
     crops = given.crops
     _, n, runs = crops_of(given)
     neighbours, extra = NEIGHBOURS.of(given), given.variant == "program"
-    short = (n > 0) & (n <= neighbours) & (kept > 0)
-    if extra and np.any(short):
-        raise InvalidInputError(
-            f"{name} merges {neighbours} neighbours into each kept token, so a crop needs at least "
-            f"{neighbours + 1} patches, not {np.min(np.asarray(n)[np.asarray(short)]):g}"
+    none = (n > 0) & (kept + extra * (name == "prumerge") < 1)
+    if some(none):
+        error = InvalidInputError(
+            f"{name} at the paper's mean share chooses no patch of the {first(n, none):g} in a crop; "
+            "give keep as a count, or more visual_tokens"
         )
+        raise of_rows(error, none)
+    short = extra & (n > 0) & (n <= neighbours) & (kept > 0)
+    if some(short):
+        error = InvalidInputError(
+            f"{name} merges {neighbours} neighbours into each kept token, so a crop needs at least "
+            f"{neighbours + 1} patches, not {first(n, short):g}"
+        )
+        raise of_rows(error, short)
     tokens = crops * (kept + extra) * runs
     span = LayerSpan(given.model.text.num_layers, tokens)
     ops = prumerge_ops(given, kept, adaptive=given.keep is None)
@@ -191,7 +199,7 @@ def _prumerge_plus(given: MethodInput) -> MethodPlan:
     elif paper:
         # As many patches, evenly spaced, as attention chose.
         kept = 2 * kept_count("prumerge+", given.keep, n, "down")
-        if np.any(kept > n):
+        if some(kept > n):
             raise InvalidInputError(
                 f"prumerge+ as the paper has it keeps {np.max(kept):g} tokens, but there are "
                 f"{np.max(n):g}; give a keep of at most {np.max(n) // 2:g}"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.methods.info import MethodInfo
-from costmodel.methods.keep import share
+from costmodel.methods.keep import kept_count, share
 from costmodel.methods.llm_ranking import cut_layers, picked, rotated
 from costmodel.methods.options import Option, layer_indices, optional
 from costmodel.methods.pieces import gather, passes, product, sort
@@ -153,6 +153,8 @@ def _plan(given: MethodInput) -> MethodPlan:
         passes("raters", left[0] * t, num, reads=3, writes=2, kernels=14, flops=6, count=b * runs),
     ]
     keep = COUNT if given.keep is None else given.keep
+    if COUNTS.of(given) is None:
+        kept_count("sparsevlm", keep, left[0])  # refuses more than there are
     cuts_at = counts_by_layer(keep, LAYERS.of(given), COUNTS.of(given), text.num_layers)
     for layer, wanted in cuts_at.items():
         n = left[-1]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from costmodel.methods.keep import greatest, least
+from costmodel.methods.keep import first, greatest, least, of_rows, some
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -48,15 +48,15 @@ class Items(NamedTuple):
     runs: Num
 
 
-def is_clip(given: MethodInput) -> bool:
-    """Whether the request's tokens are those of a clip: so many per frame, and no tiles."""
+def is_clip(given: MethodInput) -> Any:
+    """Whether a scenario's tokens are those of a clip: so many per frame, and no tiles."""
     rule = given.model.video
     if rule is None:
         return False
     clip = given.crops * rule.tokens_per_frame + rule.tail_tokens
     # Two images of one crop have as many tokens as a clip of two frames.
     joined = (given.crops == 1) | (given.images < given.crops)
-    return bool(np.all((given.crops > 0) & joined) and np.all(given.visual_tokens == clip))
+    return (given.crops > 0) & joined & (given.visual_tokens == clip)
 
 
 def vision_parts(name: str, model: ModelConfig) -> tuple[VisionConfig, ProjectorConfig]:
@@ -93,19 +93,41 @@ def crops_of(given: MethodInput) -> TokenLists:
 
     They are the tower's features, one list per crop. Where a model hands every feature on (no tiles
     to cut borders from), `visual_tokens` below the model's own count means shorter lists.
+
+    Raises:
+        InvalidInputError: visual tokens that are not as many for every crop.
     """
     crops = given.crops
     tokens = given.projected_tokens
     if given.model.anyres is None:
         tokens = least(tokens, given.visual_tokens)
     runs = (tokens > 0) * 1
-    patches = tokens // greatest(crops, 1)
+    patches = _each(tokens, greatest(crops, 1), "crops or frames")
     return TokenLists(given.batch_size * crops, patches, runs)
 
 
 def items_of(given: MethodInput) -> Items:
-    """Return the token lists after the projector, one per image or clip."""
+    """Return the token lists after the projector, one per image or clip.
+
+    Raises:
+        InvalidInputError: visual tokens that are not as many for every image.
+    """
     per_sample = greatest(given.images, 1)
-    tokens = given.visual_tokens // per_sample
+    tokens = _each(given.visual_tokens, per_sample, "images")
     runs = (given.visual_tokens > 0) * 1
     return Items(per_sample, given.batch_size * per_sample, tokens, runs)
+
+
+def _each(tokens: Num, lists: Num, what: str) -> Num:
+    """Return the tokens of one of some lists, which all have as many."""
+    uneven = tokens % lists != 0
+    if some(uneven):
+        total, parts = first(tokens, uneven), first(lists, uneven)
+        below = total // parts * parts
+        nearest = f"{below:g} or {below + parts:g}" if below else f"{parts:g}"
+        error = InvalidInputError(
+            f"{total:g} visual tokens are not as many for each of {parts:g} {what}; give a multiple "
+            f"of {parts:g}, such as {nearest}"
+        )
+        raise of_rows(error, uneven)
+    return tokens // lists

@@ -72,5 +72,5 @@ def tower_plan(
     crops = given.crops
     tokens = crops * per_crop
     span = LayerSpan(given.model.text.num_layers, tokens)
-    note = {name: "the tower's own patches are reduced, whatever visual_tokens says"}
+    note = {name: "the tower reduces the patches of whole crops"}
     return MethodPlan((span,), tokens, tuple(spans), tuple(ops), {**note, **notes})

@@ -38,6 +38,8 @@ class ModelConfig:
         geometry: from an image or a clip to tokens and crops.
         from_defaults: keys that the config leaves to the defaults of `transformers`' classes.
         config_json: the Hugging Face config as JSON.
+        is_checkpoint: whether weights lie beside the config, whose precision it then says; a shipped
+            shape has none.
     """
 
     name: str
@@ -51,6 +53,7 @@ class ModelConfig:
     geometry: Geometry
     from_defaults: tuple[str, ...] = field(default=(), compare=False)
     config_json: str = field(default="{}", compare=False, repr=False)
+    is_checkpoint: bool = False
 
     def __hash__(self) -> int:
         """Hash the name alone: equal models have equal names, and caches ask a million times."""

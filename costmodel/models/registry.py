@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,8 @@ def load_model(source: str | Path | ModelConfig, *, scale: str | None = None) ->
         return model
     wanted = parse_scale(scale)
     name = f"{model.name}@{wanted}"
-    return read_model(scaled_document(model, document, wanted), name, name, model.source)
+    scaled = read_model(scaled_document(model, document, wanted), name, name, model.source)
+    return replace(scaled, is_checkpoint=model.is_checkpoint)
 
 
 def model_from_config(document: dict[str, Any], name: str) -> ModelConfig:
@@ -162,7 +164,7 @@ def _resolve(source: object) -> tuple[ModelConfig, dict[str, Any]]:
             raise UnknownModelError(text, list_models())
         path, origin = fetch_config(text), f"huggingface.co/{text}"
     document = read_document(path)
-    return read_model(document, str(path), text, origin), document
+    return replace(read_model(document, str(path), text, origin), is_checkpoint=True), document
 
 
 def _local(text: str) -> Path | None:

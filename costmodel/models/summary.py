@@ -49,7 +49,7 @@ def describe(
         "source": config.source,
         "parameters": {**config.parameter_parts, "total": config.parameters},
         "kv_bytes_per_token": HALF_BYTES * config.text.kv_values_per_token,
-        "text": _numbers(config.text),
+        "text": _numbers(config.text) | {"sliding_layers": config.text.sliding_layers},
         "vision": None,
         "projector": None,
         "visual_input": None,

@@ -27,8 +27,7 @@ class TextConfig:
         max_positions: positions the model was made for.
         activation: the MLP's activation, such as `silu`.
         norm_eps: the epsilon of RMSNorm.
-        sliding_window: keys a layer attends to at most, or None. Told, not counted: every cost here
-            is that of full attention, exact for prompts up to the window.
+        sliding_window: keys that a query of a sliding layer sees at most; None where no layer slides.
         embedding: the look-up of tokens.
         stack: the layers, what runs before them, and the final norm after them.
         head: the product that gives logits.
@@ -60,6 +59,22 @@ class TextConfig:
     embedding: Embed = field(default=Embed("", 0, 0, ""), repr=False)
     stack: Stack = field(default=Stack((), (), (), ()), repr=False)
     head: Project = field(default=Project("", 0, (), ""), repr=False)
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """The sliding window of every layer, 0 for layers that see all.
+
+        >>> from costmodel.models import load_model
+        >>> set(load_model("llama-2-7b").text.windows)
+        {0}
+        """
+        each = self.stack.windows
+        return tuple(each[kind] for kind in self.stack.pattern)
+
+    @property
+    def sliding_layers(self) -> int:
+        """How many layers slide."""
+        return sum(window > 0 for window in self.windows)
 
     @property
     def embedding_parameters(self) -> int:

@@ -7,7 +7,7 @@ the bytes, not the FLOPs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from costmodel.ops.linear import product
 from costmodel.quantities import op_cost
@@ -27,15 +27,24 @@ class AttentionCost(Protocol):
         """Return the op of s queries over t keys in each of b samples."""
 
 
-def attended_pairs(s: Num, t: Num, causal: bool) -> Num:
+def attended_pairs(s: Num, t: Num, causal: bool, window: int = 0) -> Num:
     """Query-key pairs that are computed: s t, or the lower triangle of the last s rows.
+
+    A window leaves each row its last keys: sum of min(i, w) over i = t - s + 1 ... t.
 
     >>> attended_pairs(3, 3, causal=True), attended_pairs(1, 7, causal=True)  # 1 + 2 + 3; 7
     (6, 7)
+    >>> attended_pairs(5, 5, causal=True, window=2)  # 1 + 2 + 2 + 2 + 2
+    9
     """
     if not causal:
         return s * t
-    return s * (t - s) + s * (s + 1) // 2
+    pairs = s * (t - s) + s * (s + 1) // 2
+    if not window:
+        return pairs
+    over = (t - window) * (t > window)
+    before = (t - s - window) * (t - s > window)
+    return pairs - (over * (over + 1) - before * (before + 1)) // 2
 
 
 def attention(
@@ -49,6 +58,8 @@ def attention(
     causal: bool = True,
     cached: bool = True,
     quantised: bool = False,
+    window: int = 0,
+    skips: bool = True,
 ) -> AttentionCost:
     """A fused (flash) attention: 4 b h s t e FLOPs, scores never leave the chip.
 
@@ -65,6 +76,9 @@ def attention(
         causal: whether a query sees only keys up to itself.
         cached: whether K and V come from a KV cache (else they are activations).
         quantised: whether the output is written as the next product wants it.
+        window: keys that a query sees at most; 0 for all.
+        skips: whether keys outside the window are skipped. A kernel that takes a mask instead runs
+            over the full square as soon as the keys fill the window.
 
     >>> from costmodel.precision import parse_precision
     >>> fp16 = parse_precision("fp16").text
@@ -76,7 +90,17 @@ def attention(
     written = numerics.operand_bytes if quantised else size
 
     def cost(b: Num, s: Num, t: Num, count: Num = 1, /) -> OpCost:
-        pairs = b * h * attended_pairs(s, t, causal)
+        each = attended_pairs(s, t, causal, window if skips else 0)
+        seen: Num = t
+        triangle: Any = causal
+        if window and skips:
+            # As a calibration names it: what a query sees on average, without a triangle.
+            cut = (t > window) * (s > 1)
+            seen, triangle = t - (t - each / s) * cut, cut < 1
+        elif window:
+            full = (t >= window) * 1
+            each, triangle = each + (s * t - each) * full, full < 1
+        pairs = b * h * each
         rows = b * s * h * e
         keys_values = 2 * b * t * k * e
         return op_cost(
@@ -91,7 +115,7 @@ def attention(
             kv_read_bytes=keys_values * numerics.kv_bytes if cached else 0,
             activation_read_bytes=rows * size + (0 if cached else keys_values * size),
             activation_write_bytes=rows * written,
-            shape=(b, s, t, h, k, e, causal),
+            shape=(b, s, seen, h, k, e, triangle),
         )
 
     return cost

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from costmodel.precision import SCALE_BYTES
 from costmodel.quantities import op_cost
 
 if TYPE_CHECKING:
@@ -71,29 +70,14 @@ def product(
     )
 
 
-def stored_weight_bytes(k: int, n: int, numerics: Numerics) -> int | float:
-    """Bytes of a [k, n] weight as it is stored, its scales included.
-
-    Args:
-        k: input width.
-        n: output width.
-        numerics: of the module.
-
-    >>> from costmodel.precision import parse_precision
-    >>> stored_weight_bytes(4096, 4096, parse_precision("fp16").text)  # 2 B x 4096^2
-    33554432
-    >>> stored_weight_bytes(4096, 4096, parse_precision("w4a16").text)  # + 2 B per 128 weights
-    8650752.0
-    """
-    size = k * n * numerics.weight_bytes
-    if numerics.group_size > 0:
-        size += n * -(-k // numerics.group_size) * SCALE_BYTES
-    elif numerics.group_size == 0:
-        size += n * SCALE_BYTES
-    return size
-
-
-def linear(name: str, k: int, n: int, numerics: Numerics, bias: bool = False) -> RowsCost:
+def linear(
+    name: str,
+    k: int,
+    n: int,
+    numerics: Numerics,
+    bias: bool = False,
+    stored_bytes: float | None = None,
+) -> RowsCost:
     """A linear layer over m rows: 2 m k n FLOPs.
 
     Weight-only quantisation adds 2 k n vector FLOPs (subtract, scale) to expand the weights.
@@ -104,6 +88,7 @@ def linear(name: str, k: int, n: int, numerics: Numerics, bias: bool = False) ->
         n: output width.
         numerics: of the module.
         bias: whether it has one.
+        stored_bytes: of the weights, where they are several matrices; None is one [k, n] matrix.
 
     >>> from costmodel.precision import parse_precision
     >>> op = linear("q_proj", 3, 5, parse_precision("fp16").text)(2)
@@ -111,12 +96,14 @@ def linear(name: str, k: int, n: int, numerics: Numerics, bias: bool = False) ->
     (60, 30, 12, 20)
     """
     size = numerics.activation_bytes
+    if stored_bytes is None:
+        stored_bytes = numerics.stored_bytes(k, n)
     return _with_weights(
         name,
         "gemm",
         numerics.label,
         (k, n),
-        weight_bytes=stored_weight_bytes(k, n, numerics) + (n * size if bias else 0),
+        weight_bytes=stored_bytes + (n * size if bias else 0),
         expand=2 * k * n if numerics.dequantise else 0,
         row_bytes=(k * numerics.operand_bytes, n * size),
         bias=bias,

@@ -2,6 +2,11 @@
 
 Q, K and V are one product, gate and up another; the residual add is inside the norm, the rotation
 inside the cache write; an attention's scores never leave the chip unless a method reads them.
+
+Where engines differ on sliding windows, the rule here is that of serving engines whose kernels skip
+the keys outside (FlashAttention's `window_size`): a prompt executes the pairs inside the window, and
+a layer's cache keeps the window less one token. Engines that ignore a model's window cost what the
+same config without the window costs.
 """
 
 from __future__ import annotations
@@ -47,8 +52,13 @@ def _norm(block: Norm, setting: Setting) -> list[Step]:
 
 
 def _project(block: Project, setting: Setting) -> list[Step]:
-    numerics = setting.of(block.module)
-    product = linear(block.name, block.width, block.outputs, numerics, block.bias)
+    numerics, k = setting.of(block.module), block.width
+    own = [(name, n, numerics.of(name)) for name, n in block.parts]
+    if len({each.label for _, _, each in own}) > 1:
+        # Products that multiply in different formats are no one product.
+        return [over(block.rows, linear(name, k, n, each, block.bias)) for name, n, each in own]
+    stored = sum(each.stored_bytes(k, n) for _, n, each in own)
+    product = linear(block.name, k, block.outputs, own[0][2], block.bias, stored)
     return [over(block.rows, product)]
 
 
@@ -62,7 +72,7 @@ def attending(cost: AttentionCost, queries: str = "queries") -> Step:
     return lambda n: cost(n["batch"], n[queries], n["keys"], n["count"])
 
 
-def flash(block: Attend, setting: Setting, *, quantised: bool) -> Step:
+def flash(block: Attend, setting: Setting, *, quantised: bool, skips: bool = True) -> Step:
     """Return the one kernel of an attention that keeps its scores on the chip."""
     return attending(
         attention(
@@ -75,6 +85,8 @@ def flash(block: Attend, setting: Setting, *, quantised: bool) -> Step:
             causal=block.causal,
             cached=block.cached,
             quantised=quantised,
+            window=block.window,
+            skips=skips,
         )
     )
 

@@ -12,6 +12,11 @@ A CLIP layer has 14: two norms, four products with bias in the epilogue, attenti
 quick-GELU, two MLP products, two residual adds. Patch convolution, class-token concatenation,
 position look-up and add, pre-norm and the norm of the class token add 6: 342 for the 24 layers of
 CLIP ViT-L. SigLIP has no class token and no pre-norm; its GELU is one kernel.
+
+Sliding windows follow `transformers`: as soon as the keys fill the window, SDPA gets a mask (12 kernels
+a step, one more in every layer), so it runs over the full square of the prompt, and grouped keys are
+repeated for every query head. The cache is cut to the window less one token, and concatenated with
+the new one at every step. The cut is a view: what it leaves out stays in memory until the next step.
 """
 
 from __future__ import annotations
@@ -39,8 +44,9 @@ from costmodel.plans.plan import Plan, over
 from costmodel.quantities import op_cost
 
 if TYPE_CHECKING:
+    from costmodel.ops.linear import RowsCost
     from costmodel.plans.plan import Rows, Setting, Step
-    from costmodel.quantities import OpCost
+    from costmodel.quantities import Num, OpCost
 
 #: What PyTorch upcasts softmax to, in bytes.
 SOFTMAX_BYTES = 4
@@ -70,14 +76,14 @@ def _norm(block: Norm, setting: Setting) -> list[Step]:
 def _project(block: Project, setting: Setting) -> list[Step]:
     numerics = setting.of(block.module)
     return [
-        over(block.rows, linear(name, block.width, n, numerics, block.bias))
+        over(block.rows, linear(name, block.width, n, numerics.of(name), block.bias))
         for name, n in block.parts
     ]
 
 
 def _quantise(block: Project, setting: Setting) -> list[Step]:
     """Dynamic quantisation of a product's input: find the largest value, then scale and round."""
-    numerics = setting.of(block.module)
+    numerics = setting.of(block.module).of(block.parts[0][0])
     if not block.reads or numerics.operand_bytes >= numerics.activation_bytes:
         return []
     cost = pointwise(
@@ -120,10 +126,14 @@ def _rotate(block: Rotate, setting: Setting) -> list[Step]:
 
 def _attend(block: Attend, setting: Setting) -> list[Step]:
     """SDPA, or scores, scale, mask, softmax and sum apart; the output is quantised elsewhere."""
-    if not setting.written:
-        return [fused.flash(block, setting, quantised=False)]
     numerics, size, cached = setting.numerics, setting.numerics.activation_bytes, block.cached
     h, k, e = block.heads, block.kv_heads, block.head_dim
+    repeat = copy("repeat_kv", numerics, kernels=2)
+    if not setting.written:
+        return [
+            *_masked(block, setting, repeat),
+            fused.flash(block, setting, quantised=False, skips=False),
+        ]
     steps: list[Step] = []
     if h > 1 and setting.phase != "decode":
         # Batched products want each head in one piece: q is cut from its projection's rows, and so
@@ -137,7 +147,6 @@ def _attend(block: Attend, setting: Setting) -> list[Step]:
             )
         )
     if h > k:
-        repeat = copy("repeat_kv", numerics, kernels=2)
         steps.append(lambda n: repeat(2 * n["batch"] * n["keys"] * h * e, n["count"]))
     chain = [pointwise("scale", numerics, read=size, write=size)]
     if block.causal:
@@ -167,6 +176,30 @@ def _attend(block: Attend, setting: Setting) -> list[Step]:
         ),
         lambda n: output(n["batch"] * n["summed"] * h * e, n["count"]),
     ]  # fmt: skip
+
+
+def _masked(block: Attend, setting: Setting, repeat: RowsCost) -> list[Step]:
+    """What SDPA needs besides as soon as the keys fill a window.
+
+    Its mask of true and false becomes one of 0 and minus infinity in every layer, and grouped keys
+    are repeated; one query folds the groups into its rows instead.
+    """
+    window, h, k, e = block.window, block.heads, block.kv_heads, block.head_dim
+    if not window:
+        return []
+    numerics = setting.numerics
+    added = pointwise(
+        "add_mask", numerics, read=1, write=numerics.activation_bytes, flops_per_element=0,
+        op_class="copy",
+    )  # fmt: skip
+
+    def full(n: Rows) -> Num:
+        return n["count"] * (n["keys"] >= window)
+
+    steps: list[Step] = [lambda n: added(n["batch"] * n["queries"] * n["keys"], full(n))]
+    if h > k and setting.phase != "decode":
+        steps.append(lambda n: repeat(2 * n["batch"] * n["keys"] * h * e, full(n)))
+    return steps
 
 
 def _activate(block: Activate, setting: Setting) -> list[Step]:
@@ -209,12 +242,22 @@ def _angles(block: Angles, setting: Setting) -> list[Step]:
     return [over("queries", cost)]
 
 
-def _mask(_block: Mask, setting: Setting) -> list[Step]:
-    """Positions compared, then 0 or minus infinity for every pair; one query needs fewer kernels."""
+def _mask(block: Mask, setting: Setting) -> list[Step]:
+    """Positions compared, then 0 or minus infinity for every pair; one query needs fewer kernels.
+
+    SDPA takes a mask only of a window that the keys fill: true or false for every pair, by two
+    comparisons and two conjunctions, which the samples share.
+    """
+    window = block.window
     if not setting.written:
-        return []
+        if not window:
+            return []
+        sliding = pointwise(
+            "sliding_mask", setting.numerics, read=3, write=4, flops_per_element=4, kernels=12
+        )
+        return [lambda n: sliding(n["queries"] * n["keys"], n["count"] * (n["keys"] >= window))]
     cost = pointwise(
-        "causal_mask",
+        "sliding_mask" if window else "causal_mask",
         setting.numerics,
         read=1,
         write=1 + setting.numerics.activation_bytes,

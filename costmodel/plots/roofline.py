@@ -21,7 +21,7 @@ from costmodel.plots.style import (
     set_titles,
     styled,
 )
-from costmodel.roofline import matrix_peak
+from costmodel.precision.arithmetic import matrix_peak
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

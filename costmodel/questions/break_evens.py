@@ -12,21 +12,25 @@ closes in on the batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from costmodel.memory import MEMORY_MARGIN_BYTES
 from costmodel.methods import chosen_method
-from costmodel.questions.sweeps import SweepPlan, sweep_chunks
-from costmodel.request import MOST_TOKENS, Request, check_budget
+from costmodel.questions.sweeps import CHUNK_ROWS, SweepPlan, sweep_chunks
+from costmodel.request import MOST_TOKENS, Request, check_budget, refused
 from hardware_specs.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from costmodel.questions.chunks import Chunk
 
 #: Latency counts as flat below a number of tokens when dropping all of them saves less than this share.
 FLAT_SHARE = 0.10
 #: Tokens on either side over which the marginal time is taken: latency is a staircase, and one step
 #: says nothing of the slope.
 SLOPE_TOKENS = 64
+_PEAK = "peak_memory_bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +38,13 @@ class BreakEven:
     """Latency and memory against visual tokens, and what follows from them.
 
     Attributes:
-        visual_tokens: the counts, ascending.
+        visual_tokens: the counts that can be priced, ascending.
         ttft_s: time to the first token at each count, seconds.
         peak_memory_bytes: peak memory at each count, bytes.
         marginal_s: seconds one more visual token costs at each count, over 64 tokens to either side.
         knee_tokens: the count below which latency is flat: dropping every visual token there saves
             under 10 % of the time of prefill and reduction.
-        floor_s: the time to the first token with one visual token, seconds.
+        floor_s: the time to the first token at the smallest count, seconds.
         most_within_latency: the most visual tokens within the latency budget; None without a
             budget, -1 if not even one fits.
         most_within_memory: the most visual tokens that fit the memory budget, likewise.
@@ -79,6 +83,9 @@ def break_even(
 ) -> BreakEven:
     """Price every visual-token count from 1 to `most` and answer what people ask.
 
+    Counts that a method cannot start from, such as half a crop for one inside the vision tower, are left
+    out.
+
     Args:
         model: a shipped name, a config.json or its folder, a hub id, or a `ModelConfig`.
         hardware: a device id, a YAML file, or a `HardwareSpec`.
@@ -90,7 +97,7 @@ def break_even(
 
     Raises:
         InvalidInputError: a budget that is not positive, a text-only model, or a method told to
-            keep a count of tokens that vary.
+            keep a count of tokens that vary, or unable to start from any of the counts.
 
     >>> answer = break_even("llava-1.5-7b", "nvidia-a100-sxm4-80gb", latency_s=0.020)
     >>> answer.most_within_latency < 576
@@ -119,23 +126,38 @@ def break_even(
     if request.frames is None and not config.takes_clips and counts[-1] <= image.tokens:
         # What is left of one image, also where the count might be that of several small ones.
         arguments.setdefault("images", 1)
-    chunks = list(
-        sweep_chunks(model, hardware, visual_tokens=counts, stage_columns=True, **arguments)
+    chunks: list[Chunk] = []
+    unable: InvalidInputError | None = None
+    for start in range(0, len(counts), CHUNK_ROWS):
+        piece = counts[start : start + CHUNK_ROWS]
+        while len(piece):
+            try:
+                chunks += sweep_chunks(
+                    model, hardware, visual_tokens=piece, stage_columns=True, **arguments
+                )
+                break
+            except InvalidInputError as error:
+                # A method may be unable to start from some of the counts.
+                if error.rows is None:
+                    raise
+                piece, unable = piece[~error.rows], unable or error
+    if unable is not None and not chunks:
+        raise unable
+    counts, *curves = (
+        np.concatenate([chunk.columns[name] for chunk in chunks])
+        for name in ("visual_tokens", "ttft_s", "prefill_time_s", "reduction_time_s", _PEAK)
     )
-    column = {
-        name: np.concatenate([chunk.columns[name] for chunk in chunks])
-        for name in ("ttft_s", "prefill_time_s", "reduction_time_s", "peak_memory_bytes")
-    }
+    ttft, prefill, reduction, peak = curves
     budget = _budget(memory_bytes, request.hardware, memory_margin_bytes)
     return BreakEven(
         counts,
-        column["ttft_s"],
-        column["peak_memory_bytes"],
-        _slope(column["ttft_s"]),
-        knee(counts, column["prefill_time_s"] + column["reduction_time_s"]),
-        float(column["ttft_s"][0]),
-        None if latency_s is None else _most(counts, column["ttft_s"], latency_s),
-        None if budget is None else _most(counts, column["peak_memory_bytes"], budget),
+        ttft,
+        peak,
+        _slope(counts, ttft),
+        knee(counts, prefill + reduction),
+        float(ttft[0]),
+        None if latency_s is None else _most(counts, ttft, latency_s),
+        None if budget is None else _most(counts, peak, budget),
     )
 
 
@@ -164,7 +186,7 @@ def _budget(memory_bytes: float | None, hardware: Any, margin_bytes: float) -> f
 
 def _checked(most: int) -> int:
     if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= 10_000_000:
-        raise InvalidInputError(f"most must be a whole number from 1 to 10000000, not {most!r}")
+        raise refused("most", "a whole number from 1 to 10000000", most)
     return most
 
 
@@ -183,12 +205,11 @@ def knee(counts: Any, time_s: Any) -> int:
     return int(counts[rising[0] - 1]) if len(rising) else int(counts[-1])
 
 
-def _slope(time_s: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return seconds per token at each count, from the counts `SLOPE_TOKENS` below and above."""
-    index = np.arange(len(time_s))
-    low, high = index - SLOPE_TOKENS, index + SLOPE_TOKENS
-    low, high = np.maximum(low, 0), np.minimum(high, len(time_s) - 1)
-    return np.asarray((time_s[high] - time_s[low]) / np.maximum(high - low, 1))
+def _slope(counts: np.ndarray[Any, Any], time_s: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return seconds per token at each count, from the counts up to `SLOPE_TOKENS` below and above."""
+    low = np.searchsorted(counts, counts - SLOPE_TOKENS)
+    high = np.searchsorted(counts, counts + SLOPE_TOKENS, side="right") - 1
+    return np.asarray((time_s[high] - time_s[low]) / np.maximum(counts[high] - counts[low], 1))
 
 
 def _most(counts: np.ndarray[Any, Any], value: np.ndarray[Any, Any], budget: float) -> int:

@@ -220,12 +220,13 @@ class SweepPlan:
     def _scenario(self, start: int, stop: int, units: Units | None) -> Scenario:
         columns = self._rows(start, stop)
         visual = columns["visual_tokens"]
-        images = projected = crops = np.zeros_like(visual)
+        images = projected = crops = each = np.zeros_like(visual)
         if units is not None:
             if self.default_visual:
                 visual = np.full_like(visual, units.counted.tokens)
-            images, crops, projected = (
-                np.asarray(count, dtype=float) for count in units.read(visual)
+            images, crops, projected, each = (
+                np.broadcast_to(np.asarray(count, dtype=float), visual.shape)
+                for count in units.read(visual)
             )
         if np.any(visual + columns["text_tokens"] == 0):
             raise InvalidInputError("visual_tokens and text_tokens are both 0: there is no prompt")
@@ -236,6 +237,7 @@ class SweepPlan:
             columns["text_tokens"],
             columns["batch_size"],
             columns["output_tokens"],
+            each,
             images,
         )
 

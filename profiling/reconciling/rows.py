@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from costmodel.precision.arithmetic import matrix_peak
 from costmodel.quantities import STAGES
-from costmodel.roofline import matrix_peak
 from profiling.reconciling.gap import PARTS, PlannedStage, split_gap
 from profiling.reconciling.joining import added
 from profiling.records.measurement import TOTAL

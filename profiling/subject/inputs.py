@@ -81,7 +81,7 @@ def visual_inputs(
     weight = next(model.parameters())
     size = tuple(image_sizes) if len(image_sizes) > 1 else next(iter(image_sizes), None)
     units = visual_units(shape, images, size)
-    items, crops, _ = units.read(visual_tokens or units.counted.tokens)
+    items, crops, *_ = units.read(visual_tokens or units.counted.tokens)
     side = shape.vision.image_size
     channels = shape.vision.num_channels
     generator = torch.Generator("cpu").manual_seed(seed)

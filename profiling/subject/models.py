@@ -97,7 +97,7 @@ def named(source: str, scale: str | None = None) -> str:
 
 
 def transformers_config(source: str | ModelConfig) -> PretrainedConfig:
-    """Return the `transformers` config of a model.
+    """Return the `transformers` config of a model, without its checkpoint's quantisation.
 
     Args:
         source: whatever `costmodel.models.load_model` takes.
@@ -111,6 +111,11 @@ def transformers_config(source: str | ModelConfig) -> PretrainedConfig:
     auto = transformers_library().AutoConfig
     document = dict(config_dict(source))
     model_type = document.pop("model_type")
+    # A shape has no quantised weights: its products are those of the unquantised model.
+    for part in (document, document.get("text_config")):
+        if isinstance(part, dict):
+            part.pop("quantization_config", None)
+            part.pop("compression_config", None)
     try:
         return auto.for_model(model_type, **document)
     except (KeyError, TypeError, ValueError) as error:
@@ -143,7 +148,7 @@ def model_class(config: PretrainedConfig) -> type[PreTrainedModel]:
 def build_model(
     source: str | ModelConfig,
     *,
-    dtype: str = "bf16",
+    dtype: str = "auto",
     device: str = "cuda",
     weights: str = "random",
     attention: str = "sdpa",
@@ -153,7 +158,8 @@ def build_model(
 
     Args:
         source: shipped name, path or hub id, possibly with `@layers=..,width=..`.
-        dtype: `fp32`, `fp16`, `bf16`, or `w8a16`, `w8a8`, `w4a16`, `fp8` (language model only).
+        dtype: `auto` is the checkpoint's own for real weights and bf16 for random ones; or `fp32`,
+            `fp16`, `bf16`, or `w8a16`, `w8a8`, `w4a16`, `fp8` (language model only).
         device: `cuda`, `cuda:N` or `cpu`; `meta` for shapes without weights.
         weights: `random`, or `real` to read safetensors from the folder or hub id `source`.
         attention: attention implementation of `transformers`.
@@ -167,7 +173,8 @@ def build_model(
         DeviceUnavailableError: no such device.
         MissingDependencyError: torch, transformers or torchao is not installed.
     """
-    label = canonical_dtype(dtype)
+    own = dtype == "auto"
+    label = canonical_dtype("bf16" if own else dtype)
     device_kind(device)
     check_weights(weights)
     if label in QUANTISED_DTYPES:
@@ -176,7 +183,7 @@ def build_model(
         check_device(label, device)
     try:
         if weights == "real":
-            model = _load_real(source, label, device, attention)
+            model = _load_real(source, "auto" if own else torch_dtype(label), device, attention)
         else:
             model = _build_random(source, label, device, attention, seed)
     except ImportError as error:
@@ -258,7 +265,9 @@ def fill_randomly(model: torch.nn.Module, seed: int = 0) -> None:
                     part.copy_(pattern[: part.numel()])
 
 
-def _load_real(source: Any, label: str, device: str, attention: str) -> PreTrainedModel:
+def _load_real(
+    source: Any, dtype: torch.dtype | str, device: str, attention: str
+) -> PreTrainedModel:
     if not isinstance(source, str):
         source = getattr(source, "source", "")
     if "@" in source:
@@ -274,7 +283,7 @@ def _load_real(source: Any, label: str, device: str, attention: str) -> PreTrain
         cls: Any = model_class(config)
         model, found = cls.from_pretrained(
             source,
-            dtype=torch_dtype(label),
+            dtype=dtype,
             attn_implementation=attention,
             use_safetensors=True,
             trust_remote_code=False,

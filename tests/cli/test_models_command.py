@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import pytest
 
-from costmodel.models import describe, list_models, load_model
+from costmodel.models import config_dict, describe, list_models, load_model
 from vlm_roofline.cli import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_describe_adds_up():
@@ -59,6 +63,7 @@ def test_show_text_model(capsys):
 def test_show_json_is_describe(capsys):
     assert main(["models", "show", "llava-onevision-7b@layers=2", "--frames", "8", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
+    assert shown.pop("checkpoint") is None
     assert shown == json.loads(json.dumps(describe("llava-onevision-7b@layers=2", frames=8)))
     assert shown["visual_input"] == {"tokens": 1569, "crops": 8, "projected_tokens": 5832}
 
@@ -81,3 +86,20 @@ def test_bad_input_is_one_line_and_code_2(capsys, arguments, says):
     assert says in err
     assert err.count("\n") == 1
     assert "Traceback" not in err
+
+
+def test_a_checkpoint_shows_what_it_is_stored_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    document = config_dict("llama-2-7b") | {"dtype": "bfloat16"}
+    for quantised, shown in (
+        (None, "bf16"),
+        ({"quant_method": "awq"}, "bf16, quantised by awq"),
+        ({"quant_method": "hqq"}, "not priced: "),
+    ):
+        text = json.dumps(document | {"quantization_config": quantised})
+        (tmp_path / "config.json").write_text(text, encoding="utf-8")
+        assert main(["models", "show", str(tmp_path), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["checkpoint"].startswith(shown)
+    assert main(["models", "show", "llama-2-7b", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["checkpoint"] is None

@@ -14,12 +14,12 @@ A100 = "nvidia-a100-sxm4-80gb"
 #: Option -> its default, by command; what a person may have in a script.
 _ESTIMATE = {
     "--visual-tokens": None, "--text-tokens": None, "--batch-size": 1, "--output-tokens": 0,
-    "--precision": "fp16", "--method": None, "--keep": None, "--layer": None,
+    "--precision": "auto", "--method": None, "--keep": None, "--layer": None,
     "--execution": "fused", "--calibration": None, "--convention": "torch", "--attention": None,
     "--logits": "last", "--image-size": None, "--frames": None, "--vision-layers": "executed",
     "--ops": False, "--json": False,
 }  # fmt: skip
-_SHARED = {"--text-tokens": 40, "--batch-size": 1, "--precision": "fp16", "--calibration": None,
+_SHARED = {"--text-tokens": 40, "--batch-size": 1, "--precision": "auto", "--calibration": None,
            "--json": False}  # fmt: skip
 _BUDGETS = {"--latency-ms": None, "--memory-gb": None}
 _ONE = {"--visual-tokens": None, "--output-tokens": 0, "--method": None, "--keep": None}
@@ -27,7 +27,7 @@ OPTIONS = {
     "estimate": _ESTIMATE,
     "sweep": {
         "--out": None, "--visual-tokens": None, "--text-tokens": "40", "--batch-size": "1",
-        "--output-tokens": "0", "--precision": "fp16", "--method": "none", "--keep": None,
+        "--output-tokens": "0", "--precision": "auto", "--method": "none", "--keep": None,
         "--layer": None, "--execution": "fused", "--calibration": None, "--attention": "flash",
         "--logits": "last", "--image-size": None, "--frames": None, "--vision-layers": "executed",
         "--stage-columns": False, "--errors": "raise", "--json": False,

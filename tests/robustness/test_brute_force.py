@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 
 import pytest
 from fuzzing.doors_api import METHODS
@@ -32,19 +33,19 @@ def test_break_even(method):
         device, fixed["precision"] = generator.choice(DEVICES)
         if method in ("vtw", "m3"):
             fixed["keep"] = None
-        try:
-            costs = [
-                estimate("llava-1.5-7b", device, visual_tokens=count, **fixed)
-                for count in range(1, MOST + 1)
-            ]
-        except VlmRooflineError:
-            # A method that cannot act on one of the counts answers none of the question.
+        priced = {}
+        for count in range(1, MOST + 1):
+            with suppress(VlmRooflineError):
+                priced[count] = estimate("llava-1.5-7b", device, visual_tokens=count, **fixed)
+        if not priced:
             with pytest.raises(VlmRooflineError):
                 break_even("llava-1.5-7b", device, most=MOST, **fixed)
             continue
+        # Counts that a method cannot start from are left out.
+        counts, costs = [*priced], [*priced.values()]
         ttft = [cost.totals.ttft_s for cost in costs]
         peak = [cost.memory.peak_memory_bytes for cost in costs]
-        latency, memory = sorted(ttft)[MOST // 2], sorted(peak)[MOST // 3]
+        latency, memory = sorted(ttft)[len(costs) // 2], sorted(peak)[len(costs) // 3]
         answer = break_even(
             "llava-1.5-7b",
             device,
@@ -55,12 +56,29 @@ def test_break_even(method):
         )
         times = [c.stages["prefill"].time_s + c.stages["reduction"].time_s for c in costs]
         rising = [n for n, t in enumerate(times) if t * (1 - FLAT_SHARE) > times[0]]
-        assert answer.knee_tokens == (rising[0] if rising else MOST), (device, fixed)
+        assert answer.visual_tokens.tolist() == counts
+        assert answer.knee_tokens == counts[rising[0] - 1 if rising else -1], (device, fixed)
         assert answer.floor_s == pytest.approx(ttft[0], rel=1e-9)
-        assert answer.most_within_latency == 1 + max(
-            n for n, t in enumerate(ttft) if t <= latency * (1 + 1e-9)
-        )
-        assert answer.most_within_memory == 1 + max(n for n, m in enumerate(peak) if m <= memory)
+        within = [n for n, t in zip(counts, ttft, strict=True) if t <= latency * (1 + 1e-9)]
+        assert answer.most_within_latency == max(within)
+        within = [n for n, m in zip(counts, peak, strict=True) if m <= memory]
+        assert answer.most_within_memory == max(within)
+
+
+def test_a_knee_does_not_hang_on_the_counts_looked_at():
+    fixed = {"method": "fitprune", "execution": "hf-eager", "logits": "all", "precision": "bf16",
+             "vision_layers": "useful", "text_tokens": 587, "output_tokens": 153}  # fmt: skip
+    for device in ("google-tpu-v6e", "nvidia-h100-sxm5-80gb"):
+        knees = {
+            most: break_even("llava-onevision-7b", device, most=most, **fixed).knee_tokens
+            for most in (150, 300, 600)
+        }
+        assert len(set(knees.values())) == 1, (device, knees)
+
+
+def test_only_whole_images_of_a_method_inside_the_tower():
+    answer = break_even("llava-1.5-7b", A100, method="tome", most=2000)
+    assert answer.visual_tokens.tolist() == [576, 1152, 1728]
 
 
 @pytest.mark.parametrize(("device", "precision"), DEVICES)

@@ -39,7 +39,7 @@ def test_no_op_does_less_than_nothing(method):
                         continue
                     check_sane([cost.to_dict(), [row.to_dict() for row in cost.ops]])
                     priced += 1
-    assert priced > 30
+    assert priced > 10
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -495,7 +495,7 @@ BY_CLASS = [
     ("vispruner", {"keep": 10}),
     ("cdpruner", {"keep": 5}),
 ]
-IN_THE_LLM = [("pyramiddrop", {}), ("dart", {"keep": 7}), ("sparsevlm", {"keep": 64})]
+IN_THE_LLM = [("pyramiddrop", {}), ("dart", {"keep": 7}), ("sparsevlm(counts=[66,30,17])", {})]
 INPUTS = [
     *(("video_llava", "image", *row) for row in [*BY_CLASS, ("hired", {"keep": 0.3}), *IN_THE_LLM]),
     *(("video_llava", "video", *row) for row in [*BY_CLASS, *IN_THE_LLM]),

@@ -53,7 +53,8 @@ def generate(
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
     device: Annotated[str | None, typer.Option(help="cuda, cuda:N or cpu; cuda if there.")] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="fp32, fp16, bf16, ...; bf16 on a GPU, fp32 on a CPU.")
+        str | None,
+        typer.Option(help="fp32, fp16, bf16, ...; the checkpoint's own on a GPU, fp32 on a CPU."),
     ] = None,
     attention: Annotated[
         str, typer.Option(help="Attention of transformers: sdpa, eager.")
@@ -77,7 +78,7 @@ def generate(
     picture = read_picture(image)
     chosen = _device(device)
     loaded, processor = _load(
-        model, dtype or ("bf16" if chosen != "cpu" else "fp32"), chosen, attention
+        model, dtype or ("auto" if chosen != "cpu" else "fp32"), chosen, attention
     )
     inputs = _inputs(loaded, processor, picture, prompt)
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": temperature > 0}

@@ -73,6 +73,7 @@ def show(
     from costmodel.models import describe
 
     summary = describe(model, image_size=parse_image_size(image_size), frames=frames)
+    summary["checkpoint"] = _checkpoint(model)
     if json:
         print_json(summary)
         return
@@ -95,9 +96,30 @@ def show(
     out.print(f"visual input    {_visual_text(summary)}")
     out.print(
         f"KV cache        {show_bytes(summary['kv_bytes_per_token'])} per token in half precision"
+        f"{_window_text(summary['text'])}"
     )
+    if summary["checkpoint"]:
+        out.print(f"checkpoint      {summary['checkpoint']}", markup=False)
     if summary["from_defaults"]:
         out.print(f"left to transformers' defaults: {', '.join(summary['from_defaults'])}")
+
+
+def _checkpoint(model: str) -> str | None:
+    """Say what precision a checkpoint states, or why that cannot be priced; None for a shape alone."""
+    from costmodel.models import load_model
+    from costmodel.precision.resolving import checkpoint_of
+    from hardware_specs.errors import InvalidFileError
+
+    try:
+        own = checkpoint_of(load_model(model))
+    except InvalidFileError as error:
+        return f"not priced: {error}"
+    if own is None:
+        return None
+    parts = [own.text or "no dtype stated"]
+    if own.quantisation is not None:
+        parts.append(f"quantised by {own.quantisation.method}")
+    return ", ".join(parts)
 
 
 def _seen(model: dict[str, Any], what: str) -> int:
@@ -117,6 +139,16 @@ def _vision_shape(vision: dict[str, Any] | None) -> str:
         return "none"
     copies = f"{vision['copies']} x " if vision["copies"] > 1 else ""
     return f"{copies}{vision['family']}, {vision['num_layers']} x {vision['hidden_size']}"
+
+
+def _window_text(text: dict[str, Any]) -> str:
+    """Say how many layers keep only the last tokens; nothing where none does."""
+    if not text["sliding_layers"]:
+        return ""
+    return (
+        f"; {text['sliding_layers']} of {text['num_layers']} layers keep the last "
+        f"{text['sliding_window'] - 1:,}"
+    )
 
 
 def _crop_text(vision: dict[str, Any] | None) -> str:

@@ -11,8 +11,11 @@ from vlm_roofline.cli.console import console, print_json
 from vlm_roofline.cli.options import Json, request_options, split
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from matplotlib.figure import Figure
 
+    from costmodel.precision import Precision
     from costmodel.result import Estimate
 
 Out = Annotated[Path, typer.Option(help="FILE.png, FILE.svg or FILE.pdf.")]
@@ -34,14 +37,13 @@ def roofline(given: dict[str, Any], *, out: Out, json: Json = False) -> None:
     """Place a request's ops under the device's roofline."""
     from costmodel import estimate
     from costmodel.plots import placed_ops, plot_roofline
-    from costmodel.precision import parse_precision
     from hardware_specs import get_hardware
 
     cost = estimate(**given)
     figure = plot_roofline(
         get_hardware(given["hardware"]),
         placed_ops(cost),
-        dtype=parse_precision(given["precision"]).text.label,
+        dtype=_precision(given).text.label,
         title=_scenario(cost),
     )
     _save(figure, out, json=json)
@@ -80,7 +82,7 @@ def latency(
         )
     state = f"calibration {_stem(calibration)}" if calibration else "ideal: a lower bound"
     title = (
-        f"{load_model(given['model']).name} {given['precision']} on "
+        f"{load_model(given['model']).name} {_precision(given).name} on "
         f"{get_hardware(given['hardware']).name}, batch {given['batch_size']}, "
         f"{given['text_tokens']} text tokens, {state}"
     )
@@ -96,6 +98,16 @@ def memory(given: dict[str, Any], *, out: Out, json: Json = False) -> None:
 
     cost = estimate(**given)
     _save(plot_memory(cost.memory, title=_scenario(cost)), out, json=json)
+
+
+def _precision(given: Mapping[str, Any]) -> Precision:
+    """Return what a request is priced in."""
+    from costmodel.models import load_model
+    from costmodel.precision.resolving import resolve_precision
+    from hardware_specs import get_hardware
+
+    model, device = load_model(given["model"]), get_hardware(given["hardware"])
+    return resolve_precision(given["precision"], model, device).precision
 
 
 def _scenario(cost: Estimate) -> str:

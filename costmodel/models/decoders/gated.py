@@ -19,6 +19,7 @@ from costmodel.blocks import (
     Stack,
     dense,
 )
+from costmodel.models.decoders.windows import read_positions, read_windows
 from costmodel.models.text import TextConfig
 
 if TYPE_CHECKING:
@@ -49,8 +50,9 @@ def read_gated(
     qkv_bias: bool = False,
     says_biases: bool = False,
     whole_heads: bool = False,
+    switched_window: bool = False,
 ) -> TextConfig:
-    """Return the language model that a config object describes, without a sliding window.
+    """Return the language model that a config object describes.
 
     Args:
         section: the object.
@@ -60,6 +62,7 @@ def read_gated(
         qkv_bias: whether q, k and v always have a bias.
         says_biases: whether the object says which products have one.
         whole_heads: whether the heads must divide the width even where `head_dim` is given.
+        switched_window: whether the object says if and from which layer on a window slides.
 
     Raises:
         InvalidFileError: a value that is impossible, alone or beside the others.
@@ -89,30 +92,19 @@ def read_gated(
         output_bias=bias,
         mlp_bias=says_biases and section.flag("mlp_bias"),
         tie_embeddings=section.flag("tie_word_embeddings") if tied is None else tied,
-        max_positions=_positions(section),
+        max_positions=read_positions(section),
         activation=section.word("hidden_act"),
         norm_eps=section.number("rms_norm_eps"),
     )
-    return with_blocks(text, gated_layer(text))
+    return with_blocks(text, read_windows(section, text.num_layers, switched=switched_window))
 
 
-def _positions(section: Section) -> int:
-    """Positions the model was made for: linear and dynamic rotary scaling stretch them."""
-    positions: int = section.whole("max_position_embeddings", most=1_000_000_000)
-    for key in ("rope_parameters", "rope_scaling"):
-        scaling = section.values.get(key)
-        if isinstance(scaling, dict):
-            kind = scaling.get("rope_type", scaling.get("type"))
-            if kind in ("linear", "dynamic"):
-                factor: Any = scaling.get("factor")
-                if type(factor) not in (int, float) or not 1 <= factor <= 1000:
-                    raise section.fail(f"{key}.factor", f"must be from 1 to 1000, not {factor!r}")
-                return int(positions * factor)
-    return positions
-
-
-def gated_layer(text: TextConfig) -> tuple[Block, ...]:
+def gated_layer(text: TextConfig, window: int = 0) -> tuple[Block, ...]:
     """Return one layer: attention behind a norm, a gated MLP behind another, each added to the stream.
+
+    Args:
+        text: its numbers.
+        window: keys that a query sees at most; 0 for all.
 
     >>> from costmodel.blocks import parameters
     >>> from costmodel.models import load_model
@@ -128,7 +120,7 @@ def gated_layer(text: TextConfig) -> tuple[Block, ...]:
             text.qkv_bias, reads="attention_input",
         ),
         Rotate(h, k, e),
-        Attend(h, k, e, causal=True, cached=True),
+        Attend(h, k, e, causal=True, cached=True, window=window),
         dense("o_proj", h * e, d, "out", bias=text.output_bias, reads="attention_output"),
         Residual("attention_residual", d, "out"),
         Norm("post_attention_norm", d, "mlp", "rms", after_residual=True),
@@ -142,22 +134,25 @@ def gated_layer(text: TextConfig) -> tuple[Block, ...]:
     )  # fmt: skip
 
 
-def with_blocks(text: TextConfig, layer: tuple[Block, ...]) -> TextConfig:
-    """Return a language model of equal layers, with what stands around them.
+def with_blocks(text: TextConfig, windows: tuple[int, ...]) -> TextConfig:
+    """Return a language model whose layers differ in their windows alone, with what stands around them.
 
     Args:
         text: its numbers.
-        layer: one layer.
+        windows: of every layer, 0 for none.
     """
     d, v = text.hidden_size, text.vocab_size
+    kinds = tuple(dict.fromkeys(windows))
     return replace(
         text,
+        sliding_window=max(kinds) or None,
         embedding=Embed("embed_tokens", v, d, "text", module="lm_head"),
         stack=Stack(
-            before=(Angles(text.head_dim), Mask()),
-            kinds=(layer,),
-            pattern=(0,) * text.num_layers,
+            before=(Angles(text.head_dim), *(Mask(window) for window in kinds)),
+            kinds=tuple(gated_layer(text, window) for window in kinds),
+            pattern=tuple(kinds.index(window) for window in windows),
             after=(Norm("final_norm", d, "all", "rms", after_residual=True, feeds="lm_head"),),
+            labels=tuple("[sliding]" if window else "" for window in kinds),
         ),
         head=Project(
             "lm_head", d, (("lm_head", v),), "logits", module="lm_head",

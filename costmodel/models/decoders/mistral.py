@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from costmodel.models.decoders import Decoder
@@ -21,8 +20,7 @@ _DEFAULTS = DEFAULTS | {
 
 
 def _read(section: Section, tied: bool | None) -> TextConfig:
-    text = read_gated(section, "mistral", _DEFAULTS, tied)
-    return replace(text, sliding_window=section.whole("sliding_window", null=True))
+    return read_gated(section, "mistral", _DEFAULTS, tied)
 
 
 DECODER = Decoder("Mistral", _DEFAULTS, _read)

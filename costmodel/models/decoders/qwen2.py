@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from costmodel.models.decoders import Decoder
@@ -19,14 +18,12 @@ _DEFAULTS = DEFAULTS | {
     "max_position_embeddings": 32768,
     "use_sliding_window": False,
     "sliding_window": 4096,
+    "max_window_layers": 28,
 }
 
 
 def _read(section: Section, tied: bool | None) -> TextConfig:
-    text = read_gated(section, "qwen2", _DEFAULTS, tied, qkv_bias=True)
-    if not section.flag("use_sliding_window"):
-        return text
-    return replace(text, sliding_window=section.whole("sliding_window", null=True))
+    return read_gated(section, "qwen2", _DEFAULTS, tied, qkv_bias=True, switched_window=True)
 
 
 DECODER = Decoder("Qwen2", _DEFAULTS, _read)

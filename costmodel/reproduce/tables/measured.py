@@ -201,7 +201,7 @@ def _throughput_row(source: MeasuredSource, row: MeasuredRow) -> dict[str, Any]:
     reasons = []
     base = _vanilla(source, row) if row.encoder is not None else source.rows[0]
     if row.encoder is not None and source.devices:
-        from costmodel.roofline import matrix_peak
+        from costmodel.precision.arithmetic import matrix_peak
         from hardware_specs import get_hardware
 
         work = encoder_flops(row.encoder, row.merged_per_layer)

@@ -62,7 +62,7 @@ def test_before_the_language_model(method, keep, tokens, projected, plan_of, llm
         # 510 go, 153 into 16; of 82 52 go, 15 into 2; of 32 15 go, 4 into 1.
         ("sparsevlm", {"keep": 64}, [576] * 3 + [82] * 4 + [32] * 9 + [18] * 16),
         # Nothing goes where 40 are fewer than 66; then 10 go, 3 into 1; of 31 14 go, 4 into 1.
-        ("sparsevlm", {"keep": 64, "visual": 40}, [40] * 7 + [31] * 9 + [18] * 16),
+        ("sparsevlm(counts=[66,30,17])", {"visual": 40}, [40] * 7 + [31] * 9 + [18] * 16),
     ],
 )
 def test_inside_the_language_model(method, asked, expected, plan_of, llm_tokens) -> None:

@@ -60,24 +60,7 @@ KNOWN: tuple[Known, ...] = (
     ),
 )
 
-_ROWS = "FitPrune decides by the whole array what each row deletes, so a row's price depends on the others"
-_ADDED = (
-    "with an explicit visual_tokens the method starts from the image's own count and adds tokens"
-)
-_ADDING = (
-    "prumerge", "prumerge+", "tome", "ats", "evit", "crossget", "sequential", "spatial", "m3", "visionzip",
-    "fastervlm", "vispruner", "cdpruner",
-)  # fmt: skip
-
 #: Tests of `tests/robustness` that fail for a known reason: node id -> what is wrong.
 FAILING: dict[str, str] = {
-    "test_sweep_equals_estimate.py::test_every_row_and_column[fitprune]": _ROWS,
-    "test_brute_force.py::test_break_even[fitprune]": _ROWS,
-    "test_signs_and_bounds.py::test_no_op_does_less_than_nothing[prumerge+]": "prumerge+ does negative work "
-    "with one or two patches per crop",
-    **{
-        f"test_signs_and_bounds.py::test_a_reduction_never_adds_tokens[{method}]": _ADDED
-        for method in _ADDING
-    },
     **{f"test_known_findings.py::test_is_mended[{each.name}]": each.what for each in KNOWN},
 }

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 from costmodel import estimate
+from costmodel.models import config_dict
 from profiling.counting.one_run import attention_flops, count_run, flop_counter
 from profiling.counting.three_counters import by_kind, count_model
 from profiling.records.measurement import TOTAL
 from profiling.subject.execution import Execution
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DEVICE = "nvidia-a100-sxm4-80gb"
 
@@ -81,6 +86,29 @@ def test_three_counters_agree_or_say_why(tiny_source: str) -> None:
     assert "nobody reads" in attention.note
     assert cells["vision", "norm"].cost_model_flops == 0
     assert all("unexplained" not in row.note for row in report.rows)
+
+
+@pytest.mark.parametrize(
+    "quantised",
+    [
+        {"quant_method": "awq", "bits": 4, "group_size": 32},
+        {"quant_method": "gptq", "bits": 4, "group_size": 32},
+        {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+        {"quant_method": "fp8", "weight_block_size": [128, 128]},
+        {"quant_method": "a scheme nobody knows"},
+    ],
+)
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_quantised_checkpoint_counts_as_the_unquantised_model(
+    tiny_source: str, tmp_path: Path, quantised: dict[str, Any], inside: bool
+) -> None:
+    document = config_dict(tiny_source)
+    (document["text_config"] if inside else document)["quantization_config"] = quantised
+    (tmp_path / "config.json").write_text(json.dumps(document), encoding="utf-8")
+    report = count_model(str(tmp_path), visual_tokens=16, text_tokens=7, fvcore=False)
+    assert report.agrees
+    plain = count_model(tiny_source, visual_tokens=16, text_tokens=7, fvcore=False)
+    assert report.total("torch") == plain.total("torch")
 
 
 def test_counting_without_fvcore_says_so(tiny_source: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,6 +104,14 @@ def test_real_weights_come_from_safetensors(tmp_path: Path, tiny: Any) -> None:
         build_model(str(folder), dtype="fp32", device="cpu", weights="real")
 
 
+def test_real_weights_keep_the_dtype_of_their_checkpoint(tmp_path: Path, tiny_source: str) -> None:
+    for name, dtype in (("fp16", torch.float16), ("fp32", torch.float32)):
+        folder = tmp_path / name
+        build_model(tiny_source, dtype=name, device="cpu").save_pretrained(folder)
+        assert build_model(str(folder), device="cpu", weights="real").dtype == dtype
+    assert build_model(tiny_source, device="cpu").dtype == torch.bfloat16
+
+
 def test_real_weights_of_a_scaled_shape_do_not_exist() -> None:
     with pytest.raises(InvalidInputError, match="no real weights"):
         build_model("llava-1.5-7b@layers=2", dtype="fp32", device="cpu", weights="real")

@@ -1,4 +1,4 @@
-"""Mistral: grouped queries, a window that is told and not counted."""
+"""Mistral: grouped queries, a window in every layer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_grouped_queries() -> None:
     assert text.layer_parameters == 2 * 4096**2 * 5 // 4 + 3 * 4096 * 14336 + 2 * 4096
 
 
-def test_its_window_is_told() -> None:
+def test_its_window() -> None:
     assert load_model(NEXT).text.sliding_window is None  # null in v0.2
     document = config_dict(NEXT)
     document["text_config"]["sliding_window"] = 4096

@@ -19,4 +19,5 @@ def test_a_window_needs_the_switch() -> None:
     document["text_config"]["sliding_window"] = 1024
     assert read_model(document, "f", "n", "s").text.sliding_window is None
     document["text_config"]["use_sliding_window"] = True
-    assert read_model(document, "f", "n", "s").text.sliding_window == 1024
+    document["text_config"]["max_window_layers"] = 21
+    assert read_model(document, "f", "n", "s").text.windows == (0,) * 21 + (1024,) * 7

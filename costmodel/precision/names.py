@@ -1,9 +1,9 @@
-"""Precision: what weights, activations and the KV cache are stored in, and what computes.
+"""Names of precisions, and what they stand for.
 
-Storage and arithmetic are separate. `w4a16` keeps 4-bit weights with group scales and computes in
-FP16 after dequantising; `w8a8` computes on INT8 units; `fp8` on FP8 units. As deployments do, only
-the linear layers of the language model are quantised: the vision tower, the projector, the
-embedding and the output head stay in 16 bits unless a module is named explicitly.
+`w4a16` keeps 4-bit weights with group scales and computes in FP16 after dequantising; `w8a8` computes on
+INT8 units; `fp8` on FP8 units. These, as deployments do, quantise the linear layers of the language model
+alone: the vision tower, the projector, the embedding and the output head stay in 16 bits unless a module
+is named explicitly. The formats of `costmodel.precision.formats` quantise what their library does.
 """
 
 from __future__ import annotations
@@ -11,8 +11,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import NamedTuple
 
+from costmodel.precision.formats import FORMATS
+from costmodel.precision.numerics import (
+    MODULES,
+    Numerics,
+    Precision,
+    Scale,
+    both_narrow,
+    plain,
+    weight_only,
+)
 from hardware_specs.errors import InvalidInputError, UnknownPrecisionError
 from hardware_specs.showing import shown
 
@@ -21,74 +30,33 @@ GROUP_SIZE = 128
 #: Bytes of one scale.
 SCALE_BYTES = 2
 
-MODULES = ("vision", "projector", "text", "lm_head")
 
-
-class Numerics(NamedTuple):
-    """How one module stores and computes.
-
-    Attributes:
-        name: the precision's name.
-        weight_bytes: bytes per weight, scales apart.
-        group_size: weights per scale along the input; 0 is one scale per output channel, -1 none.
-        operand_bytes: bytes per activation element entering a matrix product.
-        activation_bytes: bytes per activation element written and kept.
-        kv_bytes: bytes per KV-cache element.
-        linear_dtype: arithmetic of the linear layers, a peak's dtype.
-        attention_dtype: arithmetic of attention and convolution.
-        dequantise: whether weights are expanded before they are multiplied.
-        label: the calibration's name for the linear layers.
-    """
-
-    name: str
-    weight_bytes: float
-    group_size: int
-    operand_bytes: float
-    activation_bytes: float
-    kv_bytes: float
-    linear_dtype: str
-    attention_dtype: str
-    dequantise: bool
-    label: str
-
-
-class Precision(NamedTuple):
-    """The numerics of every module of a model."""
-
-    name: str
-    vision: Numerics
-    projector: Numerics
-    text: Numerics
-    lm_head: Numerics
-
-
-def _plain(name: str, size: int) -> Numerics:
-    return Numerics(name, size, -1, size, size, size, name, name, False, name)
+def scales_of(bits: int) -> tuple[Scale, ...]:
+    """Return the scales of weights of so many bits: per group up to 4 bits, else per output."""
+    return (Scale(SCALE_BYTES, GROUP_SIZE if bits <= 4 else 0),)
 
 
 def _weights(name: str, bits: int, kv_bits: int = 16) -> Numerics:
     """Weight-only quantisation: FP16 arithmetic on dequantised weights."""
-    group = GROUP_SIZE if bits <= 4 else 0
-    label = f"w{bits}a16"
-    return Numerics(name, bits / 8, group, 2, 2, kv_bits / 8, "fp16", "fp16", True, label)
+    return weight_only(name, bits, scales_of(bits))._replace(kv_bytes=kv_bits / 8)
 
 
 def _full(name: str, dtype: str, bits: int, label: str, kv_bits: int = 16) -> Numerics:
     """Weights and operands quantised alike, outputs and attention in FP16."""
-    group = GROUP_SIZE if bits <= 4 else 0
-    return Numerics(name, bits / 8, group, bits / 8, 2, kv_bits / 8, dtype, "fp16", False, label)
+    return both_narrow(name, bits, scales_of(bits), dtype, label)._replace(kv_bytes=kv_bits / 8)
 
 
 _NAMED: dict[str, Numerics] = {
-    "fp32": _plain("fp32", 4),
-    "tf32": Numerics("tf32", 4, -1, 4, 4, 4, "tf32", "tf32", False, "tf32"),
-    "fp16": _plain("fp16", 2),
-    "bf16": _plain("bf16", 2),
+    "fp32": plain("fp32", 4),
+    "tf32": Numerics("tf32", 4, (), 4, 4, 4, "tf32", "tf32", False, "tf32"),
+    "fp16": plain("fp16", 2),
+    "bf16": plain("bf16", 2),
     "w8a16": _weights("w8a16", 8),
     "w4a16": _weights("w4a16", 4),
     "w8a8": _full("w8a8", "int8", 8, "w8a8"),
     "fp8": _full("fp8", "fp8", 8, "fp8"),
     "w4a4": _full("w4a4", "int4", 4, "w4a4"),
+    **{name: form.text for name, form in FORMATS.items()},
 }
 #: What the command line's short names mean.
 ALIASES = {
@@ -108,13 +76,23 @@ def list_precisions() -> tuple[str, ...]:
     return tuple(_NAMED) + tuple(ALIASES)
 
 
-def _numerics(name: str) -> Numerics:
+def spelled(name: str) -> str:
+    """Return a name as the tables spell it: small letters, and `-` for `_`.
+
+    >>> spelled("FP8_block")
+    'fp8-block'
+    """
+    return name.strip().lower().replace("_", "-")
+
+
+def _numerics(given: str) -> Numerics:
+    name = spelled(given)
     name = ALIASES.get(name, name)
     if name in _NAMED:
         return _NAMED[name]
     match = _BITS.match(name)
     if not match:
-        raise UnknownPrecisionError(name, [*list_precisions(), "w<bits>a<bits>kv<bits>"])
+        raise UnknownPrecisionError(given, [*list_precisions(), "w<bits>a<bits>kv<bits>"])
     weight, activation, kv = (int(bits) for bits in match.groups())
     for bits in (weight, activation, kv):
         if bits not in _STORED_BITS:
@@ -133,9 +111,8 @@ def _numerics(name: str) -> Numerics:
         )
     # Narrow operands meet in the narrowest integer unit that holds both.
     bits = 4 if activation <= 4 else 8
-    stored = GROUP_SIZE if weight <= 4 else 0
     return _full(name, f"int{bits}", bits, f"w{bits}a{bits}", kv)._replace(
-        weight_bytes=weight / 8, group_size=stored, dequantise=weight < bits
+        weight_bytes=weight / 8, scales=scales_of(weight), dequantise=weight < bits
     )
 
 
@@ -151,7 +128,14 @@ def _parse(name: str) -> Precision:
     if "=" not in name:
         text = _numerics(name)
         wide = _wide(text)
-        return Precision(name, wide, wide, text, wide)
+        form = FORMATS.get(spelled(name))
+        if form is None:
+            return Precision(spelled(name), wide, wide, text, wide)
+        vision, projector = (
+            text if module in form.modules else wide for module in ("vision", "projector")
+        )
+        head = form.lm_head or wide
+        return Precision(text.name, vision, projector, text, head, form.embedding)
     parts: dict[str, str] = {}
     for part in name.split(","):
         module, _, value = part.partition("=")
@@ -166,6 +150,9 @@ def _parse(name: str) -> Precision:
     text = _numerics(parts["text"])
     wide = _wide(text)
     rest = {m: _numerics(parts[m]) if m in parts else wide for m in MODULES if m != "text"}
+    form = FORMATS.get(spelled(parts.get("lm_head", "")))
+    if form is not None and form.lm_head is not None:
+        rest["lm_head"] = form.lm_head
     return Precision(name, rest["vision"], rest["projector"], text, rest["lm_head"])
 
 
@@ -173,7 +160,8 @@ def parse_precision(precision: str | Mapping[str, str] | Precision) -> Precision
     """Return the numerics of every module for a precision's name.
 
     A name quantises the language model's linear layers; `text=w4a16,vision=w8a8` (or a mapping)
-    names modules one by one. `int4` means `w4a16`, `int8` means `w8a8`.
+    names modules one by one. `int4` means `w4a16`, `int8` means `w8a8`. A named format (`awq`, `nf4`)
+    quantises the modules that its library does. Case does not matter, and `_` is read as `-`.
 
     Args:
         precision: a name, a `module=name` list, a mapping, or a `Precision`.

@@ -1,0 +1,59 @@
+"""Which arithmetic a device has, and how fast it multiplies matrices in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hardware_specs.errors import MissingPeakError
+
+if TYPE_CHECKING:
+    from hardware_specs import HardwareSpec
+
+
+def computes(hardware: HardwareSpec, dtype: str) -> bool:
+    """Tell whether a device multiplies matrices in a dtype, at a known rate.
+
+    >>> from hardware_specs import get_hardware
+    >>> v100 = get_hardware("nvidia-v100-sxm2-32gb")
+    >>> computes(v100, "fp16"), computes(v100, "bf16")
+    (True, False)
+    """
+    try:
+        matrix_peak(hardware, dtype)
+    except MissingPeakError:
+        return False
+    return True
+
+
+def matrix_peak(hardware: HardwareSpec, dtype: str) -> float:
+    """Return the dense peak of matrix products in `dtype`, in FLOP/s.
+
+    Devices without any matrix unit (most CPUs, Apple's GPUs) multiply matrices on their vector units,
+    and so does everybody for FP32 where the matrix units have none.
+
+    Args:
+        hardware: the device.
+        dtype: a dtype, or a calibration label such as `w4a16`.
+
+    Raises:
+        MissingPeakError: the device has no such path; names those it has.
+
+    >>> from hardware_specs import get_hardware
+    >>> matrix_peak(get_hardware("nvidia-a100-sxm4-80gb"), "w4a16") / 1e12  # FP16 arithmetic
+    312.0
+    """
+    has_matrix_units = any(".matrix" in key for key in hardware.peaks)
+    arithmetic = dtype
+    if dtype.startswith("w"):
+        arithmetic = f"int{dtype.partition('a')[2]}"
+        if dtype.endswith("a16"):
+            # Which 16-bit format the weights are expanded to is the numerics' affair; rates are alike.
+            arithmetic = "fp16"
+            engine = "matrix" if has_matrix_units else "vector"
+            if hardware.peak_or_none("fp16", engine=engine) is None:
+                arithmetic = "bf16"
+    if has_matrix_units:
+        matrix = hardware.peak_or_none(arithmetic, engine="matrix")
+        if matrix is not None or arithmetic != "fp32":
+            return hardware.peak(arithmetic, engine="matrix")
+    return hardware.peak(arithmetic, engine="vector")

@@ -1,0 +1,144 @@
+"""What one module stores and computes in: weights, scales and zero points, activations, KV cache.
+
+>>> fp16 = plain("fp16", 2)
+>>> fp16.stored_bytes(4096, 4096)
+33554432
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+#: Modules whose numerics a precision names one by one.
+MODULES = ("vision", "projector", "text", "lm_head")
+
+
+class Scale(NamedTuple):
+    """Numbers kept beside the weights of a [k, n] matrix: one per block of it.
+
+    Scales, zero points, scales of scales and per-input indices all have this form.
+
+    Attributes:
+        bytes: of one such number.
+        inputs: inputs per block; 0 is all k of them.
+        outputs: outputs per block; 0 is all n of them.
+        run: weights in a row per block whatever the matrix's shape, where the library flattens it.
+
+    >>> Scale(2, inputs=128).total_bytes(4096, 4096)  # 2 B x 32 groups x 4096 outputs
+    262144
+    """
+
+    bytes: float
+    inputs: int = 0
+    outputs: int = 1
+    run: int = 0
+
+    def total_bytes(self, k: int, n: int) -> float:
+        """Bytes of all blocks of a [k, n] matrix."""
+        if self.run:
+            return self.bytes * -(-k * n // self.run)
+        return self.bytes * -(-k // (self.inputs or k)) * -(-n // (self.outputs or n))
+
+
+class Numerics(NamedTuple):
+    """How one module stores and computes.
+
+    Attributes:
+        name: the precision's name.
+        weight_bytes: bytes per weight, scales apart.
+        scales: what is kept beside the weights.
+        operand_bytes: bytes per activation element entering a matrix product.
+        activation_bytes: bytes per activation element written and kept.
+        kv_bytes: bytes per KV-cache element.
+        linear_dtype: arithmetic of the linear layers, a peak's dtype.
+        attention_dtype: arithmetic of attention and convolution.
+        dequantise: whether weights are expanded before they are multiplied.
+        label: the calibration's name for the linear layers.
+        products: those linear layers of the module, by name, that differ from it.
+    """
+
+    name: str
+    weight_bytes: float
+    scales: tuple[Scale, ...]
+    operand_bytes: float
+    activation_bytes: float
+    kv_bytes: float
+    linear_dtype: str
+    attention_dtype: str
+    dequantise: bool
+    label: str
+    products: tuple[tuple[str, Numerics], ...] = ()
+
+    @property
+    def group_size(self) -> int:
+        """Weights that share a scale along the input; 0 is all of a row's, -1 that there is none."""
+        return (self.scales[0].run or self.scales[0].inputs) if self.scales else -1
+
+    def of(self, product: str) -> Numerics:
+        """Return the numerics of one linear layer of the module."""
+        return next((own for name, own in self.products if name == product), self)
+
+    def stored_bytes(self, k: int, n: int) -> float:
+        """Bytes of a [k, n] matrix with all that is kept beside it."""
+        return k * n * self.weight_bytes + sum(scale.total_bytes(k, n) for scale in self.scales)
+
+    def in_wide(self, wide: Numerics) -> Numerics:
+        """Return the same weights in a module whose other numbers are as `wide` says."""
+        weight_only = self.dequantise and self.operand_bytes >= self.activation_bytes
+        return self._replace(
+            activation_bytes=wide.activation_bytes,
+            kv_bytes=self.kv_bytes if self.kv_bytes < 2 else wide.kv_bytes,
+            attention_dtype=wide.attention_dtype,
+            operand_bytes=wide.operand_bytes if weight_only else self.operand_bytes,
+            linear_dtype=wide.linear_dtype if weight_only else self.linear_dtype,
+            label="fp32" if weight_only and wide.linear_dtype == "fp32" else self.label,
+            products=tuple((name, own.in_wide(wide)) for name, own in self.products),
+        )
+
+
+class Precision(NamedTuple):
+    """The numerics of every module of a model.
+
+    `embedding` is the stored form of the token embedding where that is quantised; None keeps it as
+    wide as activations are.
+    """
+
+    name: str
+    vision: Numerics
+    projector: Numerics
+    text: Numerics
+    lm_head: Numerics
+    embedding: Numerics | None = None
+
+
+def plain(name: str, size: int) -> Numerics:
+    """Return a floating format in which all is stored and computed."""
+    return Numerics(name, size, (), size, size, size, name, name, False, name)
+
+
+def weight_only(name: str, bits: float, scales: tuple[Scale, ...], label: str = "") -> Numerics:
+    """Return narrow weights that are expanded and multiplied in FP16.
+
+    Args:
+        name: of the format.
+        bits: per weight, scales apart.
+        scales: what is kept beside the weights.
+        label: the calibration's name; `w<bits>a16` when empty.
+    """
+    label = label or f"w{bits:g}a16"
+    return Numerics(name, bits / 8, scales, 2, 2, 2, "fp16", "fp16", True, label)
+
+
+def both_narrow(
+    name: str, bits: float, scales: tuple[Scale, ...], dtype: str, label: str
+) -> Numerics:
+    """Return weights and operands quantised alike; outputs and attention in FP16.
+
+    Args:
+        name: of the format.
+        bits: per weight and per operand.
+        scales: what is kept beside the weights.
+        dtype: the arithmetic, a peak's dtype.
+        label: the calibration's name.
+    """
+    return Numerics(name, bits / 8, scales, bits / 8, 2, 2, dtype, "fp16", False, label)
