@@ -18,7 +18,7 @@ from costmodel.methods import Method
 from costmodel.quantities import whole
 from costmodel.request import Request, names_of
 from costmodel.result import Estimate, Stages, op_rows, total_cost
-from costmodel.scenario import scenario_inputs, scenario_of
+from costmodel.scenario import differ_in_tokens, scenario_inputs, scenario_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from costmodel.calibration import Calibration
     from costmodel.methods import MethodPlan
     from costmodel.models import ModelConfig
+    from costmodel.models.model import ImageSize
     from costmodel.precision import Precision
     from costmodel.scenario import Scenario
     from hardware_specs import HardwareSpec
@@ -197,7 +198,8 @@ def estimate(
     attention: str | None = None,
     logits: str = "last",
     vision_layers: str = "executed",
-    image_size: tuple[int, int] | None = None,
+    images: int | None = None,
+    image_size: ImageSize | None = None,
     frames: int | None = None,
 ) -> Estimate:
     """Predict what one request costs: FLOPs, traffic, time and memory, stage by stage.
@@ -229,7 +231,10 @@ def estimate(
         logits: `last` computes one row of logits per sample, `all` every row.
         vision_layers: `executed` runs every layer of the tower as `transformers` does, `useful`
             stops at the one whose features are read.
-        image_size: (height, width) in pixels, for models whose token count depends on it.
+        images: images per sample; None is one, or as many as `visual_tokens` say. With both, the count
+            is what is left of the images' tokens.
+        image_size: (height, width) in pixels of every image, or a list of one for each, for models
+            whose token count depends on it.
         frames: frames, for video models.
 
     Raises:
@@ -256,4 +261,9 @@ def answer(request: Request) -> Estimate:
     context = context_for(request)
     warnings = list(context.warnings)
     scenario = scenario_of(request, context.model, warnings)
+    if context.method is not None and differ_in_tokens(request, context.model):
+        warnings.append(
+            f"{context.method.name} is priced on images of equal length, {scenario.images} of "
+            f"{scenario.visual_tokens // scenario.images} visual tokens; theirs differ"
+        )
     return assemble(context, request, scenario, warnings)

@@ -155,6 +155,7 @@ class Context:
                 scenario.text_tokens,
                 scenario.batch_size,
                 self.tower_layers,
+                images=scenario.images,
                 keep=self.keep,
                 layer=self.layer,
                 unit_tokens=scenario.unit_tokens,

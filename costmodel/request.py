@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from costmodel.calibration import Calibration
     from costmodel.methods import Method
     from costmodel.models import ModelConfig
+    from costmodel.models.model import ImageSize
     from costmodel.precision import Precision
     from hardware_specs import HardwareSpec
 
@@ -134,13 +135,19 @@ class Choice:
         )
 
 
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) and len(value) == 2
+
+
 @dataclass(frozen=True, slots=True)
 class Size:
-    """An image's (height, width) in pixels."""
+    """An image's (height, width) in pixels, or one of them for each image."""
 
-    def check(self, name: str, value: Any) -> tuple[int, int]:
-        """Return two Python ints."""
-        if isinstance(value, (tuple, list)) and len(value) == 2:
+    def check(self, name: str, value: Any) -> Any:
+        """Return two Python ints, or a tuple of such pairs."""
+        if isinstance(value, (tuple, list)) and value and all(map(_is_pair, value)):
+            return tuple(self.check(name, size) for size in value)
+        if _is_pair(value):
             height, width = value
             return check_count(name, height, 1), check_count(name, width, 1)
         raise InvalidInputError(
@@ -291,8 +298,11 @@ there is: last, all
     vision_layers: str = field(default="executed", metadata=_is(
         Choice(("executed", "useful")), "executed or useful.", "setting", ours=True
     ))  # fmt: skip
-    image_size: tuple[int, int] | None = field(default=None, metadata=_is(
-        Size(), "HEIGHTxWIDTH in pixels.", "shape"
+    images: int | None = field(default=None, metadata=_is(
+        Count(0), "Images per sample; one, or as many as visual tokens say.", "shape"
+    ))  # fmt: skip
+    image_size: ImageSize | None = field(default=None, metadata=_is(
+        Size(), "HEIGHTxWIDTH in pixels of every image, or one for each: 480x640+336x336.", "shape"
     ))  # fmt: skip
     frames: int | None = field(default=None, metadata=_is(
         Count(1), "Frames of a video.", "shape"
@@ -346,7 +356,7 @@ def names_of(*roles: str) -> tuple[str, ...]:
     """Name the arguments of some roles.
 
     >>> names_of("subject", "shape")
-    ('model', 'hardware', 'image_size', 'frames')
+    ('model', 'hardware', 'images', 'image_size', 'frames')
     """
     return tuple(name for name, known in ARGUMENTS.items() if known.role in roles)
 
@@ -368,7 +378,7 @@ def check_names(given: Mapping[str, Any], *taken: str, by: str) -> None:
     hardware_specs.errors.UnknownNameError: unknown argument 'batchsize'; did you mean batch_size? \
 There is: model, hardware, visual_tokens, text_tokens, batch_size, output_tokens, precision, \
 method, keep, layer, tokens_per_layer, execution, calibration, convention, attention, logits, \
-vision_layers, image_size, frames
+vision_layers, images, image_size, frames
     """
     for name in given:
         if name not in ARGUMENTS:

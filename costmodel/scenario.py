@@ -1,15 +1,19 @@
-"""From a request to its numbers: visual tokens, tokens through the projector and crops, per sample."""
+"""From a request to its numbers: images, crops, projected and visual tokens, per sample."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from costmodel.request import OUR_DEFAULTS, names_of
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from costmodel.models import ModelConfig, VisualInput
+    from costmodel.models import ModelConfig
+    from costmodel.models.geometry import VisualInput
+    from costmodel.models.model import ImageSize
     from costmodel.quantities import Num
     from costmodel.request import Request
 
@@ -21,7 +25,8 @@ _VARYING = names_of("number", "shape")
 class Scenario(NamedTuple):
     """The numbers that vary: per sample but for the batch; integers, or arrays of one shape.
 
-    The last are the visual tokens of one whole image or clip, 0 where that is not known.
+    Visual tokens come from `images` images or clips, which are `crops` crops or frames. `unit_tokens`
+    are the visual tokens of one whole image or clip, 0 where that is not known.
     """
 
     visual_tokens: Num
@@ -31,39 +36,169 @@ class Scenario(NamedTuple):
     batch_size: Num
     output_tokens: Num
     unit_tokens: Num = 0
+    images: Num = 1
+
+
+class Units(NamedTuple):
+    """What visual tokens are counted in.
+
+    Attributes:
+        counted: what one image or clip gives as papers count it; all of them, where their number is
+            known.
+        executed: the same as `transformers` runs it: a few tokens more where newline or class tokens
+            are carried along. Only beyond it does a count stand for several images.
+        images: how many there are, or None where the count of visual tokens says it.
+        among_others: what each of several images in one prompt gives, where that is not what one
+            alone does and a count may stand for several.
+        default: whether nothing was said of the image.
+    """
+
+    counted: VisualInput
+    executed: VisualInput
+    images: int | None = None
+    among_others: VisualInput | None = None
+    default: bool = False
+
+    def read(self, tokens: Any) -> tuple[Any, Any, Any, Any]:
+        """Return images, crops, projected tokens, and the tokens of one whole image, of a count.
+
+        Raises:
+            InvalidInputError: more tokens than the images that were asked for give.
+
+        >>> from costmodel.models import VisualInput
+        >>> unit = VisualInput(576, 1, 576)
+        >>> Units(unit, unit).read(1000), Units(unit, unit, images=1).read(64)
+        ((2, 2, 1152, 576), (1, 1, 576, 576))
+        """
+        where: Any = np.where if isinstance(tokens, np.ndarray) else _either
+        counted, executed, known, each, default = self
+        beyond = tokens > counted.tokens
+        unit = where(beyond, executed.tokens, counted.tokens)
+        crops = where(beyond, executed.crops, counted.crops)
+        projected = where(beyond, executed.projected_tokens, counted.projected_tokens)
+        if known is not None:
+            most = max(counted.tokens, executed.tokens)
+            if np.any(tokens > most):
+                raise InvalidInputError(
+                    f"{_noun(known)} of this size give {most} visual tokens, not "
+                    f"{np.max(tokens):.0f}; give more images, or leave images out"
+                )
+            some = (tokens > 0) * 1
+            return known * some, crops * some, projected * some, unit // max(known, 1)
+        images = -(-tokens // unit)
+        crops, projected = images * crops, images * projected
+        if each is None:
+            return images, crops, projected, unit
+        several = images > 1
+        if default:
+            whole = (tokens % each.tokens == 0) & (tokens >= 2 * each.tokens)
+            several |= whole & (tokens != counted.tokens) & (tokens != executed.tokens)
+        many = -(-tokens // each.tokens)
+        return (
+            where(several, many, images),
+            where(several, many * each.crops, crops),
+            where(several, many * each.projected_tokens, projected),
+            where(several, each.tokens, unit),
+        )
+
+
+def _either(condition: Any, this: Any, that: Any) -> Any:
+    return this if condition else that
+
+
+def _noun(number: int, what: str = "image") -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _priced(model: ModelConfig, images: int, crops: int) -> str:
+    what, parts = ("video", "frame") if model.takes_clips else ("image", "crop")
+    return f"{_noun(images, what)} ({_noun(crops, parts)})"
+
+
+def units_of(model: ModelConfig, request: Request) -> Units:
+    """Return what a request's visual tokens are counted in."""
+    return visual_units(model, request.images, request.image_size, request.frames)
 
 
 def visual_units(
-    model: ModelConfig, image_size: tuple[int, int] | None, frames: int | None
-) -> tuple[VisualInput, VisualInput]:
-    """Return what one image or clip gives as papers count it, and as `transformers` runs it.
-
-    The second has a few tokens more where newline or class tokens are carried along; only beyond it
-    does a count stand for several images.
+    model: ModelConfig,
+    images: int | None = None,
+    size: ImageSize | None = None,
+    frames: int | None = None,
+) -> Units:
+    """Return what visual tokens are counted in.
 
     Args:
         model: a model with a vision tower.
-        image_size: (height, width) in pixels, or None.
-        frames: frames of a video, or None.
+        images: in one prompt, or None where the count says it.
+        size: (height, width) of every image, or one for each, or None.
+        frames: of a clip, or None.
     """
-    if image_size is None and frames is None:
-        return _default_units(model)
-    return (
-        model.visual_input(image_size=image_size, frames=frames),
-        model.visual_input(image_size=image_size, frames=frames, count="transformers"),
+    if size is None and frames is None:
+        return _default_units(model, images)
+    if images is None and size is not None and isinstance(size[0], (tuple, list)):
+        images = len(size)
+    counted = model.visual_input(image_size=size, frames=frames, images=images)
+    executed = model.visual_input(
+        image_size=size, frames=frames, images=images, count="transformers"
     )
+    each = None if frames is not None else model.geometry.among_others
+    return Units(counted, executed, images, each)
 
 
 @lru_cache(maxsize=256)
-def _default_units(model: ModelConfig) -> tuple[VisualInput, VisualInput]:
+def _default_units(model: ModelConfig, images: int | None) -> Units:
     """Any-resolution models try dozens of grids to find their largest."""
-    return model.visual_input(), model.visual_input(count="transformers")
+    counted = model.visual_input(images=images)
+    executed = model.visual_input(images=images, count="transformers")
+    return Units(counted, executed, images, model.geometry.among_others, images is None)
+
+
+@lru_cache(maxsize=1024)
+def other_readings(model: ModelConfig, tokens: int) -> tuple[str, ...]:
+    """Return what else a bare count of visual tokens may be: all that gives it, with other crops.
+
+    Args:
+        model: a model with a vision tower.
+        tokens: visual tokens of one sample.
+
+    >>> from costmodel.models import load_model
+    >>> other_readings(load_model("llava-onevision-7b"), 1460)
+    ('one image (10 crops) of whose tokens 1460 are left',)
+    """
+    geometry = model.geometry
+    units = _default_units(model, None)
+    if tokens in (units.counted.tokens, units.executed.tokens):
+        return ()
+    images, crops, *_ = units.read(tokens)
+    found: dict[str, int] = {}
+    anyres, video, one = geometry.anyres, geometry.video, _default_units(model, 1)
+    if anyres is not None:
+        for count, (height, width) in anyres.sizes_giving(tokens).items():
+            found[f"one image of {height}x{width} or alike ({count} crops)"] = count
+    each = geometry.among_others or one.executed
+    for unit in dict.fromkeys((each, one.counted)):
+        number, rest = divmod(tokens, unit.tokens)
+        alone = number == 1 and unit is not geometry.among_others
+        if not rest and (alone or (number > 1 and unit.crops <= each.crops)):
+            found[f"{_noun(number)} ({_noun(number * unit.crops, 'crop')})"] = number * unit.crops
+    if video is not None:
+        number, rest = divmod(tokens - video.tail_tokens, video.tokens_per_frame)
+        if not rest and number > 0:
+            found[f"a video of {number} frames"] = number
+    if images > 1 and tokens <= max(units.counted.tokens, units.executed.tokens):
+        one_image = units.counted.crops
+        found[f"one image ({one_image} crops) of whose tokens {tokens} are left"] = one_image
+    if images > 1 and anyres is not None and geometry.among_others is None:
+        found["images of other sizes"] = -1
+    return tuple(reading for reading, number in found.items() if number != crops)
 
 
 def scenario_of(request: Request, model: ModelConfig, warnings: list[str]) -> Scenario:
     """Return the numbers of a request.
 
-    A count of visual tokens above what one image (or clip) gives stands for several of them.
+    A count of visual tokens above what one image (or clip) gives stands for several of them, unless
+    the request says how many there are.
 
     Args:
         request: the request; without a text length it has the project's own.
@@ -71,7 +206,8 @@ def scenario_of(request: Request, model: ModelConfig, warnings: list[str]) -> Sc
         warnings: receives what the caller should know.
 
     Raises:
-        InvalidInputError: a picture for a model without a tower, or a prompt without a token.
+        InvalidInputError: a picture for a model without a tower, more tokens than the pictures give,
+            or a prompt without a token.
 
     >>> from costmodel.models import load_model
     >>> from costmodel.request import Request
@@ -79,23 +215,23 @@ def scenario_of(request: Request, model: ModelConfig, warnings: list[str]) -> Sc
     >>> scenario_of(two_images, load_model("llava-1.5-7b"), [])[:4]
     (1152, 1152, 2, 40)
     """
-    asked, image_size, frames = request.visual_tokens, request.image_size, request.frames
-    text = request.text_tokens
+    asked, text = request.visual_tokens, request.text_tokens
     if text is None:
         text = OUR_DEFAULTS["text_tokens"]
     if model.vision is None:
-        if image_size is not None or frames is not None:
-            raise InvalidInputError(
-                f"{model.name} has no vision tower: image_size and frames mean nothing to it"
-            )
-        tokens, projected, crops, each = asked or 0, 0, 0, 0
+        model.visual_input(
+            image_size=request.image_size, frames=request.frames, images=request.images
+        )  # refuses them
+        tokens, projected, crops, images, unit = asked or 0, 0, 0, 0, 0
     else:
-        counted, executed = visual_units(model, image_size, frames)
-        tokens = counted.tokens if asked is None else asked
-        unit = counted if tokens <= counted.tokens else executed
-        each = unit.tokens
-        images = -(-tokens // each)
-        projected, crops = images * unit.projected_tokens, images * unit.crops
+        units = units_of(model, request)
+        tokens = units.counted.tokens if asked is None else asked
+        images, crops, projected, unit = units.read(tokens)
+        if asked and units.default and (others := other_readings(model, asked)):
+            warnings.append(
+                f"{asked} visual tokens are priced as {_priced(model, images, crops)}; they may as well "
+                f"be {', or '.join(others)}: say images=, image_size= or frames="
+            )
     if tokens + text == 0:
         raise InvalidInputError("visual_tokens and text_tokens are both 0: there is no prompt")
     length = tokens + text + request.output_tokens
@@ -105,7 +241,17 @@ def scenario_of(request: Request, model: ModelConfig, warnings: list[str]) -> Sc
             f"{length} positions are beyond the {most} that {model.name} was trained for; the cost "
             "holds, the answer may not"
         )
-    return Scenario(tokens, projected, crops, text, request.batch_size, request.output_tokens, each)
+    return Scenario(
+        tokens, projected, crops, text, request.batch_size, request.output_tokens, unit, images
+    )
+
+
+def differ_in_tokens(request: Request, model: ModelConfig) -> bool:
+    """Whether a request's images, by their sizes, give different numbers of visual tokens."""
+    sizes = request.image_size
+    if sizes is None or not isinstance(sizes[0], tuple) or model.geometry.among_others is not None:
+        return False
+    return len({model.visual_input(image_size=size).tokens for size in set(sizes)}) > 1
 
 
 def scenario_inputs(request: Request, scenario: Scenario) -> dict[str, Any]:
@@ -114,5 +260,6 @@ def scenario_inputs(request: Request, scenario: Scenario) -> dict[str, Any]:
         **request.inputs(_VARYING),
         "visual_tokens": scenario.visual_tokens,
         "text_tokens": scenario.text_tokens,
+        "images": scenario.images,
         "crops": scenario.crops,
     }

@@ -87,8 +87,8 @@ def convention_estimate(request: Request) -> Estimate:
     if method is not None:
         spans = method.plan(
             config, parse_precision("fp16"), *scenario[:5],
-            config.vision.num_layers if config.vision else 0, keep=keep, layer=layer,
-            unit_tokens=scenario.unit_tokens,
+            config.vision.num_layers if config.vision else 0, images=scenario.images, keep=keep,
+            layer=layer, unit_tokens=scenario.unit_tokens,
         ).llm_spans  # fmt: skip
         per_layer = [span.tokens for span in spans for _ in range(span.layers)]
     elif schedule is not None:

@@ -71,21 +71,22 @@ def newline_tokens(anyres: AnyRes, tiles: Num, tokens: Num) -> Num:
 
 
 def kept_tokens(given: MethodInput, n: Num) -> Num:
-    """Return the visual tokens expected to be left of one sample."""
+    """Return the visual tokens expected to be left of one sample, each image with its own budget."""
     keep = RATIO if given.keep is None else given.keep
-    crops, anyres = given.crops, given.model.anyres
+    anyres, images = given.model.anyres, greatest(given.images, 1)
     if anyres is None:
-        return crops * kept_count("hired", keep, n, "down")
+        return given.crops * kept_count("hired", keep, n, "down")
+    crops = given.crops // images
     budget = kept_count("hired", keep, crops * n, "down")
     whole = least(share(ALPHA.of(given), budget, "down"), n)
     tiles = greatest(crops - 1, 0)
     rest = least(budget - whole, tiles * n)
-    mosaic = greatest(given.visual_tokens - n, 0)
+    mosaic = greatest(given.visual_tokens // images - n, 0)
     newlines = newline_tokens(anyres, tiles, mosaic)
     shown = (mosaic - newlines) / greatest(tiles * n, 1)
     on_tiles = rest * np.minimum(shown, 1) + 0.5
     expected = whole + on_tiles // 1 + newlines
-    expected = least(expected, given.visual_tokens)
+    expected = images * least(expected, given.visual_tokens // images)
     return expected if isinstance(expected, np.ndarray) else int(expected)
 
 
@@ -93,7 +94,7 @@ def _is_video(given: MethodInput) -> bool:
     """Whether the crops are frames: where a model takes both, several untiled crops are a clip."""
     model = given.model
     frames = is_clip(given) | (model.video is not None and model.anyres is None)
-    return bool(np.any(frames & (given.crops > 1)))
+    return bool(np.any(frames & (given.crops > given.images)))
 
 
 def _plan(given: MethodInput) -> MethodPlan:
@@ -104,7 +105,7 @@ def _plan(given: MethodInput) -> MethodPlan:
     num, n, images, runs = given.precision.vision, crops.patches, crops.images, crops.runs
     tokens = kept_tokens(given, n) * runs
     each = tokens / greatest(given.crops, 1)
-    tiled = runs * (given.model.anyres is not None)
+    tiled = runs * (given.model.anyres is not None) * given.images
     samples, d = given.batch_size, given.model.text.hidden_size
     ops = [
         *class_row("hired", given, crops, "[first]"),

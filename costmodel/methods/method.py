@@ -100,6 +100,7 @@ class Method:
         batch_size: Num,
         vision_layers: int,
         *,
+        images: Num | None = None,
         keep: Any = None,
         layer: int | None = None,
         unit_tokens: Num = 0,
@@ -115,6 +116,8 @@ class Method:
             text_tokens: text tokens per sample.
             batch_size: samples.
             vision_layers: layers of the tower that run.
+            images: images or clips per sample; None is one per crop where the model cuts no tiles and
+                takes no frames, else one.
             keep: what to keep in place of the method's own; may be an array over scenarios.
             layer: the layer in place of the method's own.
             unit_tokens: visual tokens of one whole image or clip; 0 where that is not known.
@@ -123,6 +126,8 @@ class Method:
             InvalidInputError: a keep or layer the method does not take, visual tokens it cannot start from.
             UnsupportedError: a model the method does not fit; says why.
         """
+        if images is None:
+            images = crops if model.anyres is None and model.video is None else 1
         return checked_plan(
             self.info,
             MethodInput(
@@ -139,6 +144,7 @@ class Method:
                 self.variant,
                 self.options,
                 unit_tokens,
+                images,
             ),
         )
 

@@ -31,6 +31,7 @@ class MethodInput(NamedTuple):
         variant: "program", "paper", or another that the method has.
         options: every option of the method by name; read one as `OPTION.of(given)`.
         unit_tokens: visual tokens of one whole image or clip; 0 where that is not known.
+        images: images or clips of one sample.
     """
 
     model: ModelConfig
@@ -46,6 +47,7 @@ class MethodInput(NamedTuple):
     variant: str
     options: Mapping[str, object]
     unit_tokens: Num = 0
+    images: Num = 1
 
 
 class MethodPlan(NamedTuple):

@@ -33,7 +33,7 @@ class TokenLists(NamedTuple):
 
 
 class Items(NamedTuple):
-    """What a method after the projector works on.
+    """What a method after the projector works on: images or clips, tiles or frames joined.
 
     Attributes:
         per_sample: images or clips of one sample.
@@ -54,7 +54,9 @@ def is_clip(given: MethodInput) -> Any:
     if rule is None:
         return False
     clip = given.crops * rule.tokens_per_frame + rule.tail_tokens
-    return (given.crops > 0) & (given.visual_tokens == clip)
+    # Two images of one crop have as many tokens as a clip of two frames.
+    joined = (given.crops == 1) | (given.images < given.crops)
+    return (given.crops > 0) & joined & (given.visual_tokens == clip)
 
 
 def vision_parts(name: str, model: ModelConfig) -> tuple[VisionConfig, ProjectorConfig]:
@@ -107,14 +109,10 @@ def crops_of(given: MethodInput) -> TokenLists:
 def items_of(given: MethodInput) -> Items:
     """Return the token lists after the projector, one per image or clip.
 
-    A model without tiles or frames has as many images as crops; tiles or frames make one item.
-
     Raises:
         InvalidInputError: visual tokens that are not as many for every image.
     """
-    model = given.model
-    single = model.anyres is not None or model.video is not None
-    per_sample = greatest(given.crops * (not single), 1)
+    per_sample = greatest(given.images, 1)
     tokens = _each(given.visual_tokens, per_sample, "images")
     runs = (given.visual_tokens > 0) * 1
     return Items(per_sample, given.batch_size * per_sample, tokens, runs)

@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 #: LLaVA-OneVision shrinks a grid only when it is at least this much too wide.
 SHRINK_ABOVE = 1.1
+#: Sides of all resolutions beyond which images that give a count are not looked for.
+_MOST_PIXELS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,46 @@ class AnyRes:
         if self.most_tiles is not None:
             rows, columns = shrunk(rows, columns, self.most_tiles * self.grid**2)
         return self.grid**2 + rows * columns + rows
+
+    def sizes_giving(self, tokens: int) -> dict[int, tuple[int, int]]:
+        """Return images, (height, width) in pixels, that give so many tokens, by their crops.
+
+        Args:
+            tokens: visual tokens of one image.
+
+        >>> next_7b = AnyRes(((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008)), 336, 24)
+        >>> next_7b.sizes_giving(2340), next_7b.sizes_giving(64)
+        ({5: (504, 672)}, {})
+        """
+        sizes = _sizes_by_tokens(self).get(tokens, ())
+        found: dict[int, tuple[int, int]] = {}
+        for size in sizes:
+            if self.tokens(*size) == tokens:
+                found.setdefault(self.crops(*size), size)
+        return found
+
+
+@lru_cache(maxsize=16)
+def _sizes_by_tokens(anyres: AnyRes) -> dict[int, list[tuple[int, int]]]:
+    """Images that fill one side of a resolution, by the tokens they would give if fitted into it."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    if sum(map(sum, anyres.resolutions)) > _MOST_PIXELS:
+        return found  # a config that no model has: a remark is not worth minutes
+    pixels, most = anyres.crop_size // anyres.grid, (anyres.most_tiles or 0) * anyres.grid**2
+    for resolution in anyres.resolutions:
+        whole = rows, columns = tuple(side // anyres.crop_size * anyres.grid for side in resolution)
+        grids = [(left, columns) for left in range(rows, 0, -2)]
+        grids += [(rows, left) for left in range(columns - 2, 0, -2)]
+        for grid in grids:
+            height, width = grid if not most else shrunk(*grid, most)
+            tokens = anyres.grid**2 + height * width + height
+            # The grid in pixels, the filled side in full.
+            size = tuple(
+                full if left == all_ else left * pixels
+                for left, all_, full in zip(grid, whole, resolution, strict=True)
+            )
+            found.setdefault(tokens, []).append((size[0], size[1]))
+    return found
 
 
 def best_resolution(

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from costmodel.models.anyres import AnyRes
 
 
@@ -73,6 +75,10 @@ class Geometry(Protocol):
     def tokens_per_crop(self) -> int:
         """Visual tokens per crop of an image before any merging."""
 
+    @property
+    def among_others(self) -> VisualInput | None:
+        """What each of several images in one prompt gives, or None where it is what one alone does."""
+
     def image(self, size: tuple[int, int] | None, *, exact: bool) -> VisualInput:
         """Return what an image of (height, width) pixels gives; None is the default image.
 
@@ -80,6 +86,28 @@ class Geometry(Protocol):
             size: of the image.
             exact: count as `transformers` runs it, not as papers do.
         """
+
+
+def images(
+    geometry: Geometry, sizes: Sequence[tuple[int, int] | None], *, exact: bool
+) -> VisualInput:
+    """Return what the images of one prompt give together.
+
+    Args:
+        geometry: the family's.
+        sizes: (height, width) of each in pixels, None for the default image.
+        exact: count as `transformers` runs it, not as papers do.
+
+    >>> images(CropGeometry(576), [None, (480, 640)], exact=True)
+    VisualInput(tokens=1152, crops=2, projected_tokens=1152)
+    """
+    each = geometry.among_others
+    if each is not None and len(sizes) > 1:
+        return VisualInput(*(len(sizes) * count for count in each))
+    # The same size is looked up once: a grid of tiles is found by trying dozens.
+    alone = {size: geometry.image(size, exact=exact) for size in dict.fromkeys(sizes)}
+    counts = zip(*(alone[size] for size in sizes), strict=True)
+    return VisualInput(*map(sum, counts)) if sizes else VisualInput(0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +118,8 @@ class CropGeometry:
         tokens_per_crop: features read per crop, all of which the projector sees.
         anyres: how an image is cut into tiles, or None where it is one crop.
         video: how frames become tokens, or None where there are none.
+        among_others: what each of several images in one prompt gives, where that is not what one
+            image alone does.
 
     >>> CropGeometry(576).image((480, 640), exact=True)
     VisualInput(tokens=576, crops=1, projected_tokens=576)
@@ -98,6 +128,7 @@ class CropGeometry:
     tokens_per_crop: int
     anyres: AnyRes | None = None
     video: VideoRule | None = None
+    among_others: VisualInput | None = None
 
     def image(self, size: tuple[int, int] | None, *, exact: bool) -> VisualInput:
         """Return what an image gives; papers count the largest grid without its newline tokens."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from costmodel.models import geometry as pictures
 from costmodel.models.geometry import VisualInput
 from hardware_specs.errors import InvalidInputError
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from costmodel.models.text import TextConfig
     from costmodel.models.vision import VisionConfig
 
+#: (height, width) in pixels of every image, or of each.
+ImageSize = tuple[int, int] | tuple[tuple[int, int], ...]
 #: Above this a side of an image, or a number of frames, is taken for a slip.
 MOST_PIXELS = 1_000_000
 
@@ -112,11 +115,12 @@ class ModelConfig:
     def visual_input(
         self,
         *,
-        image_size: tuple[int, int] | None = None,
+        image_size: ImageSize | None = None,
         frames: int | None = None,
+        images: int | None = None,
         count: str = "paper",
     ) -> VisualInput:
-        """Return the visual tokens of one image or one clip.
+        """Return the visual tokens of one image or one clip, or of several images in one prompt.
 
         Without an image size, any-resolution models take their largest grid (LLaVA-NeXT: 2 x 2 tiles and
         the whole image, 5 x 576 = 2880) and video models their usual clip (Video-LLaVA: 8 frames of
@@ -125,8 +129,10 @@ class ModelConfig:
         ways of counting agree.
 
         Args:
-            image_size: (height, width) in pixels.
+            image_size: (height, width) in pixels of every image, or a tuple of one for each.
             frames: frames of a clip; they are resized to the tower's size whatever theirs is.
+            images: images in one prompt; None is one (or as many as there are sizes), or a clip where
+                the model takes clips.
             count: `paper` or `transformers`.
 
         Raises:
@@ -137,22 +143,25 @@ class ModelConfig:
         VisualInput(tokens=2340, crops=5, projected_tokens=2880)
         >>> load_model("video-llava-7b").visual_input(frames=8, count="transformers").tokens
         2056
+        >>> load_model("llava-onevision-7b").visual_input(images=2)
+        VisualInput(tokens=1460, crops=2, projected_tokens=1458)
         """
         if count not in ("paper", "transformers"):
             raise InvalidInputError(f"count must be 'paper' or 'transformers', not {count!r}")
         if self.vision is None:
-            if image_size is None and frames is None:
+            if image_size is None and frames is None and not images:
                 return VisualInput(0, 0, 0)
             raise InvalidInputError(
-                f"{self.name} has no vision tower: image_size and frames mean nothing to it"
+                f"{self.name} has no vision tower: images, image_size and frames mean nothing to it"
             )
-        if image_size is not None and frames is not None:
-            raise InvalidInputError("image_size belongs to an image and frames to a clip: give one")
+        if frames is not None and not (image_size is None and images is None):
+            raise InvalidInputError(
+                "images and image_size belong to images and frames to a clip: give one"
+            )
         exact = count == "transformers"
-        if frames is not None or (image_size is None and self.takes_clips):
+        if frames is not None or (image_size is None and images is None and self.takes_clips):
             return self._clip(frames, exact)
-        size = None if image_size is None else _checked_size(image_size)
-        return self.geometry.image(size, exact=exact)
+        return pictures.images(self.geometry, image_sizes(image_size, images), exact=exact)
 
     def _clip(self, frames: int | None, exact: bool) -> VisualInput:
         rule = self.video
@@ -167,6 +176,39 @@ class ModelConfig:
         return rule.clip(frames, exact=exact)
 
 
+def image_sizes(image_size: object, images: int | None) -> tuple[tuple[int, int] | None, ...]:
+    """Return the size of every image of a prompt, None for the default one.
+
+    Args:
+        image_size: (height, width), one of them for each image, or None.
+        images: how many there are; None is one, or as many as there are sizes.
+
+    Raises:
+        InvalidInputError: a size that is none, or not as many sizes as images.
+
+    >>> image_sizes((480, 640), 2), image_sizes([(480, 640), (336, 336)], None)
+    (((480, 640), (480, 640)), ((480, 640), (336, 336)))
+    """
+    if images is not None:
+        _check_whole("images", images, 0)
+    if (
+        isinstance(image_size, (tuple, list))
+        and image_size
+        and all(isinstance(size, (tuple, list)) for size in image_size)
+    ):
+        sizes = tuple(_checked_size(size) for size in image_size)
+        if images is not None and len(sizes) == 1:
+            return sizes * images
+        if images is not None and images != len(sizes):
+            raise InvalidInputError(
+                f"{len(sizes)} image sizes were given for {images} images; give one size, or one for "
+                "each image"
+            )
+        return sizes
+    size = None if image_size is None else _checked_size(image_size)
+    return (size,) * (1 if images is None else images)
+
+
 def _checked_size(image_size: object) -> tuple[int, int]:
     if not isinstance(image_size, (tuple, list)) or len(image_size) != 2:
         raise InvalidInputError(
@@ -177,8 +219,10 @@ def _checked_size(image_size: object) -> tuple[int, int]:
     return int(image_size[0]), int(image_size[1])
 
 
-def _check_whole(name: str, value: object) -> None:
+def _check_whole(name: str, value: object, least: int = 1) -> None:
     whole = hasattr(value, "__index__") and not isinstance(value, bool)
-    if whole and 1 <= value.__index__() <= MOST_PIXELS:  # type: ignore[attr-defined]
+    if whole and least <= value.__index__() <= MOST_PIXELS:  # type: ignore[attr-defined]
         return
-    raise InvalidInputError(f"{name} must be a whole number from 1 to {MOST_PIXELS}, not {value!r}")
+    raise InvalidInputError(
+        f"{name} must be a whole number from {least} to {MOST_PIXELS}, not {value!r}"
+    )

@@ -10,7 +10,7 @@ from costmodel.models.registry import load_model
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from costmodel.models.model import ModelConfig
+    from costmodel.models.model import ImageSize, ModelConfig
     from costmodel.models.projector import ProjectorConfig
     from costmodel.models.text import TextConfig
     from costmodel.models.vision import VisionConfig
@@ -22,7 +22,7 @@ HALF_BYTES = 2
 def describe(
     model: str | Path | ModelConfig,
     *,
-    image_size: tuple[int, int] | None = None,
+    image_size: ImageSize | None = None,
     frames: int | None = None,
 ) -> dict[str, Any]:
     """Return a model's shape, parameters and visual tokens, ready for JSON.

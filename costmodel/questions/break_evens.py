@@ -119,8 +119,13 @@ def break_even(
             f"break_even varies the visual tokens, so {keep} of them are no setting of "
             f"{method.name}; give keep as a ratio"
         )
-    image = config.visual_input(image_size=request.image_size, frames=request.frames)
+    image = config.visual_input(
+        image_size=request.image_size, frames=request.frames, images=request.images
+    )
     counts = np.arange(1, _checked(image.tokens if most is None else most) + 1)
+    if request.frames is None and not config.takes_clips and counts[-1] <= image.tokens:
+        # What is left of one image, also where the count might be that of several small ones.
+        arguments.setdefault("images", 1)
     chunks: list[Chunk] = []
     unable: InvalidInputError | None = None
     for start in range(0, len(counts), CHUNK_ROWS):

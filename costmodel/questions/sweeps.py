@@ -32,7 +32,7 @@ from costmodel.request import (
     names_of,
     plain,
 )
-from costmodel.scenario import Scenario, visual_units
+from costmodel.scenario import Scenario, Units, units_of
 from hardware_specs.errors import InvalidInputError, VlmRooflineError
 from hardware_specs.showing import shown
 
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from costmodel.evaluate import Context, Evaluation
-    from costmodel.models import VisualInput
 
 #: Arguments that are looped over, outermost first.
 CATEGORIES = tuple(name for name in names_of("subject", "setting", "shape") if name != "convention")
@@ -198,7 +197,7 @@ class SweepPlan:
         stop: int,
         context: Context,
         fixed: dict[str, Any],
-        units: tuple[VisualInput, VisualInput] | None,
+        units: Units | None,
         stage_columns: bool,
     ) -> Iterator[Chunk]:
         """Price rows; where that fails, the rows of each prompt length apart."""
@@ -216,23 +215,19 @@ class SweepPlan:
             for low, high in pairwise(edges):
                 yield from self._kept(int(low), int(high), context, fixed, units, stage_columns)
         else:
-            yield chunk._replace(fixed={**fixed, "error": None})
+            yield chunk._replace(fixed={**chunk.fixed, "error": None})
 
-    def _scenario(
-        self, start: int, stop: int, units: tuple[VisualInput, VisualInput] | None
-    ) -> Scenario:
+    def _scenario(self, start: int, stop: int, units: Units | None) -> Scenario:
         columns = self._rows(start, stop)
         visual = columns["visual_tokens"]
-        projected = crops = each = np.zeros_like(visual)
+        images = projected = crops = each = np.zeros_like(visual)
         if units is not None:
-            counted, executed = units
             if self.default_visual:
-                visual = np.full_like(visual, counted.tokens)
-            one = visual <= counted.tokens
-            each = np.where(one, counted.tokens, executed.tokens)
-            images = np.ceil(visual / each)
-            projected = images * np.where(one, counted.projected_tokens, executed.projected_tokens)
-            crops = images * np.where(one, counted.crops, executed.crops)
+                visual = np.full_like(visual, units.counted.tokens)
+            images, crops, projected, each = (
+                np.broadcast_to(np.asarray(count, dtype=float), visual.shape)
+                for count in units.read(visual)
+            )
         if np.any(visual + columns["text_tokens"] == 0):
             raise InvalidInputError("visual_tokens and text_tokens are both 0: there is no prompt")
         return Scenario(
@@ -243,6 +238,7 @@ class SweepPlan:
             columns["batch_size"],
             columns["output_tokens"],
             each,
+            images,
         )
 
     def _rows(self, start: int, stop: int) -> dict[str, np.ndarray[Any, Any]]:
@@ -260,6 +256,9 @@ class SweepPlan:
         rows = {name: column.astype(np.int64) for name, column in self._rows(start, stop).items()}
         if self.default_visual:
             del rows["visual_tokens"]
+        fixed = dict(fixed)
+        if (images := fixed.pop("images")) is not None:
+            rows["images"] = np.full(stop - start, images, dtype=np.int64)
         names = [*COUNTS, *COLUMNS]
         if stage_columns:
             names += [f"{stage}_{name}" for stage in STAGES for name in (*_COSTS, "bound")]
@@ -281,13 +280,13 @@ _FIXED: dict[str, Any] = {
 }
 
 
-def _units(context: Context, request: Request) -> tuple[VisualInput, VisualInput] | None:
+def _units(context: Context, request: Request) -> Units | None:
     if context.model.vision is None:
         context.model.visual_input(
-            image_size=request.image_size, frames=request.frames
-        )  # refuses both
+            image_size=request.image_size, frames=request.frames, images=request.images
+        )  # refuses them
         return None
-    return visual_units(context.model, request.image_size, request.frames)
+    return units_of(context.model, request)
 
 
 def _price(
@@ -305,6 +304,8 @@ def _price(
         if name != "fits" and not name.endswith("bound"):
             column = np.asarray(column, dtype=np.float64)
         columns[name] = None if column is None else np.broadcast_to(column, (rows,))
+    # How many images there are, a column says row by row.
+    fixed = {name: value for name, value in fixed.items() if name != "images"}
     return Chunk(fixed, {**counts, **columns}, rows)
 
 

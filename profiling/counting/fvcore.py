@@ -50,8 +50,13 @@ class _Vision(nn.Module):
         super().__init__()
         self.model = execution.model
         self.execution = [execution]
-        sizes = execution.visual.arguments.get("image_sizes") if execution.visual else None
-        self.image_sizes = None if sizes is None else sizes.tolist()
+        arguments = execution.visual.arguments if execution.visual else {}
+        # As plain numbers: a tracer would make them part of the graph.
+        self.numbers = {
+            name: arguments[name].tolist()
+            for name in ("image_sizes", "batch_num_images")
+            if name in arguments
+        }
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         from dataclasses import replace
@@ -60,9 +65,7 @@ class _Vision(nn.Module):
         assert visual is not None  # noqa: S101  (only made for models with pixels)
         arguments: dict[str, Any] = dict(visual.arguments)
         arguments[next(iter(arguments))] = pixels
-        if "image_sizes" in arguments:
-            # As plain numbers: a tracer would make them part of the graph.
-            arguments["image_sizes"] = self.image_sizes
+        arguments |= self.numbers
         return encode(self.model, replace(visual, arguments=arguments))
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from costmodel.models.model import image_sizes
 from hardware_specs.errors import MissingDependencyError
 from profiling.counting.one_run import flop_counter
 from profiling.records.measurement import TOTAL, Configuration
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from costmodel.models import ModelConfig
+    from costmodel.models.model import ImageSize
 
 #: FLOPs do not depend on the device, but an estimate is of one.
 _ANY_HARDWARE = "nvidia-a100-sxm4-80gb"
@@ -111,6 +113,8 @@ def count_model(
     model: str,
     *,
     visual_tokens: int | None = None,
+    images: int | None = None,
+    image_size: ImageSize | None = None,
     text_tokens: int = 40,
     batch_size: int = 1,
     scale: str | None = None,
@@ -120,7 +124,9 @@ def count_model(
 
     Args:
         model: shipped name, path or hub id.
-        visual_tokens: per sequence; None for the model's own number.
+        visual_tokens: per sequence; None for the model's own number, or that of the images.
+        images: images per sequence; None for one, or as many as `visual_tokens` say.
+        image_size: (height, width) in pixels of every image, or a list of one for each.
         text_tokens: text tokens per sequence.
         batch_size: sequences.
         scale: size reduction such as `layers=4,width=1/4`.
@@ -135,18 +141,20 @@ def count_model(
     source = named(model, scale)
     shape = model_config(source)
     if visual_tokens is None:
-        visual_tokens = shape.visual_input().tokens if shape.vision is not None else 0
+        visual_tokens = shape.visual_input(images=images, image_size=image_size).tokens
     network: Any = build_model(source, device="meta")
     configuration = Configuration(
         model=source, dtype="bf16", visual_tokens=visual_tokens, text_tokens=text_tokens,
-        batch_size=batch_size, output_tokens=1, device="meta",
+        batch_size=batch_size, output_tokens=1, device="meta", images=images,
+        image_sizes=tuple(size for size in image_sizes(image_size, None) if size is not None),
     )  # fmt: skip
     execution = Execution(network, shape, configuration)
     with execution.ready():
         measured = _torch_counts(execution)
         traced, missing = _traced(execution) if fvcore else ({}, "fvcore was not asked")
     predicted = estimate(
-        source, _ANY_HARDWARE, visual_tokens=visual_tokens, text_tokens=text_tokens,
+        source, _ANY_HARDWARE, visual_tokens=visual_tokens, images=images, image_size=image_size,
+        text_tokens=text_tokens,
         batch_size=batch_size, output_tokens=1, precision="bf16", execution="hf-eager",
     )  # fmt: skip
     formulas = _cost_model_counts(predicted)

@@ -40,6 +40,8 @@ def grid(
     device: str = "cuda",
     attention: str = "sdpa",
     cache: str = "warm",
+    images: Sequence[int | None] = (None,),
+    image_sizes: Sequence[tuple[int, int]] = (),
 ) -> list[Configuration]:
     """Return the configurations of a grid, every combination once.
 
@@ -60,6 +62,8 @@ def grid(
         device: `cuda`, `cuda:N` or `cpu`.
         attention: attention implementation of `transformers`.
         cache: `warm` or `cold`.
+        images: images in a prompt; None for one, or as many as the visual token counts say.
+        image_sizes: (height, width) in pixels of every image, or one for each.
 
     Raises:
         InvalidInputError: an empty list, or a value out of its range.
@@ -70,13 +74,13 @@ def grid(
     """
     for name, values in (
         ("model", models), ("dtype", dtypes), ("visual token count", visual_tokens),
-        ("method", methods), ("batch size", batch_sizes), ("mode", modes),
+        ("method", methods), ("batch size", batch_sizes), ("mode", modes), ("number of images", images),
     ):  # fmt: skip
         if not values:
             raise InvalidInputError(f"the grid has no {name}")
     configurations = []
-    for model, dtype, method, batch, mode in itertools.product(
-        models, dtypes, methods, batch_sizes, modes
+    for model, dtype, method, batch, mode, number in itertools.product(
+        models, dtypes, methods, batch_sizes, modes, images
     ):
         pairs: list[tuple[int | None, int | float | None]]
         if method != "none" and keeps:
@@ -98,6 +102,8 @@ def grid(
                     device=device,
                     attention=attention,
                     cache=cache,
+                    images=number,
+                    image_sizes=tuple(image_sizes),
                 )
             )
     return list(dict.fromkeys(configurations))

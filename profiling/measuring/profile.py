@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 
+from costmodel.models.model import image_sizes
 from hardware_specs.errors import InvalidInputError
 from profiling.measuring.campaign import run_campaign
 from profiling.measuring.planning import grid
@@ -21,6 +22,7 @@ from profiling.subject.models import named
 if TYPE_CHECKING:
     from costmodel.methods import Method
     from costmodel.models import ModelConfig
+    from costmodel.models.model import ImageSize
     from profiling.measuring.point import Options
     from profiling.records.measurement import Measurement
 
@@ -48,6 +50,8 @@ def profile(
     options: Options | None = None,
     threads: int | None = 1,
     out: str | Path | None = None,
+    images: int | Sequence[int | None] | None = None,
+    image_size: ImageSize | None = None,
 ) -> list[Measurement]:
     """Run a model for real and return one record per configuration and round.
 
@@ -75,6 +79,8 @@ def profile(
         options: how thoroughly each point is measured.
         threads: CPU threads where the device is a CPU; None leaves torch's setting.
         out: folder for the records; what is there already is not measured again.
+        images: images in a prompt; None for one, or as many as the visual token counts say.
+        image_size: (height, width) in pixels of every image, or a list of one for each.
 
     Raises:
         VlmRooflineError: see `profiling.measuring.planning.check`.
@@ -93,6 +99,8 @@ def profile(
         device=device,
         attention=attention,
         cache=cache,
+        images=_listed(images),
+        image_sizes=_sizes(image_size),
     )
     with TemporaryDirectory() if out is None else nullcontext(out) as folder:
         for _ in run_campaign(
@@ -129,6 +137,10 @@ def _source(model: str | ModelConfig) -> str:
             "give the path of its config.json"
         )
     return model.name
+
+
+def _sizes(image_size: ImageSize | None) -> tuple[tuple[int, int], ...]:
+    return tuple(size for size in image_sizes(image_size, None) if size is not None)
 
 
 def _listed(value: T | Sequence[T]) -> list[T]:

@@ -63,8 +63,9 @@ class Execution:
         if self.parts.has_vision and asked != 0:
             needed = None if self._method is not None else asked
             self.visual = visual_inputs(
-                model, shape, batch_size=configuration.batch_size, visual_tokens=needed, seed=seed
-            )
+                model, shape, batch_size=configuration.batch_size, visual_tokens=needed,
+                images=configuration.images, image_sizes=configuration.image_sizes, seed=seed,
+            )  # fmt: skip
         elif self._method is not None:
             raise UnsupportedError(
                 f"method {configuration.method!r} reduces visual tokens, and {shape.name} has none"

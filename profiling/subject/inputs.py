@@ -7,14 +7,15 @@ the anyres models, frames for video). Text is arbitrary ids; equal ids cost the 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from costmodel.models.model import image_sizes as per_image
+from costmodel.scenario import visual_units
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import torch
     from torch import nn
@@ -50,22 +51,27 @@ def visual_inputs(
     *,
     batch_size: int,
     visual_tokens: int | None,
+    images: int | None = None,
+    image_sizes: Sequence[tuple[int, int]] = (),
     seed: int = 0,
 ) -> VisualInputs:
     """Return random pixels that give at least so many visual tokens per sequence.
 
-    images = ceil(visual tokens / tokens of the model's default input), so 2880 tokens on
-    LLaVA-1.5 are five images and five runs of its tower.
+    There are as many images as the cost model reads in that count, so 2880 tokens on LLaVA-1.5 are five
+    images and five runs of its tower.
 
     Args:
         model: a multimodal model with weights.
         shape: the cost model's description of the model.
         batch_size: sequences.
-        visual_tokens: needed per sequence; None for the default input's own number.
+        visual_tokens: needed per sequence; None for the input's own number.
+        images: images per sequence; None for as many as the count says.
+        image_sizes: (height, width) of every image, or one for each; empty for the default image.
         seed: fixes the pixels.
 
     Raises:
         UnsupportedError: the model has no vision tower or no known kind of input.
+        InvalidInputError: not as many sizes as images, or images that do not give the tokens.
     """
     import torch
 
@@ -73,8 +79,9 @@ def visual_inputs(
     if shape.vision is None:
         raise UnsupportedError(f"{shape.name} has no vision tower, so it takes no pixels")
     weight = next(model.parameters())
-    default = shape.visual_input()
-    images = max(1, math.ceil((visual_tokens or 0) / default.tokens))
+    size = tuple(image_sizes) if len(image_sizes) > 1 else next(iter(image_sizes), None)
+    units = visual_units(shape, images, size)
+    items, crops, *_ = units.read(visual_tokens or units.counted.tokens)
     side = shape.vision.image_size
     channels = shape.vision.num_channels
     generator = torch.Generator("cpu").manual_seed(seed)
@@ -83,43 +90,32 @@ def visual_inputs(
         values = torch.randn(*leading, channels, side, side, generator=generator)
         return values.to(weight.device, _floating(model))
 
-    rows = batch_size * images
-    if shape.takes_clips:
-        arguments = {"pixel_values_videos": pixels(rows, default.crops)}
+    rows = batch_size * items
+    arguments: dict[str, Any]
+    if shape.takes_clips and images is None and not image_sizes:
+        arguments = {"pixel_values_videos": pixels(rows, crops // items)}
         placeholder = config.video_token_id
-    elif shape.anyres is not None:
-        # A model that cuts images into tiles needs the size to put the tokens together again.
-        size = _image_size(config, side, default.crops)
+        return VisualInputs(arguments, batch_size, items, crops, placeholder)
+    if shape.anyres is not None:
+        # A model that cuts images into tiles needs the sizes to put the tokens together again.
+        sizes = [each or shape.anyres.largest for each in per_image(size, items)]
+        alone = items == 1 or shape.geometry.among_others is None
+        tiles = [shape.anyres.crops(*each) if alone else 1 for each in sizes]
         arguments = {
-            "pixel_values": pixels(rows, default.crops),
-            "image_sizes": torch.tensor([size] * rows),
+            "pixel_values": pixels(rows, max(tiles)),  # images of fewer tiles are padded
+            "image_sizes": torch.tensor(sizes * batch_size),
         }
-        placeholder = config.image_token_id
+        if not alone:
+            arguments["batch_num_images"] = torch.tensor([items] * batch_size)
     else:
-        arguments = {"pixel_values": pixels(rows * default.crops)}
-        placeholder = config.image_token_id
-    return VisualInputs(arguments, batch_size, images, images * default.crops, placeholder)
+        name = "pixel_values" if shape.video is None else "pixel_values_images"
+        arguments = {name: pixels(rows)}
+    return VisualInputs(arguments, batch_size, items, crops, config.image_token_id)
 
 
 def _floating(model: nn.Module) -> torch.dtype:
     dtype: torch.dtype = model.dtype  # type: ignore[assignment]
     return dtype
-
-
-def _image_size(config: Any, side: int, crops: int) -> tuple[int, int]:
-    """Return the height and width whose tiling gives so many crops (tiles and one overview)."""
-    fitting = [
-        (int(height), int(width))
-        for height, width in config.image_grid_pinpoints
-        if (height // side) * (width // side) + 1 == crops
-    ]
-    if not fitting:
-        raise UnsupportedError(
-            f"no grid of {config.model_type} has {crops - 1} tiles of {side} pixels; "
-            f"it has {config.image_grid_pinpoints}"
-        )
-    # The squarest grid loses nothing to unpadding.
-    return min(fitting, key=lambda size: abs(size[0] - size[1]))
 
 
 def encode(model: nn.Module, inputs: VisualInputs) -> torch.Tensor:
@@ -137,10 +133,10 @@ def encode(model: nn.Module, inputs: VisualInputs) -> torch.Tensor:
         # By position: the argument's name differs between versions of transformers.
         output = base.get_video_features(arguments.pop("pixel_values_videos"))
     else:
-        output = base.get_image_features(arguments.pop("pixel_values"), **arguments)
+        output = base.get_image_features(arguments.pop(next(iter(arguments))), **arguments)
     features = output.pooler_output
     if isinstance(features, list | tuple):
-        features = torch.stack(list(features))
+        features = torch.cat([each.flatten(0, -2) for each in features])
     tokens: torch.Tensor = features.reshape(inputs.batch_size, -1, features.shape[-1])
     return tokens
 

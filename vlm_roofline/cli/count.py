@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlm_roofline.cli.console import console, print_json
-from vlm_roofline.cli.options import Json  # noqa: TC001 - typer reads the annotations when it runs
+from vlm_roofline.cli.options import Json, parse_image_size
 
 if TYPE_CHECKING:
     from profiling.counting.three_counters import FlopReport
@@ -26,6 +26,13 @@ def count(
     visual_tokens: Annotated[
         int | None, typer.Option(help="Visual tokens per sequence; the model's own when absent.")
     ] = None,
+    images: Annotated[
+        int | None, typer.Option(help="Images per sequence; one when absent.")
+    ] = None,
+    image_size: Annotated[
+        str | None,
+        typer.Option(help="HEIGHTxWIDTH of every image, or one for each: 480x640+336x336."),
+    ] = None,
     text_tokens: Annotated[int, typer.Option(help="Text tokens per sequence.")] = 40,
     batch_size: Annotated[int, typer.Option(help="Sequences.")] = 1,
     scale: Annotated[
@@ -40,6 +47,8 @@ def count(
     report = count_model(
         model,
         visual_tokens=visual_tokens,
+        images=images,
+        image_size=parse_image_size(image_size),
         text_tokens=text_tokens,
         batch_size=batch_size,
         scale=scale,

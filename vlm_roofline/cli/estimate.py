@@ -8,6 +8,7 @@ import typer
 
 from vlm_roofline.cli.console import console, print_json, warn
 from vlm_roofline.cli.options import Json, request_options
+from vlm_roofline.cli.pictures import Pictures, pictured
 from vlm_roofline.cli.units import show_bytes, show_time
 
 if TYPE_CHECKING:
@@ -27,13 +28,14 @@ def register(app: typer.Typer) -> None:
 def estimate(
     given: dict[str, Any],
     *,
+    image: Pictures = None,
     ops: Annotated[bool, typer.Option("--ops", help="Add the per-op table.")] = False,
     json: Json = False,
 ) -> None:
     """Predict FLOPs, traffic, memory and time of one request."""
     from costmodel.estimates import estimate as run
 
-    cost = run(**given)
+    cost = run(**given | pictured(image, given))
     if json:
         document = cost.to_dict()
         if ops:

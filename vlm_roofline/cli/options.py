@@ -26,6 +26,8 @@ from hardware_specs.errors import InvalidInputError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from costmodel.models.model import ImageSize
+
 
 #: Layers that one entry of a schedule may stand for.
 MOST_LAYERS = 10_000
@@ -60,18 +62,24 @@ def parse_keep(text: str | None) -> int | float | None:
         ) from None
 
 
-def parse_image_size(text: str | None) -> tuple[int, int] | None:
-    """Return (height, width) of `HEIGHTxWIDTH`.
+def parse_image_size(text: str | None) -> ImageSize | None:
+    """Return (height, width) of `HEIGHTxWIDTH`, or one of them for each image, joined by `+`.
 
-    >>> parse_image_size("480x640")
-    (480, 640)
+    >>> parse_image_size("480x640"), parse_image_size("480x640+336x336")
+    ((480, 640), ((480, 640), (336, 336)))
     """
     if text is None:
         return None
-    height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and width.isdecimal()):
-        raise InvalidInputError(f"--image-size {text!r} is not HEIGHTxWIDTH, such as 480x640")
-    return int(height), int(width)
+    sizes = []
+    for part in text.lower().split("+"):
+        height, _, width = (side.strip() for side in part.partition("x"))
+        if not (height.isdecimal() and width.isdecimal()):
+            raise InvalidInputError(
+                f"--image-size {text!r} is not HEIGHTxWIDTH, such as 480x640, or one for each image, "
+                "such as 480x640+336x336"
+            )
+        sizes.append((int(height), int(width)))
+    return sizes[0] if len(sizes) == 1 else tuple(sizes)
 
 
 def parse_schedule(text: str | None) -> list[int] | None:

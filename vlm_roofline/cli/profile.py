@@ -11,7 +11,8 @@ import typer
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 from hardware_specs.showing import one_line
 from vlm_roofline.cli.console import console, print_json, progress, remark, warn
-from vlm_roofline.cli.options import Json, parse_counts, parse_keep, split
+from vlm_roofline.cli.options import Json, parse_counts, parse_image_size, parse_keep, split
+from vlm_roofline.cli.pictures import Pictures, pictured
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +35,13 @@ def profile(
         typer.Option(help="Counts such as 576,64,1; the model's own when absent. With a method: "
                           "the tokens it is asked to keep."),
     ] = None,
+    images: Annotated[
+        str | None, typer.Option(help="Images per sequence such as 1,2; one when absent.")
+    ] = None,
+    image_size: Annotated[
+        str | None, typer.Option(help="HEIGHTxWIDTH of every image, or one for each: 480x640+336x336.")
+    ] = None,
+    image: Pictures = None,
     method: Annotated[str, typer.Option(help="Methods such as none,divprune.")] = "none",
     keep: Annotated[
         str | None,
@@ -72,12 +80,19 @@ def profile(
     json: Json = False,
 ) -> None:  # fmt: skip
     """Measure a model stage by stage: vision, projector, reduction, prefill, decode."""
+    from costmodel.models.model import image_sizes
     from profiling.measuring.planning import check, check_rounds, grid
     from profiling.subject.models import check_weights, named
 
     check_rounds(rounds)
     check_weights(weights)
     options = _options(noise, max_time, energy, device, max_foreign_load)
+    asked = {
+        "model": named(model, scale),
+        "images": images,
+        "image_size": parse_image_size(image_size),
+    }
+    size = (asked | pictured(image, asked))["image_size"]
     configurations = grid(
         [named(model, scale)],
         dtypes=split(dtype),
@@ -93,6 +108,8 @@ def profile(
         device=device,
         attention=attention,
         cache=cache,
+        images=[None] if images is None else parse_counts("--images", images),
+        image_sizes=[each for each in image_sizes(size, None) if each is not None],
     )
     check(configurations)
     records = _run(

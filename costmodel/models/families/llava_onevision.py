@@ -1,4 +1,10 @@
-"""LLaVA-OneVision: many tiles, shrunk where there are too many; modeling_llava_onevision.py."""
+"""LLaVA-OneVision: many tiles, shrunk where there are too many; modeling_llava_onevision.py.
+
+One image alone is cut into tiles. Several images in one prompt are one crop each, unpooled, with one
+newline token: 729 + 1 tokens an image (`batch_num_images` in transformers; arXiv 2408.03326, section
+3.2). A bare count of visual tokens that is a multiple (2 or more) of those 730 is therefore read as so
+many images, and any count above what one image can give as well; every other count is one image.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from costmodel.models.families.family import LLAVA_DEFAULTS, Family
 from costmodel.models.families.tiled import check_grid, newline, read_tiles
-from costmodel.models.geometry import CropGeometry, VideoRule
+from costmodel.models.geometry import CropGeometry, VideoRule, VisualInput
 
 if TYPE_CHECKING:
     from costmodel.models.reading import Section
@@ -24,7 +30,8 @@ def _geometry(outer: Section, vision: VisionConfig) -> CropGeometry:
     # Projected first, then shrunk bilinearly to half the side, rounded up; one newline at the end.
     pooled = (-(-vision.grid // 2)) ** 2
     rule = VideoRule(0, pooled, pooled, vision.selected_tokens, tail_tokens=1)
-    return CropGeometry(vision.selected_tokens, tiles, rule)
+    crop = vision.selected_tokens
+    return CropGeometry(crop, tiles, rule, VisualInput(crop + 1, 1, crop))
 
 
 FAMILY = Family(

@@ -1,0 +1,67 @@
+"""`--image`: size and number of images from picture files, and what they make of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hardware_specs.errors import InvalidInputError
+from hardware_specs.showing import one_line
+from vlm_roofline.cli.console import remark
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Pictures = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--image", help="A picture, or a folder of them, whose sizes to take; repeatable."
+    ),
+]
+#: Pictures beyond these are summed up.
+_SHOWN = 20
+
+
+def pictured(files: list[Path] | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the image sizes of pictures as arguments, and say what each picture makes.
+
+    Args:
+        files: pictures and folders; None or empty for none.
+        given: the other arguments.
+
+    Raises:
+        InvalidInputError: images or their sizes were given as well.
+        InvalidFileError: a file that is no picture.
+    """
+    if not files:
+        return {}
+    from costmodel.models import load_model
+    from costmodel.models.pictures import picture_files, picture_size
+
+    if held := [name for name in ("images", "image_size", "frames") if given.get(name) is not None]:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in held)
+        raise InvalidInputError(
+            f"--image says how many images there are, and their size; leave out {options}"
+        )
+    paths = picture_files(files)
+    sizes = tuple(picture_size(path) for path in paths)
+    models = given["model"] if isinstance(given["model"], list) else [given["model"]]
+    for model in map(load_model, models):
+        together = model.visual_input(image_size=sizes)
+        for path, (height, width) in list(zip(paths, sizes, strict=True))[:_SHOWN]:
+            each = model.geometry.among_others if len(sizes) > 1 else None
+            each = each or model.visual_input(image_size=(height, width))
+            remark(
+                one_line(
+                    f"{path.name}: {height}x{width} pixels, {each.tokens} visual tokens, "
+                    f"{each.crops} crops on {model.name}"
+                )
+            )
+        if len(sizes) > 1:
+            remark(
+                f"{len(sizes)} pictures: {together.tokens} visual tokens, {together.crops} crops on "
+                f"{model.name}"
+            )
+    return {"image_size": sizes}
