@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.calibration.calibration import Calibration
-from costmodel.calibration.checks import FULL_ATTENTION, best_rates, usable
+from costmodel.calibration.checks import (
+    FULL_ATTENTION,
+    TimesError,
+    best_rates,
+    one_unit,
+    trusted,
+    usable,
+)
 from costmodel.calibration.classes import kind_of_class
 from costmodel.calibration.curves import (
     MOST_SHAPES,
@@ -88,8 +95,8 @@ def fit_calibration(
         progress: wraps an iterable in a progress bar: (items, description, total).
 
     Raises:
-        CalibrationError: foreign device, times that are no positive numbers, or nothing to fit;
-            lists every reason.
+        CalibrationError: foreign device, a column with values it cannot have, times in two units, a
+            held-out error above 100 %, or nothing to fit; lists every reason.
 
     >>> fit_calibration([], "nvidia-a100-sxm4-80gb")
     Traceback (most recent call last):
@@ -102,6 +109,7 @@ def fit_calibration(
     start = (base or Calibration.load("generic")).for_hardware(spec)
     tables = read_tables(table)
     names = (*spec.device_names, *device_names)
+    host = host_seconds(tables)
     groups, remarks = group_points(tables, (*names, spec.name, spec.id) if names else ())
     assert start.device is not None  # noqa: S101 - bound two lines above
     device = raised(start.device, spec, best_rates(groups))
@@ -119,9 +127,11 @@ def fit_calibration(
             points, notes = usable(group, device)
             remarks += notes
             bends = _curve_shapes(points, curves)
-            fitted.append(
-                _fit_class(points, device, bends, curve_rows, max_points, resamples, seed)
-            )
+            found = _fit_class(points, device, bends, curve_rows, max_points, resamples, seed)
+            trusted(found)
+            fitted.append(found)
+        except TimesError:
+            raise
         except CalibrationError as error:
             refused.append(str(error))
     if not fitted:
@@ -154,7 +164,7 @@ def fit_calibration(
             classes=classes,
             warnings=tuple(refused + remarks),
         ),
-        host_seconds(tables),
+        host,
     )
 
 
@@ -258,6 +268,7 @@ def _fit_class(
         how = f"the other {len(rest)} points"
     intervals = bootstrap(law, sample, values, resamples, rng)
     quantiles = residual_quantiles(ratios)
+    one_unit(sample if rest is None else rest, ratios)
     error = np.exp(-ratios) - 1
     return ClassParameters(
         op_class=group.op_class,
