@@ -55,14 +55,14 @@ def checked(name: str, frame: pd.DataFrame, kind: str) -> tuple[dict[str, np.nda
             table, the column, the number of such cells and the first row.
     """
     remarks: list[str] = []
-    found = {each: _numbers(name, frame[each]) for each in ("time_s", *NEEDED[kind])}
+    found = {each: numbers(name, frame[each]) for each in ("time_s", *NEEDED[kind])}
     for column, values in found.items():
         _hold(name, column, values, frame.index, _RULES.get(column, _POSITIVE))
-    classes = frame["op_class"].astype(str).to_numpy() if "op_class" in frame else None
+    classes = labels(name, frame, "op_class")
     for column in OPTIONAL[kind]:
         if column not in frame:
             continue
-        values = _numbers(name, frame[column])
+        values = numbers(name, frame[column])
         empty = np.isnan(values)
         if empty.all():
             # A table of several kinds leaves the columns of the others empty.
@@ -70,11 +70,33 @@ def checked(name: str, frame: pd.DataFrame, kind: str) -> tuple[dict[str, np.nda
                 remarks.append(f"{name}: column {column!r} is empty: taken as absent")
             continue
         # A class either has the column in all its rows or in none.
-        full = np.full(len(empty), True) if classes is None else np.isin(classes, classes[~empty])
+        full = (
+            np.full(len(empty), True)
+            if classes is None
+            else classes.isin(classes[~empty]).to_numpy()
+        )
         rule = _RULES.get(column, _POSITIVE)
         _hold(name, column, values[full], frame.index[full], rule, len(full))
         found[column] = values
     return found, remarks
+
+
+def labels(name: str, frame: pd.DataFrame, column: str) -> pd.Series | None:
+    """Return a column of names as text, None where the table has none or leaves it empty.
+
+    Raises:
+        CalibrationError: only some cells are empty.
+    """
+    if column not in frame or frame[column].isna().all():
+        return None
+    empty = frame[column].isna().to_numpy()
+    if empty.any():
+        first = frame.index[int(np.flatnonzero(empty)[0])]
+        raise CalibrationError(
+            f"{name}: {int(empty.sum())} of {len(empty)} values of {column!r} are empty (first in "
+            f"row {first}); name them all, or leave the column out"
+        )
+    return frame[column].map(str)
 
 
 def host_times(name: str, frame: pd.DataFrame) -> dict[str, list[float]]:
@@ -90,8 +112,8 @@ def host_times(name: str, frame: pd.DataFrame) -> dict[str, list[float]]:
             f"{name}: rows of class 'host' need the column{'s' * (len(missing) > 1)} "
             f"{', '.join(missing)}"
         )
-    names = frame["name"].astype(str).to_numpy()
-    seconds = _numbers(name, frame["time_s"])
+    names = frame["name"].map(str).to_numpy()
+    seconds = numbers(name, frame["time_s"])
     _hold(name, "time_s", seconds, frame.index, _POSITIVE)
     for row in dict.fromkeys(names):
         part = names == row
@@ -103,7 +125,7 @@ def host_times(name: str, frame: pd.DataFrame) -> dict[str, list[float]]:
     return found
 
 
-def _numbers(name: str, cells: pd.Series) -> np.ndarray:
+def numbers(name: str, cells: pd.Series) -> np.ndarray:
     """Return a column as numbers, NaN where a cell is empty.
 
     Raises:

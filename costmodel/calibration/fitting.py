@@ -25,6 +25,7 @@ from costmodel.calibration.curves import (
     shapes_with_rows,
 )
 from costmodel.calibration.device import raised
+from costmodel.calibration.foreign import in_seconds
 from costmodel.calibration.intervals import cross_coverage, residual_quantiles, share_inside
 from costmodel.calibration.parameters import ClassParameters, HeldOut, Parameter
 from costmodel.calibration.priors import families_of
@@ -61,6 +62,7 @@ def fit_calibration(
     date: str = "",
     attribution: str = "",
     device_names: Collection[str] = (),
+    time_unit: str | None = None,
     curves: bool | Sequence[tuple[int, int]] = True,
     curve_rows: Collection[int] | None = None,
     max_points: int = 1500,
@@ -80,11 +82,13 @@ def fit_calibration(
             tables have the columns dtype, m, n, k, time_s; attention tables dtype, batch_size,
             seq_len, [kv_len,] heads, [kv_heads,] head_dim, causal, time_s; pointwise tables bytes,
             [flops, op_class,] time_s. A `device` column is checked against the device's names.
+            Public tables in the layouts of `costmodel.calibration.foreign` are read as they are.
         hardware: the device or its id, for the datasheet numbers efficiencies refer to.
         software: what ran the measurements; kept in the file.
         date: when they were made, ISO 8601.
         attribution: whose they are, under which licence.
         device_names: further names under which the device may appear.
+        time_unit: `s`, `ms`, `us` or `ns`: the unit of a column `time` in tables without `time_s`.
         curves: whether weight matrices measured at six or more row counts get a correction of their
             own (the model-specific tier), or the (n, k) pairs that do.
         curve_rows: the row counts kept for those corrections; None keeps all that were measured.
@@ -107,7 +111,7 @@ def fit_calibration(
 
     spec = get_hardware(hardware) if isinstance(hardware, str) else hardware
     start = (base or Calibration.load("generic")).for_hardware(spec)
-    tables = read_tables(table)
+    tables = [(name, in_seconds(name, each, time_unit)) for name, each in read_tables(table)]
     names = (*spec.device_names, *device_names)
     host = host_seconds(tables)
     groups, remarks = group_points(tables, (*names, spec.name, spec.id) if names else ())
@@ -127,7 +131,10 @@ def fit_calibration(
             points, notes = usable(group, device)
             remarks += notes
             bends = _curve_shapes(points, curves)
-            found = _fit_class(points, device, bends, curve_rows, max_points, resamples, seed)
+            found, notes = _fit_class(
+                points, device, bends, curve_rows, max_points, resamples, seed
+            )
+            remarks += notes
             trusted(found)
             fitted.append(found)
         except TimesError:
@@ -232,7 +239,7 @@ def _fit_class(
     max_points: int,
     resamples: int,
     seed: int,
-) -> ClassParameters:
+) -> tuple[ClassParameters, list[str]]:
     rng = np.random.default_rng(seed)
     total = len(group)
     rest: Group | None = None
@@ -268,9 +275,12 @@ def _fit_class(
         how = f"the other {len(rest)} points"
     intervals = bootstrap(law, sample, values, resamples, rng)
     quantiles = residual_quantiles(ratios)
-    one_unit(sample if rest is None else rest, ratios)
+    # A correction of one weight matrix would hide that all its rows are in another unit.
+    plain = np.log(sample.time_s / law.time_s(values, sample.sizes))
+    one_unit(sample, plain)
+    notes = one_unit(sample if rest is None else rest, ratios)
     error = np.exp(-ratios) - 1
-    return ClassParameters(
+    found = ClassParameters(
         op_class=group.op_class,
         dtype=group.dtype,
         parameters={
@@ -289,6 +299,7 @@ def _fit_class(
         shapes=_Bent(law, values, group, shapes, curve_rows).curves,
         kernels=law.family,
     )
+    return found, notes
 
 
 def _best(tried: list[tuple[Law, Any]]) -> tuple[Law, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.calibration.classes import kind_of_class
-from costmodel.calibration.columns import NEEDED, OPTIONAL, checked, host_times
+from costmodel.calibration.columns import NEEDED, OPTIONAL, checked, host_times, labels
 from costmodel.calibration.dtypes import canonical
 from hardware_specs.errors import CalibrationError, InvalidFileError, MissingDependencyError
 from hardware_specs.files.reading import (
@@ -185,7 +185,8 @@ def kind_of(name: str, frame: pd.DataFrame) -> str:
     kinds = "; ".join(f"{kind}: {', '.join(needed)}" for kind, needed in NEEDED.items())
     raise CalibrationError(
         f"{name} has the columns {_shortened(frame.columns)}; a table of measured ops "
-        f"needs time_s and one of these sets: {kinds}"
+        f"needs time_s (or time_ms, time_us, time_ns, or time with its unit) and one of these "
+        f"sets: {kinds}"
     )
 
 
@@ -221,19 +222,18 @@ def group_points(
             for column in OPTIONAL[kind]:
                 if column not in columns and column in numbers:
                     numbers = numbers.drop(columns=column)
-            if "dtype" in part.columns:
-                labels = part["dtype"].astype(str)
-            else:
+            dtypes = labels(name, part, "dtype")
+            if dtypes is None:
                 remarks.append(f"{name} names no dtype: taken as bf16")
-                labels = part["time_s"].map(lambda _: "bf16")
-            for label in labels.unique():
+                dtypes = part["time_s"].map(lambda _: "bf16")
+            for label in dtypes.unique():
                 try:
                     dtype = canonical(label)
                 except CalibrationError:
-                    count = int((labels == label).sum())
+                    count = int((dtypes == label).sum())
                     remarks.append(f"{name}: {count} points in {label!r} left out: unknown dtype")
                     continue
-                for group in _groups(name, kind, dtype, numbers[labels == label]):
+                for group in _groups(name, kind, dtype, numbers[dtypes == label]):
                     parts.setdefault((group.op_class, group.dtype), []).append(group)
     return [_merge(groups) for groups in parts.values()], remarks
 
@@ -248,7 +248,7 @@ def host_seconds(tables: Iterable[tuple[str, pd.DataFrame]]) -> dict[str, list[f
     for name, table in tables:
         if "op_class" in table.columns:
             frame = table.reset_index(drop=True)
-            rows = frame[frame["op_class"].astype(str) == HOST]
+            rows = frame[frame["op_class"].map(str) == HOST]
             if len(rows):
                 for each, seconds in host_times(name, rows).items():
                     found.setdefault(each, []).extend(seconds)
@@ -257,10 +257,10 @@ def host_seconds(tables: Iterable[tuple[str, pd.DataFrame]]) -> dict[str, list[f
 
 def _by_kind(name: str, frame: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
     """Split a frame that mixes classes: each kind has columns of its own."""
-    if "op_class" not in frame.columns:
+    classes = labels(name, frame, "op_class")
+    if classes is None:
         yield kind_of(name, frame), frame
         return
-    classes = frame["op_class"].astype(str)
     kinds = classes.map(lambda c: HOST if c == HOST else kind_of_class(c))
     for kind in dict.fromkeys(kinds):
         if kind != HOST:
@@ -327,8 +327,9 @@ def _groups(name: str, kind: str, dtype: str, frame: pd.DataFrame) -> Iterable[G
     else:
         sizes = {**columns, "flops": optional("flops", 0.0)}
         names = np.full(len(time), "pointwise")
-    if "op_class" in frame.columns:
-        names = frame["op_class"].astype(str).to_numpy()
+    classes = labels(name, frame, "op_class")
+    if classes is not None:
+        names = classes.to_numpy()
     for op_class in dict.fromkeys(str(each) for each in names):
         yield Group(op_class, dtype, sizes, time, name).take(names == op_class)
 
