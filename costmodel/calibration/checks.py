@@ -96,13 +96,18 @@ def trusted(found: ClassParameters) -> None:
         CalibrationError: a mean error above 50 %: the class is kept out.
         TimesError: one above 100 %.
     """
-    error = 0.0 if found.held_out is None else found.held_out.mape
-    if error > KEPT_OUT:
-        raise (TimesError if error > REFUSED else CalibrationError)(
-            f"{found.op_class} in {found.dtype}: kept out, its held-out error is {error:.0%} on "
-            f"average ({found.held_out.points if found.held_out else 0} points, limit "
-            f"{KEPT_OUT:.0%}); the times are in two units or come from a busy machine: {_QUIET}"
-        )
+    held = found.held_out
+    if held is None or held.mape <= KEPT_OUT:
+        return
+    what, limit = "kept out", KEPT_OUT
+    error: type[CalibrationError] = CalibrationError
+    if held.mape > REFUSED:
+        what, limit, error = "cannot be fitted", REFUSED, TimesError
+    raise error(
+        f"{found.op_class} in {found.dtype}: {what}, its held-out error is {held.mape:.0%} on "
+        f"average over {held.points} points, above {limit:.0%}; the times are in two units or come "
+        f"from a busy machine: {_QUIET}"
+    )
 
 
 def usable(group: Group, device: Device) -> tuple[Group, list[str]]:

@@ -212,7 +212,8 @@ def _servingsim_attention(name: str, frame: pd.DataFrame) -> pd.DataFrame:
         causal=prefill.astype(float),
         time_s=numbers(name, frame["time_us"]) * 1e-6,
     )
-    return found[prefill | decode]
+    kept: pd.DataFrame = found[prefill | decode]
+    return kept
 
 
 #: (what it is called, the columns that tell it, its unit, what reads it).

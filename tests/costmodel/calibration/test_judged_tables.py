@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from costmodel.calibration import Calibration, fit_calibration
-from costmodel.calibration.tables import group_points, read_tables
+from costmodel.calibration.tables import group_points
 from hardware_specs.errors import CalibrationError
 
 A100 = "nvidia-a100-sxm4-80gb"
@@ -188,10 +188,17 @@ def test_two_units_in_one_table(every, table, factor):
     assert "held-out error" in said
 
 
+def interrupted(factor):
+    """Products on a busy machine, each up to `factor` times slower, and a good class beside them."""
+    frame = gemms(op_class="gemm", rows=np.arange(16, 1040, 64))
+    frame["time_s"] *= factor ** np.random.default_rng(1).random(len(frame))
+    return pd.concat([frame, streams()])
+
+
 def test_a_class_that_predicts_badly_is_kept_out_and_the_file_says_so(tmp_path):
-    table = pd.concat([gemms(op_class="gemm", noise=0.9, rows=np.arange(16, 1040, 64)), streams()])
-    found = fit_calibration(table, A100, resamples=1)
+    found = fit_calibration(interrupted(10), A100, resamples=1)
     assert not found.lookup("gemm", "bf16").measured
+    assert found.lookup("norm", "bf16").measured
     found.save(tmp_path / "c.json")
     (remark,) = [w for w in Calibration.load(tmp_path / "c.json").warnings if "kept out" in w]
     assert remark.startswith("gemm in bf16: kept out, its held-out error is ")
@@ -199,16 +206,7 @@ def test_a_class_that_predicts_badly_is_kept_out_and_the_file_says_so(tmp_path):
 
 
 def test_an_error_above_a_hundred_percent_stops_everything():
-    said = refused(
-        pd.concat([gemms(op_class="gemm", noise=1.7, rows=np.arange(16, 1040, 64)), streams()])
-    )
+    said = refused(interrupted(100))
     assert said.startswith("gemm in bf16: ")
-    assert "%" in said
+    assert "cannot be fitted, its held-out error is " in said
     assert "nothing else running" in said
-
-
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_tables_are_read_from_files_too(suffix, tmp_path):
-    path = tmp_path / f"t{suffix}"
-    getattr(gemms(), f"to_{suffix[1:]}")(path, index=False)
-    assert len(read_tables(path)) == 1
