@@ -13,7 +13,7 @@ from hardware_specs.errors import CalibrationError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from costmodel.calibration.parameters import Device
+    from costmodel.calibration.parameters import ClassParameters, Device
     from costmodel.calibration.tables import Group
 
 #: Fewest points a class is fitted from.
@@ -26,7 +26,7 @@ MIN_ROW_COUNTS = 4
 #: A product narrower than this fills no tile; serving shapes start far above, and the law would
 #: bend to fit them.
 MIN_WIDTH = 256
-#: Clocks above their rating, and peaks rounded down, may lift a point this much above the roof.
+#: Clocks above their rating, and peaks rounded down, may lift a point this much above the arithmetic roof.
 ROOF_TOLERANCE = 1.05
 #: Beyond this, the unit or the dtype is wrong, not the peak.
 ROOF_BROKEN = 1.5
@@ -34,6 +34,80 @@ ROOF_BROKEN = 1.5
 MOST_BROKEN = 0.05
 #: A kernel that never reaches this share of the roof was timed in another unit.
 LEAST_OF_ROOF = 0.005
+#: Kernels this short may wait for their launch alone, whatever their unit of work; in ms or us taken
+#: for seconds none is.
+LONGEST_LAUNCH = 1e-4
+#: What a device without a stated cache may hold, B.
+UNKNOWN_CACHE = 64e6
+#: A cache is at most this many times as fast as the memory.
+CACHE_BROKEN = 30.0
+#: Mean held-out error above which a class is kept out, and above which nothing is written.
+KEPT_OUT, REFUSED = 0.5, 1.0
+#: Points that lie this many times beside what the others say were timed in another unit.
+OTHER_UNIT = 100.0
+#: Fewest such points that are no accident.
+FEWEST_OTHER = 3
+_QUIET = (
+    "measure again with nothing else running on the device and its host, clocks locked where the "
+    "driver allows it (nvidia-smi -lgc), and no other process on the cores"
+)
+
+
+class TimesError(CalibrationError):
+    """Times that contradict each other, so that nothing of their table can be trusted."""
+
+
+def one_unit(group: Group, ratios: np.ndarray) -> list[str]:
+    """Refuse points whose times lie hundreds of times beside what the others say.
+
+    A single such point is an outlier, which the robust fit survives and a remark names.
+
+    Args:
+        group: the points that were held out.
+        ratios: ln(measured / predicted) of each.
+
+    Raises:
+        TimesError: several points in another unit; names the class, their number and the first.
+    """
+    beside = np.abs(ratios - np.median(ratios)) > np.log(OTHER_UNIT)
+    number = int(beside.sum())
+    if not number:
+        return []
+    first = int(np.flatnonzero(beside)[0])
+    sizes = ", ".join(f"{name} {v[first]:g}" for name, v in group.sizes.items())
+    said = (
+        f"{group.op_class} in {group.dtype}: {number} of {len(group)} points of {group.origin} "
+        f"lie more than {OTHER_UNIT:g} times beside what the others say (the first: {sizes}, "
+        f"{group.time_s[first]:.4g} s)"
+    )
+    if number < FEWEST_OTHER and number <= MOST_BROKEN * len(group):
+        return [f"{said}; taken as outliers"]
+    error = np.abs(np.exp(-ratios) - 1).mean()
+    raise TimesError(
+        f"{said}, a held-out error of {error:.0%}; the times are in two units, such as seconds and "
+        f"milliseconds, or come from a busy machine: {_QUIET}"
+    )
+
+
+def trusted(found: ClassParameters) -> None:
+    """Refuse a fitted class that does not predict its own held-out points.
+
+    Raises:
+        CalibrationError: a mean error above 50 %: the class is kept out.
+        TimesError: one above 100 %.
+    """
+    held = found.held_out
+    if held is None or held.mape <= KEPT_OUT:
+        return
+    what, limit = "kept out", KEPT_OUT
+    error: type[CalibrationError] = CalibrationError
+    if held.mape > REFUSED:
+        what, limit, error = "cannot be fitted", REFUSED, TimesError
+    raise error(
+        f"{found.op_class} in {found.dtype}: {what}, its held-out error is {held.mape:.0%} on "
+        f"average over {held.points} points, above {limit:.0%}; the times are in two units or come "
+        f"from a busy machine: {_QUIET}"
+    )
 
 
 def usable(group: Group, device: Device) -> tuple[Group, list[str]]:
@@ -61,8 +135,7 @@ def usable(group: Group, device: Device) -> tuple[Group, list[str]]:
         )
     remarks: list[str] = []
     group = _merge_repeats(group)
-    if peak is not None and kind != "stream":
-        group, remarks = _below_roof(group, peak, what)
+    group, remarks = _below_roofs(group, device, peak, what)
     if kind == "gemm":
         group, more = _wide_enough(group, what)
         remarks += more
@@ -120,31 +193,71 @@ def best_rates(groups: Iterable[Group]) -> dict[str, float]:
     return found
 
 
-def _below_roof(group: Group, peak: float, what: str) -> tuple[Group, list[str]]:
-    share = _flops(group) / peak / group.time_s
-    broken = share > ROOF_BROKEN
-    if broken.mean() > MOST_BROKEN:
+def _bytes(group: Group) -> np.ndarray:
+    """Return the fewest bytes a kernel moves: each operand and the output once."""
+    s, label = group.sizes, LABELS[group.dtype]
+    if "bytes" in s:
+        return s["bytes"]
+    if "m" in s:
+        weights = label.weight_bytes * s["n"] * s["k"]
+        rows = label.operand_bytes * s["m"] * s["k"] + label.output_bytes * s["m"] * s["n"]
+        return np.asarray(s["batch"] * (weights + rows))
+    heads = s["heads"] * s["q_len"] + s["kv_heads"] * s["kv_len"]
+    return np.asarray(2.0 * label.output_bytes * s["batch"] * s["head_dim"] * heads)
+
+
+def _below_roofs(
+    group: Group, device: Device, peak: float | None, what: str
+) -> tuple[Group, list[str]]:
+    """Return the points that both roofs allow: the arithmetic's and the memory's.
+
+    Operands that fit into the L2 cache may lie there, so such points may beat the memory, yet no
+    cache is more than `CACHE_BROKEN` times as fast.
+    """
+    stream = "bytes" in group.sizes
+    if stream:
+        peak = device.vector_flop_per_s
+    work = group.sizes["flops"] if stream else _flops(group)
+    math = work / peak / group.time_s if peak else np.zeros(len(group))
+    moved = _bytes(group)
+    memory = moved / device.bandwidth_bytes_per_s / group.time_s
+    best = max(math.max(), memory.max())
+    if best < LEAST_OF_ROOF and group.time_s.min() > LONGEST_LAUNCH:
         raise CalibrationError(
-            f"{what}: {int(broken.sum())} of {len(group)} points run above the datasheet peak of "
-            f"{peak:.4g} FLOP/s, up to {share.max():.3g} times; are the times in seconds, and is "
-            f"the dtype right?"
+            f"{what}: no point reaches {LEAST_OF_ROOF:.1%} of the datasheet peak or bandwidth "
+            f"(the best {best:.2g}), and none is as short as a launch; are the times in seconds?"
         )
-    if share.max() < LEAST_OF_ROOF:
-        raise CalibrationError(
-            f"{what}: no point reaches {LEAST_OF_ROOF:.1%} of the datasheet peak (the best "
-            f"{share.max():.2g}); are the times in seconds?"
-        )
-    remarks = []
-    if broken.any():
+    remarks: list[str] = []
+    large = moved > (device.l2_bytes or UNKNOWN_CACHE)
+    bandwidth = f"bandwidth of {device.bandwidth_bytes_per_s:.4g} B/s"
+    everything = np.full(len(group), True)
+    left_out = ~everything
+    for roof, share, limit, among in (
+        (f"peak of {peak:.4g} FLOP/s" if peak else "", math, ROOF_BROKEN, everything),
+        (bandwidth, memory, ROOF_BROKEN, large),
+        (f"{bandwidth}, too fast for a cache", memory, CACHE_BROKEN, ~large),
+    ):
+        broken = (share > limit) & among & ~left_out
+        if not broken.any():
+            continue
+        first = int(np.flatnonzero(broken)[0])
+        most = f"up to {share[broken].max():.3g} times"
+        if broken.sum() > MOST_BROKEN * among.sum():
+            sizes = ", ".join(f"{name} {v[first]:g}" for name, v in group.sizes.items())
+            raise CalibrationError(
+                f"{what}: {int(broken.sum())} of {int(among.sum())} points run above the datasheet "
+                f"{roof}, {most} (the first: {sizes}); are the times in seconds, is the dtype "
+                f"right, and were operands left in a cache?"
+            )
         remarks.append(
-            f"{what}: {int(broken.sum())} points at up to {share.max():.3g} times the datasheet "
-            f"peak left out"
+            f"{what}: {int(broken.sum())} points at {most} the datasheet {roof} left out"
         )
-        group, share = group.take(~broken), share[~broken]
-    above = int((share > ROOF_TOLERANCE).sum())
-    if above:
+        left_out |= broken
+    group, math = group.take(~left_out), math[~left_out]
+    above = int((math > ROOF_TOLERANCE).sum())
+    if above and not stream:
         remarks.append(
-            f"{what}: {above} points at up to {share.max():.3g} times the datasheet peak; the "
+            f"{what}: {above} points at up to {math.max():.3g} times the datasheet peak; the "
             f"fitted efficiency stops at 1"
         )
     return group, remarks

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.calibration.calibration import Calibration
-from costmodel.calibration.checks import FULL_ATTENTION, best_rates, usable
+from costmodel.calibration.checks import (
+    FULL_ATTENTION,
+    TimesError,
+    best_rates,
+    one_unit,
+    trusted,
+    usable,
+)
 from costmodel.calibration.classes import kind_of_class
 from costmodel.calibration.curves import (
     MOST_SHAPES,
@@ -18,6 +25,7 @@ from costmodel.calibration.curves import (
     shapes_with_rows,
 )
 from costmodel.calibration.device import raised
+from costmodel.calibration.foreign import in_seconds
 from costmodel.calibration.intervals import cross_coverage, residual_quantiles, share_inside
 from costmodel.calibration.parameters import ClassParameters, HeldOut, Parameter
 from costmodel.calibration.priors import families_of
@@ -54,6 +62,7 @@ def fit_calibration(
     date: str = "",
     attribution: str = "",
     device_names: Collection[str] = (),
+    time_unit: str | None = None,
     curves: bool | Sequence[tuple[int, int]] = True,
     curve_rows: Collection[int] | None = None,
     max_points: int = 1500,
@@ -73,11 +82,13 @@ def fit_calibration(
             tables have the columns dtype, m, n, k, time_s; attention tables dtype, batch_size,
             seq_len, [kv_len,] heads, [kv_heads,] head_dim, causal, time_s; pointwise tables bytes,
             [flops, op_class,] time_s. A `device` column is checked against the device's names.
+            Public tables in the layouts of `costmodel.calibration.foreign` are read as they are.
         hardware: the device or its id, for the datasheet numbers efficiencies refer to.
         software: what ran the measurements; kept in the file.
         date: when they were made, ISO 8601.
         attribution: whose they are, under which licence.
         device_names: further names under which the device may appear.
+        time_unit: `s`, `ms`, `us` or `ns`: the unit of a column `time` in tables without `time_s`.
         curves: whether weight matrices measured at six or more row counts get a correction of their
             own (the model-specific tier), or the (n, k) pairs that do.
         curve_rows: the row counts kept for those corrections; None keeps all that were measured.
@@ -88,8 +99,8 @@ def fit_calibration(
         progress: wraps an iterable in a progress bar: (items, description, total).
 
     Raises:
-        CalibrationError: foreign device, times that are no positive numbers, or nothing to fit;
-            lists every reason.
+        CalibrationError: foreign device, a column with values it cannot have, times in two units, a
+            held-out error above 100 %, or nothing to fit; lists every reason.
 
     >>> fit_calibration([], "nvidia-a100-sxm4-80gb")
     Traceback (most recent call last):
@@ -100,8 +111,9 @@ def fit_calibration(
 
     spec = get_hardware(hardware) if isinstance(hardware, str) else hardware
     start = (base or Calibration.load("generic")).for_hardware(spec)
-    tables = read_tables(table)
+    tables = [(name, in_seconds(name, each, time_unit)) for name, each in read_tables(table)]
     names = (*spec.device_names, *device_names)
+    host = host_seconds(tables)
     groups, remarks = group_points(tables, (*names, spec.name, spec.id) if names else ())
     assert start.device is not None  # noqa: S101 - bound two lines above
     device = raised(start.device, spec, best_rates(groups))
@@ -119,9 +131,14 @@ def fit_calibration(
             points, notes = usable(group, device)
             remarks += notes
             bends = _curve_shapes(points, curves)
-            fitted.append(
-                _fit_class(points, device, bends, curve_rows, max_points, resamples, seed)
+            found, notes = _fit_class(
+                points, device, bends, curve_rows, max_points, resamples, seed
             )
+            remarks += notes
+            trusted(found)
+            fitted.append(found)
+        except TimesError:
+            raise
         except CalibrationError as error:
             refused.append(str(error))
     if not fitted:
@@ -154,7 +171,7 @@ def fit_calibration(
             classes=classes,
             warnings=tuple(refused + remarks),
         ),
-        host_seconds(tables),
+        host,
     )
 
 
@@ -222,7 +239,7 @@ def _fit_class(
     max_points: int,
     resamples: int,
     seed: int,
-) -> ClassParameters:
+) -> tuple[ClassParameters, list[str]]:
     rng = np.random.default_rng(seed)
     total = len(group)
     rest: Group | None = None
@@ -258,8 +275,12 @@ def _fit_class(
         how = f"the other {len(rest)} points"
     intervals = bootstrap(law, sample, values, resamples, rng)
     quantiles = residual_quantiles(ratios)
+    # A correction of one weight matrix would hide that all its rows are in another unit.
+    plain = np.log(sample.time_s / law.time_s(values, sample.sizes))
+    one_unit(sample, plain)
+    notes = one_unit(sample if rest is None else rest, ratios)
     error = np.exp(-ratios) - 1
-    return ClassParameters(
+    found = ClassParameters(
         op_class=group.op_class,
         dtype=group.dtype,
         parameters={
@@ -278,6 +299,7 @@ def _fit_class(
         shapes=_Bent(law, values, group, shapes, curve_rows).curves,
         kernels=law.family,
     )
+    return found, notes
 
 
 def _best(tried: list[tuple[Law, Any]]) -> tuple[Law, Any]:

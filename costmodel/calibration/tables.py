@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.calibration.classes import kind_of_class
+from costmodel.calibration.columns import NEEDED, OPTIONAL, checked, host_times, labels
 from costmodel.calibration.dtypes import canonical
 from hardware_specs.errors import CalibrationError, InvalidFileError, MissingDependencyError
 from hardware_specs.files.reading import (
@@ -29,12 +30,6 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-#: Columns that tell a table's kind, beside `time_s`.
-KINDS = {
-    "gemm": ("m", "n", "k"),
-    "attention": ("batch_size", "seq_len", "heads", "head_dim", "causal"),
-    "stream": ("bytes",),
-}
 #: The class of rows that time the host: named `module_kernel`, `launch` or `synchronise`.
 HOST = "host"
 _SUFFIXES = (".parquet", ".csv", ".json")
@@ -145,7 +140,10 @@ def _frame(path: Path) -> pd.DataFrame | None:
         return pd.DataFrame([{k: v for k, v in row.items() if k != "samples_s"} for row in rows])
     content = io.BytesIO(read_bytes(path, "table"))
     try:
-        return pd.read_csv(content) if path.suffix == ".csv" else _parquet(content)
+        if path.suffix == ".csv":
+            # Bytes that are no text stay visible in their cell, where its column's check names it.
+            return pd.read_csv(content, encoding_errors="replace", low_memory=False)
+        return _parquet(content)
     except (ValueError, OSError, OverflowError, RecursionError) as error:
         # pandas' and Arrow's own errors for damaged tables derive from these.
         raise CalibrationError(
@@ -165,7 +163,9 @@ def _parquet(content: io.BytesIO) -> pd.DataFrame:
         # A few bytes can stand for any number of equal rows.
         if file.metadata.num_rows * max(1, file.metadata.num_columns) > MOST_CELLS:
             raise ValueError(f"it has more than {MOST_CELLS} cells")
-        frame: pd.DataFrame = file.read().to_pandas()
+        table = file.read()
+        table.validate(full=True)
+        frame: pd.DataFrame = table.to_pandas()
     except ArrowException as error:
         raise ValueError(str(error)) from None
     return frame
@@ -179,13 +179,14 @@ def kind_of(name: str, frame: pd.DataFrame) -> str:
     """
     columns = set(frame.columns)
     if "time_s" in columns:
-        for kind, needed in KINDS.items():
+        for kind, needed in NEEDED.items():
             if columns.issuperset(needed):
                 return kind
-    kinds = "; ".join(f"{kind}: {', '.join(needed)}" for kind, needed in KINDS.items())
+    kinds = "; ".join(f"{kind}: {', '.join(needed)}" for kind, needed in NEEDED.items())
     raise CalibrationError(
         f"{name} has the columns {_shortened(frame.columns)}; a table of measured ops "
-        f"needs time_s and one of these sets: {kinds}"
+        f"needs time_s (or time_ms, time_us, time_ns, or time with its unit) and one of these "
+        f"sets: {kinds}"
     )
 
 
@@ -209,50 +210,62 @@ def group_points(
     """
     parts: dict[tuple[str, str], list[Group]] = {}
     remarks: list[str] = []
-    for name, frame in tables:
+    for name, table in tables:
+        # Messages count rows as the table does, whatever index it came with.
+        frame = table.reset_index(drop=True)
+        remarks += [table.attrs["understood"]] if "understood" in table.attrs else []
         remarks += _check_devices(name, frame, device_names)
         for kind, part in _by_kind(name, frame):
-            _check_numbers(name, part, kind)
-            if "dtype" in part.columns:
-                labels = part["dtype"].astype(str)
-            else:
+            columns, notes = checked(name, part, kind)
+            remarks += notes
+            numbers = part.assign(**columns)
+            for column in OPTIONAL[kind]:
+                if column not in columns and column in numbers:
+                    numbers = numbers.drop(columns=column)
+            dtypes = labels(name, part, "dtype")
+            if dtypes is None:
                 remarks.append(f"{name} names no dtype: taken as bf16")
-                labels = part["time_s"].map(lambda _: "bf16")
-            for label in labels.unique():
+                dtypes = part["time_s"].map(lambda _: "bf16")
+            for label in dtypes.unique():
                 try:
                     dtype = canonical(label)
                 except CalibrationError:
-                    count = int((labels == label).sum())
+                    count = int((dtypes == label).sum())
                     remarks.append(f"{name}: {count} points in {label!r} left out: unknown dtype")
                     continue
-                for group in _groups(name, kind, dtype, part[labels == label]):
+                for group in _groups(name, kind, dtype, numbers[dtypes == label]):
                     parts.setdefault((group.op_class, group.dtype), []).append(group)
     return [_merge(groups) for groups in parts.values()], remarks
 
 
 def host_seconds(tables: Iterable[tuple[str, pd.DataFrame]]) -> dict[str, list[float]]:
-    """Return the host's measured seconds by what was timed, from rows of class `host`."""
+    """Return the host's measured seconds by what was timed, from rows of class `host`.
+
+    Raises:
+        CalibrationError: a time that is no number or that no host takes.
+    """
     found: dict[str, list[float]] = {}
-    for _, frame in tables:
-        if {"op_class", "name", "time_s"}.issubset(frame.columns):
-            rows = frame[frame["op_class"] == HOST]
-            for name, seconds in zip(rows["name"], rows["time_s"], strict=True):
-                if np.isfinite(seconds) and seconds > 0:
-                    found.setdefault(str(name), []).append(float(seconds))
+    for name, table in tables:
+        if "op_class" in table.columns:
+            frame = table.reset_index(drop=True)
+            rows = frame[frame["op_class"].map(str) == HOST]
+            if len(rows):
+                for each, seconds in host_times(name, rows).items():
+                    found.setdefault(each, []).extend(seconds)
     return found
 
 
 def _by_kind(name: str, frame: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
     """Split a frame that mixes classes: each kind has columns of its own."""
-    if "op_class" not in frame.columns:
+    classes = labels(name, frame, "op_class")
+    if classes is None:
         yield kind_of(name, frame), frame
         return
-    classes = frame["op_class"].astype(str)
     kinds = classes.map(lambda c: HOST if c == HOST else kind_of_class(c))
     for kind in dict.fromkeys(kinds):
         if kind != HOST:
             part = frame[kinds == kind]
-            missing = [c for c in ("time_s", *KINDS[kind]) if c not in part.columns]
+            missing = [c for c in ("time_s", *NEEDED[kind]) if c not in part.columns]
             if missing:
                 raise CalibrationError(
                     f"{name}: rows of class {classes[kinds == kind].iloc[0]!r} need the column"
@@ -265,7 +278,7 @@ def _check_devices(name: str, frame: pd.DataFrame, device_names: Iterable[str]) 
     if "device" not in frame.columns:
         return []
     known = tuple(device_names)
-    found = sorted({str(each) for each in frame["device"].fillna("").unique()})
+    found = sorted(set(frame["device"].fillna("").map(str)))
     if len(found) > 1 and not known:
         raise CalibrationError(f"{name} mixes the devices {_shortened(map(repr, found))}")
     if not known:
@@ -284,28 +297,8 @@ def _check_devices(name: str, frame: pd.DataFrame, device_names: Iterable[str]) 
     return [f"{name} names no device but {each!r}: taken as of this one" for each in nameless]
 
 
-def _check_numbers(name: str, frame: pd.DataFrame, kind: str) -> None:
-    sizes = [column for column in KINDS[kind] if column != "causal"]
-    for column in ("time_s", *sizes):
-        try:
-            values = frame[column].to_numpy(dtype=float)
-        except (TypeError, ValueError, OverflowError):
-            raise CalibrationError(f"{name}: column {column!r} holds more than numbers") from None
-        for what, bad in (
-            ("NaN", np.isnan(values)),
-            ("infinite", np.isinf(values)),
-            ("not positive", values <= 0),
-        ):
-            if bad.any():
-                row = int(np.flatnonzero(bad)[0])
-                raise CalibrationError(
-                    f"{name}: {int(bad.sum())} of {len(values)} values of {column!r} are {what} "
-                    f"(first in row {row}); remove those rows or measure them again"
-                )
-
-
 def _groups(name: str, kind: str, dtype: str, frame: pd.DataFrame) -> Iterable[Group]:
-    columns = {column: frame[column].to_numpy(dtype=float) for column in KINDS[kind]}
+    columns = {column: frame[column].to_numpy(dtype=float) for column in NEEDED[kind]}
     time = frame["time_s"].to_numpy(dtype=float)
 
     def optional(column: str, default: Any) -> np.ndarray:
@@ -334,8 +327,9 @@ def _groups(name: str, kind: str, dtype: str, frame: pd.DataFrame) -> Iterable[G
     else:
         sizes = {**columns, "flops": optional("flops", 0.0)}
         names = np.full(len(time), "pointwise")
-    if "op_class" in frame.columns:
-        names = frame["op_class"].astype(str).to_numpy()
+    classes = labels(name, frame, "op_class")
+    if classes is not None:
+        names = classes.to_numpy()
     for op_class in dict.fromkeys(str(each) for each in names):
         yield Group(op_class, dtype, sizes, time, name).take(names == op_class)
 

@@ -47,6 +47,10 @@ def calibrate(
     ] = None,
     software: Annotated[str, typer.Option(help="What ran the measured ops; kept in the file.")] = "",
     date: Annotated[str, typer.Option(help="When, such as 2026-05-01; kept in the file.")] = "",
+    time_unit: Annotated[
+        str | None,
+        typer.Option(help="Unit of a column `time` in tables without time_s: s, ms, us or ns."),
+    ] = None,
     json: Json = False,
 ) -> None:  # fmt: skip
     """Fit efficiencies, overheads and stairs per op class; say what could not be fitted."""
@@ -55,7 +59,7 @@ def calibrate(
             raise InvalidInputError(
                 "name the device of the tables with --hardware ID (see `vlm-roofline specs list`)"
             )
-        found = _from_tables(tables, hardware, software, date)
+        found = _from_tables(tables, hardware, software, date, time_unit)
     else:
         for path in filter(None, (out, keep_table)):
             _check_place(path)
@@ -76,7 +80,9 @@ def _check_place(path: Path) -> None:
     prepare_folder(path.parent)
 
 
-def _from_tables(tables: list[str], hardware: str, software: str, date: str) -> Calibration:
+def _from_tables(
+    tables: list[str], hardware: str, software: str, date: str, time_unit: str | None
+) -> Calibration:
     from costmodel.calibration import fit_calibration
     from hardware_specs import get_hardware
 
@@ -85,6 +91,7 @@ def _from_tables(tables: list[str], hardware: str, software: str, date: str) -> 
         get_hardware(hardware),
         software=software,
         date=date,
+        time_unit=time_unit,
         progress=lambda items, description, total: progress(items, description, total),
     )
 
