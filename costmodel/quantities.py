@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 #: A number, or an array of them with one entry per scenario; the formulas take both alike.
 Num: TypeAlias = int | float | NDArray[Any]
 
+#: Beyond this a count is taken for a slip of the keyboard, not for a prompt.
+MOST_TOKENS = 100_000_000
+
 #: The stages of one request, in their order.
 STAGES = ("vision", "projector", "reduction", "prefill", "decode")
 

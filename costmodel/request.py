@@ -18,6 +18,7 @@ from operator import attrgetter
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Protocol
 
+from costmodel.quantities import MOST_TOKENS
 from hardware_specs.errors import InvalidInputError, UnknownNameError
 from hardware_specs.showing import shown
 
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from costmodel.precision import Precision
     from hardware_specs import HardwareSpec
 
-#: Beyond this a count is taken for a slip of the keyboard, not for a prompt.
-MOST_TOKENS = 100_000_000
 #: Seconds or bytes beyond which a budget is none; infinity is given as None.
 MOST_BUDGET = 1e30
 #: No name and no path of a file is longer.

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from costmodel.request import MOST_TOKENS
+from costmodel.quantities import MOST_TOKENS
 from hardware_specs.errors import InvalidInputError
 from hardware_specs.showing import shown
 

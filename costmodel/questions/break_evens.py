@@ -18,8 +18,9 @@ import numpy as np
 
 from costmodel.memory import MEMORY_MARGIN_BYTES
 from costmodel.methods import chosen_method
+from costmodel.quantities import MOST_TOKENS
 from costmodel.questions.sweeps import CHUNK_ROWS, SweepPlan, sweep_chunks
-from costmodel.request import MOST_TOKENS, Request, check_budget, refused
+from costmodel.request import Request, check_budget, refused
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:

@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.estimates import context_for
-from costmodel.quantities import COST_KEYS, MEMORY_KEYS, STAGES
+from costmodel.quantities import COST_KEYS, MEMORY_KEYS, MOST_TOKENS, STAGES
 from costmodel.questions.chunks import COUNTS, Chunk, join_chunks
 from costmodel.request import (
     ARGUMENTS,
-    MOST_TOKENS,
     OUR_DEFAULTS,
     Request,
     Schedule,
