@@ -25,29 +25,35 @@ def break_even(
     memory_gb: Annotated[
         float | None, typer.Option(help="Budget for the peak memory, 1e9 bytes.")
     ] = None,
+    memory_margin_gb: Annotated[
+        float | None,
+        typer.Option(help="What context and driver take of the device's memory; 1.07 when absent."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Say where fewer visual tokens stop helping, and how many fit a latency or memory budget."""
+    from costmodel.memory import MEMORY_MARGIN_BYTES
     from costmodel.questions.break_evens import break_even as answer
     from costmodel.questions.break_evens import largest_batch
     from hardware_specs import get_hardware
 
     memory = None if memory_gb is None else memory_gb * 1e9
+    margin = MEMORY_MARGIN_BYTES if memory_margin_gb is None else memory_margin_gb * 1e9
     result = answer(
         **given,
         most=most,
         latency_s=None if latency_ms is None else latency_ms / 1e3,
         memory_bytes=memory,
+        memory_margin_bytes=margin,
     )
-    capacity = memory
-    if capacity is None:
-        capacity = get_hardware(given["hardware"]).usable_memory_bytes
+    capacity = get_hardware(given["hardware"]).usable_memory_bytes if memory is None else memory
     batch = None
     if capacity is not None:
         fixed = {name: value for name, value in given.items() if name != "batch_size"}
-        batch = largest_batch(**fixed, memory_bytes=memory)
+        batch = largest_batch(**fixed, memory_bytes=memory, memory_margin_bytes=margin)
     if json:
-        print_json({"schema_version": 1, **result.to_dict(), "largest_batch": batch})
+        document = {"schema_version": 1, **result.to_dict(), "largest_batch": batch}
+        print_json(document | {"memory_margin_bytes": margin if memory is None else None})
         return
     out = console()
     out.print(
@@ -60,6 +66,8 @@ def break_even(
     if latency_ms is not None:
         out.print(f"within {latency_ms:g} ms: {_most(result.most_within_latency, looked_at)}")
     where = "the memory" if capacity is None else show_bytes(capacity)
+    if memory is None and capacity is not None:
+        where += f", less {show_bytes(margin)} for context and driver"
     largest = "unknown" if batch is None else f"{batch:,}" if batch else "none"
     out.print(f"within {where}: {_most(result.most_within_memory, looked_at)}")
     out.print(f"largest batch there with the model's own visual tokens: {largest}")

@@ -107,11 +107,15 @@ def _print_time_and_memory(cost: Estimate) -> None:
     out = console()
     out.print(f"TTFT {show_time(cost.totals.ttft_s)}; TPOT {show_time(cost.totals.tpot_s)}")
     memory = cost.memory
+    margin = ""
+    if memory.capacity_bytes is not None and cost.inputs["convention"] == "torch":
+        taken = show_bytes(cost.assumptions["memory_margin_bytes"])
+        margin = f", {taken} of it for context and driver"
     out.print(
         f"memory: peak {show_bytes(memory.peak_memory_bytes)} = weights "
         f"{show_bytes(memory.weight_bytes)} + KV cache {show_bytes(memory.kv_cache_bytes)} + "
         f"activations {show_bytes(memory.peak_activation_bytes)}; device has "
-        f"{show_bytes(memory.capacity_bytes)}; activations written in prefill "
+        f"{show_bytes(memory.capacity_bytes)}{margin}; activations written in prefill "
         f"{show_bytes(memory.activation_bytes_written)}"
     )
     if cost.inputs["convention"] == "torch":
