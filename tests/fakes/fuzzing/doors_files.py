@@ -114,7 +114,7 @@ def _table() -> pd.DataFrame:
 
 def _table_case(random: Random, folder: Path) -> Path:
     # A whole table takes seconds to fit: most are too short to be fitted, and refused at the end.
-    frame = _table().head(36 if random.random() < 0.005 else 9).copy()
+    frame = _table().head(36 if random.random() < 0.04 else 9).copy()
     if random.random() < 0.7:
         column = random.choice(list(frame))
         values = (
