@@ -12,37 +12,29 @@ features and the tower's output and selected states.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from costmodel.blocks import (
     Activate,
-    Attend,
     Norm,
     Project,
-    Residual,
     Shuffle,
 )
-from costmodel.plans.hf_eager import SOFTMAX_BYTES
+from costmodel.moments import moments
+from costmodel.weights import model_weight_bytes
 from costmodel.windows import cached_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from numpy.typing import NDArray
 
-    from costmodel.blocks import Block, Stack
     from costmodel.models import ModelConfig, ProjectorConfig, TextConfig, VisionConfig
+    from costmodel.moments import Maximum
     from costmodel.plans import Plan
     from costmodel.precision import Numerics, Precision
     from costmodel.quantities import Num
     from costmodel.schedule import LayerSpan
-
-#: `max`, or `numpy.maximum` for arrays.
-Maximum: TypeAlias = Callable[[Any, Any], Any]
 
 #: cuBLAS takes its workspace from PyTorch's allocator: `:4096:2:16:8` KiB, on Hopper `:4096:8`.
 CUBLAS_WORKSPACE_BYTES = (2 * 4096 + 8 * 16) * 1024
@@ -94,62 +86,6 @@ class MemoryCost(NamedTuple):
     timeline: tuple[Phase, ...] = ()
 
 
-@lru_cache(maxsize=256)
-def model_weight_bytes(model: ModelConfig, precision: Precision) -> Num:
-    """Bytes of all weights as stored, with scales and zero points.
-
-    Norms, biases, embeddings and what else is not a linear layer keep 16 bits.
-
-    Args:
-        model: the model.
-        precision: the numerics of every module.
-
-    >>> from costmodel import load_model
-    >>> from costmodel.precision import parse_precision
-    >>> model_weight_bytes(load_model("llava-1.5-7b"), parse_precision("fp16"))  # 2 B x 7,063,427,072
-    14126854144
-    """
-    text, vision, projector = model.text, model.vision, model.projector
-    wide = precision.lm_head.activation_bytes
-    size = _stack_bytes(text.stack, precision.text, wide)
-    size += _stored_bytes([text.head], precision.lm_head, wide)
-    size += model.extra_parameters * wide
-    table = text.embedding
-    if precision.embedding is None:
-        size += table.parameters * wide
-    else:
-        # Where head and embedding are one matrix, it is stored as a head is.
-        stored = precision.lm_head if text.head.shared else precision.embedding
-        size += stored.stored_bytes(table.width, table.table)
-    if vision is not None:
-        numerics = precision.vision
-        size += vision.copies * _stack_bytes(vision.stack, numerics, numerics.activation_bytes)
-    if projector is not None:
-        numerics = precision.projector
-        size += _stored_bytes(projector.blocks, numerics, numerics.activation_bytes)
-    # Means over layers may be fractions; bytes are whole.
-    return round(size)
-
-
-def _stack_bytes(stack: Stack, numerics: Numerics, wide: float) -> float:
-    """Bytes of layers as stored, and of what stands around them."""
-    each = [_stored_bytes(kind, numerics, wide) for kind in stack.kinds]
-    around = _stored_bytes((*stack.before, *stack.after), numerics, wide)
-    return sum(count * each[kind] for kind, count in Counter(stack.pattern).items()) + around
-
-
-def _stored_bytes(blocks: Iterable[Block], numerics: Numerics, wide: float) -> float:
-    """Bytes of blocks: matrices as stored, all else at `wide` bytes a number."""
-    size: float = 0
-    for block in blocks:
-        if isinstance(block, Project) and not block.shared:
-            size += sum(numerics.of(name).stored_bytes(block.width, n) for name, n in block.parts)
-            size += block.bias * block.outputs * wide
-        else:
-            size += block.parameters * wide
-    return size
-
-
 def kv_bytes_per_token(text: TextConfig, num: Numerics) -> float:
     """Bytes of K and V of one token in one layer: 2 k e x bytes per element.
 
@@ -188,84 +124,6 @@ def kv_by_layer(
         each * cached_tokens(length, window)
         for length, window in zip(lengths, text.windows, strict=True)
     ]
-
-
-class Moments(NamedTuple):
-    """What is alive at a layer's worst moment, from its blocks and who runs it.
-
-    Its MLP, or an attention that writes its scores out, may be the worst; without scores an attention
-    never is. Widths are numbers per row, the stream and the branch's normed input among them.
-
-    Attributes:
-        mlp: width at the worst moment outside attention.
-        attention: width while scores are alive.
-        heads: heads whose scores are alive; 0 without attention.
-    """
-
-    mlp: int
-    attention: int
-    heads: int
-
-    def peak_bytes(
-        self, rows: Num, scores: Num | None, numerics: Numerics, plan: Plan, maximum: Maximum
-    ) -> Num:
-        """Bytes at the layer's worst moment.
-
-        Args:
-            rows: tokens, batch included.
-            scores: query-key pairs per head that are written out; None for none.
-            numerics: of the module.
-            plan: who runs it.
-            maximum: `max`, or `numpy.maximum` for arrays.
-        """
-        size = numerics.activation_bytes
-        mlp = rows * self.mlp * size
-        if scores is None:
-            return mlp
-        scores = self.heads * scores
-        if plan.runs_pytorch:
-            # The probabilities live to the layer's end.
-            mlp = mlp + scores * size
-            alive = scores * eager_score_bytes(numerics)
-        else:
-            alive = scores * 2 * size
-        worst: Num = maximum(mlp, rows * self.attention * size + alive)
-        return worst
-
-
-def moments(layer: Iterable[Block], d: int, plan: Plan) -> Moments:
-    """Find the worst moments of a layer.
-
-    A branch holds the stream of width d and its own normed input. PyTorch holds the layer's input as
-    well, which is the stream itself in the first branch; it has K and V of a cached attention in the
-    cache, and repeats them for every query head where they are grouped. Gate, value and product of a
-    gated MLP are alive together, two tensors of a plain one, three where the activation is a chain.
-
-    Args:
-        layer: its blocks.
-        d: the stream's width.
-        plan: who runs it.
-
-    >>> from costmodel import load_model
-    >>> from costmodel.plans import get_plan
-    >>> layer = load_model("llava-1.5-7b").text.stack.kinds[0]
-    >>> moments(layer, 4096, get_plan("fused"))  # 2 d + 3 f; stream, norm, q, k and v
-    Moments(mlp=41216, attention=20480, heads=32)
-    """
-    mlp = attention = heads = 0
-    stream = d
-    for block in layer:
-        if isinstance(block, Residual):
-            stream = d * (1 + plan.runs_pytorch)
-        elif isinstance(block, Activate):
-            tensors = 3 if block.gated or (block.chained and plan.runs_pytorch) else 2
-            mlp = max(mlp, stream + d + tensors * block.width)
-        elif isinstance(block, Attend):
-            h, k, e = block.heads, block.kv_heads, block.head_dim
-            if plan.runs_pytorch and block.cached:
-                k = h if h > k else 0
-            attention, heads = max(attention, stream + d + (h + 2 * k) * e), max(heads, h)
-    return Moments(mlp, attention, heads)
 
 
 class Footprint:
@@ -432,23 +290,6 @@ class Footprint:
                 pairs = b * s * (self._kinds[kind].attention + s) * (s >= window)
                 layer = maximum(layer, pairs * self._numerics.activation_bytes)
         return layer
-
-
-def eager_score_bytes(numerics: Numerics) -> float:
-    """Bytes per score at the worst moment of an eager softmax, which runs in float32.
-
-    FP32 holds scores and probabilities. Narrower formats add the cast result to them, but bfloat16,
-    which CUDA's softmax does not read, holds the scores in both formats beside the probabilities.
-
-    >>> from costmodel.precision import parse_precision
-    >>> [eager_score_bytes(parse_precision(p).text) for p in ("fp32", "fp16", "bf16")]
-    [8, 8, 10]
-    """
-    size = numerics.activation_bytes
-    if size >= SOFTMAX_BYTES:
-        return 2 * size
-    copy = SOFTMAX_BYTES if numerics.attention_dtype == "bf16" else size
-    return size + SOFTMAX_BYTES + copy
 
 
 def _bridge_width(projector: ProjectorConfig) -> int:

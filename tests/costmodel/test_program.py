@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from costmodel.blocks import Learned, Stack
-from costmodel.memory import moments
 from costmodel.models import load_model
+from costmodel.moments import moments
 from costmodel.plans import Plan, get_plan
 from costmodel.precision import parse_precision
 from costmodel.program import Program

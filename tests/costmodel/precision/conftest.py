@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from costmodel.memory import model_weight_bytes
 from costmodel.models import config_dict, load_model
 from costmodel.precision.resolving import resolve_precision
+from costmodel.weights import model_weight_bytes
 from hardware_specs import get_hardware
 
 if TYPE_CHECKING:

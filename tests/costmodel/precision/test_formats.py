@@ -6,9 +6,9 @@ import pytest
 from llava_parameters import ALL, DECODER, DECODER_ROWS, HEAD, PROJECTOR, TOWER, TOWER_ROWS
 
 from costmodel import estimate, load_model
-from costmodel.memory import model_weight_bytes
 from costmodel.precision import list_precisions, parse_precision
 from costmodel.precision.formats import FORMATS
+from costmodel.weights import model_weight_bytes
 from hardware_specs.errors import UnknownPrecisionError
 
 MOST = DECODER + TOWER + PROJECTOR
