@@ -115,9 +115,9 @@ def _print_time_and_memory(cost: Estimate) -> None:
         f"memory: peak {show_bytes(memory.peak_memory_bytes)} = weights "
         f"{show_bytes(memory.weight_bytes)} + KV cache {show_bytes(memory.kv_cache_bytes)} + "
         f"activations {show_bytes(memory.peak_activation_bytes)}; device has "
-        f"{show_bytes(memory.capacity_bytes)}{margin}; activations written in prefill "
-        f"{show_bytes(memory.activation_bytes_written)}"
+        f"{show_bytes(memory.capacity_bytes)}{margin}"
     )
+    out.print(f"activations written in prefill: {show_bytes(memory.activation_bytes_written)}")
     if cost.inputs["convention"] == "torch":
         out.print(f"time: {cost.assumptions['time']}", style="dim")
 
