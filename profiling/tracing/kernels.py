@@ -16,6 +16,7 @@ import io
 import json
 import os
 import tempfile
+import warnings
 import zlib
 from collections import Counter, defaultdict
 from contextlib import ExitStack, contextmanager
@@ -141,7 +142,13 @@ def trace_run(execution: Execution, path: str | Path | None = None) -> list[Kern
     if execution.configuration.device.startswith("cuda"):
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     execution.run()
-    with module_ranges(execution.model), torch.profiler.profile(activities=activities) as profiler:
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        # torch 2.11 says so of every profiler without a schedule; there is one cycle here.
+        cycle = "Warning: Profiler clears events at the end of each cycle"
+        warnings.filterwarnings("ignore", cycle)
+        stack.enter_context(module_ranges(execution.model))
+        profiler = stack.enter_context(torch.profiler.profile(activities=activities))
         execution.run(_Ranges())
         if len(activities) > 1:
             torch.cuda.synchronize()
