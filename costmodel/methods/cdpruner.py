@@ -111,7 +111,6 @@ INFO = MethodInfo(
     source="Zhang et al. 2025, CDPruner, arXiv 2506.10967; Theia-4869/CDPruner",
     default_text=f"{COUNT} patches of each crop",
     needs_text="CLIP's visual projection and its embedding of the question, from a file",
-    published=("128, 64 and 32 of 576 tokens",),
     by_crop=True,
     needs=frozenset({"clip_features", "clip_joint_space"}),
     keep_meaning="patches of each crop kept",

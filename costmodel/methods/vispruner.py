@@ -114,7 +114,6 @@ INFO = MethodInfo(
     source="Zhang et al. 2025, VisPruner, arXiv 2412.01818; Theia-4869/VisPruner",
     default_text=f"{COUNT} patches of each crop",
     needs_text="the class token's attention in vision layer -2, and the features before the projector",
-    published=("128, 64 and 32 of 576 tokens, half of them by attention",),
     by_crop=True,
     needs_class_token=True,
     needs=frozenset({"clip_attention", "clip_features"}),
