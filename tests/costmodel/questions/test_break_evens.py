@@ -196,7 +196,7 @@ def test_what_estimate_warns_of_reaches_every_question(tmp_path, capsys) -> None
     folder.mkdir()
     text = json.dumps(config_dict("llava-1.5-7b") | {"dtype": "bfloat16"})
     (folder / "config.json").write_text(text, encoding="utf-8")
-    said = "the checkpoint's dtype is bf16, which NVIDIA V100 SXM2 32GB does not compute in"
+    said = "the checkpoint's dtype is bf16, which NVIDIA V100 SXM2 32 GB does not compute in"
     device = "nvidia-v100-sxm2-32gb"
     told = (
         break_even(folder, device).warnings,
