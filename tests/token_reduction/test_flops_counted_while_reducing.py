@@ -6,7 +6,8 @@ split by stage: a method's own work by `observe`, the rest by module. Difference
 The counter sees matrix products, convolutions and attention. It does not see, and the cost model does
 not count as FLOPs: sorts, top-k, softmax, norms, cosine normalisation, gathers, scatters, pooling and
 minima (all of M3, of the two samplers, of VTW, and DivPrune's picks). Attention runs by its decomposed
-(math) kernel here, since the counter has no entry for the CPU's fused one.
+(math) kernel here, since the counter has no entry for the CPU's fused one. Older transformers compute
+the rotary angles as a batched product: that one is counted apart and left out, wherever it runs.
 """
 
 from itertools import pairwise
@@ -86,7 +87,7 @@ class Counted:
     def __init__(self, model) -> None:
         self.by_stage = {}
         self._counter = FlopCounterMode(display=False)
-        self._reduction = 0
+        self._reduction = self._angles = 0
         self._starts = []
         inner = model.model
         towers = ("vision_tower", "image_tower", "video_tower")
@@ -96,6 +97,7 @@ class Counted:
             ("prefill", inner.language_model),
             ("head", model.lm_head),
         ]
+        self._rotary = inner.language_model.rotary_emb
 
     def _total(self) -> int:
         return self._counter.get_total_flops()
@@ -103,11 +105,11 @@ class Counted:
     def _told(self, name: str, begins: bool) -> None:
         assert name == "reduction"
         if begins:
-            self._starts.append(self._total())
+            self._starts.append(self._total() - self._angles)
             return
         start = self._starts.pop()
         if not self._starts:
-            self._reduction += self._total() - start
+            self._reduction += self._total() - self._angles - start
 
     def __enter__(self):
         self._stack = []
@@ -115,18 +117,28 @@ class Counted:
         for stage, module in self._modules:
             # Own work may run in hooks of the same module: what matters is what it adds in between.
             def before(*_):
-                self._stack.append((self._total(), self._reduction))
+                self._stack.append((self._total(), self._reduction + self._angles))
 
             def after(*_, stage=stage):
-                total, reduction = self._stack.pop()
-                own = self._reduction - reduction
-                spent = self._total() - total - own
+                total, apart = self._stack.pop()
+                spent = self._total() - total - (self._reduction + self._angles - apart)
                 self.by_stage[stage] = self.by_stage.get(stage, 0) + spent
 
             self._hooks += [
                 module.register_forward_pre_hook(before),
                 module.register_forward_hook(after),
             ]
+
+        def before_angles(*_):
+            self._stack.append(self._total())
+
+        def after_angles(*_):
+            self._angles += self._total() - self._stack.pop()
+
+        self._hooks += [
+            self._rotary.register_forward_pre_hook(before_angles),
+            self._rotary.register_forward_hook(after_angles),
+        ]
         self._kernel = sdpa_kernel(SDPBackend.MATH)
         self._observer = observe(self._told)
         self._no_grad = torch.no_grad()
@@ -141,7 +153,8 @@ class Counted:
             hook.remove()
         self.by_stage["prefill"] += self.by_stage.pop("head", 0)
         self.by_stage["reduction"] = self._reduction
-        assert sum(self.by_stage.values()) == self._total(), "work outside every stage"
+        counted = sum(self.by_stage.values()) + self._angles
+        assert counted == self._total(), "work outside every stage"
 
 
 def prompt(batch, visual, before=3, mark=IMAGE):
@@ -168,15 +181,6 @@ def run(model, method, batch, visual, pixels, before=3, mark=IMAGE, **inputs):
                 logits_to_keep=1,
             )
     return prefill.by_stage, decode.by_stage, record
-
-
-def rope_flops(model, tokens) -> int:
-    """What the counter adds where a version computes the rotary angles as a batched product."""
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        positions = torch.arange(tokens)[None]
-        model.model.language_model.rotary_emb(torch.empty(1, tokens, 8), positions)
-    return counter.get_total_flops()
 
 
 SETTINGS = [
@@ -251,12 +255,8 @@ def test_llava(llava, name, asked, batch) -> None:
         expected = lengths(name, config, 36, 1, 36, **asked)
         assert record.sequence_lengths[:-1] == expected
     for stage in ("vision", "projector", "reduction", "prefill"):
-        extra = 0
-        if stage == "prefill":
-            extra = rope_flops(model, record.sequence_lengths[0])
-        assert cost.stages[stage].flops == counted.get(stage, 0) - extra, stage
-    # The step's rotary angles, where they count, are those of one token.
-    assert cost.stages["decode"].flops == decoded["prefill"] - rope_flops(model, 1)
+        assert cost.stages[stage].flops == counted.get(stage, 0), stage
+    assert cost.stages["decode"].flops == decoded["prefill"]
     assert decoded["reduction"] == 0
 
 
@@ -270,9 +270,8 @@ def test_large_llava(large, name, asked) -> None:
     cost = estimate(config, A100, method=name, text_tokens=TEXT, output_tokens=1, **asked)
     assert record.sequence_lengths[:-1] == lengths(name, config, 576, 1, 576, **asked)
     for stage in ("vision", "projector", "reduction", "prefill"):
-        extra = rope_flops(model, record.sequence_lengths[0]) if stage == "prefill" else 0
-        assert cost.stages[stage].flops == counted.get(stage, 0) - extra, stage
-    assert cost.stages["decode"].flops == decoded["prefill"] - rope_flops(model, 1)
+        assert cost.stages[stage].flops == counted.get(stage, 0), stage
+    assert cost.stages["decode"].flops == decoded["prefill"]
 
 
 class Launches(TorchDispatchMode):
@@ -354,8 +353,7 @@ def test_options_and_variants(llava, line) -> None:
     counted, _, record = run(model, method, 1, 36, torch.randn(1, 3, 84, 84), before=0)
     cost = estimate(config, A100, method=method, text_tokens=TEXT)
     for stage in ("vision", "projector", "reduction", "prefill"):
-        extra = rope_flops(model, record.sequence_lengths[0]) if stage == "prefill" else 0
-        assert cost.stages[stage].flops == counted.get(stage, 0) - extra, stage
+        assert cost.stages[stage].flops == counted.get(stage, 0), stage
     plan = method.plan(
         config, parse_precision("fp32"), 36, 36, 1, TEXT, 1, config.vision.num_layers
     )
@@ -376,7 +374,7 @@ def test_keeping_everything_counts_as_the_model_alone(llava, name) -> None:
     cost = estimate(config, A100, method=name, keep=1.0, text_tokens=TEXT)
     assert counted["reduction"] == cost.stages["reduction"].flops == 0
     assert counted["vision"] == cost.stages["vision"].flops
-    assert counted["prefill"] - rope_flops(model, TEXT + 36) == cost.stages["prefill"].flops
+    assert counted["prefill"] == cost.stages["prefill"].flops
 
 
 def test_adaptive_prumerge_costs_what_its_count_costs(llava) -> None:
@@ -451,9 +449,8 @@ def test_tiled_images(llava_next, name, asked, size) -> None:
         config, A100, method=name, image_size=size, text_tokens=TEXT, output_tokens=1, **asked
     )
     for stage in ("vision", "projector", "reduction", "prefill"):
-        extra = rope_flops(model, record.sequence_lengths[0]) if stage == "prefill" else 0
-        assert cost.stages[stage].flops == counted.get(stage, 0) - extra, stage
-    assert cost.stages["decode"].flops == decoded["prefill"] - rope_flops(model, 1)
+        assert cost.stages[stage].flops == counted.get(stage, 0), stage
+    assert cost.stages["decode"].flops == decoded["prefill"]
 
 
 @pytest.mark.parametrize(("size", "off"), [((168, 168), 3), ((100, 168), 12)])
@@ -533,6 +530,5 @@ def test_other_families(tmp_path, kind, modality, name, asked) -> None:
         name, config, given.tokens, given.crops, given.projected_tokens, **asked
     )
     for stage in ("vision", "projector", "reduction", "prefill"):
-        extra = rope_flops(model, record.sequence_lengths[0]) if stage == "prefill" else 0
-        assert cost.stages[stage].flops == counted.get(stage, 0) - extra, stage
-    assert cost.stages["decode"].flops == decoded["prefill"] - rope_flops(model, 1)
+        assert cost.stages[stage].flops == counted.get(stage, 0), stage
+    assert cost.stages["decode"].flops == decoded["prefill"]
