@@ -28,6 +28,7 @@ from costmodel.plans import get_plan  # noqa: E402
 from costmodel.precision import parse_precision  # noqa: E402
 from costmodel.program import Program  # noqa: E402
 from costmodel.schedule import LayerSpan  # noqa: E402
+from profiling.counting.one_run import RotaryAngles  # noqa: E402
 from token_reduction import get_method, list_methods, observe, reduce_tokens  # noqa: E402
 from token_reduction.caches import cache_keyword, cache_of  # noqa: E402
 
@@ -87,7 +88,8 @@ class Counted:
     def __init__(self, model) -> None:
         self.by_stage = {}
         self._counter = FlopCounterMode(display=False)
-        self._reduction = self._angles = 0
+        self._angles = RotaryAngles(self._counter)
+        self._reduction = 0
         self._starts = []
         inner = model.model
         towers = ("vision_tower", "image_tower", "video_tower")
@@ -97,19 +99,19 @@ class Counted:
             ("prefill", inner.language_model),
             ("head", model.lm_head),
         ]
-        self._rotary = inner.language_model.rotary_emb
+        self._model = inner
 
     def _total(self) -> int:
-        return self._counter.get_total_flops()
+        return self._counter.get_total_flops() - self._angles.flops
 
     def _told(self, name: str, begins: bool) -> None:
         assert name == "reduction"
         if begins:
-            self._starts.append(self._total() - self._angles)
+            self._starts.append(self._total())
             return
         start = self._starts.pop()
         if not self._starts:
-            self._reduction += self._total() - self._angles - start
+            self._reduction += self._total() - start
 
     def __enter__(self):
         self._stack = []
@@ -117,33 +119,23 @@ class Counted:
         for stage, module in self._modules:
             # Own work may run in hooks of the same module: what matters is what it adds in between.
             def before(*_):
-                self._stack.append((self._total(), self._reduction + self._angles))
+                self._stack.append((self._total(), self._reduction))
 
             def after(*_, stage=stage):
-                total, apart = self._stack.pop()
-                spent = self._total() - total - (self._reduction + self._angles - apart)
+                total, reduction = self._stack.pop()
+                spent = self._total() - total - (self._reduction - reduction)
                 self.by_stage[stage] = self.by_stage.get(stage, 0) + spent
 
             self._hooks += [
                 module.register_forward_pre_hook(before),
                 module.register_forward_hook(after),
             ]
-
-        def before_angles(*_):
-            self._stack.append(self._total())
-
-        def after_angles(*_):
-            self._angles += self._total() - self._stack.pop()
-
-        self._hooks += [
-            self._rotary.register_forward_pre_hook(before_angles),
-            self._rotary.register_forward_hook(after_angles),
-        ]
         self._kernel = sdpa_kernel(SDPBackend.MATH)
         self._observer = observe(self._told)
         self._no_grad = torch.no_grad()
         for part in (self._no_grad, self._kernel, self._counter, self._observer):
             part.__enter__()
+        self._hooks += self._angles.watch(self._model)
         return self
 
     def __exit__(self, *error):
@@ -153,8 +145,7 @@ class Counted:
             hook.remove()
         self.by_stage["prefill"] += self.by_stage.pop("head", 0)
         self.by_stage["reduction"] = self._reduction
-        counted = sum(self.by_stage.values()) + self._angles
-        assert counted == self._total(), "work outside every stage"
+        assert sum(self.by_stage.values()) == self._total(), "work outside every stage"
 
 
 def prompt(batch, visual, before=3, mark=IMAGE):
@@ -441,7 +432,7 @@ def test_tiled_images(llava_next, name, asked, size) -> None:
     model, config = llava_next
     given = config.visual_input(image_size=size)
     pixels = torch.randn(1, given.crops, 3, 84, 84)
-    counted, decoded, record = run(
+    counted, decoded, _ = run(
         model, get_method(name, **asked), 1, given.tokens, pixels,
         image_sizes=torch.tensor([list(size)]),
     )  # fmt: skip
