@@ -2,9 +2,9 @@
 
 Without a calibration an op takes the ideal time max(T_math, T_mem), a lower bound, and at most
 T_math + T_mem, when nothing overlaps: that bracket is free uncertainty. With a calibration it takes
-t0 + ((F / (e_P P))^p + (B / (e_B BW))^p)^(1/p) and its fitted interval. A stage takes the sum of its
-ops, or under eager execution the host's time to launch them, whichever is longer; on a CPU, which is
-its own host, the two add up.
+t0 + ((F / (e_P P))^p + (B / (e_B BW))^p)^(1/p), never less than the ideal time, and its fitted
+interval. A stage takes the sum of its ops, or under eager execution the host's time to launch them,
+whichever is longer; on a CPU, which is its own host, the two add up.
 """
 
 from __future__ import annotations
@@ -157,7 +157,9 @@ class Roofline:
                 cached = op.hbm_bytes < self.hardware.l2_bytes / 2 * op.kernels
                 low = ideal * (1 - cached) + compute * cached
             return ideal, low, math + vector + memory, in_memory
-        time = self._calibrated(op)
+        # Bytes are counted as traffic to device memory. The law lets a cache serve some of them; how
+        # many is known of no run, so that the bound on all of them holds for every prediction.
+        time = maximum(self._calibrated(op), maximum(compute, memory))
         below, above = self.calibration.op_interval(op.op_class, op.dtype)
         return time, time * below, time * above, in_memory
 

@@ -220,6 +220,7 @@ class SweepPlan:
         columns = self._rows(start, stop)
         visual = columns["visual_tokens"]
         images = projected = crops = each = np.zeros_like(visual)
+        seen = None
         if units is not None:
             if self.default_visual:
                 visual = np.full_like(visual, units.counted.tokens)
@@ -227,6 +228,7 @@ class SweepPlan:
                 np.broadcast_to(np.asarray(count, dtype=float), visual.shape)
                 for count in units.read(visual)
             )
+            seen = units.tower(visual, images, asked=not self.default_visual)
         if np.any(visual + columns["text_tokens"] == 0):
             raise InvalidInputError("visual_tokens and text_tokens are both 0: there is no prompt")
         return Scenario(
@@ -238,6 +240,7 @@ class SweepPlan:
             columns["output_tokens"],
             each,
             images,
+            seen,
         )
 
     def _rows(self, start: int, stop: int) -> dict[str, np.ndarray[Any, Any]]:
@@ -305,7 +308,7 @@ def _price(
         columns[name] = None if column is None else np.broadcast_to(column, (rows,))
     # How many images there are, a column says row by row.
     fixed = {name: value for name, value in fixed.items() if name != "images"}
-    return Chunk(fixed, {**counts, **columns}, rows)
+    return Chunk(fixed, {**counts, **columns}, rows, context.warnings)
 
 
 def _total_columns(evaluation: Evaluation, scenario: Scenario) -> dict[str, Any]:
@@ -367,6 +370,7 @@ def sweep(
     Returns:
         Names as categories, token counts and batch as integers, everything else as float64 (exact
         below 2^53; `estimate` counts exactly beyond). With `errors="keep"` there is a column `error`.
+        `attrs["warnings"]` has what the checkpoints' precision has to say on the devices.
 
     Raises:
         VlmRooflineError: a bad argument.

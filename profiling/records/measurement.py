@@ -29,6 +29,9 @@ MODES = ("eager", "cuda-graph", "compile")
 
 Status = Literal["ok", "out-of-memory", "failed", "throttled"]
 
+#: Read by pydantic from each class: a key that it does not know is refused, not dropped.
+STRICT = {"extra": "forbid"}
+
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
@@ -56,6 +59,8 @@ class Configuration:
     >>> Configuration("llava-1.5-7b", "bf16", visual_tokens=64).key[:33]
     'llava-1.5-7b_bf16_none_v64_b1_eag'
     """
+
+    __pydantic_config__ = STRICT
 
     model: str
     dtype: str
@@ -127,6 +132,8 @@ class StageSamples:
         busy_s: seconds that the kernels of one repetition ran, summed from a profiler pass.
         host_s_per_kernel: seconds that the host needed to issue one of these kernels.
     """
+
+    __pydantic_config__ = STRICT
 
     event_s: tuple[float, ...] = ()
     enqueue_s: tuple[float, ...] = ()
@@ -200,6 +207,8 @@ class TokenCounts:
             language model leaves it ragged.
     """
 
+    __pydantic_config__ = STRICT
+
     visual_in: int | None = None
     visual_llm: int | None = None
     text: int | None = None
@@ -221,6 +230,8 @@ class Sampling:
         rejected_s: totals thrown away because the device was throttled.
         rounds: how often each configuration is measured in this campaign.
     """
+
+    __pydantic_config__ = STRICT
 
     timer: str
     first_call_s: float | None = None
@@ -251,6 +262,8 @@ class EnergyWindow:
         counter_period_s: how often the counter moved while it was watched.
         why_missing: the reason for each missing quantity.
     """
+
+    __pydantic_config__ = STRICT
 
     stage: str
     method: str
@@ -283,6 +296,8 @@ class DeviceState:
         foreign_memory_bytes: device memory that they hold.
     """
 
+    __pydantic_config__ = STRICT
+
     sm_clock_hz: tuple[int, ...] = ()
     memory_clock_hz: tuple[int, ...] = ()
     temperature_c: tuple[int, ...] = ()
@@ -302,7 +317,11 @@ class Measurement:
     `attention_kernels` names the kernels that ran attention in the prefill, with how often: which
     implementation was timed. `graph_pool_bytes` is what the allocator held beyond eager mode after
     the graphs were captured.
+    `boundary` says of another tool's result what its clock held, and such a record has the stages
+    that were inside and no others; None where every stage was timed here, up to `total`.
     """
+
+    __pydantic_config__ = STRICT
 
     configuration: Configuration
     status: Status
@@ -321,6 +340,7 @@ class Measurement:
     model_config: Mapping[str, Any] | None = None
     attention_kernels: Mapping[str, int] = field(default_factory=dict)
     graph_pool_bytes: int | None = None
+    boundary: str | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
