@@ -120,9 +120,6 @@ class StageSamples:
             queue is full the host waits for the device, so in a stage of over a thousand kernels
             this is the device's time; `host_s_per_kernel` is given only where it is not.
         wall_s: seconds from the call to the end of the device's work, started on an idle device.
-        idle_event_s: the same as `event_s` in repetitions that each started on an idle device. A
-            method that reads its prompt back waits for the repetition before, and one without
-            methods does not: the two are compared by these.
         step_event_s: decode only, per repetition the seconds of each step.
         resident_bytes: bytes allocated when the stage began.
         peak_allocated_bytes: highest allocated total during the stage.
@@ -131,6 +128,9 @@ class StageSamples:
         flops: counted by `torch.utils.flop_counter` in one repetition.
         busy_s: seconds that the kernels of one repetition ran, summed from a profiler pass.
         host_s_per_kernel: seconds that the host needed to issue one of these kernels.
+        idle_event_s: the same as `event_s` in repetitions that each started on an idle device. A
+            method that reads its prompt back waits for the repetition before, and a run without a
+            method does not: the two are compared by these.
     """
 
     __pydantic_config__ = STRICT
@@ -138,7 +138,6 @@ class StageSamples:
     event_s: tuple[float, ...] = ()
     enqueue_s: tuple[float, ...] = ()
     wall_s: tuple[float, ...] = ()
-    idle_event_s: tuple[float, ...] = ()
     step_event_s: tuple[tuple[float, ...], ...] = ()
     resident_bytes: int | None = None
     peak_allocated_bytes: int | None = None
@@ -147,6 +146,7 @@ class StageSamples:
     flops: int | None = None
     busy_s: float | None = None
     host_s_per_kernel: float | None = None
+    idle_event_s: tuple[float, ...] = ()
 
     @property
     def summary(self) -> Summary:
@@ -259,8 +259,8 @@ class EnergyWindow:
         repetitions: number of runs in the window.
         power_samples_w: the raw power samples.
         power_times_s: when each was taken, from the window's start.
-        counter_period_s: how often the counter moved while it was watched.
         why_missing: the reason for each missing quantity.
+        counter_period_s: seconds between two moves of the counter while it was watched.
     """
 
     __pydantic_config__ = STRICT
@@ -276,8 +276,8 @@ class EnergyWindow:
     repetitions: int = 0
     power_samples_w: tuple[float, ...] = ()
     power_times_s: tuple[float, ...] = ()
-    counter_period_s: float | None = None
     why_missing: Mapping[str, str] = field(default_factory=dict)
+    counter_period_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

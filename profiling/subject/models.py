@@ -203,9 +203,13 @@ def build_model(
 
 def _place(device: str) -> torch.device:
     """Return where torch makes a device's tensors, after checking that it can be used here."""
-    import torch
-
-    return torch.device("meta") if device == "meta" else open_device(device).place
+    if device != "meta":
+        return open_device(device).place
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingDependencyError("torch", "profile") from error
+    return torch.device("meta")
 
 
 def check_weights(weights: str) -> None:
