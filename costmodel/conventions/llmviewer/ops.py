@@ -58,7 +58,7 @@ class ToolOp(NamedTuple):
 def layer_rows(
     shape: TextShape, bits: BitWidths, b: Num, s: Num, *, decode: bool, quirks: Quirks
 ) -> list[ToolOp]:
-    """Return the ops of one decoder layer at context length s; a decode step has one query row instead of s."""
+    """Return the ops of one decoder layer at context length s; a decode step has one query row."""
     d, f, h, k = shape.hidden_size, shape.intermediate_size, shape.num_heads, shape.num_kv_heads
     e = d // h
     ab, kb = bits.activation_bytes, bits.kv_bytes
