@@ -85,6 +85,8 @@ class Project:
         reads: what their input is called where a plan quantises it in a kernel of its own.
         module: whose numerics they have in `Precision`; empty is the module they stand in.
         shared: whether their weights are those of another block, such as a tied head's.
+        experts: how many of them there are, of which a router chooses for each row; 0 is one for all.
+        chosen: experts that a row goes through.
     """
 
     name: str
@@ -95,6 +97,8 @@ class Project:
     reads: str = ""
     module: str = ""
     shared: bool = False
+    experts: int = 0
+    chosen: int = 1
 
     @property
     def outputs(self) -> int:
@@ -103,8 +107,10 @@ class Project:
 
     @property
     def parameters(self) -> int:
-        """Of each part k n, and n with a bias; 0 for shared weights."""
-        return 0 if self.shared else (self.width + self.bias) * self.outputs
+        """Of each part k n, and n with a bias, in every expert; 0 for shared weights."""
+        if self.shared:
+            return 0
+        return (self.width + self.bias) * self.outputs * max(self.experts, 1)
 
 
 def dense(
@@ -163,13 +169,17 @@ class Attend:
 
 @dataclass(frozen=True, slots=True)
 class Activate:
-    """An activation over f features; a gated one multiplies it with a second input of the same width."""
+    """An activation over f features; a gated one multiplies it with a second input of the same width.
+
+    `per_row` is how many times a row has them, such as once for each of its experts.
+    """
 
     name: str
     width: int
     rows: str
     function: str
     gated: bool = False
+    per_row: int = 1
     parameters: ClassVar[int] = 0
 
     @property
@@ -183,6 +193,29 @@ class Residual:
     """The add of a branch to the stream; it ends the branch."""
 
     name: str
+    width: int
+    rows: str
+    parameters: ClassVar[int] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The choice of experts: a softmax over all, the largest few, and the rows in their order."""
+
+    name: str
+    experts: int
+    chosen: int
+    width: int
+    rows: str
+    parameters: ClassVar[int] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Combine:
+    """The sum of what a row's experts gave, each weighed by its router."""
+
+    name: str
+    chosen: int
     width: int
     rows: str
     parameters: ClassVar[int] = 0

@@ -28,6 +28,11 @@ class TextConfig:
         activation: the MLP's activation, such as `silu`.
         norm_eps: the epsilon of RMSNorm.
         sliding_window: keys that a query of a sliding layer sees at most; None where no layer slides.
+        qk_norm: whether every head of q and k is normed before the rotation.
+        experts: experts of a layer's MLP; 0 where it has one MLP for all tokens.
+        chosen_experts: experts that a token goes through.
+        expert_size: FFN width of an expert.
+        deepstack: layers behind which features of the tower are added, the first ones.
         embedding: the look-up of tokens.
         stack: the layers, what runs before them, and the final norm after them.
         head: the product that gives logits.
@@ -56,6 +61,11 @@ class TextConfig:
     activation: str
     norm_eps: float
     sliding_window: int | None = None
+    qk_norm: bool = False
+    experts: int = 0
+    chosen_experts: int = 0
+    expert_size: int = 0
+    deepstack: int = 0
     embedding: Embed = field(default=Embed("", 0, 0, ""), repr=False)
     stack: Stack = field(default=Stack((), (), (), ()), repr=False)
     head: Project = field(default=Project("", 0, (), ""), repr=False)

@@ -15,7 +15,13 @@ A100 = "nvidia-a100-sxm4-80gb"
 #: Five sizes each: small, square, tall, wide, and one beyond a megapixel.
 SIZES = ((224, 224), (640, 480), (1344, 1344), (1080, 1920), (301, 1999))
 #: Fewer layers, so that the suite stays quick: every kind of layer is among them.
-NATIVE = ("qwen2.5-vl-3b@layers=8", "qwen2.5-vl-7b@layers=8")
+NATIVE = (
+    "qwen2.5-vl-3b@layers=8",
+    "qwen2.5-vl-7b@layers=8",
+    "qwen3-vl-2b@layers=6",
+    "qwen3-vl-8b@layers=4",
+    "qwen3-vl-30b-a3b@layers=4",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +34,8 @@ def _build(name: str) -> torch.nn.Module:
     import transformers
 
     config = transformers.AutoConfig.for_model(**config_dict(name))
+    # Its default, `grouped_mm`, is an op that the counter does not know.
+    config.text_config._experts_implementation = "batched_mm"
     with torch.device("meta"):
         model = transformers.AutoModelForImageTextToText.from_config(
             config, attn_implementation="sdpa", dtype=torch.bfloat16

@@ -27,6 +27,8 @@ _FAMILIES: Registry[Family] = Registry(
         "video_llava": "costmodel.models.families.video_llava",
         "llava_onevision": "costmodel.models.families.llava_onevision",
         "qwen2_5_vl": "costmodel.models.families.qwen2_5_vl",
+        "qwen3_vl": "costmodel.models.families.qwen3_vl",
+        "qwen3_vl_moe": "costmodel.models.families.qwen3_vl_moe",
     },
     attribute="FAMILY",
     group="vlm_roofline.families",

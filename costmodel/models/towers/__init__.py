@@ -36,6 +36,10 @@ TOWERS: Registry[Tower] = Registry(
         "siglip_vision_model": "costmodel.models.towers.siglip",
         "qwen2_5_vl_vision": "costmodel.models.towers.qwen2_5_vl",
         "qwen2_5_vl": "costmodel.models.towers.qwen2_5_vl",
+        "qwen3_vl_vision": "costmodel.models.towers.qwen3_vl",
+        "qwen3_vl": "costmodel.models.towers.qwen3_vl",
+        "qwen3_vl_moe_vision": "costmodel.models.towers.qwen3_vl",
+        "qwen3_vl_moe": "costmodel.models.towers.qwen3_vl",
     },
     attribute="TOWER",
 )
