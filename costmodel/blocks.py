@@ -152,6 +152,7 @@ class Attend:
         cached: whether K and V come from the KV cache.
         written: whether the scores are written out whatever the plan and the request say.
         window: keys that a query sees at most, its own among them; 0 for all.
+        both_ways: tokens of an image that see each other in the prefill whatever their order; 0 for none.
         pieces: the name of the pieces that attend each to itself, where a stage has rows of several
             lengths: images of their own resolution, or windows. Empty is one length for all.
     """
@@ -164,6 +165,7 @@ class Attend:
     written: bool = False
     window: int = 0
     pieces: str = ""
+    both_ways: int = 0
     parameters: ClassVar[int] = 0
 
 
@@ -222,14 +224,29 @@ class Combine:
 
 
 @dataclass(frozen=True, slots=True)
+class Scale:
+    """A learned scale of every feature (LayerScale)."""
+
+    name: str
+    width: int
+    rows: str
+
+    @property
+    def parameters(self) -> int:
+        """One for each feature."""
+        return self.width
+
+
+@dataclass(frozen=True, slots=True)
 class Embed:
-    """A look-up of rows in a table of v rows of width d."""
+    """A look-up of rows in a table of v rows of width d, each number scaled where `scaled`."""
 
     name: str
     table: int
     width: int
     rows: str
     module: str = ""
+    scaled: bool = False
 
     @property
     def parameters(self) -> int:
@@ -239,12 +256,13 @@ class Embed:
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """A learned position per token, looked up and added to the rows of every crop."""
+    """A learned position per token, added to the rows of every crop; looked up where it is a table."""
 
     name: str
     tokens: int
     width: int
     rows: str
+    looked_up: bool = True
 
     @property
     def parameters(self) -> int:
@@ -350,9 +368,13 @@ class Angles:
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """The causal mask of an attention that needs one, cut to a sliding window where that is not 0."""
+    """The causal mask of an attention that needs one, cut to a sliding window where that is not 0.
+
+    `always` says that a prefill needs one whatever its length: images that see all of themselves.
+    """
 
     window: int = 0
+    always: bool = False
     parameters: ClassVar[int] = 0
 
 

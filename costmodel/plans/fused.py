@@ -34,9 +34,16 @@ from costmodel.blocks import (
     Residual,
     Rotate,
     Route,
+    Scale,
     Shuffle,
 )
-from costmodel.ops.attention import attention, attention_scores, attention_values, softmax
+from costmodel.ops.attention import (
+    SOFTMAX_FLOPS,
+    attention,
+    attention_scores,
+    attention_values,
+    softmax,
+)
 from costmodel.ops.linear import convolution, grouped, linear
 from costmodel.ops.pointwise import activation, copy, embedding, norm, pointwise, rope
 from costmodel.plans.plan import Plan, over
@@ -44,7 +51,8 @@ from costmodel.plans.plan import Plan, over
 if TYPE_CHECKING:
     from costmodel.blocks import Block
     from costmodel.ops.attention import AttentionCost
-    from costmodel.plans.plan import Setting, Step
+    from costmodel.plans.plan import Rows, Setting, Step
+    from costmodel.quantities import OpCost
 
 
 def nothing(_block: Block, _setting: Setting) -> list[Step]:
@@ -142,7 +150,10 @@ def flash(block: Attend, setting: Setting, *, quantised: bool, skips: bool = Tru
 
 def _attend(block: Attend, setting: Setting) -> list[Step]:
     if not (setting.written or block.written):
-        return [flash(block, setting, quantised=True)]
+        step = flash(block, setting, quantised=True)
+        if block.both_ways and setting.phase == "prefill":
+            step = _both_ways(block, step)
+        return [step]
     numerics, cached = setting.numerics, block.cached
     h, k, e = block.heads, block.kv_heads, block.head_dim
     return [
@@ -155,6 +166,21 @@ def _attend(block: Attend, setting: Setting) -> list[Step]:
             "summed",
         ),
     ]  # fmt: skip
+
+
+def _both_ways(block: Attend, step: Step) -> Step:
+    """Add the pairs above the diagonal in which tokens of one image see each other."""
+
+    def run(n: Rows) -> OpCost:
+        op = step(n)
+        # Of m tokens m (m - 1) / 2 pairs: (m - 1) / 2 for each.
+        pairs = block.heads * n["visual"] * (block.both_ways - 1) / 2
+        return op._replace(
+            matrix_flops=op.matrix_flops + 4 * block.head_dim * pairs,
+            vector_flops=op.vector_flops + SOFTMAX_FLOPS * pairs,
+        )
+
+    return run
 
 
 def _activate(block: Activate, setting: Setting) -> list[Step]:
@@ -223,6 +249,7 @@ PLAN = Plan(
         Positions: nothing,
         Prepend: nothing,
         Resample: _resample,
+        Scale: nothing,
         Route: _route,
         Combine: _combine,
         Pool: _pool,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from costmodel.blocks import (
@@ -56,7 +57,8 @@ def read_gated(
     says_biases: bool = False,
     whole_heads: bool = False,
     switched_window: bool = False,
-    qk_norm: bool = False,
+    activation: str = "hidden_act",
+    **shape: Any,
 ) -> TextConfig:
     """Return the language model that a config object describes.
 
@@ -69,7 +71,8 @@ def read_gated(
         says_biases: whether the object says which products have one.
         whole_heads: whether the heads must divide the width even where `head_dim` is given.
         switched_window: whether the object says if and from which layer on a window slides.
-        qk_norm: whether every head of q and k is normed.
+        activation: what the object calls the MLP's activation.
+        shape: further facts of `TextConfig`, such as `qk_norm`.
 
     Raises:
         InvalidFileError: a value that is impossible, alone or beside the others.
@@ -100,9 +103,9 @@ def read_gated(
         mlp_bias=says_biases and "mlp_bias" in defaults and section.flag("mlp_bias"),
         tie_embeddings=section.flag("tie_word_embeddings") if tied is None else tied,
         max_positions=read_positions(section),
-        activation=section.word("hidden_act"),
+        activation=section.word(activation),
         norm_eps=section.number("rms_norm_eps"),
-        qk_norm=qk_norm,
+        **shape,
     )
     windows = read_windows(section, text.num_layers, switched=switched_window)
     return with_blocks(text, tuple(map(Kind, windows)))
@@ -143,28 +146,31 @@ def gated_layer(text: TextConfig, kind: Kind = Kind()) -> tuple[Block, ...]:  # 
     """
     d, f = text.hidden_size, text.intermediate_size
     h, k, e = text.num_heads, text.num_kv_heads, text.head_dim
+    norm = partial(Norm, kind="rms", offset=text.offset_norms)
     normed = ("q_norm", h), ("k_norm", k)
+    qkv: tuple[tuple[str, int], ...] = (("q_proj", h * e), ("k_proj", k * e), ("v_proj", k * e))
+    gate_up: tuple[tuple[str, int], ...] = (("gate_proj", f), ("up_proj", f))
+    if text.one_qkv:
+        qkv, gate_up = (("qkv_proj", (h + 2 * k) * e),), (("gate_up_proj", 2 * f),)
     mlp: tuple[Block, ...] = (
-        Project(
-            "gate_up_proj", d, (("gate_proj", f), ("up_proj", f)), "mlp", text.mlp_bias,
-            reads="mlp_input",
-        ),
+        Project("gate_up_proj", d, gate_up, "mlp", text.mlp_bias, reads="mlp_input"),
         Activate("act_mul", f, "mlp", text.activation, gated=True),
         dense("down_proj", f, d, "mlp", bias=text.mlp_bias, reads="mlp_hidden"),
-    )  # fmt: skip
+    )
     return (
-        Norm("input_norm", d, "entering", "rms", after_residual=True),
-        Project(
-            "qkv_proj", d, (("q_proj", h * e), ("k_proj", k * e), ("v_proj", k * e)), "entering",
-            text.qkv_bias, reads="attention_input",
-        ),
-        *(Norm(name, e, "entering", "rms", per_row=n) for name, n in normed if text.qk_norm),
+        norm("input_norm", d, "entering", after_residual=True),
+        Project("qkv_proj", d, qkv, "entering", text.qkv_bias, reads="attention_input"),
+        *(norm(name, e, "entering", per_row=n) for name, n in normed if text.qk_norm),
         Rotate(h, k, e),
-        Attend(h, k, e, causal=True, cached=True, window=kind.window),
+        Attend(
+            h, k, e, causal=True, cached=True, window=kind.window, both_ways=text.both_ways
+        ),
         dense("o_proj", h * e, d, "out", bias=text.output_bias, reads="attention_output"),
+        *((norm("after_attention_norm", d, "out"),) if text.sandwich else ()),
         Residual("attention_residual", d, "out"),
-        Norm("post_attention_norm", d, "mlp", "rms", after_residual=True),
+        norm("post_attention_norm", d, "mlp", after_residual=True),
         *(experts(text) if kind.sparse else mlp),
+        *((norm("after_mlp_norm", d, "mlp"),) if text.sandwich else ()),
         Residual("mlp_residual", d, "mlp"),
         *((Inject("deepstack", d),) if kind.injected else ()),
     )  # fmt: skip
@@ -195,12 +201,17 @@ def with_deepstack(text: TextConfig, features: int) -> TextConfig:
         text: the language model.
         features: how many there are.
     """
-    sparse = [any(isinstance(b, Route) for b in kind) for kind in text.stack.kinds]
-    layers = [
-        Kind(window, sparse[kind], index < features)
-        for index, (window, kind) in enumerate(zip(text.windows, text.stack.pattern, strict=True))
-    ]
+    layers = [kind._replace(injected=index < features) for index, kind in enumerate(kinds_of(text))]
     return with_blocks(replace(text, deepstack=features), layers)
+
+
+def kinds_of(text: TextConfig) -> list[Kind]:
+    """Return the kind of every layer of a language model."""
+    sparse = [any(isinstance(b, Route) for b in kind) for kind in text.stack.kinds]
+    return [
+        Kind(window, sparse[kind])
+        for window, kind in zip(text.windows, text.stack.pattern, strict=True)
+    ]
 
 
 def with_blocks(text: TextConfig, layers: Sequence[Kind]) -> TextConfig:
@@ -216,12 +227,21 @@ def with_blocks(text: TextConfig, layers: Sequence[Kind]) -> TextConfig:
     return replace(
         text,
         sliding_window=max(windows) or None,
-        embedding=Embed("embed_tokens", v, d, "text", module="lm_head"),
+        embedding=Embed(
+            "embed_tokens", v, d, "text", module="lm_head", scaled=text.offset_norms
+        ),
         stack=Stack(
-            before=(Angles(text.head_dim), *(Mask(window) for window in windows)),
+            before=(
+                Angles(text.head_dim), *(Mask(window, text.both_ways > 0) for window in windows)
+            ),
             kinds=tuple(gated_layer(text, kind) for kind in kinds),
             pattern=tuple(kinds.index(kind) for kind in layers),
-            after=(Norm("final_norm", d, "all", "rms", after_residual=True, feeds="lm_head"),),
+            after=(
+                Norm(
+                    "final_norm", d, "all", "rms", after_residual=True, feeds="lm_head",
+                    offset=text.offset_norms,
+                ),
+            ),
             labels=tuple(kind.label for kind in kinds),
         ),
         head=Project(

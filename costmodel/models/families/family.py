@@ -87,7 +87,7 @@ class Family:
     selects_features: bool = True
     copies: int = 1
     tied_by_text: bool = False
-    joined: Callable[[TextConfig, VisionConfig], TextConfig] = lambda text, _: text
+    joined: Callable[[Section, TextConfig, VisionConfig], TextConfig] = lambda _, text, __: text
     geometry: Callable[[Section, VisionConfig], Geometry] = plain_geometry
     bridge: Callable[[Section, VisionConfig, TextConfig], ProjectorConfig] = plain_bridge
     extra_parameters: Callable[[Section, VisionConfig, TextConfig], int] = lambda *_: 0
@@ -113,7 +113,7 @@ class Family:
         unsaid = None if self.tied_by_text else False
         text = decoder.read(inner, outer.flag("tie_word_embeddings") or unsaid)
         vision = self._tower(outer)
-        text = self.joined(text, vision)
+        text = self.joined(outer, text, vision)
         geometry = self.geometry(outer, vision)
         extra = self.extra_parameters(outer, vision, text)
         bridge = self.bridge(outer, vision, text)

@@ -41,7 +41,12 @@ def native_geometry(
 
 
 def merged_bridge(
-    outer: Section, vision: VisionConfig, text: TextConfig, norm: str, after: tuple[Block, ...] = ()
+    outer: Section,
+    vision: VisionConfig,
+    text: TextConfig,
+    norm: str,
+    after: tuple[Block, ...] = (),
+    width: str = "out_hidden_size",
 ) -> ProjectorConfig:
     """Return the merger as the bridge to the language model.
 
@@ -51,15 +56,17 @@ def merged_bridge(
         text: the language model.
         norm: kind of the merger's norm.
         after: what follows it.
+        width: what the tower's config calls the width of the tokens.
 
     Raises:
         InvalidFileError: the tower's output is not as wide as the language model.
     """
     d = text.hidden_size
-    said = outer.values["vision_config"].get("out_hidden_size", d)
+    said = outer.values["vision_config"].get(width, d)
     if said != d:
-        key = "vision_config.out_hidden_size"
-        raise outer.fail(key, f"({said!r}) must be the language model's width {d}")
+        raise outer.fail(
+            f"vision_config.{width}", f"({said!r}) must be the language model's width {d}"
+        )
     many = vision.merge**2
     k = many * vision.hidden_size
     blocks = (*merger(vision.hidden_size, many, d, norm), *after)

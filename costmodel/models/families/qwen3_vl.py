@@ -52,6 +52,6 @@ FAMILY = Family(
     selects_features=False,
     geometry=_geometry,
     bridge=_bridge,
-    joined=lambda text, vision: with_deepstack(text, vision.deepstack),
+    joined=lambda _, text, vision: with_deepstack(text, vision.deepstack),
     rescale=_rescale,
 )

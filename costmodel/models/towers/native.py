@@ -82,6 +82,19 @@ def attention(c: int, h: int, pieces: str) -> tuple[Block, ...]:
     )
 
 
+def native_layer(c: int, f: int, h: int, function: str) -> tuple[Block, ...]:
+    """Return one layer: LayerNorms, and an MLP of two matrices."""
+    return (
+        Norm("norm1", c, "entering", "layer", after_residual=True),
+        *attention(c, h, "images"),
+        Norm("norm2", c, "mlp", "layer", after_residual=True),
+        dense("fc1", c, f, "mlp", bias=True, reads="mlp_input"),
+        Activate("gelu", f, "mlp", function),
+        dense("fc2", f, c, "mlp", bias=True, reads="mlp_hidden"),
+        Residual("mlp_residual", c, "mlp"),
+    )
+
+
 def merger(
     c: int,
     many: int,

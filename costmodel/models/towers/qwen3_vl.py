@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from costmodel.blocks import Activate, Angles, Block, Norm, Resample, Residual, Stack, dense
+from costmodel.blocks import Angles, Resample, Stack
 from costmodel.models.towers import Tower
-from costmodel.models.towers.native import KEYS, attention, indices, merger, patches, read_shape
+from costmodel.models.towers.native import KEYS, indices, merger, native_layer, patches, read_shape
 from costmodel.models.vision import VisionConfig
 
 if TYPE_CHECKING:
@@ -31,26 +31,13 @@ _DEFAULTS = {
 }
 
 
-def layer(c: int, f: int, h: int, function: str) -> tuple[Block, ...]:
-    """Return one layer: LayerNorms, and an MLP of two matrices."""
-    return (
-        Norm("norm1", c, "entering", "layer", after_residual=True),
-        *attention(c, h, "images"),
-        Norm("norm2", c, "mlp", "layer", after_residual=True),
-        dense("fc1", c, f, "mlp", bias=True, reads="mlp_input"),
-        Activate("gelu", f, "mlp", function),
-        dense("fc2", f, c, "mlp", bias=True, reads="mlp_hidden"),
-        Residual("mlp_residual", c, "mlp"),
-    )
-
-
 def _read(section: Section) -> VisionConfig:
     shape = read_shape(section, _DEFAULTS)
     c, h, layers = shape["hidden_size"], shape["num_heads"], shape["num_layers"]
     f, function = section.whole("intermediate_size"), section.word("hidden_act")
     behind = indices(section, "deepstack_visual_indexes", layers)
     table = section.whole("num_position_embeddings")
-    plain = layer(c, f, h, function)
+    plain = native_layer(c, f, h, function)
     d = section.whole("out_hidden_size")
     stacked = (
         *plain,
