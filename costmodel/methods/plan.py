@@ -59,6 +59,7 @@ class MethodPlan(NamedTuple):
         vision_spans: tokens per layer of the vision tower; None leaves the tower as it is.
         ops: the method's own ops, for the whole batch.
         notes: what was assumed, by name.
+        warnings: what the caller should know, one sentence each.
     """
 
     llm_spans: tuple[LayerSpan, ...]
@@ -66,3 +67,4 @@ class MethodPlan(NamedTuple):
     vision_spans: tuple[LayerSpan, ...] | None = None
     ops: tuple[OpCost, ...] = ()
     notes: Mapping[str, str] = {}
+    warnings: tuple[str, ...] = ()
