@@ -256,7 +256,9 @@ class SweepPlan:
         if self.default_visual:
             del rows["visual_tokens"]
         fixed = dict(fixed)
-        if (images := fixed.pop("images")) is not None:
+        images = fixed.pop("images")
+        # The reason may be that it is no count at all.
+        if type(images) is int and 0 <= images <= MOST_TOKENS:
             rows["images"] = np.full(stop - start, images, dtype=np.int64)
         names = [*COUNTS, *COLUMNS]
         if stage_columns:

@@ -85,3 +85,10 @@ def test_every_row_and_column(method):
                 assert not differences(row, flat(costs[counts])), (model, fixed, counts)
             priced += len(table)
     assert priced >= 40
+
+
+@pytest.mark.parametrize("images", ["a", [1.5], 10**400, True])
+def test_a_count_that_is_none_is_kept_with_its_reason(images):
+    (row,) = sweep("llava-1.5-7b", A100, images=images, errors="keep").to_dict("records")
+    assert "images" in row["error"]
+    assert row["images"] is None or row["images"] != row["images"]
