@@ -56,7 +56,7 @@ def measurements(
 
 
 def _share(folder: Path, path: Path, json: bool) -> None:
-    from profiling.records.sharing import share_measurements
+    from profiling.sharing import share_measurements
 
     shared = share_measurements(folder, path)
     if json:
