@@ -13,9 +13,9 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from costmodel.evaluate import Context
-from costmodel.memory import MEMORY_MARGIN_BYTES, kv_by_layer
+from costmodel.memory import kv_by_layer
 from costmodel.methods import Method
-from costmodel.quantities import whole
+from costmodel.quantities import MEMORY_MARGIN_BYTES, whole
 from costmodel.request import Request, names_of
 from costmodel.result import Estimate, Stages, op_rows, total_cost
 from costmodel.scenario import differ_in_tokens, scenario_inputs, scenario_of
@@ -45,12 +45,10 @@ def assemble(
         warnings: what is known so far; a footprint over capacity is added.
     """
     stages, memory, plan = context.evaluate(scenario, vector=False)
-    if context.hardware.alias_note is not None:
-        warnings.append(context.hardware.alias_note)
     if memory.fits is False and memory.capacity_bytes is not None:
         warnings.append(
             f"peak memory {memory.peak_memory_bytes / 1e9:.2f} GB and "
-            f"{MEMORY_MARGIN_BYTES / 1e9:.2f} GB for context and driver are over the "
+            f"{context.margin_bytes / 1e9:.2f} GB for context and driver are over the "
             f"{memory.capacity_bytes / 1e9:.2f} GB of {context.hardware.name}; lower the batch, "
             "the tokens or the precision, or take a larger device"
         )
@@ -114,7 +112,7 @@ def assumptions(context: Context, plan: MethodPlan) -> dict[str, Any]:
             if context.hardware.memory_is_assumed
             else "as the driver shows it or the device's file states it"
         ),
-        "memory_margin_bytes": MEMORY_MARGIN_BYTES,
+        "memory_margin_bytes": context.margin_bytes,
         "decode_steps": "output_tokens steps, after the token that prefill yields",
         **_windows(context),
         **plan.notes,
@@ -201,6 +199,7 @@ def estimate(
     images: int | None = None,
     image_size: ImageSize | None = None,
     frames: int | None = None,
+    memory_margin_bytes: int = MEMORY_MARGIN_BYTES,
 ) -> Estimate:
     """Predict what one request costs: FLOPs, traffic, time and memory, stage by stage.
 
@@ -236,6 +235,9 @@ def estimate(
         image_size: (height, width) in pixels of every image, or a list of one for each, for models
             whose token count depends on it.
         frames: frames, for video models.
+        memory_margin_bytes: bytes of the memory that the driver shows and no tensor gets, for the
+            context, the driver and the allocator's fragments: a request fits where its peak and this
+            margin do. 1 GiB unless given.
 
     Raises:
         VlmRooflineError: a bad argument; the message says which, and what there is.

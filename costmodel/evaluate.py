@@ -59,7 +59,8 @@ class Context:
 
     Attributes:
         inputs: the fixed arguments as resolved.
-        warnings: what the checkpoint's precision has to say on this device.
+        warnings: what the checkpoint's precision has to say on this device, and which device a short
+            name was taken for.
         precision_origin: where the precision comes from.
 
     Raises:
@@ -75,11 +76,14 @@ class Context:
         self.hardware = hardware = get_hardware(request.hardware)
         resolved = resolve_precision(request.precision, model, hardware)
         self.precision, self.warnings, self.precision_origin = resolved
+        if hardware.alias_note is not None:
+            self.warnings = (*self.warnings, hardware.alias_note)
         precision = self.precision
         self.plan = get_plan(request.execution)
         self.calibration = _calibration(request.calibration, hardware)
         self.attention = request.attention or OUR_DEFAULTS["attention"]
         self.logits = request.logits
+        self.margin_bytes = request.memory_margin_bytes
         self.vision_layers = request.vision_layers
         self.method, self.keep, self.layer = chosen_method(
             request.method, request.keep, request.layer
@@ -264,6 +268,7 @@ class Context:
             self.hardware.usable_memory_bytes,
             stages["prefill"].activation_write_bytes,
             maximum,
+            self.margin_bytes,
         )
 
 

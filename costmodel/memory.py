@@ -23,6 +23,7 @@ from costmodel.blocks import (
     Shuffle,
 )
 from costmodel.moments import moments
+from costmodel.quantities import MEMORY_MARGIN_BYTES
 from costmodel.weights import model_weight_bytes
 from costmodel.windows import cached_tokens
 
@@ -39,12 +40,6 @@ if TYPE_CHECKING:
 #: cuBLAS takes its workspace from PyTorch's allocator: `:4096:2:16:8` KiB, on Hopper `:4096:8`.
 CUBLAS_WORKSPACE_BYTES = (2 * 4096 + 8 * 16) * 1024
 CUBLAS_WORKSPACE_HOPPER_BYTES = 8 * 4096 * 1024
-
-
-#: Bytes of the memory a driver shows that no tensor gets: what CUDA leaves of NVML's total (0.25 to
-#: 0.75 GiB on T4, 4090, A100 and H100, by print-outs of both), and the CUDA context with cuBLAS
-#: and cuDNN (0.4 to 0.6 GB). Fragments of the allocator are not in it.
-MEMORY_MARGIN_BYTES = 2**30
 
 
 class Phase(NamedTuple):

@@ -18,7 +18,7 @@ from operator import attrgetter
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Protocol
 
-from costmodel.quantities import MOST_TOKENS
+from costmodel.quantities import MEMORY_MARGIN_BYTES, MOST_TOKENS
 from hardware_specs.errors import InvalidInputError, UnknownNameError
 from hardware_specs.showing import shown
 
@@ -100,6 +100,22 @@ class Count:
     def check(self, name: str, value: Any) -> int:
         """Return a Python int."""
         return check_count(name, value, self.least)
+
+
+@dataclass(frozen=True, slots=True)
+class Bytes:
+    """A number of bytes, 0 or more, kept as a whole number.
+
+    >>> Bytes().check("memory_margin_bytes", 0.5e9)
+    500000000
+    """
+
+    def check(self, name: str, value: Any) -> int:
+        """Return a Python int."""
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        if number and 0 <= value < MOST_BUDGET:
+            return int(value)
+        raise refused(name, "a finite number of bytes from 0", value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +322,10 @@ there is: last, all
     frames: int | None = field(default=None, metadata=_is(
         Count(1), "Frames of a video.", "shape"
     ))  # fmt: skip
+    memory_margin_bytes: int = field(default=MEMORY_MARGIN_BYTES, metadata=_is(
+        Bytes(), "Bytes of the device's memory that context, driver and allocator keep from the "
+        "program.", "setting", ours=True,
+    ))  # fmt: skip
 
     def __post_init__(self) -> None:
         """Check every value that is not its default, and keep it in its plain type."""
@@ -377,7 +397,7 @@ def check_names(given: Mapping[str, Any], *taken: str, by: str) -> None:
     hardware_specs.errors.UnknownNameError: unknown argument 'batchsize'; did you mean batch_size? \
 There is: model, hardware, visual_tokens, text_tokens, batch_size, output_tokens, precision, \
 method, keep, layer, tokens_per_layer, execution, calibration, convention, attention, logits, \
-vision_layers, images, image_size, frames
+vision_layers, images, image_size, frames, memory_margin_bytes
     """
     for name in given:
         if name not in ARGUMENTS:

@@ -198,7 +198,8 @@ class Roofline:
         in_memory = memory > compute
         if self.calibration is None:
             return ideal, ideal, in_memory
-        # Nothing runs faster than its roofline, however a law was fitted.
+        # Bytes are counted as traffic to device memory. The law lets a cache serve some of them; how
+        # many is known of no run, so that the bound on all of them holds for every prediction.
         return maximum(self._calibrated(op), ideal), ideal, in_memory
 
     def op_interval(

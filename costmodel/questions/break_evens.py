@@ -11,12 +11,12 @@ closes in on the batch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from costmodel.memory import MEMORY_MARGIN_BYTES
+from costmodel.estimates import answer
 from costmodel.methods import chosen_method
 from costmodel.quantities import MOST_TOKENS
 from costmodel.questions.sweeps import CHUNK_ROWS, SweepPlan, sweep_chunks
@@ -49,6 +49,7 @@ class BreakEven:
         most_within_latency: the most visual tokens within the latency budget; None without a
             budget, -1 if not even one fits.
         most_within_memory: the most visual tokens that fit the memory budget, likewise.
+        warnings: what `estimate` warns of at the largest count, one sentence each.
     """
 
     visual_tokens: np.ndarray[Any, Any]
@@ -59,6 +60,7 @@ class BreakEven:
     floor_s: float
     most_within_latency: int | None
     most_within_memory: int | None
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answers, without the curves."""
@@ -69,6 +71,7 @@ class BreakEven:
             "most_within_memory": self.most_within_memory,
             "marginal_s_at_most": float(self.marginal_s[-1]),
             "visual_tokens": [int(self.visual_tokens[0]), int(self.visual_tokens[-1])],
+            "warnings": list(self.warnings),
         }
 
 
@@ -79,7 +82,6 @@ def break_even(
     most: int | None = None,
     latency_s: float | None = None,
     memory_bytes: float | None = None,
-    memory_margin_bytes: float = MEMORY_MARGIN_BYTES,
     **arguments: Any,
 ) -> BreakEven:
     """Price every visual-token count from 1 to `most` and answer what people ask.
@@ -92,8 +94,7 @@ def break_even(
         hardware: a device id, a YAML file, or a `HardwareSpec`.
         most: the largest count looked at; None is what the image or clip gives, or the model's own.
         latency_s: budget for the time to the first token, seconds.
-        memory_bytes: budget for the peak memory, bytes; None is the device's capacity, less the margin.
-        memory_margin_bytes: bytes of the device's capacity that the context and the driver take.
+        memory_bytes: budget for the peak memory, bytes; None is the device's, less `memory_margin_bytes`.
         arguments: any other argument of `sweep`, one value each.
 
     Raises:
@@ -149,7 +150,10 @@ def break_even(
         for name in ("visual_tokens", "ttft_s", "prefill_time_s", "reduction_time_s", _PEAK)
     )
     ttft, prefill, reduction, peak = curves
-    budget = _budget(memory_bytes, request.hardware, memory_margin_bytes)
+    budget = _budget(memory_bytes, request)
+    largest = replace(
+        request, visual_tokens=int(counts[-1]), images=arguments.get("images", request.images)
+    )
     return BreakEven(
         counts,
         ttft,
@@ -159,6 +163,7 @@ def break_even(
         float(ttft[0]),
         None if latency_s is None else _most(counts, ttft, latency_s),
         None if budget is None else _most(counts, peak, budget),
+        answer(largest).warnings,
     )
 
 
@@ -174,15 +179,13 @@ def _one_value_each(model: Any, hardware: Any, arguments: dict[str, Any]) -> Req
     return Request(**next(plan.combinations()))
 
 
-def _budget(memory_bytes: float | None, hardware: Any, margin_bytes: float) -> float | None:
+def _budget(memory_bytes: float | None, request: Request) -> float | None:
     if memory_bytes is not None:
         return memory_bytes
     from hardware_specs import get_hardware
 
-    if type(margin_bytes) is bool or margin_bytes != 0:
-        check_budget("memory_margin_bytes", margin_bytes)
-    capacity = get_hardware(hardware).usable_memory_bytes
-    return None if capacity is None else capacity - margin_bytes
+    capacity = get_hardware(request.hardware).usable_memory_bytes
+    return None if capacity is None else capacity - request.memory_margin_bytes
 
 
 def _checked(most: int) -> int:
@@ -228,16 +231,17 @@ def largest_batch(
     hardware: Any,
     *,
     memory_bytes: float | None = None,
-    memory_margin_bytes: float = MEMORY_MARGIN_BYTES,
     **arguments: Any,
 ) -> int:
     """Return the largest batch whose peak memory fits, 0 if not even one sample does.
 
+    What `estimate` warns of for the same arguments holds here too, such as the dtype that stands in for
+    a checkpoint's own.
+
     Args:
         model: a shipped name, a config.json or its folder, a hub id, or a `ModelConfig`.
         hardware: a device id, a YAML file, or a `HardwareSpec`.
-        memory_bytes: budget, bytes; None is the device's capacity, less the margin.
-        memory_margin_bytes: bytes of the device's capacity that the context and the driver take.
+        memory_bytes: budget, bytes; None is the device's, less `memory_margin_bytes`.
         arguments: any other argument of `sweep`, one value each.
 
     Raises:
@@ -250,7 +254,7 @@ def largest_batch(
     if "batch_size" in arguments:
         raise InvalidInputError("largest_batch varies batch_size itself; leave it out")
     request = _one_value_each(model, hardware, arguments)
-    budget = _budget(memory_bytes, request.hardware, memory_margin_bytes)
+    budget = _budget(memory_bytes, request)
     if budget is None:
         raise InvalidInputError(
             f"{hardware} states no memory capacity; give the budget with memory_bytes="

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 COUNTS = ("visual_tokens", "text_tokens", "batch_size", "output_tokens", "images", "crops")
 #: Fixed values that are whole numbers; the others are names. `keep` is one of them: as a number a
 #: count of 1 and a ratio of 1.0 would be the same.
-_FIXED_COUNTS = ("layer", "frames")
+_FIXED_COUNTS = ("layer", "frames", "memory_margin_bytes")
 
 
 class Chunk(NamedTuple):
@@ -30,17 +30,20 @@ class Chunk(NamedTuple):
 
     Columns named `bound` hold indices into `costmodel.roofline.BOUNDS`, -1 for an empty stage. A
     column that is not known (rows that could not be priced, a device without a capacity) is None.
+    `warnings` are those that hold for all of its rows.
     """
 
     fixed: dict[str, Any]
     columns: dict[str, Any]
     rows: int
+    warnings: tuple[str, ...] = ()
 
 
 def join_chunks(chunks: Sequence[Chunk]) -> pd.DataFrame:
     """Return pieces of a sweep as one DataFrame, the fixed values first.
 
-    Columns of names are categorical: a million rows repeat a handful of them.
+    Columns of names are categorical: a million rows repeat a handful of them. The warnings of all
+    pieces, each once, are in `attrs["warnings"]`.
 
     Args:
         chunks: the pieces, in their order; at least one.
@@ -61,7 +64,10 @@ def join_chunks(chunks: Sequence[Chunk]) -> pd.DataFrame:
         )
     for name in _in_order(chunk.columns for chunk in chunks):
         columns[name] = _joined(name, [chunk.columns.get(name) for chunk in chunks], rows)
-    return pd.DataFrame(columns, copy=False)
+    frame = pd.DataFrame(columns, copy=False)
+    told = dict.fromkeys(text for chunk in chunks for text in chunk.warnings)
+    frame.attrs["warnings"] = list(told)
+    return frame
 
 
 def _in_order(mappings: Iterable[Mapping[str, Any]]) -> list[str]:

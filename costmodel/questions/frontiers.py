@@ -66,6 +66,7 @@ class FrontierPoint:
         peak_memory_bytes: modelled peak memory.
         within_budget: whether time and memory are within what was asked for.
         pareto: whether no other point is at least as good and faster, or better and as fast.
+        warnings: what its estimate warns of.
     """
 
     label: str
@@ -87,6 +88,7 @@ class FrontierPoint:
     peak_memory_bytes: float
     within_budget: bool
     pareto: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,12 @@ class Frontier:
     fixed: dict[str, Any]
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the estimates of all points warn of, one sentence each."""
+        told = dict.fromkeys(text for point in self.points for text in point.warnings)
+        return tuple(text for text in told if all(text in point.warnings for point in self.points))
+
+    @property
     def best(self) -> FrontierPoint | None:
         """The best point within the budget (the faster of equals), or None."""
         inside = [point for point in self.points if point.within_budget]
@@ -161,6 +169,7 @@ class Frontier:
             "best": None if best is None else asdict(best),
             "points": [asdict(point) for point in self.points],
             "unpriced": [asdict(row) for row in self.unpriced],
+            "warnings": list(self.warnings),
         }
 
 
@@ -288,6 +297,7 @@ def _point(
         float(totals.flops), float(totals.time_s), float(totals.time_low_s),
         float(totals.time_high_s), float(peak),
         fits and (latency_s is None or bool(totals.time_s <= latency_s)),
+        warnings=cost.warnings,
     )  # fmt: skip
 
 

@@ -305,7 +305,7 @@ def _price(
         columns[name] = None if column is None else np.broadcast_to(column, (rows,))
     # How many images there are, a column says row by row.
     fixed = {name: value for name, value in fixed.items() if name != "images"}
-    return Chunk(fixed, {**counts, **columns}, rows)
+    return Chunk(fixed, {**counts, **columns}, rows, context.warnings)
 
 
 def _total_columns(evaluation: Evaluation, scenario: Scenario) -> dict[str, Any]:
@@ -367,6 +367,7 @@ def sweep(
     Returns:
         Names as categories, token counts and batch as integers, everything else as float64 (exact
         below 2^53; `estimate` counts exactly beyond). With `errors="keep"` there is a column `error`.
+        `attrs["warnings"]` has what the checkpoints' precision has to say on the devices.
 
     Raises:
         VlmRooflineError: a bad argument.

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vlm_roofline.cli.console import console, print_json
+from vlm_roofline.cli.console import console, print_json, warn
 from vlm_roofline.cli.options import Json, request_options
 from vlm_roofline.cli.units import show_bytes, show_time
 
@@ -25,36 +25,32 @@ def break_even(
     memory_gb: Annotated[
         float | None, typer.Option(help="Budget for the peak memory, 1e9 bytes.")
     ] = None,
-    memory_margin_gb: Annotated[
-        float | None,
-        typer.Option(help="What context and driver take of the device's memory; 1.07 when absent."),
-    ] = None,
     json: Json = False,
 ) -> None:
     """Say where fewer visual tokens stop helping, and how many fit a latency or memory budget."""
-    from costmodel.memory import MEMORY_MARGIN_BYTES
     from costmodel.questions.break_evens import break_even as answer
     from costmodel.questions.break_evens import largest_batch
     from hardware_specs import get_hardware
 
     memory = None if memory_gb is None else memory_gb * 1e9
-    margin = MEMORY_MARGIN_BYTES if memory_margin_gb is None else memory_margin_gb * 1e9
     result = answer(
         **given,
         most=most,
         latency_s=None if latency_ms is None else latency_ms / 1e3,
         memory_bytes=memory,
-        memory_margin_bytes=margin,
     )
+    margin = int(given["memory_margin_bytes"])
     capacity = get_hardware(given["hardware"]).usable_memory_bytes if memory is None else memory
     batch = None
     if capacity is not None:
         fixed = {name: value for name, value in given.items() if name != "batch_size"}
-        batch = largest_batch(**fixed, memory_bytes=memory, memory_margin_bytes=margin)
+        batch = largest_batch(**fixed, memory_bytes=memory)
     if json:
         document = {"schema_version": 1, **result.to_dict(), "largest_batch": batch}
         print_json(document | {"memory_margin_bytes": margin if memory is None else None})
         return
+    for line in result.warnings:
+        warn(line)
     out = console()
     out.print(
         f"up to {result.knee_tokens} visual tokens latency is flat: dropping them all saves under 10 % "

@@ -58,6 +58,8 @@ def frontier(
     if json:
         print_json(result.to_dict())
         return
+    for line in result.warnings:
+        warn(line)
     _print(result)
     if plot is not None:
         console().print(f"wrote {plot}")

@@ -15,6 +15,7 @@ from costmodel.request import (
     ARGUMENTS,
     DEFAULTS,
     OUR_DEFAULTS,
+    Bytes,
     Count,
     Keep,
     Schedule,
@@ -48,18 +49,27 @@ def parse_keep(text: str | None) -> int | float | None:
     >>> parse_keep("64"), parse_keep("0.098"), parse_keep(None)
     (64, 0.098, None)
     """
+    return _number(text, f"--keep {text!r} is neither a count such as 64 nor a ratio such as 0.1")
+
+
+def parse_bytes(text: str | None) -> int | float | None:
+    """Return a number of bytes: `1073741824`, or `1e9`.
+
+    >>> parse_bytes("0"), parse_bytes("5e8")
+    (0, 500000000.0)
+    """
+    return _number(text, f"{text!r} is no number of bytes such as 1073741824 or 1e9")
+
+
+def _number(text: str | None, otherwise: str) -> int | float | None:
     if text is None:
         return None
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError:
-        raise InvalidInputError(
-            f"--keep {text!r} is neither a count such as 64 nor a ratio such as 0.1"
-        ) from None
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    raise InvalidInputError(otherwise)
 
 
 def parse_image_size(text: str | None) -> ImageSize | None:
@@ -157,7 +167,7 @@ def request_options(
     >>> @request_options("convention", execution="hf-eager")
     ... def command(given: dict[str, object], *, json: bool = False) -> None: ...
     >>> list(inspect.signature(command).parameters)[-3:]
-    ['image_size', 'frames', 'json']
+    ['frames', 'memory_margin_bytes', 'json']
     """
     check_names(dict.fromkeys((*without, *defaults)), by="request_options")
 
@@ -217,7 +227,12 @@ def _parsed(name: str, text: Any, several: bool) -> Any:
         return None
     if several and isinstance(kind, Count):
         return parse_counts(f"--{name.replace('_', '-')}", text)
-    read = {Keep: parse_keep, Schedule: parse_schedule, Size: parse_image_size}.get(type(kind), str)
+    read = {
+        Bytes: parse_bytes,
+        Keep: parse_keep,
+        Schedule: parse_schedule,
+        Size: parse_image_size,
+    }.get(type(kind), str)
     if isinstance(kind, Count):
         return text
     return (

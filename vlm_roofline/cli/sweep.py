@@ -11,7 +11,7 @@ import typer
 from hardware_specs.errors import InvalidInputError, MissingDependencyError
 from hardware_specs.files.writing import replacing
 from hardware_specs.showing import harmless
-from vlm_roofline.cli.console import console, print_json, progress
+from vlm_roofline.cli.console import console, print_json, progress, warn
 from vlm_roofline.cli.options import Json, request_options
 from vlm_roofline.cli.pictures import Pictures, pictured
 
@@ -67,14 +67,19 @@ def sweep(
 
 
 def _frames(chunks: Iterable[Chunk]) -> Iterator[pd.DataFrame]:
-    """Join chunks into frames of about `BATCH_ROWS` rows."""
+    """Join chunks into frames of about `BATCH_ROWS` rows, and tell each warning once."""
     from costmodel.questions.chunks import join_chunks
 
     held: list[Chunk] = []
+    told: set[str] = set()
     rows = 0
     for chunk in chunks:
         held.append(chunk)
         rows += chunk.rows
+        for line in chunk.warnings:
+            if line not in told:
+                told.add(line)
+                warn(line)
         if rows >= BATCH_ROWS:
             yield join_chunks(held)
             held, rows = [], 0
@@ -84,12 +89,14 @@ def _frames(chunks: Iterable[Chunk]) -> Iterator[pd.DataFrame]:
 
 def _print(chunks: Iterable[Chunk], json: bool) -> None:
     if json:
+        frames = list(_frames(chunks))
         rows = [
             {name: _plain(value) for name, value in row.items()}
-            for frame in _frames(chunks)
+            for frame in frames
             for row in frame.to_dict("records")
         ]
-        print_json({"schema_version": 1, "rows": rows})
+        told = dict.fromkeys(text for frame in frames for text in frame.attrs["warnings"])
+        print_json({"schema_version": 1, "rows": rows, "warnings": list(told)})
         return
     for number, frame in enumerate(_frames(chunks)):
         typer.echo(harmless(frame.to_csv(index=False, header=number == 0)), nl=False)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from costmodel import estimate
+from costmodel import estimate, frontier, sweep
 from costmodel.memory import MEMORY_MARGIN_BYTES
 from costmodel.questions.break_evens import break_even, largest_batch
 from hardware_specs import get_hardware
@@ -109,6 +109,23 @@ class TestBreakEven:
         free = break_even("llava-1.5-7b", "nvidia-v100-pcie-16gb", memory_margin_bytes=0)
         assert answer.most_within_memory <= free.most_within_memory
 
+    @pytest.mark.parametrize(("margin", "batch"), [(0, 26), (2**30, 23), (3 * 10**9, 18)])
+    def test_the_margin_is_one_argument_everywhere(self, margin: int, batch: int) -> None:
+        given = {"memory_margin_bytes": margin}
+        assert largest_batch("llava-1.5-7b", "nvidia-l4", **given) == batch
+        table = sweep("llava-1.5-7b", "nvidia-l4", batch_size=[batch, batch + 1], **given)
+        assert table.fits.tolist() == [True, False]
+        assert table.memory_margin_bytes.tolist() == [margin] * 2
+        cost = estimate("llava-1.5-7b", "nvidia-l4", batch_size=batch + 1, **given)
+        assert cost.memory.fits is False
+        assert cost.inputs["memory_margin_bytes"] == margin
+        assert cost.assumptions["memory_margin_bytes"] == margin
+        assert f"{margin / 1e9:.2f} GB for context and driver" in cost.warnings[-1]
+        points = frontier(
+            "llava-1.5-7b", "nvidia-l4", benchmark="pope", batch_size=batch + 1, **given
+        ).points
+        assert not any(p.within_budget for p in points if p.method == "none")
+
     def test_a_capacity_nobody_publishes_is_marked(self) -> None:
         cost = estimate("llava-1.5-7b", "google-tpu-v5e", precision="bf16")
         assert cost.memory.capacity_bytes == 15 * 2**30
@@ -116,6 +133,7 @@ class TestBreakEven:
 
     @pytest.mark.parametrize("bad", [{"batch_size": 3}, {"precision": ["fp16", "w4a16"]},
                                      {"memory_margin_bytes": -1}, {"memory_margin_bytes": "1"},
+                                     {"memory_margin_bytes": float("nan")},
                                      {"visual_tokens": [1, 2]}, {"memory_bytes": 0}])  # fmt: skip
     def test_no_batch_of(self, bad: dict) -> None:
         with pytest.raises(InvalidInputError):
@@ -152,3 +170,47 @@ def test_the_command_names_its_budgets_and_its_times(capsys) -> None:
     roomy = capsys.readouterr().out
     assert "within 85.899 GB, less 1.074 GB for context and driver: all 576 visual tokens" in roomy
     assert "calibration nvidia-a100-sxm4-80gb" in roomy
+
+
+def test_the_margin_is_an_option(capsys) -> None:
+    line = "llava-1.5-7b -d nvidia-l4 --json --memory-margin-bytes"
+    assert main(f"break-even {line} 0".split()) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["largest_batch"], answer["memory_margin_bytes"]) == (26, 0)
+    assert main(f"estimate {line} 5e8 --batch-size 25".split()) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["inputs"]["memory_margin_bytes"] == 500_000_000
+    assert main(f"sweep {line} 0,2e9 --batch-size 26".split()) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["fits"] for row in rows] == [True, False]
+    for wrong in ("much", "-1", "1e400"):
+        assert main(f"estimate {line}={wrong}".split()) == 2
+        assert "\n" not in capsys.readouterr().err.strip()
+
+
+def test_what_estimate_warns_of_reaches_every_question(tmp_path, capsys) -> None:
+    """A bfloat16 checkpoint on a V100 is priced in fp16, and says so wherever it is asked about."""
+    from costmodel.models import config_dict
+
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    text = json.dumps(config_dict("llava-1.5-7b") | {"dtype": "bfloat16"})
+    (folder / "config.json").write_text(text, encoding="utf-8")
+    said = "the checkpoint's dtype is bf16, which NVIDIA V100 SXM2 32 GB does not compute in"
+    device = "nvidia-v100-sxm2-32gb"
+    told = (
+        break_even(folder, device).warnings,
+        sweep(folder, device, visual_tokens=[1, 2], batch_size=[1, 8]).attrs["warnings"],
+    )
+    assert all(len(lines) == 1 and lines[0].startswith(said) for lines in told)
+    assert "is taken as" in break_even("llava-1.5-7b", "v100").warnings[0]
+    answer = frontier("llava-1.5-7b", "v100", benchmark="pope")
+    assert answer.to_dict()["warnings"] == list(answer.warnings)
+    assert "is taken as" in answer.warnings[0]
+    for command in (f"break-even {folder}", f"sweep {folder}"):
+        assert main(f"{command} -d {device}".split()) == 0
+        assert said in capsys.readouterr().err
+        assert main(f"{command} -d {device} --json".split()) == 0
+        assert json.loads(capsys.readouterr().out)["warnings"][0].startswith(said)
+    assert main(["frontier", "llava-1.5-7b", "-d", "v100", "--benchmark", "pope"]) == 0
+    assert "is taken as" in capsys.readouterr().err
