@@ -9,7 +9,7 @@ on a CPU, which is its own host, the two add up.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +61,7 @@ class StageCost:
     compute_s: Num = 0.0
     memory_s: Num = 0.0
     host_s: Num = 0.0
-    errors: Errors | None = NOTHING
+    errors: Errors | None = field(default=NOTHING, repr=False)
 
     @property
     def hbm_bytes(self) -> Num:
@@ -101,11 +101,11 @@ class StageCost:
     def mapped(self, change: Callable[[Any], Any]) -> StageCost:
         """Return the cost of other scenarios, as an index or a mask gives them."""
         errors = None if self.errors is None else self.errors.mapped(change)
-        return StageCost(*(change(getattr(self, name)) for name in SUMMED), errors)
+        return StageCost(**{name: change(getattr(self, name)) for name in SUMMED}, errors=errors)
 
 
 #: The quantities that are numbers, in the order of the fields.
-SUMMED = tuple(field.name for field in fields(StageCost) if field.name != "errors")
+SUMMED = tuple(each.name for each in fields(StageCost) if each.name != "errors")
 _summed = attrgetter(*SUMMED)
 
 

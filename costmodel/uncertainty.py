@@ -12,12 +12,11 @@ wrong parameter. The host's seconds per kernel are a class of their own.
 
 A sum's interval follows in closed form: half-widths at 5 and 95 % add up within a class, in squares
 between classes and for what is each op's own. Of a ratio the errors of both sides are the same wherever
-they run the same class, and the same op: `ratio_interval` draws them together.
+they run the same class, and the same op: `costmodel.ratios.ratio_interval` draws them together.
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -25,13 +24,10 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from costmodel.result import Estimate
 
 #: Share of the variance of a measured class's errors that its ops have in common: on public A100 and
 #: H100 products, sums of a layer's products are covered as their 90 % interval says.
 SHARED = 0.5
-#: Draws behind an interval of a ratio; the marginal distributions are exact at any number.
-DRAWS = 2000
 
 #: Op class, dtype, and how its parameters are known.
 ClassKey = tuple[str, str, str]
@@ -78,9 +74,7 @@ class Errors(NamedTuple):
     def mapped(self, change: Callable[[Any], Any]) -> Errors:
         """Return the numbers of other scenarios, as an index or a mask gives them."""
         parts = {key: Part(*map(change, part)) for key, part in self.parts.items()}
-        return Errors(
-            change(self.middle_s), parts, change(self.own_down2), change(self.own_up2)
-        )
+        return Errors(change(self.middle_s), parts, change(self.own_down2), change(self.own_up2))
 
     def interval(self, time_s: Any) -> tuple[Any, Any]:
         """Return the ends of the 90 % interval, the prediction inside.
@@ -130,7 +124,7 @@ def errors_of(times: Iterable[tuple[ClassKey, Widths, Any, Any]]) -> Errors:
     up2: Any = 0.0
     parts: dict[ClassKey, Part] = {}
     for key, (centre, down, up), whole, squares in times:
-        share = SHARED if key[2] == "measured" else 1.0
+        share = shared_share(key)
         middle = middle + whole * centre
         part = Part(whole, whole * (down * share**0.5), whole * (up * share**0.5))
         held = parts.get(key)
@@ -139,6 +133,11 @@ def errors_of(times: Iterable[tuple[ClassKey, Widths, Any, Any]]) -> Errors:
             down2 = down2 + squares * (down * down * (1 - share))
             up2 = up2 + squares * (up * up * (1 - share))
     return Errors(middle, parts, down2, up2)
+
+
+def shared_share(key: ClassKey) -> float:
+    """Return r, the share of the variance of a class's errors that its ops have in common."""
+    return SHARED if key[2] == "measured" else 1.0
 
 
 class Host(NamedTuple):
@@ -179,7 +178,8 @@ class Host(NamedTuple):
         # At either end of the interval the longer one says how far it reaches, and errs alike.
         down = middle - largest(device_low, low)
         up = largest(device_high, high) - middle
-        by_host_down, by_host_up = low > device_low, high > device_high
+        by_host_down = (low >= device_low) | (device_low >= errors.middle_s)
+        by_host_up = (high >= device_high) | (device_high <= errors.middle_s)
         holds = host > device_s
         scale_down = _ratio(down, errors.middle_s - device_low) * (1 - by_host_down)
         scale_up = _ratio(up, device_high - errors.middle_s) * (1 - by_host_up)

@@ -10,20 +10,21 @@ import numpy as np
 
 from costmodel.calibration.classes import PARENTS, kind_of_class, peak_of
 from costmodel.calibration.device import device_of
-from costmodel.calibration.host import own_host_fields
 from costmodel.calibration.dtypes import LABELS, SIBLINGS, canonical
 from costmodel.calibration.file import (
     DATA,
     document_of,
     find_calibration,
+    list_calibrations,
     read_fields,
     write_document,
 )
+from costmodel.calibration.host import own_host_fields
 from costmodel.calibration.pricing import Pricer
 from hardware_specs.errors import CalibrationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from costmodel.calibration.parameters import ClassParameters, Device, Parameter
@@ -75,7 +76,7 @@ class Calibration:
     intervals: Mapping[str, Parameter] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    kind: str = "file"
+    kind: str = field(default="file", compare=False)
     # Filled on use: the parameters that answer for a class and dtype, and what prices it.
     _pricers: dict[tuple[str, str], Pricer] = field(
         init=False, compare=False, repr=False, default_factory=dict, hash=False
@@ -197,9 +198,7 @@ class Calibration:
             labels = (*labels, "bf16", *LABELS)
         for name in dict.fromkeys((op_class, PARENTS.get(op_class, op_class))):
             held = [
-                found
-                for each in labels
-                if (found := self.classes.get((name, each))) is not None
+                found for each in labels if (found := self.classes.get((name, each))) is not None
             ]
             measured = next((found for found in held if found.measured), None)
             if measured is not None and (name, measured.dtype) != (op_class, label):
@@ -283,6 +282,31 @@ class Calibration:
                 "Calibration.load('generic', hardware=get_hardware(ID))"
             )
         return self.device
+
+
+def best_calibration(
+    hardware: HardwareSpec, needed: Iterable[tuple[str, str]] = ()
+) -> Calibration | None:
+    """Return the shipped calibration of a device, else `generic` bound to it.
+
+    Args:
+        hardware: the device.
+        needed: (op class, dtype) pairs that it must price.
+
+    Returns:
+        The calibration; None where even the generic law lacks one of the pairs, so that only the
+        ideal roofline is left.
+
+    >>> from hardware_specs import get_hardware
+    >>> best_calibration(get_hardware("nvidia-l40s")).name
+    'generic'
+    """
+    names = (hardware.id, "generic") if hardware.id in list_calibrations() else ("generic",)
+    for name in names:
+        found = Calibration.load(name, hardware)
+        if all(found.holds(op_class, dtype) for op_class, dtype in needed):
+            return found
+    return None
 
 
 @lru_cache(maxsize=32)

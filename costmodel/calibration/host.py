@@ -2,7 +2,7 @@
 
 | stack | host | us per kernel |
 |---|---|---|
-| transformers 4.34 to 4.35, torch 2.1, A100 (7B decode, 13B decode, 128-token prefill) | DGX | 17.4, 17.8, 16.9 |
+| transformers 4.34 to 4.35, A100 (decode of 7B and 13B, prefill of 128) | DGX | 17.4, 17.8, 16.9 |
 | the same with FlashAttention 2 | DGX | 18.4 to 19.4 |
 | transformers 4.33, torch 2.0.1, A100 | DGX | 21.7 |
 | 2023 stack, Vicuna-7B at 31 ms a token, V100 | not stated | 20.7 |

@@ -21,6 +21,8 @@ from costmodel.calibration.stairs import Stairs
 from hardware_specs.errors import CalibrationError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from costmodel.calibration.parameters import ClassParameters, Device
 
 #: Weight matrices that are kept as tables; a model has a dozen.
@@ -56,9 +58,7 @@ class Pricer:
             self._peak = peak_of_dtype(canonical(dtype), device)
         self._tables: dict[tuple[float, float], Stairs] = {}
         self._curves: dict[tuple[float, float], tuple[np.ndarray, np.ndarray]] = {}
-        self.time_s = {"gemm": self._gemm, "attention": self._attention, "stream": self._stream}[
-            kind
-        ]
+        self.time_s: Callable[..., Any] = getattr(self, f"_{kind}")
         if kind == "gemm":
             family = found.kernels or "library"
             self._law = (found.values, device, family, found.dtype, self._peak)

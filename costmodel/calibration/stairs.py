@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Entries that a table starts with; it doubles as it grows.
 FIRST_ENTRIES = 128
+#: Rows beyond which nothing is stored.
+MOST_ROWS = 1 << 20
 
 
 class Stairs:
@@ -70,6 +72,8 @@ class Stairs:
 
     def _math_s(self, m: Any) -> Any:
         if not isinstance(m, np.ndarray):
+            if m > MOST_ROWS:
+                return self._direct(np.array([float(m)])).item()
             if 0 < m <= self._last:
                 at = ceil(m)
                 if at >= len(self._fine):
@@ -80,13 +84,15 @@ class Stairs:
                 self._grow_coarse(at)
             return self._coarse.item(at)
         most = m.max(initial=0)
+        if most > MOST_ROWS:
+            return self._direct(m.ravel()).reshape(m.shape)
         if most > self._last or not self._last:
             if most / self._step >= len(self._coarse) - 1:
                 self._grow_coarse(ceil(most / self._step))
             found = self._coarse.take(np.ceil(m / self._step).astype(np.intp), mode="clip")
             few = m <= self._last if self._last else None
         else:
-            found, few = np.empty(m.shape), np.True_
+            found, few = np.empty(m.shape), np.ones(m.shape, dtype=bool)
         if few is not None and np.any(few):
             if min(most, self._last) >= len(self._fine) - 1:
                 self._grow_fine(int(min(most, self._last)) + 1)
@@ -105,6 +111,9 @@ class Stairs:
         held = len(table)
         # A step is stored at its last row; no row at all costs nothing.
         rows = step * np.arange(held, max(most + 2, 2 * held, FIRST_ENTRIES), dtype=float)
+        return np.concatenate([table, self._direct(np.maximum(rows, 1.0))])
+
+    def _direct(self, rows: np.ndarray) -> np.ndarray:
         full = np.ones(len(rows))
-        more = tiled_s(*self._law, np.maximum(rows, 1.0), self._n * full, self._k * full, full)
-        return np.concatenate([table, more])
+        found: np.ndarray = tiled_s(*self._law, rows, self._n * full, self._k * full, full)
+        return found

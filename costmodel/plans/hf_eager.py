@@ -98,14 +98,20 @@ def _quantise(block: Project, setting: Setting) -> list[Step]:
     return [over(block.rows, cost)]
 
 
+def rotated(block: Rotate, setting: Setting) -> Step:
+    """Return the kernels that rotate q and k."""
+    size, width = setting.numerics.activation_bytes, (block.heads + block.kv_heads) * block.head_dim
+    cost = pointwise(
+        "rope", setting.numerics, read=5.5 * size, write=4.5 * size, width=width,
+        flops_per_element=4, kernels=10,
+    )  # fmt: skip
+    return lambda n: cost(n["batch"] * n["queries"], n["count"])
+
+
 def _rotate(block: Rotate, setting: Setting) -> list[Step]:
     """Rotate q and k, then concatenate K and V to the cache: read it with the new keys, write it anew."""
     numerics, size = setting.numerics, setting.numerics.activation_bytes
     k, e = block.kv_heads, block.head_dim
-    rotated = pointwise(
-        "rope", numerics, read=5.5 * size, write=4.5 * size, width=(block.heads + k) * e,
-        flops_per_element=4, kernels=10,
-    )  # fmt: skip
 
     def concatenate(n: Rows) -> OpCost:
         b, s, past = n["batch"], n["queries"], n["keys"] - n["queries"]
@@ -121,7 +127,7 @@ def _rotate(block: Rotate, setting: Setting) -> list[Step]:
             kernels=2,
         )
 
-    return [lambda n: rotated(n["batch"] * n["queries"], n["count"]), concatenate]
+    return [rotated(block, setting), concatenate]
 
 
 def _attend(block: Attend, setting: Setting) -> list[Step]:

@@ -38,7 +38,12 @@ def _ideal(row: MeasuredRow, device: str) -> float:
 
     shape, tokens = _language(row)
     cost = estimate(
-        shape, device, visual_tokens=tokens, text_tokens=row.text, precision=row.precision
+        shape,
+        device,
+        visual_tokens=tokens,
+        text_tokens=row.text,
+        precision=row.precision,
+        calibration=None,
     )
     return float(cost.totals.ttft_s) + _prefusion_seconds(row, device)
 
@@ -54,6 +59,7 @@ def _prefusion_seconds(row: MeasuredRow, device: str) -> float:
         device,
         text_tokens=row.text,
         precision=row.precision,
+        calibration=None,
     )
     return float(
         sum(op.time_s for op in block.ops if op.stage == "prefill" and op.name not in _HEAD)

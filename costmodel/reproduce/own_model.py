@@ -49,6 +49,7 @@ def own_cost(model: str, precision: str, visual_tokens: int, text_tokens: int) -
         visual_tokens=visual_tokens,
         text_tokens=text_tokens,
         precision=precision,
+        calibration=None,
     )
     return OwnCost(
         float(cost.totals.flops),
