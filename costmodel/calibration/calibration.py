@@ -10,7 +10,7 @@ import numpy as np
 
 from costmodel.calibration.classes import PARENTS, kind_of_class, peak_of
 from costmodel.calibration.device import device_of
-from costmodel.calibration.dtypes import LABELS, SIBLINGS, canonical
+from costmodel.calibration.dtypes import LABELS, SIBLINGS, canonical, stand_in
 from costmodel.calibration.file import (
     DATA,
     document_of,
@@ -187,7 +187,8 @@ class Calibration:
         What is measured answers before what is assumed: bf16 and fp16 for each other, since what share
         of a peak their kernels reach is alike (the peak is that of the dtype asked for), any dtype of
         kernels that only stream bytes, whose bytes are given, and then a class of which this one is
-        a part. An answer from another dtype or class says so in its provenance.
+        a part. A format without a class of its own takes the one with the most alike kernels, its own
+        stored bytes and twice the uncertainty. An answer from elsewhere says `transferred`.
 
         Raises:
             CalibrationError: neither is there; names what is.
@@ -205,12 +206,37 @@ class Calibration:
                 return measured.transferred(f"{name} in {measured.dtype} was measured")
             if held:
                 return measured or held[0]
+        like = stand_in(label)
+        if like is not None and self.holds(op_class, like):
+            found = self.lookup(op_class, like)
+            return replace(
+                found.transferred(f"from {like}, with the bytes of {label}"),
+                dtype=label,
+                quantiles=tuple((level, 2 * ratio) for level, ratio in found.quantiles),
+                held_out=None,
+            )
         others = sorted({f"{c} in {d}" for c, d in self.classes if c == op_class})
         what = ", ".join(others) or f"the classes {', '.join(sorted({c for c, _ in self.classes}))}"
         raise CalibrationError(
             f"the calibration of {self.hardware_id or 'no device'} does not hold {op_class!r} in "
             f"{label!r}; it holds {what}"
         )
+
+    def _transferred(self, found: ClassParameters, label: str) -> ClassParameters:
+        """Return a class's parameters for a format with other bytes, twice as uncertain."""
+        key = ("transferred", found.op_class, label)
+        known: ClassParameters | None = self._curves.get(key)
+        if known is None:
+            known = self._curves[key] = replace(
+                found,
+                dtype=label,
+                provenance=f"transferred from {found.dtype}, with the bytes of {label}; "
+                f"{found.dtype} is {found.provenance}",
+                points=0,
+                quantiles=tuple((level, 2 * ratio) for level, ratio in found.quantiles),
+                held_out=None,
+            )
+        return known
 
     def op_interval(self, op_class: str, dtype: str, level: float = 0.9) -> tuple[float, float]:
         """Return the ratios that multiply a predicted time to its interval's ends.

@@ -27,11 +27,14 @@ from costmodel.blocks import (
     Activate,
     Angles,
     Attend,
+    Inject,
+    Join,
     Mask,
     Norm,
     Positions,
     Prepend,
     Project,
+    Resample,
     Residual,
     Rotate,
 )
@@ -56,21 +59,27 @@ def _norm(block: Norm, setting: Setting) -> list[Step]:
     """RMSNorm runs in float32, with casts around it when the model is narrower."""
     numerics, d = setting.numerics, block.width
     if block.kind == "layer":
-        return [over(block.rows, norm(block.name, d, numerics))]
+        return [over(block.rows, norm(block.name, d, numerics), block.per_row)]
     size = numerics.activation_bytes
     wide = size >= SOFTMAX_BYTES
+    read, write, kernels = (
+        (4.0 * size, 3.0 * size, 6) if wide else (2 * size + 16.0, 2 * size + 12.0, 8)
+    )
+    if block.offset:
+        # The scale is cast and one added to it first; the product with it stays in float32.
+        read, write, kernels = (read, write, 7) if wide else (read + 2.0, write + 2.0, 10)
     chain = pointwise(
         block.name,
         numerics,
-        read=4.0 * size if wide else 2 * size + 16.0,
-        write=3.0 * size if wide else 2 * size + 12.0,
+        read=read,
+        write=write,
         flops_per_element=4,
-        kernels=6 if wide else 8,
+        kernels=kernels,
         width=d,
         op_class="norm",
         weights=d * size,
     )
-    return [over(block.rows, chain)]
+    return [over(block.rows, chain, block.per_row)]
 
 
 def _project(block: Project, setting: Setting) -> list[Step]:
@@ -99,12 +108,17 @@ def _quantise(block: Project, setting: Setting) -> list[Step]:
 
 
 def rotated(block: Rotate, setting: Setting) -> Step:
-    """Return the kernels that rotate q and k."""
-    size, width = setting.numerics.activation_bytes, (block.heads + block.kv_heads) * block.head_dim
+    """Return the kernels that rotate q and k; casts to float32 and back are two more for each."""
+    size = setting.numerics.activation_bytes
+    casts = block.in_float32 and size < SOFTMAX_BYTES
+    wide = SOFTMAX_BYTES if casts else size
     cost = pointwise(
-        "rope", setting.numerics, read=5.5 * size, write=4.5 * size, width=width,
-        flops_per_element=4, kernels=10,
+        "rope", setting.numerics, read=5.5 * wide + casts * (size + wide),
+        write=4.5 * wide + casts * (size + wide), width=(block.heads + block.kv_heads) * block.head_dim,
+        flops_per_element=4, kernels=10 + 4 * casts,
     )  # fmt: skip
+    if block.rows:
+        return over(block.rows, cost)
     return lambda n: cost(n["batch"] * n["queries"], n["count"])
 
 
@@ -112,6 +126,9 @@ def _rotate(block: Rotate, setting: Setting) -> list[Step]:
     """Rotate q and k, then concatenate K and V to the cache: read it with the new keys, write it anew."""
     numerics, size = setting.numerics, setting.numerics.activation_bytes
     k, e = block.kv_heads, block.head_dim
+    turned = rotated(block, setting)
+    if block.rows:
+        return [turned]
 
     def concatenate(n: Rows) -> OpCost:
         b, s, past = n["batch"], n["queries"], n["keys"] - n["queries"]
@@ -127,7 +144,7 @@ def _rotate(block: Rotate, setting: Setting) -> list[Step]:
             kernels=2,
         )
 
-    return [rotated(block, setting), concatenate]
+    return [turned, concatenate]
 
 
 def _attend(block: Attend, setting: Setting) -> list[Step]:
@@ -228,6 +245,40 @@ def _residual(block: Residual, setting: Setting) -> list[Step]:
     return [over(block.rows, residual(block.name, block.width, setting.numerics))]
 
 
+def _resample(block: Resample, setting: Setting) -> list[Step]:
+    """The nearest positions are looked up, weighed, added up, and the sum added to the row."""
+    numerics, taps = setting.numerics, block.taps
+    size = numerics.activation_bytes
+    look_up = embedding(f"{block.name}_embed", block.width, numerics)
+    # Weights are float32, and so are the products and their sum.
+    weighed = pointwise(
+        f"{block.name}_add", numerics, read=taps * (size + SOFTMAX_BYTES) + SOFTMAX_BYTES + 2 * size,
+        write=(taps + 1) * SOFTMAX_BYTES + 2 * size, width=block.width, flops_per_element=2 * taps,
+        kernels=4,
+    )  # fmt: skip
+    return [over(block.rows, look_up, taps), over(block.rows, weighed)]
+
+
+def _join(block: Join, setting: Setting) -> list[Step]:
+    """The lengths of the pieces are computed, and their outputs concatenated."""
+    return [over(block.rows, copy(block.name, setting.numerics, width=block.width, kernels=2))]
+
+
+def _inject(block: Inject, setting: Setting) -> list[Step]:
+    """The stream is cloned; the visual rows are found, taken out, added to and put back."""
+    if setting.phase == "decode":
+        return []
+    numerics, size = setting.numerics, setting.numerics.activation_bytes
+    clone = copy(f"{block.name}_clone", numerics, width=block.width)
+    added = pointwise(
+        block.name, numerics, read=4 * size, write=3 * size, width=block.width, kernels=7
+    )
+    return [
+        lambda n: clone(n["out"], n["count"] * (n["visual"] > 0)),
+        lambda n: added(n["visual"], n["count"] * (n["visual"] > 0)),
+    ]
+
+
 def _prepend(block: Prepend, setting: Setting) -> list[Step]:
     return [over(block.rows, copy(block.name, setting.numerics, width=block.width))]
 
@@ -245,7 +296,7 @@ def _angles(block: Angles, setting: Setting) -> list[Step]:
         "rope_setup", setting.numerics, read=28.0, write=26.0, width=block.head_dim,
         flops_per_element=6, kernels=10,
     )  # fmt: skip
-    return [over("queries", cost)]
+    return [over(block.rows, cost)]
 
 
 def _mask(block: Mask, setting: Setting) -> list[Step]:
@@ -286,6 +337,9 @@ PLAN = Plan(
         Residual: _residual,
         Prepend: _prepend,
         Positions: _positions,
+        Resample: _resample,
+        Join: _join,
+        Inject: _inject,
         Angles: _angles,
         Mask: _mask,
     },

@@ -37,7 +37,8 @@ def _rotate(block: Rotate, setting: Setting) -> list[Step]:
             kernels=2,
         )
 
-    return [rotated(block, setting), written]
+    turned = rotated(block, setting)
+    return [turned] if block.rows else [turned, written]
 
 
 PLAN = replace(

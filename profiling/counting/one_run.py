@@ -2,8 +2,9 @@
 
 FLOPs come from `torch.utils.flop_counter`: matrix products, convolutions and attention, two per
 multiply-add, attention over the full S x S. It knows no formula for the CPU's flash attention, which
-it would count as nothing; that gap is closed here. On quantised weights it silently loses ops, so no
-FLOPs are given for them.
+it would count as nothing; that gap is closed here. Older versions of transformers compute the angles of
+the rotary embedding as a batched product: those FLOPs are left out, as the cost model leaves them out.
+On quantised weights the counter silently loses ops, so no FLOPs are given for them.
 """
 
 from __future__ import annotations
@@ -62,6 +63,38 @@ def flop_counter(depth: int | None = None) -> FlopCounterMode:
     )
 
 
+@dataclass(slots=True)
+class RotaryAngles:
+    """FLOPs that a counter has seen inside the model's rotary embeddings.
+
+    Args:
+        counter: a running `FlopCounterMode`.
+        flops: what the rotary embeddings have added to its total so far.
+    """
+
+    counter: FlopCounterMode
+    flops: int = 0
+    _entered_at: int = 0
+
+    def watch(self, model: Any) -> list[Any]:
+        """Follow every rotary embedding of a model; return the hooks, for the caller to remove."""
+        named = (m for name, m in model.named_modules() if name.rpartition(".")[2] == "rotary_emb")
+        return [
+            hook
+            for module in named
+            for hook in (
+                module.register_forward_pre_hook(self._enter),
+                module.register_forward_hook(self._leave),
+            )
+        ]
+
+    def _enter(self, *_: Any) -> None:
+        self._entered_at = int(self.counter.get_total_flops())
+
+    def _leave(self, *_: Any) -> None:
+        self.flops += int(self.counter.get_total_flops()) - self._entered_at
+
+
 @dataclass(frozen=True, slots=True)
 class StageCounts:
     """Counts of one stage in one repetition; None where a quantity cannot be counted."""
@@ -110,8 +143,15 @@ def count_run(execution: Execution) -> tuple[dict[str, StageCounts], dict[str, S
         ledger = stack.enter_context(ledger_for(execution.model, execution))
         counter: Any = None if quantised else stack.enter_context(flop_counter(depth=1))
         peaks = PeakObserver(LedgerMemory(ledger))
+        angles = RotaryAngles(counter)
+        if counter is not None:
+            for hook in angles.watch(execution.model):
+                stack.callback(hook.remove)
         counts = _CountObserver(
-            lambda: (0 if counter is None else int(counter.get_total_flops()), ledger.kernels)
+            lambda: (
+                0 if counter is None else int(counter.get_total_flops()) - angles.flops,
+                ledger.kernels,
+            )
         )
         execution.run(_Both(peaks, counts))
     return {

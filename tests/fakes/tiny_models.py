@@ -92,18 +92,3 @@ def configure(tiny_source: str) -> Callable[..., Configuration]:
         )
 
     return make
-
-
-@pytest.fixture(scope="session")
-def rotary_flops() -> Callable[[Any, int], int]:
-    """FLOPs of the rotary angles: some versions of transformers compute them as a product."""
-    from profiling.counting.one_run import flop_counter
-
-    def count(model: Any, tokens: int) -> int:
-        with flop_counter() as counter, torch.no_grad():
-            model.model.language_model.rotary_emb(
-                torch.zeros(1, tokens, 64), torch.arange(tokens)[None]
-            )
-        return int(counter.get_total_flops())
-
-    return count

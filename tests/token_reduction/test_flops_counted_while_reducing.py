@@ -6,7 +6,8 @@ split by stage: a method's own work by `observe`, the rest by module. Difference
 The counter sees matrix products, convolutions and attention. It does not see, and the cost model does
 not count as FLOPs: sorts, top-k, softmax, norms, cosine normalisation, gathers, scatters, pooling and
 minima (all of M3, of the two samplers, of VTW, and DivPrune's picks). Attention runs by its decomposed
-(math) kernel here, since the counter has no entry for the CPU's fused one.
+(math) kernel here, since the counter has no entry for the CPU's fused one. Older transformers compute
+the rotary angles as a batched product: that one is counted apart and left out, wherever it runs.
 """
 
 from itertools import pairwise
@@ -27,6 +28,7 @@ from costmodel.plans import get_plan  # noqa: E402
 from costmodel.precision import parse_precision  # noqa: E402
 from costmodel.program import Program  # noqa: E402
 from costmodel.schedule import LayerSpan  # noqa: E402
+from profiling.counting.one_run import RotaryAngles  # noqa: E402
 from token_reduction import get_method, list_methods, observe, reduce_tokens  # noqa: E402
 from token_reduction.caches import cache_keyword, cache_of  # noqa: E402
 
@@ -86,6 +88,7 @@ class Counted:
     def __init__(self, model) -> None:
         self.by_stage = {}
         self._counter = FlopCounterMode(display=False)
+        self._angles = RotaryAngles(self._counter)
         self._reduction = 0
         self._starts = []
         inner = model.model
@@ -96,9 +99,10 @@ class Counted:
             ("prefill", inner.language_model),
             ("head", model.lm_head),
         ]
+        self._model = inner
 
     def _total(self) -> int:
-        return self._counter.get_total_flops()
+        return self._counter.get_total_flops() - self._angles.flops
 
     def _told(self, name: str, begins: bool) -> None:
         assert name == "reduction"
@@ -119,8 +123,7 @@ class Counted:
 
             def after(*_, stage=stage):
                 total, reduction = self._stack.pop()
-                own = self._reduction - reduction
-                spent = self._total() - total - own
+                spent = self._total() - total - (self._reduction - reduction)
                 self.by_stage[stage] = self.by_stage.get(stage, 0) + spent
 
             self._hooks += [
@@ -132,6 +135,7 @@ class Counted:
         self._no_grad = torch.no_grad()
         for part in (self._no_grad, self._kernel, self._counter, self._observer):
             part.__enter__()
+        self._hooks += self._angles.watch(self._model)
         return self
 
     def __exit__(self, *error):
@@ -168,15 +172,6 @@ def run(model, method, batch, visual, pixels, before=3, mark=IMAGE, **inputs):
                 logits_to_keep=1,
             )
     return prefill.by_stage, decode.by_stage, record
-
-
-def rope_flops(model, tokens) -> int:
-    """What the counter adds where a version computes the rotary angles as a batched product."""
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        positions = torch.arange(tokens)[None]
-        model.model.language_model.rotary_emb(torch.empty(1, tokens, 8), positions)
-    return counter.get_total_flops()
 
 
 SETTINGS = [
@@ -251,12 +246,8 @@ def test_llava(llava, name, asked, batch) -> None:
         expected = lengths(name, config, 36, 1, 36, **asked)
         assert record.sequence_lengths[:-1] == expected
     for stage in ("vision", "projector", "reduction", "prefill"):
-        extra = 0
-        if stage == "prefill":
-            extra = rope_flops(model, record.sequence_lengths[0])
-        assert cost.stages[stage].flops == counted.get(stage, 0) - extra, stage
-    # The step's rotary angles, where they count, are those of one token.
-    assert cost.stages["decode"].flops == decoded["prefill"] - rope_flops(model, 1)
+        assert cost.stages[stage].flops == counted.get(stage, 0), stage
+    assert cost.stages["decode"].flops == decoded["prefill"]
     assert decoded["reduction"] == 0
 
 
@@ -270,9 +261,8 @@ def test_large_llava(large, name, asked) -> None:
     cost = estimate(config, A100, method=name, text_tokens=TEXT, output_tokens=1, **asked)
     assert record.sequence_lengths[:-1] == lengths(name, config, 576, 1, 576, **asked)
     for stage in ("vision", "projector", "reduction", "prefill"):
-        extra = rope_flops(model, record.sequence_lengths[0]) if stage == "prefill" else 0
-        assert cost.stages[stage].flops == counted.get(stage, 0) - extra, stage
-    assert cost.stages["decode"].flops == decoded["prefill"] - rope_flops(model, 1)
+        assert cost.stages[stage].flops == counted.get(stage, 0), stage
+    assert cost.stages["decode"].flops == decoded["prefill"]
 
 
 class Launches(TorchDispatchMode):
@@ -354,8 +344,7 @@ def test_options_and_variants(llava, line) -> None:
     counted, _, record = run(model, method, 1, 36, torch.randn(1, 3, 84, 84), before=0)
     cost = estimate(config, A100, method=method, text_tokens=TEXT)
     for stage in ("vision", "projector", "reduction", "prefill"):
-        extra = rope_flops(model, record.sequence_lengths[0]) if stage == "prefill" else 0
-        assert cost.stages[stage].flops == counted.get(stage, 0) - extra, stage
+        assert cost.stages[stage].flops == counted.get(stage, 0), stage
     plan = method.plan(
         config, parse_precision("fp32"), 36, 36, 1, TEXT, 1, config.vision.num_layers
     )
@@ -376,7 +365,7 @@ def test_keeping_everything_counts_as_the_model_alone(llava, name) -> None:
     cost = estimate(config, A100, method=name, keep=1.0, text_tokens=TEXT)
     assert counted["reduction"] == cost.stages["reduction"].flops == 0
     assert counted["vision"] == cost.stages["vision"].flops
-    assert counted["prefill"] - rope_flops(model, TEXT + 36) == cost.stages["prefill"].flops
+    assert counted["prefill"] == cost.stages["prefill"].flops
 
 
 def test_adaptive_prumerge_costs_what_its_count_costs(llava) -> None:
@@ -443,7 +432,7 @@ def test_tiled_images(llava_next, name, asked, size) -> None:
     model, config = llava_next
     given = config.visual_input(image_size=size)
     pixels = torch.randn(1, given.crops, 3, 84, 84)
-    counted, decoded, record = run(
+    counted, decoded, _ = run(
         model, get_method(name, **asked), 1, given.tokens, pixels,
         image_sizes=torch.tensor([list(size)]),
     )  # fmt: skip
@@ -451,9 +440,8 @@ def test_tiled_images(llava_next, name, asked, size) -> None:
         config, A100, method=name, image_size=size, text_tokens=TEXT, output_tokens=1, **asked
     )
     for stage in ("vision", "projector", "reduction", "prefill"):
-        extra = rope_flops(model, record.sequence_lengths[0]) if stage == "prefill" else 0
-        assert cost.stages[stage].flops == counted.get(stage, 0) - extra, stage
-    assert cost.stages["decode"].flops == decoded["prefill"] - rope_flops(model, 1)
+        assert cost.stages[stage].flops == counted.get(stage, 0), stage
+    assert cost.stages["decode"].flops == decoded["prefill"]
 
 
 @pytest.mark.parametrize(("size", "off"), [((168, 168), 3), ((100, 168), 12)])
@@ -533,6 +521,5 @@ def test_other_families(tmp_path, kind, modality, name, asked) -> None:
         name, config, given.tokens, given.crops, given.projected_tokens, **asked
     )
     for stage in ("vision", "projector", "reduction", "prefill"):
-        extra = rope_flops(model, record.sequence_lengths[0]) if stage == "prefill" else 0
-        assert cost.stages[stage].flops == counted.get(stage, 0) - extra, stage
-    assert cost.stages["decode"].flops == decoded["prefill"] - rope_flops(model, 1)
+        assert cost.stages[stage].flops == counted.get(stage, 0), stage
+    assert cost.stages["decode"].flops == decoded["prefill"]

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from tiny_families import FAMILIES, write_family
@@ -25,9 +25,6 @@ from profiling.subject.execution import Execution
 from profiling.subject.models import build_model, model_config
 from token_reduction import get_method, reduce_tokens
 from token_reduction.caches import cache_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 A100 = "nvidia-a100-sxm4-80gb"
 STAGES = ("vision", "projector", "reduction", "prefill", "decode")
@@ -53,10 +50,10 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def _counted_and_priced(
-    family: Any, rotary_flops: Callable[[Any, int], int], *, images: int,
+    family: Any, *, images: int,
     sizes: tuple[tuple[int, int], ...] = (), batch: int = 1, method: str = "none", keep: Any = None,
 ) -> tuple[Any, Any]:  # fmt: skip
-    """FLOPs of every run but the rotary angles', and the estimate of the same prompt."""
+    """FLOPs of a run by stage, and the estimate of the same prompt."""
     _, source, model, shape = family
     asked = Configuration(
         source, "fp32", method=method, keep=keep, text_tokens=7, batch_size=batch, output_tokens=1,
@@ -75,16 +72,12 @@ def _counted_and_priced(
     assert tokens.crops == cost.inputs["crops"]
     assert cost.inputs["images"] == images
     flops = {name: counts[name].flops or 0 for name in STAGES if name in counts}
-    flops["prefill"] -= rotary_flops(model, 7 + int(tokens.visual_llm or 0))
-    flops["decode"] -= rotary_flops(model, 1)
     return flops, cost
 
 
 @pytest.mark.parametrize(("images", "sizes", "batch"), PROMPTS)
-def test_stages_are_counted_to_the_unit(
-    family: Any, rotary_flops: Any, images: int, sizes: Any, batch: int
-) -> None:
-    flops, cost = _counted_and_priced(family, rotary_flops, images=images, sizes=sizes, batch=batch)
+def test_stages_are_counted_to_the_unit(family: Any, images: int, sizes: Any, batch: int) -> None:
+    flops, cost = _counted_and_priced(family, images=images, sizes=sizes, batch=batch)
     assert flops == {name: cost.stages[name].flops for name in flops}
 
 
@@ -94,12 +87,10 @@ def test_stages_are_counted_to_the_unit(
     [("divprune", 5), ("divprune", 0.3), ("sequential", 8), ("m3", 9), ("visionzip", 20),
      ("vtw(layer=2)", None)],
 )  # fmt: skip
-def test_methods_are_counted_to_the_unit(
-    family: Any, rotary_flops: Any, images: int, method: str, keep: Any
-) -> None:
+def test_methods_are_counted_to_the_unit(family: Any, images: int, method: str, keep: Any) -> None:
     if method == "visionzip" and family[0] == "llava_onevision":
         pytest.skip("its tower has no class token")
-    flops, cost = _counted_and_priced(family, rotary_flops, images=images, method=method, keep=keep)
+    flops, cost = _counted_and_priced(family, images=images, method=method, keep=keep)
     # A method's work in hooks of a module falls into that module's stage.
     assert sum(flops.values()) == sum(cost.stages[name].flops for name in flops)
 
