@@ -203,14 +203,14 @@ class Calibration:
             ]
             measured = next((found for found in held if found.measured), None)
             if measured is not None and (name, measured.dtype) != (op_class, label):
-                return measured.transferred(f"{name} in {measured.dtype} was measured")
+                return measured.transferred(f"{name} in {measured.dtype}")
             if held:
                 return measured or held[0]
         like = stand_in(label)
         if like is not None and self.holds(op_class, like):
             found = self.lookup(op_class, like)
             return replace(
-                found.transferred(f"from {like}, with the bytes of {label}"),
+                found.transferred(f"{found.dtype}, with the bytes of {label}"),
                 dtype=label,
                 quantiles=tuple((level, 2 * ratio) for level, ratio in found.quantiles),
                 held_out=None,
@@ -221,22 +221,6 @@ class Calibration:
             f"the calibration of {self.hardware_id or 'no device'} does not hold {op_class!r} in "
             f"{label!r}; it holds {what}"
         )
-
-    def _transferred(self, found: ClassParameters, label: str) -> ClassParameters:
-        """Return a class's parameters for a format with other bytes, twice as uncertain."""
-        key = ("transferred", found.op_class, label)
-        known: ClassParameters | None = self._curves.get(key)
-        if known is None:
-            known = self._curves[key] = replace(
-                found,
-                dtype=label,
-                provenance=f"transferred from {found.dtype}, with the bytes of {label}; "
-                f"{found.dtype} is {found.provenance}",
-                points=0,
-                quantiles=tuple((level, 2 * ratio) for level, ratio in found.quantiles),
-                held_out=None,
-            )
-        return known
 
     def op_interval(self, op_class: str, dtype: str, level: float = 0.9) -> tuple[float, float]:
         """Return the ratios that multiply a predicted time to its interval's ends.

@@ -130,15 +130,17 @@ class ClassParameters:
         """`measured`, `transferred` (from another dtype, class or device) or `assumed`."""
         if self.measured:
             return "measured"
-        return TRANSFERRED if self.provenance.startswith(TRANSFERRED) else "assumed"
+        # What is transferred from an assumption is one.
+        text = self.provenance
+        return TRANSFERRED if text.startswith(TRANSFERRED) and "assumed" not in text else "assumed"
 
     def transferred(self, why: str) -> ClassParameters:
         """Return the same parameters, marked as standing in for what was not measured.
 
         Args:
-            why: what they were measured on instead.
+            why: what they were measured for.
         """
-        return replace(self, provenance=f"{TRANSFERRED}: {why}; {self.provenance}", points=0)
+        return replace(self, provenance=f"{TRANSFERRED} from {why}; {self.provenance}", points=0)
 
     def interval(self, level: float = 0.9) -> tuple[float, float]:
         """Return what to multiply a prediction by to get its interval's ends.

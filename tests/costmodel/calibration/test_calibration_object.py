@@ -53,7 +53,7 @@ def test_shipped_calibrations_price_every_class(name, op_class):
         low, high = found.op_interval(op_class, dtype)
         assert 0 < low < 1 < high
         text = found.provenance(op_class, dtype)
-        assert text.startswith(("fitted on ", "assumed: ", "transferred: ")), text
+        assert text.startswith(("fitted on ", "assumed: ", "transferred from ")), text
 
 
 @pytest.mark.parametrize("name", [A100, H100])
@@ -88,9 +88,7 @@ def test_a_parameter_measured_at_one_16_bit_type_serves_the_other():
         twin = found.lookup(op_class, "bf16")
         assert twin.standing == "transferred"
         assert twin.values == found.lookup(op_class, "fp16").values
-        assert twin.provenance.startswith(
-            f"transferred: {op_class} in fp16 was measured; fitted on"
-        )
+        assert twin.provenance.startswith(f"transferred from {op_class} in fp16; fitted on")
     half = {
         precision: estimate("llava-1.5-7b", A100, precision=precision, execution="hf-eager")
         for precision in ("fp16", "bf16")
