@@ -118,7 +118,7 @@ def latency_curve(
     # Stages under two plans are priced apart, and their ends add up.
     parts: tuple[str, ...] = ("prefill_",)
     if stage == "total":
-        parts = ("",) if tower_execution in (None, execution) else tuple(f"{p}_" for p in _TTFT)
+        parts = ("",) if tower_execution is None else tuple(f"{p}_" for p in _TTFT)
     for part in parts:
         plan = tower_execution if part[:-1] in _TOWER and tower_execution else execution
         chunks = list(

@@ -81,7 +81,9 @@ def test_bytes_by_kind_add_up(scenario: dict, plan: dict) -> None:
     ops = cost.ops
     assert sum(op.flops for op in ops) == cost.totals.flops
     assert sum(op.kernels for op in ops) == cost.totals.kernels
-    assert sum(op.time_s for op in ops) == pytest.approx(cost.totals.time_s)
+    # Under a plan that the host launches a stage may wait for it.
+    assert sum(op.time_s for op in ops) == pytest.approx(cost.totals.device_s)
+    assert cost.totals.device_s <= cost.totals.time_s * (1 + 1e-12)
 
 
 @settings(max_examples=30, deadline=None)
