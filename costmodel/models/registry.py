@@ -13,6 +13,8 @@ from costmodel.models.families import read_model
 from costmodel.models.model import ModelConfig
 from costmodel.models.reading import read_document
 from costmodel.models.scale import parse_scale, scaled_document, split_scale
+from costmodel.precision.beside import precision_beside
+from costmodel.precision.checkpoint import QUANTISED
 from hardware_specs.errors import InvalidFileError, InvalidInputError, UnknownModelError
 from hardware_specs.files.reading import look, user_path
 
@@ -189,6 +191,9 @@ def _resolve(source: object) -> tuple[ModelConfig, dict[str, Any]]:
             raise UnknownModelError(text, list_models())
         path, origin = fetch_config(text), f"huggingface.co/{text}"
     document = read_document(path)
+    if not any(document.get(key) for key in QUANTISED):
+        beside = precision_beside(path)
+        document = document if beside is None else {**document, QUANTISED[0]: beside}
     return replace(read_model(document, str(path), text, origin), is_checkpoint=True), document
 
 
