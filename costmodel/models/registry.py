@@ -9,12 +9,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from costmodel.models.beside import QUANTISED, precision_beside
 from costmodel.models.families import read_model
 from costmodel.models.model import ModelConfig
 from costmodel.models.reading import read_document
 from costmodel.models.scale import parse_scale, scaled_document, split_scale
-from costmodel.precision.beside import precision_beside
-from costmodel.precision.checkpoint import QUANTISED
 from hardware_specs.errors import InvalidFileError, InvalidInputError, UnknownModelError
 from hardware_specs.files.reading import look, user_path
 

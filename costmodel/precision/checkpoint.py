@@ -6,6 +6,7 @@ import json
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from costmodel.models.beside import QUANTISED
 from costmodel.precision.schemes import Keys, Quantisation, read_quantisation
 from hardware_specs.errors import InvalidFileError
 from hardware_specs.showing import shown
@@ -17,8 +18,6 @@ _DTYPES = {
 }  # fmt: skip
 #: Keys of a dtype, the one that counts first.
 _KEYS = ("dtype", "torch_dtype")
-#: Keys of a quantisation, in a whole config or in a part of it.
-QUANTISED = ("quantization_config", "compression_config")
 
 
 class Checkpoint(NamedTuple):

@@ -18,6 +18,8 @@ from hardware_specs.showing import shown
 if TYPE_CHECKING:
     from pathlib import Path
 
+#: Keys of a quantisation, in a whole config or in a part of it.
+QUANTISED = ("quantization_config", "compression_config")
 #: File -> the method that it stands for unless it names one itself.
 FILES = {
     "quantize_config.json": "gptq",
