@@ -19,6 +19,7 @@ from profiling.device_campaign import (
     run_device_campaign,
 )
 from profiling.measuring.stopping import StopRule, WarmUpRule
+from profiling.microbench import suite
 from profiling.microbench.suite import CPU_SUITE
 from profiling.records.storage import read_measurements
 
@@ -44,6 +45,8 @@ def _plan(source: str, step: str, device: str, **changes: Any) -> CampaignPlan:
 @pytest.fixture(autouse=True)
 def short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("profiling.measuring.point.measure_energy", _no_energy)
+    # The host inside a module stack is the matter of the micro-benchmarks' own tests.
+    monkeypatch.setattr(suite, "_module_kernel_seconds", lambda _clock, _device: [1e-5] * 3)
 
 
 def _no_energy(stage: str, *_args: Any) -> Any:
@@ -92,24 +95,20 @@ def test_a_lost_device_keeps_what_was_measured(
     gpu: FakeCuda, tiny_source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows and records are on disk when the context goes, and are not measured again."""
-    plan = _plan(
-        tiny_source,
-        "core",
-        "cuda",
-    )
+    plan = replace(_plan(tiny_source, "smoke", "cuda"), methods=())
     before = gpu.launches
-    run_device_campaign(replace(plan, methods=()), tmp_path / "whole")
+    run_device_campaign(plan, tmp_path / "whole")
     whole = gpu.launches - before
     rows = len((tmp_path / "whole" / "ops.jsonl").read_text().splitlines())
-    gpu.lose_after = gpu.launches + int(0.6 * whole)
+    gpu.lose_after = gpu.launches + int(0.8 * whole)
     with pytest.raises(DeviceUnavailableError, match="start again"):
-        run_device_campaign(replace(plan, methods=()), tmp_path / "lost")
+        run_device_campaign(plan, tmp_path / "lost")
     kept = read_measurements(tmp_path / "lost" / "measurements.jsonl")
     assert kept
     assert len((tmp_path / "lost" / "ops.jsonl").read_text().splitlines()) == rows
     gpu.lose_after = None
     ran: list[str] = []
-    run_device_campaign(replace(plan, methods=()), tmp_path / "lost", tell=ran.append)
+    run_device_campaign(plan, tmp_path / "lost", tell=ran.append)
     assert len((tmp_path / "lost" / "ops.jsonl").read_text().splitlines()) == rows
     assert not any(record.configuration.key in text for record in kept for text in ran)
 
