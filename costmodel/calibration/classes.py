@@ -27,6 +27,11 @@ PARENTS = {
     "activation": "pointwise",
     "residual": "pointwise",
     "softmax": "norm",
+    # PyTorch's own kernels, where a serving engine's fused ones are measured apart.
+    "cat": "copy",
+    "strided": "pointwise",
+    "layer_norm": "norm",
+    "norm_chain": "norm",
 }
 
 
