@@ -8,7 +8,8 @@ Rows are named, and whoever runs the blocks says how many there are:
 
 - `entering`, `out`, `mlp` in a layer: the tokens that enter it, those that pass its output
   projection, those that pass its MLP, each times the batch;
-- `image`, `patch`, `token` in a vision tower: crops, their patches, their tokens;
+- `image`, `patch`, `token`, `merged` in a vision tower: crops, their patches, their tokens, and the
+  tokens that a merger makes of them;
 - `projected` in the bridge from the tower to the language model;
 - `text`, `all`, `logits` around the language model's layers: the text, the whole prompt, and the
   positions whose logits are computed.
@@ -52,6 +53,8 @@ class Norm:
         after_residual: whether it reads the stream right after a residual add, which serving
             engines run in the same kernel.
         feeds: the module of `Precision` that reads the result; empty is the one the norm stands in.
+        per_row: vectors of that width in each row, such as the heads of a query.
+        offset: whether the scale is stored less one, and added up in float32.
     """
 
     name: str
@@ -60,6 +63,8 @@ class Norm:
     kind: str
     after_residual: bool = False
     feeds: str = ""
+    per_row: int = 1
+    offset: bool = False
 
     @property
     def parameters(self) -> int:
@@ -80,6 +85,8 @@ class Project:
         reads: what their input is called where a plan quantises it in a kernel of its own.
         module: whose numerics they have in `Precision`; empty is the module they stand in.
         shared: whether their weights are those of another block, such as a tied head's.
+        experts: how many of them there are, of which a router chooses for each row; 0 is one for all.
+        chosen: experts that a row goes through.
     """
 
     name: str
@@ -90,6 +97,8 @@ class Project:
     reads: str = ""
     module: str = ""
     shared: bool = False
+    experts: int = 0
+    chosen: int = 1
 
     @property
     def outputs(self) -> int:
@@ -98,8 +107,10 @@ class Project:
 
     @property
     def parameters(self) -> int:
-        """Of each part k n, and n with a bias; 0 for shared weights."""
-        return 0 if self.shared else (self.width + self.bias) * self.outputs
+        """Of each part k n, and n with a bias, in every expert; 0 for shared weights."""
+        if self.shared:
+            return 0
+        return (self.width + self.bias) * self.outputs * max(self.experts, 1)
 
 
 def dense(
@@ -111,11 +122,21 @@ def dense(
 
 @dataclass(frozen=True, slots=True)
 class Rotate:
-    """Rotary positions of q and k, and the write of k and v into the cache."""
+    """Rotary positions of q and k, and the write of k and v into the cache where there is one.
+
+    Attributes:
+        heads: h.
+        kv_heads: k.
+        head_dim: e.
+        rows: which rows it runs over where there is no cache; empty with a cache.
+        in_float32: whether libraries cast q and k to float32 and back.
+    """
 
     heads: int
     kv_heads: int
     head_dim: int
+    rows: str = ""
+    in_float32: bool = False
     parameters: ClassVar[int] = 0
 
 
@@ -131,6 +152,9 @@ class Attend:
         cached: whether K and V come from the KV cache.
         written: whether the scores are written out whatever the plan and the request say.
         window: keys that a query sees at most, its own among them; 0 for all.
+        both_ways: tokens of an image that see each other in the prefill whatever their order; 0 for none.
+        pieces: the name of the pieces that attend each to itself, where a stage has rows of several
+            lengths: images of their own resolution, or windows. Empty is one length for all.
     """
 
     heads: int
@@ -140,24 +164,30 @@ class Attend:
     cached: bool
     written: bool = False
     window: int = 0
+    pieces: str = ""
+    both_ways: int = 0
     parameters: ClassVar[int] = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Activate:
-    """An activation over f features; a gated one multiplies it with a second input of the same width."""
+    """An activation over f features; a gated one multiplies it with a second input of the same width.
+
+    `per_row` is how many times a row has them, such as once for each of its experts.
+    """
 
     name: str
     width: int
     rows: str
     function: str
     gated: bool = False
+    per_row: int = 1
     parameters: ClassVar[int] = 0
 
     @property
     def chained(self) -> bool:
         """Whether libraries that lack a kernel for the function compute it in a chain of three."""
-        return self.function == "quick_gelu"
+        return self.function in ("quick_gelu", "softcap")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,14 +201,52 @@ class Residual:
 
 
 @dataclass(frozen=True, slots=True)
+class Route:
+    """The choice of experts: a softmax over all, the largest few, and the rows in their order."""
+
+    name: str
+    experts: int
+    chosen: int
+    width: int
+    rows: str
+    parameters: ClassVar[int] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Combine:
+    """The sum of what a row's experts gave, each weighed by its router."""
+
+    name: str
+    chosen: int
+    width: int
+    rows: str
+    parameters: ClassVar[int] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A learned scale of every feature (LayerScale)."""
+
+    name: str
+    width: int
+    rows: str
+
+    @property
+    def parameters(self) -> int:
+        """One for each feature."""
+        return self.width
+
+
+@dataclass(frozen=True, slots=True)
 class Embed:
-    """A look-up of rows in a table of v rows of width d."""
+    """A look-up of rows in a table of v rows of width d, each number scaled where `scaled`."""
 
     name: str
     table: int
     width: int
     rows: str
     module: str = ""
+    scaled: bool = False
 
     @property
     def parameters(self) -> int:
@@ -188,17 +256,34 @@ class Embed:
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """A learned position per token, looked up and added to the rows of every crop."""
+    """A learned position per token, added to the rows of every crop; looked up where it is a table."""
 
     name: str
     tokens: int
     width: int
     rows: str
+    looked_up: bool = True
 
     @property
     def parameters(self) -> int:
         """The table: tokens x width."""
         return self.tokens * self.width
+
+
+@dataclass(frozen=True, slots=True)
+class Resample:
+    """Learned positions of a square table, interpolated between its nearest to a row's own place."""
+
+    name: str
+    table: int
+    width: int
+    rows: str
+    taps: int = 4
+
+    @property
+    def parameters(self) -> int:
+        """The table: positions x width."""
+        return self.table * self.width
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,18 +328,53 @@ class Shuffle:
 
 
 @dataclass(frozen=True, slots=True)
+class Pool:
+    """The mean of some rows of a width, for each row that comes out."""
+
+    name: str
+    width: int
+    rows: str
+    pooled: int
+    parameters: ClassVar[int] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Pieces that were computed one by one, set together again by libraries that loop over them."""
+
+    name: str
+    width: int
+    rows: str
+    parameters: ClassVar[int] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Inject:
+    """Features added to the rows of visual tokens behind a layer, in the prefill alone (deepstack)."""
+
+    name: str
+    width: int
+    parameters: ClassVar[int] = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Angles:
     """Cosine and sine of every position, shared by all layers and samples."""
 
     head_dim: int
+    rows: str = "queries"
     parameters: ClassVar[int] = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """The causal mask of an attention that needs one, cut to a sliding window where that is not 0."""
+    """The causal mask of an attention that needs one, cut to a sliding window where that is not 0.
+
+    `always` says that a prefill needs one whatever its length: images that see all of themselves.
+    """
 
     window: int = 0
+    always: bool = False
     parameters: ClassVar[int] = 0
 
 

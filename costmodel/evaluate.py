@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from costmodel.calibration import Calibration
+    from costmodel.models.geometry import Seen
     from costmodel.quantities import Num, OpCost
     from costmodel.request import Request
     from costmodel.scenario import Scenario
@@ -188,7 +189,9 @@ class Context:
         # Step i attends to the prompt, the i tokens before it and itself: the mean over all steps.
         before = text + 1 + (steps - 1) / 2
         return {
-            "vision": lambda: self._vision_ops(images, plan) if sees and _any(images) else [],
+            "vision": lambda: (
+                self._vision_ops(b, images, plan, scenario.seen) if sees and _any(images) else []
+            ),
             "projector": lambda: (
                 program.projector(b, plan.projected_tokens, spans[0].tokens, text) if sees else []
             ),
@@ -200,9 +203,11 @@ class Context:
             "decode": lambda: program.decode(b, spans, before, steps) if _any(steps) else [],
         }  # fmt: skip
 
-    def _vision_ops(self, images: Num, plan: MethodPlan) -> list[OpCost]:
+    def _vision_ops(self, b: Num, images: Num, plan: MethodPlan, seen: Seen | None) -> list[OpCost]:
         tower = self.model.vision
         assert tower is not None  # noqa: S101 - callers checked; narrows the type
+        if seen is not None:
+            return self.program.native_vision(b, self.tower_layers, seen)
         spans = plan.vision_spans or (LayerSpan(self.tower_layers, tower.tokens),)
         return self.program.vision(images, spans)
 
@@ -233,20 +238,21 @@ class Context:
         if self.model.vision is None:
             return StageCost()
         images = scenario.batch_size * scenario.crops
-        spans = plan.vision_spans
+        spans, b, seen = plan.vision_spans, scenario.batch_size, scenario.seen
         if not vector:
-            key = (images, spans)
+            key = (images, spans, b if seen else 0, seen)
             found = self._vision_cache.get(key)
             if found is None:
                 found = self._vision_cache[key] = self.roofline.stage(build(), False)
                 if len(self._vision_cache) > 1024:
                     self._vision_cache.clear()
             return found
-        if spans is not None and any(isinstance(span.tokens, np.ndarray) for span in spans):
-            cost = self.roofline.stage(self._vision_ops(images, plan), True)
+        by_row = spans is not None and any(isinstance(span.tokens, np.ndarray) for span in spans)
+        if by_row or seen is not None:
+            cost = self.roofline.stage(self._vision_ops(b, images, plan, seen), True)
             return StageCost(*(np.where(images > 0, getattr(cost, n), 0) for n in cost.__slots__))
         distinct, where = np.unique(images, return_inverse=True)
-        cost = self.roofline.stage(self._vision_ops(distinct, plan), True)
+        cost = self.roofline.stage(self._vision_ops(1, distinct, plan, None), True)
         some = distinct > 0
         return StageCost(*(np.where(some, getattr(cost, n), 0)[where] for n in cost.__slots__))
 
@@ -262,6 +268,7 @@ class Context:
             plan.llm_spans,
             scenario.output_tokens,
             maximum,
+            scenario.seen,
         )
         return memory_cost(
             phases,

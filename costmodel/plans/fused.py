@@ -17,28 +17,42 @@ from costmodel.blocks import (
     Activate,
     Angles,
     Attend,
+    Combine,
     Convolve,
     Embed,
+    Inject,
+    Join,
     Learned,
     Mask,
     Norm,
     Plain,
+    Pool,
     Positions,
     Prepend,
     Project,
+    Resample,
     Residual,
     Rotate,
+    Route,
+    Scale,
     Shuffle,
 )
-from costmodel.ops.attention import attention, attention_scores, attention_values, softmax
-from costmodel.ops.linear import convolution, linear
-from costmodel.ops.pointwise import activation, copy, embedding, norm, rope
+from costmodel.ops.attention import (
+    SOFTMAX_FLOPS,
+    attention,
+    attention_scores,
+    attention_values,
+    softmax,
+)
+from costmodel.ops.linear import convolution, grouped, linear
+from costmodel.ops.pointwise import activation, copy, embedding, norm, pointwise, rope
 from costmodel.plans.plan import Plan, over
 
 if TYPE_CHECKING:
     from costmodel.blocks import Block
     from costmodel.ops.attention import AttentionCost
-    from costmodel.plans.plan import Setting, Step
+    from costmodel.plans.plan import Rows, Setting, Step
+    from costmodel.quantities import OpCost
 
 
 def nothing(_block: Block, _setting: Setting) -> list[Step]:
@@ -48,11 +62,14 @@ def nothing(_block: Block, _setting: Setting) -> list[Step]:
 
 def _norm(block: Norm, setting: Setting) -> list[Step]:
     numerics = setting.of(block.feeds)
-    return [over(block.rows, norm(block.name, block.width, numerics, block.after_residual))]
+    cost = norm(block.name, block.width, numerics, block.after_residual)
+    return [over(block.rows, cost, block.per_row)]
 
 
 def _project(block: Project, setting: Setting) -> list[Step]:
     numerics, k = setting.of(block.module), block.width
+    if block.experts:
+        return [_experts(block.name, block.parts, block, setting)]
     own = [(name, n, numerics.of(name)) for name, n in block.parts]
     if len({each.label for _, _, each in own}) > 1:
         # Products that multiply in different formats are no one product.
@@ -62,7 +79,47 @@ def _project(block: Project, setting: Setting) -> list[Step]:
     return [over(block.rows, product)]
 
 
+def _experts(
+    name: str, parts: tuple[tuple[str, int], ...], block: Project, setting: Setting
+) -> Step:
+    """Products of the experts' rows with their own weights, in one kernel."""
+    numerics = setting.of(block.module)
+    outputs = sum(n for _, n in parts)
+    own = [(n, numerics.of(part)) for part, n in parts]
+    stored = sum(each.stored_bytes(block.width, n) for n, each in own)
+    return over(
+        block.rows,
+        grouped(name, block.width, outputs, block.experts, block.chosen, own[0][1], stored),
+    )
+
+
+def _route(block: Route, setting: Setting) -> list[Step]:
+    """Softmax and choice in one kernel, then a copy of each row for each of its experts."""
+    numerics = setting.numerics
+    size = numerics.activation_bytes
+    choice = pointwise(block.name, numerics, read=size, write=size, width=block.experts,
+                       flops_per_element=5)  # fmt: skip
+    moved = copy(f"{block.name}_rows", numerics, width=block.width)
+    return [over(block.rows, choice), over(block.rows, moved, block.chosen)]
+
+
+def _combine(block: Combine, setting: Setting) -> list[Step]:
+    numerics, k = setting.numerics, block.chosen
+    size = numerics.activation_bytes
+    cost = pointwise(block.name, numerics, read=k * size, write=size, width=block.width,
+                     flops_per_element=2 * k)  # fmt: skip
+    return [over(block.rows, cost)]
+
+
 def _rotate(block: Rotate, setting: Setting) -> list[Step]:
+    if block.rows:
+        size = setting.numerics.activation_bytes
+        width = (block.heads + block.kv_heads) * block.head_dim
+        turned = pointwise(
+            "rope", setting.numerics, read=size, write=size, width=width, flops_per_element=3,
+            op_class="rope",
+        )  # fmt: skip
+        return [over(block.rows, turned)]
     cost = rope("rope_cache", block.heads, block.kv_heads, block.head_dim, setting.numerics)
     return [lambda n: cost(n["batch"], n["queries"], n["count"])]
 
@@ -93,7 +150,10 @@ def flash(block: Attend, setting: Setting, *, quantised: bool, skips: bool = Tru
 
 def _attend(block: Attend, setting: Setting) -> list[Step]:
     if not (setting.written or block.written):
-        return [flash(block, setting, quantised=True)]
+        step = flash(block, setting, quantised=True)
+        if block.both_ways and setting.phase == "prefill":
+            step = _both_ways(block, step)
+        return [step]
     numerics, cached = setting.numerics, block.cached
     h, k, e = block.heads, block.kv_heads, block.head_dim
     return [
@@ -108,8 +168,24 @@ def _attend(block: Attend, setting: Setting) -> list[Step]:
     ]  # fmt: skip
 
 
+def _both_ways(block: Attend, step: Step) -> Step:
+    """Add the pairs above the diagonal in which tokens of one image see each other."""
+
+    def run(n: Rows) -> OpCost:
+        op = step(n)
+        # Of m tokens m (m - 1) / 2 pairs: (m - 1) / 2 for each.
+        pairs = block.heads * n["visual"] * (block.both_ways - 1) / 2
+        return op._replace(
+            matrix_flops=op.matrix_flops + 4 * block.head_dim * pairs,
+            vector_flops=op.vector_flops + SOFTMAX_FLOPS * pairs,
+        )
+
+    return run
+
+
 def _activate(block: Activate, setting: Setting) -> list[Step]:
-    return [over(block.rows, activation(block.name, block.width, setting.numerics, block.gated))]
+    cost = activation(block.name, block.width, setting.numerics, block.gated)
+    return [over(block.rows, cost, block.per_row)]
 
 
 def _embed(block: Embed, setting: Setting) -> list[Step]:
@@ -123,6 +199,36 @@ def _convolve(block: Convolve, setting: Setting) -> list[Step]:
 
 def _shuffle(block: Shuffle, setting: Setting) -> list[Step]:
     return [over(block.rows, copy(block.name, setting.of(block.module), width=block.width))]
+
+
+def _pool(block: Pool, setting: Setting) -> list[Step]:
+    numerics = setting.numerics
+    size = numerics.activation_bytes
+    mean = pointwise(
+        block.name, numerics, read=block.pooled * size, write=size, width=block.width,
+        flops_per_element=block.pooled,
+    )  # fmt: skip
+    return [over(block.rows, mean)]
+
+
+def _resample(block: Resample, setting: Setting) -> list[Step]:
+    """The nearest positions of each row are weighed and added to it."""
+    numerics = setting.numerics
+    size = numerics.activation_bytes
+    added = pointwise(
+        block.name, numerics, read=(1 + block.taps) * size, write=size, width=block.width,
+        flops_per_element=2 * block.taps,
+    )  # fmt: skip
+    return [over(block.rows, added)]
+
+
+def _inject(block: Inject, setting: Setting) -> list[Step]:
+    if setting.phase == "decode":
+        return []
+    numerics = setting.numerics
+    size = numerics.activation_bytes
+    added = pointwise(block.name, numerics, read=2 * size, write=size, width=block.width)
+    return [lambda n: added(n["visual"], n["count"] * (n["visual"] > 0))]
 
 
 def _plain(block: Plain, setting: Setting) -> list[Step]:
@@ -142,6 +248,13 @@ PLAN = Plan(
         Embed: _embed,
         Positions: nothing,
         Prepend: nothing,
+        Resample: _resample,
+        Scale: nothing,
+        Route: _route,
+        Combine: _combine,
+        Pool: _pool,
+        Join: nothing,
+        Inject: _inject,
         Convolve: _convolve,
         Shuffle: _shuffle,
         Angles: nothing,

@@ -21,19 +21,27 @@ the new one at every step. The cut is a view: what it leaves out stays in memory
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from costmodel.blocks import (
     Activate,
     Angles,
     Attend,
+    Combine,
+    Embed,
+    Inject,
+    Join,
     Mask,
     Norm,
     Positions,
     Prepend,
     Project,
+    Resample,
     Residual,
     Rotate,
+    Route,
+    Scale,
 )
 from costmodel.ops.attention import attention_scores, attention_values
 from costmodel.ops.linear import linear
@@ -56,25 +64,33 @@ def _norm(block: Norm, setting: Setting) -> list[Step]:
     """RMSNorm runs in float32, with casts around it when the model is narrower."""
     numerics, d = setting.numerics, block.width
     if block.kind == "layer":
-        return [over(block.rows, norm(block.name, d, numerics))]
+        return [over(block.rows, norm(block.name, d, numerics), block.per_row)]
     size = numerics.activation_bytes
     wide = size >= SOFTMAX_BYTES
+    read, write, kernels = (
+        (4.0 * size, 3.0 * size, 6) if wide else (2 * size + 16.0, 2 * size + 12.0, 8)
+    )
+    if block.offset:
+        # The scale is cast and one added to it first; the product with it stays in float32.
+        read, write, kernels = (read, write, 7) if wide else (read + 2.0, write + 2.0, 10)
     chain = pointwise(
         block.name,
         numerics,
-        read=4.0 * size if wide else 2 * size + 16.0,
-        write=3.0 * size if wide else 2 * size + 12.0,
+        read=read,
+        write=write,
         flops_per_element=4,
-        kernels=6 if wide else 8,
+        kernels=kernels,
         width=d,
         op_class="norm",
         weights=d * size,
     )
-    return [over(block.rows, chain)]
+    return [over(block.rows, chain, block.per_row)]
 
 
 def _project(block: Project, setting: Setting) -> list[Step]:
     numerics = setting.of(block.module)
+    if block.experts:
+        return fused.PLAN.rules[Project](block, setting)
     return [
         over(block.rows, linear(name, block.width, n, numerics.of(name), block.bias))
         for name, n in block.parts
@@ -102,10 +118,16 @@ def _rotate(block: Rotate, setting: Setting) -> list[Step]:
     """Rotate q and k, then concatenate K and V to the cache: read it with the new keys, write it anew."""
     numerics, size = setting.numerics, setting.numerics.activation_bytes
     k, e = block.kv_heads, block.head_dim
+    # Casts to float32 and back are two kernels more for each of q and k.
+    casts = block.in_float32 and size < SOFTMAX_BYTES
+    wide = SOFTMAX_BYTES if casts else size
     rotated = pointwise(
-        "rope", numerics, read=5.5 * size, write=4.5 * size, width=(block.heads + k) * e,
-        flops_per_element=4, kernels=10,
+        "rope", numerics, read=5.5 * wide + casts * (size + wide),
+        write=4.5 * wide + casts * (size + wide), width=(block.heads + k) * e, flops_per_element=4,
+        kernels=10 + 4 * casts,
     )  # fmt: skip
+    if block.rows:
+        return [over(block.rows, rotated)]
 
     def concatenate(n: Rows) -> OpCost:
         b, s, past = n["batch"], n["queries"], n["keys"] - n["queries"]
@@ -130,9 +152,10 @@ def _attend(block: Attend, setting: Setting) -> list[Step]:
     h, k, e = block.heads, block.kv_heads, block.head_dim
     repeat = copy("repeat_kv", numerics, kernels=2)
     if not setting.written:
+        seen = replace(block, causal=False, window=0) if _needs_mask(block, setting) else block
         return [
             *_masked(block, setting, repeat),
-            fused.flash(block, setting, quantised=False, skips=False),
+            fused.flash(seen, setting, quantised=False, skips=False),
         ]
     steps: list[Step] = []
     if h > 1 and setting.phase != "decode":
@@ -185,7 +208,8 @@ def _masked(block: Attend, setting: Setting, repeat: RowsCost) -> list[Step]:
     are repeated; one query folds the groups into its rows instead.
     """
     window, h, k, e = block.window, block.heads, block.kv_heads, block.head_dim
-    if not window:
+    always = _needs_mask(block, setting)
+    if not (window or always):
         return []
     numerics = setting.numerics
     added = pointwise(
@@ -194,12 +218,17 @@ def _masked(block: Attend, setting: Setting, repeat: RowsCost) -> list[Step]:
     )  # fmt: skip
 
     def full(n: Rows) -> Num:
-        return n["count"] * (n["keys"] >= window)
+        return n["count"] if always else n["count"] * (n["keys"] >= window)
 
     steps: list[Step] = [lambda n: added(n["batch"] * n["queries"] * n["keys"], full(n))]
     if h > k and setting.phase != "decode":
         steps.append(lambda n: repeat(2 * n["batch"] * n["keys"] * h * e, full(n)))
     return steps
+
+
+def _needs_mask(block: Attend, setting: Setting) -> bool:
+    """Whether every prefill takes a mask, and so runs over the full square."""
+    return bool(block.both_ways) and setting.phase == "prefill"
 
 
 def _activate(block: Activate, setting: Setting) -> list[Step]:
@@ -215,11 +244,71 @@ def _activate(block: Activate, setting: Setting) -> list[Step]:
         flops_per_element=5 if block.gated else 4,
         kernels=kernels,
     )
+    return [over(block.rows, cost, block.per_row)]
+
+
+def _route(block: Route, setting: Setting) -> list[Step]:
+    """Softmax in float32, the largest few and their sum, then the rows sorted by their experts.
+
+    `grouped_mm`, the default of `transformers`, takes 72 kernels for a layer of Qwen3's: 16 around its
+    two products beside the router's and the activation's.
+    """
+    numerics, size = setting.numerics, setting.numerics.activation_bytes
+    choice = pointwise(
+        block.name, numerics, read=size + 2 * SOFTMAX_BYTES, write=2 * SOFTMAX_BYTES,
+        width=block.experts, flops_per_element=5, kernels=11,
+    )  # fmt: skip
+    moved = copy(f"{block.name}_rows", numerics, width=block.width)
+    return [over(block.rows, choice), over(block.rows, moved, block.chosen)]
+
+
+def _combine(block: Combine, setting: Setting) -> list[Step]:
+    """Rows weighed, put back in order, and added up."""
+    numerics, k = setting.numerics, block.chosen
+    size = numerics.activation_bytes
+    cost = pointwise(
+        block.name, numerics, read=3 * k * size, write=(2 * k + 1) * size, width=block.width,
+        flops_per_element=2 * k, kernels=4,
+    )  # fmt: skip
     return [over(block.rows, cost)]
 
 
 def _residual(block: Residual, setting: Setting) -> list[Step]:
     return [over(block.rows, residual(block.name, block.width, setting.numerics))]
+
+
+def _resample(block: Resample, setting: Setting) -> list[Step]:
+    """The nearest positions are looked up, weighed, added up, and the sum added to the row."""
+    numerics, taps = setting.numerics, block.taps
+    size = numerics.activation_bytes
+    look_up = embedding(f"{block.name}_embed", block.width, numerics)
+    # Weights are float32, and so are the products and their sum.
+    weighed = pointwise(
+        f"{block.name}_add", numerics, read=taps * (size + SOFTMAX_BYTES) + SOFTMAX_BYTES + 2 * size,
+        write=(taps + 1) * SOFTMAX_BYTES + 2 * size, width=block.width, flops_per_element=2 * taps,
+        kernels=4,
+    )  # fmt: skip
+    return [over(block.rows, look_up, taps), over(block.rows, weighed)]
+
+
+def _join(block: Join, setting: Setting) -> list[Step]:
+    """The lengths of the pieces are computed, and their outputs concatenated."""
+    return [over(block.rows, copy(block.name, setting.numerics, width=block.width, kernels=2))]
+
+
+def _inject(block: Inject, setting: Setting) -> list[Step]:
+    """The stream is cloned; the visual rows are found, taken out, added to and put back."""
+    if setting.phase == "decode":
+        return []
+    numerics, size = setting.numerics, setting.numerics.activation_bytes
+    clone = copy(f"{block.name}_clone", numerics, width=block.width)
+    added = pointwise(
+        block.name, numerics, read=4 * size, write=3 * size, width=block.width, kernels=7
+    )
+    return [
+        lambda n: clone(n["out"], n["count"] * (n["visual"] > 0)),
+        lambda n: added(n["visual"], n["count"] * (n["visual"] > 0)),
+    ]
 
 
 def _prepend(block: Prepend, setting: Setting) -> list[Step]:
@@ -230,7 +319,27 @@ def _positions(block: Positions, setting: Setting) -> list[Step]:
     """The table is looked up once for all crops, and added to each."""
     look_up = embedding(f"{block.name}_embed", block.width, setting.numerics)
     add = residual(f"{block.name}_add", block.width, setting.numerics)
+    if not block.looked_up:
+        return [over(block.rows, add)]
     return [lambda n: look_up(block.tokens, n["count"]), over(block.rows, add)]
+
+
+def _embed(block: Embed, setting: Setting) -> list[Step]:
+    steps = fused.PLAN.rules[Embed](block, setting)
+    if block.scaled:
+        numerics = setting.of(block.module)
+        size = numerics.activation_bytes
+        scaled = pointwise("embed_scale", numerics, read=size, write=size, width=block.width)
+        steps.append(over(block.rows, scaled))
+    return steps
+
+
+def _scale(block: Scale, setting: Setting) -> list[Step]:
+    numerics, size = setting.numerics, setting.numerics.activation_bytes
+    cost = pointwise(
+        block.name, numerics, read=size, write=size, width=block.width, weights=block.width * size
+    )
+    return [over(block.rows, cost)]
 
 
 def _angles(block: Angles, setting: Setting) -> list[Step]:
@@ -239,7 +348,7 @@ def _angles(block: Angles, setting: Setting) -> list[Step]:
         "rope_setup", setting.numerics, read=28.0, write=26.0, width=block.head_dim,
         flops_per_element=6, kernels=10,
     )  # fmt: skip
-    return [over("queries", cost)]
+    return [over(block.rows, cost)]
 
 
 def _mask(block: Mask, setting: Setting) -> list[Step]:
@@ -250,12 +359,18 @@ def _mask(block: Mask, setting: Setting) -> list[Step]:
     """
     window = block.window
     if not setting.written:
-        if not window:
+        always = block.always and setting.phase == "prefill"
+        if not (window or always):
             return []
         sliding = pointwise(
             "sliding_mask", setting.numerics, read=3, write=4, flops_per_element=4, kernels=12
         )
-        return [lambda n: sliding(n["queries"] * n["keys"], n["count"] * (n["keys"] >= window))]
+        return [
+            lambda n: sliding(
+                n["queries"] * n["keys"],
+                n["count"] if always else n["count"] * (n["keys"] >= window),
+            )
+        ]
     cost = pointwise(
         "sliding_mask" if window else "causal_mask",
         setting.numerics,
@@ -280,6 +395,13 @@ PLAN = Plan(
         Residual: _residual,
         Prepend: _prepend,
         Positions: _positions,
+        Resample: _resample,
+        Scale: _scale,
+        Embed: _embed,
+        Route: _route,
+        Combine: _combine,
+        Join: _join,
+        Inject: _inject,
         Angles: _angles,
         Mask: _mask,
     },

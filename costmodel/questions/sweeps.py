@@ -130,7 +130,17 @@ class SweepPlan:
         }
         self.shape = tuple(len(array) for array in self.numbers.values())
         self.inner_rows = prod(self.shape)
-        self.rows = self.inner_rows * sum(1 for _ in self.combinations())
+        self.rows = self.inner_rows * self._combined()
+
+    def _combined(self) -> int:
+        """Return how many `combinations` yields, without going through them: they may be millions."""
+        lengths = {name: len(values) for name, values in self.categories.items()}
+        settings = lengths.pop("keep") * lengths.pop("layer")
+        methods = lengths.pop("method")
+        reduced = methods - sum(map(_unreduced, self.categories["method"]))
+        return prod(lengths.values()) * (
+            reduced * settings + (methods - reduced) * (1 if reduced else settings)
+        )
 
     def combinations(self) -> Iterator[dict[str, Any]]:
         """Yield the values of the categories, the last one varying fastest.
@@ -220,6 +230,7 @@ class SweepPlan:
         columns = self._rows(start, stop)
         visual = columns["visual_tokens"]
         images = projected = crops = each = np.zeros_like(visual)
+        seen = None
         if units is not None:
             if self.default_visual:
                 visual = np.full_like(visual, units.counted.tokens)
@@ -227,6 +238,7 @@ class SweepPlan:
                 np.broadcast_to(np.asarray(count, dtype=float), visual.shape)
                 for count in units.read(visual)
             )
+            seen = units.tower(visual, images, asked=not self.default_visual)
         if np.any(visual + columns["text_tokens"] == 0):
             raise InvalidInputError("visual_tokens and text_tokens are both 0: there is no prompt")
         return Scenario(
@@ -238,6 +250,7 @@ class SweepPlan:
             columns["output_tokens"],
             each,
             images,
+            seen,
         )
 
     def _rows(self, start: int, stop: int) -> dict[str, np.ndarray[Any, Any]]:
@@ -256,7 +269,9 @@ class SweepPlan:
         if self.default_visual:
             del rows["visual_tokens"]
         fixed = dict(fixed)
-        if (images := fixed.pop("images")) is not None:
+        images = fixed.pop("images")
+        # The reason may be that it is no count at all.
+        if type(images) is int and 0 <= images <= MOST_TOKENS:
             rows["images"] = np.full(stop - start, images, dtype=np.int64)
         names = [*COUNTS, *COLUMNS]
         if stage_columns:

@@ -1,0 +1,73 @@
+"""What Qwen's families share: images of their own resolution, and a merger of 2 x 2 patches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from costmodel.models.native import NativeGeometry
+from costmodel.models.projector import ProjectorConfig
+from costmodel.models.towers.native import merger
+
+if TYPE_CHECKING:
+    from costmodel.blocks import Block
+    from costmodel.models.reading import Section
+    from costmodel.models.text import TextConfig
+    from costmodel.models.vision import VisionConfig
+
+#: What the config classes of these families assume.
+DEFAULTS: dict[str, Any] = {"tie_word_embeddings": False}
+
+
+def native_geometry(
+    vision: VisionConfig,
+    tokens: tuple[int, int],
+    video_tokens: tuple[int, int],
+    *,
+    clip_budget: bool = False,
+) -> NativeGeometry:
+    """Return the geometry of a tower whose budgets are given in tokens.
+
+    Args:
+        vision: the tower.
+        tokens: fewest and most of an image.
+        video_tokens: fewest and most of a clip's pair of frames; of a clip's pixels, where `clip_budget`.
+        clip_budget: whether a clip has one budget for all frames.
+    """
+    each = (vision.patch_size * vision.merge) ** 2
+    return NativeGeometry(
+        vision.patch_size, vision.merge, vision.window, tokens[0] * each, tokens[1] * each,
+        vision.tubelet, video_tokens[0] * each, video_tokens[1] * each, clip_budget,
+    )  # fmt: skip
+
+
+def merged_bridge(
+    outer: Section,
+    vision: VisionConfig,
+    text: TextConfig,
+    norm: str,
+    after: tuple[Block, ...] = (),
+    width: str = "out_hidden_size",
+) -> ProjectorConfig:
+    """Return the merger as the bridge to the language model.
+
+    Args:
+        outer: the config.
+        vision: the tower, whose patches are merged.
+        text: the language model.
+        norm: kind of the merger's norm.
+        after: what follows it.
+        width: what the tower's config calls the width of the tokens.
+
+    Raises:
+        InvalidFileError: the tower's output is not as wide as the language model.
+    """
+    d = text.hidden_size
+    said = outer.values["vision_config"].get(width, d)
+    if said != d:
+        raise outer.fail(
+            f"vision_config.{width}", f"({said!r}) must be the language model's width {d}"
+        )
+    many = vision.merge**2
+    k = many * vision.hidden_size
+    blocks = (*merger(vision.hidden_size, many, d, norm), *after)
+    return ProjectorConfig(k, k, d, True, "gelu", blocks, by_plan=True)
