@@ -1,6 +1,6 @@
 """The page "Audit a table" says what the program does: its tables are made here and compared.
 
-    python tests/costmodel/audit/test_audit_page.py     writes them again
+python tests/costmodel/audit/test_audit_page.py     writes them again
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def best(result):
                 value = f"{value[0]} to {value[1]}"
             if isinstance(value, dict):
                 value = ", ".join(f"{key}: {length}" for key, length in value.items())
-            said.append(f"{name.replace('_', ' ')} {str(value).split(':')[0] if name == 'labels' else value}")
+            said.append(
+                f"{name.replace('_', ' ')} {str(value).split(':')[0] if name == 'labels' else value}"
+            )
         parts.append(f"{kind.replace('_', ' ')}: {', '.join(said)}" if len(result.assumptions) > 1
                      else ", ".join(said))  # fmt: skip
     return "; ".join(parts)
@@ -129,7 +131,10 @@ def main():
     text = PAGE.read_text(encoding="utf-8")
     for part, make in PARTS.items():
         before, after = text.split(f"<!-- {part} -->\n")
-        text = f"{before}<!-- {part} -->\n\n{make()}\n\n<!-- end -->" + after.split("<!-- end -->", 1)[1]
+        text = (
+            f"{before}<!-- {part} -->\n\n{make()}\n\n<!-- end -->"
+            + after.split("<!-- end -->", 1)[1]
+        )
     PAGE.write_text(text, encoding="utf-8")
 
 

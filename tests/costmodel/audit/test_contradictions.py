@@ -85,5 +85,7 @@ def test_tables_that_are_counted_one_way_contradict_nothing(seed):
         values = ready.values(family[None], random.integers(0, 300, 1))[0, 0]
         scale, places = (1e-12, 3) if family[8] == 0 else (1e-12, 5)
         printed = [f"{value * 1e12 * scale:.{places}f}" for value in values]
-        rows = [flops(f"r{i}", s, p) for i, (s, p) in enumerate(zip(schedules, printed, strict=True))]
+        rows = [
+            flops(f"r{i}", s, p) for i, (s, p) in enumerate(zip(schedules, printed, strict=True))
+        ]
         assert contradictions(table(*rows)) == []

@@ -7,10 +7,11 @@ import pytest
 
 from costmodel.audits.assumptions import Family, Reading
 from costmodel.audits.counting import counted
+from costmodel.audits.shapes import plain_model, shape_of
 from costmodel.audits.table import Cell, parse_schedule
 from costmodel.conventions import get_convention
 from costmodel.conventions.shortv import frozen_layer_flops
-from costmodel.models import load_model
+from costmodel.models import list_models, load_model
 
 
 def value(schedule, text, *, model="llava-1.5-7b", part="total", kv=False, full=576, **choices):
@@ -80,3 +81,14 @@ def test_parts():
     assert round(tower / 1e12, 3) == 0.349  # as LLaVA-Mini prints it
     assert round(value("0:V", 40, part="projector") / 1e12, 3) == 0.024
     assert round(value("0:V", 40, part="llm", vision_tower=2) / 1e12, 3) == 8.177
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_shipped_model_has_a_shape(name):
+    shape, text = shape_of(plain_model(name)), load_model(name).text
+    assert (shape.d, shape.layers, shape.vocab) == (
+        text.hidden_size,
+        text.num_layers,
+        text.vocab_size,
+    )
+    assert (shape.projector > 0) == (load_model(name).vision is not None)

@@ -38,7 +38,14 @@ def cells(text, **options):
 
 def facts(text, **options):
     return [
-        (c.quantity, c.printed, c.scale, c.ratio, c.schedule and c.schedule.text, c.row.split(" (")[0])
+        (
+            c.quantity,
+            c.printed,
+            c.scale,
+            c.ratio,
+            c.schedule and c.schedule.text,
+            c.row.split(" (")[0],
+        )
         for c in cells(text, **options)
     ]
 
@@ -129,7 +136,9 @@ def test_schedules():
     assert parse_schedule("mean:64", 576).spans(32, label=1) == [Span(32, 64.5, False)]
 
 
-@pytest.mark.parametrize("text", ["2:64", "0:64;0:32", "0:x", "0:", "0:V;3:64;2:32", "0:9999999999"])
+@pytest.mark.parametrize(
+    "text", ["2:64", "0:64;0:32", "0:x", "0:", "0:V;3:64;2:32", "0:9999999999"]
+)
 def test_no_schedule(text):
     with pytest.raises(InvalidFileError):
         parse_schedule(text, 576)
@@ -146,5 +155,5 @@ def test_no_table(text):
 def test_a_model_must_be_named_and_known():
     with pytest.raises(InvalidFileError, match="--model"):
         cells(CSV, model=None)
-    with pytest.raises(UnknownNameError, match="llava-1.5-7b"):
+    with pytest.raises(UnknownNameError, match=r"llava-1\.5-7b"):
         cells(CSV, model="llava-1.5-7")

@@ -54,7 +54,7 @@ COMMANDS: dict[tuple[str, ...], tuple[tuple[tuple[str, ...], ...], dict[str, tup
     ("methods", "show"): ((("fastv", "divprune", "tome"),), {"--json": ()}),
     ("reproduce",): ((("fastv", "divprune"),), {"--json": ()}),
     ("audit",): ((("divprune", "sparsevlm"),), {"--copies": ("0", "9", "-1"), "--json": (), "-d": DEVICES,
-                                               "--text-tokens": ("40", "-1"), "--column": ("a=flops T", "a")}),
+                                                "--text-tokens": ("40", "-1"), "--column": ("a=flops", "a")}),
     ("measurements",): ((("/nosuch", "/dev/null", "/dev/zero"),), {"--csv": (), "--json": ()}),
     ("reconcile",): ((("/nosuch", "/dev/null", "/dev/zero"),), {"--calibration": ("generic",), "--json": ()}),
 }  # fmt: skip
