@@ -26,11 +26,7 @@ _SAME = {
     "llama-2-chat-7b": "llama-2-7b",
     "llava-7b": "llava-1.5-7b",
     "llava-13b": "llava-1.5-13b",
-    "llava-1.5": "llava-1.5-7b",
-    "llava-next": "llava-next-vicuna-7b",
     "llava-video-7b": "qwen2-7b",
-    "qwen2-vl-7b": "qwen2-7b",
-    "qwen2.5-vl-7b": "qwen2-7b",
 }
 
 
@@ -42,8 +38,10 @@ def plain_model(name: str) -> str:
     """
     text = re.sub(r"[\s_]+", "-", name.strip().lower().split("(")[0].strip())
     text = re.sub(r"-v(?=\d)", "-", text).removesuffix("-instruct").removesuffix("-hf")
-    known = list_models()
-    return text if text in known else _SAME.get(text, text)
+    known = _SAME | dict.fromkeys(list_models(), "")
+    # A name without a size is mostly the 7B model's.
+    found = next((each for each in (text, f"{text}-7b") if each in known), text)
+    return known.get(found) or found
 
 
 def full_tokens(model: str) -> float:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from costmodel.models import ModelConfig
 
 #: Qwen-7B, the language model of Qwen-VL-Chat (its config's FFN width 22016 is gate and up), and
-#: Qwen2-7B, that of Qwen2-VL and LLaVA-Video.
+#: Qwen2-7B, that of LLaVA-Video.
 _UNSHIPPED = {
     "qwen-7b": DecoderShape(4096, 11008, 32, 32, 32, 151936),
     "qwen2-7b": DecoderShape(3584, 18944, 28, 28, 4, 152064),
