@@ -20,7 +20,7 @@ from costmodel.plans.fused import PLAN as FUSED
 from costmodel.power_roof import power_roof
 from costmodel.precision.arithmetic import matrix_peak
 from costmodel.quantities import traffic
-from costmodel.uncertainty import BRACKET, NOTHING, Errors, Host, Part, errors_of
+from costmodel.uncertainty import BRACKET, NOTHING, Errors, Host, Part, across_sources, errors_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -324,6 +324,8 @@ class Roofline:
         else:
             keyed = [(self.calibration.pricer(*each), *held) for each, held in sums.items()]
             errors = errors_of([(p.key, p.widths, whole, squares) for p, whole, squares in keyed])
+            if self.calibration.kind == "shipped":
+                errors = across_sources(errors)
         host: Num = 0.0
         if self.host is not None and ops:
             time, host, errors = self.host.launched(time, kernels, errors, self.own_host)

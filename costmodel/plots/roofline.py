@@ -45,6 +45,10 @@ CLASSES = {
     "rope": ("rotation", VERMILLION, ">"),
     "activation": ("activation", VERMILLION, "d"),
     "copy": ("copy", SKY, "X"),
+    "cat": ("concatenation", SKY, "*"),
+    "strided": ("strided kernel", VERMILLION, "p"),
+    "layer_norm": ("layer norm", ORANGE, "h"),
+    "norm_chain": ("norm, in small kernels", ORANGE, "8"),
     "embedding": ("look-up", BLACK, "+"),
 }
 #: Ops whose names are written beside their points: those that take the most time.
