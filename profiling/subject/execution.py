@@ -84,9 +84,10 @@ class Execution:
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             stack.enter_context(_environment(_CHECK_VARIABLE, "1"))
-            if self._method is not None:
+            if self._method is not None or (self.visual is not None and self.visual.whole):
                 # The placeholders are counted before the method shortens anything.
                 self._ids = self._placeholder_ids()
+            if self._method is not None:
                 stack.enter_context(_reduction(self.model, self._method))
             self.hooks.attach()
             stack.callback(self.hooks.detach)
@@ -113,12 +114,7 @@ class Execution:
     def first_logits(self) -> Any:
         """Run vision, projector, reduction and prefill; return the model's output with its cache."""
         if self._ids is not None and self.visual is not None:
-            return self.model(
-                input_ids=self._ids,
-                **self.visual.arguments,
-                use_cache=True,
-                logits_to_keep=1,
-            )
+            return self.model(**self.visual.call(self._ids), use_cache=True, logits_to_keep=1)
         return self.prefill(self._placed(self.visual_tokens()))
 
     def _placed(self, visual: torch.Tensor | None) -> torch.Tensor:
