@@ -26,7 +26,7 @@ WINGS = (
     ("microbench",),
     ("reconciling",),
     ("report",),
-    ("whole_loop",),
+    ("whole_loop", "sharing"),
 )
 #: What stands on top of the cost model: nothing in it imports these, but they may import each other.
 ON_TOP = ("costmodel.questions", "costmodel.plots", "costmodel.reproduce")
