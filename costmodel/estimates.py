@@ -206,7 +206,7 @@ def estimate(
     logits: str = "last",
     vision_layers: str = "executed",
     images: int | None = None,
-    image_size: ImageSize | None = None,
+    image_size: ImageSize | str | None = None,
     frames: int | None = None,
     memory_margin_bytes: int = MEMORY_MARGIN_BYTES,
     host_s: float | None = None,
@@ -245,7 +245,7 @@ def estimate(
         images: images per sample; None is one, or as many as `visual_tokens` say. With both, the count
             is what is left of the images' tokens.
         image_size: (height, width) in pixels of every image, or a list of one for each, for models
-            whose token count depends on it.
+            whose token count depends on it; or a text such as `1344x1344` or `1080p`.
         frames: frames, for video models.
         memory_margin_bytes: bytes of the memory that the driver shows and no tensor gets, for the
             context, the driver and the allocator's fragments: a request fits where its peak and this

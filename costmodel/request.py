@@ -161,7 +161,11 @@ class Size:
     """An image's (height, width) in pixels, or one of them for each image."""
 
     def check(self, name: str, value: Any) -> Any:
-        """Return two Python ints, or a tuple of such pairs."""
+        """Return two Python ints, or a tuple of such pairs; a text says them as `read_size` reads it."""
+        if isinstance(value, str):
+            from costmodel.models.model import read_size
+
+            value = read_size(value)
         if isinstance(value, (tuple, list)) and value and all(map(_is_pair, value)):
             return tuple(self.check(name, size) for size in value)
         if _is_pair(value):
@@ -351,7 +355,7 @@ there is: last, all
         Count(0), "Images per sample; one, or as many as visual tokens say.", "shape"
     ))  # fmt: skip
     image_size: ImageSize | None = field(default=None, metadata=_is(
-        Size(), "HEIGHTxWIDTH in pixels of every image, or one for each: 480x640+336x336.", "shape"
+        Size(), "HEIGHTxWIDTH in pixels of every image, or a name: 480x640, 1080p, 480x640+336x336.", "shape"
     ))  # fmt: skip
     frames: int | None = field(default=None, metadata=_is(
         Count(1), "Frames of a video.", "shape"
