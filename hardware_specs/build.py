@@ -47,11 +47,7 @@ _UNSUPPORTED = re.compile(r"([a-z0-9.]+)(?: \((.+)\))?")
 
 
 def build_spec(device: dict[str, Any], *, hardware_id: str) -> HardwareSpec:
-    """Return the spec that a checked device file describes.
-
-    Args:
-        device: what `hardware_specs.schema.check_device` returned.
-        hardware_id: the id the file's name stands for.
+    """Return the spec that a device file describes, from what `hardware_specs.schema.check_device` returned.
 
     Raises:
         InvalidFileError: a peak key, unit, source or id does not hold; the message names each.

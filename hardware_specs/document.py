@@ -45,12 +45,7 @@ def spec_to_dict(spec: HardwareSpec) -> dict[str, Any]:
 def device_document(spec: HardwareSpec) -> dict[str, Any]:
     """Return the document of a device file that `load_hardware` reads back as this spec."""
     origin = spec.provenance
-    document: dict[str, Any] = {
-        "id": spec.id,
-        "name": spec.name,
-        "vendor": spec.vendor,
-        "architecture": spec.architecture,
-    }
+    document = {key: getattr(spec, key) for key in ("id", "name", "vendor", "architecture")}
     document |= {key: _plain(value) for key in _NAMED if (value := getattr(spec, key))}
     for key in _QUANTITIES:
         if getattr(spec, key) is not None:
@@ -85,12 +80,8 @@ def device_document(spec: HardwareSpec) -> dict[str, Any]:
 def save_hardware(spec: HardwareSpec, path: str | Path) -> None:
     """Write a spec as a device file, so that it can be edited and passed on.
 
-    Args:
-        spec: the device; its id must be the file's name without the ending.
-        path: the file to write.
-
     Raises:
-        InvalidInputError: the file's name is not the id.
+        InvalidInputError: the file's name is not the device's id.
         OutputError: the file cannot be written.
     """
     import yaml
