@@ -6,9 +6,9 @@
     load_hardware("my_gpu.yaml")            a device of your own
 
 A device is one SKU: form factor and memory size. Peaks are dense, in op/s (1 FMA = 2), keyed
-`dtype.engine[.accumulator]`; sizes are bytes, bandwidths B/s (decimal). What nobody publishes is
-absent, never 0. Importing this package imports neither pydantic nor yaml: they come with the first
-look-up.
+`dtype.engine[.accumulator]`; sizes are bytes, bandwidths B/s (decimal). A number that is
+not published is absent, never 0. Importing this package imports neither pydantic nor yaml: they come
+with the first look-up.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The CPU of this machine, described by measuring it.
 
-Nobody publishes a CPU's all-core clock under vector load, and public lists of CPU rates disagree by
-a factor of 30, so nothing is looked up: matrix products and copies are timed, for a second or two.
+No data sheet has a CPU's all-core clock under vector load, and public lists of CPU rates disagree by
+a factor of 30. So nothing is looked up: matrix products and copies are timed, for a second or two.
 """
 
 from __future__ import annotations

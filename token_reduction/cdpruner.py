@@ -26,14 +26,14 @@ from hardware_specs.errors import InvalidFileError, InvalidInputError
 from token_reduction.apply.class_attention import require_patches, watch_features
 from token_reduction.apply.places import Host, reduce_crops
 from token_reduction.tokens.checks import require_finite
-from token_reduction.tokens.reduced import Reduced
-from token_reduction.tokens.selection import take_tokens
+from token_reduction.tokens.selection import picked_tokens
 from token_reduction.tokens.weights import read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from token_reduction.apply.anatomy import Tower
+    from token_reduction.tokens.reduced import Reduced
 
 _SLACK = 1e-6
 # Squares of it, thousands of them summed, still fit float32.
@@ -88,9 +88,7 @@ def cdpruner(
         require_finite("cdpruner", features=unit, embeddings=relevance)
         kernel = relevance.unsqueeze(-1) * (unit @ unit.transpose(-1, -2)) * relevance.unsqueeze(-2)
         picks = greedy_map(kernel, count)
-    kept = picks.sort(dim=-1).values
-    picked = take_tokens(tokens, kept)
-    return Reduced(picked, kept_indices=kept, selection_order=picks, scores=relevance)
+    return picked_tokens(tokens, picks, scores=relevance)
 
 
 def greedy_map(kernel: Tensor, count: int) -> Tensor:

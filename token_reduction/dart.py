@@ -177,7 +177,7 @@ class Pivots(OneCut):
         self._probe.wanted = now.last_places
 
     def forget(self) -> None:
-        """Let the keys go."""
+        """Forget the keys."""
         self._probe.forget()
 
     def choose(self, layer: int, now: Prefill, hidden: Tensor) -> list[Tensor] | None:

@@ -1,4 +1,4 @@
-"""FastV: after a few layers of the language model, keep the image tokens it still looks at.
+"""FastV: after a few layers of the language model, keep the image tokens it still attends to.
 
 Source: "An Image is Worth 1/2 Tokens After Layer 2" (Chen et al., ECCV 2024) and its program
 pkunlp-icler/FastV.
@@ -144,7 +144,7 @@ def plug(host: Host) -> None:
 
 
 class Attended(OneCut):
-    """FastV: the tokens that the last token (or all of them) looks at one layer earlier."""
+    """FastV: keep the tokens that the last token (or all tokens) attended to one layer earlier."""
 
     def __init__(self, method: Method, parts: Parts) -> None:
         super().__init__(method, parts)
@@ -165,7 +165,7 @@ class Attended(OneCut):
             self._probe.wanted = now.last_places if self.method.variant == "program" else None
 
     def forget(self) -> None:
-        """Let queries and keys go."""
+        """Forget queries and keys."""
         if self._probe is not None:
             self._probe.forget()
 

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 def fitprune(
     attention: Tensor, delete: int, *, start: int | Tensor, image_tokens: int
 ) -> Selection:
-    """Delete the image tokens that neither the image nor the text looks at.
+    """Delete the image tokens with the least attention from both the image and the text.
 
     Formula: A = max over heads; self_j = sum over image rows i of A[i, j] / n;
     cross_j = sum over rows i after the image of A[i, j]; delete the lowest self_j * cross_j.
@@ -269,11 +269,11 @@ class FittedDeletion(KeepEverything):
         return tuple(int(deleted) for deleted in scheme)
 
     def forget(self) -> None:
-        """Let the prefill go."""
+        """Forget the prefill."""
         self._now = self._cutter = None
 
     def enter(self, layer: int, now: Prefill, hidden: Tensor, cutter: LayerReduction) -> Tensor:  # noqa: ARG002
-        """Nothing goes before the attention."""
+        """Drop nothing before the attention."""
         self._cutter = cutter
         return hidden
 
@@ -309,13 +309,13 @@ class FittedDeletion(KeepEverything):
         return forward
 
     def _delete(self, now: Prefill, number: int, weights: Tensor, *states: Tensor) -> list[Tensor]:
-        """Drop the rows of the tokens that neither image nor text looks at."""
+        """Drop the rows of the tokens with the least attention from image and text."""
         valid = now.tokens.valid()
         if not now.whole.is_full:
             real = torch.from_numpy(now.prompt.real).to(weights.device)
             here = real.take_along_dim(now.tokens.index, 1)
             here = here if valid is None else here & valid
-            # Rows of padding look at tokens too; nobody asked them.
+            # Rows of padding have attention too, and are no queries of the prompt.
             weights = weights * here[:, None, :, None]
         chosen = []
         for group, whole in zip(now.tokens.groups, now.whole.groups, strict=True):

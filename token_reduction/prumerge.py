@@ -1,4 +1,4 @@
-"""PruMerge and PruMerge+: keep the patches the class token looks at, merge the rest into them.
+"""PruMerge and PruMerge+: keep the patches the class token attends to, merge the rest into them.
 
 Source: "LLaVA-PruMerge: Adaptive Token Reduction for Efficient Large Multimodal Models" (Shang et
 al., 2024) and its program 42Shawn/LLaVA-PruMerge, `token_prune_merge_advanced[_plus]`.

@@ -78,7 +78,7 @@ def plug(host: Host) -> None:
 
 
 class PyramidStages(KeepEverything):
-    """PyramidDrop: at each stage, what the last token would look at in the layer to come.
+    """PyramidDrop: each stage keeps the tokens that the last token would attend to in the next layer.
 
     Raises:
         InvalidInputError: a stage at a layer the model does not have.
@@ -92,7 +92,7 @@ class PyramidStages(KeepEverything):
         self._stages = stage_layers(len(parts.layers), LAYERS.of(method))
 
     def cuts_at(self, layer: int) -> bool:
-        """At its stages."""
+        """Say whether a layer is one of its stages."""
         return layer in self._stages
 
     def choose(self, layer: int, now: Prefill, hidden: Tensor) -> list[Tensor] | None:

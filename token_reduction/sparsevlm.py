@@ -197,7 +197,7 @@ class RatedByText(KeepEverything):
             probe.active = True
 
     def forget(self) -> None:
-        """Let queries, keys and raters go."""
+        """Forget queries, keys and raters."""
         self._raters = []
         for probe in self._probes.values():
             probe.forget()

@@ -125,5 +125,5 @@ class Withdraw(OneCut):
         super().__init__(method, parts, layer)
 
     def pick(self, group: Group, now: Prefill, hidden: Tensor) -> Tensor:  # noqa: ARG002
-        """None of them."""
+        """Keep none of them."""
         return group.places[:, :0]

@@ -1,4 +1,4 @@
-"""A checked request for one method: what somebody asks of it, beside what it is.
+"""A checked request for one method: its info with the keep, layer, variant and options asked for.
 
 Needs no torch: running a method is `token_reduction`'s part.
 """

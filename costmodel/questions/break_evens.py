@@ -84,7 +84,7 @@ def break_even(
     memory_bytes: float | None = None,
     **arguments: Any,
 ) -> BreakEven:
-    """Price every visual-token count from 1 to `most` and answer what people ask.
+    """Price every visual-token count from 1 to `most`; find the knee and the most within the budgets.
 
     Counts that a method cannot start from, such as half a crop for one inside the vision tower, are left
     out.

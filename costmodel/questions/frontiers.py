@@ -1,7 +1,7 @@
 """`frontier`: published accuracy joined with modelled cost, and what is best within a budget.
 
-Each published row whose setting is known is priced on the device; the points nobody beats in both score
-and time are the Pareto front. Scores of different papers come from different evaluation programs, so
+Each published row whose setting is known is priced on the device; the points that no other beats in both
+score and time are the Pareto front. Scores of different papers come from different evaluation programs, so
 points are ranked by `retained`, the score over that of the same paper's unreduced model, unless asked
 otherwise.
 

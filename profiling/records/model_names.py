@@ -1,4 +1,4 @@
-"""What a record says of its model: a name that finds nothing on anybody's machine, and the config itself.
+"""What a record says of its model: a name that leads to no file on any machine, and the config itself.
 
 Records are shared. A path would reveal a user's name and projects, and a reader that followed it, or a
 hub id, would open or fetch whatever another user's record names. So a model that is not shipped is
