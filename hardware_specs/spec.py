@@ -26,6 +26,21 @@ UNREPORTED_SHARE = 1 / 16
 ACCUMULATORS = ("acc16", "acc32")
 
 
+#: Fields that a device file gives as they are, and quantities, each with a source of its own.
+NAMED = ("chip", "year", "device_names", "device_granularity", "boards")
+QUANTITIES = ("sm_count", "boost_hz", "matrix_clock_hz", "l2_bytes", "llc_bytes", "tdp_w")
+#: Key under `memory` in a device file -> attribute of the spec.
+MEMORY = {
+    "label": "memory_label",
+    "kind": "memory_kind",
+    "nominal_bytes": "memory_bytes",
+    "reported_bytes": "memory_reported_bytes",
+    "bandwidth_bytes_per_s": "bandwidth_bytes_per_s",
+    "bus_bits": "memory_bus_bits",
+    "data_rate_bits_per_pin_per_s": "memory_data_rate_bits_per_pin_per_s",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Provenance:
     """Where a number comes from.

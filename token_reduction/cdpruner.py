@@ -22,10 +22,10 @@ import torch
 
 from costmodel.methods.cdpruner import EMBEDDINGS, JOINT_WIDTH, QUESTIONS
 from costmodel.methods.keep import resolve_keep
-from hardware_specs.errors import InvalidFileError, InvalidInputError
+from hardware_specs.errors import InvalidFileError
 from token_reduction.apply.class_attention import require_patches, watch_features
 from token_reduction.apply.places import Host, reduce_crops
-from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.selection import picked_tokens
 from token_reduction.tokens.weights import read_tensors
 
@@ -76,10 +76,8 @@ def cdpruner(
     if image_embeds.shape[:-1] != tokens.shape[:-1] or (
         image_embeds.shape[-1] != text_embeds.shape[-1]
     ):
-        raise InvalidInputError(
-            "cdpruner takes tokens [..., n, d], image_embeds [..., n, c] and text_embeds [t, c], "
-            f"given {tuple(tokens.shape)}, {tuple(image_embeds.shape)}, {tuple(text_embeds.shape)}"
-        )
+        takes = "tokens [..., n, d], image_embeds [..., n, c] and text_embeds [t, c]"
+        raise misfit("cdpruner", takes, tokens, image_embeds, text_embeds)
     n = tokens.shape[-2]
     count = resolve_keep(keep, n)
     with torch.no_grad():

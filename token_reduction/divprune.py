@@ -25,10 +25,9 @@ import torch
 
 from costmodel.methods.divprune import COMPUTE_DTYPE, RATIO
 from costmodel.methods.keep import resolve_keep
-from hardware_specs.errors import InvalidInputError
 from token_reduction.apply.llm_policy import OneCut, rows_of
 from token_reduction.apply.places import Host, reduce_between_layers, reduce_items
-from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.selection import picked_tokens, take_tokens
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def divprune(
     [2, 0]
     """
     if tokens.ndim < 2 or tokens.shape[-2] < 1:
-        raise InvalidInputError(f"divprune takes tokens [..., n, d], given {tuple(tokens.shape)}")
+        raise misfit("divprune", "tokens [..., n, d]", tokens)
     n = tokens.shape[-2]
     k = resolve_keep(keep, n, rounding="nearest")
     with torch.no_grad():

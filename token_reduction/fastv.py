@@ -23,11 +23,10 @@ import torch
 
 from costmodel.methods.fastv import RATIO, SEED
 from costmodel.methods.keep import resolve_keep
-from hardware_specs.errors import InvalidInputError
 from token_reduction.apply.llm_attention import AttentionProbe
 from token_reduction.apply.llm_policy import OneCut, contiguous_start, rows_of
 from token_reduction.apply.places import Host, reduce_between_layers
-from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.reduced import Selection
 from token_reduction.tokens.selection import (
     check_image_span,
@@ -81,10 +80,7 @@ def fastv(
     row = attention
     if variant == "paper":
         if attention.ndim < 3 or attention.shape[-2] != attention.shape[-1]:
-            raise InvalidInputError(
-                f"fastv's paper variant averages over all rows and takes attention [..., h, s, s]; "
-                f"given {tuple(attention.shape)}"
-            )
+            raise misfit("fastv's paper variant", "all rows of attention [..., h, s, s]", attention)
         received = attention.sum(dim=-2) - attention.diagonal(dim1=-2, dim2=-1)
         row = received / max(attention.shape[-1] - 1, 1)
     return select_image_tokens(

@@ -36,7 +36,7 @@ from token_reduction.apply.llm_attention import (
 from token_reduction.apply.llm_policy import KeepEverything, contiguous_start, rows_of
 from token_reduction.apply.places import Host, reduce_between_layers
 from token_reduction.caches import cache_in
-from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.observation import observed
 from token_reduction.tokens.reduced import Selection
 from token_reduction.tokens.selection import (
@@ -113,9 +113,7 @@ def received_attention(
         InvalidInputError: as for `fitprune`.
     """
     if attention.ndim < 3 or attention.shape[-1] != attention.shape[-2]:
-        raise InvalidInputError(
-            f"fitprune takes attention [..., h, s, s], given {tuple(attention.shape)}"
-        )
+        raise misfit("fitprune", "attention [..., h, s, s]", attention)
     length = attention.shape[-1]
     check_image_span(start, image_tokens, length)
     wide = torch.promote_types(attention.dtype, torch.float32)
@@ -171,10 +169,8 @@ def search_scheme(
     (2, 1)
     """
     if received_self.ndim != 2 or received_self.shape != received_cross.shape:
-        raise InvalidInputError(
-            "the scheme search takes two tables [layers, image tokens], given "
-            f"{tuple(received_self.shape)} and {tuple(received_cross.shape)}"
-        )
+        takes = "two tables [layers, image tokens]"
+        raise misfit("the scheme search", takes, received_self, received_cross)
     if not 0.0 < keep <= 1.0:
         raise InvalidInputError(f"keep={keep} is a share of visual FLOPs and must be in (0, 1]")
     require_finite("fitprune", received_self=received_self, received_cross=received_cross)

@@ -18,11 +18,11 @@ import torch
 
 from costmodel.methods.keep import resolve_keep
 from costmodel.methods.pyramiddrop import LAYERS, RATIO, stage_layers
-from hardware_specs.errors import InvalidInputError
 from token_reduction.apply.llm_attention import heads_of, rotate, split_heads
 from token_reduction.apply.llm_policy import KeepEverything, by_sequence
 from token_reduction.apply.places import Host, reduce_between_layers
 from token_reduction.fastv import select_image_tokens
+from token_reduction.tokens.checks import misfit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,10 +59,7 @@ def pyramiddrop(
     [0, 2, 4]
     """
     if query.shape != (*keys.shape[:-2], keys.shape[-1]):
-        raise InvalidInputError(
-            f"pyramiddrop takes a query [..., h, e] and keys [..., h, s, e], given "
-            f"{tuple(query.shape)} and {tuple(keys.shape)}"
-        )
+        raise misfit("pyramiddrop", "a query [..., h, e] and keys [..., h, s, e]", query, keys)
     logits = (keys @ query.unsqueeze(-1)).squeeze(-1) * keys.shape[-1] ** -0.5
     wide = torch.promote_types(logits.dtype, torch.float32)
     row = logits.softmax(dim=-1, dtype=wide).mean(dim=-2)

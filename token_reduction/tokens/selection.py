@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hardware_specs.errors import InvalidInputError
+from token_reduction.tokens.checks import misfit
 from token_reduction.tokens.reduced import Reduced
 
 if TYPE_CHECKING:
@@ -133,7 +134,5 @@ def check_row(method: str, tokens: Tensor, cls_attention: Tensor) -> None:
     if cls_attention.ndim < 2 or (
         (*cls_attention.shape[:-2], cls_attention.shape[-1]) != tokens.shape[:-1]
     ):
-        raise InvalidInputError(
-            f"{method} takes tokens [..., n, d] and the class token's attention [..., h, n] to "
-            f"them, given {tuple(tokens.shape)} and {tuple(cls_attention.shape)}"
-        )
+        takes = "tokens [..., n, d] and the class token's attention [..., h, n] to them"
+        raise misfit(method, takes, tokens, cls_attention)
