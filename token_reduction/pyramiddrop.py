@@ -18,7 +18,7 @@ import torch
 
 from costmodel.methods.keep import resolve_keep
 from costmodel.methods.pyramiddrop import LAYERS, RATIO, stage_layers
-from token_reduction.apply.llm_attention import heads_of, rotate, split_heads
+from token_reduction.apply.llm_attention import heads_of, project, rotate, split_heads
 from token_reduction.apply.llm_policy import KeepEverything, by_sequence
 from token_reduction.apply.places import Host, reduce_between_layers
 from token_reduction.fastv import select_image_tokens
@@ -104,11 +104,11 @@ class PyramidStages(KeepEverything):
         batch = hidden.shape[0]
         cos, sin = (part.expand(batch, -1, -1) for part in rope)
         normed = module.input_layernorm(hidden)
-        keys = rotate(split_heads(attention.k_proj(normed), heads.dim), cos, sin)
+        keys = rotate(split_heads(project(attention, "k", normed), heads.dim), cos, sin)
         keys = keys.repeat_interleave(heads.query // heads.kv, dim=1)
         last = torch.tensor([now.tokens.span(row).stop - 1 for row in range(batch)])
         last = last.to(hidden.device, non_blocking=True).view(-1, 1, 1)
-        asked = attention.q_proj(normed.take_along_dim(last, 1))
+        asked = project(attention, "q", normed.take_along_dim(last, 1))
         turns = (part.take_along_dim(last, 1) for part in (cos, sin))
         queries = rotate(split_heads(asked, heads.dim), *turns)[:, :, 0]
         keep = self._method.settled_keep

@@ -39,7 +39,9 @@ def _estimate(row: MeasuredRow, device: str, **asked: Any) -> Estimate:
 
     shape, tokens = _language(row)
     prompt: dict[str, Any] = {"visual_tokens": tokens, "text_tokens": row.text}
-    return estimate(shape, device, precision=row.precision, **prompt, **asked)
+    return estimate(
+        shape, device, precision=row.precision, **{"calibration": None, **prompt, **asked}
+    )
 
 
 def _prefusion_seconds(row: MeasuredRow, device: str) -> float:
@@ -49,7 +51,8 @@ def _prefusion_seconds(row: MeasuredRow, device: str) -> float:
 
     # Layers of the language model's own size over all visual tokens and the text.
     shape = f"{row.shape}@layers={row.prefusion_layers}"
-    ops = estimate(shape, device, text_tokens=row.text, precision=row.precision).ops
+    ideal: dict[str, Any] = {"precision": row.precision, "calibration": None}
+    ops = estimate(shape, device, text_tokens=row.text, **ideal).ops
     return float(sum(op.time_s for op in ops if op.stage == "prefill" and op.name not in _HEAD))
 
 

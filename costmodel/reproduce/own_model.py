@@ -20,5 +20,10 @@ def own_cost(model: Any, precision: str, visual_tokens: int, text_tokens: int) -
     from costmodel import estimate
 
     return estimate(
-        model, V100, visual_tokens=visual_tokens, text_tokens=text_tokens, precision=precision
+        model,
+        V100,
+        visual_tokens=visual_tokens,
+        text_tokens=text_tokens,
+        precision=precision,
+        calibration=None,
     )

@@ -15,6 +15,7 @@ from costmodel.request import (
     ARGUMENTS,
     DEFAULTS,
     OUR_DEFAULTS,
+    Amount,
     Bytes,
     Count,
     Keep,
@@ -73,23 +74,14 @@ def _number(text: str | None, otherwise: str) -> int | float | None:
 
 
 def parse_image_size(text: str | None) -> ImageSize | None:
-    """Return (height, width) of `HEIGHTxWIDTH`, or one of them for each image, joined by `+`.
+    """Return (height, width) of `HEIGHTxWIDTH` or `1080p`, or one of them for each image, joined by `+`.
 
-    >>> parse_image_size("480x640"), parse_image_size("480x640+336x336")
-    ((480, 640), ((480, 640), (336, 336)))
+    >>> parse_image_size("480x640"), parse_image_size("480x640+1080p")
+    ((480, 640), ((480, 640), (1080, 1920)))
     """
-    if text is None:
-        return None
-    sizes = []
-    for part in text.lower().split("+"):
-        height, _, width = (side.strip() for side in part.partition("x"))
-        if not (height.isdecimal() and width.isdecimal()):
-            raise InvalidInputError(
-                f"--image-size {text!r} is not HEIGHTxWIDTH, such as 480x640, or one for each image, "
-                "such as 480x640+336x336"
-            )
-        sizes.append((int(height), int(width)))
-    return sizes[0] if len(sizes) == 1 else tuple(sizes)
+    from costmodel.models.model import read_size
+
+    return None if text is None else read_size(text)
 
 
 def parse_schedule(text: str | None) -> list[int] | None:
@@ -149,6 +141,26 @@ def parse_counts(name: str, text: str) -> list[int]:
     if not counts:
         raise InvalidInputError(f"{name} {text!r} names no number")
     return counts
+
+
+def parse_amount(flag: str, text: str, kind: Amount) -> float:
+    """Return a number in the argument's unit of one in the command line's.
+
+    >>> parse_amount("--host-us", "17", Amount(1e-2, "us", 1e-6))
+    1.7e-05
+    """
+    try:
+        return float(text) * kind.unit
+    except ValueError:
+        raise InvalidInputError(f"{flag} {text!r} is no number, such as 17") from None
+
+
+def _flag(name: str) -> str:
+    """Return an argument's option, with the unit in which it is typed."""
+    kind = ARGUMENTS[name].kind
+    stem = name.rpartition("_")[0] if isinstance(kind, Amount) else name
+    suffix = f"_{kind.suffix}" if isinstance(kind, Amount) else ""
+    return "--" + (stem + suffix).replace("_", "-")
 
 
 def request_options(
@@ -212,6 +224,8 @@ def _option(name: str, defaults: dict[str, Any], several: bool) -> inspect.Param
         declared = typer.Argument(help=help_)
     elif name == "hardware":
         declared = typer.Option("--hardware", "-d", help=help_)
+    elif isinstance(known.kind, Amount):
+        declared = typer.Option(_flag(name), help=help_)
     if default is None:
         kind = kind | None
     annotation = Annotated[kind, declared]
@@ -226,7 +240,11 @@ def _parsed(name: str, text: Any, several: bool) -> Any:
     if text is None:
         return None
     if several and isinstance(kind, Count):
-        return parse_counts(f"--{name.replace('_', '-')}", text)
+        return parse_counts(_flag(name), text)
+    if isinstance(kind, Amount):
+        parts = split(text) if several else [text]
+        amounts = [parse_amount(_flag(name), part, kind) for part in parts]
+        return amounts if several else amounts[0]
     read = {
         Bytes: parse_bytes,
         Keep: parse_keep,
