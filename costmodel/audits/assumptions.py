@@ -96,14 +96,7 @@ def readings(cells: Sequence[Cell]) -> list[Reading]:
 def flops_families(
     ways: int, *, grouped: bool, tower: bool, per_layer: bool
 ) -> NDArray[np.float64]:
-    """Return every family of FLOPs counts as rows of numbers, in the order of `Family`.
-
-    Args:
-        ways: how many ways the schedules can be read.
-        grouped: whether a model has fewer KV heads than heads.
-        tower: whether a model has a vision tower that may be in a total.
-        per_layer: whether the table says that its unit is a mean over layers.
-    """
+    """Return every family of FLOPs counts as rows of numbers, in the order of `Family`."""
     beside = [
         (0, *extra)
         for extra in product((0, 1), (0, 1, 2) if tower else (0,), (0, 1) if tower else (0,))
@@ -121,13 +114,7 @@ def flops_families(
 
 
 def kv_families(ways: int, *, grouped: bool, binary: bool) -> NDArray[np.float64]:
-    """Return every family of KV-cache sizes: grouped queries, MB or MiB, reading.
-
-    Args:
-        ways: how many ways the schedules can be read.
-        grouped: whether a model has fewer KV heads than heads.
-        binary: whether the unit may stand for powers of 1024.
-    """
+    """Return every family of KV-cache sizes: grouped queries, MB or MiB, reading."""
     found = [
         Family(grouped_queries=gqa, bytes=unit, reading=way)
         for way in range(ways)
@@ -140,14 +127,7 @@ def kv_families(ways: int, *, grouped: bool, binary: bool) -> NDArray[np.float64
 def in_words(
     row: NDArray[np.float64], families: NDArray[np.float64], reading: Reading, ways: list[Reading]
 ) -> dict[str, str]:
-    """Return a family's choices in words, those alone that the table's search varies.
-
-    Args:
-        row: the family.
-        families: all families of the search.
-        reading: its way of reading the schedules.
-        ways: all of them.
-    """
+    """Return a family's choices in words, those alone that the table's search varies."""
     words = {}
     for place, name in enumerate(Family._fields[:-1]):
         if len(np.unique(families[:, place])) > 1:

@@ -45,7 +45,7 @@ ROLES = {
     "note": r"^note|^remark",
     "precision": r"precision|dtype|\bbits?\b|quanti[sz]",
     "hardware": r"hardware|device|\bgpu\b(?!.*mem)",
-    "kv_cache": r"\bkv\b",
+    "kv_cache": r"\bkv\b|^cache",
     "activation": r"activation",
     "mean": r"(avg|average|mean|equiv).*token|token.*(avg|average|mean)",
     "prune": r"^r$|prun\w* (ratio|rate)|token.*reduc|drop (ratio|rate)",
@@ -61,22 +61,21 @@ ROLES = {
     "method": r"method|name|approach|setting|variant|config",
 }
 #: Quantities whose numbers are cells, with what a unit is worth.
-UNITS = {
-    "flops": {"t": 1e12, "g": 1e9, "b": 1e9, "m": 1e6, "p": 1e15, "": 1.0},
+UNITS: dict[str, dict[str, float]] = {
+    "flops": {"t": 1e12, "tb": 1e12, "g": 1e9, "gb": 1e9, "b": 1e9, "m": 1e6, "p": 1e15},
     "kv_cache": {"mb": 1e6, "gb": 1e9, "kb": 1e3, "mib": 2.0**20, "gib": 2.0**30, "m": 1e6, "g": 1e9},
     "time": {"ms": 1e-3, "s": 1.0, "us": 1e-6, "sec": 1.0, "second": 1.0, "seconds": 1.0},
-    "rate": {"": 1.0},
+    "rate": {},
 }  # fmt: skip
 UNITS["memory"] = UNITS["activation"] = UNITS["kv_cache"]
+_WRITTEN = {"mib": "MiB", "gib": "GiB", "tb": "T", "gb": "GB", "b": "G"} | {
+    u: u for u in UNITS["time"]
+}
 _RATIO = re.compile(r"%|ratio|rel\b|relative|speed-?up|\(x\)|share|reduc|saving", re.IGNORECASE)
 
 
 def role_of(heading: str, named: Mapping[str, str] | None = None) -> Role | None:
     """Return what a column holds, by its heading or as it was named; None for anything else.
-
-    Args:
-        heading: of the column.
-        named: heading -> role and unit, such as `{"Cost": "flops T"}`.
 
     Raises:
         InvalidInputError: a role that is none.
@@ -128,24 +127,19 @@ def unit_of(role: str, words: str) -> tuple[str, float] | None:
     """
     lowered = words.lower()
     if role == "rate":
-        for unit in ("tokens/s", "token/s", "tok/s"):
-            if unit in lowered or re.search(r"\btps\b", lowered):
-                return "tokens/s", 1.0
-        return "samples/s", 1.0
-    if role == "flops":
-        tera = re.search(r"([tgmp])(?:era|iga)?[ -]?(?:flop|mac|op)", lowered) or re.search(
-            r"(?:\(|\[|\d\s*|/\s*|^|,\s*|x ?10\^)([tgbmp])b?(?:/layer)?(?:\)|\]|,|$|\b)", lowered
-        )
-        power = re.search(r"10\s*\^?\s*(\d+)", lowered)
-        if power and power[1] in ("9", "12"):
-            return ("T", 1e12) if power[1] == "12" else ("G", 1e9)
-        if tera is None:
+        if _RATIO.search(lowered) and "/" not in lowered:
             return None
-        return ("G" if tera[1] == "b" else tera[1].upper()), UNITS["flops"][tera[1]]
-    spelled = "|".join(sorted(filter(None, UNITS[role]), key=len, reverse=True))
-    found = re.search(rf"(?:\(|\[|\d\s*|/\s*|^|,\s*|\s)({spelled})(?:\)|\]|,|$|\b)", lowered)
+        return ("tokens/s" if re.search(r"tok\w*/s|\btps\b", lowered) else "samples/s"), 1.0
+    known = UNITS[role]
+    if role == "flops":
+        power = re.search(r"10\s*\^?\s*(9|12)\b", lowered)
+        if power:
+            return {"9": ("G", 1e9), "12": ("T", 1e12)}[power[1]]
+        spelled = re.search(r"(?<![a-z])([tgmp])(?:era|iga)?[ -]?(?:flop|mac|op)", lowered)
+        if spelled:
+            return spelled[1].upper(), known[spelled[1]]
+    names = "|".join(sorted(known, key=len, reverse=True))
+    found = re.search(rf"(?:[(\[/\s\d,]|^)({names})(?:/layer)?(?:[)\],/]|$|\b)", lowered)
     if found is None:
         return None
-    shown_unit = {"mib": "MiB", "gib": "GiB"}.get(found[1], found[1])
-    shown_unit = shown_unit.upper() if role != "time" and "i" not in shown_unit else shown_unit
-    return shown_unit, UNITS[role][found[1]]
+    return _WRITTEN.get(found[1], found[1].upper()), known[found[1]]

@@ -89,13 +89,7 @@ class Counted:
     kv: bool
 
     def values(self, families: NDArray[np.float64], text: Array, *, high: bool = False) -> Array:
-        """Return the printed numbers before rounding: families x text lengths x cells.
-
-        Args:
-            families: rows in the order of `assumptions.Family`.
-            text: text lengths.
-            high: take rounded labels at their high end.
-        """
+        """Return the printed numbers before rounding: families x text lengths x cells."""
         value = self._whole(families, text, self.high if high else self.low)
         ratios = np.array([cell.ratio for cell in self.cells])
         if self.base_low is not None:
@@ -159,14 +153,7 @@ class Counted:
 def counted(
     cells: Sequence[Cell], bases: Sequence[Schedule | None], ways: Sequence[Reading], *, kv: bool
 ) -> tuple[Counted, list[Reading]]:
-    """Return the cells ready to be counted, and those readings that give different sums.
-
-    Args:
-        cells: with a schedule each.
-        bases: the schedule that each cell's ratio refers to, None for values.
-        ways: the readings.
-        kv: whether the cells are bytes of a KV cache.
-    """
+    """Return the cells ready to be counted, and those readings that give different sums."""
 
     def gather(schedules: Sequence[Any], side: int) -> Array:
         layers = [shape_of(cell.model).layers for cell in cells]

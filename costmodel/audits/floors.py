@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import re
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from costmodel.audits.shapes import shape_of
 from costmodel.precision.arithmetic import computes, matrix_peak
@@ -53,41 +53,98 @@ def devices_named(text: str) -> tuple[str, ...]:
 def floors(
     table: PublishedTable, hardware: str | None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
-    """Return (impossible cells, possible ones with how far above the floor they are, remarks).
-
-    Args:
-        table: the table.
-        hardware: the device; None takes what the table says of it.
-    """
-    cells = [
-        cell
-        for cell in table.cells
-        if cell.quantity in MEASURED and not cell.ratio and cell.value > 0
-    ]
+    """Return (impossible cells, possible ones with how far above the floor they are, remarks)."""
+    cells = [c for c in table.cells if c.quantity in MEASURED and not c.ratio and c.value > 0]
     if not cells:
         return [], [], []
     named = hardware or " ".join(table.about.get(key, "") for key in ("hardware", "device", "says"))
     ids = devices_named(named)
     if not ids:
         return [], [], ["measured cells have no floor: no device is named; give --hardware"]
-    devices = [get_hardware(name) for name in ids]
-    impossible: list[dict[str, Any]] = []
-    possible: list[dict[str, Any]] = []
-    remarks: list[str] = []
-    for cell in cells:
-        if cell.schedule is None or cell.schedule.kind == "inferred":
-            continue
-        said = _judge(cell, table, devices)
-        if said is not None:
-            (impossible if said["impossible"] else possible).append(said)
+    several = re.search(r"\b([2-9]|[1-9]\d)\s*[x\u00d7*]?\s+(?:[a-z]+ )*[a-z]*\d", named.lower())
+    limits = _limits([get_hardware(name) for name in ids], int(several[1]) if several else 1)
+    judged = [
+        _judge(cell, table, limits)
+        for cell in cells
+        if cell.schedule is not None
+        and cell.schedule.kind != "inferred"
+        and cell.part in ("total", "llm", "prefill", "decode")
+    ]
+    found = [said for said in judged if said is not None]
+    possible = [said for said in found if not said["impossible"]]
     _method_bound(possible)
-    if len(ids) > 1:
-        remarks.append(f"the device may be {', '.join(ids)}: the fastest sets the floor")
-    return impossible, possible, remarks
+    remark = f"the device may be {', '.join(ids)}: the fastest sets the floor"
+    impossible = [said for said in found if said["impossible"]]
+    return impossible, possible, [remark] if len(ids) > 1 else []
 
 
-def _work(cell: Cell, text: int) -> tuple[float, float]:
-    """Return (FLOPs that a prefill must execute, bytes of weights it must read)."""
+class _Limits(NamedTuple):
+    """What the devices that may be meant do at most, all of them that are used together."""
+
+    ids: tuple[str, ...]
+    peaks: dict[str, float]
+    bandwidth: float
+    capacity: float
+
+
+def _limits(devices: list[HardwareSpec], count: int) -> _Limits:
+    peaks = {
+        dtype: count * max(matrix_peak(d, dtype) for d in devices if computes(d, dtype))
+        for dtype in _BYTES
+        if any(computes(d, dtype) for d in devices)
+    }
+    bandwidth = count * max(d.bandwidth_bytes_per_s for d in devices)
+    capacity = count * max(d.memory_bytes or math.inf for d in devices)
+    return _Limits(tuple(d.id for d in devices), peaks, bandwidth, capacity)
+
+
+def _judge(cell: Cell, table: PublishedTable, limits: _Limits) -> dict[str, Any] | None:
+    """Return what a measured cell is worth, None where nothing can be said of it."""
+    text = table.text_tokens or 0
+    tokens, flops, weights = _work(cell, text)
+    low, high = cell.interval(truncated=False)
+    said: dict[str, Any] = {
+        "cell": str(cell), "row": cell.row, "quantity": cell.quantity, "printed": cell.printed,
+        "unit": cell.unit, "hardware": list(limits.ids), "precision": cell.precision,
+    }  # fmt: skip
+    if cell.quantity == "memory":
+        over = low > limits.capacity
+        bound = limits.capacity if over else weights
+        what = "the device has" if over else "the weights alone take"
+        said["text"] = f"{cell}: {what} {bound / cell.scale:.4g} {cell.unit}"
+        said |= {"floor": bound / cell.scale, "floor_bytes": bound, "impossible": True}
+        return said if over or high < weights else None
+    peak = limits.peaks.get(cell.precision if cell.precision in _BYTES else "fp16")
+    if peak is None:
+        return None
+    printed = _printed_flops(cell, table)
+    rate, per_token = (
+        cell.quantity == "rate",
+        cell.unit.startswith("token") or cell.part == "decode",
+    )
+    # Weights are read once for a whole batch, and a batch's size is not known.
+    by_flops = 0.0 if per_token else max(flops, printed) / peak
+    by_bytes = 0.0 if rate and not per_token else weights / limits.bandwidth
+    floor, compute = max(by_flops, by_bytes), by_flops >= by_bytes
+    work = f"{weights / 1e9:.3g} GB of weights at {limits.bandwidth / 1e9:.4g} GB/s"
+    if compute:
+        source = "the printed" if printed > flops else "at least"
+        work = f"{source} {max(flops, printed) / 1e12:.3g} TFLOP at {peak / 1e12:.4g} TFLOP/s"
+    seconds = 1 / cell.value if rate else cell.value * cell.scale
+    shown = 1 / floor if rate else floor / cell.scale
+    said |= {
+        "floor": shown, "floor_s": floor, "value_s": seconds,
+        "bound": "compute" if compute else "memory",
+        "impossible": (1 / high if rate else high) < floor, "times_floor": seconds / floor,
+        "text": f"{cell}: at {'most' if rate else 'least'} {shown:.4g} {cell.unit} ({work})",
+    }  # fmt: skip
+    if not said["impossible"]:
+        said["why"] = "decode" if per_token else _why(cell, tokens, text, limits.ids[0], floor)
+    return said
+
+
+def _work(cell: Cell, text: int) -> tuple[int, float, float]:
+    """Return (mean visual tokens, FLOPs that a prefill must execute, bytes of weights it must read)."""
     shape, schedule = shape_of(cell.model), cell.schedule
     spans = [] if schedule is None else schedule.spans(shape.layers)
     tokens = sum(span.layers * span.tokens for span in spans if not span.frozen) / shape.layers
@@ -95,116 +152,65 @@ def _work(cell: Cell, text: int) -> tuple[float, float]:
     linear = 2 * shape.d * (shape.q + shape.kv) + 3 * shape.d * shape.f
     flops = 2 * shape.layers * (s * linear + shape.q * s * s) + 2 * shape.d * shape.vocab
     weights = (shape.layers * linear + shape.d * shape.vocab) * _BYTES.get(cell.precision, 2.0)
-    return flops, weights
-
-
-def _judge(cell: Cell, table: PublishedTable, devices: list[HardwareSpec]) -> dict[str, Any] | None:
-    """Return what a measured cell is worth, None where nothing can be said of it."""
-    if cell.part not in ("total", "llm", "prefill"):
-        return None
-    flops, weights = _work(cell, table.text_tokens or 0)
-    printed = _printed_flops(cell, table)
-    dtype = cell.precision if cell.precision in _BYTES else "fp16"
-    peak = max(
-        (matrix_peak(each, dtype) for each in devices if computes(each, dtype)), default=None
-    )
-    bandwidth = max(each.bandwidth_bytes_per_s for each in devices)
-    capacity = max((each.memory_bytes or 0 for each in devices), default=0)
-    said: dict[str, Any] = {
-        "cell": str(cell), "row": cell.row, "quantity": cell.quantity, "printed": cell.printed,
-        "unit": cell.unit, "hardware": [each.id for each in devices], "precision": cell.precision,
-    }  # fmt: skip
-    low, high = cell.interval(truncated=False)
-    if cell.quantity == "memory":
-        over = bool(capacity) and low > capacity
-        said |= {"floor": weights / cell.scale, "floor_bytes": weights, "bound": "weights"}
-        said["impossible"] = over or high < weights
-        said["text"] = (
-            f"{cell}: the device has {capacity / cell.scale:.4g} {cell.unit}" if over
-            else f"{cell}: the weights alone take {weights / cell.scale:.4g} {cell.unit}"
-        )  # fmt: skip
-        return said if said["impossible"] else None
-    if peak is None:
-        return None
-    by_flops, by_bytes = max(flops, printed) / peak, weights / bandwidth
-    source = "the printed" if printed > flops else "at least"
-    work = f"{source} {max(flops, printed) / 1e12:.3g} TFLOP at {peak / 1e12:.4g} TFLOP/s"
-    if cell.quantity == "rate":
-        token = cell.unit.startswith("token")
-        floor, seconds = (by_bytes if token else by_flops), 1 / max(high, 1e-300)
-        work = f"{weights / 1e9:.3g} GB of weights at {bandwidth / 1e9:.4g} GB/s" if token else work
-        shown = 1 / floor / cell.scale
-        said |= {"bound": "memory" if token else "compute"}
-        limit = "at most"
-    else:
-        floor, seconds = max(by_flops, by_bytes), high
-        if by_bytes > by_flops:
-            work = f"{weights / 1e9:.3g} GB of weights at {bandwidth / 1e9:.4g} GB/s"
-        shown, limit = floor / cell.scale, "at least"
-        said |= {"bound": "memory" if by_bytes > by_flops else "compute"}
-    said |= {"floor": shown, "floor_s": floor, "impossible": seconds < floor}
-    said["text"] = f"{cell}: {limit} {shown:.4g} {cell.unit} ({work})"
-    if said["impossible"]:
-        return said
-    times = (1 / cell.value if cell.quantity == "rate" else cell.value * cell.scale) / floor
-    said |= {"times_floor": times, "why": _why(cell, table, devices)}
-    said["value_s"] = times * floor
-    return said
+    return math.floor(tokens), flops, weights
 
 
 def _printed_flops(cell: Cell, table: PublishedTable) -> float:
     """Return the least FLOPs that the row prints for itself, 0 where it prints none."""
-    for other in table.cells:
+    # Low-bit columns may hold operations divided by 4; they are no work of the row's dtype.
+    for other in table.cells if cell.precision == "fp16" else ():
         same = (other.row, other.model, other.precision) == (cell.row, cell.model, cell.precision)
         if same and other.quantity == "flops" and not other.ratio and other.part != "vision":
             layers = shape_of(other.model).layers if other.per_layer else 1
-            # INT4 columns may hold operations divided by 4; they are no work of the row's dtype.
-            return other.interval(truncated=False)[0] * layers if cell.precision == "fp16" else 0.0
+            return other.interval(truncated=False)[0] * layers
     return 0.0
 
 
-def _why(cell: Cell, table: PublishedTable, devices: list[HardwareSpec]) -> str:
+def _why(cell: Cell, tokens: int, text: int, hardware: str, floor: float) -> str:
     """Return what holds a cell above its floor: `device`, `host` or `decode`.
 
     Up to what eager PyTorch takes for the prefill (and 30 % more) it is the slower of device and host;
     beyond that a prefill waits for its host, and anything longer than a prefill has decoded.
     """
     if cell.quantity == "rate":
-        return "decode" if cell.unit.startswith("token") else "device"
-    host, device = _eager(cell, table.text_tokens or 0, devices[0].id)
+        return "device"
+    # Without a model that can be priced, three times the floor stand for eager kernels.
+    host, device = _eager(cell.model, tokens, text, hardware) or (0.0, 3 * floor)
     if cell.value * cell.scale <= 1.3 * max(host, device):
         return "host" if host > device else "device"
     return "host" if cell.part == "prefill" else "decode"
 
 
 @cache
-def _eager_stage(model: str, tokens: int, text: int, hardware: str) -> tuple[float, float]:
+def _eager(model: str, tokens: int, text: int, hardware: str) -> tuple[float, float] | None:
+    """Return the seconds of host and device of a prefill under eager PyTorch, None for bare shapes."""
     from costmodel.calibration import list_calibrations
     from costmodel.estimates import estimate
+    from costmodel.models import list_models
 
+    if model not in list_models() or not tokens + text:
+        return None
     law = hardware if hardware in list_calibrations() else "generic"
-    cost = estimate(model, hardware, visual_tokens=tokens, text_tokens=text,
-                    execution="hf-eager", calibration=law)  # fmt: skip
-    stage = cost.stages["prefill"]
+    stage = estimate(
+        model,
+        hardware,
+        visual_tokens=tokens,
+        text_tokens=text,
+        execution="hf-eager",
+        calibration=law,
+    ).stages["prefill"]
     return float(stage.host_s), float(stage.device_s)
-
-
-def _eager(cell: Cell, text: int, hardware: str) -> tuple[float, float]:
-    """Return the seconds of host and device of the prefill under eager PyTorch."""
-    schedule = cell.schedule
-    layers = shape_of(cell.model).layers
-    spans = [] if schedule is None else schedule.spans(layers)
-    mean = math.floor(sum(span.layers * span.tokens for span in spans) / layers)
-    return _eager_stage(cell.model, mean, text, hardware)
 
 
 def _method_bound(possible: list[dict[str, Any]]) -> None:
     """Mark reduced rows that take as long as an unreduced one although their floor is lower."""
+    alike = ("quantity", "unit", "precision")
     for said in possible:
-        for other in possible:
-            same = all(said[key] == other[key] for key in ("quantity", "unit", "precision"))
-            less_work = said["floor_s"] < 0.9 * other["floor_s"]
-            if same and less_work and said["value_s"] >= other["value_s"]:
-                said["why"] = "method"
-    for said in possible:
+        if any(
+            all(said[key] == other[key] for key in alike)
+            and said["floor_s"] < 0.9 * other["floor_s"]
+            and said["value_s"] >= other["value_s"]
+            for other in possible
+        ):
+            said["why"] = "method"
         said["text"] += f"; {said['times_floor']:.2g} times its floor, {said['why']}-bound"

@@ -20,10 +20,6 @@ def needed_tokens(cell: Cell, family: Mapping[str, Any]) -> dict[str, Any] | Non
     """Return what the set gives, and which counts of tokens in the last layers would print the cell.
 
     A count rises with its tokens, so the least and the most that print it are found by halving.
-
-    Args:
-        cell: a value the set does not print.
-        family: the set, as the search found it.
     """
     schedule = cell.schedule
     if schedule is None or cell.ratio:

@@ -47,10 +47,6 @@ class Grid:
 def read_grid(text: str, name: str) -> Grid:
     r"""Return the table in a text.
 
-    Args:
-        text: CSV (comma, semicolon or tab), a Markdown table, or a LaTeX tabular.
-        name: what it is called in messages.
-
     Raises:
         InvalidFileError: the text holds no table, or a larger one than anybody prints.
 

@@ -6,11 +6,11 @@ import re
 from typing import TYPE_CHECKING
 
 from costmodel.audits.columns import UNITS, Role, ratio_of, role_of, unit_of
-from costmodel.audits.shapes import full_tokens, plain_model
+from costmodel.audits.shapes import full_tokens, plain_model, shape_of
 from costmodel.audits.table import Cell, Kind, PublishedTable, Schedule, parse_schedule
 from costmodel.methods import list_methods
 from costmodel.methods.registry import method_info
-from hardware_specs.errors import InvalidFileError
+from hardware_specs.errors import InvalidFileError, UnknownNameError
 from hardware_specs.showing import shown
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ _BASELINE = re.compile(
 _PRECISIONS = {"int4": "w4a16", "4bit": "w4a16", "4-bit": "w4a16", "int8": "w8a8", "8-bit": "w8a8"}
 #: A part of the model that a heading names; FLOPs of a prefill are of the language model's.
 _PARTS = {
+    "decode": r"tpot|per.token|/ ?tok|decod(e|ing)\b",
     "prefill": r"prefill(?!.*flop)|ttft|first.token",
     "projector": r"projector",
     "vision": r"vision|vit\b|encoder|tower",
@@ -45,13 +46,6 @@ def table_of(
 ) -> PublishedTable:
     """Return the cells of a grid.
 
-    Args:
-        grid: what was read.
-        name: of the table.
-        model: of rows that name none.
-        columns: heading -> role and unit, where a heading does not say it.
-        text_tokens: the text length the paper states, if the table's header does not.
-
     Raises:
         InvalidFileError: no column of numbers is known, or no model is named.
         UnknownModelError: a model that is not shipped.
@@ -62,6 +56,8 @@ def table_of(
     reader = _Rows(grid, name, model or grid.about.get("model"), columns)
     cells = reader.long() if reader.has("printed") else reader.wide()
     if not cells:
+        if reader.unknown is not None:
+            raise reader.unknown
         headings = ", ".join(shown(heading) for heading in grid.heading if heading)
         why = "; ".join(reader.remarks) or "name one, such as --column 'Cost=flops T'"
         raise InvalidFileError(
@@ -83,6 +79,8 @@ class _Rows:
             self.roles[0] = self.roles[0] or Role("method", heading=grid.heading[0])
         self.images = self._whole(grid.about.get("seq_images", ""))
         self.remarks: dict[str, None] = {}
+        self.unknown: UnknownNameError | None = None
+        self.above = ""
         self.row: tuple[str, ...] = ()
 
     def has(self, name: str) -> bool:
@@ -96,14 +94,22 @@ class _Rows:
     def _whole(self, text: str) -> int:
         return int(text) if re.fullmatch(r"[1-9]\d{0,3}", text) else 1
 
-    def _setting(self) -> tuple[str, float, int, str]:
-        """The model, its full visual tokens, frames and precision of the current row."""
-        named = self.said("model") or self.model
+    def _setting(self) -> tuple[str, float, int, str] | None:
+        """The model, its full visual tokens, frames and precision of the current row; None if unknown."""
+        # Rows below a cell that spans several leave it empty.
+        self.above = self.said("model") or self.above
+        named = self.above or self.model
         if not named:
             raise InvalidFileError(
                 f"{self.name}: no column names the model; give one, such as --model llava-1.5-7b"
             )
         model = plain_model(named)
+        try:
+            shape_of(model)
+        except UnknownNameError as error:
+            self.unknown = error
+            self.remarks[f"rows of {shown(named)} are left out: no model of that name"] = None
+            return None
         written = self.said("visual_full").replace(",", "")
         full = (
             float(written) if re.fullmatch(r"\d{1,7}(\.\d{1,6})?", written) else full_tokens(model)
@@ -124,7 +130,10 @@ class _Rows:
             if role is None or role.name not in UNITS or match is None:
                 self.remarks[f"{quantity or 'a row'} is no quantity that is looked at"] = None
                 continue
-            model, full, frames, precision = self._setting()
+            setting = self._setting()
+            if setting is None:
+                continue
+            model, full, frames, precision = setting
             written, note = self.said("schedule") or "unknown", self.said("note").lower()
             said = self.said("kind").lower()
             kind: Kind = "default" if said == "default" else "stated"
@@ -152,7 +161,10 @@ class _Rows:
             if len(words) == 1 and len(row) > 2:
                 section = words.pop()  # such as "Retain 64 tokens"
                 continue
-            model, full, frames, precision = self._setting()
+            setting = self._setting()
+            if setting is None:
+                continue
+            model, full, frames, precision = setting
             name = self.said("method") or self.said("model") or self.row[0]
             schedule = self._schedule(name, section, full, frames, based=model in bases)
             label = self._label(name, section, seen)
@@ -221,7 +233,7 @@ class _Rows:
         if kept is None:
             alone = based or method or not full
             return None if alone else parse_schedule("0:V", full, frames, "inferred")
-        if self.said("mean"):
+        if self.said("mean") or re.search(r"averag|\bavg|mean", section.lower()):
             return parse_schedule(f"mean:{kept}", full, frames)
         if kept == "V" or (layer is None and kept == f"{full:g}"):
             return parse_schedule("0:V", full, frames)
@@ -236,20 +248,19 @@ class _Rows:
 
     def _kept(self, name: str, section: str) -> str | None:
         """Tokens kept, as a schedule writes them: a count, or a share such as 0.5V."""
-        count = re.search(_COUNT, self.said("mean") or self.said("tokens"))
-        if count:
-            return count[0].replace(",", "")
-        if share := re.search(_SHARE, self.said("keep").replace(",", "")):
-            value = float(share[1]) / (100 if share[2] else 1)
-            if not share[2] and (value > 1 or "." not in share[1]):
-                return re.search(_COUNT, self.said("keep"))[0].replace(",", "")  # type: ignore[index]
-            digits = len(share[1].partition(".")[2]) + (2 if share[2] else 0)
-            return f"{value:.{digits}f}V"
+        for text in (self.said("mean"), self.said("tokens"), self.said("keep")):
+            for number, percent in re.findall(rf"({_COUNT}|\.\d{{1,9}})\s*(%?)", text):
+                plain = number.replace(",", "")
+                decimals = len(plain.partition(".")[2])
+                if percent:
+                    return f"{float(plain) / 100:.{decimals + 2}f}V"
+                return f"{plain}V" if decimals and float(plain) <= 1 else plain
         pruned = re.search(_SHARE, self.said("prune")) or re.search(rf"\bR\s*=\s*{_SHARE}", name)
         if pruned:
             value = float(pruned[1])
             return f"{max(1 - value / (100 if pruned[2] or value > 1 else 1), 0):.6g}V"
-        inside = re.search(rf"({_COUNT})\s*(?:visual |vision |image )?tokens", f"{section} {name}")
+        words = f"{section} {name}".lower()
+        inside = re.search(rf"({_COUNT})\s*(?:visual |vision |image )?tokens", words)
         return inside[1].replace(",", "") if inside else None
 
 

@@ -152,12 +152,9 @@ def search(
 ) -> Found:
     """Return what the space of assumptions makes of some cells and of their altered copies.
 
-    Args:
-        cells: of one quantity, distinct and informative.
-        bases: the schedule that each cell's ratio refers to, None for values.
-        lengths: text lengths, one of which holds for all cells.
-        copies: digits of altered copies, copies x cells.
-        kv: whether they are bytes of a KV cache, else FLOPs.
+    The cells are of one quantity, FLOPs or bytes of a KV cache (`kv`), distinct and informative; `bases`
+    are the schedules that their ratios refer to, `copies` digits of altered copies, copies x cells. One
+    of the text lengths holds for all cells.
     """
     ready, ways = counted(cells, bases, readings(cells), kv=kv)
     shapes = [shape_of(cell.model) for cell in cells]

@@ -11,23 +11,25 @@ from costmodel.conventions.llava_mini import encoder_flops
 from costmodel.models import list_models
 from costmodel.reproduce.counted_models import counted_model
 
-#: Names that papers use, and the shipped model whose language model it is.
-_SAME = {
-    "llava-next-7b": "llava-next-vicuna-7b",
-    "llava-next-13b": "llava-next-vicuna-13b",
-    "llava-1.6-7b": "llava-next-vicuna-7b",
-    "llava-1.6-13b": "llava-next-vicuna-13b",
-    "llava-ov-7b": "llava-onevision-7b",
-    "llava-onevision-qwen2-7b": "llava-onevision-7b",
-    "cogact-7b": "llama-2-7b",
-    "openvla-7b": "llama-2-7b",
-    "vicuna-7b": "llama-2-7b",
-    "vicuna-13b": "llama-2-13b",
-    "llama-2-chat-7b": "llama-2-7b",
-    "llava-7b": "llava-1.5-7b",
-    "llava-13b": "llava-1.5-13b",
-    "llava-video-7b": "qwen2-7b",
+#: A model, and the names under which papers count it or its language model behind a tower of their own.
+_NAMES = {
+    "llava-1.5-7b": "llava-7b",
+    "llava-1.5-13b": "llava-13b",
+    "llava-next-vicuna-7b": "llava-next-7b llava-1.6-7b",
+    "llava-next-vicuna-13b": "llava-next-13b llava-1.6-13b",
+    "llava-next-mistral-7b": "videollama2-7b",
+    "llava-onevision-7b": "llava-ov-7b llava-onevision-qwen2-7b",
+    "llama-2-7b": "vicuna-7b llama-2-chat-7b cogact-7b openvla-7b chat-univi-7b llama-vid-7b "
+    "llava-mini-7b mini-gemini-7b prismatic-7b sharegpt4v-7b tokenpacker-7b video-chatgpt-7b vila-7b "
+    "voco-llama-7b",
+    "llama-2-13b": "vicuna-13b",
+    "llama-3-8b": "llava-llama3-8b",
+    "qwen-7b": "qwen-vl-7b qwen-vl-chat qwen-vl-chat-7b",
+    "qwen2-7b": "llava-video-7b longva-7b minicpm-v-2.6",
+    "qwen2-0.5b": "llava-onevision-0.5b llava-ov-0.5b",
+    "internlm2.5-7b": "internvl2-8b internvl2.5-8b",
 }
+_SAME = {name: model for model, names in _NAMES.items() for name in (model, *names.split())}
 
 
 def plain_model(name: str) -> str:

@@ -76,13 +76,10 @@ class Schedule:
     def spans(
         self, layers: int, *, shift: int = 0, rounding: str = "real", label: float = 0
     ) -> list[Span]:
-        """Return the layers with their visual tokens.
+        """Return the layers with their visual tokens, read one way.
 
-        Args:
-            layers: of the language model.
-            shift: added to every layer K behind the first.
-            rounding: of shares: `real`, `floor`, `round`, or `frame` (floor, frame by frame).
-            label: half units that a rounded label is off by, -1 to 1.
+        `shift` is added to every layer K behind the first, shares are rounded, and `label` is how many
+        half units (-1 to 1) a rounded label is off by.
 
         >>> parse_schedule("0:V;2:0.1V", 576).spans(32, rounding="floor")
         [Span(layers=2, tokens=576, frozen=False), Span(layers=30, tokens=57, frozen=False)]

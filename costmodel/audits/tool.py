@@ -64,14 +64,7 @@ def tool_search(
     lengths: NDArray[np.int64],
     copies: NDArray[np.int64],
 ) -> Found:
-    """Return what the tool makes of some cells and of their altered copies.
-
-    Args:
-        cells: values of the quantities the tool prints.
-        devices: the tool's devices that may be meant.
-        lengths: text lengths, one of which holds for all cells.
-        copies: digits of altered copies, copies x cells.
-    """
+    """Return what the tool makes of some cells and of their altered copies."""
     every = np.concatenate([digits_of(cells)[None], copies]).astype(np.int32)
     groups: dict[float | str, list[int]] = {}
     for place, cell in enumerate(cells):

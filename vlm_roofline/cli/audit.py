@@ -80,11 +80,7 @@ def _named(text: str) -> tuple[str, str]:
 
 
 def print_audit(result: Audit) -> None:
-    """Print an audit for people: the verdict, what speaks against the table, and what explains it.
-
-    Args:
-        result: the audit.
-    """
+    """Print an audit for people: the verdict, what speaks against the table, and what explains it."""
     out = console()
     out.print(f"{result.name}: {result.verdict}", style=_STYLES[result.verdict])
     out.print(evidence_line(result))
@@ -122,11 +118,7 @@ def print_audit(result: Audit) -> None:
 
 
 def evidence_line(result: Audit) -> str:
-    """Say how many cells are printed, never without what altered copies reach.
-
-    Args:
-        result: the audit.
-    """
+    """Say how many cells are printed, never without what altered copies reach."""
     share = f"{result.matched} of {result.cells} distinct informative cells"
     if result.p_value is None:
         return f"{share}; how many altered digits would reach was not tested (--copies 0)"

@@ -78,3 +78,16 @@ def test_a_device_must_be_named():
 )  # fmt: skip
 def test_names_of_devices(text, first):
     assert next(iter(devices_named(text)), None) == first
+
+
+def test_several_devices_and_a_token_s_time():
+    rows = [("V", "0:V,ttft,ms,10.0"), ("T", "0:V,tpot,ms,5.0")]
+    assert [each["row"] for each in floor("A100 80GB", *rows).impossible] == ["V", "T"]
+    assert floor("8 x A100 80GB", *rows).impossible == ()
+    assert floor("8 NVIDIA A100 80GB", *rows).impossible == ()
+
+
+def test_a_model_that_is_a_bare_shape():
+    text = HEAD.format("A100") + "V,longva-7b,144,0:V,prefill_time,ms,{}\n"
+    assert audit(text.format("9"), copies=0).measured[0]["why"] == "device"
+    assert audit(text.format("5"), copies=0).impossible

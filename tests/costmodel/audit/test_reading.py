@@ -111,6 +111,30 @@ def test_sections_of_a_table_give_the_tokens_of_their_rows():
     assert [fact[4] for fact in found] == ["0:V", "0:64"]
 
 
+def test_tokens_as_people_write_them():
+    for tokens, expected in (
+        ("64 (11.1%)", "0:64"), ("11.1%", "0:0.111V"), ("0.5", "0:0.5V"), ("1,152", "0:1152"),
+    ):  # fmt: skip
+        text = f"| Method | Tokens | TFLOPs |\n|---|---|---|\n| V | 576 | 8.5 |\n| Zip | {tokens} | 1.8 |"
+        assert facts(text)[1][4] == expected
+    text = "| Method | TFLOPs | POPE |\n|---|---|---|\n| V | 8.5 | 8 |\n| Averaged 64 Tokens | | |\n"
+    text += "| Z | 1 | 8 |"
+    assert facts(text)[1][4] == "mean:64"
+
+
+def test_a_model_that_spans_rows():
+    text = r"\begin{tabular}{lll} Model & Tokens & TFLOPs \\ \multirow{2}{*}{LLaVA-1.5-7B} & 576 & 8.5 \\"
+    found = cells(text + r" & 64 & 1.8 \\ LLaVA-1.5-13B & 576 & 16.6 \end{tabular}", model=None)
+    assert [cell.model for cell in found] == ["llava-1.5-7b", "llava-1.5-7b", "llava-1.5-13b"]
+
+
+def test_a_model_that_is_not_known_loses_its_rows_alone():
+    text = "Model,Tokens,TFLOPs\nllava-1.5-7b,576,8.5\nmystery-9b,576,8.5\n"
+    table = table_of(read_grid(text, "t"), "t")
+    assert len(table.cells) == 1
+    assert "mystery-9b" in table.remarks[0]
+
+
 def test_a_default_layer_is_said_and_marked():
     text = "Method,Tokens,K,FLOPs (T)\nVanilla,576,,8.5\nFastV,128,,2.5\nFastV,128,3,2.6\n"
     table = table_of(read_grid(text, "t"), "t", model="llava-1.5-7b")
