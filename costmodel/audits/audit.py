@@ -50,7 +50,8 @@ class Audit:
             cells, no repeat, no schedule that is inferred or unknown.
         matched: those that the best set of assumptions prints.
         p_value: the share of altered copies of which a set prints as many; None without the test.
-        copies: what altered copies reach: `mean`, `most`, and how many there are.
+        copies: what altered copies reach: `mean`, `most`, how many `copies` there are, and whether the
+            mean is `exact` or a bound from above.
         assumptions: the best set, quantity by quantity.
         rivals: other families that do as well.
         contradictions: what the table contradicts by itself.
@@ -276,7 +277,12 @@ def _concluded(
     if len(rivals) > MOST_RIVALS:
         remarks.append(f"{len(rivals) - MOST_RIVALS} more families do as well")
     told = (
-        {"copies": copies, "mean": float(reached.mean()), "most": int(reached.max())}
+        {
+            "copies": copies,
+            "mean": float(reached.mean()),
+            "most": int(reached.max()),
+            "exact": all(found.exact for found, _ in results),
+        }
         if copies
         else {}
     )

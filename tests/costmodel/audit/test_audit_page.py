@@ -74,7 +74,8 @@ def results():
             int(re.match(r"\d+", note)[0]) for note in a.remarks if "more families" in note
         )
         lines.append(
-            f"| {name} | {a.verdict} | {a.matched} of {a.cells} | {a.copies['mean']:.1f}, "
+            f"| {name} | {a.verdict} | {a.matched} of {a.cells} | {'' if a.copies['exact'] else 'below '}"
+            f"{a.copies['mean']:.1f}, "
             f"{a.copies['most']} | {a.p_value:.3f} | {rivals} | {best(a) or '-'} |"
         )
     return "\n".join(lines)
