@@ -18,11 +18,11 @@ import torch
 
 from costmodel.methods.keep import resolve_keep
 from costmodel.methods.pyramiddrop import LAYERS, RATIO, stage_layers
-from hardware_specs.errors import InvalidInputError
 from token_reduction.apply.llm_attention import heads_of, project, rotate, split_heads
 from token_reduction.apply.llm_policy import KeepEverything, by_sequence
 from token_reduction.apply.places import Host, reduce_between_layers
 from token_reduction.fastv import select_image_tokens
+from token_reduction.tokens.checks import misfit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,10 +59,7 @@ def pyramiddrop(
     [0, 2, 4]
     """
     if query.shape != (*keys.shape[:-2], keys.shape[-1]):
-        raise InvalidInputError(
-            f"pyramiddrop takes a query [..., h, e] and keys [..., h, s, e], given "
-            f"{tuple(query.shape)} and {tuple(keys.shape)}"
-        )
+        raise misfit("pyramiddrop", "a query [..., h, e] and keys [..., h, s, e]", query, keys)
     logits = (keys @ query.unsqueeze(-1)).squeeze(-1) * keys.shape[-1] ** -0.5
     wide = torch.promote_types(logits.dtype, torch.float32)
     row = logits.softmax(dim=-1, dtype=wide).mean(dim=-2)
@@ -78,7 +75,7 @@ def plug(host: Host) -> None:
 
 
 class PyramidStages(KeepEverything):
-    """PyramidDrop: at each stage, what the last token would look at in the layer to come.
+    """PyramidDrop: each stage keeps the tokens that the last token would attend to in the next layer.
 
     Raises:
         InvalidInputError: a stage at a layer the model does not have.
@@ -92,7 +89,7 @@ class PyramidStages(KeepEverything):
         self._stages = stage_layers(len(parts.layers), LAYERS.of(method))
 
     def cuts_at(self, layer: int) -> bool:
-        """At its stages."""
+        """Say whether a layer is one of its stages."""
         return layer in self._stages
 
     def choose(self, layer: int, now: Prefill, hidden: Tensor) -> list[Tensor] | None:

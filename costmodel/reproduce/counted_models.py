@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from costmodel.conventions import DecoderShape
-
-if TYPE_CHECKING:
-    from costmodel.models import ModelConfig
+from costmodel.models import load_model
 
 #: Qwen-7B, the language model of Qwen-VL-Chat (its config's FFN width 22016 is gate and up), and
 #: those of LLaVA-Video (Qwen2-7B), LLaVA-OneVision-0.5B, InternVL2-8B and LLaVA-Llama-3.
@@ -26,13 +24,4 @@ def counted_model(name: str) -> Any:
     >>> counted_model("qwen-7b").num_layers
     32
     """
-    if name in _UNSHIPPED:
-        return _UNSHIPPED[name]
-    return shipped_model(name)
-
-
-def shipped_model(name: str) -> ModelConfig:
-    """Return a shipped model's config."""
-    from costmodel.models import load_model
-
-    return load_model(name)
+    return _UNSHIPPED.get(name) or load_model(name)
