@@ -240,7 +240,7 @@ def _by_family(
             # Without text the whole is the visual share.
             row[4] = 1.0
         family = places.get(tuple(row), hit)
-        shift = ways[int(row[10])].shift
+        shift = ways[int(row[10])].layer_k
         found.setdefault((*row[:10], shift), []).append((family, text, mode, prints))
     joined = []
     for sets in found.values():

@@ -33,14 +33,7 @@ def found(name):
 def space():
     lines = ["| assumption | values |", "|---|---|"]
     choices = {name: list(values.values()) for name, values in assumptions.CHOICES.items()}
-    choices |= {
-        "text_tokens": ["the stated length first, then every length from 0 to 512"],
-        "layer_k": list(assumptions.SHIFTS.values()),
-        "kept_tokens": list(assumptions.ROUNDINGS.values()),
-        "labels": list(assumptions.LABELS.values()),
-        "default_schedules": list(assumptions.READINGS.values()),
-        "digits": list(assumptions.DIGITS.values()),
-    }
+    choices["text_tokens"] = ["the stated length first, then every length from 0 to 512"]
     for name, values in choices.items():
         lines.append(f"| {name.replace('_', ' ')} | {'; '.join(values)} |")
     return "\n".join(lines)
