@@ -22,6 +22,7 @@ from costmodel.methods import MethodPlan, chosen_method
 from costmodel.methods.bare_schedule import bare_plan
 from costmodel.plans import Plan, get_plan
 from costmodel.precision.resolving import resolve_precision
+from costmodel.prefix import continued, prefix_of
 from costmodel.program import Program
 from costmodel.quantities import STAGES
 from costmodel.request import OUR_DEFAULTS, names_of
@@ -137,6 +138,7 @@ class Context:
             UnsupportedError: a model that the method does not fit.
         """
         text_layers = self.model.text.num_layers
+        name = None
         if self.tokens_per_layer is not None:
             name = "tokens_per_layer"
             plan = bare_plan(
@@ -147,7 +149,7 @@ class Context:
             )
         elif self.method is None:
             span = LayerSpan(text_layers, scenario.visual_tokens)
-            return MethodPlan((span,), scenario.projected_tokens)
+            plan = MethodPlan((span,), scenario.projected_tokens)
         else:
             name = self.method.name
             plan = self.method.plan(
@@ -164,10 +166,13 @@ class Context:
                 layer=self.layer,
                 unit_tokens=scenario.unit_tokens,
             )
+        prefix = prefix_of(scenario)
+        if prefix is not None:
+            plan = continued(plan, scenario, prefix, name)
         check_layers(plan.llm_spans, text_layers, "language model")
         if plan.vision_spans is not None:
             check_layers(plan.vision_spans, self.tower_layers, "vision tower")
-        if np.any(scenario.text_tokens + plan.llm_spans[-1].tokens == 0):
+        if name is not None and np.any(scenario.text_tokens + plan.llm_spans[-1].tokens == 0):
             raise InvalidInputError(
                 f"{name} leaves no token of a prompt without text; give text_tokens, or keep more"
             )
@@ -184,17 +189,22 @@ class Context:
         program, b, text = self.program, scenario.batch_size, scenario.text_tokens
         spans, steps = plan.llm_spans, scenario.output_tokens
         sees = self.model.vision is not None
-        images = b * scenario.crops
+        images = b * _encoded(scenario)
+        prefix = prefix_of(scenario)
+        merged, embedded = spans[0].tokens, text
+        if prefix is not None:
+            embedded = prefix.fresh_text * (prefix.fresh_text > 0)
+            merged = prefix.fresh(merged) - embedded
         # Step i attends to the prompt, the i tokens before it and itself: the mean over all steps.
         before = text + 1 + (steps - 1) / 2
         return {
             "vision": lambda: self._vision_ops(images, plan) if sees and _any(images) else [],
             "projector": lambda: (
-                program.projector(b, plan.projected_tokens, spans[0].tokens, text) if sees else []
+                program.projector(b, plan.projected_tokens, merged, embedded) if sees else []
             ),
             "reduction": lambda: list(plan.ops),
             "prefill": lambda: program.prefill(
-                b, text, spans, all_logits=self.logits == "all"
+                b, text, spans, all_logits=self.logits == "all", prefix=prefix
             ),
             # In arrays, rows without a decode step multiply its cost by zero.
             "decode": lambda: program.decode(b, spans, before, steps) if _any(steps) else [],
@@ -232,7 +242,7 @@ class Context:
         """The tower sees only batch x crops: price each distinct count once."""
         if self.model.vision is None:
             return StageCost()
-        images = scenario.batch_size * scenario.crops
+        images = scenario.batch_size * _encoded(scenario)
         spans = plan.vision_spans
         if not vector:
             key = (images, spans)
@@ -256,12 +266,13 @@ class Context:
         maximum: Any = np.maximum if vector else max
         phases = self.footprint.timeline(
             scenario.batch_size,
-            scenario.crops,
+            _encoded(scenario),
             plan.projected_tokens,
             scenario.text_tokens,
             plan.llm_spans,
             scenario.output_tokens,
             maximum,
+            prefix_of(scenario),
         )
         return memory_cost(
             phases,
@@ -283,6 +294,12 @@ def _calibration(
         calibration = Calibration.load(calibration, hardware)
     calibration.check_hardware(hardware)
     return calibration
+
+
+def _encoded(scenario: Scenario) -> Num:
+    """Crops that the tower looks at: none of images whose tokens the cache holds."""
+    prefix = prefix_of(scenario)
+    return scenario.crops if prefix is None else scenario.crops * (1 - prefix.images)
 
 
 def _any(count: Num) -> bool:

@@ -270,6 +270,10 @@ there is: last, all
     text_tokens: int | None = field(default=None, metadata=_is(
         Count(0), "Text tokens per sample; 40, or a convention's own.", "number", if_none=40
     ))  # fmt: skip
+    cached_tokens: int = field(default=0, metadata=_is(
+        Count(0), "Tokens of the prompt whose keys and values are in the cache already: images first, "
+        "or text before them.", "number", ours=True,
+    ))  # fmt: skip
     batch_size: int = field(default=1, metadata=_is(Count(1), "Samples.", "number"))
     output_tokens: int = field(default=0, metadata=_is(
         Count(0), "Decode steps after the prefill.", "number"
@@ -395,8 +399,8 @@ def check_names(given: Mapping[str, Any], *taken: str, by: str) -> None:
     >>> check_names({"batchsize": 8}, by="sweep")
     Traceback (most recent call last):
     hardware_specs.errors.UnknownNameError: unknown argument 'batchsize'; did you mean batch_size? \
-There is: model, hardware, visual_tokens, text_tokens, batch_size, output_tokens, precision, \
-method, keep, layer, tokens_per_layer, execution, calibration, convention, attention, logits, \
+There is: model, hardware, visual_tokens, text_tokens, cached_tokens, batch_size, output_tokens, \
+precision, method, keep, layer, tokens_per_layer, execution, calibration, convention, attention, logits, \
 vision_layers, images, image_size, frames, memory_margin_bytes
     """
     for name in given:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from costmodel.prefix import check_prefix
 from costmodel.request import OUR_DEFAULTS, names_of
 from hardware_specs.errors import InvalidInputError
 
@@ -26,7 +27,8 @@ class Scenario(NamedTuple):
     """The numbers that vary: per sample but for the batch; integers, or arrays of one shape.
 
     Visual tokens come from `images` images or clips, which are `crops` crops or frames. `unit_tokens`
-    are the visual tokens of one whole image or clip, 0 where that is not known.
+    are the visual tokens of one whole image or clip, 0 where that is not known. `cached_tokens` of the
+    prompt have their keys and values in the cache already (`costmodel.prefix`).
     """
 
     visual_tokens: Num
@@ -37,6 +39,7 @@ class Scenario(NamedTuple):
     output_tokens: Num
     unit_tokens: Num = 0
     images: Num = 1
+    cached_tokens: Num = 0
 
 
 class Units(NamedTuple):
@@ -241,9 +244,12 @@ def scenario_of(request: Request, model: ModelConfig, warnings: list[str]) -> Sc
             f"{length} positions are beyond the {most} that {model.name} was trained for; the cost "
             "holds, the answer may not"
         )
-    return Scenario(
-        tokens, projected, crops, text, request.batch_size, request.output_tokens, unit, images
-    )
+    scenario = Scenario(
+        tokens, projected, crops, text, request.batch_size, request.output_tokens, unit, images,
+        request.cached_tokens,
+    )  # fmt: skip
+    check_prefix(scenario)
+    return scenario
 
 
 def differ_in_tokens(request: Request, model: ModelConfig) -> bool:

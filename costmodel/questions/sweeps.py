@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.estimates import context_for
+from costmodel.prefix import check_prefix
 from costmodel.quantities import COST_KEYS, MEMORY_KEYS, MOST_TOKENS, STAGES
 from costmodel.questions.chunks import COUNTS, Chunk, join_chunks
 from costmodel.request import (
@@ -205,7 +206,7 @@ class SweepPlan:
             chunk = _price(context, fixed, scenario, stop - start, stage_columns)
         except VlmRooflineError as error:
             # Whether a method can act depends on the prompt, not on batch or output.
-            prompts = np.arange(start, stop) // prod(self.shape[2:])
+            prompts = np.arange(start, stop) // prod(self.shape[NUMBERS.index("batch_size") :])
             borders = np.flatnonzero(np.diff(prompts)) + 1
             if not len(borders):
                 yield self._unpriced(start, stop, fixed, _one_line(error), stage_columns)
@@ -229,7 +230,7 @@ class SweepPlan:
             )
         if np.any(visual + columns["text_tokens"] == 0):
             raise InvalidInputError("visual_tokens and text_tokens are both 0: there is no prompt")
-        return Scenario(
+        scenario = Scenario(
             visual,
             projected,
             crops,
@@ -238,7 +239,10 @@ class SweepPlan:
             columns["output_tokens"],
             each,
             images,
+            columns["cached_tokens"],
         )
+        check_prefix(scenario)
+        return scenario
 
     def _rows(self, start: int, stop: int) -> dict[str, np.ndarray[Any, Any]]:
         """Return the numbers of the rows from `start` to `stop`."""
