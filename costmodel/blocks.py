@@ -8,7 +8,8 @@ Rows are named, and whoever runs the blocks says how many there are:
 
 - `entering`, `out`, `mlp` in a layer: the tokens that enter it, those that pass its output
   projection, those that pass its MLP, each times the batch;
-- `image`, `patch`, `token` in a vision tower: crops, their patches, their tokens;
+- `image`, `patch`, `token`, `merged` in a vision tower: crops, their patches, their tokens, and the
+  tokens that a merger makes of them;
 - `projected` in the bridge from the tower to the language model;
 - `text`, `all`, `logits` around the language model's layers: the text, the whole prompt, and the
   positions whose logits are computed.
@@ -52,6 +53,8 @@ class Norm:
         after_residual: whether it reads the stream right after a residual add, which serving
             engines run in the same kernel.
         feeds: the module of `Precision` that reads the result; empty is the one the norm stands in.
+        per_row: vectors of that width in each row, such as the heads of a query.
+        offset: whether the scale is stored less one, and added up in float32.
     """
 
     name: str
@@ -60,6 +63,8 @@ class Norm:
     kind: str
     after_residual: bool = False
     feeds: str = ""
+    per_row: int = 1
+    offset: bool = False
 
     @property
     def parameters(self) -> int:
@@ -111,11 +116,21 @@ def dense(
 
 @dataclass(frozen=True, slots=True)
 class Rotate:
-    """Rotary positions of q and k, and the write of k and v into the cache."""
+    """Rotary positions of q and k, and the write of k and v into the cache where there is one.
+
+    Attributes:
+        heads: h.
+        kv_heads: k.
+        head_dim: e.
+        rows: which rows it runs over where there is no cache; empty with a cache.
+        in_float32: whether libraries cast q and k to float32 and back.
+    """
 
     heads: int
     kv_heads: int
     head_dim: int
+    rows: str = ""
+    in_float32: bool = False
     parameters: ClassVar[int] = 0
 
 
@@ -131,6 +146,8 @@ class Attend:
         cached: whether K and V come from the KV cache.
         written: whether the scores are written out whatever the plan and the request say.
         window: keys that a query sees at most, its own among them; 0 for all.
+        pieces: the name of the pieces that attend each to itself, where a stage has rows of several
+            lengths: images of their own resolution, or windows. Empty is one length for all.
     """
 
     heads: int
@@ -140,6 +157,7 @@ class Attend:
     cached: bool
     written: bool = False
     window: int = 0
+    pieces: str = ""
     parameters: ClassVar[int] = 0
 
 
@@ -157,7 +175,7 @@ class Activate:
     @property
     def chained(self) -> bool:
         """Whether libraries that lack a kernel for the function compute it in a chain of three."""
-        return self.function == "quick_gelu"
+        return self.function in ("quick_gelu", "softcap")
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +220,22 @@ class Positions:
 
 
 @dataclass(frozen=True, slots=True)
+class Resample:
+    """Learned positions of a square table, interpolated between its nearest to a row's own place."""
+
+    name: str
+    table: int
+    width: int
+    rows: str
+    taps: int = 4
+
+    @property
+    def parameters(self) -> int:
+        """The table: positions x width."""
+        return self.table * self.width
+
+
+@dataclass(frozen=True, slots=True)
 class Prepend:
     """A learned token set before the rows of every crop, such as CLIP's class token."""
 
@@ -243,10 +277,41 @@ class Shuffle:
 
 
 @dataclass(frozen=True, slots=True)
+class Pool:
+    """The mean of some rows of a width, for each row that comes out."""
+
+    name: str
+    width: int
+    rows: str
+    pooled: int
+    parameters: ClassVar[int] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Pieces that were computed one by one, set together again by libraries that loop over them."""
+
+    name: str
+    width: int
+    rows: str
+    parameters: ClassVar[int] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Inject:
+    """Features added to the rows of visual tokens behind a layer, in the prefill alone (deepstack)."""
+
+    name: str
+    width: int
+    parameters: ClassVar[int] = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Angles:
     """Cosine and sine of every position, shared by all layers and samples."""
 
     head_dim: int
+    rows: str = "queries"
     parameters: ClassVar[int] = 0
 
 

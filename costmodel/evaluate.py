@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from costmodel.calibration import Calibration
+    from costmodel.models.geometry import Seen
     from costmodel.quantities import Num, OpCost
     from costmodel.request import Request
     from costmodel.scenario import Scenario
@@ -186,10 +187,11 @@ class Context:
         self, scenario: Scenario, plan: MethodPlan
     ) -> dict[str, Callable[[], list[OpCost]]]:
         """Return what builds the ops of each stage."""
+        scenario = _encoded(scenario)
         program, b, text = self.program, scenario.batch_size, scenario.text_tokens
         spans, steps = plan.llm_spans, scenario.output_tokens
         sees = self.model.vision is not None
-        images = b * _encoded(scenario)
+        images = b * scenario.crops
         prefix = prefix_of(scenario)
         merged, embedded = spans[0].tokens, text
         if prefix is not None:
@@ -198,7 +200,9 @@ class Context:
         # Step i attends to the prompt, the i tokens before it and itself: the mean over all steps.
         before = text + 1 + (steps - 1) / 2
         return {
-            "vision": lambda: self._vision_ops(images, plan) if sees and _any(images) else [],
+            "vision": lambda: (
+                self._vision_ops(b, images, plan, scenario.seen) if sees and _any(images) else []
+            ),
             "projector": lambda: (
                 program.projector(b, plan.projected_tokens, merged, embedded) if sees else []
             ),
@@ -210,9 +214,11 @@ class Context:
             "decode": lambda: program.decode(b, spans, before, steps) if _any(steps) else [],
         }  # fmt: skip
 
-    def _vision_ops(self, images: Num, plan: MethodPlan) -> list[OpCost]:
+    def _vision_ops(self, b: Num, images: Num, plan: MethodPlan, seen: Seen | None) -> list[OpCost]:
         tower = self.model.vision
         assert tower is not None  # noqa: S101 - callers checked; narrows the type
+        if seen is not None:
+            return self.program.native_vision(b, self.tower_layers, seen)
         spans = plan.vision_spans or (LayerSpan(self.tower_layers, tower.tokens),)
         return self.program.vision(images, spans)
 
@@ -224,6 +230,7 @@ class Context:
             vector: whether they are arrays.
         """
         plan = self.method_plan(scenario)
+        scenario = _encoded(scenario)
         stages = {
             stage: self._vision_stage(build, scenario, plan, vector)
             if stage == VISION
@@ -242,21 +249,22 @@ class Context:
         """The tower sees only batch x crops: price each distinct count once."""
         if self.model.vision is None:
             return StageCost()
-        images = scenario.batch_size * _encoded(scenario)
-        spans = plan.vision_spans
+        images = scenario.batch_size * scenario.crops
+        spans, b, seen = plan.vision_spans, scenario.batch_size, scenario.seen
         if not vector:
-            key = (images, spans)
+            key = (images, spans, b if seen else 0, seen)
             found = self._vision_cache.get(key)
             if found is None:
                 found = self._vision_cache[key] = self.roofline.stage(build(), False)
                 if len(self._vision_cache) > 1024:
                     self._vision_cache.clear()
             return found
-        if spans is not None and any(isinstance(span.tokens, np.ndarray) for span in spans):
-            cost = self.roofline.stage(self._vision_ops(images, plan), True)
+        by_row = spans is not None and any(isinstance(span.tokens, np.ndarray) for span in spans)
+        if by_row or seen is not None:
+            cost = self.roofline.stage(self._vision_ops(b, images, plan, seen), True)
             return StageCost(*(np.where(images > 0, getattr(cost, n), 0) for n in cost.__slots__))
         distinct, where = np.unique(images, return_inverse=True)
-        cost = self.roofline.stage(self._vision_ops(distinct, plan), True)
+        cost = self.roofline.stage(self._vision_ops(1, distinct, plan, None), True)
         some = distinct > 0
         return StageCost(*(np.where(some, getattr(cost, n), 0)[where] for n in cost.__slots__))
 
@@ -266,12 +274,13 @@ class Context:
         maximum: Any = np.maximum if vector else max
         phases = self.footprint.timeline(
             scenario.batch_size,
-            _encoded(scenario),
+            scenario.crops,
             plan.projected_tokens,
             scenario.text_tokens,
             plan.llm_spans,
             scenario.output_tokens,
             maximum,
+            scenario.seen,
             prefix_of(scenario),
         )
         return memory_cost(
@@ -296,10 +305,14 @@ def _calibration(
     return calibration
 
 
-def _encoded(scenario: Scenario) -> Num:
-    """Crops that the tower looks at: none of images whose tokens the cache holds."""
+def _encoded(scenario: Scenario) -> Scenario:
+    """Leave out of a scenario the images whose tokens the cache holds: the tower does not see them."""
     prefix = prefix_of(scenario)
-    return scenario.crops if prefix is None else scenario.crops * (1 - prefix.images)
+    if prefix is None:
+        return scenario
+    some = 1 - prefix.images
+    seen = None if scenario.seen is None else scenario.seen.times(some)
+    return scenario._replace(crops=scenario.crops * some, seen=seen)
 
 
 def _any(count: Num) -> bool:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from costmodel.models import ModelConfig, ProjectorConfig, TextConfig, VisionConfig
+    from costmodel.models.geometry import Seen
     from costmodel.moments import Maximum
     from costmodel.plans import Plan
     from costmodel.precision import Numerics, Precision
@@ -145,6 +146,7 @@ class Footprint:
         workspace_bytes: int,
     ) -> None:
         text = model.text
+        self._model, self._precision = model, precision
         self._text, self._numerics, self._plan = text, precision.text, plan
         self._masked, self._all_logits = attention == "eager", logits == "all"
         self._weights = model_weight_bytes(model, precision)
@@ -155,10 +157,16 @@ class Footprint:
         self._vision = model.vision is not None and model.projector is not None
         if model.vision is not None and model.projector is not None:
             vision, size = model.vision, precision.vision.activation_bytes
-            self._pixels = vision.num_channels * vision.image_size**2 * size
-            self._tower = _tower_bytes(vision, precision.vision, plan, self._masked)
+            # Of a crop, or of a patch where an image keeps its own resolution.
+            tokens = 1 if vision.native else vision.tokens
+            self._pixels = size * (
+                vision.patch_pixels if vision.native else vision.num_channels * vision.image_size**2
+            )
+            self._tower = _tower_bytes(
+                vision, precision.vision, plan, tokens, 0 if self._masked else None
+            )
             # The tower's output is kept beside the features that are read.
-            self._output = vision.tokens * vision.hidden_size * size if plan.runs_pytorch else 0
+            self._output = tokens * vision.hidden_size * size if plan.runs_pytorch else 0
             self._bridge = size * _bridge_width(model.projector)
 
     def timeline(
@@ -170,6 +178,7 @@ class Footprint:
         spans: tuple[LayerSpan, ...],
         output_tokens: Num,
         maximum: Maximum,
+        seen: Seen | None = None,
         prefix: Prefix | None = None,
     ) -> list[Phase]:
         """Return the phases of one request with what is resident in each.
@@ -182,6 +191,7 @@ class Footprint:
             spans: visual tokens per layer of the language model.
             output_tokens: decode steps.
             maximum: `max`, or `numpy.maximum` for arrays.
+            seen: patches per sample where images keep their own resolution.
             prefix: what of the prompt is in the cache from the start; None for nothing.
         """
         weights, text, numerics = self._weights, self._text, self._numerics
@@ -192,9 +202,14 @@ class Footprint:
         each = b * kv_bytes_per_token(text, numerics)
         before = 0 if prefix is None else each * self._held(prefix, spans)
         if self._vision:
-            images = b * crops
+            images = b * (crops if seen is None else seen.patches)
             pixels = images * self._pixels
-            phases.append(Phase("vision", weights, before, held + pixels + images * self._tower))
+            each_patch = self._tower
+            if seen is not None:
+                # With scores written out, a patch has one for each patch of its image.
+                each_patch = self._patch_bytes(seen, maximum)
+            tower = images * each_patch
+            phases.append(Phase("vision", weights, before, held + pixels + tower))
             if eager:
                 held = held + pixels
             bridge = b * projected_tokens * self._bridge + images * self._output
@@ -268,6 +283,17 @@ class Footprint:
         held = [prefix.held(span.tokens) for span in spans for _ in range(span.layers)]
         return sum(map(cached_tokens, held, self._text.windows))
 
+    def _patch_bytes(self, seen: Seen, maximum: Maximum) -> Num:
+        """Activations of a patch alive at the tower's worst moment."""
+        vision = self._model.vision
+        assert vision is not None  # noqa: S101 - callers checked; narrows the type
+        longest: Num | None = None
+        if self._masked:
+            longest = 0
+            for _, length in seen.pieces:
+                longest = maximum(longest, length)
+        return _tower_bytes(vision, self._precision.vision, self._plan, 1, longest)
+
     def _layer_bytes(
         self, first: int, last: int, rows: Num, scores: Num | None, maximum: Maximum
     ) -> Num:
@@ -315,18 +341,21 @@ def _bridge_width(projector: ProjectorConfig) -> int:
     return features + worst
 
 
-def _tower_bytes(vision: VisionConfig, numerics: Numerics, plan: Plan, masked: bool) -> Num:
-    """Activations of one crop alive at the tower's worst moment, pixels apart.
+def _tower_bytes(
+    vision: VisionConfig, numerics: Numerics, plan: Plan, tokens: int, longest: Num | None
+) -> Num:
+    """Activations of one crop (or patch) alive at the tower's worst moment, pixels apart.
 
     A layer beside the features that are read, or under PyTorch beside the tower's input, which it
     holds too; the features that `vision_feature_layer=-2` reads are then the last layer's input.
     """
-    tokens, c = vision.tokens, vision.hidden_size
-    scores = tokens**2 if masked else None
-    peak = max(
-        moments(kind, c, plan).peak_bytes(tokens, scores, numerics, plan, max)
-        for kind in vision.stack.kinds
-    )
+    c = vision.hidden_size
+    scores = None if longest is None else tokens * (longest if vision.native else tokens)
+    maximum: Maximum = np.maximum if isinstance(scores, np.ndarray) else max
+    peak: Num = 0
+    for kind in vision.stack.kinds:
+        worst = moments(kind, c, plan).peak_bytes(tokens, scores, numerics, plan, maximum)
+        peak = maximum(peak, worst)
     beside = 1
     if plan.runs_pytorch:
         deep = [i if i >= 0 else vision.num_layers + 1 + i for i in vision.feature_layers]

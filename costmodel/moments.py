@@ -87,7 +87,7 @@ def moments(layer: Iterable[Block], d: int, plan: Plan) -> Moments:
     for block in layer:
         if isinstance(block, Residual):
             stream = d * (1 + plan.runs_pytorch)
-        elif isinstance(block, Activate):
+        elif isinstance(block, Activate) and block.rows == "mlp":
             tensors = 3 if block.gated or (block.chained and plan.runs_pytorch) else 2
             mlp = max(mlp, stream + d + tensors * block.width)
         elif isinstance(block, Attend):

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from costmodel.blocks import Mask, Plain, Shuffle, Stack
+from costmodel.blocks import Attend, Mask, Plain, Shuffle, Stack
 from costmodel.plans import Setting
 from costmodel.windows import cached_tokens, decode_parts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from costmodel.blocks import Block
     from costmodel.models import ModelConfig
+    from costmodel.models.geometry import Pieces, Seen
     from costmodel.plans import Plan, Step
     from costmodel.precision import Precision
     from costmodel.prefix import Prefix
@@ -29,10 +33,17 @@ class _Layers:
     def __init__(self, stack: Stack, plan: Plan, setting: Setting) -> None:
         self._stack, self._plan, self._setting = stack, plan, setting
         self._lowered: dict[tuple[int, bool], list[Step]] = {}
+        self._in_pieces = [_piece(kind) for kind in stack.kinds]
         self._windows = stack.windows
 
     def run(
-        self, first: int, layers: int, written: Any, rows: dict[str, Num], times: Num = 1
+        self,
+        first: int,
+        layers: int,
+        written: Any,
+        rows: dict[str, Num],
+        times: Num = 1,
+        pieces: Mapping[str, Pieces] | None = None,
     ) -> list[OpCost]:
         """Return the ops of consecutive layers.
 
@@ -42,6 +53,7 @@ class _Layers:
             written: whether attention writes its scores out there; an array says it of each scenario.
             rows: of one layer, without `count`.
             times: how often the whole span runs.
+            pieces: what attends to itself in layers whose rows have several lengths, by its name.
         """
         if isinstance(written, np.ndarray):
             if np.all(written == written.flat[0]):
@@ -54,12 +66,44 @@ class _Layers:
             count = layers if len(kinds) == 1 else pattern[first : first + layers].count(kind)
             if not count:
                 continue
+            label = self._stack.labels[kind] if len(kinds) > 1 and self._stack.labels else ""
             steps = self._lowered.get((kind, written))
             if steps is None:
                 setting = self._setting._replace(written=written)
                 steps = self._lowered[kind, written] = self._plan.lower(kinds[kind], setting)
-            label = self._stack.labels[kind] if len(kinds) > 1 and self._stack.labels else ""
+            if self._in_pieces[kind] and pieces is not None:
+                rows["count"] = count * times
+                each = pieces[self._in_pieces[kind]]
+                ops += _named(label, self._by_piece(kind, written, rows, each))
+                continue
             ops += _named(label, self._parts(steps, rows, count, times, self._windows[kind]))
+        return ops
+
+    def _by_piece(
+        self, kind: int, written: bool, rows: dict[str, Num], pieces: Pieces
+    ) -> list[OpCost]:
+        """Run a kind's layers, their attention once for the pieces of each length.
+
+        One kernel takes all of them, whatever their lengths; PyTorch loops over them.
+        """
+        setting = self._setting._replace(written=written)
+        loops = self._plan.runs_pytorch
+        ops: list[OpCost] = []
+        for block in self._stack.kinds[kind]:
+            steps = self._plan.lower((block,), setting)
+            if not (isinstance(block, Attend) and block.pieces):
+                ops += [step(rows) for step in steps]
+                continue
+            for index, (number, length) in enumerate(pieces):
+                each: dict[str, Num] = {"queries": length, "keys": length, "summed": length}
+                if loops:
+                    each |= {"batch": 1, "count": rows["count"] * number}
+                else:
+                    each |= {"batch": number, "count": rows["count"] * (number > 0)}
+                some = [step(rows | each) for step in steps]
+                if index and not loops:  # Ops without a shape are priced kernel by kernel.
+                    some = [op if op.shape is None else op._replace(kernels=0) for op in some]
+                ops += _named(f"[piece {index}]" if index else "", some)
         return ops
 
     def _parts(
@@ -73,6 +117,11 @@ class _Layers:
                 rows = rows | {"keys": rows["queries"] + cached_tokens(rows["held"], window)}
             return [step(rows) for step in steps]
         return _either_side(steps, rows, count, times, window)
+
+
+def _piece(kind: Iterable[Block]) -> str:
+    """Return the name of what attends to itself in a layer, empty where all has one length."""
+    return next((b.pieces for b in kind if isinstance(b, Attend) and b.pieces), "")
 
 
 #: Behind the names of decode ops whose window is full, where it was not full at the first step.
@@ -143,8 +192,33 @@ class Program:
         if model.projector is not None:
             projector = Setting(precision, precision.projector, "encoder", self._written)
             merge = Shuffle("merge_tokens", text.hidden_size, "all", module="lm_head")
-            self._bridge = plan.lower((Plain(model.projector.blocks),), projector)
+            blocks = model.projector.blocks
+            self._bridge = plan.lower(
+                blocks if model.projector.by_plan else (Plain(blocks),), projector
+            )
             self._merge = plan.lower((merge,), projector)
+
+    def native_vision(self, b: Num, layers: int, seen: Seen) -> list[OpCost]:
+        """Return the ops of a vision tower that takes images at their own resolution.
+
+        Args:
+            b: batch.
+            layers: how many run.
+            seen: patches per sample.
+        """
+        vision = self._model.vision
+        assert vision is not None  # noqa: S101 - callers checked; narrows the type
+        patches = b * seen.patches
+        pieces = {
+            name: tuple((b * number, length) for number, length in each)
+            for name, each in (("images", seen.pieces), ("windows", seen.windows))
+        }
+        rows: dict[str, Num] = dict.fromkeys(("patch", "token", "entering", "out", "mlp"), patches)
+        rows |= {"merged": patches / vision.merge**2, "image": b, "batch": 1, "queries": patches,
+                 "keys": patches, "summed": patches, "count": 1}  # fmt: skip
+        ops = [step(rows) for step in self._before_encoder]
+        ops += self._encoder.run(0, layers, self._written, dict(rows), pieces=pieces)
+        return ops + [step(rows) for step in self._after_encoder]
 
     def vision(self, images: Num, spans: tuple[LayerSpan, ...]) -> list[OpCost]:
         """Return the ops of the vision tower over a batch of crops or frames.
@@ -269,7 +343,7 @@ class Program:
                 continue
             rows: dict[str, Num] = {
                 "batch": b, "queries": 1, "keys": before + span.tokens, "summed": 1,
-                "entering": b, "out": b, "mlp": b,
+                "entering": b, "out": b, "mlp": b, "visual": 0,
             }  # fmt: skip
             layer = self._decode.run(first, span.layers, self._written, rows, steps)
             ops += _within(layer, first, span.layers, self._model.text.num_layers)
@@ -299,6 +373,7 @@ def _layer_rows(b: Num, text: Any, span: LayerSpan, prefix: Prefix | None = None
         "entering": b * s,
         "out": b * (text + out),
         "mlp": b * (text + mlp),
+        "visual": b * span.tokens,
     }
 
 

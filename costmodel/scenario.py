@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from costmodel.models.model import image_sizes
 from costmodel.prefix import check_prefix
 from costmodel.request import OUR_DEFAULTS, names_of
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from costmodel.models import ModelConfig
-    from costmodel.models.geometry import VisualInput
+    from costmodel.models.geometry import Geometry, Seen, VisualInput
     from costmodel.models.model import ImageSize
     from costmodel.quantities import Num
     from costmodel.request import Request
@@ -27,8 +28,9 @@ class Scenario(NamedTuple):
     """The numbers that vary: per sample but for the batch; integers, or arrays of one shape.
 
     Visual tokens come from `images` images or clips, which are `crops` crops or frames. `unit_tokens`
-    are the visual tokens of one whole image or clip, 0 where that is not known. `cached_tokens` of the
-    prompt have their keys and values in the cache already (`costmodel.prefix`).
+    are the visual tokens of one whole image or clip, 0 where that is not known. `seen` is what a tower
+    sees that takes images at their own resolution. `cached_tokens` of the prompt have their keys and
+    values in the cache already (`costmodel.prefix`).
     """
 
     visual_tokens: Num
@@ -39,6 +41,7 @@ class Scenario(NamedTuple):
     output_tokens: Num
     unit_tokens: Num = 0
     images: Num = 1
+    seen: Seen | None = None
     cached_tokens: Num = 0
 
 
@@ -54,6 +57,9 @@ class Units(NamedTuple):
         among_others: what each of several images in one prompt gives, where that is not what one
             alone does and a count may stand for several.
         default: whether nothing was said of the image.
+        seen: what a tower that takes images at their own resolution sees of `counted`.
+        by_count: the geometry of such a tower where no size was said: then a count of visual tokens is
+            that of an image of as many.
     """
 
     counted: VisualInput
@@ -61,6 +67,24 @@ class Units(NamedTuple):
     images: int | None = None
     among_others: VisualInput | None = None
     default: bool = False
+    seen: Seen | None = None
+    by_count: Geometry | None = None
+
+    def tower(self, tokens: Any, images: Any, *, asked: bool) -> Seen | None:
+        """Return what a tower sees that takes images at their own resolution, None for others.
+
+        Args:
+            tokens: visual tokens per sample.
+            images: that they come from.
+            asked: whether the tokens were asked for, and not counted from the images.
+        """
+        if self.seen is None:
+            return None
+        if self.by_count is None:
+            return self.seen.times(images // max(self.images or 1, 1))
+        if asked:
+            return self.by_count.seen_of(tokens, images)
+        return self.seen.times((tokens > 0) * 1)
 
     def read(self, tokens: Any) -> tuple[Any, Any, Any, Any]:
         """Return images, crops, projected tokens, and the tokens of one whole image, of a count.
@@ -74,7 +98,10 @@ class Units(NamedTuple):
         ((2, 2, 1152, 576), (1, 1, 576, 576))
         """
         where: Any = np.where if isinstance(tokens, np.ndarray) else _either
-        counted, executed, known, each, default = self
+        counted, executed, known, each, default, *_ = self
+        if self.by_count is not None:
+            images = (1 if known is None else known) * ((tokens > 0) * 1)
+            return images, images, tokens, tokens // (images + (images == 0))
         beyond = tokens > counted.tokens
         unit = where(beyond, executed.tokens, counted.tokens)
         crops = where(beyond, executed.crops, counted.crops)
@@ -145,8 +172,10 @@ def visual_units(
     executed = model.visual_input(
         image_size=size, frames=frames, images=images, count="transformers"
     )
-    each = None if frames is not None else model.geometry.among_others
-    return Units(counted, executed, images, each)
+    geometry = model.geometry
+    each = None if frames is not None else geometry.among_others
+    seen = geometry.seen(image_sizes(size, images), frames)
+    return Units(counted, executed, images, each, seen=seen)
 
 
 @lru_cache(maxsize=256)
@@ -154,7 +183,12 @@ def _default_units(model: ModelConfig, images: int | None) -> Units:
     """Any-resolution models try dozens of grids to find their largest."""
     counted = model.visual_input(images=images)
     executed = model.visual_input(images=images, count="transformers")
-    return Units(counted, executed, images, model.geometry.among_others, images is None)
+    geometry = model.geometry
+    seen = geometry.seen(image_sizes(None, images))
+    return Units(
+        counted, executed, images, geometry.among_others, images is None, seen,
+        geometry if geometry.keeps_size else None,
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=1024)
@@ -171,6 +205,8 @@ def other_readings(model: ModelConfig, tokens: int) -> tuple[str, ...]:
     """
     geometry = model.geometry
     units = _default_units(model, None)
+    if geometry.keeps_size:
+        return ()
     if tokens in (units.counted.tokens, units.executed.tokens):
         return ()
     images, crops, *_ = units.read(tokens)
@@ -225,11 +261,12 @@ def scenario_of(request: Request, model: ModelConfig, warnings: list[str]) -> Sc
         model.visual_input(
             image_size=request.image_size, frames=request.frames, images=request.images
         )  # refuses them
-        tokens, projected, crops, images, unit = asked or 0, 0, 0, 0, 0
+        tokens, projected, crops, images, unit, seen = asked or 0, 0, 0, 0, 0, None
     else:
         units = units_of(model, request)
         tokens = units.counted.tokens if asked is None else asked
         images, crops, projected, unit = units.read(tokens)
+        seen = units.tower(tokens, images, asked=asked is not None)
         if asked and units.default and (others := other_readings(model, asked)):
             warnings.append(
                 f"{asked} visual tokens are priced as {_priced(model, images, crops)}; they may as well "
@@ -245,7 +282,7 @@ def scenario_of(request: Request, model: ModelConfig, warnings: list[str]) -> Sc
             "holds, the answer may not"
         )
     scenario = Scenario(
-        tokens, projected, crops, text, request.batch_size, request.output_tokens, unit, images,
+        tokens, projected, crops, text, request.batch_size, request.output_tokens, unit, images, seen,
         request.cached_tokens,
     )  # fmt: skip
     check_prefix(scenario)

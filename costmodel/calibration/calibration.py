@@ -12,7 +12,7 @@ from costmodel.calibration.attention import attention_time_s
 from costmodel.calibration.classes import PARENTS, kind_of_class, peak_of
 from costmodel.calibration.curves import corrected, knots
 from costmodel.calibration.device import device_of
-from costmodel.calibration.dtypes import LABELS, SIBLINGS, canonical
+from costmodel.calibration.dtypes import LABELS, SIBLINGS, canonical, stand_in
 from costmodel.calibration.file import (
     DATA,
     document_of,
@@ -179,7 +179,8 @@ class Calibration:
 
         bf16 and fp16 answer for each other: what share of a peak their kernels reach is alike, and
         the peak is that of the dtype asked for. For kernels that only stream bytes any dtype answers:
-        their bytes are given.
+        their bytes are given. A format without a class of its own takes the one with the most alike
+        kernels, its own stored bytes and twice the uncertainty, and says `transferred`.
 
         Raises:
             CalibrationError: neither is there; names what is.
@@ -193,12 +194,31 @@ class Calibration:
                 found = self.classes.get((name, each))
                 if found is not None:
                     return found
+        like = stand_in(label)
+        if like is not None and self.holds(op_class, like):
+            return self._transferred(self.lookup(op_class, like), label)
         held = sorted({f"{c} in {d}" for c, d in self.classes if c == op_class})
         what = ", ".join(held) or f"the classes {', '.join(sorted({c for c, _ in self.classes}))}"
         raise CalibrationError(
             f"the calibration of {self.hardware_id or 'no device'} does not hold {op_class!r} in "
             f"{label!r}; it holds {what}"
         )
+
+    def _transferred(self, found: ClassParameters, label: str) -> ClassParameters:
+        """Return a class's parameters for a format with other bytes, twice as uncertain."""
+        key = ("transferred", found.op_class, label)
+        known: ClassParameters | None = self._curves.get(key)
+        if known is None:
+            known = self._curves[key] = replace(
+                found,
+                dtype=label,
+                provenance=f"transferred from {found.dtype}, with the bytes of {label}; "
+                f"{found.dtype} is {found.provenance}",
+                points=0,
+                quantiles=tuple((level, 2 * ratio) for level, ratio in found.quantiles),
+                held_out=None,
+            )
+        return known
 
     def op_interval(self, op_class: str, dtype: str, level: float = 0.9) -> tuple[float, float]:
         """Return the ratios that multiply a predicted time to its interval's ends.

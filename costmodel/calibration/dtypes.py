@@ -1,7 +1,14 @@
-"""Dtype labels: what they are called elsewhere, what they store, and which peak they run at."""
+"""Dtype labels: what they are called elsewhere, what they store, and which peak they run at.
+
+`w<bits>a<bits>` names stored weights and the operands that they meet. Bits that are no whole number
+count the scales and zero points: `w4.5a16` is NF4. `w4a16` and `w4a4` keep a 16-bit scale per group of
+128 beside, which their measured laws do not count, so the laws of other formats count as many bytes less
+than they store.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from hardware_specs.errors import CalibrationError
@@ -23,17 +30,54 @@ class Label(NamedTuple):
     arithmetic: tuple[str, ...]
 
 
-LABELS: dict[str, Label] = {
-    "bf16": Label(2, 2, 2, ("bf16", "fp16")),
-    "fp16": Label(2, 2, 2, ("fp16", "bf16")),
-    "fp32": Label(4, 4, 4, ("fp32",)),
-    "tf32": Label(4, 4, 4, ("tf32",)),
-    "fp8": Label(1, 1, 2, ("fp8",)),
-    "w8a8": Label(1, 1, 2, ("int8",)),
-    "w8a16": Label(1, 2, 2, ("fp16", "bf16")),
-    "w4a16": Label(0.5, 2, 2, ("fp16", "bf16")),
-    "w4a4": Label(0.5, 0.5, 2, ("int4",)),
-}
+_STORED = re.compile(r"w([1-9]\d*(?:\.\d+)?)a(4|8|16|32)\Z")
+#: Bits that the laws of 4-bit weights count, over those that are stored.
+_COUNTED = 4 / (4 + 16 / 128)
+
+
+class _Labels(dict[str, Label]):
+    """The labels that a calibration may hold; any other `w<bits>a<bits>` is worked out when asked for."""
+
+    def __missing__(self, name: str) -> Label:
+        stored = _STORED.match(name)
+        like = stand_in(name)
+        if stored is None or like is None:
+            raise KeyError(name)
+        counted = _COUNTED if self[like].weight_bytes == 0.5 else 1
+        return self[like]._replace(weight_bytes=float(stored[1]) / 8 * counted)
+
+
+def stand_in(label: str) -> str | None:
+    """Return the label whose kernels are most alike, None for one that has none.
+
+    >>> stand_in("w4.5a16"), stand_in("w8.5a16"), stand_in("fp4"), stand_in("bf16")
+    ('w4a16', 'w8a16', 'fp8', None)
+    """
+    if label == "fp4":
+        return "fp8"
+    stored = _STORED.match(label)
+    if stored is None:
+        return None
+    narrow = float(stored[1]) <= 6
+    like = {"16": "w4a16" if narrow else "w8a16", "8": "w8a8", "4": "w4a4", "32": "fp32"}[stored[2]]
+    return None if like == label else like
+
+
+LABELS: dict[str, Label] = _Labels(
+    {
+        "bf16": Label(2, 2, 2, ("bf16", "fp16")),
+        "fp16": Label(2, 2, 2, ("fp16", "bf16")),
+        "fp32": Label(4, 4, 4, ("fp32",)),
+        "tf32": Label(4, 4, 4, ("tf32",)),
+        "fp8": Label(1, 1, 2, ("fp8",)),
+        "w8a8": Label(1, 1, 2, ("int8",)),
+        "w8a16": Label(1, 2, 2, ("fp16", "bf16")),
+        "w4a16": Label(0.5, 2, 2, ("fp16", "bf16")),
+        "w4a4": Label(0.5, 0.5, 2, ("int4",)),
+        # An FP8 scale per 16 elements, in the operands as in the weights.
+        "fp4": Label(0.5625, 0.5625, 2, ("fp4",)),
+    }
+)
 
 #: Names other programs and tables use.
 ALIASES = {
@@ -50,6 +94,7 @@ ALIASES = {
     "sq": "w8a8",
     "int8": "w8a8",
     "int4": "w4a16",
+    "nvfp4": "fp4",
 }
 
 #: Labels whose kernels reach alike shares of their peaks, which themselves may differ.
@@ -62,12 +107,12 @@ def canonical(dtype: str) -> str:
     Raises:
         CalibrationError: a name that stands for no known arithmetic.
 
-    >>> canonical("bfloat16"), canonical("sq"), canonical("w4a16")
-    ('bf16', 'w8a8', 'w4a16')
+    >>> canonical("bfloat16"), canonical("sq"), canonical("w4.5a16")
+    ('bf16', 'w8a8', 'w4.5a16')
     """
     name = str(dtype).strip().lower()
     name = ALIASES.get(name, name)
-    if name not in LABELS:
+    if name not in LABELS and stand_in(name) is None:
         raise CalibrationError(
             f"unknown dtype {dtype!r}; there is: {', '.join(LABELS)} "
             f"(also {', '.join(sorted(ALIASES))})"

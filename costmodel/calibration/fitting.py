@@ -63,6 +63,7 @@ def fit_calibration(
     attribution: str = "",
     device_names: Collection[str] = (),
     time_unit: str | None = None,
+    model: Any = None,
     curves: bool | Sequence[tuple[int, int]] = True,
     curve_rows: Collection[int] | None = None,
     max_points: int = 1500,
@@ -89,6 +90,8 @@ def fit_calibration(
         attribution: whose they are, under which licence.
         device_names: further names under which the device may appear.
         time_unit: `s`, `ms`, `us` or `ns`: the unit of a column `time` in tables without `time_s`.
+        model: whose layers were timed, as `estimate` takes it: for public layouts that do not hold the
+            model's widths.
         curves: whether weight matrices measured at six or more row counts get a correction of their
             own (the model-specific tier), or the (n, k) pairs that do.
         curve_rows: the row counts kept for those corrections; None keeps all that were measured.
@@ -111,7 +114,12 @@ def fit_calibration(
 
     spec = get_hardware(hardware) if isinstance(hardware, str) else hardware
     start = (base or Calibration.load("generic")).for_hardware(spec)
-    tables = [(name, in_seconds(name, each, time_unit)) for name, each in read_tables(table)]
+    text = None
+    if model is not None:
+        from costmodel.models import load_model
+
+        text = load_model(model).text
+    tables = [(name, in_seconds(name, each, time_unit, text)) for name, each in read_tables(table)]
     names = (*spec.device_names, *device_names)
     host = host_seconds(tables)
     groups, remarks = group_points(tables, (*names, spec.name, spec.id) if names else ())

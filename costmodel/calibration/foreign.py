@@ -5,10 +5,11 @@
 | AIConfigurator, products | gemm_dtype, m, n, k, latency | ms | gemm |
 | AIConfigurator, attention | attn_dtype, batch_size, isl, num_heads, latency | ms | attention |
 | Vidur, one layer by tokens | time_stats.*.median, num_tokens, n_embd | ms | gemm and streams |
-| LLMServingSim, products | layer, tokens, time_us | us | gemm, where n and k were added |
-| LLMServingSim, attention | prefill_chunk, kv_prefill, n_decode, kv_decode, time_us | us | attention, \
-where heads, kv_heads and head_dim were added |
+| LLMServingSim, one layer by tokens | layer, tokens (or sequences), time_us | us | gemm and streams |
+| LLMServingSim, attention | prefill_chunk, kv_prefill, n_decode, kv_decode, time_us | us | attention |
 
+LLMServingSim's files do not hold the model's widths: they come from a model that is named, or from columns
+that were added (hidden_size, intermediate_size, heads, kv_heads, head_dim; or n and k of each product).
 Any other table needs `time_s`, or its unit: `time_ms`, `time_us` or `time_ns`, or a column `time`
 with a column `time_unit` or the option of that name.
 """
@@ -25,18 +26,26 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from costmodel.models import TextConfig
+
 #: Seconds of each unit a table may state.
 UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _ELEMENT = 2
 
 
-def in_seconds(name: str, frame: pd.DataFrame, time_unit: str | None = None) -> pd.DataFrame:
+def in_seconds(
+    name: str,
+    frame: pd.DataFrame,
+    time_unit: str | None = None,
+    text: TextConfig | None = None,
+) -> pd.DataFrame:
     """Return a table in the project's columns; what was understood is in `attrs["understood"]`.
 
     Args:
         name: what the table is called in messages.
         frame: the table as it was read; one with `time_s` is returned as it is.
         time_unit: the unit of a column `time`, which a table's own column `time_unit` overrules.
+        text: the language model whose layers were timed, for layouts that do not hold its widths.
 
     Raises:
         CalibrationError: an unknown unit, or a known layout without the widths it needs.
@@ -48,6 +57,8 @@ def in_seconds(name: str, frame: pd.DataFrame, time_unit: str | None = None) -> 
         return frame
     for layout, needed, unit, read in _LAYOUTS:
         if columns.issuperset(needed):
+            if text is not None and read in (_servingsim_layer, _servingsim_attention):
+                frame = frame.assign(**_widths(text))
             found = read(name, frame)
             return _understood(name, frame, found, layout, unit)
     for unit in ("ms", "us", "ns"):
@@ -177,23 +188,76 @@ def _vidur(name: str, frame: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
+def _widths(text: TextConfig) -> dict[str, int]:
+    return {
+        "hidden_size": text.hidden_size,
+        "intermediate_size": text.intermediate_size,
+        "heads": text.num_heads,
+        "kv_heads": text.num_kv_heads,
+        "head_dim": text.head_dim,
+        "vocab_size": text.vocab_size,
+    }
+
+
 def _with_widths(name: str, frame: pd.DataFrame, needed: tuple[str, ...]) -> None:
     missing = [each for each in needed if each not in frame]
     if missing:
         raise CalibrationError(
             f"{name} was read as LLMServingSim's layout, {len(frame)} rows with times in us, but it "
-            f"does not say how wide the model is: add the column{'s' * (len(missing) > 1)} "
-            f"{', '.join(missing)}, and dtype where it is not bf16"
+            f"does not say how wide the model is: name the model whose layers were timed (model=, "
+            f"--model), or add the column{'s' * (len(missing) > 1)} {', '.join(missing)}"
         )
 
 
-def _servingsim_dense(name: str, frame: pd.DataFrame) -> pd.DataFrame:
-    _with_widths(name, frame, ("n", "k"))
-    # Layers without n and k are no products.
-    frame = frame[frame["n"].notna() & frame["k"].notna()]
-    return frame.drop(columns="tokens").assign(
-        m=numbers(name, frame["tokens"]), time_s=numbers(name, frame["time_us"]) * 1e-6
+def _servingsim_layer(name: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """Read what the layers' names tell, as vLLM runs them.
+
+    `layernorm` averages calls with and without the residual's add, and `sampler` is no op of ours: both
+    are left out.
+    """
+    import pandas as pd
+
+    rows = numbers(name, frame["tokens" if "tokens" in frame else "sequences"])
+    time_s = numbers(name, frame["time_us"]) * 1e-6
+    if {"n", "k"} <= set(frame.columns):
+        found = frame.drop(columns="tokens", errors="ignore").assign(m=rows, time_s=time_s)
+        # Layers without n and k are no products.
+        products: pd.DataFrame = found[frame["n"].notna() & frame["k"].notna()]
+        return products
+    _with_widths(name, frame, ("hidden_size", "intermediate_size", "heads", "kv_heads", "head_dim"))
+    d, f, h, kv, e = (
+        numbers(name, frame[each])
+        for each in ("hidden_size", "intermediate_size", "heads", "kv_heads", "head_dim")
     )
+    vocabulary = numbers(name, frame["vocab_size"]) if "vocab_size" in frame else None
+    products_of = {
+        "qkv_proj": ((h + 2 * kv) * e, d),
+        "o_proj": (d, h * e),
+        "gate_up_proj": (2 * f, d),
+        "down_proj": (d, f),
+        "lm_head": (vocabulary, d),
+    }
+    streams = {
+        "final_layernorm": ("norm", 4 * d),
+        "act_fn": ("activation", 3 * f),
+        "rotary_emb": ("rope", 2 * (h + kv) * e),
+        "embedding": ("embedding", 2 * d),
+    }
+    kept = [each for each in ("dtype", "device") if each in frame]
+    base = frame[kept].assign(time_s=time_s)
+    layer = frame["layer"].map(str)
+    tables = []
+    for op, (n, k) in products_of.items():
+        if n is not None:
+            tables.append(base.assign(op_class="gemm", m=rows, n=n, k=k)[layer == op])
+    for op, (op_class, values) in streams.items():
+        tables.append(base.assign(op_class=op_class, bytes=rows * values * _ELEMENT)[layer == op])
+    found = pd.concat([each for each in tables if len(each)] or tables[:1], ignore_index=True)
+    if not len(found):
+        raise CalibrationError(
+            f"{name}: none of its layers is known here; there is: {', '.join((*products_of, *streams))}"
+        )
+    return found
 
 
 def _servingsim_attention(name: str, frame: pd.DataFrame) -> pd.DataFrame:
@@ -243,7 +307,8 @@ _LAYOUTS = (
         "ms",
         _vidur,
     ),
-    ("LLMServingSim's products", ("layer", "tokens", "time_us"), "us", _servingsim_dense),
+    ("LLMServingSim's layer", ("layer", "tokens", "time_us"), "us", _servingsim_layer),
+    ("LLMServingSim's layer", ("layer", "sequences", "time_us"), "us", _servingsim_layer),
     (
         "LLMServingSim's attention",
         ("prefill_chunk", "kv_prefill", "n_decode", "kv_decode", "time_us"),

@@ -8,12 +8,13 @@ resolution brings another object with the same methods.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from costmodel.models.anyres import AnyRes
+    from costmodel.quantities import Num
 
 
 class VisualInput(NamedTuple):
@@ -28,6 +29,36 @@ class VisualInput(NamedTuple):
     tokens: int
     crops: int
     projected_tokens: int
+
+
+#: How many there are of each length.
+Pieces: TypeAlias = "tuple[tuple[Num, Num], ...]"
+
+
+class Seen(NamedTuple):
+    """What a tower that takes images at their own resolution sees of a sample.
+
+    Attributes:
+        patches: all of them.
+        pieces: images, or frames of a clip, by their patches: each attends to itself.
+        windows: windows by their patches; empty where the tower has none.
+    """
+
+    patches: Num
+    pieces: Pieces
+    windows: Pieces = ()
+
+    def times(self, number: Num) -> Seen:
+        """Return what it sees of so many samples of this kind.
+
+        >>> Seen(128, ((2, 64),)).times(3)
+        Seen(patches=384, pieces=((6, 64),), windows=())
+        """
+        pieces, windows = (
+            tuple((many * number, length) for many, length in each)
+            for each in (self.pieces, self.windows)
+        )
+        return Seen(self.patches * number, pieces, windows)
 
 
 class VideoRule(NamedTuple):
@@ -87,6 +118,27 @@ class Geometry(Protocol):
             exact: count as `transformers` runs it, not as papers do.
         """
 
+    def clip(self, frames: int, size: tuple[int, int] | None, *, exact: bool) -> VisualInput:
+        """Return what a clip gives; only asked where there is a `video`.
+
+        Args:
+            frames: of the clip.
+            size: (height, width) of each in pixels, where `keeps_size`; None is the default image's.
+            exact: count as `transformers` runs it, not as papers do.
+        """
+
+    @property
+    def keeps_size(self) -> bool:
+        """Whether images and frames keep their own resolution, so that a tower's patches follow it."""
+
+    def seen(
+        self, sizes: Sequence[tuple[int, int] | None], frames: int | None = None
+    ) -> Seen | None:
+        """Return what the tower sees of images, or of a clip; None where a crop says it all."""
+
+    def seen_of(self, tokens: Num, images: Num = 1) -> Seen | None:
+        """Return what the tower sees where only a number of tokens is known of some images."""
+
 
 def images(
     geometry: Geometry, sizes: Sequence[tuple[int, int] | None], *, exact: bool
@@ -129,6 +181,18 @@ class CropGeometry:
     anyres: AnyRes | None = None
     video: VideoRule | None = None
     among_others: VisualInput | None = None
+    keeps_size: bool = False
+
+    def seen(self, sizes: object, frames: int | None = None) -> None:
+        """Every crop has the tower's own resolution."""
+
+    def seen_of(self, tokens: Num, images: Num = 1) -> None:
+        """Every crop has the tower's own resolution."""
+
+    def clip(self, frames: int, size: object, *, exact: bool) -> VisualInput:  # noqa: ARG002
+        """Return what a clip gives; its frames are resized to the tower's crop."""
+        assert self.video is not None  # noqa: S101 - callers checked; narrows the type
+        return self.video.clip(frames, exact=exact)
 
     def image(self, size: tuple[int, int] | None, *, exact: bool) -> VisualInput:
         """Return what an image gives; papers count the largest grid without its newline tokens."""

@@ -130,7 +130,8 @@ class ModelConfig:
 
         Args:
             image_size: (height, width) in pixels of every image, or a tuple of one for each.
-            frames: frames of a clip; they are resized to the tower's size whatever theirs is.
+            frames: frames of a clip; they are resized to the tower's size, or keep `image_size`
+                where images keep theirs.
             images: images in one prompt; None is one (or as many as there are sizes), or a clip where
                 the model takes clips.
             count: `paper` or `transformers`.
@@ -154,16 +155,17 @@ class ModelConfig:
             raise InvalidInputError(
                 f"{self.name} has no vision tower: images, image_size and frames mean nothing to it"
             )
-        if frames is not None and not (image_size is None and images is None):
+        keeps_size = self.geometry.keeps_size
+        if frames is not None and not (images is None and (image_size is None or keeps_size)):
             raise InvalidInputError(
                 "images and image_size belong to images and frames to a clip: give one"
             )
         exact = count == "transformers"
         if frames is not None or (image_size is None and images is None and self.takes_clips):
-            return self._clip(frames, exact)
+            return self._clip(frames, image_sizes(image_size, None)[0], exact)
         return pictures.images(self.geometry, image_sizes(image_size, images), exact=exact)
 
-    def _clip(self, frames: int | None, exact: bool) -> VisualInput:
+    def _clip(self, frames: int | None, size: tuple[int, int] | None, exact: bool) -> VisualInput:
         rule = self.video
         if rule is None:
             raise InvalidInputError(
@@ -173,7 +175,7 @@ class ModelConfig:
         if frames is None:
             frames = rule.default_frames
         _check_whole("frames", frames)
-        return rule.clip(frames, exact=exact)
+        return self.geometry.clip(frames, size, exact=exact)
 
 
 def image_sizes(image_size: object, images: int | None) -> tuple[tuple[int, int] | None, ...]:

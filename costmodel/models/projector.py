@@ -18,6 +18,7 @@ class ProjectorConfig:
         bias: whether its linear layers have a bias.
         activation: between the two.
         blocks: what it computes, one kernel each under every plan.
+        by_plan: whether the plan says how many kernels a block takes instead.
     """
 
     in_features: int
@@ -26,6 +27,7 @@ class ProjectorConfig:
     bias: bool
     activation: str
     blocks: tuple[Block, ...] = field(repr=False)
+    by_plan: bool = False
 
     @property
     def parameters(self) -> int:

@@ -13,9 +13,12 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from costmodel.models.families import get_family
+from costmodel.models.towers import TOWERS
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from costmodel.models.model import ModelConfig
     from costmodel.models.text import TextConfig
     from costmodel.models.vision import VisionConfig
@@ -109,14 +112,16 @@ def scaled_document(model: ModelConfig, document: dict[str, Any], scale: Scale) 
     (2048, 16, 32)
     """
     reduced = copy.deepcopy(document)
-    text = reduced if model.vision is None else reduced["text_config"]
+    text = reduced.get("text_config", reduced)
     try:
         _reduce(text, model.text, scale, "the language model's")
         text["num_key_value_heads"] = _share(
             model.text.num_kv_heads, scale, "the language model's KV heads"
         )
         if model.vision is not None:
-            _reduce(reduced["vision_config"], model.vision, scale, "the vision tower's")
+            seen, tower = reduced["vision_config"], model.vision
+            keys = TOWERS.get(seen.get("model_type", get_family(model.model_type).tower)).keys
+            _reduce(seen, tower, scale, "the vision tower's", keys)
     except InvalidInputError as error:
         raise InvalidInputError(f"{model.name}: {error}") from None
     if isinstance(text.get("layer_types"), list):
@@ -127,15 +132,20 @@ def scaled_document(model: ModelConfig, document: dict[str, Any], scale: Scale) 
 
 
 def _reduce(
-    values: dict[str, Any], part: TextConfig | VisionConfig, scale: Scale, whose: str
+    values: dict[str, Any],
+    part: TextConfig | VisionConfig,
+    scale: Scale,
+    whose: str,
+    keys: Mapping[str, str] = {},
 ) -> None:
     layers = part.num_layers
-    values["num_hidden_layers"] = layers if scale.layers is None else min(layers, scale.layers)
-    values["hidden_size"] = _share(part.hidden_size, scale, f"{whose} hidden_size")
-    values["intermediate_size"] = _share(
-        part.intermediate_size, scale, f"{whose} intermediate_size"
-    )
-    values["num_attention_heads"] = _share(part.num_heads, scale, f"{whose} attention heads")
+    reduced = {
+        "num_hidden_layers": layers if scale.layers is None else min(layers, scale.layers),
+        "hidden_size": _share(part.hidden_size, scale, f"{whose} hidden_size"),
+        "intermediate_size": _share(part.intermediate_size, scale, f"{whose} intermediate_size"),
+        "num_attention_heads": _share(part.num_heads, scale, f"{whose} attention heads"),
+    }
+    values |= {keys.get(name, name): value for name, value in reduced.items()}
 
 
 def _share(number: int, scale: Scale, what: str) -> int:

@@ -30,6 +30,11 @@ class VisionConfig:
         feature_layers: indices into the hidden states whose features are read: 0 is the embedding,
             l the last layer, negative from the end.
         feature_select: `default` drops the first token of the features, `full` keeps all.
+        merge: patches along one side of what becomes a token behind the tower.
+        tubelet: frames of a patch; an image is taken that often.
+        window: patches along one side of the windows that most layers attend in; 0 for none.
+        native: whether an image keeps its own resolution: `image_size` is then that of the default
+            image, and an image's patches are what its geometry says.
         stack: one tower's layers, with what comes before and after them.
 
     >>> from costmodel.models import load_model
@@ -57,6 +62,10 @@ class VisionConfig:
     copies: int = 1
     feature_layers: tuple[int, ...] = (-1,)
     feature_select: str = "full"
+    merge: int = 1
+    tubelet: int = 1
+    window: int = 0
+    native: bool = False
     stack: Stack = field(default=Stack((), (), (), ()), repr=False)
 
     @property
@@ -73,6 +82,11 @@ class VisionConfig:
     def patches(self) -> int:
         """Patches of one crop."""
         return self.grid**2
+
+    @property
+    def patch_pixels(self) -> int:
+        """Numbers that a patch is embedded from."""
+        return self.num_channels * self.tubelet * self.patch_size**2
 
     @property
     def tokens(self) -> int:

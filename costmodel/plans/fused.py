@@ -19,20 +19,24 @@ from costmodel.blocks import (
     Attend,
     Convolve,
     Embed,
+    Inject,
+    Join,
     Learned,
     Mask,
     Norm,
     Plain,
+    Pool,
     Positions,
     Prepend,
     Project,
+    Resample,
     Residual,
     Rotate,
     Shuffle,
 )
 from costmodel.ops.attention import attention, attention_scores, attention_values, softmax
 from costmodel.ops.linear import convolution, linear
-from costmodel.ops.pointwise import activation, copy, embedding, norm, rope
+from costmodel.ops.pointwise import activation, copy, embedding, norm, pointwise, rope
 from costmodel.plans.plan import Plan, over
 
 if TYPE_CHECKING:
@@ -48,7 +52,8 @@ def nothing(_block: Block, _setting: Setting) -> list[Step]:
 
 def _norm(block: Norm, setting: Setting) -> list[Step]:
     numerics = setting.of(block.feeds)
-    return [over(block.rows, norm(block.name, block.width, numerics, block.after_residual))]
+    cost = norm(block.name, block.width, numerics, block.after_residual)
+    return [over(block.rows, cost, block.per_row)]
 
 
 def _project(block: Project, setting: Setting) -> list[Step]:
@@ -63,6 +68,14 @@ def _project(block: Project, setting: Setting) -> list[Step]:
 
 
 def _rotate(block: Rotate, setting: Setting) -> list[Step]:
+    if block.rows:
+        size = setting.numerics.activation_bytes
+        width = (block.heads + block.kv_heads) * block.head_dim
+        turned = pointwise(
+            "rope", setting.numerics, read=size, write=size, width=width, flops_per_element=3,
+            op_class="rope",
+        )  # fmt: skip
+        return [over(block.rows, turned)]
     cost = rope("rope_cache", block.heads, block.kv_heads, block.head_dim, setting.numerics)
     return [lambda n: cost(n["batch"], n["queries"], n["count"])]
 
@@ -125,6 +138,36 @@ def _shuffle(block: Shuffle, setting: Setting) -> list[Step]:
     return [over(block.rows, copy(block.name, setting.of(block.module), width=block.width))]
 
 
+def _pool(block: Pool, setting: Setting) -> list[Step]:
+    numerics = setting.numerics
+    size = numerics.activation_bytes
+    mean = pointwise(
+        block.name, numerics, read=block.pooled * size, write=size, width=block.width,
+        flops_per_element=block.pooled,
+    )  # fmt: skip
+    return [over(block.rows, mean)]
+
+
+def _resample(block: Resample, setting: Setting) -> list[Step]:
+    """The nearest positions of each row are weighed and added to it."""
+    numerics = setting.numerics
+    size = numerics.activation_bytes
+    added = pointwise(
+        block.name, numerics, read=(1 + block.taps) * size, write=size, width=block.width,
+        flops_per_element=2 * block.taps,
+    )  # fmt: skip
+    return [over(block.rows, added)]
+
+
+def _inject(block: Inject, setting: Setting) -> list[Step]:
+    if setting.phase == "decode":
+        return []
+    numerics = setting.numerics
+    size = numerics.activation_bytes
+    added = pointwise(block.name, numerics, read=2 * size, write=size, width=block.width)
+    return [lambda n: added(n["visual"], n["count"] * (n["visual"] > 0))]
+
+
 def _plain(block: Plain, setting: Setting) -> list[Step]:
     return PLAN.lower(block.blocks, setting)
 
@@ -142,6 +185,10 @@ PLAN = Plan(
         Embed: _embed,
         Positions: nothing,
         Prepend: nothing,
+        Resample: _resample,
+        Pool: _pool,
+        Join: nothing,
+        Inject: _inject,
         Convolve: _convolve,
         Shuffle: _shuffle,
         Angles: nothing,

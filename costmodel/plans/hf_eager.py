@@ -27,11 +27,14 @@ from costmodel.blocks import (
     Activate,
     Angles,
     Attend,
+    Inject,
+    Join,
     Mask,
     Norm,
     Positions,
     Prepend,
     Project,
+    Resample,
     Residual,
     Rotate,
 )
@@ -56,21 +59,27 @@ def _norm(block: Norm, setting: Setting) -> list[Step]:
     """RMSNorm runs in float32, with casts around it when the model is narrower."""
     numerics, d = setting.numerics, block.width
     if block.kind == "layer":
-        return [over(block.rows, norm(block.name, d, numerics))]
+        return [over(block.rows, norm(block.name, d, numerics), block.per_row)]
     size = numerics.activation_bytes
     wide = size >= SOFTMAX_BYTES
+    read, write, kernels = (
+        (4.0 * size, 3.0 * size, 6) if wide else (2 * size + 16.0, 2 * size + 12.0, 8)
+    )
+    if block.offset:
+        # The scale is cast and one added to it first; the product with it stays in float32.
+        read, write, kernels = (read, write, 7) if wide else (read + 2.0, write + 2.0, 10)
     chain = pointwise(
         block.name,
         numerics,
-        read=4.0 * size if wide else 2 * size + 16.0,
-        write=3.0 * size if wide else 2 * size + 12.0,
+        read=read,
+        write=write,
         flops_per_element=4,
-        kernels=6 if wide else 8,
+        kernels=kernels,
         width=d,
         op_class="norm",
         weights=d * size,
     )
-    return [over(block.rows, chain)]
+    return [over(block.rows, chain, block.per_row)]
 
 
 def _project(block: Project, setting: Setting) -> list[Step]:
@@ -102,10 +111,16 @@ def _rotate(block: Rotate, setting: Setting) -> list[Step]:
     """Rotate q and k, then concatenate K and V to the cache: read it with the new keys, write it anew."""
     numerics, size = setting.numerics, setting.numerics.activation_bytes
     k, e = block.kv_heads, block.head_dim
+    # Casts to float32 and back are two kernels more for each of q and k.
+    casts = block.in_float32 and size < SOFTMAX_BYTES
+    wide = SOFTMAX_BYTES if casts else size
     rotated = pointwise(
-        "rope", numerics, read=5.5 * size, write=4.5 * size, width=(block.heads + k) * e,
-        flops_per_element=4, kernels=10,
+        "rope", numerics, read=5.5 * wide + casts * (size + wide),
+        write=4.5 * wide + casts * (size + wide), width=(block.heads + k) * e, flops_per_element=4,
+        kernels=10 + 4 * casts,
     )  # fmt: skip
+    if block.rows:
+        return [over(block.rows, rotated)]
 
     def concatenate(n: Rows) -> OpCost:
         b, s, past = n["batch"], n["queries"], n["keys"] - n["queries"]
@@ -222,6 +237,40 @@ def _residual(block: Residual, setting: Setting) -> list[Step]:
     return [over(block.rows, residual(block.name, block.width, setting.numerics))]
 
 
+def _resample(block: Resample, setting: Setting) -> list[Step]:
+    """The nearest positions are looked up, weighed, added up, and the sum added to the row."""
+    numerics, taps = setting.numerics, block.taps
+    size = numerics.activation_bytes
+    look_up = embedding(f"{block.name}_embed", block.width, numerics)
+    # Weights are float32, and so are the products and their sum.
+    weighed = pointwise(
+        f"{block.name}_add", numerics, read=taps * (size + SOFTMAX_BYTES) + SOFTMAX_BYTES + 2 * size,
+        write=(taps + 1) * SOFTMAX_BYTES + 2 * size, width=block.width, flops_per_element=2 * taps,
+        kernels=4,
+    )  # fmt: skip
+    return [over(block.rows, look_up, taps), over(block.rows, weighed)]
+
+
+def _join(block: Join, setting: Setting) -> list[Step]:
+    """The lengths of the pieces are computed, and their outputs concatenated."""
+    return [over(block.rows, copy(block.name, setting.numerics, width=block.width, kernels=2))]
+
+
+def _inject(block: Inject, setting: Setting) -> list[Step]:
+    """The stream is cloned; the visual rows are found, taken out, added to and put back."""
+    if setting.phase == "decode":
+        return []
+    numerics, size = setting.numerics, setting.numerics.activation_bytes
+    clone = copy(f"{block.name}_clone", numerics, width=block.width)
+    added = pointwise(
+        block.name, numerics, read=4 * size, write=3 * size, width=block.width, kernels=7
+    )
+    return [
+        lambda n: clone(n["out"], n["count"] * (n["visual"] > 0)),
+        lambda n: added(n["visual"], n["count"] * (n["visual"] > 0)),
+    ]
+
+
 def _prepend(block: Prepend, setting: Setting) -> list[Step]:
     return [over(block.rows, copy(block.name, setting.numerics, width=block.width))]
 
@@ -239,7 +288,7 @@ def _angles(block: Angles, setting: Setting) -> list[Step]:
         "rope_setup", setting.numerics, read=28.0, write=26.0, width=block.head_dim,
         flops_per_element=6, kernels=10,
     )  # fmt: skip
-    return [over("queries", cost)]
+    return [over(block.rows, cost)]
 
 
 def _mask(block: Mask, setting: Setting) -> list[Step]:
@@ -280,6 +329,9 @@ PLAN = Plan(
         Residual: _residual,
         Prepend: _prepend,
         Positions: _positions,
+        Resample: _resample,
+        Join: _join,
+        Inject: _inject,
         Angles: _angles,
         Mask: _mask,
     },

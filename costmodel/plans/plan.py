@@ -90,6 +90,8 @@ class Plan:
         return steps + last
 
 
-def over(rows: str, cost: RowsCost) -> Step:
-    """Return the step that runs a formula over the rows of a name."""
+def over(rows: str, cost: RowsCost, per_row: int = 1) -> Step:
+    """Return the step that runs a formula over the rows of a name, so many times in each."""
+    if per_row > 1:
+        return lambda numbers: cost(numbers[rows] * per_row, numbers["count"])
     return lambda numbers: cost(numbers[rows], numbers["count"])

@@ -46,6 +46,8 @@ def matrix_peak(hardware: HardwareSpec, dtype: str) -> float:
     arithmetic = dtype
     if dtype.startswith("w"):
         arithmetic = f"int{dtype.partition('a')[2]}"
+        if dtype.endswith("a32"):
+            arithmetic = "fp32"
         if dtype.endswith("a16"):
             # Which 16-bit format the weights are expanded to is the numerics' affair; rates are alike.
             arithmetic = "fp16"

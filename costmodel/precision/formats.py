@@ -33,23 +33,23 @@ class Format(NamedTuple):
     embedding: Numerics | None = None
 
 
-def _k_quant(name: str, bits: float, whole_bits: int) -> Format:
+def _k_quant(name: str, bits: float) -> Format:
     """One of llama.cpp's mixtures: half of the layers keep `v_proj` and `down_proj` in Q6_K.
 
     `use_more_bits` takes the first and the last eighth of the layers and every third between, which is
     half of them for 24, 26, 28, 32, 36, 40, 48 and 80 layers. Bytes are the mean over layers; the head
     is Q6_K, the embedding as the rest.
     """
-    q6 = weight_only(name, 210 * 8 / 256, (), "w6a16")
-    base = weight_only(name, bits, (), f"w{whole_bits}a16")
-    mean = base._replace(weight_bytes=(base.weight_bytes + q6.weight_bytes) / 2)
+    q6 = weight_only(name, 210 * 8 / 256, ())
+    base = weight_only(name, bits, ())
+    mean = weight_only(name, (bits + 8 * q6.weight_bytes) / 2, ())
     text = base._replace(products=(("v_proj", mean), ("down_proj", mean)))
     return Format(
         text,
         ("text",),
         "llama.cpp: ggml-common.h (block_q4_K 144 B, block_q5_K 176 B, block_q6_K 210 B per 256 "
         "weights) and llama_tensor_get_type of llama-quant.cpp; the tower's mmproj file is F16",
-        lm_head=q6._replace(label=base.label),
+        lm_head=q6,
         embedding=base,
     )
 
@@ -60,7 +60,7 @@ _BNB = (
     "bitsandbytes functional.quantize_4bit and nn.Linear4bit; transformers replaces every linear layer "
     "but the head (get_keys_to_not_convert)"
 )
-_Q8 = weight_only("q8-0", 8.5, (), "w8a16")
+_Q8 = weight_only("q8-0", 8.5, ())
 
 FORMATS: dict[str, Format] = {
     "awq": Format(
@@ -102,8 +102,8 @@ FORMATS: dict[str, Format] = {
         ("text",),
         "OCP Microscaling 1.0: E2M1, one E8M0 scale per 32; transformers multiplies in 16 bits",
     ),
-    "q4-k-m": _k_quant("q4-k-m", 144 * 8 / 256, 4),
-    "q5-k-m": _k_quant("q5-k-m", 176 * 8 / 256, 5),
+    "q4-k-m": _k_quant("q4-k-m", 144 * 8 / 256),
+    "q5-k-m": _k_quant("q5-k-m", 176 * 8 / 256),
     "q8-0": Format(
         _Q8, ("text",), "llama.cpp ggml-common.h: block_q8_0 34 B per 32 weights, head and embedding too",
         lm_head=_Q8, embedding=_Q8,

@@ -20,6 +20,7 @@ from costmodel.precision.numerics import (
     Scale,
     both_narrow,
     plain,
+    stored_label,
     weight_only,
 )
 from hardware_specs.errors import InvalidInputError, UnknownPrecisionError
@@ -110,9 +111,10 @@ def _numerics(given: str) -> Numerics:
             f"use w{activation}a{activation}kv{kv} or w{weight}a16kv{kv}"
         )
     # Narrow operands meet in the narrowest integer unit that holds both.
-    bits = 4 if activation <= 4 else 8
-    return _full(name, f"int{bits}", bits, f"w{bits}a{bits}", kv)._replace(
-        weight_bytes=weight / 8, scales=scales_of(weight), dequantise=weight < bits
+    bits, scales = 4 if activation <= 4 else 8, scales_of(weight)
+    label = stored_label(weight, scales, bits)
+    return _full(name, f"int{bits}", bits, label, kv)._replace(
+        weight_bytes=weight / 8, scales=scales, dequantise=weight < bits
     )
 
 

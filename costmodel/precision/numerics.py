@@ -53,7 +53,7 @@ class Numerics(NamedTuple):
         linear_dtype: arithmetic of the linear layers, a peak's dtype.
         attention_dtype: arithmetic of attention and convolution.
         dequantise: whether weights are expanded before they are multiplied.
-        label: the calibration's name for the linear layers.
+        label: the calibration's name for the linear layers, with the bits that are stored per weight.
         products: those linear layers of the module, by name, that differ from it.
     """
 
@@ -91,7 +91,11 @@ class Numerics(NamedTuple):
             attention_dtype=wide.attention_dtype,
             operand_bytes=wide.operand_bytes if weight_only else self.operand_bytes,
             linear_dtype=wide.linear_dtype if weight_only else self.linear_dtype,
-            label="fp32" if weight_only and wide.linear_dtype == "fp32" else self.label,
+            label=(
+                stored_label(8 * self.weight_bytes, self.scales, 32)
+                if weight_only and wide.linear_dtype == "fp32"
+                else self.label
+            ),
             products=tuple((name, own.in_wide(wide)) for name, own in self.products),
         )
 
@@ -116,16 +120,34 @@ def plain(name: str, size: int) -> Numerics:
     return Numerics(name, size, (), size, size, size, name, name, False, name)
 
 
-def weight_only(name: str, bits: float, scales: tuple[Scale, ...], label: str = "") -> Numerics:
+def stored_label(bits: float, scales: tuple[Scale, ...], operand_bits: int) -> str:
+    """Return the calibration's name of weights, by the bits that a large matrix stores per weight.
+
+    Args:
+        bits: per weight, scales apart.
+        scales: what is kept beside the weights.
+        operand_bits: of what they are multiplied with.
+
+    >>> nf4 = (Scale(4, run=64),)
+    >>> stored_label(4, nf4, 16), stored_label(4, (Scale(2, 128),), 16), stored_label(8, (Scale(2),), 16)
+    ('w4.5a16', 'w4a16', 'w8a16')
+    """
+    blocks = [(scale.bytes, scale.run or scale.inputs * scale.outputs) for scale in scales]
+    total = bits + sum(8 * size / block for size, block in blocks if block > 1)
+    if operand_bits in (4, 16) and total == 4 + 16 / 128:
+        total = 4  # The usual group is understood.
+    return f"w{total:.3g}a{operand_bits}"
+
+
+def weight_only(name: str, bits: float, scales: tuple[Scale, ...]) -> Numerics:
     """Return narrow weights that are expanded and multiplied in FP16.
 
     Args:
         name: of the format.
         bits: per weight, scales apart.
         scales: what is kept beside the weights.
-        label: the calibration's name; `w<bits>a16` when empty.
     """
-    label = label or f"w{bits:g}a16"
+    label = stored_label(bits, scales, 16)
     return Numerics(name, bits / 8, scales, 2, 2, 2, "fp16", "fp16", True, label)
 
 

@@ -16,7 +16,7 @@ from costmodel.precision.checkpoint import Checkpoint, dtype_named, read_checkpo
 from costmodel.precision.formats import FORMATS
 from costmodel.precision.layers import linear_layers, matcher
 from costmodel.precision.names import parse_precision, spelled
-from costmodel.precision.numerics import Numerics, Precision
+from costmodel.precision.numerics import Numerics, Precision, stored_label
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -206,9 +206,10 @@ def _fitted(
                 f"{hardware.name} has no {needed} arithmetic: {numerics.name} weights keep their "
                 f"bytes and are expanded to {wide.linear_dtype} for every product"
             )
-            bits = 4 if numerics.weight_bytes <= 0.5 else 8
             numerics = numerics._replace(
-                operand_bytes=numerics.activation_bytes, dequantise=True, label=f"w{bits}a16"
+                operand_bytes=numerics.activation_bytes,
+                dequantise=True,
+                label=stored_label(8 * numerics.weight_bytes, numerics.scales, 16),
             )
     return numerics.in_wide(wide)
 
@@ -222,11 +223,11 @@ def _mean(layers: Mapping[Numerics, int]) -> Numerics:
         return next(iter(layers))
     most = max(layers, key=lambda numerics: layers[numerics])
     total = sum(layers.values())
-    return most._replace(
-        weight_bytes=sum(own.weight_bytes * n for own, n in layers.items()) / total,
-        scales=tuple(
-            scale._replace(bytes=scale.bytes * n / total)
-            for own, n in layers.items()
-            for scale in own.scales
-        ),
+    size = sum(own.weight_bytes * n for own, n in layers.items()) / total
+    scales = tuple(
+        scale._replace(bytes=scale.bytes * n / total)
+        for own, n in layers.items()
+        for scale in own.scales
     )
+    label = stored_label(8 * size, scales, 16) if most.label.endswith("a16") else most.label
+    return most._replace(weight_bytes=size, scales=scales, label=label)

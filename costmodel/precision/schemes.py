@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from costmodel.precision.formats import FORMATS
-from costmodel.precision.numerics import Numerics, Scale, both_narrow, weight_only
+from costmodel.precision.numerics import Numerics, Scale, both_narrow, stored_label, weight_only
 from hardware_specs.errors import InvalidFileError, UnknownNameError
 from hardware_specs.showing import shown
 
@@ -264,12 +264,12 @@ def _group_numerics(group: Keys, layout: Any) -> Numerics:
     operands = group.values.get("input_activations")
     if operands is None:
         name = f"w{bits}a16" if kind == "int" else f"fp{bits}-weights"
-        return weight_only(name, stored, scales, f"w{bits}a16")
+        return weight_only(name, stored, scales)
     narrow = group.inner("input_activations").bits("num_bits", 8)
     arithmetic = f"int{narrow}" if kind == "int" else f"fp{narrow}"
-    other = {"int8": "w8a8", "int4": "w4a4"}
+    label = stored_label(stored, scales, narrow) if kind == "int" else arithmetic
     name = f"w{bits}a{narrow}" if kind == "int" else "nvfp4" if bits == 4 else "fp8"
-    both = both_narrow(name, narrow, scales, arithmetic, other.get(arithmetic, arithmetic))
+    both = both_narrow(name, narrow, scales, arithmetic, label)
     return both._replace(weight_bytes=stored / 8, dequantise=bits < narrow)
 
 

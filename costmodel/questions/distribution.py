@@ -124,8 +124,9 @@ def estimate_distribution(
     spread = copy(context)
     # The formulas take an array of counts as they take a number; `estimate` lets only one through.
     spread.keep = np.asarray(numbers, dtype=float)
-    wide = [np.full(len(numbers), float(value)) for value in scenario]
-    evaluation = spread.evaluate(Scenario(*wide), vector=True)
+    *sizes, seen = scenario
+    wide = [np.full(len(numbers), float(value)) for value in sizes]
+    evaluation = spread.evaluate(Scenario._make([*wide, seen]), vector=True)
     stages = evaluation.stages.values()
     memory = evaluation.memory
     columns = {

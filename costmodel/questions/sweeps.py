@@ -221,6 +221,7 @@ class SweepPlan:
         columns = self._rows(start, stop)
         visual = columns["visual_tokens"]
         images = projected = crops = each = np.zeros_like(visual)
+        seen = None
         if units is not None:
             if self.default_visual:
                 visual = np.full_like(visual, units.counted.tokens)
@@ -228,6 +229,7 @@ class SweepPlan:
                 np.broadcast_to(np.asarray(count, dtype=float), visual.shape)
                 for count in units.read(visual)
             )
+            seen = units.tower(visual, images, asked=not self.default_visual)
         if np.any(visual + columns["text_tokens"] == 0):
             raise InvalidInputError("visual_tokens and text_tokens are both 0: there is no prompt")
         scenario = Scenario(
@@ -239,6 +241,7 @@ class SweepPlan:
             columns["output_tokens"],
             each,
             images,
+            seen,
             columns["cached_tokens"],
         )
         check_prefix(scenario)

@@ -10,11 +10,12 @@ from profiling.records.measurement import Measurement
 from profiling.tracing.op_profile import OpProfile, iterate_op_profiles
 
 
-def read(measurements: Any) -> list[Measurement]:
-    """Return the records in folders, files, lists or a DataFrame.
+def read(measurements: Any, seen: dict[Any, Path] | None = None) -> list[Measurement]:
+    """Return the records in folders, files, lists or a DataFrame; those in several files once.
 
     Args:
         measurements: see `profiling.reconciling.reconcile`.
+        seen: the records of files that were read before.
 
     Raises:
         InvalidInputError: there is none, or the argument is of another kind.
@@ -26,13 +27,14 @@ def read(measurements: Any) -> list[Measurement]:
     if isinstance(measurements, OpProfile):
         return []
     if isinstance(measurements, (str, Path)):
-        found = read_measurements(measurements)
-        if not found:
+        found = read_measurements(measurements, seen)
+        if not found and not seen:
             raise InvalidInputError(f"no measurement under {measurements}")
         return found
     if hasattr(measurements, "columns"):
         return _of_frame(measurements)
-    return [record for item in listed(measurements) for record in read(item)]
+    seen = {} if seen is None else seen
+    return [record for item in listed(measurements) for record in read(item, seen)]
 
 
 def listed(measurements: Any) -> list[Any]:
@@ -58,19 +60,21 @@ def listed(measurements: Any) -> list[Any]:
     return items
 
 
-def profiles_under(measurements: Any) -> list[OpProfile]:
-    """Return the profiler passes in the folders that were given.
+def profiles_under(measurements: Any, seen: dict[Any, Path] | None = None) -> list[OpProfile]:
+    """Return the profiler passes in the folders that were given, each once.
 
     Args:
         measurements: see `profiling.reconciling.reconcile`; passes themselves may be among it too.
+        seen: the passes of folders that were read before.
     """
     if isinstance(measurements, OpProfile):
         return [measurements]
     if isinstance(measurements, (str, Path)):
-        return list(iterate_op_profiles(measurements))
+        return list(iterate_op_profiles(measurements, seen))
     if isinstance(measurements, Measurement) or hasattr(measurements, "columns"):
         return []
-    return [profile for item in measurements for profile in profiles_under(item)]
+    seen = {} if seen is None else seen
+    return [profile for item in measurements for profile in profiles_under(item, seen)]
 
 
 def _of_frame(frame: Any) -> list[Measurement]:

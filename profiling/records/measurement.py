@@ -29,6 +29,9 @@ MODES = ("eager", "cuda-graph", "compile")
 
 Status = Literal["ok", "out-of-memory", "failed", "throttled"]
 
+#: Read by pydantic from each class: a key that it does not know is refused, not dropped.
+STRICT = {"extra": "forbid"}
+
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
@@ -56,6 +59,8 @@ class Configuration:
     >>> Configuration("llava-1.5-7b", "bf16", visual_tokens=64).key[:33]
     'llava-1.5-7b_bf16_none_v64_b1_eag'
     """
+
+    __pydantic_config__ = STRICT
 
     model: str
     dtype: str
@@ -121,6 +126,8 @@ class StageSamples:
         flops: counted by `torch.utils.flop_counter` in one repetition.
     """
 
+    __pydantic_config__ = STRICT
+
     event_s: tuple[float, ...] = ()
     enqueue_s: tuple[float, ...] = ()
     wall_s: tuple[float, ...] = ()
@@ -170,6 +177,8 @@ class TokenCounts:
             language model leaves it ragged.
     """
 
+    __pydantic_config__ = STRICT
+
     visual_in: int | None = None
     visual_llm: int | None = None
     text: int | None = None
@@ -191,6 +200,8 @@ class Sampling:
         rejected_s: totals thrown away because the device was throttled.
         rounds: how often each configuration is measured in this campaign.
     """
+
+    __pydantic_config__ = STRICT
 
     timer: str
     first_call_s: float | None = None
@@ -220,6 +231,8 @@ class EnergyWindow:
         power_times_s: when each was taken, from the window's start.
         why_missing: the reason for each missing quantity.
     """
+
+    __pydantic_config__ = STRICT
 
     stage: str
     method: str
@@ -251,6 +264,8 @@ class DeviceState:
         foreign_memory_bytes: device memory that they hold.
     """
 
+    __pydantic_config__ = STRICT
+
     sm_clock_hz: tuple[int, ...] = ()
     memory_clock_hz: tuple[int, ...] = ()
     temperature_c: tuple[int, ...] = ()
@@ -267,7 +282,11 @@ class Measurement:
     """One configuration, measured once (or the reason why it could not be).
 
     A model that is not shipped is carried along as `model_config`, its scaled Hugging Face config.
+    `boundary` says of another tool's result what its clock held, and such a record has the stages
+    that were inside and no others; None where every stage was timed here, up to `total`.
     """
+
+    __pydantic_config__ = STRICT
 
     configuration: Configuration
     status: Status
@@ -284,6 +303,7 @@ class Measurement:
     position: int = 0
     started_at: str = ""
     model_config: Mapping[str, Any] | None = None
+    boundary: str | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:

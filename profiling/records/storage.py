@@ -25,6 +25,7 @@ from hardware_specs.files.reading import (
 from hardware_specs.files.strict_json import parse_json
 from hardware_specs.files.writing import replacing, write_file
 from profiling.records.measurement import SCHEMA_VERSION, Measurement
+from profiling.records.strict import check_record
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 T = TypeVar("T")
+
+#: Damaged lines of one packed file that are named one by one.
+MOST_NAMED = 3
 
 
 def write_measurement(measurement: Measurement, folder: str | Path) -> Path:
@@ -101,19 +105,26 @@ def _measurement(document: Any, text: str, source: str) -> Measurement:
         raise InvalidFileError(
             f"{source} has schema_version {str(version)[:40]!r}; known is {SCHEMA_VERSION}"
         )
-    return validated(Measurement, text, f"{source} is no valid measurement")
+    failed = f"{source} is no valid measurement"
+    found = validated(Measurement, text, failed, version)
+    try:
+        check_record(found)
+    except InvalidFileError as error:
+        raise InvalidFileError(f"{failed}: {error}") from None
+    return found
 
 
-def validated(kind: type[T], text: str, failed: str) -> T:
+def validated(kind: type[T], text: str, failed: str, version: int) -> T:
     """Return the dataclass that a JSON text describes, every value of its very type.
 
     Args:
         kind: the dataclass.
         text: one JSON document.
         failed: how an error begins.
+        version: the schema's, which the text claims to follow.
 
     Raises:
-        InvalidFileError: a value is missing or of another type; names the first.
+        InvalidFileError: a value is missing or of another type, or a key is unknown; names the first.
     """
     from pydantic import ValidationError
 
@@ -122,7 +133,10 @@ def validated(kind: type[T], text: str, failed: str) -> T:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise InvalidFileError(f"{failed}: {where}: {first['msg']}") from error
+        reason = first["msg"]
+        if first["type"] == "unexpected_keyword_argument":
+            reason = f"schema_version {version} has no such key"
+        raise InvalidFileError(f"{failed}: {where[:120]}: {reason}") from error
     except InvalidInputError as error:
         raise InvalidFileError(f"{failed}: {error}") from error
     return found
@@ -135,15 +149,18 @@ def _adapter(kind: Hashable) -> TypeAdapter[Any]:
     return TypeAdapter(cast("type[Any]", kind))
 
 
-def iterate_measurements(folder: str | Path) -> Iterator[tuple[Path, Measurement]]:
-    """Yield every record under a folder (or in one file) with the file it came from.
+def iterate_measurements(
+    folder: str | Path, seen: dict[Hashable, Path] | None = None
+) -> Iterator[tuple[Path, Measurement]]:
+    """Yield every record under a folder (or in one file) once, with the file it came from.
 
     A damaged file, or a damaged line of a packed file, is named in a `DamagedFileWarning` and
-    passed over; other JSON documents of the project (op tables, environments) are not records and
-    are left alone.
+    passed over, and so is a file with doubles: a copy, a link, a packed file beside its loose ones.
+    Other JSON documents of the project (op tables, environments) are not records and are left alone.
 
     Args:
         folder: a folder, searched through, or one `.json` or `.jsonl` file.
+        seen: the records of folders that were read before, to be gone on with.
 
     Raises:
         InvalidInputError: there is no such folder or file.
@@ -152,18 +169,51 @@ def iterate_measurements(folder: str | Path) -> Iterator[tuple[Path, Measurement
     if look(root) is None:
         raise InvalidInputError(f"no measurements at {root}: there is no such folder or file")
     paths = files_under(root, (".json", ".jsonl")) if is_folder(root) else [root]
+    seen = {} if seen is None else seen
     for path in paths:
+        damaged, doubles = 0, []
         try:
             for source, text in _documents(path):
                 try:
                     document = _parse(text, source)
-                    # Every other document of the project carries a `kind`; a measurement does not.
-                    if not (isinstance(document, dict) and "kind" in document):
-                        yield path, _measurement(document, text, source)
+                    if _is_other(document):
+                        continue
+                    record = _measurement(document, text, source)
                 except InvalidFileError as error:
-                    warn_damaged(error)
+                    damaged += 1
+                    if damaged <= MOST_NAMED:
+                        warn_damaged(error)
+                    continue
+                run = _run_of(record)
+                if run in seen:
+                    doubles.append(seen[run])
+                else:
+                    seen[run] = path
+                    yield path, record
         except InvalidFileError as error:
             warn_damaged(error)
+        if damaged > MOST_NAMED:
+            more = f"{damaged - MOST_NAMED} more damaged lines"
+            warn_damaged(InvalidFileError(f"{show_path(path)}: {more}"))
+        if doubles:
+            warn_damaged(double(path, len(doubles), doubles[0]))
+
+
+def double(path: Path, count: int, first: Path) -> InvalidFileError:
+    """Return the error that names a file whose contents were read from another one before."""
+    what = "a double of what is" if count == 1 else f"{count} doubles of what is"
+    return InvalidFileError(f"{show_path(path)}: {what} in {show_path(first)}, counted once")
+
+
+def _is_other(document: Any) -> bool:
+    """Whether this is another document of the project: they carry a `kind`, and no samples."""
+    return isinstance(document, dict) and "kind" in document and "sampling" not in document
+
+
+def _run_of(record: Measurement) -> Hashable:
+    """Return what tells one run from another: no two have the same times to the last digit."""
+    samples = tuple((stage, data.event_s) for stage, data in record.stages.items())
+    return record.configuration, record.round, samples or record.started_at
 
 
 def _documents(path: Path) -> Iterator[tuple[str, str]]:
@@ -173,10 +223,12 @@ def _documents(path: Path) -> Iterator[tuple[str, str]]:
         yield show_path(path), read_text(path, "record")
 
 
-def read_measurements(folder: str | Path) -> list[Measurement]:
-    """Return every readable record under a folder, in file order; damaged files are warned about.
+def read_measurements(
+    folder: str | Path, seen: dict[Hashable, Path] | None = None
+) -> list[Measurement]:
+    """Return every readable record under a folder once, in file order, as `iterate_measurements` does.
 
     Raises:
         InvalidInputError: there is no such folder or file.
     """
-    return [measurement for _, measurement in iterate_measurements(folder)]
+    return [measurement for _, measurement in iterate_measurements(folder, seen)]

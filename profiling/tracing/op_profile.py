@@ -26,8 +26,9 @@ from hardware_specs.files.reading import (
     warn_damaged,
 )
 from hardware_specs.files.writing import write_file
-from profiling.records.measurement import Configuration, TokenCounts, plain
-from profiling.records.storage import validated
+from profiling.records.measurement import STRICT, Configuration, TokenCounts, plain
+from profiling.records.storage import double, validated
+from profiling.records.strict import check_environment, check_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +50,8 @@ class OpRecord:
         time_s: their device seconds together.
     """
 
+    __pydantic_config__ = STRICT
+
     stage: str
     name: str
     op_class: str
@@ -68,6 +71,8 @@ class OpProfile:
         started_at: ISO 8601.
         model_config: the model's config, unless it is shipped.
     """
+
+    __pydantic_config__ = STRICT
 
     configuration: Configuration
     tokens: TokenCounts
@@ -102,17 +107,29 @@ def _profile(document: Any, source: str) -> OpProfile:
         raise InvalidFileError(f"{source} is no profiler pass: its kind is not {KIND!r}")
     if document.pop("schema_version", None) != SCHEMA_VERSION:
         raise InvalidFileError(f"{source} has another schema_version than {SCHEMA_VERSION}")
-    return validated(OpProfile, json.dumps(document), f"{source} is no valid profiler pass")
+    failed = f"{source} is no valid profiler pass"
+    found = validated(OpProfile, json.dumps(document), failed, SCHEMA_VERSION)
+    try:
+        check_environment(found.environment)
+        for name in ("rows", "tokens"):
+            check_numbers(getattr(found, name), name, shortest_s=0.0)
+    except InvalidFileError as error:
+        raise InvalidFileError(f"{failed}: {error}") from None
+    return found
 
 
-def iterate_op_profiles(folder: str | Path) -> Iterator[OpProfile]:
-    """Yield every profiler pass under a folder; a single file of records holds none.
+def iterate_op_profiles(
+    folder: str | Path, seen: dict[Any, Path] | None = None
+) -> Iterator[OpProfile]:
+    """Yield every profiler pass under a folder once; a single file of records holds none.
 
-    A damaged pass is named in a `DamagedFileWarning` and passed over.
+    A damaged pass and a double are named in a `DamagedFileWarning` and passed over.
 
     Args:
         folder: a folder, searched through.
+        seen: the passes of folders that were read before, to be gone on with.
     """
+    seen = {} if seen is None else seen
     if not is_folder(folder):
         return
     for path in files_under(folder, ("_ops.json",)):
@@ -121,6 +138,10 @@ def iterate_op_profiles(folder: str | Path) -> Iterator[OpProfile]:
             # Tables of measured ops may bear such a name too.
             if isinstance(document, dict) and document.get("kind") not in (None, KIND):
                 continue
-            yield _profile(document, show_path(path))
+            profile = _profile(document, show_path(path))
+            first = seen.setdefault((profile.configuration, profile.rows), path)
+            if first is not path:
+                raise double(path, 1, first)
+            yield profile
         except InvalidFileError as error:
             warn_damaged(error)

@@ -39,8 +39,12 @@ def calibrate(
     ] = None,
     device: Annotated[str, typer.Option(help="Where to measure: cuda, cuda:N or cpu.")] = "cuda",
     model: Annotated[
-        str, typer.Option(help="Whose widths are measured; a size-reduced one for a CPU.")
-    ] = "llava-1.5-7b",
+        str | None,
+        typer.Option(
+            help="Whose widths are measured (llava-1.5-7b; a size-reduced one for a CPU), or were in a "
+            "table that does not hold them."
+        ),
+    ] = None,
     dtypes: Annotated[str, typer.Option(help="What to measure, such as bf16,fp8.")] = "bf16",
     keep_table: Annotated[
         Path | None, typer.Option(help="Keep the measured ops in this JSON file as well.")
@@ -59,11 +63,11 @@ def calibrate(
             raise InvalidInputError(
                 "name the device of the tables with --hardware ID (see `vlm-roofline specs list`)"
             )
-        found = _from_tables(tables, hardware, software, date, time_unit)
+        found = _from_tables(tables, hardware, software, date, time_unit, model)
     else:
         for path in filter(None, (out, keep_table)):
             _check_place(path)
-        found = _measured(device, hardware, model, dtypes, keep_table)
+        found = _measured(device, hardware, model or "llava-1.5-7b", dtypes, keep_table)
     found.save(out)
     if json:
         print_json({"out": str(out), "calibration": found.to_dict()})
@@ -81,7 +85,12 @@ def _check_place(path: Path) -> None:
 
 
 def _from_tables(
-    tables: list[str], hardware: str, software: str, date: str, time_unit: str | None
+    tables: list[str],
+    hardware: str,
+    software: str,
+    date: str,
+    time_unit: str | None,
+    model: str | None,
 ) -> Calibration:
     from costmodel.calibration import fit_calibration
     from hardware_specs import get_hardware
@@ -92,6 +101,7 @@ def _from_tables(
         software=software,
         date=date,
         time_unit=time_unit,
+        model=model,
         progress=lambda items, description, total: progress(items, description, total),
     )
 

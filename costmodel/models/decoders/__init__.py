@@ -38,6 +38,7 @@ DECODERS: Registry[Decoder] = Registry(
         "llama": "costmodel.models.decoders.llama",
         "mistral": "costmodel.models.decoders.mistral",
         "qwen2": "costmodel.models.decoders.qwen2",
+        "qwen2_5_vl_text": "costmodel.models.decoders.qwen2_5_vl",
     },
     attribute="DECODER",
 )

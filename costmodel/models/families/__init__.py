@@ -26,6 +26,7 @@ _FAMILIES: Registry[Family] = Registry(
         "llava_next_video": "costmodel.models.families.llava_next_video",
         "video_llava": "costmodel.models.families.video_llava",
         "llava_onevision": "costmodel.models.families.llava_onevision",
+        "qwen2_5_vl": "costmodel.models.families.qwen2_5_vl",
     },
     attribute="FAMILY",
     group="vlm_roofline.families",

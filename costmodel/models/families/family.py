@@ -10,12 +10,12 @@ from costmodel.models.decoders import DECODERS
 from costmodel.models.geometry import CropGeometry, Geometry
 from costmodel.models.model import ModelConfig
 from costmodel.models.projector import ProjectorConfig, two_layers
+from costmodel.models.reading import Section
 from costmodel.models.towers import TOWERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from costmodel.models.reading import Section
     from costmodel.models.text import TextConfig
     from costmodel.models.vision import VisionConfig
 
@@ -62,6 +62,8 @@ class Family:
         defaults: what its config class assumes where a config is silent.
         decoder: model type of its language model where the config does not say.
         tower: model type of its vision tower where the config does not say.
+        flat: whether configs of older checkpoints hold the language model's keys at the top.
+        selects_features: whether the config says which layers and tokens of the tower are read.
         copies: towers of one shape: two where images and frames have one each.
         tied_by_text: whether `text_config` alone may tie head and embedding.
         geometry: from the config and the tower to what images and clips give.
@@ -80,6 +82,8 @@ class Family:
     defaults: Mapping[str, Any] = field(default_factory=lambda: LLAVA_DEFAULTS)
     decoder: str = "llama"
     tower: str = "clip_vision_model"
+    flat: bool = False
+    selects_features: bool = True
     copies: int = 1
     tied_by_text: bool = False
     geometry: Callable[[Section, VisionConfig], Geometry] = plain_geometry
@@ -102,7 +106,7 @@ class Family:
             InvalidFileError: a part the project does not know, a missing key, an impossible value.
         """
         outer.defaults = dict(self.defaults)
-        inner = outer.section("text_config", defaults={"model_type": self.decoder})
+        inner = self._text(outer)
         decoder = inner.named("model_type", DECODERS)
         unsaid = None if self.tied_by_text else False
         text = decoder.read(inner, outer.flag("tie_word_embeddings") or unsaid)
@@ -115,9 +119,17 @@ class Family:
             tuple(outer.used), json.dumps(outer.values),
         )  # fmt: skip
 
+    def _text(self, outer: Section) -> Section:
+        if self.flat and "text_config" not in outer:
+            values = outer.values | {"model_type": self.decoder}
+            return Section(values, outer.file, used=outer.used)
+        return outer.section("text_config", defaults={"model_type": self.decoder})
+
     def _tower(self, outer: Section) -> VisionConfig:
         seen = outer.section("vision_config", defaults={"model_type": self.tower})
         tower = seen.named("model_type", TOWERS).read(seen)
+        if not self.selects_features:
+            return tower
         vision = replace(
             tower,
             copies=self.copies,

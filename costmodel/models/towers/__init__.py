@@ -20,11 +20,13 @@ class Tower(NamedTuple):
         label: what people call it.
         defaults: what its config class assumes where a config is silent.
         read: from its config object to the tower, a single one whose last features are all read.
+        keys: what its config calls width, depth and heads where that is not the usual name.
     """
 
     label: str
     defaults: Mapping[str, Any]
     read: Callable[[Section], VisionConfig]
+    keys: Mapping[str, str] = {}
 
 
 TOWERS: Registry[Tower] = Registry(
@@ -32,6 +34,8 @@ TOWERS: Registry[Tower] = Registry(
     {
         "clip_vision_model": "costmodel.models.towers.clip",
         "siglip_vision_model": "costmodel.models.towers.siglip",
+        "qwen2_5_vl_vision": "costmodel.models.towers.qwen2_5_vl",
+        "qwen2_5_vl": "costmodel.models.towers.qwen2_5_vl",
     },
     attribute="TOWER",
 )

@@ -10,6 +10,7 @@ import pytest
 from costmodel.calibration import fit_calibration
 from costmodel.calibration.foreign import in_seconds
 from costmodel.calibration.tables import group_points, read_tables
+from costmodel.models import load_model
 from hardware_specs.errors import CalibrationError
 
 A100 = "nvidia-a100-sxm4-80gb"
@@ -65,19 +66,62 @@ def test_a_layer_of_vidur():
 
 
 def test_llmservingsim_says_no_widths():
-    for name, column in (("dense", "columns n, k"), ("attention", "heads, kv_heads, head_dim")):
-        with pytest.raises(CalibrationError, match=column) as caught:
+    for name, column in (("dense", "hidden_size, intermediate_size"), ("attention", "heads, kv_h")):
+        with pytest.raises(CalibrationError, match=f"--model.*add the columns {column}") as caught:
             fit_calibration(HEADS / f"llmservingsim_{name}.csv", A100)
         assert "10 rows with times in us" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+#: The widths of Llama-3.1-8B.
+WIDTHS = {
+    "hidden_size": 4096, "intermediate_size": 14336, "heads": 32, "kv_heads": 8, "head_dim": 128,
+}  # fmt: skip
+
+
+def layers(**more):
+    """Every layer that LLMServingSim times of a Llama, at two token counts."""
+    names = ("embedding", "layernorm", "qkv_proj", "rotary_emb", "o_proj", "gate_up_proj", "act_fn",
+             "down_proj", "final_layernorm", "sampler")  # fmt: skip
+    rows = [(name, tokens, 20.0) for name in names for tokens in (1, 64)]
+    return pd.DataFrame(rows, columns=["layer", "tokens", "time_us"]).assign(**more)
 
 
 def test_llmservingsim_with_widths():
-    frame = pd.read_csv(HEADS / "llmservingsim_attention.csv")
-    frame = frame.assign(heads=32, kv_heads=8, head_dim=128)
+    frame = pd.read_csv(HEADS / "llmservingsim_attention.csv").assign(**WIDTHS)
     (group,), _ = group_points([("t", in_seconds("t", frame))], ())
     assert (group.op_class, len(group)) == ("attention_decode", 10)
     assert group.sizes["kv_len"].tolist()[:2] == [16, 32]
     assert group.time_s[0] == pytest.approx(9.31067e-6)
+    groups, said = group_points([("t", in_seconds("t", layers(**WIDTHS)))], ())
+    found = {group.op_class: group.sizes for group in groups}
+    assert "LLMServingSim's layer, times in us: 20 rows became 16 points" in said[0]
+    assert list(zip(found["gemm"]["n"], found["gemm"]["k"], strict=True))[::2] == [
+        (6144, 4096), (4096, 4096), (28672, 4096), (4096, 14336)
+    ]  # fmt: skip
+    assert {name: sizes["bytes"][0] for name, sizes in found.items() if name != "gemm"} == {
+        "norm": 8 * 4096, "activation": 6 * 14336, "rope": 4 * 40 * 128, "embedding": 4 * 4096,
+    }  # fmt: skip
+
+
+def test_llmservingsim_of_a_model_that_is_named(tmp_path):
+    path = tmp_path / "act.csv"
+    path.write_bytes((HEADS / "llmservingsim_dense.csv").read_bytes())
+    found = fit_calibration(path, "nvidia-rtx-4090", model="llava-next-mistral-7b", resamples=1)
+    # 10 rows of SiLU and product over 1 to 10 tokens: launches, at 2.6 to 3.3 us.
+    overhead = found.lookup("activation", "bf16").parameters["overhead_s"].value
+    assert overhead == pytest.approx(3e-6, rel=0.2)
+    (group,) = group_points(
+        [("t", in_seconds("t", layers(), None, load_model("llava-next-mistral-7b").text))], ()
+    )[0][:1]
+    assert (group.op_class, len(group)) == ("gemm", 8)
+    heads = pd.DataFrame({"layer": "lm_head", "sequences": [1, 2], "time_us": 20.0})
+    ((group,), _) = group_points(
+        [("t", in_seconds("t", heads, None, load_model("llava-next-mistral-7b").text))], ()
+    )
+    assert (group.sizes["m"].tolist(), group.sizes["n"][0]) == ([1, 2], 32064)
+    with pytest.raises(CalibrationError, match="none of its layers is known"):
+        in_seconds("t", layers(**WIDTHS).assign(layer="moe"))
     dense = pd.DataFrame({"layer": "qkv_proj", "tokens": [1, 2], "time_us": 20.0, "n": 6, "k": 4})
     (group,), _ = group_points([("t", in_seconds("t", dense))], ())
     assert (group.op_class, group.sizes["m"].tolist()) == ("gemm", [1, 2])

@@ -15,6 +15,8 @@ from costmodel.models.towers import TOWERS
 #: The start of a parameter's name in `transformers` (either version's layout) -> our part.
 PREFIXES = {
     "model.vision_tower.": "vision",
+    "model.visual.merger.": "projector",
+    "model.visual.": "vision",
     "model.image_tower.": "vision",
     "model.video_tower.": "vision",
     "model.multi_modal_projector.": "projector",
@@ -179,9 +181,11 @@ def test_defaults_are_those_of_transformers_classes():
             seen = getattr(theirs, key)
             if key in ("num_key_value_heads", "head_dim") and value is None:
                 value = {"num_key_value_heads": 32, "head_dim": 128}[key]
-            if (model_type, key) == ("qwen2", "sliding_window"):
+            if key == "sliding_window" and ours.get("use_sliding_window") is False:
                 assert seen is None  # the class empties it when use_sliding_window is false
                 continue
             if key == "image_grid_pinpoints":
                 seen = [list(size) for size in seen]
+            if isinstance(value, list):
+                seen = list(seen)
             assert seen == value, (model_type, key)

@@ -22,7 +22,8 @@ from hardware_specs.errors import (
 SHIPPED = {
     "llava-1.5-7b", "llava-1.5-13b", "llava-next-vicuna-7b", "llava-next-vicuna-13b",
     "llava-next-mistral-7b", "llava-next-video-7b", "video-llava-7b", "llava-onevision-7b",
-    "llama-2-7b", "llama-2-13b",
+    "llama-2-7b", "llama-2-13b", "qwen2.5-vl-3b", "qwen2.5-vl-7b", "qwen2.5-vl-32b",
+    "qwen2.5-vl-72b",
 }  # fmt: skip
 
 

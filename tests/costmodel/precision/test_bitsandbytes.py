@@ -79,7 +79,7 @@ def test_old_files_name_no_method(checkpoint, weight_bytes):
 )
 def test_products_run_in_the_dtype_that_the_file_names(checkpoint, resolved, compute, found):
     text = resolved(checkpoint({**NF4, "bnb_4bit_compute_dtype": compute})).precision.text
-    assert (text.linear_dtype, text.attention_dtype, text.label) == (found, "fp16", "w4a16")
+    assert (text.linear_dtype, text.attention_dtype, text.label) == (found, "fp16", "w4.5a16")
 
 
 def test_a_product_in_another_format_is_an_op_of_its_own(checkpoint):

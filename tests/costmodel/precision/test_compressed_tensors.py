@@ -34,7 +34,7 @@ def floating(bits: int, strategy: str, size: int | None = None, **keys) -> dict:
         (config(integer(4, "group", 128), layout="pack-quantized"),
          DECODER * (4 + 16 / 128) / 8, ("w4a16", 2)),
         (config(integer(4, "group", 64, symmetric=False), layout="pack-quantized"),
-         DECODER * (4 + 20 / 64) / 8, ("w4a16", 2)),
+         DECODER * (4 + 20 / 64) / 8, ("w4.31a16", 2)),
         (config(integer(8, "channel"), layout="pack-quantized"),
          DECODER + 2 * DECODER_ROWS, ("w8a16", 2)),
         (config(integer(8, "channel"), integer(8, "token"), "int-quantized"),
@@ -54,9 +54,9 @@ def floating(bits: int, strategy: str, size: int | None = None, **keys) -> dict:
                 "nvfp4-pack-quantized"),
          DECODER * (4 + 8 / 16) / 8 + 4 * 224, ("fp4", 0.5)),
         (config(floating(4, "tensor_group", 16), None, "nvfp4-pack-quantized"),
-         DECODER * (4 + 8 / 16) / 8 + 4 * 224, ("w4a16", 2)),
+         DECODER * (4 + 8 / 16) / 8 + 4 * 224, ("w4.5a16", 2)),
         (config(floating(4, "group", 32), None, "mxfp4-pack-quantized"),
-         DECODER * (4 + 8 / 32) / 8, ("w4a16", 2)),
+         DECODER * (4 + 8 / 32) / 8, ("w4.25a16", 2)),
         (config(integer(4, "group", 128), layout="dense"), 2 * DECODER, ("fp16", 2)),
     ],
 )  # fmt: skip
@@ -101,7 +101,7 @@ def test_nvfp4_before_blackwell_keeps_its_bytes(checkpoint, resolved, weight_byt
     model = checkpoint(config(floating(4, "tensor_group", 16), floating(4, "tensor_group", 16),
                               "nvfp4-pack-quantized"))  # fmt: skip
     found = resolved(model)
-    assert (found.precision.text.linear_dtype, found.precision.text.label) == ("fp16", "w4a16")
+    assert (found.precision.text.linear_dtype, found.precision.text.label) == ("fp16", "w4.5a16")
     assert "no fp4 arithmetic" in found.warnings[0]
     assert weight_bytes(model) == weight_bytes(model, "nvidia-h100-sxm5-80gb")
 

@@ -6,9 +6,11 @@ import pytest
 from llava_parameters import ALL, DECODER, DECODER_ROWS, HEAD, PROJECTOR, TOWER, TOWER_ROWS
 
 from costmodel import estimate, load_model
+from costmodel.calibration import Calibration
 from costmodel.precision import list_precisions, parse_precision
 from costmodel.precision.formats import FORMATS
 from costmodel.weights import model_weight_bytes
+from hardware_specs import get_hardware
 from hardware_specs.errors import UnknownPrecisionError
 
 MOST = DECODER + TOWER + PROJECTOR
@@ -103,3 +105,49 @@ def test_flops_are_those_of_the_unquantised_model(name, execution):
     )  # fmt: skip
     assert narrow.totals.flops == plain.totals.flops
     assert narrow.stages["decode"].weight_bytes < plain.stages["decode"].weight_bytes
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "like"),
+    [
+        ("gptq", "w4a16", None), ("awq", "w4.16a16", "w4a16"), ("nf4", "w4.5a16", "w4a16"),
+        ("nf4-double", "w4.13a16", "w4a16"), ("mxfp4", "w4.25a16", "w4a16"),
+        ("int8-bnb", "w8a8", None), ("fp8-block", "fp8", None), ("nvfp4", "fp4", "fp8"),
+        ("q4-k-m", "w4.5a16", "w4a16"), ("q5-k-m", "w5.5a16", "w4a16"),
+        ("q8-0", "w8.5a16", "w8a16"), ("w3a16kv16", "w3.12a16", "w4a16"),
+        ("w2a16kv4", "w2.12a16", "w4a16"), ("w4a8kv8", "w4.12a8", "w8a8"),
+    ],
+)  # fmt: skip
+def test_calibrated_time_follows_the_stored_bytes(name, label, like):
+    """A law of other kernels says so, is twice as uncertain, and moves the format's own bytes."""
+    text = parse_precision(name).text
+    assert text.label == label
+    device = "nvidia-b200-sxm-180gb"
+    law = Calibration.load("generic", get_hardware(device))
+    cost = estimate(
+        "llama-2-7b", device, precision=name, calibration=law, output_tokens=8, text_tokens=2000
+    )
+    told = {op.provenance for op in cost.ops if op.dtype == label and op.stage == "decode"}
+    (one,) = told
+    assert one.startswith("assumed" if like is None else f"transferred from {like}, with the bytes")
+    if like is not None:
+        spread, usual = law.op_interval("gemm", label), law.op_interval("gemm", like)
+        assert spread == pytest.approx([end**2 for end in usual])
+        # A GEMV of many bytes: its time is that of its bytes.
+        shape = {"m": 1, "n": 65536, "k": 65536}
+        times = [law.op_time_s("gemm", dtype=each, **shape) for each in (label, like)]
+        stored = text.stored_bytes(65536, 65536)
+        usual_bytes = parse_precision(like).text.stored_bytes(65536, 65536)
+        assert times[0] / times[1] == pytest.approx(stored / usual_bytes, rel=0.04)
+    low, high = cost.totals.time_low_s, cost.totals.time_high_s
+    assert low < cost.totals.time_s < high
+
+
+def test_quantised_weights_in_a_float32_checkpoint(checkpoint):
+    """They are expanded to float32 for every product, and stay as narrow in memory."""
+    model = checkpoint({"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, dtype="float32")
+    device = "nvidia-a100-sxm4-80gb"
+    cost = estimate(model, device, calibration=device, output_tokens=4)
+    ops = {op.name: op for op in cost.ops if op.stage == "decode"}
+    assert ops["down_proj"].dtype == "w4.5a32"
+    assert ops["down_proj"].provenance.startswith("transferred from fp32")

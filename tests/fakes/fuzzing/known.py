@@ -6,17 +6,12 @@ reproduces each and expects it to fail, strictly: once it is mended, the test as
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-from profiling import reconcile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-A100 = "nvidia-a100-sxm4-80gb"
 
 
 class Known(NamedTuple):
@@ -41,24 +36,7 @@ def is_known(door: str, cause: str) -> bool:
     return any(door in each.doors and re.fullmatch(each.cause, cause) for each in KNOWN)
 
 
-def _text_as_memory(folder: Path) -> None:
-    from fuzzing.doors_files import records
-
-    record = json.loads(json.dumps(records()[0]))
-    record["environment"]["device_memory_bytes"] = "much"
-    (folder / "record.json").write_text(json.dumps(record))
-    reconcile(folder)
-
-
-KNOWN: tuple[Known, ...] = (
-    Known(
-        "records that are believed",
-        ("records",),
-        r"TypeError in hardware_specs/matching.py:.*|AssertionError in outside",
-        "a record is not checked beyond its types: text as a memory size, times whose sum is infinite",
-        _text_as_memory,
-    ),
-)
+KNOWN: tuple[Known, ...] = ()
 
 #: Tests of `tests/robustness` that fail for a known reason: node id -> what is wrong.
 FAILING: dict[str, str] = {

@@ -70,7 +70,7 @@ def test_a_record_survives_its_file(tmp_path: Path) -> None:
 
 
 @given(
-    st.lists(st.floats(1e-9, 1e6), max_size=5),
+    st.lists(st.floats(1e-9, 1e6), min_size=1, max_size=5),
     st.one_of(st.none(), st.integers(1, 10**6), st.floats(0.001, 1.0)),
     st.one_of(st.none(), st.integers(0, 10**15)),
 )
@@ -219,3 +219,85 @@ def test_the_table_is_tidy(tmp_path: Path) -> None:
     samples = load_measurements(tmp_path, samples=True)
     assert len(samples) == 5
     assert sorted(samples.loc[samples["stage"] == TOTAL, "event_s"]) == [0.02, 0.021]
+
+
+def _changed(path: str, value: Any) -> str:
+    """The good record with one place changed; a path of names and indices with dots between."""
+    document = json.loads(json.dumps(_record().to_dict()))
+    *parents, last = path.split(".")
+    home: Any = document
+    for name in parents:
+        home = home[int(name) if name.isdigit() else name]
+    home[int(last) if last.isdigit() else last] = value
+    return json.dumps(document)
+
+
+IMPOSSIBLE = {
+    "evnet_s": 1, "configuration.batch": 2, "stages.total.evnet_s": [1.0], "sampling.clock": "x",
+    "stages.total.event_s.0": 0.0, "stages.total.event_s.1": -0.02, "stages.total": {},
+    "stages.decode.step_event_s.0.1": 1e300, "stages.prefill.flops": -1, "stages.prefill.kernels": -3,
+    "stages.total.peak_allocated_bytes": 10**30, "stages.verify": {"event_s": [1.0]}, "status": "failed",
+    "tokens.visual_llm": -5, "energy.0.energy_j": -1.0, "energy.0.stage": "all", "round": -1,
+    "sampling.warm_up_s.0": 0.0, "device_state.foreign_processes": -1, "kind": "ops",
+    "environment.device_memory_bytes": "much", "environment.device_name": ["A100"],
+    "environment.sm_count": -1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", IMPOSSIBLE)
+def test_what_cannot_be_is_refused_by_name(path: str, tmp_path: Path) -> None:
+    (tmp_path / "odd.json").write_text(_changed(path, IMPOSSIBLE[path]))
+    word = path.split(".")[-1] if not path[-1].isdigit() else path
+    with pytest.warns(DamagedFileWarning, match=rf"odd\.json.*{word}"):
+        assert read_measurements(tmp_path) == []
+
+
+def test_an_unknown_key_is_named_with_the_version() -> None:
+    with pytest.raises(InvalidFileError, match=r"stages\.total\.evnet_s: schema_version 2 has no"):
+        parse_measurement(_changed("stages.total.evnet_s", [1.0]))
+
+
+def test_a_run_without_its_total_says_what_the_clock_held() -> None:
+    document = _record().to_dict()
+    del document["stages"]["total"], document["stages"]["decode"]
+    with pytest.raises(InvalidFileError, match=r"total.*boundary"):
+        parse_measurement(json.dumps(document))
+    document["boundary"] = "prefill of the language model, host time included"
+    assert list(parse_measurement(json.dumps(document)).stages) == ["prefill"]
+    document["stages"]["prefill"]["event_s"] = []
+    with pytest.raises(InvalidFileError, match="no stage has samples"):
+        parse_measurement(json.dumps(document))
+
+
+@pytest.mark.parametrize("how", ["copy", "link", "pack", "subfolder"])
+def test_doubles_are_named_and_counted_once(how: str, tmp_path: Path) -> None:
+    records = [_record(), _record(round=0), _record(status="out-of-memory", stages={}, round=2)]
+    paths = [write_measurement(each, tmp_path) for each in records]
+    if how == "copy":
+        (tmp_path / "z.json").write_text(json.dumps(json.loads(paths[0].read_text())))
+    elif how == "link":
+        (tmp_path / "z.json").symlink_to(paths[0])
+    elif how == "pack":
+        pack_measurements(records, tmp_path / "z.jsonl")
+    else:
+        (tmp_path / "z").mkdir()
+        write_measurement(records[2], tmp_path / "z")
+    with pytest.warns(DamagedFileWarning, match=r"[/z]z.*double.*counted once") as caught:
+        assert len(read_measurements(tmp_path)) == 3
+    assert len(caught) == 1
+
+
+def test_folders_given_twice_count_once(tmp_path: Path) -> None:
+    from profiling.reconciling.reading import read
+
+    write_measurement(_record(), tmp_path)
+    with pytest.warns(DamagedFileWarning, match="double"):
+        assert len(read([tmp_path, str(tmp_path)])) == 1
+
+
+def test_many_damaged_lines_are_named_in_few_words(tmp_path: Path) -> None:
+    (tmp_path / "pretty.jsonl").write_text(json.dumps(_record().to_dict(), indent=1))
+    with pytest.warns(DamagedFileWarning) as caught:
+        assert read_measurements(tmp_path) == []
+    assert len(caught) == 4
+    assert "more damaged lines" in str(caught[-1].message)

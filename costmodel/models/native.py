@@ -1,0 +1,198 @@
+"""Images at their own resolution: resized to whole tokens, within a budget of pixels.
+
+Height and width become the nearest multiples of what one token covers; where they are beyond the most
+pixels of an image, or below the fewest, both are scaled so that they are not. `smart_resize` of
+image_processing_qwen2_vl.py and video_processing_qwen3_vl.py of `transformers`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from math import ceil, floor, sqrt
+from typing import TYPE_CHECKING
+
+from costmodel.models.geometry import Seen, VideoRule, VisualInput
+from hardware_specs.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from costmodel.models.geometry import Pieces
+    from costmodel.quantities import Num
+
+#: (height, width) of the image that stands for all where nothing is said, in pixels.
+DEFAULT_IMAGE = (1024, 1024)
+#: Beyond this ratio of its sides no image is taken.
+MOST_RATIO = 200
+
+
+def resized(
+    size: tuple[int, int], unit: int, least: float, most: float, frames: int = 1
+) -> tuple[int, int]:
+    """Return the (height, width) that an image of a size becomes, in pixels.
+
+    Args:
+        size: (height, width) of the image.
+        unit: pixels along a side of what one token covers.
+        least: fewest pixels of the result, over all frames.
+        most: most pixels of the result, over all frames.
+        frames: of the clip that it is one of.
+
+    Raises:
+        InvalidInputError: one side is more than 200 times the other.
+
+    >>> resized((1080, 1920), 28, 3136, 12845056)  # 39 x 69 tokens
+    (1092, 1932)
+    >>> resized((1080, 1920), 28, 3136, 1003520)  # 26 x 47: at most 1280 tokens
+    (728, 1316)
+    """
+    height, width = size
+    if max(size) > MOST_RATIO * min(size):
+        raise InvalidInputError(
+            f"an image of {height}x{width} has sides in a ratio beyond {MOST_RATIO}, which this "
+            "model's processor refuses"
+        )
+    high, wide = round(height / unit) * unit, round(width / unit) * unit
+    if frames * high * wide > most:
+        shrink = sqrt(frames * height * width / most)
+        return tuple(max(unit, floor(n / shrink / unit) * unit) for n in size)  # type: ignore[return-value]
+    if frames * high * wide < least:
+        grow = sqrt(least / (frames * height * width))
+        return tuple(ceil(n * grow / unit) * unit for n in size)  # type: ignore[return-value]
+    return high, wide
+
+
+@dataclass(frozen=True, slots=True)
+class NativeGeometry:
+    """Images of their own resolution, and clips as pairs of frames.
+
+    Attributes:
+        patch: pixels along a side of a patch.
+        merge: patches along a side of a token.
+        window: patches along a side of an attention window; 0 for none.
+        least: fewest pixels of an image.
+        most: most pixels of an image.
+        tubelet: frames of a patch.
+        least_video: fewest pixels of a clip's frames, over all of them where `clip_budget`.
+        most_video: most pixels, likewise.
+        clip_budget: whether the budget is that of a clip, not that of a frame.
+
+    >>> qwen = NativeGeometry(14, 2, 8, 3136, 12845056)
+    >>> qwen.image((1344, 1344), exact=True)  # 48 x 48 tokens of 2 x 2 patches
+    VisualInput(tokens=2304, crops=1, projected_tokens=2304)
+    >>> qwen.seen([(1344, 1344)])  # 96 x 96 patches in 12 x 12 windows of 8 x 8
+    Seen(patches=9216, pieces=((1, 9216),), windows=((144, 64),))
+    """
+
+    patch: int
+    merge: int
+    window: int
+    least: int
+    most: int
+    tubelet: int = 2
+    least_video: int = 0
+    most_video: int = 0
+    clip_budget: bool = False
+    anyres: None = None
+    among_others: None = None
+    keeps_size: bool = True
+
+    @property
+    def unit(self) -> int:
+        """Pixels along a side of what one token covers."""
+        return self.patch * self.merge
+
+    @property
+    def tokens_per_crop(self) -> int:
+        """Tokens of the default image."""
+        return self.image(None, exact=True).tokens
+
+    @property
+    def video(self) -> VideoRule:
+        """Frames of the default image's size; an image is what is taken where nothing is said."""
+        each = self.clip(self.tubelet, None, exact=True).tokens // self.tubelet
+        return VideoRule(0, each, each, each)
+
+    def grid(self, size: tuple[int, int] | None) -> tuple[int, int]:
+        """Return the (rows, columns) of patches of an image."""
+        height, width = resized(size or DEFAULT_IMAGE, self.unit, self.least, self.most)
+        return height // self.patch, width // self.patch
+
+    def clip_grid(self, frames: int, size: tuple[int, int] | None) -> tuple[int, int, int]:
+        """Return pairs of frames, and the (rows, columns) of patches of each."""
+        size = size or DEFAULT_IMAGE
+        pairs = -(-frames // self.tubelet)
+        if self.clip_budget and min(size) < self.unit:
+            size = tuple(int(n * self.unit / min(size)) for n in size)  # type: ignore[assignment]
+        height, width = resized(
+            size, self.unit, self.least_video, self.most_video,
+            pairs * self.tubelet if self.clip_budget else 1,
+        )  # fmt: skip
+        return pairs, height // self.patch, width // self.patch
+
+    def image(self, size: tuple[int, int] | None, *, exact: bool) -> VisualInput:  # noqa: ARG002
+        """Return what an image gives: a token for every merge x merge patches."""
+        rows, columns = self.grid(size)
+        tokens = rows * columns // self.merge**2
+        return VisualInput(tokens, 1, tokens)
+
+    def clip(self, frames: int, size: tuple[int, int] | None, *, exact: bool) -> VisualInput:  # noqa: ARG002
+        """Return what a clip gives: the tokens of an image for every pair of frames."""
+        pairs, rows, columns = self.clip_grid(frames, size)
+        tokens = pairs * rows * columns // self.merge**2
+        return VisualInput(tokens, pairs, tokens)
+
+    def seen(self, sizes: Sequence[tuple[int, int] | None], frames: int | None = None) -> Seen:
+        """Return what the tower sees of images, or of a clip whose frames have the one size."""
+        if frames is None:
+            grids = Counter(map(self.grid, sizes))
+        else:
+            pairs, *grid = self.clip_grid(frames, next(iter(sizes), None))
+            grids = Counter({(grid[0], grid[1]): pairs})
+        pieces: Counter[int] = Counter()
+        windows: Counter[int] = Counter()
+        for (rows, columns), number in grids.items():
+            pieces[rows * columns] += number
+            for length, each in self._windows(rows, columns).items():
+                windows[length] += number * each
+        return Seen(_total(pieces), _pieces(pieces), _pieces(windows))
+
+    def seen_of(self, tokens: Num, images: Num = 1) -> Seen:
+        """Return what the tower sees of images of so many tokens together, all of them whole windows.
+
+        Where only a number of tokens is known, so is that of the patches, but not the grid: windows
+        count as full ones and one that is cut, which no grid has less of.
+        """
+        patches = tokens * self.merge**2
+        each = patches / (images + (images == 0))
+        pieces: Pieces = ((images, each),)
+        if not self.window:
+            return Seen(patches, pieces)
+        full = self.window**2
+        return Seen(
+            patches, pieces, ((patches // full, full), ((patches % full > 0) * 1, patches % full))
+        )
+
+    def _windows(self, rows: int, columns: int) -> Counter[int]:
+        """Windows of a grid by their patches: those at its edges are cut."""
+        found: Counter[int] = Counter()
+        if self.window:
+            for high, many in _cut(rows, self.window):
+                for wide, some in _cut(columns, self.window):
+                    found[high * wide] += many * some
+        return found
+
+
+def _cut(length: int, window: int) -> Iterable[tuple[int, int]]:
+    """Windows along a side: their length and how many, the last one cut."""
+    whole, rest = divmod(length, window)
+    return [(n, many) for n, many in ((window, whole), (rest, 1)) if n and many]
+
+
+def _pieces(found: Counter[int]) -> Pieces:
+    return tuple((number, length) for length, number in sorted(found.items(), reverse=True))
+
+
+def _total(found: Counter[int]) -> int:
+    return sum(number * length for length, number in found.items())
