@@ -41,8 +41,8 @@ class Scenario(NamedTuple):
     output_tokens: Num
     unit_tokens: Num = 0
     images: Num = 1
-    seen: Seen | None = None
     cached_tokens: Num = 0
+    seen: Seen | None = None
 
 
 class Units(NamedTuple):
@@ -282,8 +282,8 @@ def scenario_of(request: Request, model: ModelConfig, warnings: list[str]) -> Sc
             "holds, the answer may not"
         )
     scenario = Scenario(
-        tokens, projected, crops, text, request.batch_size, request.output_tokens, unit, images, seen,
-        request.cached_tokens,
+        tokens, projected, crops, text, request.batch_size, request.output_tokens, unit, images,
+        request.cached_tokens, seen,
     )  # fmt: skip
     check_prefix(scenario)
     return scenario

@@ -241,8 +241,8 @@ class SweepPlan:
             columns["output_tokens"],
             each,
             images,
-            seen,
             columns["cached_tokens"],
+            seen,
         )
         check_prefix(scenario)
         return scenario
