@@ -5,11 +5,11 @@ Source: Fayyaz et al., ECCV 2022 (arXiv 2111.15667) and adaptivetokensampling/AT
 has as many rows as were sampled. How many distinct tokens the samples hit depends on the image.
 
 Here `keep` is the expected number of tokens after the last of these blocks, and the count falls by the
-same factor in each: this project's own choice, since no paper gives the counts per block. Without keep
-it is the 25 % that PruMerge's Table 7 ran it at on LLaVA-1.5.
+same factor in each: this project's own choice, since no paper gives the counts per block. The default is
+the 25 % at which PruMerge's Table 7 ran it on LLaVA-1.5.
 
-No FLOPs of its own: the class token's row is taken from the scores, which these blocks write out; the
-values meet the sampled rows only, 2 m t c instead of 2 t^2 c.
+The method has no FLOPs of its own. These blocks write their scores out, so the class token's row is there;
+only the sampled rows meet the values, 2 m t c instead of 2 t^2 c.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ import numpy as np
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count
 from costmodel.methods.options import Option, layer_indices, whole
-from costmodel.methods.pieces import gather, passes, sort
-from costmodel.methods.token_lists import vision_parts
+from costmodel.methods.pieces import gather, in_layer, passes, sort
 from costmodel.methods.tower import check_tower_layers, tower_plan
 from costmodel.schedule import LayerSpan
 
@@ -49,11 +48,9 @@ def expected_tokens(patches: int, kept: Num, stage: int, stages: int) -> Num:
 
 
 def _plan(given: MethodInput) -> MethodPlan:
-    tower, _ = vision_parts("ats", given.model)
-    num, c = given.precision.vision, tower.hidden_size
-    images = given.batch_size * given.crops
-    keep = RATIO if given.keep is None else given.keep
-    kept = kept_count("ats", keep, tower.patches)
+    tower, num = given.tower, given.precision.vision
+    images, c = given.batch_size * given.crops, tower.hidden_size
+    kept = kept_count("ats", given.keep, tower.patches)
     layers = sorted(set(LAYERS.of(given)))
     check_tower_layers("ats", layers, tower.num_layers)
     acting = [layer for layer in layers if layer < given.vision_layers]
@@ -69,7 +66,6 @@ def _plan(given: MethodInput) -> MethodPlan:
         left = 1 + expected_tokens(tower.patches, kept, stage, len(acting))
         spans.append(LayerSpan(1, t, left, left, query_tokens=left, materialised=True))
         entering.append(left)
-        runs = (images > 0) * 1
         n = t - 1
         work = [
             passes("value_norms", images * t * c, num, reads=1, writes=0, kernels=2, flops=2),
@@ -81,11 +77,9 @@ def _plan(given: MethodInput) -> MethodPlan:
             passes("indices", images * n, num, reads=6, writes=6, kernels=10, flops=0),
             gather("sampled", images * left, 2 * c, num, kernels=3),
         ]
-        ops += [op._replace(name=f"{op.name}[{layer}]", count=runs) for op in work]
-    return tower_plan(
-        "ats", given, spans, entering, ops,
-        {"ats_counts": "expected: falls by the same factor in each of its blocks"},
-    )  # fmt: skip
+        ops += in_layer(work, layer, images > 0)
+    note = {"ats_counts": "expected: falls by the same factor in each of its blocks"}
+    return tower_plan("ats", given, spans, entering, ops, note)
 
 
 INFO = MethodInfo(
@@ -100,6 +94,7 @@ INFO = MethodInfo(
     needs_text="the class token's attention and the values of its vision layers",
     keep_meaning="reference samples; as many tokens at most",
     default_keep=1.0,
+    expected_keep=RATIO,
     default_text="25 % of the patches expected in the end, as in PruMerge's Table 7",
     options=(LAYERS, MINIMUM),
     published=("DeiT-S: 197 reference samples in blocks 3 to 11", "25 % on LLaVA-1.5"),

@@ -1,7 +1,7 @@
 """A bare schedule: visual tokens of every language-model layer, given by hand instead of by a method.
 
-For a method that nobody has written down yet, or an upper bound on one: the tower and the projector see
-everything, the layers see what the list says, and the work of choosing costs nothing.
+It serves a method that has no module yet, or an upper bound on one: the tower and the projector see every
+token, the layers see what the list says, and choosing the tokens costs nothing.
 """
 
 from __future__ import annotations
@@ -24,13 +24,7 @@ NAME = "tokens_per_layer"
 def bare_plan(
     schedule: tuple[int, ...], layers: int, visual_tokens: Num, projected_tokens: Num
 ) -> MethodPlan:
-    """Return the plan of a schedule that is given layer by layer.
-
-    Args:
-        schedule: visual tokens that enter each layer of the language model.
-        layers: layers of the language model.
-        visual_tokens: visual tokens there are.
-        projected_tokens: tokens through the projector.
+    """Return the plan of a schedule: the visual tokens that enter each of the language model's `layers`.
 
     Raises:
         InvalidInputError: not one number per layer, or more tokens than there are.

@@ -1,8 +1,8 @@
 """CDPruner: after the projector keep patches that fit the question and differ from each other, per crop.
 
 Source: Zhang et al., NeurIPS 2025 (arXiv 2506.10967) and Theia-4869/CDPruner. Patches are projected into
-CLIP's joint space and compared with the question there; relevance times cosine of the features is the
-kernel of a determinantal point process, and round(keep x n) patches are picked from it one after the other.
+CLIP's joint space and compared with the question there. The kernel of a determinantal point process is
+relevance times cosine of the features; round(keep x n) patches are picked from it one after the other.
 Everything is float32, as in the program. The question's embedding is given: CLIP's text tower, which the
 program runs beside the vision tower on its own stream, is not charged.
 
@@ -22,15 +22,14 @@ from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import greatest, kept_count
 from costmodel.methods.options import Option, optional, path_text
 from costmodel.methods.pieces import gather, passes, product
-from costmodel.methods.plan import MethodPlan
-from costmodel.methods.token_lists import is_clip, vision_parts
+from costmodel.methods.plan import before_layers
+from costmodel.methods.token_lists import is_clip
 from costmodel.ops.linear import linear
 from costmodel.precision import parse_precision
-from costmodel.schedule import LayerSpan
 from hardware_specs.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput
+    from costmodel.methods.plan import MethodInput, MethodPlan
 
 COUNT = 64
 EMBEDDINGS: Option[str | None] = Option(
@@ -52,8 +51,7 @@ def check_joint_space(given: MethodInput) -> None:
     Raises:
         UnsupportedError: another tower, or frames that are pooled before the projector.
     """
-    tower, _ = vision_parts("cdpruner", given.model)
-    rule = given.model.video
+    tower, rule = given.tower, given.model.video
     if not tower.has_cls:
         raise UnsupportedError(
             f"cdpruner compares patches and question in CLIP's joint space, and the {tower.family} "
@@ -68,11 +66,10 @@ def check_joint_space(given: MethodInput) -> None:
 
 def _plan(given: MethodInput) -> MethodPlan:
     check_joint_space(given)
-    tower, _ = vision_parts("cdpruner", given.model)
-    crops = ranked_crops("cdpruner", given)
-    images, n, runs, c = crops.images, crops.patches, crops.runs, tower.hidden_size
+    crops = ranked_crops(given)
+    images, n, runs, c = crops.images, crops.patches, crops.runs, given.tower.hidden_size
     own, num = given.precision.vision, parse_precision("fp32").vision
-    kept = kept_count("cdpruner", COUNT if given.keep is None else given.keep, n)
+    kept = kept_count("cdpruner", given.keep, n)
     # The first pick subtracts nothing and the second one row; each later one a product with all before.
     update = product("earlier_rows", images, 1, n, (kept + 1) / 2, num,
                      greatest(kept - 2, 0) * runs)  # fmt: skip
@@ -95,10 +92,8 @@ def _plan(given: MethodInput) -> MethodPlan:
         update._replace(flops=flops, matrix_flops=flops),
         *kept_patches(given, crops, kept),
     ]  # fmt: skip
-    tokens = given.crops * (kept + crops.beside) * runs
-    span = LayerSpan(given.model.text.num_layers, tokens)
     note = {"cdpruner": "keep counts patches of each crop; CLIP's text tower is not charged"}
-    return MethodPlan((span,), given.projected_tokens, None, tuple(ops), note)
+    return before_layers(given, crops.left(given, kept), ops, note)
 
 
 INFO = MethodInfo(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from costmodel.methods.pieces import gather, passes, product
-from costmodel.methods.token_lists import crops_of, vision_parts
+from costmodel.methods.token_lists import crops_of
 
 if TYPE_CHECKING:
     from costmodel.methods.plan import MethodInput
@@ -35,29 +35,26 @@ class Ranked(NamedTuple):
     beside: Num
     runs: Num
 
+    def left(self, given: MethodInput, kept: Num) -> Num:
+        """Return a sample's tokens when each crop keeps `kept` patches."""
+        return given.crops * (kept + self.beside) * self.runs
 
-def ranked_crops(name: str, given: MethodInput) -> Ranked:
+
+def ranked_crops(given: MethodInput) -> Ranked:
     """Return the crops of one request, patches and class token told apart."""
-    tower, _ = vision_parts(name, given.model)
     images, tokens, runs = crops_of(given)
-    beside = (tokens > tower.patches) * 1
+    beside = (tokens > given.tower.patches) * 1
     return Ranked(images, tokens - beside, beside, runs)
 
 
-def class_row(name: str, given: MethodInput, crops: Ranked, layer: str = "") -> list[OpCost]:
+def class_row(given: MethodInput, crops: Ranked, layer: str = "") -> list[OpCost]:
     """Return the ops that recompute the class token's row of one layer, all heads, softmaxed.
 
-    The mean of the keys over the heads, which VisionZip compares patches by, is made along with it
-    whoever asks.
-
-    Args:
-        name: the method.
-        given: the input of the method's plan.
-        crops: the crops.
-        layer: appended to the ops' names.
+    They include the mean of the keys over the heads, which every caller computes and VisionZip compares
+    patches by. `layer` is appended to the ops' names.
     """
-    tower, _ = vision_parts(name, given.model)
-    num, c, h, e = given.precision.vision, tower.hidden_size, tower.num_heads, tower.head_dim
+    tower, num = given.tower, given.precision.vision
+    c, h, e = tower.hidden_size, tower.num_heads, tower.head_dim
     images, length, runs = crops.images, crops.patches + 1, crops.runs
     ops = [
         # Keys of several crops are laid out head by head before the batched product.

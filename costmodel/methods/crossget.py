@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import least
 from costmodel.methods.options import Option, merged_tokens, optional, path_text
-from costmodel.methods.pieces import gather, passes, product, sort
-from costmodel.methods.token_lists import vision_parts
+from costmodel.methods.pieces import gather, in_layer, passes, product, sort
 from costmodel.methods.tome import PAIRS, merges_per_layer
-from costmodel.methods.tower import feature_depth, tower_plan
+from costmodel.methods.tower import tower_plan
 from costmodel.schedule import LayerSpan
 
 if TYPE_CHECKING:
@@ -44,10 +43,8 @@ WEIGHTS: Option[str | None] = Option(
 
 
 def _graph_ops(given: MethodInput, images: Num, t: Num, r: Num) -> list[OpCost]:
-    tower, _ = vision_parts("crossget", given.model)
-    num, c, h, e = (
-        given.precision.vision, tower.hidden_size, tower.num_heads, tower.head_dim,
-    )  # fmt: skip
+    tower, num = given.tower, given.precision.vision
+    c, h, e = tower.hidden_size, tower.num_heads, tower.head_dim
     pairs = images * t * t
     return [
         passes("guide", images * t * c, num, kernels=3),
@@ -72,11 +69,10 @@ def _graph_ops(given: MethodInput, images: Num, t: Num, r: Num) -> list[OpCost]:
 
 
 def _plan(given: MethodInput) -> MethodPlan:
-    tower, _ = vision_parts("crossget", given.model)
-    images = given.batch_size * given.crops
+    tower, images = given.tower, given.batch_size * given.crops
     wanted = merges_per_layer(
         "crossget", given.keep, patches=tower.patches, layers=tower.num_layers,
-        depth=feature_depth("crossget", given), r=R.of(given),
+        depth=tower.deepest, r=R.of(given),
     )  # fmt: skip
     entering: list[Num] = [tower.tokens + 1]
     spans, ops = [], []
@@ -85,11 +81,7 @@ def _plan(given: MethodInput) -> MethodPlan:
         r = least(asked, (t - PROTECTED) // 2)
         spans.append(LayerSpan(1, t, t, t - r, materialised=True))
         entering.append(t - r)
-        runs = (images > 0) * 1
-        ops += [
-            op._replace(name=f"{op.name}[{layer}]", count=runs)
-            for op in _graph_ops(given, images, t, r)
-        ]
+        ops += in_layer(_graph_ops(given, images, t, r), layer, images > 0)
     return tower_plan("crossget", given, spans, entering, ops, {})
 
 

@@ -1,8 +1,8 @@
 """DART: at language-model layer K keep a few pivots, and the image tokens that resemble them least.
 
 Source: Wen et al., EMNLP 2025 (arXiv 2502.11494) and ZichenWen1/DART. 4 image and 4 text tokens with
-the largest L1 norm of their keys in layer K-1 are pivots; each in turn takes the ceil(keep / 8) image
-tokens least similar to it of those not taken. 8 ceil(keep / 8) tokens and the image pivots stay:
+the largest L1 norm of their keys in layer K-1 are pivots. Each in turn takes the ceil(keep / 8) image
+tokens least similar to it that are not taken yet. 8 ceil(keep / 8) tokens and the image pivots stay:
 132 of 576 for the program's 128. Layers 0..K-1 see and cache every token.
 
 Own FLOPs, n image tokens, d width: 2 x 8 n d for the similarities.
@@ -19,12 +19,11 @@ from costmodel.methods.keep import kept_count, of_rows
 from costmodel.methods.llm_ranking import eager_norm, narrowed, picked, rotated
 from costmodel.methods.options import Option, choice, whole
 from costmodel.methods.pieces import gather, passes, product, sort
-from costmodel.methods.plan import MethodPlan
-from costmodel.schedule import LayerSpan
+from costmodel.methods.plan import between_layers
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput
+    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num
 
 COUNT, LAYER = 128, 2
@@ -55,7 +54,7 @@ def kept_tokens(given: MethodInput) -> Num:
         raise InvalidInputError(
             "dart needs a pivot: give image_pivots or text_pivots of at least 1"
         )
-    chosen = kept_count("dart", COUNT if given.keep is None else given.keep, n)
+    chosen = kept_count("dart", given.keep, n)
     kept = (-(-chosen // pivots) * pivots + of_image) * (n > 0)
     beyond = kept > n
     if np.any(beyond):
@@ -75,20 +74,16 @@ def kept_tokens(given: MethodInput) -> Num:
 
 def _plan(given: MethodInput) -> MethodPlan:
     text, num = given.model.text, given.precision.text
-    layer = LAYER if given.layer is None else given.layer
-    if layer < 1:
+    if not given.layer:
         raise InvalidInputError(
             "dart looks at the keys of the layer before; give a layer of at least 1"
         )
     kept = kept_tokens(given)
     b, n, t = given.batch_size, given.visual_tokens, given.text_tokens
     s, runs = t + n, (n > 0) * 1
-    rows, d, k, pivots = (
-        b * runs,
-        text.hidden_size,
-        text.num_kv_heads,
-        IMAGE_PIVOTS.of(given) + TEXT_PIVOTS.of(given),
-    )
+    rows, d, k = b * runs, text.hidden_size, text.num_kv_heads
+    of_image = IMAGE_PIVOTS.of(given)
+    pivots = of_image + TEXT_PIVOTS.of(given)
     ops = [
         rotated("keys", given, b * s, k, runs),
         eager_norm("norm", given, b * s, runs),
@@ -104,12 +99,9 @@ def _plan(given: MethodInput) -> MethodPlan:
         *picked(given, n, kept, rows, rank=False),
         *narrowed(given, n, kept, runs),
     ]
-    spans = (LayerSpan(layer, n), LayerSpan(text.num_layers - layer, kept))
-    note = {
-        "dart": f"keep counts tokens taken by {pivots} pivots, rounded up to {pivots}; "
-        f"{IMAGE_PIVOTS.of(given)} image pivots on top"
-    }
-    return MethodPlan(spans, given.projected_tokens, None, tuple(ops), note)
+    note = f"keep counts tokens taken by {pivots} pivots, rounded up to {pivots}; "
+    note += f"{of_image} image pivots on top"
+    return between_layers(given, (given.layer,), (n, kept), ops, {"dart": note})
 
 
 INFO = MethodInfo(

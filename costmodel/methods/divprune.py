@@ -1,11 +1,11 @@
-"""DivPrune: after the projector, or at a language-model layer.
+"""DivPrune: keep the tokens farthest from each other, after the projector or at a language-model layer.
 
 Source: Alvar et al., CVPR 2025 (arXiv 2503.02175) and vbdi/divprune. K = round(ratio x n) tokens of n
-stay, chosen one after the other: each pick waits for the one before, so K small kernels in a row.
+stay. They are chosen one after the other, and each pick waits for the one before: K small kernels in a row.
 
 Own FLOPs, n tokens of width d: 2 n^2 d for the distances. The authors' program computes that product
 twice (2 x 2.718 GFLOP at 576 tokens of width 4096). With the 24.159 GFLOP of a projector that still
-sees all tokens this is the 29.595 GFLOP one paper's profiler reports as DivPrune's.
+sees all tokens this is the 29.595 GFLOP that one paper's profiler reports for DivPrune.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count, share
 from costmodel.methods.options import Option, dtype_name, optional
 from costmodel.methods.pieces import gather, passes, product, sort
-from costmodel.methods.plan import MethodPlan
+from costmodel.methods.plan import before_layers, between_layers
 from costmodel.methods.token_lists import items_of
-from costmodel.schedule import LayerSpan
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput
+    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.precision import Numerics
     from costmodel.quantities import Num, OpCost
 
@@ -46,15 +45,7 @@ PICK_KERNELS = 3
 
 
 def divprune_ops(given: MethodInput, lists: Num, n: Num, kept: Num, runs: Num) -> list[OpCost]:
-    """Return DivPrune's own ops.
-
-    Args:
-        given: the input of the method's plan.
-        lists: token lists in the batch.
-        n: tokens per list.
-        kept: tokens kept per list.
-        runs: 1 where there is anything to reduce, else 0.
-    """
+    """Return DivPrune's own ops on `lists` token lists of n tokens, of each of which `kept` stay."""
     own, d = given.precision.projector, given.model.text.hidden_size
     num = _numerics(own, COMPUTE_DTYPE.of(given))
     pairs = lists * n * n
@@ -82,20 +73,16 @@ def _numerics(own: Numerics, dtype: str | None) -> Numerics:
 
 
 def _plan(given: MethodInput) -> MethodPlan:
-    layers = given.model.text.num_layers
-    keep = RATIO if given.keep is None else given.keep
-    if not given.layer:  # layer 0 sees what the projector gives
-        per_sample, lists, n, runs = items_of(given)
-        kept = kept_count("divprune", keep, n)
-        tokens = per_sample * kept * runs
-        spans: tuple[LayerSpan, ...] = (LayerSpan(layers, tokens),)
-    else:
+    if given.layer:
         n = given.visual_tokens
-        lists, runs = given.batch_size, (n > 0) * 1
-        kept = kept_count("divprune", keep, n)
-        spans = (LayerSpan(given.layer, n), LayerSpan(layers - given.layer, kept))
+        kept = kept_count("divprune", given.keep, n)
+        ops = divprune_ops(given, given.batch_size, n, kept, (n > 0) * 1)
+        return between_layers(given, (given.layer,), (n, kept), ops, {})
+    # Layer 0 sees what the projector gives.
+    per_sample, lists, n, runs = items_of(given)
+    kept = kept_count("divprune", given.keep, n)
     ops = divprune_ops(given, lists, n, kept, runs)
-    return MethodPlan(spans, given.projected_tokens, None, tuple(ops))
+    return before_layers(given, per_sample * kept * runs, ops, {})
 
 
 def _program_flops(given: MethodInput) -> Num:

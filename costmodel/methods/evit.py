@@ -17,14 +17,13 @@ import numpy as np
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count, least
 from costmodel.methods.options import Option, flag, layer_indices
-from costmodel.methods.pieces import gather, passes, product, sort
-from costmodel.methods.token_lists import vision_parts
+from costmodel.methods.pieces import gather, in_layer, passes, product, sort
 from costmodel.methods.tower import check_tower_layers, tower_plan
 from costmodel.schedule import LayerSpan
 
 if TYPE_CHECKING:
     from costmodel.methods.plan import MethodInput, MethodPlan
-    from costmodel.quantities import Num, OpCost
+    from costmodel.quantities import Num
 
 LAYERS: Option[tuple[int, ...]] = Option(
     "layers", (3, 6, 9), layer_indices, "a list of layers", "counted from 0"
@@ -33,22 +32,11 @@ FUSE = Option("fuse", True, flag, "True or False", "append the fused token")
 RATIO = 0.7
 
 
-def _class_row(given: MethodInput, images: Num, t: Num) -> list[OpCost]:
-    """The class token's attention row, all heads."""
-    tower, _ = vision_parts("evit", given.model)
-    num, h, e = given.precision.vision, tower.num_heads, tower.head_dim
-    return [
-        product("class_scores", images * h, 1, t, e, num),
-        passes("class_softmax", images * h * t, num, reads=3, writes=2, kernels=3, flops=6),
-    ]
-
-
 def _plan(given: MethodInput) -> MethodPlan:
-    tower, _ = vision_parts("evit", given.model)
-    num, c = given.precision.vision, tower.hidden_size
+    tower, num = given.tower, given.precision.vision
+    c, h, e = tower.hidden_size, tower.num_heads, tower.head_dim
     images = given.batch_size * given.crops
-    keep = RATIO if given.keep is None else given.keep
-    layers, fuse = LAYERS.of(given), FUSE.of(given)
+    keep, layers, fuse = given.keep, LAYERS.of(given), FUSE.of(given)
     check_tower_layers("evit", layers, tower.num_layers)
     entering: list[Num] = [tower.tokens]
     spans, ops = [], []
@@ -67,9 +55,9 @@ def _plan(given: MethodInput) -> MethodPlan:
         after = np.where(kept < n, shorter, t) if many else (shorter if kept < n else t)
         spans.append(LayerSpan(1, t, t, after))
         entering.append(after)
-        runs = (images > 0) * 1
         work = [
-            *_class_row(given, images, t),
+            product("class_scores", images * h, 1, t, e, num),
+            passes("class_softmax", images * h * t, num, reads=3, writes=2, kernels=3, flops=6),
             sort("rank", images, n, num),
             passes("indices", images * t, num, reads=4, writes=4, kernels=8, flops=0),
             gather("kept_patches", images * (kept + 1), c, num),
@@ -80,7 +68,7 @@ def _plan(given: MethodInput) -> MethodPlan:
                 product("fuse", images, 1, c, n - kept, num),
                 passes("concatenate", images * after * c, num),
             ]
-        ops += [op._replace(name=f"{op.name}[{layer}]", count=runs) for op in work]
+        ops += in_layer(work, layer, images > 0)
     return tower_plan("evit", given, spans, entering, ops, {})
 
 

@@ -15,12 +15,10 @@ from costmodel.methods.class_attention import FINITE_KERNELS, Ranked, class_row,
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count, share
 from costmodel.methods.pieces import gather, passes, sort
-from costmodel.methods.plan import MethodPlan
-from costmodel.methods.token_lists import vision_parts
-from costmodel.schedule import LayerSpan
+from costmodel.methods.plan import before_layers
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput
+    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num, OpCost
 
 #: A choice of ours, as strong as pruning gets in comparisons; no published default was found.
@@ -40,21 +38,18 @@ def kept_patches(given: MethodInput, crops: Ranked, kept: Num) -> list[OpCost]:
 
 
 def _plan(given: MethodInput) -> MethodPlan:
-    tower, _ = vision_parts("fastervlm", given.model)
-    crops = ranked_crops("fastervlm", given)
+    crops, h = ranked_crops(given), given.tower.num_heads
     num, n = given.precision.vision, crops.patches
-    kept = kept_count("fastervlm", RATIO if given.keep is None else given.keep, n)
+    kept = kept_count("fastervlm", given.keep, n)
     ops = [
-        *class_row("fastervlm", given, crops),
-        passes("mean_heads", crops.images * tower.num_heads * n, num, writes=1 / tower.num_heads,
-               kernels=1 + FINITE_KERNELS, count=crops.runs),
+        *class_row(given, crops),
+        passes("mean_heads", crops.images * h * n, num, writes=1 / h, kernels=1 + FINITE_KERNELS,
+               count=crops.runs),
         sort("rank", crops.images, n, num, crops.runs),
         *kept_patches(given, crops, kept),
     ]  # fmt: skip
-    tokens = given.crops * (kept + crops.beside) * crops.runs
-    span = LayerSpan(given.model.text.num_layers, tokens)
     note = {"fastervlm": "keep counts patches of each crop"}
-    return MethodPlan((span,), given.projected_tokens, None, tuple(ops), note)
+    return before_layers(given, crops.left(given, kept), ops, note)
 
 
 INFO = MethodInfo(

@@ -17,11 +17,10 @@ from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count
 from costmodel.methods.options import Option, whole
 from costmodel.methods.pieces import passes, product, sequence_gather, sort
-from costmodel.methods.plan import MethodPlan
-from costmodel.schedule import LayerSpan
+from costmodel.methods.plan import between_layers
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput
+    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import OpCost
 
 #: The paper's setting, R = 50 % after layer 2.
@@ -32,12 +31,10 @@ SEED = Option("seed", 0, whole(0), "an integer >= 0", "randomness of K = 0")
 def _plan(given: MethodInput) -> MethodPlan:
     text, num = given.model.text, given.precision.text
     b, n = given.batch_size, given.visual_tokens
-    layer = LAYER if given.layer is None else given.layer
-    keep = RATIO if given.keep is None else given.keep
-    kept = kept_count("fastv", keep, n)
+    kept = kept_count("fastv", given.keep, n)
     s, runs = given.text_tokens + n, (n > 0) * 1
     ops: list[OpCost] = []
-    if layer > 0:
+    if given.layer:
         h, e = text.num_heads, text.head_dim
         paper = given.variant == "paper"
         # q[b, h, rows, e] @ k[b, h, s, e]^T of layer K-1
@@ -54,8 +51,7 @@ def _plan(given: MethodInput) -> MethodPlan:
         passes("indices", b * s, num, reads=4, writes=4, kernels=8, flops=0, count=runs),
         *sequence_gather(given, kept, runs),
     ]
-    spans = (LayerSpan(layer, n), LayerSpan(text.num_layers - layer, kept))
-    return MethodPlan(spans, given.projected_tokens, None, tuple(ops))
+    return between_layers(given, (given.layer or 0,), (n, kept), ops, {})
 
 
 INFO = MethodInfo(

@@ -22,7 +22,7 @@ import numpy as np
 
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.options import Option, layer_indices, optional
-from costmodel.methods.pieces import gather, passes, product, sequence_gather, sort
+from costmodel.methods.pieces import gather, in_layer, passes, product, sequence_gather, sort
 from costmodel.methods.plan import MethodPlan
 from costmodel.schedule import LayerSpan
 from hardware_specs.errors import InvalidInputError
@@ -83,14 +83,9 @@ def tokens_by_layer(
 ) -> list[Num]:
     """Return the image tokens entering each layer, and after them those leaving the last.
 
-    Formula: n less the share deleted up to relative depth l/L, interpolated linearly and rounded; exact
-    where depth and count are the scheme's.
-
-    Args:
-        scheme: deletions per layer.
-        layers: layers of the language model.
-        n: image tokens.
-        scheme_tokens: image tokens the scheme was fitted on.
+    `scheme` has the deletions per layer, fitted on `scheme_tokens` image tokens. Formula: n less the share
+    deleted up to relative depth l/L, interpolated linearly and rounded; exact where depth and count are the
+    scheme's.
 
     Raises:
         InvalidInputError: a scheme that deletes more tokens than it was fitted on.
@@ -113,13 +108,7 @@ def tokens_by_layer(
 
 
 def scheme_for(keep: Any, given: Sequence[int] | None, layers: int, n: Num) -> list[Num]:
-    """Return the deletions per layer of a model: the ones given, or the shipped ones, stretched.
-
-    Args:
-        keep: share of visual FLOPs left, one of the shipped schemes; not read where a scheme is given.
-        given: deletions per layer of this very model, or None.
-        layers: layers of the language model.
-        n: image tokens.
+    """Return the deletions per layer: those given for this model, or the shipped ones for `keep`, stretched.
 
     Raises:
         InvalidInputError: no scheme for the share, or one given that does not fit model or tokens.
@@ -142,9 +131,11 @@ def scheme_for(keep: Any, given: Sequence[int] | None, layers: int, n: Num) -> l
 def _plan(given: MethodInput) -> MethodPlan:
     text, num = given.model.text, given.precision.text
     b, h = given.batch_size, text.num_heads
-    keep, scheme = SHARE if given.keep is None else given.keep, SCHEME.of(given)
-    deletions = scheme_for(keep, scheme, text.num_layers, given.visual_tokens)
+    scheme = SCHEME.of(given)
+    deletions = scheme_for(given.keep, scheme, text.num_layers, given.visual_tokens)
     note = "scheme of 576 tokens and 32 layers, stretched where the model differs"
+    if scheme is not None:
+        note = "the deletions per layer are given"
     spans: list[LayerSpan] = []
     ops: list[OpCost] = []
     after = given.visual_tokens
@@ -155,9 +146,9 @@ def _plan(given: MethodInput) -> MethodPlan:
         if not np.any(deletes):
             continue
         # In arrays, scenarios that delete nothing here multiply the cost by zero.
-        s, runs = given.text_tokens + before, deletes * 1
+        s = given.text_tokens + before
         kept_rows = b * (given.text_tokens + after)
-        layer_ops = [
+        work = [
             passes("strongest_head", b * h * s * s, num, reads=1, writes=0, kernels=1),
             passes("widen", b * s * s, num, reads=1, writes=3, kernels=2, flops=0),
             product("received", b, 2, s, s, num),
@@ -167,14 +158,8 @@ def _plan(given: MethodInput) -> MethodPlan:
             gather("kept_heads", kept_rows, h * text.head_dim, num),
             *sequence_gather(given, after, 1),
         ]
-        ops += [op._replace(name=f"{op.name}[{layer}]", count=runs) for op in layer_ops]
-    return MethodPlan(
-        tuple(spans),
-        given.projected_tokens,
-        None,
-        tuple(ops),
-        {"fitprune": note if scheme is None else "the deletions per layer are given"},
-    )
+        ops += in_layer(work, layer, deletes)
+    return MethodPlan(tuple(spans), given.projected_tokens, None, tuple(ops), {"fitprune": note})
 
 
 INFO = MethodInfo(

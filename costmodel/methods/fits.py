@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.methods.keep import first, greatest, of_rows, some
-from costmodel.methods.plan import MethodPlan
+from costmodel.methods.plan import before_layers
 from costmodel.methods.token_lists import VISION_PLACES, check_llm_layer, is_clip, vision_parts
-from costmodel.schedule import LayerSpan
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from costmodel.methods.info import MethodInfo
-    from costmodel.methods.plan import MethodInput
+    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num
 
 _WHERE = {
@@ -40,9 +39,13 @@ def checked_plan(info: MethodInfo, given: MethodInput) -> MethodPlan:
     """
     check_fits(info, given)
     if isinstance(given.keep, float) and given.keep == 1.0 and not info.samples:
-        span = LayerSpan(given.model.text.num_layers, given.visual_tokens)
-        return MethodPlan((span,), given.projected_tokens, notes={"method": "keep=1.0: untouched"})
+        return before_layers(given, given.visual_tokens, (), {"method": "keep=1.0: untouched"})
     _check_start(info, given)
+    if given.keep is None:
+        keep = info.default_keep if info.expected_keep is None else info.expected_keep
+        given = given._replace(keep=keep)
+    if given.layer is None:
+        given = given._replace(layer=info.default_layer)
     plan = info.schedule(given)
     arrays = isinstance(given.visual_tokens, np.ndarray) or isinstance(given.keep, np.ndarray)
     _check_plan(info.name, plan, given.visual_tokens, arrays)

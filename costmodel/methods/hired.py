@@ -1,14 +1,14 @@
 """HiRED: after the projector a budget of tokens for each tile of an image, spent by class attention.
 
 Source: Arif et al., AAAI 2025 (arXiv 2408.10945) and hasanar1f/HiRED. An image of c crops of n patches
-gets a budget of int(c n keep) tokens: a share alpha of it, at most n, goes to the crop of the whole image,
+gets a budget of int(c n keep) tokens. A share alpha of it, at most n, goes to the crop of the whole image,
 the rest to the tiles by the class attention of vision layer 0 that falls on their part. Each crop keeps
 the patches with the most class attention in layer -2; newline tokens all stay. An image that is not tiled
 keeps int(keep x n) patches.
 
 How much of a tile's budget falls on patches that the model cuts off as padding depends on the image. The
-count expected here takes the picks as spread evenly, and no budget as lost to truncation; the truth is at
-most a few tokens per tile away on an image without padding.
+expected count assumes that the picks spread evenly over a tile and that truncation loses nothing; without
+padding it is at most a few tokens per tile off.
 
 Own FLOPs per crop, tower width w: 4 (n+1) w for the class token's row in two layers.
 """
@@ -24,13 +24,12 @@ from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import greatest, kept_count, least, share
 from costmodel.methods.options import Option, fraction
 from costmodel.methods.pieces import gather, passes, sort
-from costmodel.methods.plan import MethodPlan
-from costmodel.methods.token_lists import is_clip, vision_parts
-from costmodel.schedule import LayerSpan
+from costmodel.methods.plan import before_layers
+from costmodel.methods.token_lists import is_clip
 from hardware_specs.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput
+    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.models.anyres import AnyRes
     from costmodel.quantities import Num
 
@@ -41,15 +40,10 @@ ALPHA = Option(
 
 
 def newline_tokens(anyres: AnyRes, tiles: Num, tokens: Num) -> Num:
-    """Return how many of the tokens of a mosaic of tiles are newlines: one per row that is left.
+    """Return how many of a mosaic's `tokens` are newlines: one per row that is left of its `tiles`.
 
-    The mosaic lost rows, or columns, in pairs. Papers count none of its newlines: 0 for as many tokens as
+    The mosaic loses rows, or columns, in pairs. Papers count none of its newlines: 0 for as many tokens as
     patches.
-
-    Args:
-        anyres: how the model cuts images.
-        tiles: tiles of the mosaic.
-        tokens: its tokens, newlines among them.
 
     >>> from costmodel import load_model
     >>> newline_tokens(load_model("llava-next-vicuna-7b").anyres, 4, 36 * 48 + 36)
@@ -72,7 +66,7 @@ def newline_tokens(anyres: AnyRes, tiles: Num, tokens: Num) -> Num:
 
 def kept_tokens(given: MethodInput, n: Num) -> Num:
     """Return the visual tokens expected to be left of one sample, each image with its own budget."""
-    keep = RATIO if given.keep is None else given.keep
+    keep = given.keep
     anyres, images = given.model.anyres, greatest(given.images, 1)
     if anyres is None:
         return given.crops * kept_count("hired", keep, n, "down")
@@ -100,18 +94,16 @@ def _is_video(given: MethodInput) -> bool:
 def _plan(given: MethodInput) -> MethodPlan:
     if _is_video(given):
         raise UnsupportedError("hired spends a budget on the tiles of an image, not on videos")
-    tower, _ = vision_parts("hired", given.model)
-    crops = ranked_crops("hired", given)
+    crops, h = ranked_crops(given), given.tower.num_heads
     num, n, images, runs = given.precision.vision, crops.patches, crops.images, crops.runs
     tokens = kept_tokens(given, n) * runs
     each = tokens / greatest(given.crops, 1)
     tiled = runs * (given.model.anyres is not None) * given.images
     samples, d = given.batch_size, given.model.text.hidden_size
     ops = [
-        *class_row("hired", given, crops, "[first]"),
-        *class_row("hired", given, crops, "[last]"),
-        passes("sum_heads", 2 * images * tower.num_heads * n, num, writes=1 / tower.num_heads,
-               kernels=2, count=runs),
+        *class_row(given, crops, "[first]"),
+        *class_row(given, crops, "[last]"),
+        passes("sum_heads", 2 * images * h * n, num, writes=1 / h, kernels=2, count=runs),
         # The host reads how many tokens each tile gets.
         sort("marked", 1, n, num, samples * tiled),
         passes("tile_shares", n, num, reads=6, writes=4, kernels=12, flops=4, count=samples * tiled),
@@ -119,9 +111,8 @@ def _plan(given: MethodInput) -> MethodPlan:
         sort("order", 1, each, num, images * runs),
         gather("kept_tokens", samples * tokens, d, given.precision.projector, runs),
     ]  # fmt: skip
-    span = LayerSpan(given.model.text.num_layers, tokens)
     note = {"hired": "tiles: the count expected if the picks spread evenly over a tile's patches"}
-    return MethodPlan((span,), given.projected_tokens, None, tuple(ops), note)
+    return before_layers(given, tokens, ops, note)
 
 
 INFO = MethodInfo(

@@ -32,6 +32,7 @@ class MethodInfo:
         needs_text: the same in words.
         keep_meaning: what `keep` counts.
         default_keep: the keep used for keep=None; None where the data decide.
+        expected_keep: the keep that keep=None is priced at, where it is not `default_keep`.
         default_text: what keep=None comes to, in words.
         rounding: how a ratio becomes a count; None where keep does not count tokens.
         keep_kind: "any", "ratio" (no count) or "none".
@@ -61,6 +62,7 @@ class MethodInfo:
     needs_text: str = "nothing beside the tokens"
     keep_meaning: str = "visual tokens kept"
     default_keep: int | float | None = None
+    expected_keep: float | None = None
     default_text: str = "the data decide"
     rounding: Rounding | None = "nearest"
     keep_kind: Literal["any", "ratio", "none"] = "any"

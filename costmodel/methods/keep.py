@@ -35,11 +35,7 @@ _SCALAR: dict[str, Any] = {"nearest": round, "down": int, "up": math.ceil}
 
 
 def check_keep(keep: object, least: int = 1) -> int | float:
-    """Return a count as an int and a ratio as a float.
-
-    Args:
-        keep: a count (an int, NumPy's too) or a ratio (a float in (0, 1]).
-        least: the smallest count.
+    """Return a count (an int from `least`, NumPy's too) as an int, a ratio (in (0, 1]) as a float.
 
     Raises:
         InvalidInputError: a bool, another type, a count below `least` or beyond any prompt, a ratio
@@ -75,11 +71,8 @@ def share(ratio: float, n: Num, rounding: str = "nearest") -> Num:
 def resolve_keep(keep: float, n: int, *, rounding: Rounding = "nearest") -> int:
     """Return how many of `n` tokens a method that runs keeps: at least one, at most all.
 
-    Formula: the count itself, or ratio * n rounded as the method's program does it (see the
-    module's table).
-
     Raises:
-        InvalidInputError: `keep` is neither, more tokens than there are, or none at all.
+        InvalidInputError: `keep` is neither count nor ratio, more tokens than there are, or none at all.
 
     >>> resolve_keep(0.098, 576), resolve_keep(0.0975, 576, rounding="down")
     (56, 56)
@@ -98,13 +91,7 @@ def resolve_keep(keep: float, n: int, *, rounding: Rounding = "nearest") -> int:
 
 
 def kept_count(name: str, keep: Any, n: Num, rounding: str = "nearest") -> Num:
-    """Return how many of `n` tokens a count or a ratio keeps; none where there are none.
-
-    Args:
-        name: the method, for the message.
-        keep: a count (int or an array of them) or a ratio (float).
-        n: tokens there are.
-        rounding: how a ratio becomes a count.
+    """Return how many of `n` tokens a count, an array of counts or a ratio keeps; none of none.
 
     Raises:
         InvalidInputError: more tokens than there are, or a ratio of some that rounds to none.
@@ -114,7 +101,7 @@ def kept_count(name: str, keep: Any, n: Num, rounding: str = "nearest") -> Num:
     >>> kept_count("divprune", 600, 576)
     Traceback (most recent call last):
     hardware_specs.errors.InvalidInputError: divprune: keep=600 asks for more tokens than the 576 \
-there are; give at most 576, or a ratio
+    there are; give at most 576, or a ratio
     """
     there = n > 0
     if isinstance(keep, float):

@@ -21,13 +21,7 @@ if TYPE_CHECKING:
 def cut_layers(
     name: str, asked: Sequence[int], layers: int, *, behind: bool = False
 ) -> tuple[int, ...]:
-    """Return the layers that a method cuts at the entry of, in their order.
-
-    Args:
-        name: the method, for the message.
-        asked: the layers it was told to act at.
-        layers: layers of the language model.
-        behind: whether `asked` names the layers before the cuts.
+    """Return the layers at whose entry a method cuts, in order; it acts at, or `behind`, those asked.
 
     Raises:
         InvalidInputError: a layer the model does not have, or behind which there is none.
@@ -61,14 +55,9 @@ def rotated(name: str, given: MethodInput, rows: Num, heads: int, count: Num) ->
 
 
 def picked(given: MethodInput, n: Num, kept: Num, count: Num, *, rank: bool = True) -> list[OpCost]:
-    """Return the sorts that turn scores into the places that stay, for one sequence.
+    """Return the sorts that turn scores into the places of what stays, in `count` sequences.
 
-    Args:
-        given: the input of the method's plan.
-        n: visual tokens there are.
-        kept: visual tokens that stay.
-        count: sequences.
-        rank: whether the scores are sorted, too.
+    `rank` says whether the scores are sorted, too.
     """
     num = given.precision.text
     ops = [
@@ -83,14 +72,7 @@ def picked(given: MethodInput, n: Num, kept: Num, count: Num, *, rank: bool = Tr
 
 
 def narrowed(given: MethodInput, n: Num, kept: Num, runs: Num) -> list[OpCost]:
-    """Return what shortens hidden states, positions and notes of the batch to the tokens that stay.
-
-    Args:
-        given: the input of the method's plan.
-        n: visual tokens there are.
-        kept: visual tokens that stay.
-        runs: 1 where there is anything to reduce, else 0.
-    """
+    """Return what shortens hidden states, positions and the batch's bookkeeping to the tokens that stay."""
     num, b, s = given.precision.text, given.batch_size, given.text_tokens + n
     return [
         sort("gone", b, n, num, runs),

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import by_pair, kept_count
 from costmodel.methods.pieces import passes
-from costmodel.methods.plan import MethodPlan
+from costmodel.methods.plan import before_layers
 from costmodel.methods.token_lists import crops_of
-from costmodel.schedule import LayerSpan
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput
+    from costmodel.methods.plan import MethodInput, MethodPlan
 
 #: The third of the published scales.
 COUNT = 36
@@ -27,20 +26,12 @@ COUNT = 36
 
 def _plan(given: MethodInput) -> MethodPlan:
     images, n, runs = crops_of(given)
-    keep = COUNT if given.keep is None else given.keep
-    kept = by_pair(check_pooling, n, kept_count("m3", keep, n))
-    tokens = given.crops * kept * runs
+    kept = by_pair(check_pooling, n, kept_count("m3", given.keep, n))
     d, num = given.model.text.hidden_size, given.precision.projector
     pool = passes("pool", images * n * d, num, writes=0, count=runs)
-    write = images * kept * d * num.activation_bytes
-    span = LayerSpan(given.model.text.num_layers, tokens)
-    return MethodPlan(
-        (span,),
-        given.projected_tokens,
-        None,
-        (pool._replace(activation_write_bytes=write),),
-        {"m3": "keep counts tokens of each crop; trained for it"},
-    )
+    pool = pool._replace(activation_write_bytes=images * kept * d * num.activation_bytes)
+    note = {"m3": "keep counts tokens of each crop; trained for it"}
+    return before_layers(given, given.crops * kept * runs, [pool], note)
 
 
 def check_pooling(n: int, kept: int) -> int:

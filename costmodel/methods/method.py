@@ -107,20 +107,8 @@ class Method:
     ) -> MethodPlan:
         """Return the token schedule and the method's own ops for one scenario, or arrays of them.
 
-        Args:
-            model: the model.
-            precision: the numerics of every module.
-            visual_tokens: visual tokens per sample before the reduction.
-            projected_tokens: tokens through the projector without a reduction.
-            crops: crops or frames through the vision tower.
-            text_tokens: text tokens per sample.
-            batch_size: samples.
-            vision_layers: layers of the tower that run.
-            images: images or clips per sample; None is one per crop where the model cuts no tiles and
-                takes no frames, else one.
-            keep: what to keep in place of the method's own; may be an array over scenarios.
-            layer: the layer in place of the method's own.
-            unit_tokens: visual tokens of one whole image or clip; 0 where that is not known.
+        The arguments are those of `MethodInput`; `keep` and `layer` replace the method's own. Without
+        `images` there is one per crop where the model cuts no tiles and takes no frames, else one.
 
         Raises:
             InvalidInputError: a keep or layer the method does not take, visual tokens it cannot start from.

@@ -3,11 +3,15 @@
 FLOPs are what `torch.utils.flop_counter` counts, so only `product` has any; passes, sorts and gathers
 carry their arithmetic as vector work, their bytes and their kernels. Kernel counts are those of eager
 PyTorch, read off the implementations in `token_reduction`; every plan runs a method's own work so.
+
+Names that all methods share: `num` are the numerics of the module whose tensors an op reads, `count` how
+often the op runs (0 leaves it out), n the tokens there are, `kept` those that stay, and `runs` is 1 where
+there is anything to reduce, else 0.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +20,8 @@ from costmodel.ops.pointwise import pointwise
 from costmodel.quantities import op_cost
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from costmodel.methods.plan import MethodInput
     from costmodel.precision import Numerics
     from costmodel.quantities import Num, OpCost
@@ -30,15 +36,6 @@ def product(name: str, b: Num, m: Num, n: Num, k: Num, num: Numerics, count: Num
     """A batched product of two activations, [b, m, k] @ [b, k, n]: 2 b m n k FLOPs.
 
     Source: `torch.utils.flop_counter.bmm_flop`.
-
-    Args:
-        name: the op's name.
-        b: products.
-        m: rows.
-        n: columns.
-        k: what is summed over.
-        num: numerics of the module whose tensors they are.
-        count: how often it runs; 0 leaves it out.
 
     >>> from costmodel.precision import parse_precision
     >>> op = product("distance", 1, 576, 576, 4096, parse_precision("fp16").text)
@@ -63,17 +60,10 @@ def passes(
     flops: float = 1,
     count: Num = 1,
 ) -> OpCost:
-    """A chain of elementwise or reducing kernels over `elements` values.
+    """A chain of elementwise or reducing kernels over the `elements` values of a tensor.
 
-    Args:
-        name: the op's name.
-        elements: values in one tensor.
-        num: numerics of the module.
-        reads: how often each value is read.
-        writes: how often each value is written.
-        kernels: kernels in the chain.
-        flops: vector FLOPs per value.
-        count: how often it runs.
+    Each value is read and written `reads` and `writes` times and costs `flops` vector FLOPs in all; the chain
+    has `kernels` kernels.
     """
     size = num.activation_bytes
     chain = pointwise(
@@ -103,18 +93,16 @@ def gather(name: str, rows: Num, d: Num, num: Numerics, count: Num = 1, kernels:
     )  # fmt: skip
 
 
-def sequence_gather(given: MethodInput, kept: Num, runs: Num, count: int = 1) -> list[OpCost]:
-    """Return the copies that shorten hidden states and position angles to the kept tokens.
+def in_layer(ops: Sequence[OpCost], layer: int, runs: Any) -> list[OpCost]:
+    """Name ops after the layer they run in; `runs` says whether they run at all."""
+    return [op._replace(name=f"{op.name}[{layer}]", count=runs * 1) for op in ops]
 
-    Args:
-        given: the input of the method's plan.
-        kept: visual tokens left.
-        runs: 1 where there is anything to reduce, else 0.
-        count: how often.
-    """
+
+def sequence_gather(given: MethodInput, kept: Num, runs: Num) -> list[OpCost]:
+    """Return the copies that shorten hidden states and position angles to the kept tokens."""
     text, num = given.model.text, given.precision.text
     rows = given.batch_size * (given.text_tokens + kept)
     return [
-        gather("kept_states", rows, text.hidden_size, num, count * runs),
-        gather("kept_positions", rows, 2 * text.head_dim, num, count * runs, kernels=3),
+        gather("kept_states", rows, text.hidden_size, num, runs),
+        gather("kept_positions", rows, 2 * text.head_dim, num, runs, kernels=3),
     ]

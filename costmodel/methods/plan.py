@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from costmodel.schedule import LayerSpan
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from costmodel.models import ModelConfig
+    from costmodel.models import ModelConfig, ProjectorConfig, VisionConfig
     from costmodel.precision import Precision
     from costmodel.quantities import Num, OpCost
-    from costmodel.schedule import LayerSpan
 
 
 class MethodInput(NamedTuple):
@@ -25,9 +27,9 @@ class MethodInput(NamedTuple):
         text_tokens: text tokens.
         batch_size: samples.
         vision_layers: layers of the tower that run.
-        keep: a count (int, or an array of counts over scenarios), a ratio (float in (0, 1]), or
-            None for the method's default.
-        layer: the language-model layer of methods that have one, or None for their default.
+        keep: a count (int, or an array of counts over scenarios) or a ratio (float in (0, 1]); None where
+            none is given and the method has no default.
+        layer: the language-model layer of methods that have one; None likewise.
         variant: "program", "paper", or another that the method has.
         options: every option of the method by name; read one as `OPTION.of(given)`.
         unit_tokens: visual tokens of one whole image or clip; 0 where that is not known.
@@ -49,6 +51,16 @@ class MethodInput(NamedTuple):
     unit_tokens: Num = 0
     images: Num = 1
 
+    @property
+    def tower(self) -> VisionConfig:
+        """The vision tower; a model without one is refused before its plan is made."""
+        return cast("VisionConfig", self.model.vision)
+
+    @property
+    def feature_width(self) -> int:
+        """Width of the features that the projector reads."""
+        return cast("ProjectorConfig", self.model.projector).in_features
+
 
 class MethodPlan(NamedTuple):
     """What a method does to the lengths, and what it costs itself.
@@ -66,3 +78,38 @@ class MethodPlan(NamedTuple):
     vision_spans: tuple[LayerSpan, ...] | None = None
     ops: tuple[OpCost, ...] = ()
     notes: Mapping[str, str] = {}
+
+
+def before_layers(
+    given: MethodInput,
+    tokens: Num,
+    ops: Iterable[OpCost],
+    notes: Mapping[str, str],
+    *,
+    projected: Num | None = None,
+) -> MethodPlan:
+    """Return the plan of a method before the language model, all of whose layers see `tokens`.
+
+    `projected` tokens go through the projector, by default as many as without a reduction.
+    """
+    span = LayerSpan(given.model.text.num_layers, tokens)
+    if projected is None:
+        projected = given.projected_tokens
+    return MethodPlan((span,), projected, None, tuple(ops), notes)
+
+
+def between_layers(
+    given: MethodInput,
+    cuts: Iterable[int],
+    left: Iterable[Num],
+    ops: Iterable[OpCost],
+    notes: Mapping[str, str],
+) -> MethodPlan:
+    """Return the plan of a method that cuts at the entry of some layers of the language model.
+
+    `left` are the visual tokens before the first cut and after each.
+    """
+    bounds = (0, *cuts, given.model.text.num_layers)
+    depths = (after - before for before, after in pairwise(bounds))
+    spans = tuple(LayerSpan(*pair) for pair in zip(depths, left, strict=True))
+    return MethodPlan(spans, given.projected_tokens, None, tuple(ops), notes)

@@ -25,14 +25,13 @@ from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import by_pair, first, kept_count, of_rows, share, some
 from costmodel.methods.options import Option, whole
 from costmodel.methods.pieces import gather, passes, product, sort
-from costmodel.methods.plan import MethodPlan
-from costmodel.methods.token_lists import crops_of, vision_parts
+from costmodel.methods.plan import before_layers
+from costmodel.methods.token_lists import crops_of
 from costmodel.ops.linear import linear
-from costmodel.schedule import LayerSpan
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput
+    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num, OpCost
 
 #: Tokens merged into each kept one.
@@ -42,11 +41,8 @@ NEIGHBOURS = Option(
 #: Mean counts of chosen tokens on LLaVA-1.5, arXiv 2403.15388 Table 4.
 PUBLISHED_COUNTS = {"TextVQA": 40, "MME": 40, "POPE": 35, "SQA": 16}
 #: Mean shares of the patches, Tables 1 and 3: images, video.
-CHOSEN_SHARE = {"prumerge": (0.055, 0.125), "prumerge+": (0.25, 0.25)}
-
-
-def _published_share(name: str, given: MethodInput) -> float:
-    return CHOSEN_SHARE[name][given.model.takes_clips]
+CHOSEN_SHARE = (0.055, 0.125)
+PLUS_SHARE = 0.25
 
 
 def spatial_supplement(n: int, ratio: float) -> range:
@@ -102,16 +98,12 @@ def _grid_tokens(n: int, chosen: int) -> int:
 
 
 def prumerge_ops(given: MethodInput, kept: Num, *, adaptive: bool) -> tuple[OpCost, ...]:
-    """Return the own ops of PruMerge and PruMerge+.
+    """Return the own ops of PruMerge and PruMerge+, which keep `kept` patches per crop in all.
 
-    Args:
-        given: the input of the method's plan.
-        kept: patches per crop kept in all: those attention chose and PruMerge+'s grid.
-        adaptive: whether the count comes from the outliers, which asks for quartiles.
+    An adaptive count comes from the outliers, which asks for quartiles.
     """
-    tower, projector = vision_parts("prumerge", given.model)
-    images, n, runs = crops_of(given)
-    num, c, d = given.precision.vision, tower.hidden_size, projector.in_features
+    tower, (images, n, runs) = given.tower, crops_of(given)
+    num, c, d = given.precision.vision, tower.hidden_size, given.feature_width
     paper, neighbours = given.variant == "paper", NEIGHBOURS.of(given)
     ops: list[OpCost] = []
     if given.vision_layers < tower.num_layers and not paper:
@@ -173,16 +165,15 @@ def _plan(given: MethodInput, name: str, kept: Num, note: str) -> MethodPlan:
         )
         raise of_rows(error, short)
     tokens = crops * (kept + extra) * runs
-    span = LayerSpan(given.model.text.num_layers, tokens)
     ops = prumerge_ops(given, kept, adaptive=given.keep is None)
-    return MethodPlan((span,), tokens, None, ops, {name: note})
+    return before_layers(given, tokens, ops, {name: note}, projected=tokens)
 
 
 def _prumerge(given: MethodInput) -> MethodPlan:
     _, n, _ = crops_of(given)
     top = "" if given.variant == "paper" else "; one merged token on top"
     if given.keep is None:
-        chosen = share(_published_share("prumerge", given), n)
+        chosen = share(CHOSEN_SHARE[given.model.takes_clips], n)
         note = "expected count: the paper's mean share of the patches, and one merged token"
     else:
         chosen = kept_count("prumerge", given.keep, n, "down")
@@ -194,7 +185,7 @@ def _prumerge_plus(given: MethodInput) -> MethodPlan:
     _, n, runs = crops_of(given)
     paper = given.variant == "paper"
     if given.keep is None:
-        kept = share(_published_share("prumerge+", given), n) - (0 if paper else runs)
+        kept = share(PLUS_SHARE, n) - (0 if paper else runs)
         note = "expected count: the paper's mean share of the patches, the merged token included"
     elif paper:
         # As many patches, evenly spaced, as attention chose.
@@ -214,9 +205,8 @@ def _prumerge_plus(given: MethodInput) -> MethodPlan:
 
 def _program_flops(given: MethodInput) -> Num:
     """What the authors' program counts for the attention it recomputes: 2 (n+1)^2 c per crop."""
-    tower, _ = vision_parts("prumerge", given.model)
     images, n, runs = crops_of(given)
-    return 2 * images * (n + 1) ** 2 * tower.hidden_size * runs
+    return 2 * images * (n + 1) ** 2 * given.tower.hidden_size * runs
 
 
 _SOURCE = "Shang et al. 2024, LLaVA-PruMerge, arXiv 2403.15388; 42Shawn/LLaVA-PruMerge"

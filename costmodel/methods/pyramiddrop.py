@@ -10,7 +10,6 @@ of all tokens and 2 d h e for the last query in the layer to come, 2 s h e for i
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from costmodel.methods.info import MethodInfo
@@ -18,15 +17,14 @@ from costmodel.methods.keep import kept_count, least
 from costmodel.methods.llm_ranking import cut_layers, eager_norm, narrowed, picked, rotated
 from costmodel.methods.options import Option, layer_indices, optional
 from costmodel.methods.pieces import passes, product
-from costmodel.methods.plan import MethodPlan
+from costmodel.methods.plan import between_layers
 from costmodel.ops.linear import linear
-from costmodel.schedule import LayerSpan
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from costmodel.methods.plan import MethodInput
+    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num, OpCost
 
 RATIO = 0.5
@@ -40,11 +38,7 @@ LAYERS: Option[tuple[int, ...] | None] = Option(
 
 
 def stage_layers(layers: int, asked: Sequence[int] | None = None) -> tuple[int, ...]:
-    """Return the layers before which tokens are dropped: by default those that end a quarter.
-
-    Args:
-        layers: layers of the language model.
-        asked: the layers themselves, in any order, or None.
+    """Return the layers before which tokens are dropped: those asked for, or the ends of the quarters.
 
     Raises:
         InvalidInputError: fewer layers than quarters, or a layer the model does not have.
@@ -82,9 +76,8 @@ def _stage(given: MethodInput, n: Num, kept: Num, runs: Num) -> list[OpCost]:
 
 
 def _plan(given: MethodInput) -> MethodPlan:
-    keep = RATIO if given.keep is None else given.keep
-    layers = given.model.text.num_layers
-    cuts = stage_layers(layers, LAYERS.of(given))
+    keep = given.keep
+    cuts = stage_layers(given.model.text.num_layers, LAYERS.of(given))
     left = [given.visual_tokens]
     runs = (left[0] > 0) * 1
     ops: list[OpCost] = []
@@ -96,10 +89,8 @@ def _plan(given: MethodInput) -> MethodPlan:
         work = _stage(given, n, kept, runs)
         ops += [op._replace(name=f"{op.name}[{layer}]") for op in work]
         left.append(kept)
-    depths = [after - before for before, after in pairwise((0, *cuts, layers))]
-    spans = tuple(LayerSpan(*pair) for pair in zip(depths, left, strict=True))
     note = {"pyramiddrop": "keep is the share that each stage leaves of what there is"}
-    return MethodPlan(spans, given.projected_tokens, None, tuple(ops), note)
+    return between_layers(given, cuts, left, ops, note)
 
 
 INFO = MethodInfo(

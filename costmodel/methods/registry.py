@@ -82,7 +82,7 @@ def register_method(
     >>> register_method("fastv")
     Traceback (most recent call last):
     hardware_specs.errors.InvalidInputError: register_method takes a MethodInfo or a module that holds one \
-as INFO, not 'fastv'
+    as INFO, not 'fastv'
     """
     described = _described(source, plug)
     if not described:
@@ -220,11 +220,6 @@ def chosen_method(
     method: str | Method | None, keep: Any, layer: int | None
 ) -> tuple[Method | None, Any, int | None]:
     """Return the method that `method=`, `keep=` and `layer=` mean together, with its keep and layer.
-
-    Args:
-        method: a name, what `get_method` gave, or None (or "none") for no reduction.
-        keep: a count, a ratio, or None for the method's own or its default.
-        layer: the layer of methods that have one, or None likewise.
 
     Raises:
         UnknownMethodError: no such method.

@@ -1,7 +1,7 @@
-"""Sequential and spatial sampling: baselines between vision tower and projector that look at nothing.
+"""Sequential and spatial sampling: baselines between vision tower and projector that rank nothing.
 
 Source: Shang et al. 2024 (arXiv 2403.15388) Table 4, which compares them with PruMerge at 40, 35 and 16
-tokens. No FLOPs, one copy of the kept tokens. A spatial count must have a grid: rows x columns.
+tokens. They cost no FLOPs and one copy of the kept tokens. A spatial count must have a grid: rows x columns.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import by_pair, kept_count
 from costmodel.methods.options import Option, grid, optional
 from costmodel.methods.pieces import gather
-from costmodel.methods.plan import MethodPlan
-from costmodel.methods.token_lists import crops_of, vision_parts
-from costmodel.schedule import LayerSpan
+from costmodel.methods.plan import before_layers
+from costmodel.methods.token_lists import crops_of
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput
+    from costmodel.methods.plan import MethodInput, MethodPlan
+    from costmodel.quantities import Num
 
 #: PruMerge's Table 4, TextVQA and MME.
 COUNT = 40
@@ -34,21 +34,25 @@ GRID: Option[tuple[int, int] | None] = Option(
 )
 
 
-def _plan(given: MethodInput, name: str) -> MethodPlan:
-    _, projector = vision_parts(name, given.model)
-    images, n, runs = crops_of(given)
-    keep = COUNT if given.keep is None else given.keep
-    if name == "sequential":
-        kept = kept_count(name, keep, n)
-    else:
-        cells = GRID.of(given)
-        asked = n if cells is not None else kept_count(name, keep, n)
-        count = partial(_spatial_count, cells=cells, variant=given.variant)
-        kept = by_pair(count, n, asked)
-    tokens = given.crops * kept * runs
-    copy = gather("kept_tokens", images * kept, projector.in_features, given.precision.vision, runs)
-    span = LayerSpan(given.model.text.num_layers, tokens)
-    return MethodPlan((span,), tokens, None, (copy,), {name: "keep counts tokens of each crop"})
+def _sequential(given: MethodInput) -> MethodPlan:
+    return _copies(
+        "sequential", given, kept_count("sequential", given.keep, crops_of(given).patches)
+    )
+
+
+def _spatial(given: MethodInput) -> MethodPlan:
+    n, cells = crops_of(given).patches, GRID.of(given)
+    asked = n if cells is not None else kept_count("spatial", given.keep, n)
+    count = partial(_spatial_count, cells=cells, variant=given.variant)
+    return _copies("spatial", given, by_pair(count, n, asked))
+
+
+def _copies(name: str, given: MethodInput, kept: Num) -> MethodPlan:
+    images, _, runs = crops_of(given)
+    num = given.precision.vision
+    copy = gather("kept_tokens", images * kept, given.feature_width, num, runs)
+    tokens, note = given.crops * kept * runs, {name: "keep counts tokens of each crop"}
+    return before_layers(given, tokens, [copy], note, projected=tokens)
 
 
 def strided_indices(n: int, count: int) -> list[int]:
@@ -105,14 +109,6 @@ def _spatial_count(
     if not (rows <= side and columns <= side):
         raise InvalidInputError(f"a grid of {rows} x {columns} does not fit {side} x {side}")
     return rows * columns
-
-
-def _sequential(given: MethodInput) -> MethodPlan:
-    return _plan(given, "sequential")
-
-
-def _spatial(given: MethodInput) -> MethodPlan:
-    return _plan(given, "spatial")
 
 
 _SOURCE = "Shang et al. 2024, LLaVA-PruMerge, arXiv 2403.15388 Table 4 (no program)"

@@ -1,9 +1,9 @@
 """SparseVLM: behind three language-model layers drop image tokens, and recycle some of them.
 
 Source: Zhang et al., ICML 2025 (arXiv 2410.04417) and Gumpest/SparseVLMs, v1.5. Behind layers 2, 6 and
-15 a fixed number of image tokens stay: those that text tokens which speak of the image attend to. Of the
-tokens dropped, the best 30 %, p of them, are clustered into p // 10 + 1 new ones. Where fewer tokens are
-there than would stay, nothing happens.
+15 a fixed number of image tokens stay: those with most attention from the text tokens that relate to the
+image. Of the tokens dropped, the best 30 %, p of them, are clustered into p // 10 + 1 new ones. Where no
+more tokens are there than would stay, nothing happens.
 
 Own FLOPs, n image tokens, t text tokens behind them, s = n + t, d width, h heads of e: 2 n t d once;
 per layer that drops 2 t s h e for the rows of the text, 2 c p d for the means of c clusters. Their
@@ -12,7 +12,6 @@ distances, 2 p^2 d executed in one kernel, are not counted by `torch.utils.flop_
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,14 +21,13 @@ from costmodel.methods.keep import kept_count, share
 from costmodel.methods.llm_ranking import cut_layers, picked, rotated
 from costmodel.methods.options import Option, layer_indices, optional
 from costmodel.methods.pieces import gather, passes, product, sort
-from costmodel.methods.plan import MethodPlan
-from costmodel.schedule import LayerSpan
+from costmodel.methods.plan import between_layers
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from costmodel.methods.plan import MethodInput
+    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num, OpCost
 
 COUNT = 192
@@ -55,10 +53,7 @@ RECYCLED_SHARE = 0.3
 
 
 def kept_lists(keep: Any) -> list[Num]:
-    """Return the image tokens kept behind each layer.
-
-    Args:
-        keep: a published setting or an array of them.
+    """Return the image tokens kept behind each layer, for a published setting or an array of them.
 
     Raises:
         InvalidInputError: another keep.
@@ -84,11 +79,8 @@ def counts_by_layer(
 ) -> dict[int, Num]:
     """Return the layers that a cut comes before, each with the image tokens that stay.
 
-    Args:
-        keep: a published setting or an array of them; not read where counts are given.
-        layers: the layers that tokens are dropped behind.
-        counts: image tokens kept behind each, or None for the published ones.
-        depth: layers of the language model.
+    Tokens are dropped behind `layers` of a model of `depth` layers; without `counts` for them, `keep` is a
+    published setting or an array of such.
 
     Raises:
         InvalidInputError: a layer the model does not have, not one count per layer, another keep.
@@ -152,10 +144,9 @@ def _plan(given: MethodInput) -> MethodPlan:
         product("rating", 1, left[0], t, d, num, b * runs),
         passes("raters", left[0] * t, num, reads=3, writes=2, kernels=14, flops=6, count=b * runs),
     ]
-    keep = COUNT if given.keep is None else given.keep
     if COUNTS.of(given) is None:
-        kept_count("sparsevlm", keep, left[0])  # refuses more than there are
-    cuts_at = counts_by_layer(keep, LAYERS.of(given), COUNTS.of(given), text.num_layers)
+        kept_count("sparsevlm", given.keep, left[0])  # refuses more than there are
+    cuts_at = counts_by_layer(given.keep, LAYERS.of(given), COUNTS.of(given), text.num_layers)
     for layer, wanted in cuts_at.items():
         n = left[-1]
         cuts = (n > wanted) * 1
@@ -176,13 +167,8 @@ def _plan(given: MethodInput) -> MethodPlan:
         ]
         ops += [op._replace(name=f"{op.name}[{layer - 1}]") for op in work]
         left.append(after)
-    cuts_before = (0, *cuts_at, text.num_layers)
-    depths = [after - before for before, after in pairwise(cuts_before)]
-    spans = tuple(LayerSpan(*pair) for pair in zip(depths, left, strict=True))
-    notes = {
-        "sparsevlm": "keep names a published setting; all text is taken to stand behind the image"
-    }
-    return MethodPlan(spans, given.projected_tokens, None, tuple(ops), notes)
+    note = "keep names a published setting; all text is taken to stand behind the image"
+    return between_layers(given, cuts_at, left, ops, {"sparsevlm": note})
 
 
 INFO = MethodInfo(

@@ -17,9 +17,8 @@ import numpy as np
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import greatest, kept_count, least
 from costmodel.methods.options import Option, flag, fraction, merged_tokens
-from costmodel.methods.pieces import gather, passes, product, sort
-from costmodel.methods.token_lists import vision_parts
-from costmodel.methods.tower import feature_depth, tower_plan
+from costmodel.methods.pieces import gather, in_layer, passes, product, sort
+from costmodel.methods.tower import tower_plan
 from costmodel.schedule import LayerSpan
 from hardware_specs.errors import InvalidInputError
 
@@ -49,12 +48,8 @@ PROPORTIONAL = Option(
 def parse_r(num_layers: int, r: int | Sequence[int], inflect: float = 0.0) -> list[int]:
     """Return the pairs merged in each layer.
 
-    Formula: constant, or linear from r (1 - inflect) to 2r minus that; a list is padded with zeros.
-
-    Args:
-        num_layers: vision layers.
-        r: a number for all layers or a list.
-        inflect: slope: -1 merges early, 1 late, 0 evenly.
+    Formula: constant, or linear from r (1 - inflect) to 2r minus that, so that -1 merges early, 1 late; a
+    list is padded with zeros.
 
     Raises:
         InvalidInputError: a negative number, more numbers than layers, or a slope with a list.
@@ -78,13 +73,10 @@ def parse_r(num_layers: int, r: int | Sequence[int], inflect: float = 0.0) -> li
 
 
 def merges_for_keep(name: str, keep: Any, patches: int, num_layers: int) -> list[Num]:
-    """Return the merges per layer that leave `keep` patch tokens, spread evenly, earlier layers first.
+    """Return the merges per layer that leave `keep` of the patch tokens, spread evenly, earlier layers first.
 
-    Args:
-        name: the method, for messages.
-        keep: patch tokens left after the last layer: a count, an array of counts, or a ratio.
-        patches: patch tokens at the start.
-        num_layers: layers that merge; each merges at most half of what it sees.
+    Each of `num_layers` layers merges at most half of what it sees. `keep` is a count, an array of counts, or
+    a ratio.
 
     Raises:
         InvalidInputError: fewer tokens than halving in every layer can reach.
@@ -122,17 +114,8 @@ def merges_per_layer(
 ) -> list[Num]:
     """Return the tokens that ToMe or CrossGET merges in each layer of a tower.
 
-    `keep` spreads the merges over the layers that run before the features are read and leaves the
-    others alone; without it every layer merges r, as in the authors' programs.
-
-    Args:
-        name: the method, for messages.
-        keep: patch tokens left when the features are read, or None for r per layer.
-        patches: patch tokens at the start.
-        layers: layers of the tower.
-        depth: layers that run before the features are read.
-        r: as `parse_r`.
-        inflect: as `parse_r`.
+    `keep` spreads the merges over the `depth` layers that run before the features are read and leaves the
+    others alone; without it every layer merges r (see `parse_r`), as in the authors' programs.
 
     Raises:
         InvalidInputError: a keep out of reach, or a list of r that does not fit.
@@ -146,8 +129,7 @@ def merges_per_layer(
 
 
 def _matching_ops(given: MethodInput, images: Num, t: Num, r: Num) -> list[OpCost]:
-    tower, _ = vision_parts("tome", given.model)
-    num, c, e = given.precision.vision, tower.hidden_size, tower.head_dim
+    num, c, e = given.precision.vision, given.tower.hidden_size, given.tower.head_dim
     even, odd = (t + 1) // 2, t // 2
     # The sizes merge as the tokens do; their logarithms are a bias on the attention's logits.
     sizes = 4 if PROPORTIONAL.of(given) else 2
@@ -168,11 +150,10 @@ def _matching_ops(given: MethodInput, images: Num, t: Num, r: Num) -> list[OpCos
 
 
 def _plan(given: MethodInput) -> MethodPlan:
-    tower, _ = vision_parts("tome", given.model)
-    images = given.batch_size * given.crops
+    tower, images = given.tower, given.batch_size * given.crops
     wanted = merges_per_layer(
         "tome", given.keep, patches=tower.patches, layers=tower.num_layers,
-        depth=feature_depth("tome", given), r=R.of(given), inflect=INFLECT.of(given),
+        depth=tower.deepest, r=R.of(given), inflect=INFLECT.of(given),
     )  # fmt: skip
     entering: list[Num] = [tower.tokens]
     spans, ops = [], []
@@ -181,11 +162,7 @@ def _plan(given: MethodInput) -> MethodPlan:
         r = least(asked, (t - tower.has_cls) // 2)
         spans.append(LayerSpan(1, t, t, t - r))
         entering.append(t - r)
-        runs = (r > 0) * (images > 0) * 1
-        ops += [
-            op._replace(name=f"{op.name}[{layer}]", count=runs)
-            for op in _matching_ops(given, images, t, r)
-        ]
+        ops += in_layer(_matching_ops(given, images, t, r), layer, (r > 0) * (images > 0))
     return tower_plan("tome", given, spans, entering, ops, {})
 
 

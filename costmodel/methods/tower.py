@@ -9,28 +9,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from costmodel.methods.plan import MethodPlan
-from costmodel.methods.token_lists import vision_parts
-from costmodel.schedule import LayerSpan
+from costmodel.methods.plan import before_layers
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from costmodel.methods.plan import MethodInput
+    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num, OpCost
-
-
-def feature_depth(name: str, given: MethodInput) -> int:
-    """Return how many layers run before the deepest features are read.
-
-    >>> from costmodel import load_model
-    >>> from types import SimpleNamespace
-    >>> feature_depth("tome", SimpleNamespace(model=load_model("llava-1.5-7b")))  # of 24
-    23
-    """
-    tower, _ = vision_parts(name, given.model)
-    return tower.deepest
+    from costmodel.schedule import LayerSpan
 
 
 def check_tower_layers(name: str, acting: Sequence[int], layers: int) -> None:
@@ -56,21 +43,13 @@ def tower_plan(
     ops: Sequence[OpCost],
     notes: dict[str, str],
 ) -> MethodPlan:
-    """Return the plan of a method inside the tower.
+    """Return the plan of a method inside the tower, from one span per layer of the tower that runs.
 
-    Args:
-        name: the method.
-        given: the input of the method's plan.
-        spans: one per layer of the tower that runs.
-        entering: tokens entering each layer, and after them those leaving the last.
-        ops: its own ops.
-        notes: what was assumed.
+    `entering` are the tokens entering each layer, and after them those leaving the last.
     """
-    tower, _ = vision_parts(name, given.model)
+    tower = given.tower
     dropped = tower.tokens - tower.selected_tokens
-    per_crop = entering[feature_depth(name, given)] - dropped
-    crops = given.crops
-    tokens = crops * per_crop
-    span = LayerSpan(given.model.text.num_layers, tokens)
-    note = {name: "the tower reduces the patches of whole crops"}
-    return MethodPlan((span,), tokens, tuple(spans), tuple(ops), {**note, **notes})
+    tokens = given.crops * (entering[tower.deepest] - dropped)
+    notes = {name: "the tower reduces the patches of whole crops", **notes}
+    plan = before_layers(given, tokens, ops, notes, projected=tokens)
+    return plan._replace(vision_spans=tuple(spans))

@@ -1,10 +1,10 @@
 """VisionZip: before the projector keep dominant patches, and merge the others into a few, per crop.
 
 Source: Yang et al., CVPR 2025 (arXiv 2412.04467) and dvlab-research/VisionZip. The dominant tokens are
-the class token and the patches it attends to most in vision layer -2; every so many of the r others is
-a contextual token, and each of the rest is averaged into the contextual one most similar to it, by the
-mean over heads of the keys. `keep` counts both in the published proportion of 54 to 10, the class token
-among the dominant ones: 64 = 54 + 10, 128 = 108 + 20, 192 = 162 + 30.
+the class token and the patches it attends to most in vision layer -2. Every so many of the r others is a
+contextual token, and each of the rest is averaged into the contextual one most similar to it by the mean
+over heads of the keys. `keep` counts both in the published proportion of 54 to 10, the class token among
+the dominant ones: 64 = 54 + 10, 128 = 108 + 20, 192 = 162 + 30.
 
 Own FLOPs per crop, n patches, k tokens kept, m of them contextual, r = n + 1 - k joining, c width, e
 head dim of the tower: 2 (n+1) c for the class token's row, 2 r m e for the similarities, 2 r m c for
@@ -19,12 +19,10 @@ from costmodel.methods.class_attention import FINITE_KERNELS, class_row, ranked_
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count
 from costmodel.methods.pieces import gather, passes, product, sort
-from costmodel.methods.plan import MethodPlan
-from costmodel.methods.token_lists import vision_parts
-from costmodel.schedule import LayerSpan
+from costmodel.methods.plan import before_layers
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput
+    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num
 
 COUNT = 64
@@ -40,19 +38,18 @@ def contextual_tokens(count: Num) -> Num:
 
 
 def _plan(given: MethodInput) -> MethodPlan:
-    tower, _ = vision_parts("visionzip", given.model)
-    crops = ranked_crops("visionzip", given)
-    num, c, e = given.precision.vision, tower.hidden_size, tower.head_dim
+    tower, crops = given.tower, ranked_crops(given)
+    num, c, h, e = given.precision.vision, tower.hidden_size, tower.num_heads, tower.head_dim
     images, n, runs = crops.images, crops.patches, crops.runs
-    kept = kept_count("visionzip", COUNT if given.keep is None else given.keep, n)
+    kept = kept_count("visionzip", given.keep, n)
     merged = contextual_tokens(kept)
     dominant, joining = kept - merged, n + 1 - kept
     merges = runs * (merged > 0)
     ops = [
-        *class_row("visionzip", given, crops),
+        *class_row(given, crops),
         passes("with_class_token", images * (n + 1) * c, num, kernels=2, flops=0, count=runs),
-        passes("sum_heads", images * tower.num_heads * (n + 1), num, writes=1 / tower.num_heads,
-               kernels=1 + FINITE_KERNELS, count=runs),
+        passes("sum_heads", images * h * (n + 1), num, writes=1 / h, kernels=1 + FINITE_KERNELS,
+               count=runs),
         passes("normalise_keys", images * (n + 1) * e, num, reads=2, kernels=3 + FINITE_KERNELS,
                flops=3, count=runs),
         sort("rank", images, n, num, runs),
@@ -72,9 +69,8 @@ def _plan(given: MethodInput) -> MethodPlan:
         passes("concatenate", images * kept * c, num, flops=0, count=runs),
     ]  # fmt: skip
     tokens = given.crops * kept * runs
-    span = LayerSpan(given.model.text.num_layers, tokens)
     note = {"visionzip": "keep counts tokens of each crop: dominant, class token, contextual"}
-    return MethodPlan((span,), tokens, None, tuple(ops), note)
+    return before_layers(given, tokens, ops, note, projected=tokens)
 
 
 INFO = MethodInfo(

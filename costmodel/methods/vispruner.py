@@ -21,12 +21,10 @@ from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import greatest, kept_count, least, share
 from costmodel.methods.options import Option, fraction
 from costmodel.methods.pieces import gather, passes, product, sort
-from costmodel.methods.plan import MethodPlan
-from costmodel.methods.token_lists import vision_parts
-from costmodel.schedule import LayerSpan
+from costmodel.methods.plan import before_layers
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput
+    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.precision import Numerics
     from costmodel.quantities import Num, OpCost
 
@@ -38,11 +36,7 @@ REMOVED_PER_ROUND = 8
 
 
 def thinning(left: Num, wanted: Num) -> tuple[Num, Num, Num]:
-    """Return the rounds from `left` candidates to `wanted`, and summed over them: pairs, candidates.
-
-    Args:
-        left: candidates at first.
-        wanted: candidates in the end.
+    """Return the rounds from `left` to `wanted` candidates, and summed over them: pairs, candidates.
 
     >>> thinning(20, 9)  # 10 x 10 pairs, 8 go; 6 x 6 pairs, 3 go
     (2, 136, 32)
@@ -82,26 +76,22 @@ def _rounds(images: Num, left: Num, wanted: Num, c: int, num: Numerics, runs: Nu
 
 
 def _plan(given: MethodInput) -> MethodPlan:
-    tower, _ = vision_parts("vispruner", given.model)
-    crops = ranked_crops("vispruner", given)
-    num, c, n = given.precision.vision, tower.hidden_size, crops.patches
-    images, runs = crops.images, crops.runs
-    kept = kept_count("vispruner", COUNT if given.keep is None else given.keep, n)
+    crops, c, h = ranked_crops(given), given.tower.hidden_size, given.tower.num_heads
+    num, images, n, runs = given.precision.vision, crops.images, crops.patches, crops.runs
+    kept = kept_count("vispruner", given.keep, n)
     important = share(IMPORTANT.of(given), kept, "down")
     ops = [
-        *class_row("vispruner", given, crops),
-        passes("mean_heads", images * tower.num_heads * n, num, writes=1 / tower.num_heads,
-               kernels=1 + FINITE_KERNELS, count=runs),
+        *class_row(given, crops),
+        passes("mean_heads", images * h * n, num, writes=1 / h, kernels=1 + FINITE_KERNELS,
+               count=runs),
         passes("normalise", images * n * c, num, reads=2, kernels=3 + FINITE_KERNELS, flops=3,
                count=runs),
         sort("rank", images, n, num, runs),
         *_rounds(images, n - important, kept - important, c, num, runs),
         *kept_patches(given, crops, kept),
     ]  # fmt: skip
-    tokens = given.crops * (kept + crops.beside) * runs
-    span = LayerSpan(given.model.text.num_layers, tokens)
     note = {"vispruner": "keep counts patches of each crop, a share of them chosen by attention"}
-    return MethodPlan((span,), given.projected_tokens, None, tuple(ops), note)
+    return before_layers(given, crops.left(given, kept), ops, note)
 
 
 INFO = MethodInfo(

@@ -1,8 +1,8 @@
 """VTW: at language-model layer K drop every image token.
 
 Source: Lin et al. 2024 (arXiv 2405.05803) and lzhxmu/VTW. Layers 0..K-1 see and cache every token, the
-others text only. No score, no FLOPs, one copy of the text. The program's K is 15 in its cache code, 16
-in its 7B command and 20 for the 13B model; here 16, and 20 for 40 layers.
+others text only. It needs no score: no FLOPs, one copy of the text. The program's K is 15 in its cache
+code, 16 in its 7B command and 20 for the 13B model; here 16, and 20 for 40 layers.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.pieces import passes, sequence_gather
-from costmodel.methods.plan import MethodPlan
-from costmodel.schedule import LayerSpan
+from costmodel.methods.plan import between_layers
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput
+    from costmodel.methods.plan import MethodInput, MethodPlan
 
 LAYER = 16
 #: Layers of the language model -> K of the program's command for it.
@@ -54,9 +53,8 @@ def _plan(given: MethodInput) -> MethodPlan:
     indices = passes(
         "indices", s, given.precision.text, reads=2, writes=2, kernels=4, flops=0, count=runs
     )
-    spans = (LayerSpan(layer, n), LayerSpan(text.num_layers - layer, n * 0))
     ops = (indices, *sequence_gather(given, n * 0, runs))
-    return MethodPlan(spans, given.projected_tokens, None, ops)
+    return between_layers(given, (layer,), (n, n * 0), ops, {})
 
 
 INFO = MethodInfo(
