@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from costmodel.models import ModelConfig, list_models, load_model, register_family
     from costmodel.plans import register_plan
     from costmodel.questions.break_evens import break_even, largest_batch
+    from costmodel.questions.comparisons import Comparison, compare
     from costmodel.questions.distribution import estimate_distribution
     from costmodel.questions.frontiers import frontier
     from costmodel.questions.sweeps import sweep
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Calibration": "costmodel.calibration",
+    "Comparison": "costmodel.questions.comparisons",
     "Estimate": "costmodel.result",
     "ModelConfig": "costmodel.models",
     "break_even": "costmodel.questions.break_evens",
+    "compare": "costmodel.questions.comparisons",
     "estimate": "costmodel.estimates",
     "estimate_distribution": "costmodel.questions.distribution",
     "fit_calibration": "costmodel.calibration",
@@ -43,9 +46,11 @@ _HOMES = {
 
 __all__ = [
     "Calibration",
+    "Comparison",
     "Estimate",
     "ModelConfig",
     "break_even",
+    "compare",
     "estimate",
     "estimate_distribution",
     "fit_calibration",

@@ -20,6 +20,7 @@ from costmodel.quantities import MEMORY_MARGIN_BYTES, whole
 from costmodel.request import Request, names_of
 from costmodel.result import Estimate, Stages, op_rows, total_cost
 from costmodel.scenario import differ_in_tokens, scenario_inputs, scenario_of
+from costmodel.schedule import tokens_by_layer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,6 +73,7 @@ def assemble(
                 scenario.output_tokens,
             )
         ),
+        tokens_by_layer(plan.llm_spans),
     )
 
 

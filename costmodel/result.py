@@ -55,6 +55,8 @@ class Estimate:
         totals: all stages together, with `ttft_s` and `tpot_s`.
         memory: footprint and its timeline.
         warnings: what the caller should know, one sentence each.
+        visual_tokens_by_layer: (layers, visual tokens that enter each of them) from the first layer of the
+            language model to the last; empty under a convention.
     """
 
     inputs: dict[str, Any]
@@ -65,6 +67,7 @@ class Estimate:
     _ops: Callable[[], tuple[OpRow, ...]]
     _assumptions: Callable[[], dict[str, Any]]
     _kv_by_layer: Callable[[], tuple[int | float, ...]] = tuple
+    visual_tokens_by_layer: tuple[tuple[int, int], ...] = ()
 
     @cached_property
     def ops(self) -> tuple[OpRow, ...]:
@@ -84,6 +87,14 @@ class Estimate:
         """
         return self._kv_by_layer()
 
+    @property
+    def mean_visual_tokens(self) -> float | None:
+        """Visual tokens per layer of the language model, on average; None under a convention."""
+        layers = sum(count for count, _ in self.visual_tokens_by_layer)
+        if not layers:
+            return None
+        return sum(count * tokens for count, tokens in self.visual_tokens_by_layer) / layers
+
     def ops_frame(self) -> pd.DataFrame:
         """Return `ops` as a DataFrame, one row per op."""
         import pandas as pd
@@ -99,6 +110,8 @@ class Estimate:
             "stages": {name: _named(cost, COST_KEYS) for name, cost in self.stages.items()},
             "totals": _named(self.totals, (*COST_KEYS, "ttft_s", "tpot_s")),
             "memory": _named(self.memory, MEMORY_KEYS),
+            "visual_tokens_by_layer": [list(span) for span in self.visual_tokens_by_layer],
+            "mean_visual_tokens": self.mean_visual_tokens,
             "warnings": list(self.warnings),
         }
 

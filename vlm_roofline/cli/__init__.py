@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 #: command -> the module that registers it.
 COMMANDS = {
     "estimate": "vlm_roofline.cli.estimate",
+    "compare": "vlm_roofline.cli.compare",
     "sweep": "vlm_roofline.cli.sweep",
     "break-even": "vlm_roofline.cli.break_even",
     "frontier": "vlm_roofline.cli.frontier",

@@ -82,8 +82,8 @@ def _print(result: Frontier) -> None:
             Column("time", "time_s", "s"),
             Column("memory", "peak_memory_bytes", "B"),
             Column("FLOPs", "flops", "FLOP", priority=1),
-            Column("training", "training", priority=1, whole=True),
-            Column("read", "evidence", whole=True),
+            Column("training", "training", priority=2, whole=True),
+            Column("read", "evidence", priority=2, whole=True),
         ],
         style=lambda point: None if point.within_budget else "dim",
     )

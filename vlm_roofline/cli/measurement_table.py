@@ -12,12 +12,12 @@ from vlm_roofline.cli.tables import Column, columns, table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.table import Table
+    from rich.console import RenderableType
 
     from profiling.records.measurement import Measurement
 
 
-def measurement_table(records: Sequence[Measurement]) -> Table:
+def measurement_table(records: Sequence[Measurement]) -> RenderableType:
     """Return a table of medians in milliseconds, three significant figures.
 
     Args:
@@ -31,16 +31,17 @@ def measurement_table(records: Sequence[Measurement]) -> Table:
     return table(
         [_row(members, stages) for members in groups.values()],
         [
-            *columns(dtype="dtype", method="method"),
+            *columns(method="method"),
             *columns("1", visual="visual", batch="batch"),
-            *columns(mode="mode"),
+            *columns(dtype="dtype", mode="mode"),
             *(Column(stage, stage, "1") for stage in stages),
             Column("first token", TOTAL, "1"),
             Column("spread", "spread", "%"),
-            Column("bound", "bound", "1"),
-            Column("FLOP", "flops", "FLOP"),
+            Column("bound", "bound", "1", priority=1),
+            Column("FLOP", "flops", "FLOP", priority=2),
             Column("peak", "peak", "B"),
         ],
+        keys=2,
         title=f"milliseconds, medians; {', '.join(sorted(models))}",
     )
 
@@ -77,4 +78,7 @@ def _milliseconds(records: Sequence[Measurement], stage: str) -> str:
         if stage in record.stages
         for value in record.stages[stage].event_s
     ]
-    return f"{order_statistic(samples, 0.5) * 1e3:.3g}" if samples else "-"
+    if not samples:
+        return "-"
+    middle = order_statistic(samples, 0.5) * 1e3
+    return f"{middle:.3g}" if middle < 1000 else f"{middle:,.0f}"
