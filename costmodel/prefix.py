@@ -57,27 +57,6 @@ def prefix_of(scenario: Scenario) -> Prefix | None:
     return Prefix(images, text, text - cached + visual * images)
 
 
-def check_prefix(scenario: Scenario) -> None:
-    """Raise where the cache holds the whole prompt.
-
-    Raises:
-        InvalidInputError: no token is left to compute.
-
-    >>> from costmodel.scenario import Scenario
-    >>> check_prefix(Scenario(0, 0, 0, 40, 1, 0, cached_tokens=40))
-    Traceback (most recent call last):
-    hardware_specs.errors.InvalidInputError: cached_tokens must be fewer than the 40 tokens of the \
-prompt, not 40: the last one is always computed
-    """
-    length: Any = scenario.visual_tokens + scenario.text_tokens
-    cached: Any = scenario.cached_tokens
-    if np.any((cached > 0) & (cached >= length)):
-        raise InvalidInputError(
-            f"cached_tokens must be fewer than the {np.min(length):.0f} tokens of the prompt, not "
-            f"{np.max(cached):.0f}: the last one is always computed"
-        )
-
-
 def continued(plan: MethodPlan, scenario: Scenario, prefix: Prefix, name: str | None) -> MethodPlan:
     """Return a schedule of which the cache holds the beginning: what is cached is not worked at again.
 
@@ -88,8 +67,15 @@ def continued(plan: MethodPlan, scenario: Scenario, prefix: Prefix, name: str | 
         name: what reduces the visual tokens, or None.
 
     Raises:
-        InvalidInputError: a part of the images is cached, which nothing reduces as a whole.
+        InvalidInputError: the whole prompt is cached, or a part of images that are reduced as a whole.
     """
+    length: Any = scenario.visual_tokens + scenario.text_tokens
+    cached: Any = scenario.cached_tokens
+    if np.any((cached > 0) & (cached >= length)):
+        raise InvalidInputError(
+            f"cached_tokens must be fewer than the {np.min(length):.0f} tokens of the prompt, not "
+            f"{np.max(cached):.0f}: the last one is always computed"
+        )
     part: Any = (prefix.images == 0) & (scenario.cached_tokens > scenario.text_tokens)
     if name is not None and np.any(part):
         raise InvalidInputError(

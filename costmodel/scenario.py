@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from costmodel.models.model import image_sizes
-from costmodel.prefix import check_prefix
 from costmodel.request import OUR_DEFAULTS, names_of
 from hardware_specs.errors import InvalidInputError
 
@@ -281,12 +280,10 @@ def scenario_of(request: Request, model: ModelConfig, warnings: list[str]) -> Sc
             f"{length} positions are beyond the {most} that {model.name} was trained for; the cost "
             "holds, the answer may not"
         )
-    scenario = Scenario(
+    return Scenario(
         tokens, projected, crops, text, request.batch_size, request.output_tokens, unit, images,
         request.cached_tokens, seen,
     )  # fmt: skip
-    check_prefix(scenario)
-    return scenario
 
 
 def differ_in_tokens(request: Request, model: ModelConfig) -> bool:

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.estimates import context_for
-from costmodel.prefix import check_prefix
 from costmodel.quantities import COST_KEYS, MEMORY_KEYS, MOST_TOKENS, STAGES
 from costmodel.questions.chunks import COUNTS, Chunk, join_chunks
 from costmodel.request import (
@@ -232,7 +231,7 @@ class SweepPlan:
             seen = units.tower(visual, images, asked=not self.default_visual)
         if np.any(visual + columns["text_tokens"] == 0):
             raise InvalidInputError("visual_tokens and text_tokens are both 0: there is no prompt")
-        scenario = Scenario(
+        return Scenario(
             visual,
             projected,
             crops,
@@ -244,8 +243,6 @@ class SweepPlan:
             columns["cached_tokens"],
             seen,
         )
-        check_prefix(scenario)
-        return scenario
 
     def _rows(self, start: int, stop: int) -> dict[str, np.ndarray[Any, Any]]:
         """Return the numbers of the rows from `start` to `stop`."""
