@@ -13,7 +13,7 @@ import time
 import numpy as np
 import torch
 
-from profiling.devices.clocks import clock_for
+from profiling.devices.device import clock_for
 from profiling.instruments.recorder import Recorder
 from profiling.records.measurement import Configuration
 from profiling.subject.execution import Execution

@@ -85,6 +85,8 @@ class Project:
         reads: what their input is called where a plan quantises it in a kernel of its own.
         module: whose numerics they have in `Precision`; empty is the module they stand in.
         shared: whether their weights are those of another block, such as a tied head's.
+        experts: how many of them there are, of which a router chooses for each row; 0 is one for all.
+        chosen: experts that a row goes through.
     """
 
     name: str
@@ -95,6 +97,8 @@ class Project:
     reads: str = ""
     module: str = ""
     shared: bool = False
+    experts: int = 0
+    chosen: int = 1
 
     @property
     def outputs(self) -> int:
@@ -103,8 +107,10 @@ class Project:
 
     @property
     def parameters(self) -> int:
-        """Of each part k n, and n with a bias; 0 for shared weights."""
-        return 0 if self.shared else (self.width + self.bias) * self.outputs
+        """Of each part k n, and n with a bias, in every expert; 0 for shared weights."""
+        if self.shared:
+            return 0
+        return (self.width + self.bias) * self.outputs * max(self.experts, 1)
 
 
 def dense(
@@ -146,6 +152,7 @@ class Attend:
         cached: whether K and V come from the KV cache.
         written: whether the scores are written out whatever the plan and the request say.
         window: keys that a query sees at most, its own among them; 0 for all.
+        both_ways: tokens of an image that see each other in the prefill whatever their order; 0 for none.
         pieces: the name of the pieces that attend each to itself, where a stage has rows of several
             lengths: images of their own resolution, or windows. Empty is one length for all.
     """
@@ -158,18 +165,23 @@ class Attend:
     written: bool = False
     window: int = 0
     pieces: str = ""
+    both_ways: int = 0
     parameters: ClassVar[int] = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Activate:
-    """An activation over f features; a gated one multiplies it with a second input of the same width."""
+    """An activation over f features; a gated one multiplies it with a second input of the same width.
+
+    `per_row` is how many times a row has them, such as once for each of its experts.
+    """
 
     name: str
     width: int
     rows: str
     function: str
     gated: bool = False
+    per_row: int = 1
     parameters: ClassVar[int] = 0
 
     @property
@@ -189,14 +201,52 @@ class Residual:
 
 
 @dataclass(frozen=True, slots=True)
+class Route:
+    """The choice of experts: a softmax over all, the largest few, and the rows in their order."""
+
+    name: str
+    experts: int
+    chosen: int
+    width: int
+    rows: str
+    parameters: ClassVar[int] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Combine:
+    """The sum of what a row's experts gave, each weighed by its router."""
+
+    name: str
+    chosen: int
+    width: int
+    rows: str
+    parameters: ClassVar[int] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A learned scale of every feature (LayerScale)."""
+
+    name: str
+    width: int
+    rows: str
+
+    @property
+    def parameters(self) -> int:
+        """One for each feature."""
+        return self.width
+
+
+@dataclass(frozen=True, slots=True)
 class Embed:
-    """A look-up of rows in a table of v rows of width d."""
+    """A look-up of rows in a table of v rows of width d, each number scaled where `scaled`."""
 
     name: str
     table: int
     width: int
     rows: str
     module: str = ""
+    scaled: bool = False
 
     @property
     def parameters(self) -> int:
@@ -206,12 +256,13 @@ class Embed:
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """A learned position per token, looked up and added to the rows of every crop."""
+    """A learned position per token, added to the rows of every crop; looked up where it is a table."""
 
     name: str
     tokens: int
     width: int
     rows: str
+    looked_up: bool = True
 
     @property
     def parameters(self) -> int:
@@ -317,9 +368,13 @@ class Angles:
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """The causal mask of an attention that needs one, cut to a sliding window where that is not 0."""
+    """The causal mask of an attention that needs one, cut to a sliding window where that is not 0.
+
+    `always` says that a prefill needs one whatever its length: images that see all of themselves.
+    """
 
     window: int = 0
+    always: bool = False
     parameters: ClassVar[int] = 0
 
 

@@ -47,6 +47,7 @@ def assemble(
         warnings: what is known so far; a footprint over capacity is added.
     """
     stages, memory, plan = context.evaluate(scenario, vector=False)
+    warnings += plan.warnings
     if memory.fits is False and memory.capacity_bytes is not None:
         warnings.append(
             f"peak memory {memory.peak_memory_bytes / 1e9:.2f} GB and "

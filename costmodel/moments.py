@@ -89,7 +89,7 @@ def moments(layer: Iterable[Block], d: int, plan: Plan) -> Moments:
             stream = d * (1 + plan.runs_pytorch)
         elif isinstance(block, Activate) and block.rows == "mlp":
             tensors = 3 if block.gated or (block.chained and plan.runs_pytorch) else 2
-            mlp = max(mlp, stream + d + tensors * block.width)
+            mlp = max(mlp, stream + d + tensors * block.width * block.per_row)
         elif isinstance(block, Attend):
             h, k, e = block.heads, block.kv_heads, block.head_dim
             if plan.runs_pytorch and block.cached:

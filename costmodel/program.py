@@ -172,7 +172,7 @@ class Program:
         self._prefill, self._decode = (
             _Layers(text.stack, plan, setting) for setting in (prefill, decode)
         )
-        head = (*text.stack.after, text.head)
+        head = (*text.stack.after, text.head, *text.beyond)
         self._embedding = plan.lower((text.embedding,), prefill)
         self._before_prefill = plan.lower(text.stack.before, prefill)
         # What depends on a window follows the decode steps on either side of where it is full.

@@ -66,7 +66,8 @@ def _stored_bytes(blocks: Iterable[Block], numerics: Numerics, wide: float) -> f
     size: float = 0
     for block in blocks:
         if isinstance(block, Project) and not block.shared:
-            size += sum(numerics.of(name).stored_bytes(block.width, n) for name, n in block.parts)
+            each = sum(numerics.of(name).stored_bytes(block.width, n) for name, n in block.parts)
+            size += each * max(block.experts, 1)
             size += block.bias * block.outputs * wide
         else:
             size += block.parameters * wide

@@ -81,6 +81,32 @@ def checked(name: str, frame: pd.DataFrame, kind: str) -> tuple[dict[str, np.nda
     return found, remarks
 
 
+def as_in_models(name: str, frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Return the rows that time ops as models run them in a burst, and remarks on the others.
+
+    `load` tells a burst from a second without a pause, `variant` what differs from a model's own op
+    (strided copies, unaligned products, an attention implementation that was forced), and `cache` a
+    chain of products whose weights fit the last cache. Tables without these columns keep all rows.
+
+    Args:
+        name: what the table is called in remarks.
+        frame: its rows.
+    """
+    remarks = []
+    for column, keeps, what in (
+        ("load", ("burst",), "under a sustained load"),
+        ("variant", (), "of ops unlike a model's own"),
+        ("cache", ("weights-cold", "no-weights"), "with weights in the last cache"),
+    ):
+        if column not in frame:
+            continue
+        other = frame[column].notna() & ~frame[column].isin(keeps)
+        if other.any():
+            remarks.append(f"{name}: {int(other.sum())} points {what} left out")
+            frame = frame[~other]
+    return frame, remarks
+
+
 def labels(name: str, frame: pd.DataFrame, column: str) -> pd.Series | None:
     """Return a column of names as text, None where the table has none or leaves it empty.
 

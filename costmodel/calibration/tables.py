@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.calibration.classes import kind_of_class
-from costmodel.calibration.columns import NEEDED, OPTIONAL, checked, host_times, labels
+from costmodel.calibration.columns import (
+    NEEDED,
+    OPTIONAL,
+    as_in_models,
+    checked,
+    host_times,
+    labels,
+)
 from costmodel.calibration.dtypes import canonical
 from hardware_specs.errors import CalibrationError, InvalidFileError, MissingDependencyError
 from hardware_specs.files.reading import (
@@ -165,7 +172,8 @@ def _parquet(content: io.BytesIO) -> pd.DataFrame:
             raise ValueError(f"it has more than {MOST_CELLS} cells")
         table = file.read()
         table.validate(full=True)
-        frame: pd.DataFrame = table.to_pandas()
+        # What pandas noted of its index may be damaged, and nothing here reads an index.
+        frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
     except ArrowException as error:
         raise ValueError(str(error)) from None
     return frame
@@ -212,7 +220,8 @@ def group_points(
     remarks: list[str] = []
     for name, table in tables:
         # Messages count rows as the table does, whatever index it came with.
-        frame = table.reset_index(drop=True)
+        frame, notes = as_in_models(name, table.reset_index(drop=True))
+        remarks += notes
         remarks += [table.attrs["understood"]] if "understood" in table.attrs else []
         remarks += _check_devices(name, frame, device_names)
         for kind, part in _by_kind(name, frame):

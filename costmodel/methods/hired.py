@@ -64,12 +64,16 @@ def newline_tokens(anyres: AnyRes, tiles: Num, tokens: Num) -> Num:
     return found
 
 
-def kept_tokens(given: MethodInput, n: Num) -> Num:
-    """Return the visual tokens expected to be left of one sample, each image with its own budget."""
+def kept_tokens(given: MethodInput, n: Num) -> tuple[Num, Num, Num]:
+    """Return the tokens expected to be left of one sample, the fewest and the most of any picture.
+
+    Each image has its own budget. The fewest are left where all that the tiles may keep is padding.
+    """
     keep = given.keep
     anyres, images = given.model.anyres, greatest(given.images, 1)
     if anyres is None:
-        return given.crops * kept_count("hired", keep, n, "down")
+        kept: Num = given.crops * kept_count("hired", keep, n, "down")
+        return kept, kept, kept
     crops = given.crops // images
     budget = kept_count("hired", keep, crops * n, "down")
     whole = least(share(ALPHA.of(given), budget, "down"), n)
@@ -80,8 +84,10 @@ def kept_tokens(given: MethodInput, n: Num) -> Num:
     shown = (mosaic - newlines) / greatest(tiles * n, 1)
     on_tiles = rest * np.minimum(shown, 1) + 0.5
     expected = whole + on_tiles // 1 + newlines
-    expected = images * least(expected, given.visual_tokens // images)
-    return expected if isinstance(expected, np.ndarray) else int(expected)
+    each = given.visual_tokens // images
+    counts = (expected, whole + newlines, whole + rest + newlines)
+    left, fewest, most = (images * least(count, each) for count in counts)
+    return (left if isinstance(left, np.ndarray) else int(left)), fewest, most
 
 
 def _is_video(given: MethodInput) -> bool:
@@ -96,7 +102,8 @@ def _plan(given: MethodInput) -> MethodPlan:
         raise UnsupportedError("hired spends a budget on the tiles of an image, not on videos")
     crops, h = ranked_crops(given), given.tower.num_heads
     num, n, images, runs = given.precision.vision, crops.patches, crops.images, crops.runs
-    tokens = kept_tokens(given, n) * runs
+    kept, fewest, most = kept_tokens(given, n)
+    tokens = kept * runs
     each = tokens / greatest(given.crops, 1)
     tiled = runs * (given.model.anyres is not None) * given.images
     samples, d = given.batch_size, given.model.text.hidden_size
@@ -112,7 +119,17 @@ def _plan(given: MethodInput) -> MethodPlan:
         gather("kept_tokens", samples * tokens, d, given.precision.projector, runs),
     ]  # fmt: skip
     note = {"hired": "tiles: the count expected if the picks spread evenly over a tile's patches"}
-    return before_layers(given, tokens, ops, note)
+    warned = []
+    if not isinstance(kept, np.ndarray) and most > fewest:
+        warned.append(
+            f"hired is priced with {kept} tokens left of {_noun(given.images)} cut into tiles: how many of "
+            f"a tile stay depends on the picture's attention, and it may be {fewest} to {most}"
+        )
+    return before_layers(given, tokens, ops, note)._replace(warnings=tuple(warned))
+
+
+def _noun(images: Num) -> str:
+    return "an image" if images == 1 else f"{images} images"
 
 
 INFO = MethodInfo(

@@ -71,6 +71,7 @@ class MethodPlan(NamedTuple):
         vision_spans: tokens per layer of the vision tower; None leaves the tower as it is.
         ops: the method's own ops, for the whole batch.
         notes: what was assumed, by name.
+        warnings: what the caller should know, one sentence each.
     """
 
     llm_spans: tuple[LayerSpan, ...]
@@ -78,6 +79,7 @@ class MethodPlan(NamedTuple):
     vision_spans: tuple[LayerSpan, ...] | None = None
     ops: tuple[OpCost, ...] = ()
     notes: Mapping[str, str] = {}
+    warnings: tuple[str, ...] = ()
 
 
 def before_layers(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from costmodel.blocks import Embed, Project, Stack
+from costmodel.blocks import Block, Embed, Project, Stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,19 @@ class TextConfig:
         activation: the MLP's activation, such as `silu`.
         norm_eps: the epsilon of RMSNorm.
         sliding_window: keys that a query of a sliding layer sees at most; None where no layer slides.
+        qk_norm: whether every head of q and k is normed before the rotation.
+        experts: experts of a layer's MLP; 0 where it has one MLP for all tokens.
+        chosen_experts: experts that a token goes through.
+        expert_size: FFN width of an expert.
+        one_qkv: whether q, k and v are one product in the library too, and gate and up another.
+        offset_norms: whether the norms' scales are stored less one.
+        sandwich: whether a norm follows each branch as well.
+        both_ways: tokens of an image that see each other whatever their order; 0 for none.
+        deepstack: layers behind which features of the tower are added, the first ones.
         embedding: the look-up of tokens.
         stack: the layers, what runs before them, and the final norm after them.
         head: the product that gives logits.
+        beyond: what is done to the logits.
 
     >>> from costmodel.models import load_model
     >>> text = load_model("llama-2-7b").text
@@ -56,9 +66,19 @@ class TextConfig:
     activation: str
     norm_eps: float
     sliding_window: int | None = None
+    qk_norm: bool = False
+    experts: int = 0
+    chosen_experts: int = 0
+    expert_size: int = 0
+    deepstack: int = 0
+    one_qkv: bool = False
+    offset_norms: bool = False
+    sandwich: bool = False
+    both_ways: int = 0
     embedding: Embed = field(default=Embed("", 0, 0, ""), repr=False)
     stack: Stack = field(default=Stack((), (), (), ()), repr=False)
     head: Project = field(default=Project("", 0, (), ""), repr=False)
+    beyond: tuple[Block, ...] = field(default=(), repr=False)
 
     @property
     def windows(self) -> tuple[int, ...]:

@@ -33,6 +33,7 @@ class VisionConfig:
         merge: patches along one side of what becomes a token behind the tower.
         tubelet: frames of a patch; an image is taken that often.
         window: patches along one side of the windows that most layers attend in; 0 for none.
+        deepstack: layers of it whose features the language model's first layers get.
         native: whether an image keeps its own resolution: `image_size` is then that of the default
             image, and an image's patches are what its geometry says.
         stack: one tower's layers, with what comes before and after them.
@@ -65,6 +66,7 @@ class VisionConfig:
     merge: int = 1
     tubelet: int = 1
     window: int = 0
+    deepstack: int = 0
     native: bool = False
     stack: Stack = field(default=Stack((), (), (), ()), repr=False)
 

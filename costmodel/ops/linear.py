@@ -139,6 +139,64 @@ def convolution(name: str, k: int, n: int, numerics: Numerics, bias: bool = Fals
     )
 
 
+def distinct_experts(rows: Num, experts: int, chosen: int) -> Num:
+    """Return how many experts any of some rows is expected to choose, all alike: E (1 - (1 - k/E)^n).
+
+    Args:
+        rows: n.
+        experts: E.
+        chosen: k of each row.
+
+    >>> distinct_experts(1, 128, 8), round(distinct_experts(16, 128, 8), 1)
+    (8.0, 82.4)
+    """
+    return experts * (1 - (1 - chosen / experts) ** rows)
+
+
+def grouped(
+    name: str, k: int, n: int, experts: int, chosen: int, numerics: Numerics, stored_bytes: float
+) -> RowsCost:
+    """Linear layers of experts over the rows that chose them: 2 m chosen k n FLOPs in one kernel.
+
+    The weights of the experts that some row chose are read once (`distinct_experts`).
+
+    Args:
+        name: the op's name.
+        k: input width.
+        n: output width.
+        experts: how many there are.
+        chosen: experts of each row.
+        numerics: of the module.
+        stored_bytes: of one expert's weights.
+
+    >>> from costmodel.precision import parse_precision
+    >>> op = grouped("experts", 4, 6, 16, 2, parse_precision("fp16").text, 48)(1)
+    >>> op.flops, op.weight_bytes  # 2 x 2 x 4 x 6; 2 experts of 4 x 6 x 2 B
+    (96, 96.0)
+    """
+    size = numerics.activation_bytes
+
+    def cost(m: Num, count: Num = 1, /) -> OpCost:
+        rows = m * chosen
+        hit = distinct_experts(m, experts, chosen)
+        flops = 2 * rows * k * n
+        return op_cost(
+            name,
+            "gemm",
+            numerics.label,
+            count,
+            flops=flops,
+            matrix_flops=flops,
+            vector_flops=2 * k * n * hit if numerics.dequantise else 0,
+            weight_bytes=stored_bytes * hit,
+            activation_read_bytes=rows * k * numerics.operand_bytes,
+            activation_write_bytes=rows * n * size,
+            shape=(rows / (hit + (hit == 0)), n, k, hit),
+        )
+
+    return cost
+
+
 def _with_weights(
     name: str,
     op_class: str,

@@ -17,6 +17,7 @@ from costmodel.blocks import (
     Activate,
     Angles,
     Attend,
+    Combine,
     Convolve,
     Embed,
     Inject,
@@ -32,17 +33,26 @@ from costmodel.blocks import (
     Resample,
     Residual,
     Rotate,
+    Route,
+    Scale,
     Shuffle,
 )
-from costmodel.ops.attention import attention, attention_scores, attention_values, softmax
-from costmodel.ops.linear import convolution, linear
+from costmodel.ops.attention import (
+    SOFTMAX_FLOPS,
+    attention,
+    attention_scores,
+    attention_values,
+    softmax,
+)
+from costmodel.ops.linear import convolution, grouped, linear
 from costmodel.ops.pointwise import activation, copy, embedding, norm, pointwise, rope
 from costmodel.plans.plan import Plan, over
 
 if TYPE_CHECKING:
     from costmodel.blocks import Block
     from costmodel.ops.attention import AttentionCost
-    from costmodel.plans.plan import Setting, Step
+    from costmodel.plans.plan import Rows, Setting, Step
+    from costmodel.quantities import OpCost
 
 
 def nothing(_block: Block, _setting: Setting) -> list[Step]:
@@ -58,6 +68,8 @@ def _norm(block: Norm, setting: Setting) -> list[Step]:
 
 def _project(block: Project, setting: Setting) -> list[Step]:
     numerics, k = setting.of(block.module), block.width
+    if block.experts:
+        return [_experts(block.name, block.parts, block, setting)]
     own = [(name, n, numerics.of(name)) for name, n in block.parts]
     if len({each.label for _, _, each in own}) > 1:
         # Products that multiply in different formats are no one product.
@@ -65,6 +77,38 @@ def _project(block: Project, setting: Setting) -> list[Step]:
     stored = sum(each.stored_bytes(k, n) for _, n, each in own)
     product = linear(block.name, k, block.outputs, own[0][2], block.bias, stored)
     return [over(block.rows, product)]
+
+
+def _experts(
+    name: str, parts: tuple[tuple[str, int], ...], block: Project, setting: Setting
+) -> Step:
+    """Products of the experts' rows with their own weights, in one kernel."""
+    numerics = setting.of(block.module)
+    outputs = sum(n for _, n in parts)
+    own = [(n, numerics.of(part)) for part, n in parts]
+    stored = sum(each.stored_bytes(block.width, n) for n, each in own)
+    return over(
+        block.rows,
+        grouped(name, block.width, outputs, block.experts, block.chosen, own[0][1], stored),
+    )
+
+
+def _route(block: Route, setting: Setting) -> list[Step]:
+    """Softmax and choice in one kernel, then a copy of each row for each of its experts."""
+    numerics = setting.numerics
+    size = numerics.activation_bytes
+    choice = pointwise(block.name, numerics, read=size, write=size, width=block.experts,
+                       flops_per_element=5)  # fmt: skip
+    moved = copy(f"{block.name}_rows", numerics, width=block.width)
+    return [over(block.rows, choice), over(block.rows, moved, block.chosen)]
+
+
+def _combine(block: Combine, setting: Setting) -> list[Step]:
+    numerics, k = setting.numerics, block.chosen
+    size = numerics.activation_bytes
+    cost = pointwise(block.name, numerics, read=k * size, write=size, width=block.width,
+                     flops_per_element=2 * k)  # fmt: skip
+    return [over(block.rows, cost)]
 
 
 def _rotate(block: Rotate, setting: Setting) -> list[Step]:
@@ -106,7 +150,10 @@ def flash(block: Attend, setting: Setting, *, quantised: bool, skips: bool = Tru
 
 def _attend(block: Attend, setting: Setting) -> list[Step]:
     if not (setting.written or block.written):
-        return [flash(block, setting, quantised=True)]
+        step = flash(block, setting, quantised=True)
+        if block.both_ways and setting.phase == "prefill":
+            step = _both_ways(block, step)
+        return [step]
     numerics, cached = setting.numerics, block.cached
     h, k, e = block.heads, block.kv_heads, block.head_dim
     return [
@@ -121,8 +168,24 @@ def _attend(block: Attend, setting: Setting) -> list[Step]:
     ]  # fmt: skip
 
 
+def _both_ways(block: Attend, step: Step) -> Step:
+    """Add the pairs above the diagonal in which tokens of one image see each other."""
+
+    def run(n: Rows) -> OpCost:
+        op = step(n)
+        # Of m tokens m (m - 1) / 2 pairs: (m - 1) / 2 for each.
+        pairs = block.heads * n["visual"] * (block.both_ways - 1) / 2
+        return op._replace(
+            matrix_flops=op.matrix_flops + 4 * block.head_dim * pairs,
+            vector_flops=op.vector_flops + SOFTMAX_FLOPS * pairs,
+        )
+
+    return run
+
+
 def _activate(block: Activate, setting: Setting) -> list[Step]:
-    return [over(block.rows, activation(block.name, block.width, setting.numerics, block.gated))]
+    cost = activation(block.name, block.width, setting.numerics, block.gated)
+    return [over(block.rows, cost, block.per_row)]
 
 
 def _embed(block: Embed, setting: Setting) -> list[Step]:
@@ -186,6 +249,9 @@ PLAN = Plan(
         Positions: nothing,
         Prepend: nothing,
         Resample: _resample,
+        Scale: nothing,
+        Route: _route,
+        Combine: _combine,
         Pool: _pool,
         Join: nothing,
         Inject: _inject,

@@ -21,12 +21,15 @@ the new one at every step. The cut is a view: what it leaves out stays in memory
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from costmodel.blocks import (
     Activate,
     Angles,
     Attend,
+    Combine,
+    Embed,
     Inject,
     Join,
     Mask,
@@ -37,6 +40,8 @@ from costmodel.blocks import (
     Resample,
     Residual,
     Rotate,
+    Route,
+    Scale,
 )
 from costmodel.ops.attention import attention_scores, attention_values
 from costmodel.ops.linear import linear
@@ -84,6 +89,8 @@ def _norm(block: Norm, setting: Setting) -> list[Step]:
 
 def _project(block: Project, setting: Setting) -> list[Step]:
     numerics = setting.of(block.module)
+    if block.experts:
+        return fused.PLAN.rules[Project](block, setting)
     return [
         over(block.rows, linear(name, block.width, n, numerics.of(name), block.bias))
         for name, n in block.parts
@@ -145,9 +152,10 @@ def _attend(block: Attend, setting: Setting) -> list[Step]:
     h, k, e = block.heads, block.kv_heads, block.head_dim
     repeat = copy("repeat_kv", numerics, kernels=2)
     if not setting.written:
+        seen = replace(block, causal=False, window=0) if _needs_mask(block, setting) else block
         return [
             *_masked(block, setting, repeat),
-            fused.flash(block, setting, quantised=False, skips=False),
+            fused.flash(seen, setting, quantised=False, skips=False),
         ]
     steps: list[Step] = []
     if h > 1 and setting.phase != "decode":
@@ -200,7 +208,8 @@ def _masked(block: Attend, setting: Setting, repeat: RowsCost) -> list[Step]:
     are repeated; one query folds the groups into its rows instead.
     """
     window, h, k, e = block.window, block.heads, block.kv_heads, block.head_dim
-    if not window:
+    always = _needs_mask(block, setting)
+    if not (window or always):
         return []
     numerics = setting.numerics
     added = pointwise(
@@ -209,12 +218,17 @@ def _masked(block: Attend, setting: Setting, repeat: RowsCost) -> list[Step]:
     )  # fmt: skip
 
     def full(n: Rows) -> Num:
-        return n["count"] * (n["keys"] >= window)
+        return n["count"] if always else n["count"] * (n["keys"] >= window)
 
     steps: list[Step] = [lambda n: added(n["batch"] * n["queries"] * n["keys"], full(n))]
     if h > k and setting.phase != "decode":
         steps.append(lambda n: repeat(2 * n["batch"] * n["keys"] * h * e, full(n)))
     return steps
+
+
+def _needs_mask(block: Attend, setting: Setting) -> bool:
+    """Whether every prefill takes a mask, and so runs over the full square."""
+    return bool(block.both_ways) and setting.phase == "prefill"
 
 
 def _activate(block: Activate, setting: Setting) -> list[Step]:
@@ -230,6 +244,32 @@ def _activate(block: Activate, setting: Setting) -> list[Step]:
         flops_per_element=5 if block.gated else 4,
         kernels=kernels,
     )
+    return [over(block.rows, cost, block.per_row)]
+
+
+def _route(block: Route, setting: Setting) -> list[Step]:
+    """Softmax in float32, the largest few and their sum, then the rows sorted by their experts.
+
+    `grouped_mm`, the default of `transformers`, takes 72 kernels for a layer of Qwen3's: 16 around its
+    two products beside the router's and the activation's.
+    """
+    numerics, size = setting.numerics, setting.numerics.activation_bytes
+    choice = pointwise(
+        block.name, numerics, read=size + 2 * SOFTMAX_BYTES, write=2 * SOFTMAX_BYTES,
+        width=block.experts, flops_per_element=5, kernels=11,
+    )  # fmt: skip
+    moved = copy(f"{block.name}_rows", numerics, width=block.width)
+    return [over(block.rows, choice), over(block.rows, moved, block.chosen)]
+
+
+def _combine(block: Combine, setting: Setting) -> list[Step]:
+    """Rows weighed, put back in order, and added up."""
+    numerics, k = setting.numerics, block.chosen
+    size = numerics.activation_bytes
+    cost = pointwise(
+        block.name, numerics, read=3 * k * size, write=(2 * k + 1) * size, width=block.width,
+        flops_per_element=2 * k, kernels=4,
+    )  # fmt: skip
     return [over(block.rows, cost)]
 
 
@@ -279,7 +319,27 @@ def _positions(block: Positions, setting: Setting) -> list[Step]:
     """The table is looked up once for all crops, and added to each."""
     look_up = embedding(f"{block.name}_embed", block.width, setting.numerics)
     add = residual(f"{block.name}_add", block.width, setting.numerics)
+    if not block.looked_up:
+        return [over(block.rows, add)]
     return [lambda n: look_up(block.tokens, n["count"]), over(block.rows, add)]
+
+
+def _embed(block: Embed, setting: Setting) -> list[Step]:
+    steps = fused.PLAN.rules[Embed](block, setting)
+    if block.scaled:
+        numerics = setting.of(block.module)
+        size = numerics.activation_bytes
+        scaled = pointwise("embed_scale", numerics, read=size, write=size, width=block.width)
+        steps.append(over(block.rows, scaled))
+    return steps
+
+
+def _scale(block: Scale, setting: Setting) -> list[Step]:
+    numerics, size = setting.numerics, setting.numerics.activation_bytes
+    cost = pointwise(
+        block.name, numerics, read=size, write=size, width=block.width, weights=block.width * size
+    )
+    return [over(block.rows, cost)]
 
 
 def _angles(block: Angles, setting: Setting) -> list[Step]:
@@ -299,12 +359,18 @@ def _mask(block: Mask, setting: Setting) -> list[Step]:
     """
     window = block.window
     if not setting.written:
-        if not window:
+        always = block.always and setting.phase == "prefill"
+        if not (window or always):
             return []
         sliding = pointwise(
             "sliding_mask", setting.numerics, read=3, write=4, flops_per_element=4, kernels=12
         )
-        return [lambda n: sliding(n["queries"] * n["keys"], n["count"] * (n["keys"] >= window))]
+        return [
+            lambda n: sliding(
+                n["queries"] * n["keys"],
+                n["count"] if always else n["count"] * (n["keys"] >= window),
+            )
+        ]
     cost = pointwise(
         "sliding_mask" if window else "causal_mask",
         setting.numerics,
@@ -330,6 +396,10 @@ PLAN = Plan(
         Prepend: _prepend,
         Positions: _positions,
         Resample: _resample,
+        Scale: _scale,
+        Embed: _embed,
+        Route: _route,
+        Combine: _combine,
         Join: _join,
         Inject: _inject,
         Angles: _angles,

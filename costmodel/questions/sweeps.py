@@ -130,7 +130,17 @@ class SweepPlan:
         }
         self.shape = tuple(len(array) for array in self.numbers.values())
         self.inner_rows = prod(self.shape)
-        self.rows = self.inner_rows * sum(1 for _ in self.combinations())
+        self.rows = self.inner_rows * self._combined()
+
+    def _combined(self) -> int:
+        """Return how many `combinations` yields, without going through them: they may be millions."""
+        lengths = {name: len(values) for name, values in self.categories.items()}
+        settings = lengths.pop("keep") * lengths.pop("layer")
+        methods = lengths.pop("method")
+        reduced = methods - sum(map(_unreduced, self.categories["method"]))
+        return prod(lengths.values()) * (
+            reduced * settings + (methods - reduced) * (1 if reduced else settings)
+        )
 
     def combinations(self) -> Iterator[dict[str, Any]]:
         """Yield the values of the categories, the last one varying fastest.
@@ -260,7 +270,9 @@ class SweepPlan:
         if self.default_visual:
             del rows["visual_tokens"]
         fixed = dict(fixed)
-        if (images := fixed.pop("images")) is not None:
+        images = fixed.pop("images")
+        # The reason may be that it is no count at all.
+        if type(images) is int and 0 <= images <= MOST_TOKENS:
             rows["images"] = np.full(stop - start, images, dtype=np.int64)
         names = [*COUNTS, *COLUMNS]
         if stage_columns:

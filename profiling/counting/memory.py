@@ -1,4 +1,4 @@
-"""Peak memory per stage: from CUDA's allocator, or from the ledger of ops where there is none.
+"""Peak memory per stage: from the device's allocator, or from the ledger of ops where there is none.
 
 The allocator keeps its statistics on the host, in the order of the calls, so they can be read at
 stage borders without waiting for the device. This happens in a run of its own, never a timed one.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from profiling.records.measurement import TOTAL
 
@@ -19,44 +19,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from profiling.counting.ledger import Ledger
+    from profiling.devices.interface import MemorySource
     from profiling.subject.execution import Execution
-
-
-class MemorySource(Protocol):
-    """A source that reports allocated bytes."""
-
-    name: str
-
-    def allocated_bytes(self) -> int:
-        """Return what is allocated now."""
-
-    def take_peaks(self) -> tuple[int, int | None]:
-        """Return the peaks (allocated, reserved) since the last call, and start again."""
-
-
-class CudaMemory:
-    """`torch.cuda`'s allocator statistics of one device."""
-
-    name = "cuda-allocator"
-
-    def __init__(self, device: str = "cuda", cuda: Any = None) -> None:
-        if cuda is None:
-            import torch
-
-            cuda = torch.cuda
-        self._cuda = cuda
-        self._device = device
-
-    def allocated_bytes(self) -> int:
-        """Return what tensors hold now."""
-        return int(self._cuda.memory_allocated(self._device))
-
-    def take_peaks(self) -> tuple[int, int | None]:
-        """Return the allocator's peaks since the last call."""
-        allocated = int(self._cuda.max_memory_allocated(self._device))
-        reserved = int(self._cuda.max_memory_reserved(self._device))
-        self._cuda.reset_peak_memory_stats(self._device)
-        return allocated, reserved
 
 
 class LedgerMemory:
@@ -70,6 +34,9 @@ class LedgerMemory:
     def allocated_bytes(self) -> int:
         """Return the live bytes now."""
         return self._ledger.live_bytes
+
+    def reserved_bytes(self) -> None:
+        """Return None: ops reserve nothing."""
 
     def take_peaks(self) -> tuple[int, int | None]:
         """Return the ledger's peak since the last call."""
@@ -118,14 +85,16 @@ class PeakObserver:
                 entry.peak_reserved_bytes = max(entry.peak_reserved_bytes or 0, reserved)
 
 
-def cuda_peaks(execution: Execution, device: str) -> dict[str, StageMemory]:
+def allocator_peaks(execution: Execution, source: MemorySource) -> dict[str, StageMemory]:
     """Return the allocator's peaks of one repetition, stage by stage.
+
+    In eager mode only: a replayed graph allocates nothing, and its pool is no peak of a stage.
 
     Args:
         execution: a model with its inputs.
-        device: `cuda` or `cuda:N`.
+        source: the statistics of the device's allocator.
     """
-    observer = PeakObserver(CudaMemory(device))
+    observer = PeakObserver(source)
     execution.run(observer)
     return observer.stages
 
@@ -144,7 +113,7 @@ def activation_bytes(stages: dict[str, StageMemory], weight_bytes: int) -> int |
     """Return the total's peak less the weights: what the cost model calls activations and cache.
 
     Args:
-        stages: as `cuda_peaks` returns them.
+        stages: as `allocator_peaks` returns them.
         weight_bytes: bytes of the model's weights.
 
     >>> activation_bytes({"total": StageMemory(10, 25)}, 10)

@@ -1,1 +1,1 @@
-"""The interface to a device: its kind and its clocks."""
+"""Everything that touches a device: clocks, events, streams, memory, graphs, names; one file per kind."""

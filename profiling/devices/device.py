@@ -1,11 +1,46 @@
-"""The kinds of device, checked before a model is built on one."""
+"""Opening a device by its name, checked before a model is built on one."""
 
 from __future__ import annotations
 
-from hardware_specs.errors import DeviceUnavailableError, InvalidInputError, MissingDependencyError
+from typing import TYPE_CHECKING
+
+from hardware_specs.errors import InvalidInputError, MissingDependencyError
+from profiling.devices.cpu import CpuDevice
+from profiling.devices.cuda import CudaDevice
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from profiling.devices.interface import Clock, Device
+
+#: kind -> what opens a device of that kind. A test puts a device of its own here.
+OPENERS: dict[str, Callable[[str], Device]] = {"cuda": CudaDevice, "cpu": CpuDevice}
 
 
-def device_kind(device: str) -> str:
+def open_device(name: str) -> Device:
+    """Return a device that runs work.
+
+    Args:
+        name: `cuda`, `cuda:N` or `cpu`.
+
+    Raises:
+        InvalidInputError: another kind of device.
+        MissingDependencyError: torch is not installed.
+        DeviceUnavailableError: no such CUDA device here.
+
+    >>> open_device("cpu").kind
+    'cpu'
+    """
+    kind = _kind(name)
+    if kind == "meta":
+        raise InvalidInputError("device 'meta' has shapes only and runs nothing; give cuda or cpu")
+    try:
+        return OPENERS[kind](name)
+    except ImportError as error:
+        raise MissingDependencyError("torch", "profile") from error
+
+
+def device_kind(name: str) -> str:
     """Return `cuda`, `cpu` or `meta` (shapes only) after checking that it can be used here.
 
     Raises:
@@ -16,22 +51,21 @@ def device_kind(device: str) -> str:
     >>> device_kind("cpu")
     'cpu'
     """
-    kind, _, index = device.partition(":")
-    if kind not in ("cuda", "cpu", "meta") or (index and not index.isdigit()):
-        raise InvalidInputError(f"device {device!r} is not one of cuda, cuda:N, cpu, meta")
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingDependencyError("torch", "profile") from error
-    if kind == "cuda":
-        if not torch.cuda.is_available():
-            built = "with CUDA" if torch.version.cuda else "without CUDA"
-            raise DeviceUnavailableError(
-                f"no CUDA device: torch {torch.__version__} is built {built} and sees none; "
-                "use --device cpu, or install a CUDA build of torch on a machine with a GPU"
-            )
-        if index and int(index) >= torch.cuda.device_count():
-            raise DeviceUnavailableError(
-                f"no device {device}: there are {torch.cuda.device_count()} CUDA devices"
-            )
+    kind = _kind(name)
+    return kind if kind == "meta" else open_device(name).kind
+
+
+def clock_for(name: str) -> Clock:
+    """Return the clock of a device.
+
+    Raises:
+        VlmRooflineError: as `open_device`.
+    """
+    return open_device(name).clock()
+
+
+def _kind(name: str) -> str:
+    kind, _, index = name.partition(":")
+    if kind not in (*OPENERS, "meta") or (index and not index.isdigit()):
+        raise InvalidInputError(f"device {name!r} is not one of cuda, cuda:N, cpu, meta")
     return kind

@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from profiling.devices.device import open_device
+
 if TYPE_CHECKING:
     from profiling.instruments.nvml import DeviceMonitor
 
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
 _VARIABLES = (
     "CUDA_LAUNCH_BLOCKING", "CUDA_DEVICE_MAX_CONNECTIONS", "NVIDIA_TF32_OVERRIDE",
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF",
-    "TORCHINDUCTOR_FREEZING", "CUBLAS_WORKSPACE_CONFIG",
+    "TORCHINDUCTOR_FREEZING", "CUBLAS_WORKSPACE_CONFIG", "TORCH_CUDNN_SDPA_DEPRIORITIZED",
+    "TORCH_CUDNN_SDPA_AVOID_RECOMPILE", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES",
 )  # fmt: skip
 _PACKAGES = ("transformers", "torchao", "numpy", "nvidia-ml-py", "vlm-roofline")
 
@@ -45,26 +48,10 @@ def describe_environment(device: str, monitor: DeviceMonitor | None = None) -> d
         "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
     }
     environment |= {name: _version(name) for name in _PACKAGES}
-    if device.startswith("cuda"):
-        cudnn: Any = torch.backends.cudnn
-        properties: Any = torch.cuda.get_device_properties(torch.device(device))
-        environment |= {
-            "device_name": properties.name,
-            "device_memory_bytes": int(properties.total_memory),
-            "sm_count": int(properties.multi_processor_count),
-            "compute_capability": f"{properties.major}.{properties.minor}",
-            "cuda": torch.version.cuda,
-            "cudnn": cudnn.version(),
-            "allow_tf32": bool(torch.backends.cuda.matmul.allow_tf32),
-        }
-        if torch.version.hip:
-            environment["gcn_architecture"] = properties.gcnArchName
-    else:
-        environment |= {
-            "device_name": environment["cpu_name"],
-            "memory_bytes": memory_bytes(),
-            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        }
+    found = open_device(device)
+    if found.kind == "cpu":
+        environment |= {"device_name": environment["cpu_name"], "memory_bytes": memory_bytes()}
+    environment |= found.describe()
     if monitor is not None:
         environment |= {
             "driver": monitor.driver,

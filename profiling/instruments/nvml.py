@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from profiling.devices.device import open_device
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -297,7 +299,7 @@ def open_monitor(device: str, uuid: str | None = None, library: Any = None) -> D
 
     Args:
         device: `cuda`, `cuda:N` or `cpu`.
-        uuid: the device's UUID; asked from torch when None.
+        uuid: the device's UUID; asked from the device when None.
         library: stands in for the module `pynvml`.
     """
     if device.partition(":")[0] == "cpu":
@@ -314,7 +316,7 @@ def open_monitor(device: str, uuid: str | None = None, library: Any = None) -> D
         )
     try:
         library.nvmlInit()
-        handle = _handle_of(library, uuid if uuid is not None else cuda_uuid(device))
+        handle = _handle_of(library, uuid if uuid is not None else open_device(device).uuid())
     except (library.NVMLError, OSError) as error:
         return AbsentMonitor(_reason(error))
     if handle is None:
@@ -322,16 +324,8 @@ def open_monitor(device: str, uuid: str | None = None, library: Any = None) -> D
     return NvmlMonitor(library, handle)
 
 
-def cuda_uuid(device: str) -> str:
-    """Return the UUID of a CUDA device as torch knows it."""
-    import torch
-
-    properties: Any = torch.cuda.get_device_properties(torch.device(device))
-    return str(properties.uuid)
-
-
-def _handle_of(library: Any, uuid: str) -> Any:
-    wanted = _bare(uuid)
+def _handle_of(library: Any, uuid: str | None) -> Any:
+    wanted = _bare(uuid or "")
     for index in range(library.nvmlDeviceGetCount()):
         handle = library.nvmlDeviceGetHandleByIndex(index)
         found = library.nvmlDeviceGetUUID(handle)

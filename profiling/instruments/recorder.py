@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from profiling.devices.clocks import Clock, Mark
+    from profiling.devices.interface import Clock, Mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class RepetitionTimes:
 class Recorder:
     """Take a mark at each stage border, and read the seconds after one synchronisation.
 
-    >>> from profiling.devices.clocks import HostClock
+    >>> from profiling.devices.cpu import HostClock
     >>> recorder = Recorder(HostClock())
     >>> recorder.begin("prefill"); recorder.end("prefill"); recorder.close()
     >>> [list(repetition.event_s) for repetition in recorder.collect()]

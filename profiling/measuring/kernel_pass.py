@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from hardware_specs.files.writing import prepare_folder
+from profiling.devices.device import open_device
 from profiling.instruments.environment import describe_environment
 from profiling.instruments.nvml import open_monitor
 from profiling.measuring.planning import model_key
@@ -93,7 +94,8 @@ def profile_kernels(
         environment: what describes software and device in the record.
         trace: where to keep the Chrome trace.
     """
-    with execution.ready():
+    device = open_device(execution.configuration.device)
+    with device.current(), execution.ready():
         tokens = execution.count_tokens()
         table = op_table(trace_run(execution, trace))
     rows = (

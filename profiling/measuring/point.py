@@ -1,7 +1,8 @@
 """Measuring one configuration on a built model: all passes, one record.
 
-The passes in their order: token counts; counters (eager, one run); then in the configuration's mode
-timing, memory, energy. Running out of memory, at any of them, is a result.
+The passes in their order: token counts; counters and the allocator's peaks (eager, one run each);
+then in the configuration's mode timing, kernels, energy. Running out of memory, at any of them, is a
+result.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from hardware_specs.errors import (
     UnsupportedError,
     VlmRooflineError,
 )
-from profiling.counting.memory import StageMemory, cuda_peaks
+from profiling.counting.memory import StageMemory, allocator_peaks
 from profiling.counting.one_run import StageCounts, count_run
-from profiling.devices.clocks import clock_for
+from profiling.devices.device import clock_for, open_device
 from profiling.instruments.energy import measure_energy
 from profiling.instruments.environment import describe_environment
 from profiling.instruments.nvml import DeviceMonitor, open_monitor
@@ -35,9 +36,17 @@ from profiling.records.measurement import (
     StageSamples,
     TokenCounts,
 )
+from profiling.records.samples import summarise
 from profiling.subject.execution import Execution
 from profiling.subject.models import QUANTISED_DTYPES
 from profiling.subject.modes import applied_mode
+from profiling.tracing.kernels import (
+    KernelRecord,
+    StageWork,
+    attention_kernels,
+    trace_run,
+    work_by_stage,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,6 +54,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from costmodel.models import ModelConfig
+    from profiling.devices.interface import Clock, Device
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +66,7 @@ class Options:
         warm_up: when the first sample may be taken.
         counters: run once under the FLOP counter and the op ledger.
         memory: run once for the memory peaks.
-        kernels: on CUDA, run once under the profiler to count kernels.
+        kernels: on CUDA, run once under the profiler for the kernels and the seconds they ran.
         energy: measure energy windows where the device can.
         max_foreign_load: on a CPU, throw away samples beside which others used more of one
             processor than this, and wait for quiet; None takes them as they come.
@@ -105,23 +115,38 @@ def measure_point(
         position: which place in the campaign's order.
     """
     options = options or Options()
-    device = configuration.device
+    device = open_device(configuration.device)
     if monitor is None:
-        monitor = open_monitor(device)
+        monitor = open_monitor(device.name)
     if environment is None:
-        environment = describe_environment(device, monitor)
+        environment = describe_environment(device.name, monitor)
     blank = Measurement(
         configuration=configuration,
         status="ok",
-        sampling=Sampling(timer=clock_for(device).name),
+        sampling=Sampling(timer=device.clock().name),
         environment=environment,
         capabilities=dict(monitor.capabilities),
         round=round_,
         position=position,
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    with device.current():
+        record = _recorded(model, shape, blank, options, monitor, device)
+        release_memory(device.name)
+    return record
+
+
+def _recorded(
+    model: nn.Module,
+    shape: ModelConfig,
+    blank: Measurement,
+    options: Options,
+    monitor: DeviceMonitor,
+    device: Device,
+) -> Measurement:
+    """Measure, and turn what can happen to one point into its record."""
     try:
-        return _measure(model, shape, blank, options, monitor)
+        return _measure(model, shape, blank, options, monitor, device)
     except (InvalidInputError, UnsupportedError) as error:
         # A method may learn only from the running model that it cannot do what was asked of it.
         return replace(blank, status="failed", error=str(error))
@@ -130,15 +155,13 @@ def measure_point(
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
             return replace(blank, status="out-of-memory", error=first_line(error))
-        if "CUDA error" in str(error):
+        if not device.is_alive():
             # After such an error every further call fails: recording them would blame the points.
             raise DeviceUnavailableError(
-                f"the CUDA context was lost at {configuration.key}: {first_line(error)}; "
+                f"the CUDA context was lost at {blank.configuration.key}: {first_line(error)}; "
                 "start again to go on with the remaining points"
             ) from error
         return replace(blank, status="failed", error=first_line(error))
-    finally:
-        release_memory(device)
 
 
 def _measure(
@@ -147,22 +170,29 @@ def _measure(
     blank: Measurement,
     options: Options,
     monitor: DeviceMonitor,
+    device: Device,
 ) -> Measurement:
     configuration = blank.configuration
     execution = Execution(model, shape, configuration)
-    clock = clock_for(configuration.device)
-    on_cuda = clock.asynchronous
+    clock, allocator = device.clock(), device.memory()
     watch = Watch(
-        monitor, None if on_cuda else HostLoad(), options.max_foreign_load, options.patience_s
+        monitor,
+        None if clock.asynchronous else HostLoad(),
+        options.max_foreign_load,
+        options.patience_s,
     )
     counts: dict[str, StageCounts] = {}
     peaks: dict[str, StageMemory] = {}
     energy: tuple[EnergyWindow, ...] = ()
-    missing: dict[str, str] = {}
+    pool: int | None = None
     with execution.ready():
         tokens = execution.count_tokens()
         if options.counters:
             counts, peaks = count_run(execution)
+        if allocator is not None:
+            # In eager mode: a replayed graph allocates nothing, which is not what it needs.
+            peaks = allocator_peaks(execution, allocator) if options.memory else {}
+        reserved = None if allocator is None else allocator.reserved_bytes()
         with applied_mode(
             configuration.mode,
             execution.parts,
@@ -173,18 +203,25 @@ def _measure(
                 execution, clock, rule=options.rule, warm_up=options.warm_up, guard=watch
             )
             state = watch.state()
-            if on_cuda:
-                peaks = cuda_peaks(execution, configuration.device) if options.memory else {}
-            kernels = _kernels(execution, counts, on_cuda, options)
+            if configuration.mode == "cuda-graph" and allocator is not None:
+                pool = max(0, (allocator.reserved_bytes() or 0) - (reserved or 0))
+            traced = trace_run(execution) if clock.asynchronous and options.kernels else []
             if options.energy:
-                energy = _energy(execution, clock.synchronize, monitor)
-    _explain(missing, configuration, options, samples.sampling, on_cuda)
+                energy = _energy(execution, clock, monitor)
+    missing = _missing(configuration, options, samples.sampling, device)
+    work = _work(traced, counts, clock.asynchronous)
     stages = {
         name: _joined(
-            data, counts.get(name), peaks.get(name) if options.memory else None, kernels.get(name)
+            data, counts.get(name), peaks.get(name) if options.memory else None, work.get(name)
         )
         for name, data in samples.stages.items()
     }
+    if work and clock.asynchronous:
+        missing |= {
+            f"{name}.host_s_per_kernel": "the host waited for the device while issuing this stage"
+            for name, data in stages.items()
+            if data.host_s_per_kernel is None
+        }
     throttled = samples.sampling.stop_reason == "throttled"
     return replace(
         blank,
@@ -197,34 +234,54 @@ def _measure(
         energy=energy,
         capabilities={
             **blank.capabilities,
-            "peak_memory": "cuda-allocator" if on_cuda else "op-ledger",
-            "kernels": "profiler" if on_cuda else "op-ledger",
+            "peak_memory": "op-ledger" if allocator is None else allocator.name,
+            "kernels": "profiler" if clock.asynchronous else "op-ledger",
         },
         why_missing=missing,
+        attention_kernels=attention_kernels(traced),
+        graph_pool_bytes=pool,
     )
 
 
-def _kernels(
-    execution: Execution, counts: dict[str, StageCounts], on_cuda: bool, options: Options
-) -> dict[str, int]:
-    if on_cuda:
-        if not options.kernels:
-            return {}
-        from profiling.tracing.kernels import count_kernels
-
-        return count_kernels(execution)
-    return {name: item.ops for name, item in counts.items()}
+def _work(
+    traced: list[KernelRecord], counts: dict[str, StageCounts], asynchronous: bool
+) -> dict[str, StageWork]:
+    """Return kernels and their time by stage: of a profiler pass, or dispatched ops on a CPU."""
+    if asynchronous:
+        return work_by_stage(traced) if traced else {}
+    return {name: StageWork(item.ops, None) for name, item in counts.items()}
 
 
-def _energy(
-    execution: Execution, synchronize: Any, monitor: DeviceMonitor
-) -> tuple[EnergyWindow, ...]:
+def host_seconds_per_kernel(data: StageSamples, work: StageWork) -> float | None:
+    """Return the host's seconds to issue one kernel of a stage, None where it waited while issuing.
+
+    median(enqueue_s) / kernels. A device's queue holds about a thousand launches; once it is full the
+    host's time is the device's. The host was free where it issued in under half of the stage's time,
+    or where the device stood idle for over a fifth of it.
+
+    Args:
+        data: the samples of the stage.
+        work: its kernels and their time.
+
+    >>> host_seconds_per_kernel(StageSamples((1.0,), enqueue_s=(0.2,)), StageWork(100, 0.9))
+    0.002
+    >>> host_seconds_per_kernel(StageSamples((1.0,), enqueue_s=(0.9,)), StageWork(100, 0.95)) is None
+    True
+    """
+    event, enqueue = summarise(data.event_s).median_s, summarise(data.enqueue_s).median_s
+    if event is None or enqueue is None or work.busy_s is None or not work.kernels:
+        return None
+    free = enqueue < 0.5 * event or work.busy_s < 0.8 * event
+    return enqueue / work.kernels if free else None
+
+
+def _energy(execution: Execution, clock: Clock, monitor: DeviceMonitor) -> tuple[EnergyWindow, ...]:
     if not any(
         monitor.capabilities.get(name, "").startswith("available") for name in ("energy", "power")
     ):
-        return (measure_energy(TOTAL, execution.first_logits, monitor, synchronize),)
+        return (measure_energy(TOTAL, execution.first_logits, monitor, clock),)
     return tuple(
-        measure_energy(stage, call, monitor, synchronize)
+        measure_energy(stage, call, monitor, clock)
         for stage, call in execution.stage_callables().items()
     )
 
@@ -233,36 +290,34 @@ def _joined(
     data: StageSamples,
     counts: StageCounts | None,
     peaks: StageMemory | None,
-    kernels: int | None,
+    work: StageWork | None,
 ) -> StageSamples:
     return replace(
         data,
         flops=None if counts is None else counts.flops,
-        kernels=kernels,
+        kernels=None if work is None else work.kernels,
+        busy_s=None if work is None else work.busy_s,
+        host_s_per_kernel=None if work is None else host_seconds_per_kernel(data, work),
         resident_bytes=None if peaks is None else peaks.resident_bytes,
         peak_allocated_bytes=None if peaks is None else peaks.peak_allocated_bytes,
         peak_reserved_bytes=None if peaks is None else peaks.peak_reserved_bytes,
     )
 
 
-def _explain(
-    missing: dict[str, str],
-    configuration: Configuration,
-    options: Options,
-    sampling: Sampling,
-    on_cuda: bool,
-) -> None:
+def _missing(
+    configuration: Configuration, options: Options, sampling: Sampling, device: Device
+) -> dict[str, str]:
     """Return the reason for each missing quantity."""
-    if not on_cuda:
-        missing["enqueue_s"] = "calls on a CPU return when the work is done"
-        missing["peak_reserved_bytes"] = "a CPU has no caching allocator"
+    missing = dict(device.why_missing)
+    if "busy_s" not in missing and not options.kernels:
+        missing["busy_s"] = missing["kernels"] = "the profiler pass was switched off"
     if not options.counters:
         missing["flops"] = "the counters were switched off"
     elif configuration.dtype in QUANTISED_DTYPES:
         missing["flops"] = "the counter loses ops on quantised weights; count the unquantised model"
     if not options.memory:
         missing["peak_allocated_bytes"] = "the memory run was switched off"
-    elif not on_cuda and not options.counters:
+    elif device.memory() is None and not options.counters:
         missing["peak_allocated_bytes"] = (
             "on a CPU the counting run finds it, which was switched off"
         )
@@ -270,6 +325,7 @@ def _explain(
         missing["energy"] = "energy windows were switched off"
     if sampling.stop_reason == "throttled":
         missing["stages"] = "every chunk was rejected: the device was throttled or not alone"
+    return missing
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -295,10 +351,7 @@ def release_memory(device: str) -> None:
     import gc
 
     gc.collect()
-    if device.startswith("cuda"):
-        import torch
-
-        torch.cuda.empty_cache()
+    open_device(device).release_memory()
 
 
 def failed_point(

@@ -6,9 +6,9 @@ Three passes, each for what it measures best:
 2. Samples: repetitions are queued back to back with an event pair per stage, and the device is
    waited for once per chunk, never inside one. These are the `event_s`.
 3. Latencies, on devices that queue work: a few repetitions that start on an idle device, for the
-   time the host needs to issue a stage (`enqueue_s`) and the time until everything is done
-   (`wall_s`). In the second pass the host runs ahead and waits for room in the queue, so its own
-   time there says nothing.
+   time the host needs to issue a stage (`enqueue_s`), the time until everything is done
+   (`wall_s`), and the stages' times from a start that is alike for all (`idle_event_s`). In the
+   second pass the host runs ahead and waits for room in the queue, so its own time says nothing.
 
 A chunk that the guard rejects (a throttled device, somebody else's work) is thrown away and waited
 out, as long as the guard is patient: when nothing was accepted the result says so, and no number is
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import gc
 import math
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -33,13 +32,14 @@ from profiling.records.samples import order_statistic
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from profiling.devices.clocks import Clock
+    from profiling.devices.interface import Clock
     from profiling.subject.stages import StageObserver
 
 #: A chunk of queued repetitions lasts about this long; long enough to make one wait negligible.
 _CHUNK_S = 0.2
 _MAX_CHUNK = 32
-_LATENCY_RUNS = 10
+#: Latencies: at least this many repetitions, and no more once they took so many seconds.
+_LATENCY_RUNS, _LEAST_LATENCY_RUNS, _LATENCY_S = 10, 3, 1.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 
 
@@ -144,18 +144,18 @@ def _no_garbage_collection() -> Iterator[None]:
 
 def _timed_alone(target: Runnable, clock: Clock, *, decode: bool = True) -> float:
     clock.synchronize()
-    start = time.perf_counter()
+    start = clock.now_s()
     target.run(decode=decode)
     clock.synchronize()
-    return time.perf_counter() - start
+    return clock.now_s() - start
 
 
 def _warm(target: Runnable, clock: Clock, rule: WarmUpRule) -> tuple[float, list[float], bool]:
     first = _timed_alone(target, clock)
-    started = time.perf_counter()
+    started = clock.now_s()
     seconds: list[float] = []
     while True:
-        elapsed = time.perf_counter() - started
+        elapsed = clock.now_s() - started
         steady = rule.is_steady(seconds)
         if (steady and elapsed >= rule.min_time_s) or elapsed >= rule.max_time_s:
             return first, seconds, steady
@@ -166,29 +166,30 @@ def _sample(
     target: Runnable, recorder: Recorder, rule: StopRule, guard: Guard, warm: list[float]
 ) -> tuple[_Accepted, str]:
     accepted = _Accepted()
+    clock = recorder.clock
     stopper = Stopper(rule)
     expected = order_statistic(warm[:-1] or warm, 0.5)
     chunk = max(1, min(_MAX_CHUNK, math.ceil(_CHUNK_S / max(expected, 1e-6))))
     pause_s, rejections, lost_s = _FIRST_PAUSE_S, 0, 0.0
-    started = time.perf_counter()
+    started = clock.now_s()
     while True:
-        began = time.perf_counter()
+        began = clock.now_s()
         guard.begin()
         repetitions = _chunk(target, recorder, min(chunk, rule.max_samples))
         totals = [sum(repetition.event_s[TOTAL]) for repetition in repetitions]
         if guard.check():
             accepted.rejected += totals
             rejections += 1
-            time.sleep(pause_s)
+            clock.sleep(pause_s)
             pause_s = min(_LONGEST_PAUSE_S, pause_s * (2 if rejections > 2 else 1))
-            lost_s += time.perf_counter() - began
+            lost_s += clock.now_s() - began
             if lost_s >= guard.patience_s and not accepted.totals:
                 return accepted, "throttled"
         else:
             accepted.repetitions += repetitions
             accepted.totals += totals
         # What was thrown away does not use up the time for sampling, within the guard's patience.
-        elapsed_s = time.perf_counter() - started - min(lost_s, guard.patience_s)
+        elapsed_s = clock.now_s() - started - min(lost_s, guard.patience_s)
         reason = stopper.decide(accepted.totals, elapsed_s)
         if reason is not None:
             return accepted, reason if accepted.totals else "throttled"
@@ -209,13 +210,17 @@ def _chunk(target: Runnable, recorder: Recorder, count: int) -> list[RepetitionT
 def _latencies(
     target: Runnable, recorder: Recorder, rule: StopRule
 ) -> list[tuple[RepetitionTimes, float]]:
-    runs = []
-    for _ in range(min(_LATENCY_RUNS, rule.max_samples)):
+    runs: list[tuple[RepetitionTimes, float]] = []
+    clock = recorder.clock
+    started = clock.now_s()
+    while len(runs) < min(_LATENCY_RUNS, rule.max_samples):
+        if len(runs) >= _LEAST_LATENCY_RUNS and clock.now_s() - started > _LATENCY_S:
+            break
         # Apart, because the wall time ends at the first logits, and issuing goes on to the decode.
-        wall_s = _timed_alone(target, recorder.clock, decode=False)
+        wall_s = _timed_alone(target, clock, decode=False)
         target.run(recorder)
         recorder.close()
-        recorder.clock.synchronize()
+        clock.synchronize()
         runs.append((recorder.collect()[0], wall_s))
     return runs
 
@@ -240,11 +245,15 @@ def stage_samples(
         enqueue_s = tuple(
             math.fsum(item.host_s[name]) for item, _ in latencies if name in item.host_s
         )
+        idle_s = tuple(
+            math.fsum(item.event_s[name]) for item, _ in latencies if name in item.event_s
+        )
         wall_s: tuple[float, ...] = ()
         if name == TOTAL:
             wall_s = tuple(wall for _, wall in latencies) if asynchronous else event_s
         steps = tuple(tuple(item.event_s[name]) for item in repetitions) if name == "decode" else ()
         stages[name] = StageSamples(
-            event_s=event_s, enqueue_s=enqueue_s, wall_s=wall_s, step_event_s=steps
-        )
+            event_s=event_s, enqueue_s=enqueue_s, wall_s=wall_s, idle_event_s=idle_s,
+            step_event_s=steps,
+        )  # fmt: skip
     return stages

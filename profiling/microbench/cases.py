@@ -1,11 +1,13 @@
-"""The ops to time: shapes of a LLaVA-like model, from its configuration.
+"""The products, convolutions and attentions to time: shapes of a model, from its configuration.
 
-Rows are chosen to reveal the staircase in the token count (tile edges and one past them) and to
-spread over m, n and k; widths come from the model's linear layers.
+Rows are chosen to reveal the staircase in the token count (both sides of predicted edges) and to
+spread over m, n and k; widths come from the model's linear layers. A row whose case no model's own op
+has (an unaligned product, an attention forced to one implementation) names itself in `variant`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from profiling.microbench.timing import OpCase
@@ -18,13 +20,21 @@ if TYPE_CHECKING:
     from costmodel.models import ModelConfig
 
 #: Rows of a product: decode, tile edges, one past them, LLaVA's own lengths, batches of them.
-GEMM_ROWS = (1, 2, 4, 8, 16, 32, 41, 64, 76, 104, 128, 129, 168, 184, 232, 256, 257, 328, 424, 512,
-             513, 576, 616, 1024, 2056, 2920, 4928)  # fmt: skip
+GEMM_ROWS = (1, 2, 4, 8, 16, 32, 41, 64, 76, 80, 88, 96, 104, 128, 129, 136, 168, 184, 192, 232, 256,
+             257, 328, 424, 512, 513, 576, 577, 616, 768, 1024, 1025, 1536, 2048, 2056, 2920, 3072,
+             4096, 4928, 8192)  # fmt: skip
+#: Those that come first: they alone make a fit, should the time run out.
+GEMM_ROWS_FIRST = (1, 16, 64, 128, 129, 256, 257, 513, 616, 1024, 2048)
 #: A shorter list for slow devices.
 GEMM_ROWS_SHORT = (1, 8, 32, 64, 104, 129, 232, 328, 616)
 ATTENTION_LENGTHS = (41, 76, 104, 168, 232, 328, 424, 616, 1192, 2920)
 DECODE_LENGTHS = (128, 616, 2048, 4096)
-LADDER = tuple(1 << power for power in range(12, 29, 2))
+#: Lengths whose rows are aligned to 2, 4, 8 and 16 bytes in 16-bit numbers.
+UNALIGNED_LENGTHS = (577, 578, 580, 584)
+#: Implementations of torch's attention, by the name of their `SDPBackend`.
+ATTENTION_BACKENDS = {
+    "flash": "FLASH_ATTENTION", "cudnn": "CUDNN_ATTENTION", "efficient": "EFFICIENT_ATTENTION",
+}  # fmt: skip
 
 
 def linear_widths(shape: ModelConfig) -> dict[str, tuple[int, int]]:
@@ -53,26 +63,71 @@ def linear_widths(shape: ModelConfig) -> dict[str, tuple[int, int]]:
 
 
 def gemm_cases(
-    shape: ModelConfig, dtype: str, device: str, rows: Sequence[int], *, max_flops: float
+    shape: ModelConfig, dtype: str, device: Any, rows: Sequence[int], *, max_flops: float
 ) -> Iterator[OpCase]:
     """Yield a product for every width of a model and number of rows.
 
     Args:
         shape: the model.
         dtype: `fp32`, `fp16`, `bf16` or a quantised label.
-        device: `cuda`, `cuda:N` or `cpu`.
+        device: where torch makes the tensors.
         rows: row counts m of the products.
         max_flops: products larger than this are left out.
     """
+    shared = SharedLayers()
     for name, (n, k) in linear_widths(shape).items():
         for m in rows:
             # The head runs on one row per sequence only.
             if (name == "lm_head" and m > 8) or 2 * m * n * k > max_flops:
                 continue
-            yield gemm_case(m, n, k, dtype, device)
+            yield gemm_case(m, n, k, dtype, device, shared)
 
 
-def gemm_case(m: int, n: int, k: int, dtype: str, device: str) -> OpCase:
+@dataclass(slots=True)
+class SharedLayers:
+    """The linear layers of the last product, used again for its other row counts.
+
+    Making and above all quantising them takes longer than timing one row count.
+    """
+
+    made: int = 0
+    _key: tuple[Any, ...] = ()
+    _layers: list[Any] = field(default_factory=list)
+
+    def take(self, n: int, k: int, dtype: str, device: Any, count: int) -> list[Any]:
+        """Return so many layers [k] -> [n] with random weights, quantised where the label says so."""
+        key = (n, k, dtype, str(device), count)
+        if key != self._key:
+            # Let go of the old ones first: two sets need not fit side by side.
+            self._layers = []
+            self._layers, self._key = _linear_layers(n, k, dtype, device, count), key
+            self.made += 1
+        return self._layers
+
+
+def _linear_layers(n: int, k: int, dtype: str, device: Any, count: int) -> list[Any]:
+    import torch
+
+    from profiling.subject.models import QUANTISED_DTYPES, torch_dtype
+
+    layers = [
+        torch.nn.Linear(k, n, bias=False, device=device, dtype=torch_dtype(dtype)).requires_grad_(
+            False
+        )
+        for _ in range(count)
+    ]
+    if dtype in QUANTISED_DTYPES:
+        from profiling.subject.quantisation import quantise_module
+
+        held = torch.nn.ModuleList(layers)
+        quantise_module(held, dtype)
+        layers = list(held)  # type: ignore[arg-type]
+    return layers
+
+
+def gemm_case(
+    m: int, n: int, k: int, dtype: str, device: Any, shared: SharedLayers | None = None
+) -> OpCase:
     """Return one product [m, k] x [n, k]^T, its weight cold.
 
     2 m n k FLOPs; (m k + m n) activations and n k weights.
@@ -82,46 +137,75 @@ def gemm_case(m: int, n: int, k: int, dtype: str, device: str) -> OpCase:
         n: output features.
         k: input features.
         dtype: a dtype label.
-        device: `cuda`, `cuda:N` or `cpu`.
+        device: where torch makes the tensors.
+        shared: layers of a product that was timed before.
     """
     import torch
 
-    from profiling.subject.models import QUANTISED_DTYPES, torch_dtype
+    from profiling.subject.models import torch_dtype
+    from profiling.subject.quantisation import KERNELS
 
     floating = torch_dtype(dtype)
     size = floating.itemsize
     weight_size = {"w4a16": 0.5, "w8a16": 1, "w8a8": 1, "fp8": 1}.get(dtype, size)
+    holder = SharedLayers() if shared is None else shared
 
     def prepare(count: int) -> list[Callable[[], Any]]:
         rows = torch.randn(m, k, device=device).to(floating)
-        layers = []
-        for _ in range(count):
-            layer = torch.nn.Linear(k, n, bias=False, device=device, dtype=floating)
-            layers.append(layer.requires_grad_(False))
-        if dtype in QUANTISED_DTYPES:
-            from profiling.subject.quantisation import quantise_module
+        return [_call(layer, rows) for layer in holder.take(n, k, dtype, device, count)]
 
-            quantise_module(torch.nn.ModuleList(layers), dtype)
-        return [_call(layer, rows) for layer in layers]
-
+    sizes: dict[str, Any] = {"m": m, "n": n, "k": k}
+    if dtype in KERNELS:
+        sizes["kernel"] = KERNELS[dtype]
     return OpCase(
-        "gemm", dtype, {"m": m, "n": n, "k": k}, 2 * m * n * k,
+        "gemm", dtype, sizes, 2 * m * n * k,
         int((m * k + m * n) * size + n * k * weight_size), int(n * k * weight_size), prepare,
     )  # fmt: skip
+
+
+def unaligned_cases(shape: ModelConfig, dtype: str, device: Any) -> Iterator[OpCase]:
+    """Yield the scores of eager attention over lengths of every alignment, as batched products.
+
+    2 b s s e FLOPs for b heads; the rows of the result are s long, so that an odd s leaves every other
+    one without an aligned start.
+
+    Args:
+        shape: the model.
+        dtype: a floating label.
+        device: where torch makes the tensors.
+    """
+    import torch
+
+    from profiling.subject.models import torch_dtype
+
+    heads, e = shape.text.num_heads, shape.text.head_dim
+    floating = torch_dtype(dtype)
+
+    def case(s: int) -> OpCase:
+        def prepare(count: int) -> list[Callable[[], Any]]:
+            query, key = (torch.randn(heads, s, e, device=device).to(floating) for _ in range(2))
+            return [lambda: query @ key.transpose(1, 2)] * count
+
+        return OpCase(
+            "gemm", dtype, {"batch": heads, "m": s, "n": s, "k": e, "variant": "batched"},
+            2 * heads * s * s * e, heads * (2 * s * e + s * s) * floating.itemsize, 0, prepare,
+        )  # fmt: skip
+
+    return (case(s) for s in UNALIGNED_LENGTHS)
 
 
 def _call(function: Callable[[Any], Any], argument: Any) -> Callable[[], Any]:
     return lambda: function(argument)
 
 
-def conv_case(shape: ModelConfig, images: int, dtype: str, device: str) -> OpCase:
+def conv_case(shape: ModelConfig, images: int, dtype: str, device: Any) -> OpCase:
     """Return the patch convolution of a vision tower over some images, as its implicit product.
 
     Args:
         shape: a model with a vision tower.
         images: number of images.
         dtype: a dtype label.
-        device: `cuda`, `cuda:N` or `cpu`.
+        device: where torch makes the tensors.
     """
     import torch
 
@@ -153,14 +237,14 @@ def conv_case(shape: ModelConfig, images: int, dtype: str, device: str) -> OpCas
 
 
 def attention_cases(
-    shape: ModelConfig, dtype: str, device: str, *, batches: Sequence[int], max_flops: float
+    shape: ModelConfig, dtype: str, device: Any, *, batches: Sequence[int], max_flops: float
 ) -> Iterator[OpCase]:
     """Yield the model's attentions: causal prefill, one decode query, the encoder's full square.
 
     Args:
         shape: the model.
         dtype: a floating label.
-        device: `cuda`, `cuda:N` or `cpu`.
+        device: where torch makes the tensors.
         batches: batch sizes of the attentions.
         max_flops: larger ones are left out.
     """
@@ -192,7 +276,7 @@ def attention_case(
     e: int,
     causal: bool,
     dtype: str,
-    device: str,
+    device: Any,
 ) -> OpCase:
     """Return one scaled dot-product attention in the layout `transformers` hands it over.
 
@@ -208,7 +292,7 @@ def attention_case(
         e: head dim.
         causal: whether only the lower triangle is attended to.
         dtype: a floating label.
-        device: `cuda`, `cuda:N` or `cpu`.
+        device: where torch makes the tensors.
     """
     import torch
     from torch.nn.functional import scaled_dot_product_attention
@@ -240,65 +324,40 @@ def attention_case(
     )  # fmt: skip
 
 
-def ladder_cases(dtype: str, device: str, *, width: int, max_bytes: float) -> Iterator[OpCase]:
-    """Yield copy, product, norm and look-up over sizes from kilobytes to the largest allowed.
+def backend_cases(shape: ModelConfig, dtype: str, device: Any, *, max_flops: float) -> list[OpCase]:
+    """Return the causal prefill at three lengths by each of torch's attention implementations.
+
+    Which one torch takes by itself differs between releases and devices.
 
     Args:
+        shape: the model.
         dtype: a floating label.
-        device: `cuda`, `cuda:N` or `cpu`.
-        width: row length of the norm and the look-up.
-        max_bytes: the largest operand.
+        device: where torch makes the tensors.
+        max_flops: larger ones are left out.
     """
-    from profiling.subject.models import torch_dtype
+    text = shape.text
+    sizes = (text.num_heads, text.num_kv_heads, text.head_dim)
+    cases = []
+    for s in (104, 616, 2920):
+        if 4 * text.num_heads * s * s * text.head_dim > max_flops:
+            continue
+        plain = attention_case("attention_prefill", 1, s, s, *sizes, True, dtype, device)
+        cases += [_by_backend(plain, name) for name in ATTENTION_BACKENDS]
+    return cases
 
-    size = torch_dtype(dtype).itemsize
-    for elements in LADDER:
-        if elements * size <= max_bytes:
-            for kind in ("copy", "pointwise", "norm", "embedding"):
-                yield stream_case(kind, elements, dtype, device, width=width)
 
-
-def stream_case(kind: str, elements: int, dtype: str, device: str, *, width: int) -> OpCase:
-    """Return one op that only moves data.
-
-    Bytes: copy 2, pointwise product 3, layer norm 2 and look-up 2 per element, times the element.
-
-    Args:
-        kind: `copy`, `pointwise`, `norm` or `embedding`.
-        elements: elements of the result.
-        dtype: a floating label.
-        device: `cuda`, `cuda:N` or `cpu`.
-        width: row length of norm and look-up.
-    """
-    import torch
-
-    from profiling.subject.models import torch_dtype
-
-    floating = torch_dtype(dtype)
-    size = floating.itemsize
-    width = min(width, elements)
-    rows = max(1, elements // width)
-    used = elements if kind in ("copy", "pointwise") else rows * width
-    traffic = used * size * (3 if kind == "pointwise" else 2)
-
+def _by_backend(case: OpCase, name: str) -> OpCase:
     def prepare(count: int) -> list[Callable[[], Any]]:
-        source = torch.randn(rows, width, device=device).to(floating)
-        if kind in ("copy", "pointwise"):
-            source = torch.randn(elements, device=device).to(floating)
-        target = torch.empty_like(source)
-        if kind == "copy":
-            return [lambda: target.copy_(source)] * count
-        if kind == "pointwise":
-            other = source.clone()
-            return [lambda: torch.mul(source, other, out=target)] * count
-        if kind == "norm":
-            layer = torch.nn.LayerNorm(width, device=device, dtype=floating).requires_grad_(False)
-            return [lambda: layer(source)] * count
-        index = torch.arange(rows, device=device).flip(0)
-        return [lambda: torch.nn.functional.embedding(index, source)] * count
+        return [_forced(function, ATTENTION_BACKENDS[name]) for function in case.prepare(count)]
 
-    sizes: dict[str, Any] = {"elements": used}
-    if kind in ("norm", "embedding"):
-        sizes["width"] = width
-    # 0 cold bytes: small operands are warm in the cache, as activations are inside a model.
-    return OpCase(kind, dtype, sizes, used if kind == "pointwise" else 0, traffic, 0, prepare)
+    return replace(case, sizes={**case.sizes, "variant": name}, prepare=prepare)
+
+
+def _forced(function: Callable[[], Any], backend: str) -> Callable[[], Any]:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    def call() -> Any:
+        with sdpa_kernel(getattr(SDPBackend, backend)):
+            return function()
+
+    return call

@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
-import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from profiling.devices.clocks import Clock, clock_for
+from profiling.devices.device import open_device
 from profiling.instruments.environment import describe_environment
 from profiling.instruments.nvml import open_monitor
 from profiling.measuring.point import first_line, is_out_of_memory, release_memory
 from profiling.microbench.cases import (
     GEMM_ROWS,
+    GEMM_ROWS_FIRST,
     GEMM_ROWS_SHORT,
     attention_cases,
+    backend_cases,
     conv_case,
     gemm_case,
     gemm_cases,
-    ladder_cases,
-    stream_case,
+    unaligned_cases,
 )
+from profiling.microbench.streams import ladder_cases, norm_cases, stream_case
 from profiling.microbench.table import OpTable
-from profiling.microbench.timing import OpCase, host_seconds, statistics, time_case
+from profiling.microbench.timing import (
+    SUSTAINED_S,
+    OpCase,
+    host_seconds,
+    keep_busy,
+    statistics,
+    time_case,
+)
+from profiling.subject.library_workarounds import products_stay_unprinted
 from profiling.subject.models import QUANTISED_DTYPES, canonical_dtype, model_config
+from profiling.subject.quantisation import UNTYPICAL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from costmodel.models import ModelConfig
+    from profiling.devices.interface import Clock, Device
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +55,9 @@ class Suite:
         peak_side: side of the square product that shows the peak.
         budget_s: measured seconds per op.
         total_s: give up on what is left after this long; recorded as skipped.
+        burn_in_s: keep the device busy this long first: an idle one clocks low.
+        sustained_s: how long an op runs before its time counts as that of a sustained load; 0 leaves
+            such rows out.
     """
 
     rows: tuple[int, ...]
@@ -50,10 +67,26 @@ class Suite:
     peak_side: int
     budget_s: float
     total_s: float
+    burn_in_s: float = 0.0
+    sustained_s: float = 0.0
 
 
-CUDA_SUITE = Suite(GEMM_ROWS, (1, 8), 4e12, 1 << 30, 8192, 0.05, 180.0)
+#: A minute of a GPU, of which the first seconds go to ceilings, sustained loads and the products and
+#: attentions without which there is no fit.
+CUDA_SUITE = Suite(GEMM_ROWS, (1, 8), 4e12, 1 << 30, 8192, 0.03, 60.0, 1.5, SUSTAINED_S)
 CPU_SUITE = Suite(GEMM_ROWS_SHORT, (1,), 2.5e10, 1 << 27, 1536, 0.1, 300.0)
+
+
+def default_suite(device: str) -> Suite:
+    """Return the suite of a kind of device.
+
+    Args:
+        device: `cuda`, `cuda:N` or `cpu`.
+
+    >>> default_suite("cpu").total_s
+    300.0
+    """
+    return CUDA_SUITE if open_device(device).kind == "cuda" else CPU_SUITE
 
 
 def run_microbenchmarks(
@@ -63,8 +96,12 @@ def run_microbenchmarks(
     dtypes: Sequence[str] = ("bf16",),
     suite: Suite | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    on_row: Callable[[dict[str, Any]], None] | None = None,
+    known: Sequence[Mapping[str, Any]] = (),
 ) -> OpTable:
     """Time the ops a model is made of, and the ceilings of the device.
+
+    A device that is lost on the way ends the suite; the table holds what was measured until then.
 
     Args:
         device: `cuda`, `cuda:N` or `cpu`.
@@ -72,92 +109,183 @@ def run_microbenchmarks(
         dtypes: floating and quantised labels; attentions and streams run in the floating ones.
         suite: how much; a default for the device.
         on_progress: called with (done, total).
+        on_row: called with each row as soon as it is measured.
+        known: rows measured before, which are taken over and not measured again.
 
     Raises:
         DeviceUnavailableError: no such device.
         UnknownModelError: no such model.
         UnknownPrecisionError: no such dtype.
     """
-    import torch
-
     labels = [canonical_dtype(dtype) for dtype in dtypes]
-    clock = clock_for(device)
-    suite = suite or (CUDA_SUITE if clock.asynchronous else CPU_SUITE)
-    monitor = open_monitor(device)
-    started_at = datetime.now(UTC).isoformat(timespec="seconds")
-    started = time.perf_counter()
-    rows: list[dict[str, Any]] = []
-    skipped: dict[str, str] = {}
-    cases = _cases(model, labels, device, suite)
-    with torch.no_grad():
-        for done, case in enumerate(cases):
-            if on_progress is not None:
-                on_progress(done, len(cases))
-            name = f"{case.op_class} {case.dtype} {case.sizes}"
-            if time.perf_counter() - started > suite.total_s:
-                skipped[name] = f"the suite's {suite.total_s:g} s were used up"
-                continue
-            row = _timed(case, clock, suite, device, skipped, name)
-            if row is not None:
-                rows.append(row)
-        rows += _host_rows(clock, device)
-    environment = describe_environment(device, monitor)
-    return OpTable(
-        rows=tuple({"device": environment["device_name"], **row} for row in rows),
-        environment=environment,
-        ceilings=ceilings(rows),
-        skipped=skipped,
-        started_at=started_at,
-    )
+    found = open_device(device)
+    with found.current():
+        bench = _Bench(found, suite or default_suite(device), on_row, [dict(row) for row in known])
+        return bench.run(model_config(model), labels, on_progress)
 
 
-def _timed(
-    case: OpCase, clock: Clock, suite: Suite, device: str, skipped: dict[str, str], name: str
-) -> dict[str, Any] | None:
-    from hardware_specs.errors import UnsupportedError
+class _Bench:
+    """One run of a suite.
 
-    try:
-        return time_case(case, clock, budget_s=suite.budget_s)
-    except UnsupportedError as error:
-        skipped[name] = str(error)
-    except (MemoryError, NotImplementedError, RuntimeError) as error:
-        if (
-            isinstance(error, RuntimeError)
-            and "CUDA error" in str(error)
-            and not is_out_of_memory(error)
-        ):
-            raise
-        skipped[name] = first_line(error)
-    # Only after a failure: what a case held is free by itself, and collecting takes its time.
-    release_memory(device)
-    return None
+    Args:
+        device: where it runs.
+        suite: how much.
+        on_row: called with each row.
+        rows: rows measured before.
+    """
 
+    def __init__(
+        self,
+        device: Device,
+        suite: Suite,
+        on_row: Callable[[dict[str, Any]], None] | None,
+        rows: list[dict[str, Any]],
+    ) -> None:
+        self.device, self.suite, self.on_row, self.rows = device, suite, on_row, rows
+        self.clock = device.clock()
+        self.skipped: dict[str, str] = {}
+        self.monitor = open_monitor(device.name)
+        self.environment = describe_environment(device.name, self.monitor)
+        self.begun_s = self.clock.now_s()
+        self.known = {_identity(row) for row in rows}
 
-def _cases(model: str, labels: Sequence[str], device: str, suite: Suite) -> list[OpCase]:
-    shape = model_config(model)
-    floating = [label for label in labels if label not in QUANTISED_DTYPES] or ["bf16"]
-    cases: list[OpCase] = []
-    # Ceilings first: they matter most should the time run out.
-    for label in floating:
-        side = suite.peak_side
-        cases.append(gemm_case(side, side, side, label, device))
-    largest = int(suite.max_bytes) // 2
-    cases += [
-        stream_case(kind, largest, floating[0], device, width=shape.text.hidden_size)
-        for kind in ("copy", "pointwise")
-    ]
-    for label in floating:
-        cases += ladder_cases(
-            label, device, width=shape.text.hidden_size, max_bytes=suite.max_bytes
+    def run(
+        self,
+        shape: ModelConfig,
+        labels: Sequence[str],
+        on_progress: Callable[[int, int], None] | None,
+    ) -> OpTable:
+        """Measure every case until the time is used up."""
+        import torch
+
+        started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        cases = list(self._cases(shape, labels))
+        with torch.no_grad():
+            if self.suite.burn_in_s:
+                self._burn_in(labels)
+            if not any(row["op_class"] == "host" for row in self.rows):
+                for row in _host_rows(self.clock, self.device):
+                    self._keep(row)
+            for done, (case, sustained_s) in enumerate(cases):
+                if on_progress is not None:
+                    on_progress(done, len(cases))
+                self._time(case, sustained_s)
+        return OpTable(
+            rows=tuple(self.rows),
+            environment=self.environment,
+            ceilings=ceilings(self.rows),
+            skipped=self.skipped,
+            started_at=started_at,
         )
-        cases += attention_cases(
-            shape, label, device, batches=suite.batches, max_flops=suite.max_flops
-        )
-        if shape.vision is not None:
-            cases += [conv_case(shape, images, label, device) for images in (1, 2, 5)]
-    for label in labels:
-        cases += gemm_cases(shape, label, device, suite.rows, max_flops=suite.max_flops)
-    return cases
+
+    def _keep(self, row: dict[str, Any]) -> None:
+        row = {"device": self.environment["device_name"], **row}
+        self.rows.append(row)
+        if self.on_row is not None:
+            self.on_row(row)
+
+    def _time(self, case: OpCase, sustained_s: float) -> None:
+        from hardware_specs.errors import UnsupportedError
+
+        load = "sustained" if sustained_s else "burst"
+        name = f"{case.op_class} {case.dtype} {case.sizes}" + (f" {load}" if sustained_s else "")
+        identity = {"op_class": case.op_class, "dtype": case.dtype, **case.sizes, "load": load}
+        if _identity(identity) in self.known:
+            return
+        if "lost" in self.skipped:
+            return
+        if self.clock.now_s() - self.begun_s > self.suite.total_s:
+            self.skipped[name] = f"the suite's {self.suite.total_s:g} s were used up"
+            return
+        reason = UNTYPICAL.get(case.dtype) if self.device.kind == "cuda" else None
+        if reason is not None:
+            self.skipped[name] = reason
+            return
+        try:
+            with _as_kernels_run(case.dtype):
+                row = time_case(
+                    case, self.device, budget_s=self.suite.budget_s, sustained_s=sustained_s
+                )
+            self._keep(row)
+            return
+        except UnsupportedError as error:
+            self.skipped[name] = str(error)
+        except (MemoryError, NotImplementedError, RuntimeError) as error:
+            self.skipped[name] = first_line(error)
+            if not is_out_of_memory(error) and not self.device.is_alive():
+                # Every further call would fail, and its message would blame the op.
+                self.skipped["lost"] = f"the CUDA context was lost at {name}: {first_line(error)}"
+        # Only after a failure: what a case held is free by itself, and collecting takes its time.
+        release_memory(self.device.name)
+
+    def _burn_in(self, labels: Sequence[str]) -> None:
+        side, place = self.suite.peak_side, self.device.place
+        case = gemm_case(side, side, side, _floating(labels)[0], place)
+        (product,) = case.prepare(1)
+        keep_busy(product, self.clock, self.suite.burn_in_s)
+
+    def _cases(self, shape: ModelConfig, labels: Sequence[str]) -> Iterator[tuple[OpCase, float]]:
+        """Yield cases in order of worth, each with the seconds of load before it."""
+        suite, place, floating = self.suite, self.device.place, _floating(labels)
+        side, width = suite.peak_side, shape.text.hidden_size
+        largest = int(suite.max_bytes) // 2
+        peaks = [gemm_case(side, side, side, label, place) for label in floating]
+        peaks += [
+            stream_case(kind, largest, floating[0], place, width=width)
+            for kind in ("copy", "pointwise")
+        ]
+        for case in peaks:
+            yield case, 0.0
+        if suite.sustained_s:
+            n, k = shape.text.intermediate_size, width
+            for case in (*peaks, gemm_case(616, n, k, floating[0], place)):
+                yield case, suite.sustained_s
+        first = [m for m in suite.rows if m in GEMM_ROWS_FIRST]
+        for label in labels:
+            for case in gemm_cases(shape, label, place, first, max_flops=suite.max_flops):
+                yield case, 0.0
+        for case in self._others(shape, floating):
+            yield case, 0.0
+        rest = [m for m in suite.rows if m not in GEMM_ROWS_FIRST]
+        for label in labels:
+            for case in gemm_cases(shape, label, place, rest, max_flops=suite.max_flops):
+                yield case, 0.0
+
+    def _others(self, shape: ModelConfig, floating: Sequence[str]) -> Iterator[OpCase]:
+        suite, place = self.suite, self.device.place
+        for label in floating:
+            yield from attention_cases(
+                shape, label, place, batches=suite.batches, max_flops=suite.max_flops
+            )
+            yield from ladder_cases(
+                label, place, width=shape.text.hidden_size, max_bytes=suite.max_bytes
+            )
+            if shape.vision is not None:
+                yield from (conv_case(shape, images, label, place) for images in (1, 2, 5))
+            if self.device.kind == "cuda":
+                yield from backend_cases(shape, label, place, max_flops=suite.max_flops)
+            for case in (*norm_cases(shape, label, place), *unaligned_cases(shape, label, place)):
+                if case.traffic_bytes <= 2 * suite.max_bytes and case.flops <= suite.max_flops:
+                    yield case
+
+
+def _floating(labels: Sequence[str]) -> list[str]:
+    return [label for label in labels if label not in QUANTISED_DTYPES] or ["bf16"]
+
+
+def _as_kernels_run(dtype: str) -> Any:
+    return products_stay_unprinted() if dtype == "w8a8" else nullcontext()
+
+
+#: Columns that are measured: what is left of a row names its case.
+_MEASURED = frozenset(
+    {"device", "flops", "bytes", "time_s", "min_s", "dispersion", "samples", "samples_s", "cache",
+     "weight_copies", "calls", "graph"}
+)  # fmt: skip
+
+
+def _identity(row: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted((name, row[name]) for name in row if name not in _MEASURED))
 
 
 def ceilings(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -181,17 +309,17 @@ def ceilings(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     return best
 
 
-def _host_rows(clock: Clock, device: str) -> list[dict[str, Any]]:
+def _host_rows(clock: Clock, device: Device) -> list[dict[str, Any]]:
     """Time the host: one launch, one kernel inside a module stack, one wait for an idle device."""
     import torch
 
-    tiny = torch.zeros(1, device=device)
+    tiny = torch.zeros(1, device=device.place)
     launch = host_seconds(lambda: tiny.add_(1.0), 200, clock)
     waits = []
     for _ in range(30):
-        begin = time.perf_counter()
+        begin = clock.now_s()
         float(tiny)
-        waits.append(time.perf_counter() - begin)
+        waits.append(clock.now_s() - begin)
     module = _module_kernel_seconds(clock, device)
     rows = [("launch", launch), ("module_kernel", module), ("synchronise", waits)]
     return [
@@ -200,7 +328,7 @@ def _host_rows(clock: Clock, device: str) -> list[dict[str, Any]]:
     ]
 
 
-def _module_kernel_seconds(clock: Clock, device: str) -> list[float]:
+def _module_kernel_seconds(clock: Clock, device: Device) -> list[float]:
     """Return the host's seconds per kernel inside `transformers`' own decoder layers.
 
     A model too narrow to keep any device busy, so that its time is the host's alone.
@@ -216,7 +344,7 @@ def _module_kernel_seconds(clock: Clock, device: str) -> list[float]:
         num_key_value_heads=2, vocab_size=64, max_position_embeddings=64,
     )  # fmt: skip
     cls: Any = model_class(config)
-    with torch.device(device):
+    with device.place:
         model = cls._from_config(config, dtype=torch.bfloat16, attn_implementation="sdpa").eval()
         ids = torch.ones(1, 8, dtype=torch.long)
 

@@ -10,7 +10,12 @@ Columns by op class:
     embedding
     host                            name (launch, module_kernel, synchronise); no size
 
-and for all: device, dtype, time_s (median), min_s, dispersion, samples, samples_s, cache.
+and for all: device, dtype, time_s (median), min_s, dispersion, samples, samples_s; for all but host:
+cache (`weights-cold`, `weights-in-cache` or `no-weights`), weight_copies (sets of weights that a chain
+of calls goes through), load (`burst`, or `sustained`: after a second without a pause), calls, graph
+(whether the chain ran as a CUDA graph), and where a case differs from a model's own op of its class,
+variant: an attention implementation by name, `batched` products, `strided` copies, `rms_norm`,
+`softmax`. Tables of older releases lack the columns from weight_copies on.
 """
 
 from __future__ import annotations

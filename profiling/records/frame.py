@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _STAGE = (
     "resident_bytes", "peak_allocated_bytes", "peak_reserved_bytes", "kernels", "flops",
+    "busy_s", "host_s_per_kernel",
 )  # fmt: skip
 
 
@@ -92,6 +93,8 @@ def _stage_rows(record: Measurement, source: str) -> list[dict[str, Any]]:
                 "dispersion": summary.dispersion,
                 "enqueue_s": summarise(data.enqueue_s).median_s,
                 "wall_s": summarise(data.wall_s).median_s,
+                "idle_event_s": summarise(data.idle_event_s).median_s,
+                "idle_s": data.idle_s,
                 "host_bound": data.host_bound,
                 "step_s": record.tpot_s if stage == "decode" else None,
                 **{name: getattr(data, name) for name in _STAGE},

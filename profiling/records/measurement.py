@@ -116,7 +116,9 @@ class StageSamples:
     Args:
         event_s: seconds per repetition between two events on the stream (CUDA) or two readings of
             the clock (CPU); a decode sample spans all its steps.
-        enqueue_s: seconds the host needed to issue the stage, started on an idle device.
+        enqueue_s: seconds the host needed to issue the stage, started on an idle device. Once the
+            queue is full the host waits for the device, so in a stage of over a thousand kernels
+            this is the device's time; `host_s_per_kernel` is given only where it is not.
         wall_s: seconds from the call to the end of the device's work, started on an idle device.
         step_event_s: decode only, per repetition the seconds of each step.
         resident_bytes: bytes allocated when the stage began.
@@ -124,6 +126,11 @@ class StageSamples:
         peak_reserved_bytes: highest total the allocator held during the stage.
         kernels: device kernels (CUDA) or compute ops dispatched (CPU) in one repetition.
         flops: counted by `torch.utils.flop_counter` in one repetition.
+        busy_s: seconds that the kernels of one repetition ran, summed from a profiler pass.
+        host_s_per_kernel: seconds that the host needed to issue one of these kernels.
+        idle_event_s: the same as `event_s` in repetitions that each started on an idle device. A
+            method that reads its prompt back waits for the repetition before, and a run without a
+            method does not: the two are compared by these.
     """
 
     __pydantic_config__ = STRICT
@@ -137,6 +144,9 @@ class StageSamples:
     peak_reserved_bytes: int | None = None
     kernels: int | None = None
     flops: int | None = None
+    busy_s: float | None = None
+    host_s_per_kernel: float | None = None
+    idle_event_s: tuple[float, ...] = ()
 
     @property
     def summary(self) -> Summary:
@@ -152,16 +162,36 @@ class StageSamples:
     def host_bound(self) -> bool | None:
         """Return whether issuing the stage took over 90 % of the time it occupied the stream.
 
-        Source: launch-bound streams idle between kernels, so event time equals host time. None
-        when the host's time was not measured (a CPU has no queue).
+        Source: launch-bound streams idle between kernels, so event time equals host time. A stage
+        whose kernels alone fill its time is not, however long the host took: it waited for room in
+        the queue. None when the host's time was not measured (a CPU has no queue).
 
         >>> StageSamples(event_s=(1.0,), enqueue_s=(0.95,)).host_bound
         True
+        >>> StageSamples(event_s=(1.0,), enqueue_s=(0.95,), busy_s=0.97).host_bound
+        False
         """
         event, enqueue = summarise(self.event_s).median_s, summarise(self.enqueue_s).median_s
         if event is None or enqueue is None:
             return None
+        if self.busy_s is not None and self.busy_s > 0.9 * event:
+            return False
         return enqueue > 0.9 * event
+
+    @property
+    def idle_s(self) -> float | None:
+        """Return the seconds of the event time in which no kernel ran: the host's share of it.
+
+        median(event_s) - busy_s, and 0 where the two passes differ by less than their noise; None
+        without a profiler pass.
+
+        >>> StageSamples(event_s=(1.0,), busy_s=0.25).idle_s
+        0.75
+        """
+        event = summarise(self.event_s).median_s
+        if event is None or self.busy_s is None:
+            return None
+        return max(0.0, event - self.busy_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +260,7 @@ class EnergyWindow:
         power_samples_w: the raw power samples.
         power_times_s: when each was taken, from the window's start.
         why_missing: the reason for each missing quantity.
+        counter_period_s: seconds between two moves of the counter while it was watched.
     """
 
     __pydantic_config__ = STRICT
@@ -246,6 +277,7 @@ class EnergyWindow:
     power_samples_w: tuple[float, ...] = ()
     power_times_s: tuple[float, ...] = ()
     why_missing: Mapping[str, str] = field(default_factory=dict)
+    counter_period_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +314,9 @@ class Measurement:
     """One configuration, measured once (or the reason why it could not be).
 
     A model that is not shipped is carried along as `model_config`, its scaled Hugging Face config.
+    `attention_kernels` names the kernels that ran attention in the prefill, with how often: which
+    implementation was timed. `graph_pool_bytes` is what the allocator held beyond eager mode after
+    the graphs were captured.
     `boundary` says of another tool's result what its clock held, and such a record has the stages
     that were inside and no others; None where every stage was timed here, up to `total`.
     """
@@ -303,12 +338,14 @@ class Measurement:
     position: int = 0
     started_at: str = ""
     model_config: Mapping[str, Any] | None = None
+    attention_kernels: Mapping[str, int] = field(default_factory=dict)
+    graph_pool_bytes: int | None = None
     boundary: str | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
         """Close the mappings, so that a record stays what was measured."""
-        for name in ("stages", "environment", "capabilities", "why_missing"):
+        for name in ("stages", "environment", "capabilities", "why_missing", "attention_kernels"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     @property

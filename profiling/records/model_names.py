@@ -32,7 +32,7 @@ def public_name(model: str) -> str:
     >>> public_name("llava-1.5-7b@layers=4"), public_name("/home/me/models/llava")
     ('llava-1.5-7b@layers=4', 'llava')
     """
-    if _is_shipped(model):
+    if is_shipped(model):
         return model
     source, scale = split_scale(model)
     suffix = "" if scale is None else f"@{scale}"
@@ -59,7 +59,7 @@ def carried_config(model: str) -> Mapping[str, Any] | None:
     Args:
         model: shipped name, path or hub id, with its scale.
     """
-    return None if _is_shipped(model) else _config(config_dict(model))
+    return None if is_shipped(model) else _config(config_dict(model))
 
 
 def model_of(name: str, config: Mapping[str, Any] | None) -> ModelConfig:
@@ -75,7 +75,7 @@ def model_of(name: str, config: Mapping[str, Any] | None) -> ModelConfig:
     """
     if config is not None:
         return model_from_config(dict(config), name)
-    if _is_shipped(name):
+    if is_shipped(name):
         return load_model(name)
     raise InvalidInputError(
         f"the record names the model {name!r}, which is not shipped, and carries no config of it; "
@@ -83,7 +83,8 @@ def model_of(name: str, config: Mapping[str, Any] | None) -> ModelConfig:
     )
 
 
-def _is_shipped(model: str) -> bool:
+def is_shipped(model: str) -> bool:
+    """Return whether a name, with or without its scale, is one of a shipped model."""
     name = split_scale(model)[0]
     return ALIASES.get(name, name) in list_models()
 

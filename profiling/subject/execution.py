@@ -11,11 +11,12 @@ from __future__ import annotations
 import copy
 import os
 from contextlib import ExitStack, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 from profiling.records.measurement import TOTAL, Configuration, TokenCounts
 from profiling.subject.inputs import VisualInputs, encode, text_ids, visual_inputs
+from profiling.subject.library_workarounds import counts_stay_unread, products_stay_unprinted
 from profiling.subject.stages import StageHooks, StageObserver, anatomy
 from token_reduction.caches import cache_keyword, cache_of, set_cache
 
@@ -84,10 +85,15 @@ class Execution:
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             stack.enter_context(_environment(_CHECK_VARIABLE, "1"))
+            if self.configuration.dtype == "w8a8":
+                stack.enter_context(products_stay_unprinted())
             if self._method is not None:
                 # The placeholders are counted before the method shortens anything.
                 self._ids = self._placeholder_ids()
                 stack.enter_context(_reduction(self.model, self._method))
+                stack.enter_context(counts_stay_unread(self.model))
+                # `count_tokens` looks for NaN; in timed runs that would be booked on the method.
+                stack.enter_context(_checks("off"))
             self.hooks.attach()
             stack.callback(self.hooks.detach)
             yield self
@@ -184,7 +190,7 @@ class Execution:
         return tensors
 
     def count_tokens(self) -> TokenCounts:
-        """Run once and return the token counts as the model saw them."""
+        """Run once and return the token counts as the model saw them; NaN is refused here."""
         lengths: list[int] = []
 
         def seen(_module: Any, args: Any, kwargs: Any) -> None:
@@ -196,7 +202,8 @@ class Execution:
 
         handle = self.parts.language.register_forward_pre_hook(seen, with_kwargs=True)
         try:
-            output = self.first_logits()
+            with _checks("now"):
+                output = self.first_logits()
         finally:
             handle.remove()
         text = self.configuration.text_tokens
@@ -296,6 +303,12 @@ def _reduction(model: nn.Module, method: Any) -> Any:
     return reduce_tokens(model, method)
 
 
+def _checks(mode: Literal["now", "off"]) -> Any:
+    from token_reduction.tokens.checks import finite_checks
+
+    return finite_checks(mode)
+
+
 @contextmanager
 def _environment(name: str, value: str) -> Iterator[None]:
     previous = os.environ.get(name)
@@ -315,8 +328,11 @@ def _flusher(configuration: Configuration) -> Callable[[], None]:
         return lambda: None
     import torch
 
+    from profiling.devices.device import open_device
+
+    place = open_device(configuration.device).place
     # 256 MB is beyond every L2 and most last-level caches, and what triton's do_bench clears.
-    buffer = torch.empty(256 * 1024 * 1024, dtype=torch.int8, device=configuration.device)
+    buffer = torch.empty(256 * 1024 * 1024, dtype=torch.int8, device=place)
 
     def flush() -> None:
         buffer.zero_()

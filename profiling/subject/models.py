@@ -20,7 +20,7 @@ from hardware_specs.errors import (
 )
 from hardware_specs.files.reading import is_folder, regular_file
 from hardware_specs.showing import one_line, shown
-from profiling.devices.device import device_kind
+from profiling.devices.device import open_device
 from profiling.subject.libraries import transformers_library
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def build_model(
     """
     own = dtype == "auto"
     label = canonical_dtype("bf16" if own else dtype)
-    device_kind(device)
+    place = _place(device)
     check_weights(weights)
     if label in QUANTISED_DTYPES:
         from profiling.subject.quantisation import check_device
@@ -183,9 +183,9 @@ def build_model(
         check_device(label, device)
     try:
         if weights == "real":
-            model = _load_real(source, "auto" if own else torch_dtype(label), device, attention)
+            model = _load_real(source, "auto" if own else torch_dtype(label), place, attention)
         else:
-            model = _build_random(source, label, device, attention, seed)
+            model = _build_random(source, label, place, attention, seed)
     except ImportError as error:
         if isinstance(error, MissingDependencyError):
             raise
@@ -201,6 +201,17 @@ def build_model(
     return model
 
 
+def _place(device: str) -> torch.device:
+    """Return where torch makes a device's tensors, after checking that it can be used here."""
+    if device != "meta":
+        return open_device(device).place
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingDependencyError("torch", "profile") from error
+    return torch.device("meta")
+
+
 def check_weights(weights: str) -> None:
     """Refuse words that name no kind of weights."""
     if weights not in ("random", "real"):
@@ -208,16 +219,15 @@ def check_weights(weights: str) -> None:
 
 
 def _build_random(
-    source: str | ModelConfig, label: str, device: str, attention: str, seed: int
+    source: str | ModelConfig, label: str, place: torch.device, attention: str, seed: int
 ) -> PreTrainedModel:
-    import torch
 
     config = transformers_config(source)
     cls: Any = model_class(config)
     from transformers.initialization import no_init_weights
 
     try:
-        with torch.device(device), no_init_weights():
+        with place, no_init_weights():
             model: Any = cls._from_config(
                 config, dtype=torch_dtype(label), attn_implementation=attention
             )
@@ -226,7 +236,7 @@ def _build_random(
             f"transformers cannot build {_label(source)!r} with attention {attention!r}: {error}"
         ) from error
     model.tie_weights()
-    if device != "meta":
+    if place.type != "meta":
         fill_randomly(model, seed)
     result: PreTrainedModel = model
     return result
@@ -266,7 +276,7 @@ def fill_randomly(model: torch.nn.Module, seed: int = 0) -> None:
 
 
 def _load_real(
-    source: Any, dtype: torch.dtype | str, device: str, attention: str
+    source: Any, dtype: torch.dtype | str, place: torch.device, attention: str
 ) -> PreTrainedModel:
     if not isinstance(source, str):
         source = getattr(source, "source", "")
@@ -289,7 +299,7 @@ def _load_real(
             trust_remote_code=False,
             output_loading_info=True,
         )
-        model = model.to(device)
+        model = model.to(place)
     except (
         AttributeError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError,
     ) as error:  # fmt: skip

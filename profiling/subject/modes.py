@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from hardware_specs.errors import UnsupportedError
+from profiling.devices.device import open_device
 from profiling.subject.execution import cache_lengths, fork_cache
+from profiling.subject.library_workarounds import capture_is_no_tracing
 from token_reduction.caches import cache_in, cache_keyword, cache_of, set_cache
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from profiling.devices.interface import GraphMaker, Replayable
     from profiling.subject.stages import Anatomy
 
 
@@ -37,7 +40,7 @@ def applied_mode(
         mode: `eager`, `cuda-graph` or `compile`.
         parts: the model's parts.
         device: where it runs.
-        graphs: what captures graphs; torch's when None.
+        graphs: what captures graphs; the device's own when None.
         backend: backend of `torch.compile`.
 
     Raises:
@@ -54,13 +57,7 @@ def applied_mode(
         # A new length is a new graph: dynamic shapes would time another, slower kernel.
         language.forward = torch.compile(original, dynamic=False, backend=backend)
     else:
-        if graphs is None:
-            if not device.startswith("cuda"):
-                raise UnsupportedError(
-                    "mode 'cuda-graph' needs a CUDA device; on a CPU run 'eager' or 'compile'"
-                )
-            graphs = TorchGraphs()
-        language.forward = GraphedForward(original, graphs)
+        language.forward = GraphedForward(original, graphs or open_device(device).graphs())
     try:
         yield
     finally:
@@ -68,58 +65,6 @@ def applied_mode(
         del language.forward
         if mode == "compile":
             torch._dynamo.reset()
-
-
-class Replayable(Protocol):
-    """A captured graph."""
-
-    def replay(self) -> None:
-        """Run it again on the same memory."""
-
-
-class GraphMaker(Protocol):
-    """Captures work into a graph."""
-
-    def capture(self, work: Callable[[], Any]) -> tuple[Replayable, Any]:
-        """Run work once for real, then capture it; return the graph and the captured output."""
-
-
-class TorchGraphs:
-    """CUDA graphs that share one memory pool."""
-
-    def __init__(self) -> None:
-        self._pool: Any = None
-
-    def capture(self, work: Callable[[], Any]) -> tuple[Replayable, Any]:
-        """Warm up on a side stream, as capture requires, then capture.
-
-        Raises:
-            UnsupportedError: the work synchronises or reads device data on the host.
-        """
-        import torch
-
-        cuda: Any = torch.cuda
-        stream = cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(2):
-                work()
-        torch.cuda.current_stream().wait_stream(stream)
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(graph, pool=self._pool):
-                output = work()
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            first = str(error).strip().splitlines()[0]
-            raise UnsupportedError(
-                f"the language model cannot be captured in a CUDA graph: {first}; use mode eager"
-            ) from error
-        if self._pool is None:
-            self._pool = graph.pool()
-        return graph, output
 
 
 @dataclass(slots=True)
@@ -183,7 +128,8 @@ class GraphedForward:
             # Every run grows its own copy, so that warm-up leaves the lengths alone.
             return self.original(**static, **{cache_keyword(): fork_cache(start)}, **rest)
 
-        graph, output = self.graphs.capture(work)
+        with capture_is_no_tracing():
+            graph, output = self.graphs.capture(work)
         return _Captured(graph, static, output, fork_cache(cache_of(output)))
 
     def _empty_cache(self, inputs: dict[str, torch.Tensor], rest: dict[str, Any]) -> Any:
@@ -193,6 +139,7 @@ class GraphedForward:
         """
         cache = fork_cache(cache_of(self.original(**inputs, **rest)))
         for layer in cache.layers:
-            layer.keys = layer.keys[..., :0, :]
-            layer.values = layer.values[..., :0, :]
+            # Copied, because a slice of no rows would keep the whole cache of the first run alive.
+            layer.keys = layer.keys[..., :0, :].clone()
+            layer.values = layer.values[..., :0, :].clone()
         return cache

@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hardware_specs.errors import MissingDependencyError, UnsupportedError
-from profiling.devices.device import device_kind
+from profiling.devices.device import open_device
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,6 +26,17 @@ _NEEDS: dict[str, tuple[tuple[int, int], bool]] = {
     "w8a8": ((7, 5), True),
     "w4a16": ((8, 0), False),
     "fp8": ((8, 9), False),
+}
+
+#: label -> the kernel that runs its products on CUDA, for records: others of the same label differ.
+KERNELS: dict[str, str] = {
+    "w8a16": "torchao-dequantise-mm", "w8a8": "torchao-int-mm", "w4a16": "tinygemm",
+    "fp8": "scaled-mm-rowwise",
+}  # fmt: skip
+#: label -> why its products on CUDA tell nothing about weights of that size in eager mode.
+UNTYPICAL: dict[str, str] = {
+    "w8a16": "torchao writes the whole weight out in 16 bits at every product, which is slower than "
+    "16-bit weights by construction"
 }
 
 
@@ -51,10 +62,7 @@ def check_device(label: str, device: str, capability: tuple[int, int] | None = N
             )
         return
     if capability is None:
-        import torch
-
-        device_kind(device)
-        capability = torch.cuda.get_device_capability(device)
+        capability = open_device(device).capability() or (0, 0)
     if capability < need:
         able = [name for name, (least, _) in _NEEDS.items() if capability >= least]
         raise UnsupportedError(
@@ -97,12 +105,17 @@ def quantise_module(module: nn.Module, label: str) -> None:
 
 
 def _recipe(label: str) -> Any:
+    # Without torchao's settings for the compiler, which would change the whole process.
     from torchao import quantization as ao
 
     if label == "w8a16":
-        return ao.Int8WeightOnlyConfig()
+        return ao.Int8WeightOnlyConfig(set_inductor_config=False)
     if label == "w8a8":
-        return ao.Int8DynamicActivationInt8WeightConfig()
+        return ao.Int8DynamicActivationInt8WeightConfig(set_inductor_config=False)
     if label == "w4a16":
-        return ao.Int4WeightOnlyConfig(group_size=128, int4_packing_format="tile_packed_to_4d")
-    return ao.Float8DynamicActivationFloat8WeightConfig(granularity=ao.PerRow())
+        return ao.Int4WeightOnlyConfig(
+            group_size=128, int4_packing_format="tile_packed_to_4d", set_inductor_config=False
+        )
+    return ao.Float8DynamicActivationFloat8WeightConfig(
+        granularity=ao.PerRow(), set_inductor_config=False
+    )

@@ -14,7 +14,9 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import math
 import os
+import re
 import tempfile
 import warnings
 import zlib
@@ -29,6 +31,7 @@ from hardware_specs.errors import InvalidFileError
 from hardware_specs.files.reading import MAX_BYTES, read_bytes, show_path
 from hardware_specs.files.strict_json import parse_json
 from hardware_specs.files.writing import write_file
+from profiling.devices.device import open_device
 from profiling.records.measurement import TOTAL
 from profiling.tracing.op_names import op_of
 
@@ -51,6 +54,10 @@ _VIEWS = frozenset(
 )  # fmt: skip
 #: Stands for the process in a trace that is kept; no device has so high a number.
 _PROCESS = 1_000_000
+#: In a replayed graph no op is known; kernels of fused attention say what they are.
+_ATTENTION_KERNEL = re.compile(r"fmha|flash|sdpa|attention", re.IGNORECASE)
+#: Templates make names of kernels thousands of characters long.
+_LONGEST_NAME = 120
 _LAUNCH_CATEGORIES = frozenset({"cuda_runtime", "cuda_driver"})
 
 
@@ -136,11 +143,8 @@ def trace_run(execution: Execution, path: str | Path | None = None) -> list[Kern
     Raises:
         OutputError: the trace cannot be written.
     """
-    import torch
-
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    if execution.configuration.device.startswith("cuda"):
-        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    device = open_device(execution.configuration.device)
+    clock = device.clock()
     execution.run()
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
@@ -148,10 +152,9 @@ def trace_run(execution: Execution, path: str | Path | None = None) -> list[Kern
         cycle = "Warning: Profiler clears events at the end of each cycle"
         warnings.filterwarnings("ignore", cycle)
         stack.enter_context(module_ranges(execution.model))
-        profiler = stack.enter_context(torch.profiler.profile(activities=activities))
+        profiler = stack.enter_context(device.profiler())
         execution.run(_Ranges())
-        if len(activities) > 1:
-            torch.cuda.synchronize()
+        clock.synchronize()
     with tempfile.TemporaryDirectory() as folder:
         # The profiler reports a failed export on stderr only, so it never writes where it matters.
         raw = Path(folder) / "trace.json"
@@ -226,15 +229,16 @@ def attribute(events: Sequence[Mapping[str, Any]]) -> list[KernelRecord]:
         ):
             by_thread[event.get("tid")].append(event)
     records: list[KernelRecord] = []
+    on_cpu = not kernels
     for thread in by_thread.values():
         thread.sort(key=lambda event: (event["ts"], -event.get("dur", 0.0)))
-        records += _sweep(thread, kernels, on_cpu=not kernels)
+        records += _sweep(thread, kernels, on_cpu=on_cpu)
     return records
 
 
 def _sweep(
     thread: list[Mapping[str, Any]],
-    kernels: Mapping[int, list[Mapping[str, Any]]],
+    kernels: dict[int, list[Mapping[str, Any]]],
     *,
     on_cpu: bool,
 ) -> list[KernelRecord]:
@@ -246,7 +250,8 @@ def _sweep(
             stack.pop()
         category, name = event["cat"], event["name"]
         if category in _LAUNCH_CATEGORIES:
-            for kernel in kernels.get(event.get("args", {}).get("correlation", -1), ()):
+            # Two calls can bear one id (a launch inside a driver's call): its kernels ran once.
+            for kernel in kernels.pop(event.get("args", {}).get("correlation", -1), ()):
                 records.append(_record(stack, kernel["name"], kernel.get("dur", 0.0) * 1e-6))
             continue
         end = begin + event.get("dur", 0.0)
@@ -291,15 +296,43 @@ def _record(stack: list[_Visit], kernel: str, time_s: float) -> KernelRecord:
     return KernelRecord(kernel, time_s, stage, module, aten, op, op_class)
 
 
-def count_kernels(execution: Execution) -> dict[str, int]:
-    """Return the device kernels of one repetition by stage; `total` is everything but the decode.
+@dataclass(frozen=True, slots=True)
+class StageWork:
+    """The device's work in one stage: its kernels, and the seconds that they ran, None if unknown."""
+
+    kernels: int
+    busy_s: float | None
+
+
+def work_by_stage(records: Sequence[KernelRecord]) -> dict[str, StageWork]:
+    """Return kernels and their summed seconds by stage; `total` is everything but the decode.
 
     Args:
-        execution: a model with its inputs.
+        records: what `trace_run` returned.
     """
-    counts = Counter(record.stage for record in trace_run(execution))
-    counts[TOTAL] = sum(number for stage, number in counts.items() if stage != "decode")
-    return dict(counts)
+    times: dict[str, list[float]] = defaultdict(list)
+    for record in records:
+        times[record.stage].append(record.time_s)
+    times[TOTAL] = [item for stage, found in times.items() if stage != "decode" for item in found]
+    return {stage: StageWork(len(found), math.fsum(found)) for stage, found in times.items()}
+
+
+def attention_kernels(records: Sequence[KernelRecord]) -> dict[str, int]:
+    """Return the kernels that ran attention in the prefill, each with how often it was launched.
+
+    They tell which implementation (flash, cuDNN, efficient, plain products) was timed.
+
+    Args:
+        records: what `trace_run` returned.
+    """
+    return dict(
+        Counter(
+            record.kernel[:_LONGEST_NAME]
+            for record in records
+            if record.stage == "prefill"
+            and (record.op_class == "attention_prefill" or _ATTENTION_KERNEL.search(record.kernel))
+        )
+    )
 
 
 def op_table(records: Sequence[KernelRecord]) -> pd.DataFrame:

@@ -15,7 +15,19 @@ A100 = "nvidia-a100-sxm4-80gb"
 #: Five sizes each: small, square, tall, wide, and one beyond a megapixel.
 SIZES = ((224, 224), (640, 480), (1344, 1344), (1080, 1920), (301, 1999))
 #: Fewer layers, so that the suite stays quick: every kind of layer is among them.
-NATIVE = ("qwen2.5-vl-3b@layers=8", "qwen2.5-vl-7b@layers=8")
+NATIVE = (
+    "qwen2.5-vl-3b@layers=8",
+    "qwen2.5-vl-7b@layers=8",
+    "qwen2-vl-7b@layers=2",
+    "qwen3-vl-2b@layers=6",
+    "qwen3-vl-8b@layers=4",
+    "qwen3-vl-30b-a3b@layers=4",
+)
+#: Families whose tower takes tiles, and whose bridge merges patches.
+TILED = (
+    "internvl3-8b@layers=2", "internvl3-38b@layers=2", "internvl3.5-8b@layers=2",
+    "gemma-3-4b@layers=6", "smolvlm2-2.2b@layers=2", "idefics3-8b@layers=2",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -24,13 +36,15 @@ def _no_value_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRANSFORMERS_DISABLE_TORCH_CHECK", "1")
 
 
-def _build(name: str) -> torch.nn.Module:
+def _build(name: str, attention: str = "sdpa") -> torch.nn.Module:
     import transformers
 
     config = transformers.AutoConfig.for_model(**config_dict(name))
+    # Its default, `grouped_mm`, is an op that the counter does not know.
+    config.text_config._experts_implementation = "batched_mm"
     with torch.device("meta"):
         model = transformers.AutoModelForImageTextToText.from_config(
-            config, attn_implementation="sdpa", dtype=torch.bfloat16
+            config, attn_implementation=attention, dtype=torch.bfloat16
         )
     return model.eval()
 
@@ -110,10 +124,43 @@ def test_two_images_of_different_sizes(name: str) -> None:
     assert total == counter.get_total_flops()
 
 
-@pytest.mark.parametrize("name", NATIVE)
+@pytest.mark.parametrize("name", TILED)
+def test_tower_and_bridge_at_five_sizes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_model(name)
+    # Idefics3's tower asks whether its mask hides anything, and meta tensors cannot say.
+    monkeypatch.setattr(
+        "transformers.masking_utils._ignore_bidirectional_mask_sdpa", lambda *_, **__: True
+    )
+    base = _build(name).model
+    side = config.vision.image_size
+    counted = {}
+    for size in SIZES:
+        crops = config.visual_input(image_size=size).crops
+        if crops not in counted:
+            pixels = torch.empty(crops, 3, side, side, device="meta", dtype=torch.bfloat16)
+            counted[crops] = _counted(lambda: _features(base, pixels)).get_total_flops()  # noqa: B023
+        cost = estimate(name, A100, image_size=size)
+        total = cost.stages["vision"].flops + cost.stages["projector"].flops
+        assert total == counted[crops]
+
+
+def _features(base: torch.nn.Module, pixels: torch.Tensor) -> None:
+    if hasattr(
+        base, "connector"
+    ):  # `get_image_features` looks for blank images, which has no shape
+        base.connector(base.vision_model(pixel_values=pixels).last_hidden_state)
+    else:
+        base.get_image_features(pixels)
+
+
+@pytest.mark.parametrize("name", [*NATIVE, *TILED])
 def test_language_model_at_five_counts(name: str) -> None:
     config = load_model(name)
-    model = _build(name)
+    sliding = config.text.sliding_window is not None
+    model = _build(name, attention="eager" if sliding else "sdpa")
+    # A mask is made of values; without one eager attention runs the same products.
+    kinds = ("full_attention", "sliding_attention")
+    mask = {"attention_mask": dict.fromkeys(kinds)} if sliding else {}
     for visual in (1, 64, 144, 1024, 2304):
         tokens = visual + 40
         embeds = torch.empty(
@@ -121,7 +168,9 @@ def test_language_model_at_five_counts(name: str) -> None:
         )
 
         def prefill(embeds: torch.Tensor = embeds) -> None:
-            hidden = model.model.language_model(inputs_embeds=embeds, use_cache=True)[0]
+            base = model.model
+            language = base.text_model if hasattr(base, "text_model") else base.language_model
+            hidden = language(inputs_embeds=embeds, use_cache=True, **mask)[0]
             model.lm_head(hidden[:, -1:])
 
         cost = estimate(name, A100, visual_tokens=visual, text_tokens=40)

@@ -10,7 +10,7 @@ import pytest
 
 from costmodel import estimate, sweep
 from costmodel.models import config_dict
-from costmodel.models.decoders.gated import gated_layer
+from costmodel.models.decoders.gated import Kind, gated_layer
 from costmodel.ops.attention import attended_pairs
 from costmodel.windows import cached_tokens, decode_parts
 
@@ -276,5 +276,5 @@ def test_a_layer_of_any_kind_has_equal_parameters(written) -> None:
     from costmodel import load_model
 
     text = load_model(written(TINY | {"layer_types": [F, S, S, F]})).text
-    assert text.stack.kinds == (gated_layer(text), gated_layer(text, 16))
+    assert text.stack.kinds == (gated_layer(text), gated_layer(text, Kind(16)))
     assert text.parameters == load_model(written(TINY, "full")).text.parameters

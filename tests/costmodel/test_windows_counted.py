@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections import Counter
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from costmodel import estimate, load_model
 from profiling.counting.three_counters import count_model
 from token_reduction.caches import cache_keyword, cache_of
+from vlm_roofline.cli import main
 
 H100 = "nvidia-h100-sxm5-80gb"
 F, S = "full_attention", "sliding_attention"
@@ -93,6 +95,41 @@ def test_counters_agree(tmp_path, kind) -> None:
     file.write_text(json.dumps(SHAPE | KINDS[kind]), encoding="utf-8")
     report = count_model(str(file), text_tokens=100, fvcore=False)
     assert report.agrees, [row for row in report.rows if row.note]
+
+
+def a_random_config(seed: int) -> dict[str, Any]:
+    """Return a small decoder whose layers slide by one of the rules that a config can state."""
+    draw = random.Random(seed)
+    layers, kv_heads = draw.randint(2, 6), draw.choice((1, 2, 4))
+    window = draw.randint(2, 140)
+    rule = ("all", "from", "pattern", "off", "from", "pattern")[seed]
+    kind = {"all": "mistral", "from": "qwen2", "pattern": "qwen2", "off": "qwen2"}[rule]
+    document: dict[str, Any] = {
+        "model_type": kind, "hidden_size": 32 * kv_heads * draw.randint(1, 3),
+        "intermediate_size": 16 * draw.randint(2, 9), "num_hidden_layers": layers,
+        "num_attention_heads": kv_heads * draw.choice((1, 2)), "num_key_value_heads": kv_heads,
+        "vocab_size": draw.randint(50, 400), "max_position_embeddings": 4096,
+        "sliding_window": window,
+    }  # fmt: skip
+    if kind == "qwen2":
+        document["use_sliding_window"] = rule != "off"
+    if rule == "from":
+        document["max_window_layers"] = draw.randint(0, layers)
+    if rule == "pattern":
+        document["layer_types"] = [draw.choice((F, S)) for _ in range(layers)]
+    return document
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_count_says_equal_on_random_configs(tmp_path, capsys, seed) -> None:
+    """Six of them: every layer, from one on, patterns and none; one is quantised and counted as it is not."""
+    document = a_random_config(seed)
+    if seed == 5:
+        document["quantization_config"] = {"quant_method": "awq", "bits": 4, "group_size": 32}
+    (tmp_path / "config.json").write_text(json.dumps(document), encoding="utf-8")
+    tokens = str(random.Random(seed).randint(90, 160))
+    assert main(["count", str(tmp_path), "--text-tokens", tokens, "--no-fvcore"]) == 0
+    assert "cost model and torch agree to the unit" in capsys.readouterr().out
 
 
 # transformers makes one mask for all of Llama's layers, which in a pattern fits the full ones only;

@@ -26,7 +26,7 @@ WINGS = (
     ("microbench",),
     ("reconciling",),
     ("report",),
-    ("whole_loop",),
+    ("whole_loop", "sharing"),
 )
 #: What stands on top of the cost model: nothing in it imports these, but they may import each other.
 ON_TOP = ("costmodel.questions", "costmodel.plots", "costmodel.reproduce")
@@ -219,3 +219,29 @@ def test_a_circle_of_wings_without_one_of_modules_is_found(tmp_path: Path) -> No
     graph = imports_of(tmp_path, ("p",))
     assert circles(graph) == []
     assert circles(wings_of(graph, "p")) == [["x", "y"]]
+
+
+def test_only_the_device_layer_touches_the_device() -> None:
+    """`torch.cuda` and its backends are called in `profiling/devices` alone.
+
+    Packages below `profiling` cannot import that layer: they may ask whether there is a GPU, and whether
+    its stream is capturing, each in one place.
+    """
+    allowed = {
+        "hardware_specs/detect.py": {"is_available", "get_device_properties", "current_device"},
+        "token_reduction/tokens/checks.py": {"is_current_stream_capturing"},
+    }
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            name = path.relative_to(ROOT).as_posix()
+            used = {
+                node.attr
+                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                if isinstance(node, ast.Attribute)
+                and ast.unparse(node.value)
+                in ("torch.cuda", "torch.backends.cuda", "torch.backends.cudnn")
+            }
+            if used - allowed.get(name, set()) and not name.startswith("profiling/devices/"):
+                found[name] = used
+    assert found == {}

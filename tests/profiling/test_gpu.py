@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from profiling.counting.memory import cuda_peaks
+from profiling.counting.memory import allocator_peaks
 from profiling.counting.one_run import count_run
+from profiling.devices.cuda import CudaMemory
 from profiling.measuring.profile import profile
 from profiling.records.measurement import TOTAL, Configuration
 from profiling.subject.execution import Execution
@@ -57,7 +58,7 @@ def test_the_allocator_agrees_with_the_ledger(on_gpu: Any, tiny_source: str) -> 
     with execution.ready():
         execution.run()
         _, expected = count_run(execution)
-        measured = cuda_peaks(execution, "cuda")
+        measured = allocator_peaks(execution, CudaMemory())
     for stage in ("vision", "prefill"):
         grown = measured[stage].peak_allocated_bytes - measured[stage].resident_bytes
         assert grown == pytest.approx(

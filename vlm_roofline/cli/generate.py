@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from costmodel.quantities import STAGES
-from hardware_specs.errors import InvalidFileError, InvalidInputError, UnsupportedError
+from hardware_specs.errors import (
+    DeviceUnavailableError,
+    InvalidFileError,
+    InvalidInputError,
+    UnsupportedError,
+)
 from hardware_specs.files.reading import read_picture
 from hardware_specs.showing import one_line
 from vlm_roofline.cli.console import console, print_json, warn
@@ -158,9 +163,10 @@ def _device(given: str | None) -> str:
     from profiling.devices.device import device_kind
 
     if given is None:
-        import torch
-
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            return device_kind("cuda")
+        except DeviceUnavailableError:
+            return "cpu"
     if device_kind(given) == "meta":
         raise InvalidInputError("--device meta has no values to answer with; give cuda or cpu")
     return given
@@ -237,7 +243,7 @@ def _answer(
 ) -> Answer:
     import torch
 
-    from profiling.devices.clocks import clock_for
+    from profiling.devices.device import clock_for
     from profiling.instruments.recorder import Recorder
     from profiling.subject.stages import StageHooks, anatomy
     from token_reduction import reduce_tokens

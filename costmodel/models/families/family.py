@@ -66,6 +66,7 @@ class Family:
         selects_features: whether the config says which layers and tokens of the tower are read.
         copies: towers of one shape: two where images and frames have one each.
         tied_by_text: whether `text_config` alone may tie head and embedding.
+        joined: the language model as it is beside the tower.
         geometry: from the config and the tower to what images and clips give.
         bridge: from the config, tower and language model to what stands between them.
         extra_parameters: parameters of no part: newline tokens, a pooling layer.
@@ -86,6 +87,7 @@ class Family:
     selects_features: bool = True
     copies: int = 1
     tied_by_text: bool = False
+    joined: Callable[[Section, TextConfig, VisionConfig], TextConfig] = lambda _, text, __: text
     geometry: Callable[[Section, VisionConfig], Geometry] = plain_geometry
     bridge: Callable[[Section, VisionConfig, TextConfig], ProjectorConfig] = plain_bridge
     extra_parameters: Callable[[Section, VisionConfig, TextConfig], int] = lambda *_: 0
@@ -111,6 +113,7 @@ class Family:
         unsaid = None if self.tied_by_text else False
         text = decoder.read(inner, outer.flag("tie_word_embeddings") or unsaid)
         vision = self._tower(outer)
+        text = self.joined(outer, text, vision)
         geometry = self.geometry(outer, vision)
         extra = self.extra_parameters(outer, vision, text)
         bridge = self.bridge(outer, vision, text)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from costmodel.blocks import Activate, Block, Norm, dense
 from costmodel.models.native import NativeGeometry
+from costmodel.models.projector import ProjectorConfig
+from costmodel.models.towers.native import merger
 
 if TYPE_CHECKING:
+    from costmodel.blocks import Block
     from costmodel.models.reading import Section
     from costmodel.models.text import TextConfig
     from costmodel.models.vision import VisionConfig
@@ -38,50 +40,34 @@ def native_geometry(
     )  # fmt: skip
 
 
-def merger(
+def merged_bridge(
+    outer: Section,
     vision: VisionConfig,
-    d: int,
+    text: TextConfig,
     norm: str,
-    name: str = "merger",
-    *,
-    behind: bool = False,
-    rows: str = "projected",
-) -> tuple[Block, ...]:
-    """Return the blocks of a merger: a norm, then two linear layers over merge x merge patches at once.
+    after: tuple[Block, ...] = (),
+    width: str = "out_hidden_size",
+) -> ProjectorConfig:
+    """Return the merger as the bridge to the language model.
 
     Args:
+        outer: the config.
         vision: the tower, whose patches are merged.
-        d: width of the tokens.
-        norm: kind of the norm.
-        name: what the names of its ops start with.
-        behind: whether the norm runs over merged rows, not over patches.
-        rows: which rows it runs over.
-
-    >>> from costmodel.blocks import parameters
-    >>> from costmodel.models import load_model
-    >>> parameters(merger(load_model("qwen2.5-vl-7b").vision, 3584, "rms"))  # 1280, 5120 x 5121, 5121 x 3584
-    44574464
-    """
-    c, many = vision.hidden_size, vision.merge**2
-    k = many * c
-    return (
-        Norm(f"{name}_norm", k if behind else c, rows, norm, per_row=1 if behind else many),
-        dense(f"{name}_fc1", k, k, rows, bias=True),
-        Activate(f"{name}_gelu", k, rows, "gelu"),
-        dense(f"{name}_fc2", k, d, rows, bias=True),
-    )
-
-
-def check_width(outer: Section, text: TextConfig) -> None:
-    """Raise unless the tower's output is as wide as the language model.
+        text: the language model.
+        norm: kind of the merger's norm.
+        after: what follows it.
+        width: what the tower's config calls the width of the tokens.
 
     Raises:
-        InvalidFileError: it is not.
+        InvalidFileError: the tower's output is not as wide as the language model.
     """
-    seen = outer.values["vision_config"]
-    d = seen.get("out_hidden_size", text.hidden_size)
-    if d != text.hidden_size:
+    d = text.hidden_size
+    said = outer.values["vision_config"].get(width, d)
+    if said != d:
         raise outer.fail(
-            "vision_config.out_hidden_size",
-            f"({d!r}) must be the language model's width {text.hidden_size}",
+            f"vision_config.{width}", f"({said!r}) must be the language model's width {d}"
         )
+    many = vision.merge**2
+    k = many * vision.hidden_size
+    blocks = (*merger(vision.hidden_size, many, d, norm), *after)
+    return ProjectorConfig(k, k, d, True, "gelu", blocks, by_plan=True)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.blocks import Shuffle
 from costmodel.models.families.family import Family
-from costmodel.models.families.native import DEFAULTS, check_width, merger, native_geometry
-from costmodel.models.projector import ProjectorConfig
+from costmodel.models.families.native import DEFAULTS, merged_bridge, native_geometry
 
 if TYPE_CHECKING:
     from costmodel.models.native import NativeGeometry
+    from costmodel.models.projector import ProjectorConfig
     from costmodel.models.reading import Section
     from costmodel.models.text import TextConfig
     from costmodel.models.vision import VisionConfig
@@ -30,10 +30,8 @@ def _geometry(_outer: Section, vision: VisionConfig) -> NativeGeometry:
 
 
 def _bridge(outer: Section, vision: VisionConfig, text: TextConfig) -> ProjectorConfig:
-    check_width(outer, text)
-    k, d = vision.merge**2 * vision.hidden_size, text.hidden_size
-    blocks = (*merger(vision, d, "rms"), Shuffle("raster_order", d, "projected"))
-    return ProjectorConfig(k, k, d, True, "gelu", blocks, by_plan=True)
+    order = Shuffle("raster_order", text.hidden_size, "projected")
+    return merged_bridge(outer, vision, text, "rms", (order,))
 
 
 def _rescale(document: dict[str, Any]) -> None:

@@ -34,8 +34,17 @@ TOWERS: Registry[Tower] = Registry(
     {
         "clip_vision_model": "costmodel.models.towers.clip",
         "siglip_vision_model": "costmodel.models.towers.siglip",
+        "internvl_vision": "costmodel.models.towers.internvl",
+        "idefics3_vision": "costmodel.models.towers.idefics3",
+        "smolvlm_vision": "costmodel.models.towers.idefics3",
+        "qwen2_vl_vision": "costmodel.models.towers.qwen2_vl",
+        "qwen2_vl": "costmodel.models.towers.qwen2_vl",
         "qwen2_5_vl_vision": "costmodel.models.towers.qwen2_5_vl",
         "qwen2_5_vl": "costmodel.models.towers.qwen2_5_vl",
+        "qwen3_vl_vision": "costmodel.models.towers.qwen3_vl",
+        "qwen3_vl": "costmodel.models.towers.qwen3_vl",
+        "qwen3_vl_moe_vision": "costmodel.models.towers.qwen3_vl",
+        "qwen3_vl_moe": "costmodel.models.towers.qwen3_vl",
     },
     attribute="TOWER",
 )

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from costmodel.blocks import Attend, Block, Convolve, Join, Project, Residual, Rotate, dense
+from costmodel.blocks import (
+    Activate,
+    Attend,
+    Block,
+    Convolve,
+    Join,
+    Norm,
+    Project,
+    Residual,
+    Rotate,
+    dense,
+)
 from costmodel.models.native import DEFAULT_IMAGE
 
 if TYPE_CHECKING:
@@ -68,6 +79,53 @@ def attention(c: int, h: int, pieces: str) -> tuple[Block, ...]:
         Join("join_pieces", c, "entering"),
         dense("out_proj", c, c, "out", bias=True, reads="attention_output"),
         Residual("attention_residual", c, "out"),
+    )
+
+
+def native_layer(c: int, f: int, h: int, function: str) -> tuple[Block, ...]:
+    """Return one layer: LayerNorms, and an MLP of two matrices."""
+    return (
+        Norm("norm1", c, "entering", "layer", after_residual=True),
+        *attention(c, h, "images"),
+        Norm("norm2", c, "mlp", "layer", after_residual=True),
+        dense("fc1", c, f, "mlp", bias=True, reads="mlp_input"),
+        Activate("gelu", f, "mlp", function),
+        dense("fc2", f, c, "mlp", bias=True, reads="mlp_hidden"),
+        Residual("mlp_residual", c, "mlp"),
+    )
+
+
+def merger(
+    c: int,
+    many: int,
+    d: int,
+    norm: str,
+    name: str = "merger",
+    *,
+    behind: bool = False,
+    rows: str = "projected",
+) -> tuple[Block, ...]:
+    """Return the blocks of a merger: a norm, then two linear layers over several patches at once.
+
+    Args:
+        c: width of a patch.
+        many: patches of a token.
+        d: width of the tokens.
+        norm: kind of the norm.
+        name: what the names of its ops start with.
+        behind: whether the norm runs over merged rows, not over patches.
+        rows: which rows it runs over.
+
+    >>> from costmodel.blocks import parameters
+    >>> parameters(merger(1280, 4, 3584, "rms"))  # 1280, 5120 x 5121, 5121 x 3584
+    44574464
+    """
+    k = many * c
+    return (
+        Norm(f"{name}_norm", k if behind else c, rows, norm, per_row=1 if behind else many),
+        dense(f"{name}_fc1", k, k, rows, bias=True),
+        Activate(f"{name}_gelu", k, rows, "gelu"),
+        dense(f"{name}_fc2", k, d, rows, bias=True),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from costmodel.blocks import (
     Activate,
@@ -51,7 +51,17 @@ def _pooling_head(c: int, f: int, h: int, function: str) -> tuple[Block, ...]:
 
 def _read(section: Section) -> VisionConfig:
     shape = read_shape(section, _DEFAULTS)
-    pools = section.flag("vision_use_head")
+    return siglip(section, shape, pools=section.flag("vision_use_head"))
+
+
+def siglip(section: Section, shape: dict[str, Any], *, pools: bool) -> VisionConfig:
+    """Return the tower of a shape.
+
+    Args:
+        section: the config object, for its activation.
+        shape: its numbers.
+        pools: whether it has a pooling head.
+    """
     function = section.word("hidden_act")
     c, f, h = shape["hidden_size"], shape["intermediate_size"], shape["num_heads"]
     tokens = (shape["image_size"] // shape["patch_size"]) ** 2

@@ -1,6 +1,10 @@
 """HiRED: the tokens expected of tiled images."""
 
+import re
+
 import pytest
+
+from costmodel import estimate
 
 MODEL, A100 = "llava-1.5-7b", "nvidia-a100-sxm4-80gb"
 
@@ -26,3 +30,23 @@ def test_hired_on_tiles(asked, tokens, plan_of, llm_tokens) -> None:
     plan = plan_of("llava-next-vicuna-7b", method="hired", **shape)
     assert llm_tokens(plan) == [tokens] * 32
     assert plan.projected_tokens == shape["projected"]
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "says"),
+    [
+        # 480 x 640: 288 of the whole image and 36 newlines, and up to 288 of the tiles.
+        ("llava-next-vicuna-7b", {"image_size": (480, 640)},
+         "540 tokens left of an image cut into tiles: .* it may be 324 to 612"),
+        ("llava-next-vicuna-7b", {"images": 2}, "1152 tokens left of 2 images .* 576 to 1152"),
+        ("llava-next-vicuna-7b", {"images": 3, "image_size": (336, 336)}, "of 3 images"),
+        ("llava-1.5-7b", {"images": 2}, None),
+    ],
+)  # fmt: skip
+def test_hired_on_tiles_says_that_the_picture_decides(model, asked, says) -> None:
+    told = [w for w in estimate(model, A100, method="hired", **asked).warnings if "hired" in w]
+    if says is None:
+        assert told == []
+    else:
+        assert len(told) == 1
+        assert re.search(says, told[0])

@@ -15,6 +15,11 @@ from costmodel.models.towers import TOWERS
 #: The start of a parameter's name in `transformers` (either version's layout) -> our part.
 PREFIXES = {
     "model.vision_tower.": "vision",
+    "model.vision_model.": "vision",
+    "model.connector.": "projector",
+    "model.text_model.embed_tokens.": "embedding",
+    "model.text_model.layers.": "layers",
+    "model.text_model.norm.": "final_norm",
     "model.visual.merger.": "projector",
     "model.visual.": "vision",
     "model.image_tower.": "vision",
@@ -112,6 +117,21 @@ VARIANTS = {
     "pooling by convolution": ("llava-next-video-7b", {"spatial_pool_mode": "conv"}),
     "a head dim of its own": ("llava-next-mistral-7b", {"text_config": {"head_dim": 64}}),
     "mistral in LLaVA": ("llava-1.5-7b", {"text_config": {"model_type": "mistral"}}),
+    "Qwen3 in LLaVA": ("llava-1.5-7b", {"text_config": {"model_type": "qwen3"}}),
+    "Qwen3 with biases": (
+        "internvl3.5-8b",
+        {"text_config": {"attention_bias": True}},
+    ),
+    "Phi-3 in LLaVA": ("llava-1.5-7b", {"text_config": {"model_type": "phi3"}}),
+    "Gemma in LLaVA": ("llava-1.5-7b", {"text_config": {"model_type": "gemma"}}),
+    "Gemma 3 in InternVL": (
+        "internvl3-8b",
+        {"text_config": {"model_type": "gemma3_text", "head_dim": 64}},
+    ),
+    "layers without experts": (
+        "qwen3-vl-30b-a3b",
+        {"text_config": {"mlp_only_layers": [1], "decoder_sparse_step": 1}},
+    ),
     "SigLIP in LLaVA": (
         "llava-1.5-7b",
         {
@@ -157,6 +177,12 @@ def test_structural_variants_match_transformers(what):
         "llava-onevision-7b@layers=3,width=1/4",
         "llava-next-video-7b@layers=1",
         "llama-2-7b@layers=1,width=1/32",
+        "qwen2.5-vl-7b@layers=4,width=1/4",
+        "qwen2-vl-2b@layers=2,width=1/2",
+        "qwen3-vl-8b@layers=4,width=1/4",
+        "internvl3-8b@layers=2,width=1/4",
+        "gemma-3-4b@layers=6,width=1/4",
+        "smolvlm2-2.2b@layers=2,width=1/4",
     ],
 )
 def test_reduced_models_match_transformers(name):

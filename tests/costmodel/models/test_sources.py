@@ -23,7 +23,12 @@ SHIPPED = {
     "llava-1.5-7b", "llava-1.5-13b", "llava-next-vicuna-7b", "llava-next-vicuna-13b",
     "llava-next-mistral-7b", "llava-next-video-7b", "video-llava-7b", "llava-onevision-7b",
     "llama-2-7b", "llama-2-13b", "qwen2.5-vl-3b", "qwen2.5-vl-7b", "qwen2.5-vl-32b",
-    "qwen2.5-vl-72b",
+    "qwen2.5-vl-72b", "qwen3-vl-2b", "qwen3-vl-4b", "qwen3-vl-8b", "qwen3-vl-32b",
+    "qwen3-vl-30b-a3b", "qwen3-vl-235b-a22b",
+    "qwen2-vl-2b", "qwen2-vl-7b", "qwen2-vl-72b", "internvl3-2b",
+    "internvl3-8b", "internvl3-14b", "internvl3-38b", "internvl3.5-8b",
+    "gemma-3-4b", "gemma-3-12b", "gemma-3-27b", "smolvlm2-256m",
+    "smolvlm2-500m", "smolvlm2-2.2b", "idefics3-8b",
 }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,41 @@ from hardware_specs.errors import InvalidInputError
 from profiling import load_measurements, reconcile
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from random import Random
 
 A100 = "nvidia-a100-sxm4-80gb"
+#: How often a file is none: a pipe without a writer, a device without an end, a link to nowhere.
+ODD_SHARE = 0.01
+
+
+def _sometimes_odd(case: Callable[[Random, Path], Path]) -> Callable[[Random, Path], Path]:
+    """Put now and then something else in the place of the file that a case makes."""
+
+    def made(random: Random, folder: Path) -> Path:
+        for old in (*folder.iterdir(), *folder.glob("records/*")):
+            if not old.is_dir() or old.is_symlink():
+                old.unlink()
+            elif old.name != "records":
+                old.rmdir()
+        path = case(random, folder)
+        if random.random() < ODD_SHARE:
+            place = path / random.choice(("bad.json", "x.jsonl", "x_ops.json"))
+            place = place if path.is_dir() else path
+            place.unlink(missing_ok=True)
+            what = random.choice(
+                ("pipe", "/dev/zero", "/nosuch", "/proc/self/mem", "itself", "folder")
+            )
+            if what == "pipe":
+                os.mkfifo(place)
+            elif what == "folder":
+                place.mkdir()
+            else:
+                place.symlink_to(place if what == "itself" else what)
+        return path
+
+    return made
 
 
 def _write(random: Random, path: Path, document: Any) -> Path:
@@ -179,8 +211,6 @@ def records() -> tuple[dict[str, Any], ...]:
 def _records_case(random: Random, folder: Path) -> Path:
     home = folder / "records"
     home.mkdir(exist_ok=True)
-    for old in home.iterdir():
-        old.unlink()
     good = random.choice(records())
     (home / "good.json").write_text(json.dumps(good))
     document = random.choice(records())
@@ -248,10 +278,10 @@ def _picture(path: Path) -> Any:
 
 
 DOORS = (
-    Door("config.json", _config_case, _config),
-    Door("calibration", _calibration_case, _calibration),
-    Door("device YAML", _device_case, _device),
-    Door("op tables", _table_case, _table_run),
-    Door("records", _records_case, _records),
-    Door("pictures", _picture_case, _picture),
+    Door("config.json", _sometimes_odd(_config_case), _config),
+    Door("calibration", _sometimes_odd(_calibration_case), _calibration),
+    Door("device YAML", _sometimes_odd(_device_case), _device),
+    Door("op tables", _sometimes_odd(_table_case), _table_run),
+    Door("records", _sometimes_odd(_records_case), _records),
+    Door("pictures", _sometimes_odd(_picture_case), _picture),
 )

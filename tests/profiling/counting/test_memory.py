@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from profiling.counting.ledger import Ledger
-from profiling.counting.memory import CudaMemory, LedgerMemory, PeakObserver, ledger_for
+from profiling.counting.memory import LedgerMemory, PeakObserver, ledger_for
+from profiling.devices.cuda import CudaMemory
 from profiling.records.measurement import TOTAL
 from profiling.subject.execution import Execution
 from token_reduction.caches import cache_of

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from profiling.devices.cpu import HostClock
 from profiling.instruments.energy import mean_power_w, measure_energy
 from profiling.instruments.nvml import AVAILABLE, AbsentMonitor
 
@@ -40,7 +41,7 @@ class Meter(AbsentMonitor):
 
 def _window(meter: Meter) -> Any:
     return measure_energy(
-        "prefill", lambda: time.sleep(0.005), meter, lambda: None, window_s=0.15, idle_s=0.1
+        "prefill", lambda: time.sleep(0.005), meter, HostClock(), window_s=0.15, idle_s=0.1
     )
 
 
@@ -75,7 +76,7 @@ def test_without_power_the_counter_is_enough() -> None:
 def test_without_either_nothing_is_run_and_nothing_is_zero() -> None:
     runs: list[int] = []
     window = measure_energy(
-        "total", lambda: runs.append(1), Meter(counter=False, power=False), lambda: None
+        "total", lambda: runs.append(1), Meter(counter=False, power=False), HostClock()
     )
     assert runs == []
     assert window.method == "unavailable"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fake_nvml import FakeNvml
 
-from profiling.devices.clocks import HostClock
+from profiling.devices.cpu import HostClock
 from profiling.instruments.nvml import AbsentMonitor, open_monitor
 from profiling.instruments.watch import HostLoad, Watch
 from profiling.measuring.sampling import take_samples

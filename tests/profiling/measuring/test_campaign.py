@@ -24,6 +24,7 @@ from hardware_specs.errors import (
     UnsupportedError,
 )
 from hardware_specs.files.reading import DamagedFileWarning
+from profiling.devices.cpu import CpuDevice
 from profiling.measuring import campaign as module
 from profiling.measuring import point as point_module
 from profiling.measuring.campaign import run_campaign
@@ -213,6 +214,7 @@ def test_other_failures_are_recorded_and_a_lost_device_ends_the_campaign(
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     monkeypatch.setattr(point_module, "take_samples", lost)
+    monkeypatch.setattr(CpuDevice, "is_alive", lambda _self: False)
     with pytest.raises(DeviceUnavailableError, match="start again to go on"):
         list(run_campaign(_grid(tiny_source), tmp_path / "b", rounds=1, options=quick))
     assert list((tmp_path / "b").glob("*.json")) == []

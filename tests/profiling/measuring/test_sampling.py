@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from profiling.devices.clocks import CudaClock, HostClock, Mark, clock_for
-from profiling.devices.device import device_kind
+from profiling.devices.cpu import HostClock
+from profiling.devices.cuda import CudaClock
+from profiling.devices.device import clock_for, device_kind
+from profiling.devices.interface import Mark
 from profiling.instruments.recorder import Recorder
 from profiling.measuring.sampling import NoGuard, take_samples
 from profiling.measuring.stopping import StopRule, WarmUpRule

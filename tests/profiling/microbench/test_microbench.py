@@ -15,15 +15,15 @@ from hardware_specs.errors import (
     InvalidFileError,
     UnknownPrecisionError,
 )
-from profiling.devices.clocks import HostClock
+from profiling.devices.cpu import CpuDevice
 from profiling.microbench import suite as microbench
 from profiling.microbench.cases import (
     attention_case,
     gemm_case,
     gemm_cases,
     linear_widths,
-    stream_case,
 )
+from profiling.microbench.streams import stream_case
 from profiling.microbench.suite import CPU_SUITE, run_microbenchmarks
 from profiling.microbench.table import OpTable, read_op_table
 from profiling.microbench.timing import calls_for, time_case
@@ -186,7 +186,7 @@ def test_a_slow_chain_is_shortened(monkeypatch: pytest.MonkeyPatch) -> None:
         stream_case("copy", 64, "fp32", "cpu", width=8),
         prepare=lambda count: [lambda: time.sleep(0.025)] * count,
     )
-    row = time_case(case, HostClock(), budget_s=0.0)
+    row = time_case(case, CpuDevice(), budget_s=0.0)
     assert row["calls"] == 1
     assert row["samples"] == 5
     assert row["time_s"] >= 0.025

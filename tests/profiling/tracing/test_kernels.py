@@ -11,7 +11,7 @@ import pytest
 from costmodel import estimate
 from hardware_specs.errors import InvalidFileError, OutputError
 from profiling.subject.execution import Execution
-from profiling.tracing.kernels import attribute, count_kernels, op_table, read_trace, trace_run
+from profiling.tracing.kernels import attribute, op_table, read_trace, trace_run, work_by_stage
 from profiling.tracing.op_names import class_of, op_of
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def test_a_trace_is_kept_where_it_is_asked_for(
     path = tmp_path / "trace.json"
     with execution.ready():
         made = trace_run(execution, path)
-        assert count_kernels(execution)["prefill"] > 20
+        assert work_by_stage(made)["prefill"].kernels > 20
         with pytest.raises(OutputError, match="cannot write"):
             trace_run(execution, tmp_path / "no" / "such" / "folder.json")
     assert read_trace(path) == made

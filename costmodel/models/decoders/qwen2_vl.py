@@ -1,4 +1,4 @@
-"""Qwen2.5-VL's language model: Qwen2's layer with positions in three axes; modeling_qwen2_5_vl.py."""
+"""Qwen2-VL's language model and Qwen2.5-VL's: Qwen2's layer with positions in three axes."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _DEFAULTS = DEFAULTS | {
 
 def _read(section: Section, tied: bool | None) -> TextConfig:
     return read_gated(
-        section, "qwen2_5_vl_text", _DEFAULTS, tied, qkv_bias=True, whole_heads=True,
+        section, "qwen2_vl_text", _DEFAULTS, tied, qkv_bias=True, whole_heads=True,
         switched_window=True,
     )  # fmt: skip
 
 
-DECODER = Decoder("Qwen2.5-VL's language model", _DEFAULTS, _read)
+DECODER = Decoder("Qwen2-VL's language model", _DEFAULTS, _read)

@@ -1,0 +1,59 @@
+"""Idefics3: tiles of the tower's size, shuffled to few tokens by one linear layer; modeling_idefics3.py.
+
+The longer edge of an image becomes four tiles (`size` of the processor, class and checkpoints alike), of
+which `max_tiles` takes another number. Tokens of text between the tiles are the prompt's, not counted here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from costmodel.blocks import Shuffle, dense
+from costmodel.models.families.family import Family
+from costmodel.models.projector import ProjectorConfig
+from costmodel.models.tiles import TileGeometry, split_tiles
+
+if TYPE_CHECKING:
+    from costmodel.models.reading import Section
+    from costmodel.models.text import TextConfig
+    from costmodel.models.vision import VisionConfig
+
+#: Tiles along the longer edge.
+TILES = 4
+
+
+def _scale(outer: Section, vision: VisionConfig) -> int:
+    """Patches along a side of what becomes one token."""
+    scale: int = outer.whole("scale_factor", most=1000)
+    if vision.grid % scale:
+        raise outer.fail("scale_factor", f"({scale}) does not tile {vision.grid}^2 patches")
+    return scale
+
+
+def geometry(outer: Section, vision: VisionConfig) -> TileGeometry:
+    """Return the tiles of an image."""
+    tokens = vision.patches // _scale(outer, vision) ** 2
+    return TileGeometry(tokens, side=vision.image_size, most_tiles=TILES, tiles=split_tiles)
+
+
+def _bridge(outer: Section, vision: VisionConfig, text: TextConfig) -> ProjectorConfig:
+    k, d = vision.hidden_size * _scale(outer, vision) ** 2, text.hidden_size
+    blocks = (
+        Shuffle("shuffle_columns", k, "projected"),
+        Shuffle("shuffle_rows", k, "projected"),
+        dense("projection", k, d, "projected"),
+    )
+    return ProjectorConfig(k, k, d, False, "none", blocks)
+
+
+FAMILY = Family(
+    model_type="idefics3",
+    label="Idefics3",
+    classes=("Idefics3ForConditionalGeneration",),
+    defaults={"tie_word_embeddings": False, "scale_factor": 2},
+    decoder="llama",
+    tower="idefics3_vision",
+    selects_features=False,
+    geometry=geometry,
+    bridge=_bridge,
+)

@@ -1,0 +1,81 @@
+"""Images cut into tiles of the tower's size, each of which becomes tokens of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from costmodel.models.geometry import CropGeometry, VideoRule, VisualInput
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True, slots=True)
+class TileGeometry(CropGeometry):
+    """Tiles, and the whole image beside them where there are several.
+
+    Attributes:
+        side: pixels along a side of a tile.
+        most_tiles: tiles of an image; what it means, the rule says.
+        tiles: from (height, width) in pixels, the side and `most_tiles` to the crops of an image.
+        default: (height, width) of the default image in pixels.
+    """
+
+    side: int = 0
+    most_tiles: int = 1
+    tiles: Callable[[int, int, int, int], int] = field(default=lambda *_: 1, compare=False)
+    default: tuple[int, int] = (1024, 1024)
+
+    def image(self, size: tuple[int, int] | None, *, exact: bool) -> VisualInput:  # noqa: ARG002
+        """Return what an image gives: the tokens of a tile for every crop."""
+        crops = self.tiles(*(size or self.default), self.side, self.most_tiles)
+        tokens = crops * self.tokens_per_crop
+        return VisualInput(tokens, crops, tokens)
+
+
+def frames_alone(tokens: int) -> VideoRule:
+    """Return the rule of models that take every frame of a clip as one crop."""
+    return VideoRule(0, tokens, tokens, tokens)
+
+
+def closest_tiles(height: int, width: int, side: int, most: int) -> int:
+    """Return the crops of an image that is cut to the grid whose aspect is closest to its own.
+
+    Of grids as close as each other the one of more tiles wins, as long as its area is less than twice
+    the image's. Several tiles are joined by the whole image. `get_optimal_tiled_canvas` of
+    image_processing_got_ocr2.py, which InternVL uses.
+
+    >>> closest_tiles(448, 896, 448, 12), closest_tiles(1000, 1000, 448, 12), closest_tiles(999, 999, 448, 1)
+    (3, 10, 1)
+    """
+    grids = [(w, h) for w in range(1, most + 1) for h in range(1, most + 1) if w * h <= most]
+    best, least = (1, 1), float("inf")
+    for columns, rows in sorted(grids, key=lambda grid: grid[0] * grid[1]):
+        away = abs(width / height - columns / rows)
+        roomy = height * width > 0.5 * side**2 * columns * rows
+        if away < least or (away == least and roomy):
+            best, least = (columns, rows), away
+    tiles = best[0] * best[1]
+    return tiles + (tiles > 1)
+
+
+#: No side of an image is resized beyond this by Idefics3's processor.
+_LONGEST = 4096
+
+
+def split_tiles(height: int, width: int, side: int, most: int) -> int:
+    """Return the crops of an image whose longer edge is resized to so many tiles, then cut into them.
+
+    `get_number_of_image_patches` of image_processing_smolvlm.py: the other edge follows, even, and is
+    filled up to whole tiles; several of them are joined by the whole image.
+
+    >>> split_tiles(1080, 1920, 384, 4), split_tiles(100, 100, 384, 4), split_tiles(100, 100, 384, 1)
+    (13, 17, 1)
+    """
+    longest = min(most * side, _LONGEST)
+    shorter = int(longest * min(height, width) / max(height, width))
+    shorter = max(shorter + shorter % 2, 1)
+    height, width = (shorter, longest) if width >= height else (longest, shorter)
+    tiles = -(-height // side) * -(-width // side)
+    return tiles + (tiles > 1)
