@@ -212,7 +212,7 @@ def estimate(
 
     Args:
         model: a shipped name (`llava-1.5-7b`), a Hugging Face config.json or its folder, a hub id,
-            or a `ModelConfig`.
+            a config of transformers, a model that has one, a config as a dictionary, or a `ModelConfig`.
         hardware: a device id (`nvidia-a100-sxm4-80gb`), a YAML file, or a `HardwareSpec`.
         visual_tokens: visual tokens per sample handed to the language model (with a method: before
             it reduces them); None is the model's own count, 0 is a prompt without an image.

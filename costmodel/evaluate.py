@@ -123,6 +123,7 @@ class Context:
             "model": model.name,
             "hardware": hardware.id,
             "precision": precision.name,
+            "execution": self.plan.name,
             "method": "none" if self.method is None else self.method.name,
             "keep": self.keep,
             "layer": self.layer,

@@ -141,8 +141,8 @@ class Choice:
 
     def check(self, name: str, value: Any) -> str:
         """Return the word."""
-        if isinstance(value, str) and value in self.known:
-            return value
+        if isinstance(value, str) and value.lower() in self.known:
+            return value.lower()
         error = UnknownNameError(value, self.known, name)
         near = f"; did you mean {' or '.join(error.near_matches)}" if error.near_matches else ""
         raise InvalidInputError(
@@ -213,6 +213,20 @@ class Named:
 
 
 @dataclass(frozen=True, slots=True)
+class Model(Named):
+    """A model: a name or an object, or a config in memory, which becomes the model it describes."""
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return the name, or the model."""
+        from costmodel.models.registry import held_config
+
+        held = held_config(value)
+        if held is None and not isinstance(value, (str, PathLike)):
+            held = value
+        return Named.check(self, name, value if held is None else held)
+
+
+@dataclass(frozen=True, slots=True)
 class Argument:
     """What is known of one argument besides its name, type and default.
 
@@ -254,7 +268,7 @@ there is: last, all
     """
 
     model: str | Path | ModelConfig = field(metadata=_is(
-        Named("a shipped name, a path, a hub id or a ModelConfig", (PathLike,),
+        Model("a shipped name, a path, a hub id, a config or a ModelConfig", (PathLike,),
               "costmodel.models.ModelConfig"),
         "A model's name, a config.json or its folder, or a hub id.", "subject",
     ))  # fmt: skip

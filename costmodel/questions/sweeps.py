@@ -282,7 +282,7 @@ class SweepPlan:
 
 
 def _unreduced(method: Any) -> bool:
-    return method is None or (isinstance(method, str) and method == "none")
+    return method is None or (isinstance(method, str) and method.lower() == "none")
 
 
 def _one_line(error: VlmRooflineError) -> str:
