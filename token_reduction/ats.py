@@ -222,8 +222,7 @@ class Sample(LayerStep):
             stream.follow(result.sources)
             return result.kept_indices[:, : max(counts)], counts
         # Crops of different lengths: each on its own, since padding would shift the scores.
-        singles = []
-        traces = []
+        singles, traces = [], []
         for crop, count in enumerate(stream.counts):
             result = ats(
                 hidden[crop, :count], cls_attention[crop, :, :count], values[crop, :, :count],

@@ -23,12 +23,12 @@ import torch
 from costmodel.methods.cdpruner import EMBEDDINGS, JOINT_WIDTH, QUESTIONS
 from costmodel.methods.keep import resolve_keep
 from hardware_specs.errors import InvalidFileError, InvalidInputError
-from hardware_specs.files.reading import regular_file
 from token_reduction.apply.class_attention import require_patches, watch_features
 from token_reduction.apply.places import Host, reduce_crops
 from token_reduction.tokens.checks import require_finite
 from token_reduction.tokens.reduced import Reduced
 from token_reduction.tokens.selection import take_tokens
+from token_reduction.tokens.weights import read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,12 +89,8 @@ def cdpruner(
         kernel = relevance.unsqueeze(-1) * (unit @ unit.transpose(-1, -2)) * relevance.unsqueeze(-2)
         picks = greedy_map(kernel, count)
     kept = picks.sort(dim=-1).values
-    return Reduced(
-        tokens=take_tokens(tokens, kept),
-        kept_indices=kept,
-        selection_order=picks,
-        scores=relevance,
-    )
+    picked = take_tokens(tokens, kept)
+    return Reduced(picked, kept_indices=kept, selection_order=picks, scores=relevance)
 
 
 def greedy_map(kernel: Tensor, count: int) -> Tensor:
@@ -175,30 +171,13 @@ def plug(host: Host) -> None:
 def load_joint_space(path: Path, width: int) -> tuple[Tensor, Tensor]:
     """Read CLIP's visual projection, [g, w], and a question's embeddings, [t, g], in float32.
 
-    Args:
-        path: a safetensors file with tensors named ...visual_projection.weight and ...text_embeds.
-        width: width of the tower, w.
+    The file's tensors are named ...visual_projection.weight and ...text_embeds; w is the tower's `width`.
 
     Raises:
         InvalidFileError: no such file or tensors, or shapes that do not fit.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(regular_file(path, "weights file"), framework="pt") as file:
-            names = list(file.keys())
-            found = []
-            for wanted in ("visual_projection.weight", "text_embeds"):
-                fitting = [name for name in names if name.endswith(wanted)]
-                if len(fitting) != 1:
-                    raise InvalidFileError(
-                        f"{path} holds {len(fitting)} tensors named ...{wanted}, and cdpruner needs "
-                        f"one; it holds: {', '.join(names[:8])}"
-                    )
-                found.append(file.get_tensor(fitting[0]).float())
-    except (OSError, SafetensorError) as error:
-        raise InvalidFileError(f"{path} is no readable safetensors file: {error}") from error
-    projection, question = found
+    found = read_tensors("cdpruner", path, "visual_projection.weight", "text_embeds")
+    projection, question = (tensor.float() for tensor in found)
     if question.ndim == 1:
         question = question.unsqueeze(0)
     if (

@@ -5,18 +5,14 @@ Models" (Ye et al., AAAI 2025) and its program ywh187/FitPrune.
 Place: inside every language-model layer, between attention and FFN, at prefill. Attention output and
 residual lose the deleted rows, o_proj and the FFN run on the rest; the cache of layer l holds the
 tokens from before its deletion. Positions stay the original ones.
-Needs: the full attention map of every layer, so no fused attention.
+Needs: the full attention map of every layer that deletes tokens, so no fused attention there; layers
+that delete nothing run as the model is set.
 
 Complexity, h heads, s tokens: h*s^2 for the maximum over heads and 2*s^2 for the two sums, per layer.
 
 How many tokens each layer deletes is a scheme, fitted once per model by `search_scheme` on a few
 samples. The program's schemes for LLaVA-1.5-7B (32 layers, 576 image tokens) are shipped with
 `costmodel.methods.fitprune`, which stretches them to another depth or token count.
-
-In a layer that deletes tokens the attention needs its whole score map, which is therefore computed in
-the open; queries, keys, values and the cache are those of all tokens that entered, and only the
-attention's output and the residual lose the deleted rows before o_proj and the FFN. Layers that delete
-nothing run as the model is set.
 
 Program and paper: at inference the program does not normalise the text-to-image sums, which moves
 no rank within one call.
@@ -109,16 +105,9 @@ def received_attention(
 ) -> tuple[Tensor, Tensor]:
     """Attention each image token receives from the image and from the text after it.
 
-    Formula: A = max over heads; self_j = sum over image rows of A[i, j] / n, cross_j = sum over
-    later rows of A[i, j].
-
-    Args:
-        attention: [..., h, s, s].
-        start: sequence position of the first image token.
-        image_tokens: number of image tokens n.
-
-    Returns:
-        (self, cross), each [..., n], in float32 or wider. `search_scheme` takes them per layer.
+    Formula: A = max over heads of `attention` [..., h, s, s]; self_j = sum over image rows of A[i, j] / n,
+    cross_j = sum over later rows of A[i, j], for the n image tokens from position `start` on. Returns
+    (self, cross), each [..., n], in float32 or wider; `search_scheme` takes them per layer.
 
     Raises:
         InvalidInputError: as for `fitprune`.
@@ -171,16 +160,8 @@ def search_scheme(
     than `tolerance`, for the smallest alpha whose visual FLOPs (`visual_macs` on the tokens left
     after each layer) are at most `keep` times the original.
 
-    Args:
-        received_self: [layers, n] from `received_attention` on the untouched model.
-        received_cross: [layers, n] likewise.
-        keep: share of visual FLOPs to leave, in (0, 1].
-        hidden_size: width of the language model.
-        intermediate_size: width of its FFN.
-        tolerance: where the search stops.
-
-    Returns:
-        Deletions per layer. Average those of several samples with `mean_scheme`.
+    `received_self` and `received_cross` are [layers, n] from `received_attention` on the untouched model.
+    Average the schemes of several samples with `mean_scheme`.
 
     Raises:
         InvalidInputError: shapes that differ, NaN, a keep outside (0, 1].
@@ -259,7 +240,7 @@ def plug(host: Host) -> None:
 
 
 class FittedDeletion(KeepEverything):
-    """FitPrune."""
+    """FitPrune: each layer computes its attention in the open and deletes rows before o_proj and the FFN."""
 
     def __init__(self, method: Method, parts: Parts) -> None:
         self.method = method

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from costmodel.methods.keep import check_keep, resolve_keep
+from costmodel.methods.keep import resolve_keep
 from costmodel.methods.pyramiddrop import LAYERS, RATIO, stage_layers
 from hardware_specs.errors import InvalidInputError
 from token_reduction.apply.llm_attention import heads_of, rotate, split_heads
-from token_reduction.apply.llm_policy import KeepEverything, contiguous_start, text_before
+from token_reduction.apply.llm_policy import KeepEverything, by_sequence
 from token_reduction.apply.places import Host, reduce_between_layers
 from token_reduction.fastv import select_image_tokens
 
@@ -72,21 +72,6 @@ def pyramiddrop(
     )
 
 
-def tokens_per_stage(keep: float, image_tokens: int, stages: int = 3) -> list[int]:
-    """Image tokens before the first stage and after each.
-
-    >>> tokens_per_stage(0.5, 576)
-    [576, 288, 144, 72]
-    """
-    ratio = check_keep(keep)
-    if not isinstance(ratio, float):
-        raise InvalidInputError(f"pyramiddrop's stages keep a ratio of what is left, not {keep}")
-    counts = [image_tokens]
-    for _ in range(stages):
-        counts.append(resolve_keep(ratio, counts[-1], rounding="down"))
-    return counts
-
-
 def plug(host: Host) -> None:
     """Cut before some layers of the language model."""
     reduce_between_layers(host, PyramidStages)
@@ -130,22 +115,10 @@ class PyramidStages(KeepEverything):
         turns = (part.take_along_dim(last, 1) for part in (cos, sin))
         queries = rotate(split_heads(asked, heads.dim), *turns)[:, :, 0]
         keep = self._method.settled_keep
-        chosen = []
-        for group in now.tokens.groups:
-            count = group.places.shape[1]
-            if not count:
-                chosen.append(group.places)
-                continue
-            contiguous_start(group, now, self._method.name)
-            kept = []
-            for row in group.rows:
-                found = pyramiddrop(
-                    queries[row],
-                    keys[row, :, now.tokens.span(row)],
-                    keep,
-                    start=text_before(now, row),
-                    image_tokens=count,
-                )
-                kept.append(found.image_indices)
-            chosen.append(torch.stack(kept))
-        return chosen
+
+        def ranked(row: int, span: slice, start: int, count: int) -> Selection:
+            return pyramiddrop(
+                queries[row], keys[row, :, span], keep, start=start, image_tokens=count
+            )
+
+        return by_sequence(now, self._method.name, ranked)

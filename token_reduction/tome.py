@@ -105,10 +105,8 @@ def tome(
 def bipartite_matching(metric: Tensor, r: int, *, class_token: bool = True) -> Matching:
     """Match even tokens to their most similar odd token and take the r best edges.
 
-    Args:
-        metric: [..., t, c].
-        r: edges to take; cut to half of what is not protected.
-        class_token: token 0 keeps its place and its even neighbours their order.
+    `metric` is [..., t, c]; r is cut to half of what is not protected. With a class token, token 0 keeps its
+    place and the even tokens that stay their order.
 
     Raises:
         InvalidInputError: a negative r, NaN or infinity.

@@ -120,8 +120,8 @@ def _contextual(tokens: Tensor, unit: Tensor, rest: Tensor, count: int) -> Tenso
 def plug(host: Host) -> None:
     """Keep and merge the patches of every crop before the projector.
 
-    The output holds the class token itself, whose feature the projector is not given: it is taken from
-    the tower.
+    The output holds the class token itself. The projector is not given its feature, so it is taken from the
+    tower.
     """
     parts, name, keep = host.parts, host.method.name, host.method.settled_keep
     attention = ClassAttention(parts, name)

@@ -2,8 +2,8 @@
 
 Source: "Beyond Text-Visual Attention: Exploiting Visual Cues for Effective Token Pruning in VLMs"
 (Zhang et al., 2025) and its program Theia-4869/VisPruner.
-Place: chosen from the CLIP features and the attention of layer -2, applied as a mask, so that the
-language model sees a plain shorter sequence in spatial order.
+Place: after the projector. CLIP features and the attention of layer -2 decide; the language model sees a
+plain shorter sequence in spatial order.
 
 Complexity, n tokens, k kept, c width: (n-k)/8 dependent rounds, each (n'/2)^2*c for the similarity
 of what is left, about n^3*c/96 in all. No length depends on the data. Program and paper agree.

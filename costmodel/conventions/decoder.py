@@ -142,11 +142,8 @@ def layer_groups(
 ) -> tuple[tuple[Num, int], ...]:
     """Return (visual tokens, number of layers) groups that cover the language model.
 
-    Args:
-        visual_tokens: visual tokens where no schedule is given, in tokens.
-        per_layer: visual tokens seen by each layer, one entry per layer (numbers, or arrays over
-            scenarios); None gives every layer `visual_tokens`.
-        num_layers: layers of the language model.
+    `per_layer` has the visual tokens seen by each layer (numbers, or arrays over scenarios); None gives every
+    layer `visual_tokens`.
 
     Raises:
         InvalidInputError: the schedule has another length, or a negative count.

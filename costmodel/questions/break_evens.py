@@ -21,6 +21,7 @@ from costmodel.methods import chosen_method
 from costmodel.quantities import MOST_TOKENS
 from costmodel.questions.sweeps import CHUNK_ROWS, SweepPlan, sweep_chunks
 from costmodel.request import Request, check_budget, refused
+from costmodel.time_source import IDEAL, TimeSource
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class BreakEven:
             budget, -1 if not even one fits.
         most_within_memory: the most visual tokens that fit the memory budget, likewise.
         warnings: what `estimate` warns of at the largest count, one sentence each.
+        source: what the times rest on, at the largest count.
     """
 
     visual_tokens: np.ndarray[Any, Any]
@@ -61,6 +63,7 @@ class BreakEven:
     most_within_latency: int | None
     most_within_memory: int | None
     warnings: tuple[str, ...] = ()
+    source: TimeSource = IDEAL
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answers, without the curves."""
@@ -71,6 +74,7 @@ class BreakEven:
             "most_within_memory": self.most_within_memory,
             "marginal_s_at_most": float(self.marginal_s[-1]),
             "visual_tokens": [int(self.visual_tokens[0]), int(self.visual_tokens[-1])],
+            "calibration": self.source.to_dict(),
             "warnings": list(self.warnings),
         }
 
@@ -154,6 +158,7 @@ def break_even(
     largest = replace(
         request, visual_tokens=int(counts[-1]), images=arguments.get("images", request.images)
     )
+    cost = answer(largest)
     return BreakEven(
         counts,
         ttft,
@@ -163,7 +168,8 @@ def break_even(
         float(ttft[0]),
         None if latency_s is None else _most(counts, ttft, latency_s),
         None if budget is None else _most(counts, peak, budget),
-        answer(largest).warnings,
+        cost.warnings,
+        cost.calibration,
     )
 
 

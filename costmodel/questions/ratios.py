@@ -1,12 +1,13 @@
 """The ratio of two predicted times, with its interval: what both runs get wrong alike cancels.
 
-The error of a predicted time is shared by op class and dtype: where the law is 10 % too fast for products
-in FP16 it is so in both runs. So a class moves the numerator by its half-width over the numerator's
-time, and the denominator likewise; only the difference moves the ratio. Classes err independently:
+Errors add up as in `costmodel.uncertainty`: the ops of a class err alike, classes apart. A class that is
+predicted 10 % too fast is so in both runs, so only the difference of what it holds of either moves the
+ratio R = N / D of the times N and D, to the first order:
 
-    (dR / R)^2 = sum over classes of (half_width_num / num - half_width_den / den)^2
+    (dR / R)^2 = sum over classes of (half_width_N / N - half_width_D / D)^2
 
-in either direction on its own. Without a calibration the half-width is the bracket of the roofline.
+in either direction on its own. What is each op's own is taken as one more class: it is the same op at another
+length. Without a calibration the half-widths are the bracket of the roofline.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from costmodel.quantities import STAGES
+from costmodel.uncertainty import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 #: Stages before the first token.
 FIRST_TOKEN = STAGES[:-1]
-_HOST = ("host", "")
+_NOTHING = (0.0, 0.0)
 
 
 class Ratio(NamedTuple):
@@ -46,16 +48,13 @@ def time_ratio(one: Estimate, other: Estimate, stages: Iterable[str] = STAGES) -
     Ratio(value=1.0, low=1.0, high=1.0)
     """
     stages = tuple(stages)
-    above, below = _widths(one, stages), _widths(other, stages)
-    top = sum(part[0] for part in above.values())
-    bottom = sum(part[0] for part in below.values())
+    (top, above), (bottom, below) = _widths(one, stages), _widths(other, stages)
     if not bottom:
         return None
     down = up = 0.0
-    nothing = (0.0, 0.0, 0.0)
     for key in above.keys() | below.keys():
-        _, less, more = above.get(key, nothing)
-        _, less_below, more_below = below.get(key, nothing)
+        less, more = above.get(key, _NOTHING)
+        less_below, more_below = below.get(key, _NOTHING)
         moves = (
             more / top - more_below / bottom if top else 0.0,
             less_below / bottom - less / top if top else 0.0,
@@ -66,30 +65,16 @@ def time_ratio(one: Estimate, other: Estimate, stages: Iterable[str] = STAGES) -
     return Ratio(float(value), float(value * max(0.0, 1 - down**0.5)), float(value * (1 + up**0.5)))
 
 
-def _widths(cost: Estimate, stages: tuple[str, ...]) -> dict[tuple[str, str], list[float]]:
-    """Return seconds, and the half-widths below and above, by op class and dtype."""
-    found: dict[tuple[str, str], list[float]] = {}
-    host_bound = {name for name in stages if cost.stages[name].bound == "host"}
-    for name in host_bound:
-        stage = cost.stages[name]
-        _add(found, _HOST, stage.time_s, stage.time_low_s, stage.time_high_s)
-    device = dict.fromkeys(stages, 0.0)
-    for row in cost.ops:
-        if row.stage in device and row.stage not in host_bound:
-            device[row.stage] += row.time_s
-            key = (str(row.op_class), str(row.dtype))
-            _add(found, key, row.time_s, row.time_low_s, row.time_high_s)
-    for name in device.keys() - host_bound:
-        # A processor that is its own host launches beside computing.
-        rest = cost.stages[name].time_s - device[name]
-        if rest > 1e-9 * device[name]:
-            _add(found, _HOST, rest, rest, rest)
-    return found
-
-
-def _add(
-    found: dict[tuple[str, str], list[float]], key: tuple[str, str], time: Any, low: Any, high: Any
-) -> None:
-    held = found.setdefault(key, [0.0, 0.0, 0.0])
-    for place, value in enumerate((time, time - low, high - time)):
-        held[place] += float(value)
+def _widths(
+    cost: Estimate, stages: tuple[str, ...]
+) -> tuple[float, dict[Any, tuple[float, float]]]:
+    """Return the seconds, and of each class its half-widths below and above."""
+    errors = NOTHING
+    for name in stages:
+        held = cost.stages[name].errors
+        errors = errors if held is None else errors.plus(held)
+    found: dict[Any, tuple[float, float]] = {
+        key: (float(part.down_s), float(part.up_s)) for key, part in errors.parts.items()
+    }
+    found["own"] = (float(errors.own_down2) ** 0.5, float(errors.own_up2) ** 0.5)
+    return float(sum(cost.stages[name].time_s for name in stages)), found

@@ -38,10 +38,13 @@ def why_it_does_not_pay(cost: Estimate, unreduced: Estimate) -> str | None:
         return None
     causes: list[tuple[float, str]] = []
     decode = float(unreduced.stages["decode"].time_s)
+    again = "reads the weights"
+    if unreduced.stages["decode"].bound == "host":
+        again = "launches the same kernels"
     causes.append((
         decode / whole,
-        f"decode-bound: {decode / whole:.0%} of the unreduced time is decode, which reads the weights "
-        "whatever is pruned",
+        f"decode-bound: {decode / whole:.0%} of the unreduced time is decode, which {again} whatever is "
+        "pruned",
     ))  # fmt: skip
     tower = float(unreduced.stages["vision"].time_s)
     causes.append((

@@ -196,10 +196,6 @@ T = TypeVar("T", bound=Entry)
 def load_published(name: str, schema: type[T]) -> T:
     """Read a data file and check it.
 
-    Args:
-        name: the file's name without `.yaml`.
-        schema: what it must hold.
-
     Raises:
         InvalidFileError: the file does not hold that.
 

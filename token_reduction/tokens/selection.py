@@ -69,6 +69,16 @@ def complement(indices: Tensor, n: int) -> Tensor:
     return order[..., : n - indices.shape[-1]]
 
 
+def output_places(indices: Tensor, length: int, *, others: int = 0) -> Tensor:
+    """Place in `indices` of each of `length` tokens, [..., length]; `others` for what is not listed.
+
+    >>> output_places(torch.tensor([3, 1]), 4, others=-1).tolist()
+    [-1, 1, -1, 0]
+    """
+    places = torch.arange(indices.shape[-1], device=indices.device).expand(indices.shape)
+    return places.new_full((*indices.shape[:-1], length), others).scatter(-1, indices, places)
+
+
 def image_positions(start: int | Tensor, image_tokens: int, device: torch.device) -> Tensor:
     """Sequence positions of the image tokens: [n], or [..., n] for one start per sequence."""
     offsets = torch.arange(image_tokens, device=device)

@@ -66,10 +66,11 @@ def _print(cost: Estimate, ops: bool) -> None:
                 "KV moved", lambda row: _sum(row[1].kv_read_bytes, row[1].kv_write_bytes), "B", 1
             ),
             Column("act. moved", lambda row: _activations(row[1]), "B", 1),
-            Column("kernels", lambda row: row[1].kernels, "1"),
+            Column("kernels", lambda row: row[1].kernels, "1", 1),
             Column("time", lambda row: row[1].time_s, "s"),
             Column("low", lambda row: row[1].time_low_s, "s"),
             Column("high", lambda row: row[1].time_high_s, "s"),
+            Column("at best", lambda row: row[1].ideal_time_s, "s"),
             Column("bound", lambda row: row[1].bound or "-"),
         ],
         title=_title(given),
@@ -143,7 +144,10 @@ def _print_time_and_memory(cost: Estimate) -> None:
     )
     out.print(f"activations written in prefill: {show_bytes(memory.activation_bytes_written)}")
     if cost.inputs["convention"] == "torch":
-        out.print(f"time: {cost.assumptions['time']}", style="dim")
+        out.print(cost.calibration.sentence(), style="dim")
+        host = cost.inputs["host_s"]
+        if host is not None:
+            out.print(f"host: {show_time(host)} per kernel (--host-us)", style="dim")
 
 
 def _ops_table(cost: Estimate) -> RenderableType:

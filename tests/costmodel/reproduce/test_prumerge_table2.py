@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from costmodel.reproduce import reproduce
-from costmodel.reproduce.own_model import OwnCost
 from costmodel.reproduce.tables.prumerge_table2 import build
 
 #: The cells as printed, in the order of the paper: FLOPs, prefill time, total memory, activation.
@@ -145,7 +146,10 @@ def test_corrected_column_is_filled_by_one_call():
 
     def corrected(model, precision, visual_tokens, text_tokens):
         asked.append((model, precision, visual_tokens, text_tokens))
-        return OwnCost(1e12, 1e-3, 2e9, 3e9, 4e9)
+        return SimpleNamespace(
+            totals=SimpleNamespace(flops=1e12, ttft_s=1e-3, hbm_bytes=2e9),
+            memory=SimpleNamespace(activation_bytes_written=3e9, peak_memory_bytes=4e9),
+        )
 
     row = build(corrected).rows[0]
     assert asked[0] == ("llava-1.5-7b", "fp16", 576, 40)
