@@ -92,7 +92,7 @@ def test_other_reasons() -> None:
         return compare("llava-1.5-7b", A100, methods=method, **given).rows[1].why or ""
 
     assert "its own cost" in why("fastv", keep=576, layer=0)
-    assert "host-bound" in why("fastv", visual_tokens=300, execution="hf-eager", calibration=slow)
+    assert "host-bound" in why("fastv", visual_tokens=300, execution="hf-eager", host_s=30e-6)
     assert "memory-bound" in why("divprune", visual_tokens=64, keep=32)
     assert "fused attention lost" in why("fitprune", keep=0.9, calibration=A100)
     assert why("divprune") == ""
