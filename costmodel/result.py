@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from costmodel.quantities import COST_KEYS, MEMORY_KEYS, STAGES, traffic, whole
 from costmodel.roofline import SUMMED, StageCost, added
 from costmodel.time_source import source_of
+from costmodel.written_tables import WrittenTable
 from hardware_specs.errors import UnknownNameError
 
 if TYPE_CHECKING:
@@ -125,6 +126,22 @@ class Estimate:
             "warnings": list(self.warnings),
         }
 
+    def _repr_html_(self) -> str:
+        rows = tuple(
+            (
+                name,
+                _scaled(cost.flops, 1e-9),
+                _scaled(cost.hbm_bytes, 1e-9),
+                _scaled(cost.time_s, 1e3),
+                _scaled(cost.time_low_s, 1e3),
+                _scaled(cost.time_high_s, 1e3),
+                cost.bound or "",
+            )
+            for name, cost in (*self.stages.items(), ("total", self.totals))
+        )
+        headings = ("stage", "GFLOP", "GB moved", "ms", "low", "high", "bound")
+        return WrittenTable(repr(self), headings, rows).html()
+
     def __repr__(self) -> str:
         """Show the scenario and its headline numbers."""
         given, totals, memory = self.inputs, self.totals, self.memory
@@ -138,6 +155,10 @@ class Estimate:
             f"Estimate({given['model']} on {given['hardware']}, {given['visual_tokens']} visual + "
             f"{given['text_tokens']} text tokens, batch {given['batch_size']}: {', '.join(known)})"
         )
+
+
+def _scaled(value: Any, factor: float) -> str:
+    return "" if value is None else f"{value * factor:.3f}"
 
 
 def _named(cost: Any, names: tuple[str, ...]) -> dict[str, Any]:
