@@ -212,10 +212,11 @@ def estimate(
     logits: str = "last",
     vision_layers: str = "executed",
     images: int | None = None,
-    image_size: ImageSize | None = None,
+    image_size: ImageSize | str | None = None,
     frames: int | None = None,
     memory_margin_bytes: int = MEMORY_MARGIN_BYTES,
     host_s: float | None = None,
+    power_limit_w: float | None = None,
 ) -> Estimate:
     """Predict what one request costs: FLOPs, traffic, time and memory, stage by stage.
 
@@ -254,7 +255,7 @@ def estimate(
         images: images per sample; None is one, or as many as `visual_tokens` say. With both, the count
             is what is left of the images' tokens.
         image_size: (height, width) in pixels of every image, or a list of one for each, for models
-            whose token count depends on it.
+            whose token count depends on it; or a text such as `1344x1344` or `1080p`.
         frames: frames, for video models.
         memory_margin_bytes: bytes of the memory that the driver shows and no tensor gets, for the
             context, the driver and the allocator's fragments: a request fits where its peak and this
@@ -262,6 +263,8 @@ def estimate(
         host_s: host seconds per kernel under plans that launch kernels one by one; None is the
             calibration's measured value, else a prior with its spread
             (`costmodel.calibration.host`).
+        power_limit_w: the board's power limit under sustained load, W (`costmodel.power_roof`); None is
+            the device's own. For a burst from idle give more than the device can draw.
 
     Raises:
         VlmRooflineError: a bad argument; the message says which, and what there is.

@@ -161,7 +161,11 @@ class Size:
     """An image's (height, width) in pixels, or one of them for each image."""
 
     def check(self, name: str, value: Any) -> Any:
-        """Return two Python ints, or a tuple of such pairs."""
+        """Return two Python ints, or a tuple of such pairs; a text says them as `read_size` reads it."""
+        if isinstance(value, str):
+            from costmodel.models.model import read_size
+
+            value = read_size(value)
         if isinstance(value, (tuple, list)) and value and all(map(_is_pair, value)):
             return tuple(self.check(name, size) for size in value)
         if _is_pair(value):
@@ -369,7 +373,7 @@ there is: last, all
         Count(0), "Images per sample; one, or as many as visual tokens say.", "shape"
     ))  # fmt: skip
     image_size: ImageSize | None = field(default=None, metadata=_is(
-        Size(), "HEIGHTxWIDTH in pixels of every image, or one for each: 480x640+336x336.", "shape"
+        Size(), "HEIGHTxWIDTH in pixels of every image, or a name: 480x640, 1080p, 480x640+336x336.", "shape"
     ))  # fmt: skip
     frames: int | None = field(default=None, metadata=_is(
         Count(1), "Frames of a video.", "shape"
@@ -381,6 +385,10 @@ there is: last, all
     host_s: float | None = field(default=None, metadata=_is(
         Amount(1e-2, "us", 1e-6), "Microseconds the host needs per kernel, where a plan launches them "
         "one by one; the calibration's when absent.", "setting", ours=True,
+    ))  # fmt: skip
+    power_limit_w: float | None = field(default=None, metadata=_is(
+        Amount(1e5, "w", 1.0), "The board's power limit in watts; the device's own when absent. A limit "
+        "beyond it stands for a burst.", "setting", ours=True,
     ))  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -453,7 +461,7 @@ def check_names(given: Mapping[str, Any], *taken: str, by: str) -> None:
     hardware_specs.errors.UnknownNameError: unknown argument 'batchsize'; did you mean batch_size? \
 There is: model, hardware, visual_tokens, text_tokens, cached_tokens, batch_size, output_tokens, \
 precision, method, keep, layer, tokens_per_layer, execution, calibration, convention, attention, logits, \
-vision_layers, images, image_size, frames, memory_margin_bytes, host_s
+vision_layers, images, image_size, frames, memory_margin_bytes, host_s, power_limit_w
     """
     for name in given:
         if name not in ARGUMENTS:

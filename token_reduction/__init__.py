@@ -30,7 +30,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import `reduce_tokens`, and with it torch, only when somebody asks for it."""
+    """Import `reduce_tokens`, and with it torch, only when it is asked for."""
     if name == "reduce_tokens":
         from token_reduction.reduction import reduce_tokens
 

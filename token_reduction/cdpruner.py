@@ -22,18 +22,18 @@ import torch
 
 from costmodel.methods.cdpruner import EMBEDDINGS, JOINT_WIDTH, QUESTIONS
 from costmodel.methods.keep import resolve_keep
-from hardware_specs.errors import InvalidFileError, InvalidInputError
+from hardware_specs.errors import InvalidFileError
 from token_reduction.apply.class_attention import require_patches, watch_features
 from token_reduction.apply.places import Host, reduce_crops
-from token_reduction.tokens.checks import require_finite
-from token_reduction.tokens.reduced import Reduced
-from token_reduction.tokens.selection import take_tokens
+from token_reduction.tokens.checks import misfit, require_finite
+from token_reduction.tokens.selection import picked_tokens
 from token_reduction.tokens.weights import read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from token_reduction.apply.anatomy import Tower
+    from token_reduction.tokens.reduced import Reduced
 
 _SLACK = 1e-6
 # Squares of it, thousands of them summed, still fit float32.
@@ -76,10 +76,8 @@ def cdpruner(
     if image_embeds.shape[:-1] != tokens.shape[:-1] or (
         image_embeds.shape[-1] != text_embeds.shape[-1]
     ):
-        raise InvalidInputError(
-            "cdpruner takes tokens [..., n, d], image_embeds [..., n, c] and text_embeds [t, c], "
-            f"given {tuple(tokens.shape)}, {tuple(image_embeds.shape)}, {tuple(text_embeds.shape)}"
-        )
+        takes = "tokens [..., n, d], image_embeds [..., n, c] and text_embeds [t, c]"
+        raise misfit("cdpruner", takes, tokens, image_embeds, text_embeds)
     n = tokens.shape[-2]
     count = resolve_keep(keep, n)
     with torch.no_grad():
@@ -88,9 +86,7 @@ def cdpruner(
         require_finite("cdpruner", features=unit, embeddings=relevance)
         kernel = relevance.unsqueeze(-1) * (unit @ unit.transpose(-1, -2)) * relevance.unsqueeze(-2)
         picks = greedy_map(kernel, count)
-    kept = picks.sort(dim=-1).values
-    picked = take_tokens(tokens, kept)
-    return Reduced(picked, kept_indices=kept, selection_order=picks, scores=relevance)
+    return picked_tokens(tokens, picks, scores=relevance)
 
 
 def greedy_map(kernel: Tensor, count: int) -> Tensor:

@@ -27,7 +27,7 @@ from costmodel.methods.crossget import PROTECTED, WEIGHTS, R
 from hardware_specs.errors import InvalidFileError, InvalidInputError
 from token_reduction.apply.places import Host, reduce_in_tower
 from token_reduction.apply.tower_layer import MergingStep, project, scores
-from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.observation import observed
 from token_reduction.tokens.reduced import Reduced
 from token_reduction.tokens.selection import complement, output_places, take_tokens
@@ -97,10 +97,8 @@ def crossget(
     """
     length = tokens.shape[-2]
     if metric.shape[:-1] != tokens.shape[:-1] or attention.shape != (*tokens.shape[:-1], length):
-        raise InvalidInputError(
-            "crossget takes tokens [..., t, d], a metric [..., t, c] and attention [..., t, t], "
-            f"given {tuple(tokens.shape)}, {tuple(metric.shape)} and {tuple(attention.shape)}"
-        )
+        takes = "tokens [..., t, d], a metric [..., t, c] and attention [..., t, t]"
+        raise misfit("crossget", takes, tokens, metric, attention)
     matching = complete_graph_matching(metric, attention, r)
     if size is None:
         size = torch.ones_like(tokens[..., :1])

@@ -27,7 +27,7 @@ from hardware_specs.errors import InvalidInputError
 from token_reduction.apply.llm_attention import AttentionProbe
 from token_reduction.apply.llm_policy import OneCut, by_sequence
 from token_reduction.apply.places import Host, reduce_between_layers
-from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.reduced import Selection
 from token_reduction.tokens.selection import (
     check_image_span,
@@ -89,10 +89,8 @@ def dart(
     length = hidden_states.shape[-2]
     lead = hidden_states.shape[:-2]
     if lead.numel() != 1 or keys.ndim != len(lead) + 3 or keys.shape[-2] != length:
-        raise InvalidInputError(
-            f"dart takes keys [h, s, e] and hidden states [s, d] of one sequence, given "
-            f"{tuple(keys.shape)} and {tuple(hidden_states.shape)}"
-        )
+        takes = "keys [h, s, e] and hidden states [s, d] of one sequence"
+        raise misfit("dart", takes, keys, hidden_states)
     check_image_span(start, image_tokens, length)
     pivots = image_pivots + text_pivots
     after = length - start - image_tokens
@@ -177,7 +175,7 @@ class Pivots(OneCut):
         self._probe.wanted = now.last_places
 
     def forget(self) -> None:
-        """Let the keys go."""
+        """Forget the keys."""
         self._probe.forget()
 
     def choose(self, layer: int, now: Prefill, hidden: Tensor) -> list[Tensor] | None:

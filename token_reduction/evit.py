@@ -18,12 +18,11 @@ import torch
 
 from costmodel.methods.evit import FUSE, LAYERS, RATIO
 from costmodel.methods.keep import resolve_keep
-from hardware_specs.errors import InvalidInputError
 from token_reduction.apply.inside_tower import Stream, attend
 from token_reduction.apply.llm_attention import split_heads
 from token_reduction.apply.places import Host, reduce_in_tower
 from token_reduction.apply.tower_layer import LayerStep
-from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.observation import observed
 from token_reduction.tokens.reduced import Reduced
 from token_reduction.tokens.selection import complement, output_places, take_tokens, top_indices
@@ -70,10 +69,8 @@ def evit(
     """
     n = tokens.shape[-2] - 1
     if n < 1 or cls_attention.ndim != tokens.ndim or cls_attention.shape[-1] != n + 1:
-        raise InvalidInputError(
-            f"evit takes tokens [..., n+1, d] and the class token's attention [..., h, n+1], "
-            f"given {tuple(tokens.shape)} and {tuple(cls_attention.shape)}"
-        )
+        takes = "tokens [..., n+1, d] and the class token's attention [..., h, n+1]"
+        raise misfit("evit", takes, tokens, cls_attention)
     row = cls_attention.mean(dim=-2)
     require_finite("evit", cls_attention=row, tokens=tokens)
     attention = row[..., 1:]

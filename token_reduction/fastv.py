@@ -1,4 +1,4 @@
-"""FastV: after a few layers of the language model, keep the image tokens it still looks at.
+"""FastV: after a few layers of the language model, keep the image tokens it still attends to.
 
 Source: "An Image is Worth 1/2 Tokens After Layer 2" (Chen et al., ECCV 2024) and its program
 pkunlp-icler/FastV.
@@ -23,11 +23,10 @@ import torch
 
 from costmodel.methods.fastv import RATIO, SEED
 from costmodel.methods.keep import resolve_keep
-from hardware_specs.errors import InvalidInputError
 from token_reduction.apply.llm_attention import AttentionProbe
 from token_reduction.apply.llm_policy import OneCut, contiguous_start, rows_of
 from token_reduction.apply.places import Host, reduce_between_layers
-from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.reduced import Selection
 from token_reduction.tokens.selection import (
     check_image_span,
@@ -81,10 +80,7 @@ def fastv(
     row = attention
     if variant == "paper":
         if attention.ndim < 3 or attention.shape[-2] != attention.shape[-1]:
-            raise InvalidInputError(
-                f"fastv's paper variant averages over all rows and takes attention [..., h, s, s]; "
-                f"given {tuple(attention.shape)}"
-            )
+            raise misfit("fastv's paper variant", "all rows of attention [..., h, s, s]", attention)
         received = attention.sum(dim=-2) - attention.diagonal(dim1=-2, dim2=-1)
         row = received / max(attention.shape[-1] - 1, 1)
     return select_image_tokens(
@@ -144,7 +140,7 @@ def plug(host: Host) -> None:
 
 
 class Attended(OneCut):
-    """FastV: the tokens that the last token (or all of them) looks at one layer earlier."""
+    """FastV: keep the tokens that the last token (or all tokens) attended to one layer earlier."""
 
     def __init__(self, method: Method, parts: Parts) -> None:
         super().__init__(method, parts)
@@ -165,7 +161,7 @@ class Attended(OneCut):
             self._probe.wanted = now.last_places if self.method.variant == "program" else None
 
     def forget(self) -> None:
-        """Let queries and keys go."""
+        """Forget queries and keys."""
         if self._probe is not None:
             self._probe.forget()
 

@@ -36,7 +36,7 @@ from token_reduction.apply.llm_attention import (
 from token_reduction.apply.llm_policy import KeepEverything, contiguous_start, rows_of
 from token_reduction.apply.places import Host, reduce_between_layers
 from token_reduction.caches import cache_in
-from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.observation import observed
 from token_reduction.tokens.reduced import Selection
 from token_reduction.tokens.selection import (
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 def fitprune(
     attention: Tensor, delete: int, *, start: int | Tensor, image_tokens: int
 ) -> Selection:
-    """Delete the image tokens that neither the image nor the text looks at.
+    """Delete the image tokens with the least attention from both the image and the text.
 
     Formula: A = max over heads; self_j = sum over image rows i of A[i, j] / n;
     cross_j = sum over rows i after the image of A[i, j]; delete the lowest self_j * cross_j.
@@ -113,9 +113,7 @@ def received_attention(
         InvalidInputError: as for `fitprune`.
     """
     if attention.ndim < 3 or attention.shape[-1] != attention.shape[-2]:
-        raise InvalidInputError(
-            f"fitprune takes attention [..., h, s, s], given {tuple(attention.shape)}"
-        )
+        raise misfit("fitprune", "attention [..., h, s, s]", attention)
     length = attention.shape[-1]
     check_image_span(start, image_tokens, length)
     wide = torch.promote_types(attention.dtype, torch.float32)
@@ -171,10 +169,8 @@ def search_scheme(
     (2, 1)
     """
     if received_self.ndim != 2 or received_self.shape != received_cross.shape:
-        raise InvalidInputError(
-            "the scheme search takes two tables [layers, image tokens], given "
-            f"{tuple(received_self.shape)} and {tuple(received_cross.shape)}"
-        )
+        takes = "two tables [layers, image tokens]"
+        raise misfit("the scheme search", takes, received_self, received_cross)
     if not 0.0 < keep <= 1.0:
         raise InvalidInputError(f"keep={keep} is a share of visual FLOPs and must be in (0, 1]")
     require_finite("fitprune", received_self=received_self, received_cross=received_cross)
@@ -269,11 +265,11 @@ class FittedDeletion(KeepEverything):
         return tuple(int(deleted) for deleted in scheme)
 
     def forget(self) -> None:
-        """Let the prefill go."""
+        """Forget the prefill."""
         self._now = self._cutter = None
 
     def enter(self, layer: int, now: Prefill, hidden: Tensor, cutter: LayerReduction) -> Tensor:  # noqa: ARG002
-        """Nothing goes before the attention."""
+        """Drop nothing before the attention."""
         self._cutter = cutter
         return hidden
 
@@ -309,13 +305,13 @@ class FittedDeletion(KeepEverything):
         return forward
 
     def _delete(self, now: Prefill, number: int, weights: Tensor, *states: Tensor) -> list[Tensor]:
-        """Drop the rows of the tokens that neither image nor text looks at."""
+        """Drop the rows of the tokens with the least attention from image and text."""
         valid = now.tokens.valid()
         if not now.whole.is_full:
             real = torch.from_numpy(now.prompt.real).to(weights.device)
             here = real.take_along_dim(now.tokens.index, 1)
             here = here if valid is None else here & valid
-            # Rows of padding look at tokens too; nobody asked them.
+            # Rows of padding have attention too, and are no queries of the prompt.
             weights = weights * here[:, None, :, None]
         chosen = []
         for group, whole in zip(now.tokens.groups, now.whole.groups, strict=True):

@@ -18,11 +18,11 @@ import torch
 
 from costmodel.methods.keep import resolve_keep
 from costmodel.methods.pyramiddrop import LAYERS, RATIO, stage_layers
-from hardware_specs.errors import InvalidInputError
-from token_reduction.apply.llm_attention import heads_of, rotate, split_heads
+from token_reduction.apply.llm_attention import heads_of, project, rotate, split_heads
 from token_reduction.apply.llm_policy import KeepEverything, by_sequence
 from token_reduction.apply.places import Host, reduce_between_layers
 from token_reduction.fastv import select_image_tokens
+from token_reduction.tokens.checks import misfit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,10 +59,7 @@ def pyramiddrop(
     [0, 2, 4]
     """
     if query.shape != (*keys.shape[:-2], keys.shape[-1]):
-        raise InvalidInputError(
-            f"pyramiddrop takes a query [..., h, e] and keys [..., h, s, e], given "
-            f"{tuple(query.shape)} and {tuple(keys.shape)}"
-        )
+        raise misfit("pyramiddrop", "a query [..., h, e] and keys [..., h, s, e]", query, keys)
     logits = (keys @ query.unsqueeze(-1)).squeeze(-1) * keys.shape[-1] ** -0.5
     wide = torch.promote_types(logits.dtype, torch.float32)
     row = logits.softmax(dim=-1, dtype=wide).mean(dim=-2)
@@ -78,7 +75,7 @@ def plug(host: Host) -> None:
 
 
 class PyramidStages(KeepEverything):
-    """PyramidDrop: at each stage, what the last token would look at in the layer to come.
+    """PyramidDrop: each stage keeps the tokens that the last token would attend to in the next layer.
 
     Raises:
         InvalidInputError: a stage at a layer the model does not have.
@@ -92,7 +89,7 @@ class PyramidStages(KeepEverything):
         self._stages = stage_layers(len(parts.layers), LAYERS.of(method))
 
     def cuts_at(self, layer: int) -> bool:
-        """At its stages."""
+        """Say whether a layer is one of its stages."""
         return layer in self._stages
 
     def choose(self, layer: int, now: Prefill, hidden: Tensor) -> list[Tensor] | None:
@@ -107,11 +104,11 @@ class PyramidStages(KeepEverything):
         batch = hidden.shape[0]
         cos, sin = (part.expand(batch, -1, -1) for part in rope)
         normed = module.input_layernorm(hidden)
-        keys = rotate(split_heads(attention.k_proj(normed), heads.dim), cos, sin)
+        keys = rotate(split_heads(project(attention, "k", normed), heads.dim), cos, sin)
         keys = keys.repeat_interleave(heads.query // heads.kv, dim=1)
         last = torch.tensor([now.tokens.span(row).stop - 1 for row in range(batch)])
         last = last.to(hidden.device, non_blocking=True).view(-1, 1, 1)
-        asked = attention.q_proj(normed.take_along_dim(last, 1))
+        asked = project(attention, "q", normed.take_along_dim(last, 1))
         turns = (part.take_along_dim(last, 1) for part in (cos, sin))
         queries = rotate(split_heads(asked, heads.dim), *turns)[:, :, 0]
         keep = self._method.settled_keep

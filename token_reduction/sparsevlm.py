@@ -28,7 +28,7 @@ from token_reduction.apply.llm_policy import KeepEverything, contiguous_start, t
 from token_reduction.apply.llm_tokens import lay_out
 from token_reduction.apply.places import Host, reduce_between_layers
 from token_reduction.fastv import select_image_tokens
-from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.selection import complement, take_tokens, top_indices
 
 if TYPE_CHECKING:
@@ -89,10 +89,8 @@ def sparsevlm(
     [0, 2, 3]
     """
     if attention.ndim < 3 or raters.shape != (*attention.shape[:-3], attention.shape[-2]):
-        raise InvalidInputError(
-            f"sparsevlm takes attention [..., h, t, s] and raters [..., t], given "
-            f"{tuple(attention.shape)} and {tuple(raters.shape)}"
-        )
+        takes = "attention [..., h, t, s] and raters [..., t]"
+        raise misfit("sparsevlm", takes, attention, raters)
     chosen = raters.unsqueeze(-1)
     rows = attention.mean(dim=-3)
     total = torch.where(chosen, rows, 0).sum(dim=-2)
@@ -197,7 +195,7 @@ class RatedByText(KeepEverything):
             probe.active = True
 
     def forget(self) -> None:
-        """Let queries, keys and raters go."""
+        """Forget queries, keys and raters."""
         self._raters = []
         for probe in self._probes.values():
             probe.forget()

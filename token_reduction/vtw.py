@@ -21,7 +21,7 @@ from costmodel.methods.vtw import published_layer
 from hardware_specs.errors import InvalidInputError
 from token_reduction.apply.llm_policy import OneCut
 from token_reduction.apply.places import Host, reduce_between_layers
-from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.reduced import Selection
 from token_reduction.tokens.selection import check_image_span, complement, image_positions
 
@@ -95,9 +95,7 @@ def search_layer(divergence: Tensor, eta: float, *, first_layer: int = FIRST_LAY
     6
     """
     if divergence.ndim != 2 or 0 in divergence.shape:
-        raise InvalidInputError(
-            f"the layer search takes divergences [samples, layers], given {tuple(divergence.shape)}"
-        )
+        raise misfit("the layer search", "divergences [samples, layers]", divergence)
     means = divergence.detach().double().mean(dim=0).tolist()
     if any(mean != mean for mean in means):
         raise InvalidInputError("NaN in the divergences: a run of the search gave no distribution")
@@ -125,5 +123,5 @@ class Withdraw(OneCut):
         super().__init__(method, parts, layer)
 
     def pick(self, group: Group, now: Prefill, hidden: Tensor) -> Tensor:  # noqa: ARG002
-        """None of them."""
+        """Keep none of them."""
         return group.places[:, :0]

@@ -17,31 +17,17 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class TextShape(Protocol):
-    """The numbers of a language model that a convention needs; a `TextConfig` has them."""
+    """The numbers of a language model that a convention needs; a `TextConfig` has them.
 
-    @property
-    def hidden_size(self) -> int:
-        """Width d."""
+    Width d, FFN width f, layers l, attention heads h, KV heads k, vocabulary v.
+    """
 
-    @property
-    def intermediate_size(self) -> int:
-        """FFN width f."""
-
-    @property
-    def num_layers(self) -> int:
-        """Layers l."""
-
-    @property
-    def num_heads(self) -> int:
-        """Attention heads h."""
-
-    @property
-    def num_kv_heads(self) -> int:
-        """KV heads k."""
-
-    @property
-    def vocab_size(self) -> int:
-        """Vocabulary v."""
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    vocab_size: int
 
 
 @dataclass(frozen=True, slots=True)

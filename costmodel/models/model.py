@@ -79,6 +79,20 @@ class ModelConfig:
         return self.geometry.tokens_per_crop
 
     @property
+    def patches_per_token(self) -> int:
+        """Patches of the tower that the bridge makes one token of; 1 where it keeps each.
+
+        >>> from costmodel import load_model
+        >>> load_model("llava-1.5-7b").patches_per_token, load_model("internvl3-8b").patches_per_token
+        (1, 4)
+        """
+        if self.vision is None or self.anyres is not None:
+            return 1
+        if self.vision.native:
+            return self.vision.merge**2
+        return max(self.vision.patches // self.tokens_per_crop, 1)
+
+    @property
     def default_visual_tokens(self) -> int:
         """Visual tokens of the default image or clip, as papers count them."""
         return self.visual_input().tokens
@@ -119,7 +133,7 @@ class ModelConfig:
     def visual_input(
         self,
         *,
-        image_size: ImageSize | None = None,
+        image_size: ImageSize | str | None = None,
         frames: int | None = None,
         images: int | None = None,
         count: str = "paper",
@@ -182,6 +196,35 @@ class ModelConfig:
         return self.geometry.clip(frames, size, exact=exact)
 
 
+#: What people call screens and films, as (height, width) in pixels.
+NAMED_SIZES = {
+    "480p": (480, 854), "720p": (720, 1280), "1080p": (1080, 1920), "1440p": (1440, 2560),
+    "2160p": (2160, 3840), "4k": (2160, 3840),
+}  # fmt: skip
+
+
+def read_size(text: str) -> ImageSize:
+    """Return (height, width) of `HEIGHTxWIDTH` or a name, or one for each image, joined by `+`.
+
+    Raises:
+        InvalidInputError: a text of another form.
+
+    >>> read_size("480x640"), read_size("1080p"), read_size("480x640+720p")
+    ((480, 640), (1080, 1920), ((480, 640), (720, 1280)))
+    """
+    sizes = []
+    for part in text.lower().split("+"):
+        height, _, width = (side.strip() for side in part.partition("x"))
+        named = NAMED_SIZES.get(part.strip())
+        if named is None and not (height.isdecimal() and width.isdecimal()):
+            raise InvalidInputError(
+                f"image_size {text!r} is not HEIGHTxWIDTH, such as 480x640, one of "
+                f"{', '.join(NAMED_SIZES)}, or one for each image, such as 480x640+1080p"
+            )
+        sizes.append(named or (int(height), int(width)))
+    return sizes[0] if len(sizes) == 1 else tuple(sizes)
+
+
 def image_sizes(image_size: object, images: int | None) -> tuple[tuple[int, int] | None, ...]:
     """Return the size of every image of a prompt, None for the default one.
 
@@ -197,6 +240,8 @@ def image_sizes(image_size: object, images: int | None) -> tuple[tuple[int, int]
     """
     if images is not None:
         _check_whole("images", images, 0)
+    if isinstance(image_size, str):
+        image_size = read_size(image_size)
     if (
         isinstance(image_size, (tuple, list))
         and image_size

@@ -45,10 +45,6 @@ def read_checkpoint(config_json: str, file: str) -> Checkpoint:
     A key at the top holds for the whole model, as `transformers` loads it; one inside `text_config` or
     `vision_config` for that part.
 
-    Args:
-        config_json: the config.
-        file: its name, for messages.
-
     Raises:
         InvalidFileError: a dtype or a quantisation that is unknown, or whose bytes the file cannot tell.
 

@@ -100,14 +100,14 @@ def break_even(
     memory_bytes: float | None = None,
     **arguments: Any,
 ) -> BreakEven:
-    """Price every visual-token count from 1 to `most` and answer what people ask.
+    """Price every visual-token count from 1 to `most`; find the knee and the most within the budgets.
 
     Counts that a method cannot start from, such as half a crop for one inside the vision tower, are left
     out.
 
     Args:
-        model: a shipped name, a config.json or its folder, a hub id, or a `ModelConfig`.
-        hardware: a device id, a YAML file, or a `HardwareSpec`.
+        model: as `estimate` takes it.
+        hardware: as `estimate` takes it.
         most: the largest count looked at; None is what the image or clip gives, or the model's own.
         latency_s: budget for the time to the first token, seconds.
         memory_bytes: budget for the peak memory, bytes; None is the device's, less `memory_margin_bytes`.
@@ -215,10 +215,6 @@ def _checked(most: int) -> int:
 def knee(counts: Any, time_s: Any) -> int:
     """Return the largest count up to which the time is flat: within `FLAT_SHARE` of the first one's.
 
-    Args:
-        counts: token counts, ascending.
-        time_s: the time at each.
-
     >>> knee([1, 16, 64, 144, 576], [10.0, 10.1, 10.2, 14.0, 40.0])
     64
     """
@@ -245,22 +241,13 @@ def _most(counts: np.ndarray[Any, Any], value: np.ndarray[Any, Any], budget: flo
 
 
 def largest_batch(
-    model: Any,
-    hardware: Any,
-    *,
-    memory_bytes: float | None = None,
-    **arguments: Any,
+    model: Any, hardware: Any, *, memory_bytes: float | None = None, **arguments: Any
 ) -> int:
     """Return the largest batch whose peak memory fits, 0 if not even one sample does.
 
-    What `estimate` warns of for the same arguments holds here too, such as the dtype that stands in for
-    a checkpoint's own.
-
-    Args:
-        model: a shipped name, a config.json or its folder, a hub id, or a `ModelConfig`.
-        hardware: a device id, a YAML file, or a `HardwareSpec`.
-        memory_bytes: budget, bytes; None is the device's, less `memory_margin_bytes`.
-        arguments: any other argument of `sweep`, one value each.
+    The budget in bytes is by default the device's memory less `memory_margin_bytes`; `arguments` are any
+    other of `sweep`, one value each. What `estimate` warns of for the same arguments holds here too, such as
+    the dtype that stands in for a checkpoint's own.
 
     Raises:
         InvalidInputError: a budget that is not positive, or a device that states no capacity.

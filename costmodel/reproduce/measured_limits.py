@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.conventions.decoder import text_shape
 from costmodel.conventions.shortv import frozen_layer_flops
-from costmodel.reproduce.counted_models import shipped_model
+from costmodel.models import load_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +89,7 @@ def prompt_flops(row: MeasuredRow, *, reduced: bool = True) -> float:
     )
     total = float(cost.totals.flops)
     if reduced and row.frozen_layers:
-        text = text_shape(shipped_model(shape))
+        text = text_shape(load_model(shape))
         full_layer = _layer_flops(text, full + row.text)
         total -= row.frozen_layers * (full_layer - float(frozen_layer_flops(text, full, row.text)))
     return total

@@ -22,7 +22,7 @@ def _printed(text: str) -> str:
 
 #: A number as printed, digits and all.
 Printed = Annotated[str, AfterValidator(_printed)]
-#: `primary` was read in the paper or its repository; `secondary` in somebody's summary.
+#: `primary` was read in the paper or its repository; `secondary` in a summary by others.
 Grade = Literal["primary", "secondary"]
 
 

@@ -87,9 +87,10 @@ class Execution:
             stack.enter_context(_environment(_CHECK_VARIABLE, "1"))
             if self.configuration.dtype == "w8a8":
                 stack.enter_context(products_stay_unprinted())
-            if self._method is not None:
+            if self._method is not None or (self.visual is not None and self.visual.whole):
                 # The placeholders are counted before the method shortens anything.
                 self._ids = self._placeholder_ids()
+            if self._method is not None:
                 stack.enter_context(_reduction(self.model, self._method))
                 stack.enter_context(counts_stay_unread(self.model))
                 # `count_tokens` looks for NaN; in timed runs that would be booked on the method.
@@ -119,12 +120,7 @@ class Execution:
     def first_logits(self) -> Any:
         """Run vision, projector, reduction and prefill; return the model's output with its cache."""
         if self._ids is not None and self.visual is not None:
-            return self.model(
-                input_ids=self._ids,
-                **self.visual.arguments,
-                use_cache=True,
-                logits_to_keep=1,
-            )
+            return self.model(**self.visual.call(self._ids), use_cache=True, logits_to_keep=1)
         return self.prefill(self._placed(self.visual_tokens()))
 
     def _placed(self, visual: torch.Tensor | None) -> torch.Tensor:

@@ -8,8 +8,10 @@ the anyres models, frames for video). Text is arbitrary ids; equal ids cost the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isqrt
 from typing import TYPE_CHECKING, Any
 
+from costmodel.models.families import get_family
 from costmodel.models.model import image_sizes as per_image
 from costmodel.scenario import visual_units
 from hardware_specs.errors import InvalidInputError, UnsupportedError
@@ -36,6 +38,8 @@ class VisualInputs:
         images: images (or videos) per sequence.
         crops: runs of the vision tower per sequence (tiles, frames).
         placeholder_id: the token id that the visual tokens replace.
+        whole: whether the model must be called with ids and pixels, for positions in three axes and
+            features that go around the embeddings.
     """
 
     arguments: Mapping[str, torch.Tensor]
@@ -43,6 +47,13 @@ class VisualInputs:
     images: int
     crops: int
     placeholder_id: int
+    whole: bool = False
+
+    def call(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the arguments of a forward over ids with the placeholders in them."""
+        kinds = (ids == self.placeholder_id).to(ids.dtype)
+        extra = {"mm_token_type_ids": kinds} if self.whole else {}
+        return {"input_ids": ids, **self.arguments, **extra}
 
 
 def visual_inputs(
@@ -96,6 +107,9 @@ def visual_inputs(
         arguments = {"pixel_values_videos": pixels(rows, crops // items)}
         placeholder = config.video_token_id
         return VisualInputs(arguments, batch_size, items, crops, placeholder)
+    family = get_family(shape.model_type)
+    if shape.geometry.keeps_size:
+        return _native(model, shape, visual_tokens, items, size, batch_size, generator)
     if shape.anyres is not None:
         # A model that cuts images into tiles needs the sizes to put the tokens together again.
         sizes = [each or shape.anyres.largest for each in per_image(size, items)]
@@ -107,10 +121,45 @@ def visual_inputs(
         }
         if not alone:
             arguments["batch_num_images"] = torch.tensor([items] * batch_size)
+    elif family.pixels_by_sample:
+        arguments = {family.pixels: pixels(batch_size, crops)}
     else:
-        name = "pixel_values" if shape.video is None else "pixel_values_images"
-        arguments = {name: pixels(rows)}
+        arguments = {family.pixels: pixels(batch_size * crops)}
     return VisualInputs(arguments, batch_size, items, crops, config.image_token_id)
+
+
+def _native(
+    model: nn.Module,
+    shape: ModelConfig,
+    visual_tokens: int | None,
+    images: int,
+    size: Any,
+    batch_size: int,
+    generator: torch.Generator,
+) -> VisualInputs:
+    """Return patches of images that keep their own resolution, as their processor lays them out.
+
+    A bare count of tokens is that of images of as many, all alike, as near to a square as it gets.
+    """
+    import torch
+
+    assert shape.vision is not None  # noqa: S101 - the caller looked
+    config: Any = model.config
+    geometry: Any = shape.geometry
+    merge = shape.vision.merge
+    grids = [geometry.grid(each) for each in per_image(size, images)]
+    if size is None and visual_tokens is not None:
+        each = visual_tokens // images
+        rows = next(side for side in range(isqrt(each), 0, -1) if each % side == 0)
+        grids = [(rows * merge, each // rows * merge)] * images
+    grid = torch.tensor([(1, *each) for each in grids] * batch_size)
+    patches = torch.randn(int(grid.prod(1).sum()), shape.vision.patch_pixels, generator=generator)
+    weight = next(model.parameters())
+    arguments = {
+        "pixel_values": patches.to(weight.device, _floating(model)),
+        "image_grid_thw": grid.to(weight.device),
+    }
+    return VisualInputs(arguments, batch_size, images, images, config.image_token_id, whole=True)
 
 
 def _floating(model: nn.Module) -> torch.dtype:

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.utils.hooks import RemovableHandle
 
-_TOWERS = ("vision_tower", "video_tower", "image_tower")
-_PROJECTORS = ("vision_resampler", "multi_modal_projector")
+_TOWERS = ("vision_tower", "video_tower", "image_tower", "visual", "vision_model")
+#: A merger is a part of its tower.
+_PROJECTORS = ("vision_resampler", "multi_modal_projector", "connector", "visual.merger")
+_LANGUAGES = ("language_model", "text_model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +61,11 @@ def anatomy(model: nn.Module) -> Anatomy:
             f"{type(model).__name__} has no `model` and `lm_head` (it has: {children}); "
             "give a LLaVA-like model for conditional generation, or a causal language model"
         )
-    towers = tuple(getattr(base, name) for name in _TOWERS if getattr(base, name, None) is not None)
-    projectors = tuple(
-        getattr(base, name) for name in _PROJECTORS if getattr(base, name, None) is not None
+    towers, projectors, languages = (
+        tuple(found for name in names if (found := _inside(base, name)) is not None)
+        for names in (_TOWERS, _PROJECTORS, _LANGUAGES)
     )
-    language = getattr(base, "language_model", None)
+    language = next(iter(languages), None)
     if language is None:
         if towers:
             raise UnsupportedError(
@@ -71,6 +73,13 @@ def anatomy(model: nn.Module) -> Anatomy:
             )
         language = base
     return Anatomy(towers, projectors, language, head)
+
+
+def _inside(base: Any, path: str) -> Any:
+    """Return the module at a path, or None."""
+    for name in path.split("."):
+        base = getattr(base, name, None)
+    return base
 
 
 class StageObserver(Protocol):
@@ -101,8 +110,13 @@ class StageHooks:
         """Attach the hooks, once."""
         if self._handles:
             return
+        # A projector inside its tower ends the tower's stage where its own begins.
+        inside = {id(part) for tower in self.parts.towers for part in tower.modules()}
+        nested = [part for part in self.parts.projectors if id(part) in inside]
+        for module in nested:
+            self._hook(module, None, "vision", early=True)
         for module in self.parts.towers:
-            self._hook(module, "vision", "vision")
+            self._hook(module, "vision", None if nested else "vision")
         for module in self.parts.projectors:
             self._hook(module, "projector", "projector")
         self._hook(self.parts.language, "prefill", None)
@@ -114,7 +128,10 @@ class StageHooks:
             handle.remove()
         self._handles = []
 
-    def _hook(self, module: nn.Module, begins: str | None, ends: str | None) -> None:
+    def _hook(
+        self, module: nn.Module, begins: str | None, ends: str | None, *, early: bool = False
+    ) -> None:
+        """Tell where a stage begins, and where one ends: after the module, or before it if `early`."""
         if begins is not None:
             stage = begins
 
@@ -126,11 +143,12 @@ class StageHooks:
         if ends is not None:
             last = ends
 
-            def after(_module: nn.Module, _inputs: Any, _output: Any) -> None:
+            def after(*_: Any) -> None:
                 if self.observer is not None and not self.decoding:
                     self.observer.end(last)
 
-            self._handles.append(module.register_forward_hook(after))
+            register = module.register_forward_pre_hook if early else module.register_forward_hook
+            self._handles.append(register(after))
 
     @contextmanager
     def observing(self, observer: StageObserver) -> Iterator[None]:

@@ -12,6 +12,7 @@ from vlm_roofline.cli.examples import EXAMPLES
 
 #: Commands whose examples need a GPU, minutes, or files of the user's.
 LONG = (
+    "audit",
     "generate",
     "profile",
     "count",

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     from costmodel.models import Family
 
-_TOWERS = ("vision_tower", "image_tower", "video_tower")
+_TOWERS = ("vision_tower", "image_tower", "video_tower", "visual", "vision_model")
+_PROJECTORS = ("multi_modal_projector", "connector")
+_LANGUAGES = ("language_model", "text_model")
 #: A vision layer as CLIP and SigLIP have it, and a decoder layer as Llama, Mistral and Qwen2 have it.
 _VISION_LAYER = ("layer_norm1", "self_attn", "layer_norm2", "mlp")
 _DECODER_LAYER = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
@@ -69,9 +71,28 @@ class Parts:
     feature_layer: int | tuple[int, ...]
 
     @property
+    def three_axes(self) -> bool:
+        """Whether a token's position has three axes (time, height, width), its own and no other's."""
+        return hasattr(type(self.base), "get_rope_index")
+
+    @property
     def is_tiled(self) -> bool:
         """Whether images come as an overview and tiles that are joined afterwards."""
         return hasattr(type(self.base), "pack_image_features")
+
+    def require_a_token_per_patch(self, method: str) -> None:
+        """Raise where the bridge makes one token of several patches.
+
+        Raises:
+            UnsupportedError: patches are merged, by their places on a grid.
+        """
+        if self.family.merges:
+            raise UnsupportedError(
+                f"{method} chooses among the patches of the tower, and {self.family.label} merges "
+                "patches of a grid into one token behind it, which a choice leaves none of; divprune "
+                "acts on the merged tokens, fastv, pyramiddrop, dart, sparsevlm and vtw in the "
+                "language model"
+            )
 
     def require_vision_layers(self, method: str) -> None:
         """Raise unless every tower's layers are ones a method can act in.
@@ -79,6 +100,7 @@ class Parts:
         Raises:
             UnsupportedError: the tower is of another kind; says which kinds work.
         """
+        self.require_a_token_per_patch(method)
         for tower in self.towers:
             missing = [
                 name for layer in tower.layers for name in _VISION_LAYER if not hasattr(layer, name)
@@ -95,6 +117,7 @@ class Parts:
         Raises:
             UnsupportedError: a tower without one, such as SigLIP.
         """
+        self.require_a_token_per_patch(method)
         for tower in self.towers:
             if not tower.has_class:
                 raise UnsupportedError(
@@ -153,15 +176,17 @@ def dissect(model: Any) -> Parts:
     video_id = getattr(config, "video_token_id", None)
     if video_id is not None and hasattr(base, "get_video_features"):
         placeholders["video"] = int(video_id)
-    layer = config.vision_feature_layer
+    layer = getattr(config, "vision_feature_layer", -1)
+    projectors = [getattr(base, name) for name in _PROJECTORS if hasattr(base, name)]
+    language = next(getattr(base, name) for name in _LANGUAGES if hasattr(base, name))
     return Parts(
         model=model,
         base=base,
         family=family,
         towers=tuple(_tower(getattr(base, name)) for name in _TOWERS if hasattr(base, name)),
-        projector=base.multi_modal_projector,
-        language=base.language_model,
-        layers=tuple(base.language_model.layers),
+        projector=projectors[0] if projectors else base.visual.merger,
+        language=language,
+        layers=tuple(language.layers),
         placeholders=placeholders,
         feature_layer=layer if isinstance(layer, int) else tuple(layer),
     )
@@ -175,7 +200,7 @@ def _tower(module: Any) -> Tower:
     side = size // patch if isinstance(size, int) and isinstance(patch, int) and patch else 0
     return Tower(
         module=module,
-        layers=tuple(getattr(encoder, "layers", ())),
+        layers=tuple(getattr(encoder, "layers", getattr(module, "blocks", ()))),
         patches=side * side,
         side=side,
         has_class=hasattr(embeddings, "class_embedding"),

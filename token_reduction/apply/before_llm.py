@@ -8,13 +8,14 @@ language model itself is left alone: any attention implementation serves.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import inspect
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from hardware_specs.errors import InvalidInputError
+from hardware_specs.errors import InvalidInputError, UnsupportedError
 from token_reduction.apply.calls import (
     PIXELS,
     bind_call,
@@ -33,7 +34,7 @@ from token_reduction.caches import cache_in, cache_keyword
 from token_reduction.tokens.observation import observed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
@@ -59,15 +60,26 @@ class PromptReduction:
     record: ReductionRecord
     crops: Crops | None
     reduce_item: Callable[[Item], Reduced] | None
+    #: Where positions have three axes: which of its tokens each item keeps, on the host.
+    _kept: list[np.ndarray] = field(default_factory=list)
+    #: Of each item, the features for the first layers of the rows it keeps (deepstack).
+    _deep: list[list[Tensor]] = field(default_factory=list)
+    #: What the language model's next call gets beside the embeddings.
+    _beside: dict[str, Any] = field(default_factory=dict)
 
     def attach(self, patches: Patches) -> None:
         """Put the hooks on the model."""
         if self.crops is not None:
             self.crops.attach(patches)
         patches.before(self.parts.base, self._before)
+        patches.before(self.parts.language, self._add_features)
         # From 5.23 on `generate` would encode the pixels by itself, before any forward.
         if hasattr(self.parts.model, "_supports_mm_encoder_outputs"):
             patches.replace(self.parts.model, "_supports_mm_encoder_outputs", lambda: False)
+
+    def _add_features(self, _module: Any, args: Any, kwargs: Any) -> Any:
+        beside, self._beside = self._beside, {}
+        return (args, {**kwargs, **beside}) if beside else None
 
     def _before(self, module: Any, args: Any, kwargs: Any) -> Any:
         call = bind_call(module, args, kwargs)
@@ -99,7 +111,11 @@ class PromptReduction:
             step = continue_from(known, cached, given.shape[1], mask, positions)
             ids = None if ids is None else ids[:, -step.count :]
             embeds = None if embeds is None else embeds[:, -step.count :]
-            mask, positions = step.mask, step.positions
+            if positions is None and self.parts.three_axes:
+                positions = _counted_on(self.parts.base, known, cached, step.count, mask, given)
+            else:
+                positions = step.positions
+            mask = step.mask
             if not pixels:
                 return (), {
                     **call,
@@ -126,15 +142,22 @@ class PromptReduction:
         part = None if mask is None else mask[:, -count:]
         # Read before the tower is launched, when there is nothing yet to wait for.
         prompt = read_prompt(ids, part)
+        self._kept, self._deep = [], []
+        if positions is None and self.parts.three_axes:
+            positions = _on_three_axes(self.parts.base, call, ids, mask)
         self.record.begin()
         tokens: list[Tensor] = []
         places: list[Placed] = []
         for modality, values in pixels.items():
             found, before = self._encode(modality, values, call)
             tokens += found
-            places += assign_places(
+            here = assign_places(
                 prompt, self.parts.placeholders[modality], before, [len(t) for t in found], modality
             )
+            if self.parts.three_axes:
+                kept = self._kept[len(places) :]
+                here = [replace(item, kept=k) for item, k in zip(here, kept, strict=True)]
+            places += here
             self.record.items += [modality] * len(found)
             self.record.tokens_before += before
             self.record.tokens_after += [len(one) for one in found]
@@ -147,10 +170,20 @@ class PromptReduction:
             mask=part,
             positions=None if positions is None else positions[..., -count:],
         )
+        deep = [torch.cat(layer) for layer in zip(*self._deep, strict=True)]
+        if deep:
+            marks = torch.from_numpy(plan.visual >= 0).to(ids.device)
+            order = torch.from_numpy(plan.visual[plan.visual >= 0]).to(ids.device)
+            self._beside = {
+                "visual_pos_masks": marks,
+                "deepstack_visual_embeds": [layer[order] for layer in deep],
+            }
         width = shorter.embeddings.shape[1]
         self.record.sequence_lengths = [width] * (len(self.parts.layers) + 1)
         out_mask = _behind(known, mask, shorter.mask, cached, count, width)
-        dropped = torch.from_numpy(np.asarray(plan.dropped)).to(ids.device)
+        # On three axes nothing moves up: what is left keeps its place.
+        lost = np.zeros_like(plan.dropped) if self.parts.three_axes else np.asarray(plan.dropped)
+        dropped = torch.from_numpy(lost).to(ids.device)
         if known is not None:
             dropped = dropped + known.dropped
         note = Prefix(
@@ -159,7 +192,16 @@ class PromptReduction:
             given=count + (0 if known is None else known.given + cached - known.length),
             dropped=dropped,
         )
-        changed = {name: None for names in PIXELS.values() for name in names if name in call}
+        changed: dict[str, Any] = {
+            name: None for names in PIXELS.values() for name in names if name in call
+        }
+        # One kind for each token given, of which fewer are left; three axes were made of them.
+        kinds = call.get("token_type_ids")
+        if kinds is not None:
+            source = torch.from_numpy(plan.source).to(kinds.device)
+            changed["token_type_ids"] = kinds.gather(1, source)
+        if "mm_token_type_ids" in call:
+            changed["mm_token_type_ids"] = None
         self._remember(call, note)
         return {
             **call,
@@ -193,7 +235,8 @@ class PromptReduction:
             count = len(record.image_sizes) or count
         if self.crops is not None:
             self.crops.begin(modality, has_class=_class_goes_along(self.parts, modality, call))
-        features = encode(self.parts, modality, pixels, call)
+        output = encode(self.parts, modality, pixels, call)
+        features = output.pooler_output
         if self.crops is not None:
             return self.crops.items(features, count)
         found = split_items(self.parts, modality, features, pixels)
@@ -207,7 +250,20 @@ class PromptReduction:
                 result = self.reduce_item(Item(tokens, modality, number, size))
             record.add(result, batched=False)
             reduced.append(result.tokens)
+            if self.parts.three_axes:
+                self._note_kept(result, number, getattr(output, "deepstack_features", None) or ())
         return reduced, [len(tokens) for tokens in found]
+
+    def _note_kept(self, result: Reduced, number: int, deep: Sequence[Any]) -> None:
+        """Note which tokens of an item stay: they keep their places, and their rows for deepstack."""
+        kept = result.kept_indices
+        if kept is None:
+            raise UnsupportedError(
+                f"{self.record.method.name} makes new tokens, which have no place on the three axes of "
+                f"{self.parts.family.label}; divprune keeps some of the old ones"
+            )
+        self._kept.append(kept.cpu().numpy())
+        self._deep.append([layer[number][kept] for layer in deep])
 
 
 def _behind(
@@ -230,6 +286,30 @@ def _behind(
     if new is None:
         new = torch.ones(held.shape[0], width, dtype=held.dtype, device=held.device)
     return torch.cat((held, new.to(held)), dim=1)
+
+
+def _on_three_axes(base: Any, call: dict[str, Any], ids: Tensor, mask: Tensor | None) -> Any:
+    """Positions of a whole prompt, [3, b, s], as the model counts them; None where it cannot."""
+    names = ("image_grid_thw", "video_grid_thw", "mm_token_type_ids", "second_per_grid_ts")
+    known = inspect.signature(base.compute_3d_position_ids).parameters
+    return base.compute_3d_position_ids(
+        input_ids=ids, inputs_embeds=ids, attention_mask=mask, past_key_values=None,
+        **{name: call.get(name) for name in names if name in known},
+    )  # fmt: skip
+
+
+def _counted_on(
+    base: Any, known: Prefix, cached: int, count: int, mask: Tensor | None, given: Tensor
+) -> Tensor:
+    """Positions of tokens that continue a prompt, [3, b, s]: as if none of it were gone."""
+    if mask is not None:
+        places = (mask.long().cumsum(-1) - 1)[:, -count:]
+    else:
+        start = known.given + cached - known.length
+        places = torch.arange(start, start + count, device=given.device).unsqueeze(0)
+    delta = base.rope_deltas
+    places = places if delta is None else places + delta.to(places)
+    return places.expand(3, given.shape[0], -1)
 
 
 def _zeros(given: Tensor) -> Tensor:

@@ -108,7 +108,7 @@ def plain_mask(call: dict[str, Any]) -> Tensor | None:
 
 
 def encode(parts: Parts, modality: str, pixels: Tensor, call: dict[str, Any]) -> Any:
-    """Run tower and projector with the model's own code.
+    """Run tower and projector with the model's own code and return its output.
 
     Args:
         parts: the model.
@@ -122,7 +122,7 @@ def encode(parts: Parts, modality: str, pixels: Tensor, call: dict[str, Any]) ->
     known = {name: call[name] for name in names if call.get(name) is not None}
     for name in PIXELS["image"] + PIXELS["video"]:
         known.pop(name, None)
-    return encoder(pixels, return_dict=True, **known).pooler_output
+    return encoder(pixels, return_dict=True, **known)
 
 
 def split_items(parts: Parts, modality: str, features: Any, pixels: Tensor) -> list[Tensor]:

@@ -122,4 +122,6 @@ def _moved(prefix: Prefix, new: int, positions: Tensor | None) -> Tensor | None:
     if positions is None:
         return None
     last = positions[..., -new:]
+    if last.ndim == 3:  # On three axes what is left of a prompt keeps its places.
+        return last
     return last.expand(prefix.dropped.shape[0], -1) - prefix.dropped.unsqueeze(-1)

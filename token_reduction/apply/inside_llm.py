@@ -36,7 +36,7 @@ from token_reduction.tokens.observation import observed
 from token_reduction.tokens.selection import take_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
@@ -125,6 +125,11 @@ class LayerReduction:
         patches.before(self.parts.base, self._before_model)
         patches.always_after(self.parts.base, self._after_model)
         self.policy.attach(self.parts, patches)
+        language: Any = self.parts.language
+        if hasattr(language, "_deepstack_process"):
+            patches.replace(
+                language, "_deepstack_process", self._inject(language._deepstack_process)
+            )
         for number, layer in enumerate(self.parts.layers):
             patches.before(layer, self._before_layer(number))
         patches.after(self.parts.layers[-1], self._after_last)
@@ -164,6 +169,23 @@ class LayerReduction:
     def _after_model(self) -> None:
         self.policy.forget()
         self._now = None
+
+    def _inject(self, add: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """Add features of the tower to the visual rows that are left."""
+
+        def narrowed(hidden: Tensor, marks: Tensor, features: Tensor) -> Tensor:
+            now = self._now
+            if now is None or now.current is None:
+                return add(hidden, marks, features)
+            index = now.tokens.index
+            order = marks.flatten().cumsum(0).view_as(marks) - 1
+            left = marks.gather(1, index)
+            valid = now.tokens.valid()
+            if valid is not None:
+                left &= valid
+            return add(hidden, left, features[order.gather(1, index)[left]])
+
+        return narrowed
 
     def _before_layer(self, number: int) -> Any:
         def hook(_module: Any, args: Any, kwargs: Any) -> Any:
@@ -230,7 +252,8 @@ class LayerReduction:
         )
         places = tokens.index
         dropped = None
-        if self.policy.renumbers:
+        # A token's place on three axes is its own: none counts on from another's.
+        if self.policy.renumbers and not self.parts.three_axes:
             places, dropped = _renumbered(now.whole, tokens)
         cos, sin = now.full_rope
         batch = len(tokens.counts)

@@ -103,6 +103,22 @@ def _pick(values: Tensor, places: Sequence[int]) -> Tensor:
     return values.take_along_dim(where, 1)
 
 
+def project(attention: Any, which: str, states: Tensor) -> Tensor:
+    """Return a layer's queries or keys, unrotated, [b, s, h e], its heads normed where they are.
+
+    Args:
+        attention: of a decoder layer.
+        which: `q` or `k`.
+        states: [b, s, d], normed.
+    """
+    projected: Tensor = getattr(attention, f"{which}_proj")(states)
+    norm = getattr(attention, f"{which}_norm", None)
+    if norm is None:
+        return projected
+    heads: Tensor = norm(projected.view(*projected.shape[:-1], -1, attention.head_dim))
+    return heads.flatten(2)
+
+
 class AttentionProbe:
     """Queries and keys of one layer in the prefill that is running."""
 
@@ -123,8 +139,9 @@ class AttentionProbe:
         """Watch the layer's arguments and its two projections."""
         attention: Any = self._layer.self_attn
         patches.before(self._layer, self._saw_layer)
-        patches.after(attention.q_proj, self._saw_queries)
-        patches.after(attention.k_proj, self._saw_keys)
+        # Where heads are normed, that is what the rotation gets.
+        patches.after(getattr(attention, "q_norm", attention.q_proj), self._saw_queries)
+        patches.after(getattr(attention, "k_norm", attention.k_proj), self._saw_keys)
 
     def forget(self) -> None:
         """Drop what was kept."""
@@ -139,12 +156,13 @@ class AttentionProbe:
     def _saw_queries(self, _module: Any, _args: Any, output: Tensor) -> None:
         if not self.active:
             return
+        output = output.flatten(2)  # normed heads have an axis of their own
         self._width = output.shape[1]
         self._queries = output if self.wanted is None else _pick(output, self.wanted).clone()
 
     def _saw_keys(self, _module: Any, _args: Any, output: Tensor) -> None:
         if self.active:
-            self._keys = output
+            self._keys = output.flatten(2)
 
     def keys(self) -> Tensor:
         """Rotated keys of all tokens, [b, k, s, e]."""

@@ -69,6 +69,8 @@ def reduce_crops(
         before_projector: whether it sees the tower's features or the projector's output.
         includes_class_token: whether its output holds the class token already.
     """
+    if before_projector:
+        host.parts.require_a_token_per_patch(host.method.name)
     crops = Crops(host.parts, host.record, function, before_projector, includes_class_token)
     PromptReduction(host.parts, host.record, crops, None).attach(host.patches)
 
@@ -84,6 +86,7 @@ def reduce_in_tower(host: Host, step: Step) -> None:
     Raises:
         UnsupportedError: another kind of tower, or none of the tokens the method needs.
     """
+    host.parts.require_a_token_per_patch(host.method.name)
     tower = TowerReduction(host.parts, host.record, step, host.trace)
     tower.attach(host.patches)
     crops = Crops(host.parts, host.record, None, before_projector=False, tower_counts=tower.counts)

@@ -73,11 +73,14 @@ class Placed:
         row: its sequence.
         columns: [n] places of its placeholders.
         tokens: visual tokens it has now.
+        kept: which of its placeholders they were, where each keeps its own position; None where they
+            count on from the first.
     """
 
     row: int
     columns: np.ndarray
     tokens: int
+    kept: np.ndarray | None = None
 
 
 def assign_places(
@@ -151,16 +154,19 @@ def plan_splice(prompt: Prompt, items: Sequence[Placed]) -> Plan:
     rows = []
     for row in range(batch):
         is_text = np.ones(length, dtype=bool)
-        sources, shifts, visuals, ranks = [], [], [], []
+        sources, shifts, visuals = [], [], []
         for number in by_row[row]:
             item = items[number]
             is_text[item.columns] = False
             # All tokens of an item stand where its first placeholder stood, and count on from it.
             start = item.columns[0] if len(item.columns) else 0
-            sources.append(np.full(item.tokens, start))
-            shifts.append(np.arange(item.tokens))
+            if item.kept is None:
+                sources.append(np.full(item.tokens, start))
+                shifts.append(np.arange(item.tokens))
+            else:
+                sources.append(item.columns[item.kept])
+                shifts.append(np.zeros(item.tokens, dtype=np.int64))
             visuals.append(np.arange(first[number], first[number + 1]))
-            ranks.append(np.full(item.tokens, start))
         inside = np.flatnonzero(prompt.real[row])
         # Padding at the ends goes; a hole in the mask between real tokens stays where it is.
         span = slice(inside[0], inside[-1] + 1) if len(inside) else slice(0, 0)
@@ -177,7 +183,7 @@ def plan_splice(prompt: Prompt, items: Sequence[Placed]) -> Plan:
         # Everything behind the last placeholder moves up by what the item lost.
         gone = len(item.columns) - item.tokens
         dropped[item.row] += gone
-        if len(item.columns):
+        if len(item.columns) and item.kept is None:
             lost[item.row, item.columns[-1] + 1 :] += gone
 
     width = max((len(source) for source, _, _ in rows), default=0)
@@ -230,7 +236,7 @@ def splice(
         visual: [v, d] all visual tokens, in the order of the plan's items.
         embed: the model's embedding.
         mask: [b, s] as given; its dtype is kept.
-        positions: [b or 1, s] as given.
+        positions: [b or 1, s] as given, or [axes, b, s].
     """
     batch, width = plan.source.shape
     host = np.stack((plan.source, plan.shift, plan.real.astype(np.int64)))
@@ -250,6 +256,7 @@ def splice(
         out_mask = real.to(mask.dtype if mask is not None else torch.long)
     out_positions = None
     if positions is not None:
-        moved = positions.expand(batch, -1).gather(1, source) + shift
+        whole = positions.expand(*positions.shape[:-2], batch, -1)
+        moved = whole.gather(-1, source.expand(*whole.shape[:-1], -1)) + shift
         out_positions = torch.where(real.bool(), moved, 0)
     return Spliced(embeddings.view(batch, width, -1), out_mask, out_positions)

@@ -139,7 +139,7 @@ def _fate(record: ReductionRecord, unit: int, tokens: int) -> Fate:
             group = None
     weights = record.merge_weights
     if weights is not None and indices is not None:
-        # Rows behind the kept tokens are extra tokens, which gather what nobody else took.
+        # Rows behind the kept tokens are extra tokens, which gather what no kept token took.
         heat = weights[unit][: len(indices[unit])].sum(dim=0).float().cpu().numpy()
         heat = np.where(kept | (heat <= 0), np.nan, heat)
     return Fate(kept, heat, group)

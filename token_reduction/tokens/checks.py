@@ -139,6 +139,17 @@ def require_finite(method: str, **tensors: Tensor) -> None:
             _deferred[(device, place)] = flag if known is None else known | flag
 
 
+def misfit(method: str, takes: str, *tensors: Tensor) -> InvalidInputError:
+    """Return the error for tensors whose shapes are not what a method takes.
+
+    >>> misfit("tome", "tokens [..., t, d] and a metric [..., t, c]", torch.ones(3), torch.ones(2, 4))
+    InvalidInputError('tome takes tokens [..., t, d] and a metric [..., t, c]; given (3,) and (2, 4)')
+    """
+    shapes = [str(tuple(tensor.shape)) for tensor in tensors]
+    given = " and ".join(filter(None, (", ".join(shapes[:-1]), shapes[-1])))
+    return InvalidInputError(f"{method} takes {takes}; given {given}")
+
+
 def reject(method: str, names: str) -> InvalidInputError:
     """The error for a flag that a function has read by itself."""
     return InvalidInputError(_message(f"{method}'s {names}"))

@@ -27,6 +27,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "plot memory": ("plot memory llava-1.5-7b -d l4 --batch-size 8 --out memory.png",),
     "reproduce list": ("reproduce list",),
     "reproduce": ("reproduce fastv",),
+    "audit": ("audit table.csv",),
     "models list": ("models list",),
     "models show": ("models show llava-next-13b --image-size 480x640",),
     "specs list": ("specs list hopper",),

@@ -77,23 +77,14 @@ def _number(text: str | None, otherwise: str) -> int | float | None:
 
 
 def parse_image_size(text: str | None) -> ImageSize | None:
-    """Return (height, width) of `HEIGHTxWIDTH`, or one of them for each image, joined by `+`.
+    """Return (height, width) of `HEIGHTxWIDTH` or `1080p`, or one of them for each image, joined by `+`.
 
-    >>> parse_image_size("480x640"), parse_image_size("480x640+336x336")
-    ((480, 640), ((480, 640), (336, 336)))
+    >>> parse_image_size("480x640"), parse_image_size("480x640+1080p")
+    ((480, 640), ((480, 640), (1080, 1920)))
     """
-    if text is None:
-        return None
-    sizes = []
-    for part in text.lower().split("+"):
-        height, _, width = (side.strip() for side in part.partition("x"))
-        if not (height.isdecimal() and width.isdecimal()):
-            raise InvalidInputError(
-                f"--image-size {text!r} is not HEIGHTxWIDTH, such as 480x640, or one for each image, "
-                "such as 480x640+336x336"
-            )
-        sizes.append((int(height), int(width)))
-    return sizes[0] if len(sizes) == 1 else tuple(sizes)
+    from costmodel.models.model import read_size
+
+    return None if text is None else read_size(text)
 
 
 def parse_schedule(text: str | None) -> list[int] | None:

@@ -14,6 +14,7 @@ from costmodel.models.geometry import CropGeometry
 from costmodel.models.model import ModelConfig
 from costmodel.models.original_llava import as_transformers, is_original
 from costmodel.models.reading import Section
+from costmodel.models.towers import TOWERS
 from costmodel.registry import Registry
 
 if TYPE_CHECKING:
@@ -108,8 +109,7 @@ def read_model(document: dict[str, Any], file: str, name: str, source: str) -> M
 
     >>> read_model({"model_type": "gpt2"}, "config.json", "gpt2", "here")
     Traceback (most recent call last):
-    hardware_specs.errors.InvalidFileError: config.json: model_type is 'gpt2'; this project knows \
-llava, llava_next, llava_next_video, video_llava, llava_onevision, llama, mistral, qwen2
+    hardware_specs.errors.InvalidFileError: config.json: model_type is 'gpt2'; this project knows llava, ...
     """
     outer = Section(document, file)
     if "model_type" not in outer:
@@ -119,7 +119,7 @@ llava, llava_next, llava_next_video, video_llava, llava_onevision, llama, mistra
     model_type = outer.word("model_type")
     if model_type not in DECODERS:
         if model_type not in _FAMILIES:
-            raise outer.fail("model_type", f"is {model_type!r}; {_known()}")
+            raise outer.fail("model_type", f"is {model_type!r}; {_missing(outer)}{_known()}")
         return get_family(model_type).read(outer, name, source)
     for key in _REQUIRED_TEXT:
         if key not in outer:
@@ -130,6 +130,27 @@ llava, llava_next, llava_next_video, video_llava, llava_onevision, llama, mistra
         CropGeometry(0),
         from_defaults=tuple(outer.used), config_json=json.dumps(outer.values),
     )  # fmt: skip
+
+
+def _missing(outer: Section) -> str:
+    """Say what there would have to be for a config to be read."""
+    said: list[str] = []
+    if outer.values.get("auto_map"):
+        said.append(
+            "its model is code in the checkpoint's own repository (auto_map), which this project "
+            "neither runs nor reads"
+        )
+    parts = (("vision_config", TOWERS), ("text_config", DECODERS))
+    for key, known in parts:
+        part = outer.values.get(key)
+        kind = part.get("model_type") if isinstance(part, dict) else None
+        if isinstance(kind, str) and kind not in known:
+            said.append(f"{key} is {kind!r}, of which there are no blocks either")
+    if any(isinstance(outer.values.get(key), dict) for key, _ in parts):
+        said.append(
+            "what is missing is a family that says its tokens and its bridge (docs/extending.md)"
+        )
+    return "".join(f"{each}; " for each in said)
 
 
 def _known() -> str:

@@ -71,6 +71,9 @@ class Family:
         bridge: from the config, tower and language model to what stands between them.
         extra_parameters: parameters of no part: newline tokens, a pooling layer.
         rescale: brings a size-reduced config's own keys in line with its widths.
+        merges: whether its bridge makes one token of several patches of a grid.
+        pixels: the argument that takes an image's pixels.
+        pixels_by_sample: whether it has an axis of samples before that of crops.
         pools_frames: where every video frame is pooled on its grid, if it is.
         class_token_in_clips: whether the class token of every frame goes along, whatever the
             config selects of an image.
@@ -92,6 +95,9 @@ class Family:
     bridge: Callable[[Section, VisionConfig, TextConfig], ProjectorConfig] = plain_bridge
     extra_parameters: Callable[[Section, VisionConfig, TextConfig], int] = lambda *_: 0
     rescale: Callable[[dict[str, Any]], None] = lambda _: None
+    merges: bool = False
+    pixels: str = "pixel_values"
+    pixels_by_sample: bool = False
     pools_frames: Literal["before projector", "after projector"] | None = None
     class_token_in_clips: bool = False
     newline_ends_clips: bool = False

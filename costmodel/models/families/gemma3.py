@@ -58,6 +58,7 @@ FAMILY = Family(
     decoder="gemma3_text",
     tower="siglip_vision_model",
     selects_features=False,
+    merges=True,
     joined=_joined,
     geometry=_geometry,
     bridge=_bridge,

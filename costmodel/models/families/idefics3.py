@@ -54,6 +54,8 @@ FAMILY = Family(
     decoder="llama",
     tower="idefics3_vision",
     selects_features=False,
+    merges=True,
+    pixels_by_sample=True,
     geometry=geometry,
     bridge=_bridge,
 )

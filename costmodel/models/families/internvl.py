@@ -71,5 +71,6 @@ FAMILY = Family(
     decoder="qwen2",
     tower="internvl_vision",
     geometry=_geometry,
+    merges=True,
     bridge=_bridge,
 )

@@ -51,6 +51,7 @@ FAMILY = Family(
     decoder="qwen2_5_vl_text",
     tower="qwen2_5_vl_vision",
     flat=True,
+    merges=True,
     selects_features=False,
     tied_by_text=True,
     geometry=_geometry,

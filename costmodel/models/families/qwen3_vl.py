@@ -50,6 +50,7 @@ FAMILY = Family(
     decoder="qwen3_vl_text",
     tower="qwen3_vl_vision",
     selects_features=False,
+    merges=True,
     geometry=_geometry,
     bridge=_bridge,
     joined=lambda _, text, vision: with_deepstack(text, vision.deepstack),

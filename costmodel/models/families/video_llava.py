@@ -25,4 +25,5 @@ FAMILY = Family(
     copies=2,
     geometry=_geometry,
     class_token_in_clips=True,
+    pixels="pixel_values_images",
 )

@@ -8,7 +8,7 @@ from costmodel.conventions import DecoderInput, get_convention
 from costmodel.conventions.divprune import TEXT_LENGTHS
 from costmodel.conventions.formula import FormulaRule, evaluate_formula
 from costmodel.conventions.llava_mini import encoder_flops
-from costmodel.reproduce.counted_models import shipped_model
+from costmodel.models import load_model
 from costmodel.reproduce.digits import prints_as
 from costmodel.reproduce.own_model import own_cost
 from costmodel.reproduce.published import Ladder, LadderFormula, LadderRow, load_published
@@ -153,7 +153,7 @@ def _own_rung(model: ModelConfig, visual: int) -> dict[str, Any]:
 def build() -> Reproduction:
     """Recompute every rung, lowest count first."""
     ladder = load_published("flops_ladder", Ladder)
-    model = shipped_model(ladder.model)
+    model = load_model(ladder.model)
     rows = [_rung(row, model, ladder.visual_tokens) for row in ladder.rows]
     rows.append(_own_rung(model, ladder.visual_tokens))
     rows.sort(key=lambda row: float(row["recomputed_flops"]))

@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from costmodel.models import load_model
 from costmodel.reproduce.measured_limits import (
     calibrated_seconds,
     encoder_flops,
@@ -111,9 +112,7 @@ def _schedule_reasons(row: MeasuredRow) -> list[str]:
     """Say why a method cannot have the mean token count that a row states."""
     if row.shape is None or row.tokens is None or not row.full_layers:
         return []
-    from costmodel.reproduce.counted_models import shipped_model
-
-    layers = shipped_model(row.shape).text.num_layers
+    layers = load_model(row.shape).text.num_layers
     least = (row.of or 576) * row.full_layers / layers
     if row.tokens >= least:
         return []

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.conventions import get_convention
-from costmodel.reproduce.counted_models import shipped_model
+from costmodel.models import load_model
 from costmodel.reproduce.digits import interval_of, page_time_s, page_value, prints_as
 from costmodel.reproduce.own_model import own_cost
 from costmodel.reproduce.published import PruMergeTable, load_published
@@ -102,7 +102,7 @@ _SHOWN = (
 
 def _evaluate(row: PruMergeRow, device: str, length: Any) -> Estimate:
     return get_convention("llmviewer-2024-02").evaluate(
-        shipped_model(f"llama-2-{row.model}"),
+        load_model(f"llama-2-{row.model}"),
         hardware=device,
         visual_tokens=length,
         text_tokens=0,

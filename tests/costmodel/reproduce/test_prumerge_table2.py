@@ -92,14 +92,14 @@ def test_the_odd_cell_would_take_lengths_its_neighbours_exclude(cells):
 
 def test_ranges_hold_their_ends_and_not_what_lies_beyond(cells, table):
     from costmodel.conventions import get_convention
-    from costmodel.reproduce.counted_models import shipped_model
+    from costmodel.models import load_model
     from costmodel.reproduce.digits import page_value, prints_as
 
     row = cells["7b-FP16-LLaVA-1.5-total_memory"]
     first, last = row["printed_by_first"], row["printed_by_last"]
     for length in (first - 1, first, last, last + 1):
         moved = get_convention(table.summary["convention"]).evaluate(
-            shipped_model("llama-2-7b"), hardware="nvidia_V100", visual_tokens=length, text_tokens=0
+            load_model("llama-2-7b"), hardware="nvidia_V100", visual_tokens=length, text_tokens=0
         )
         prints = prints_as(page_value(moved.totals.hbm_bytes) / 1e9, row["published"])
         assert prints == (first <= length <= last)

@@ -53,10 +53,12 @@ COMMANDS: dict[tuple[str, ...], tuple[tuple[tuple[str, ...], ...], dict[str, tup
     ("methods", "list"): ((), {"--json": ()}),
     ("methods", "show"): ((("fastv", "divprune", "tome"),), {"--json": ()}),
     ("reproduce",): ((("fastv", "divprune"),), {"--json": ()}),
+    ("audit",): ((("divprune", "sparsevlm"),), {"--copies": ("0", "9", "-1"), "--json": (), "-d": DEVICES,
+                                                "--text-tokens": ("40", "-1"), "--column": ("a=flops", "a")}),
     ("measurements",): ((("/nosuch", "/dev/null", "/dev/zero"),), {"--csv": (), "--json": ()}),
     ("reconcile",): ((("/nosuch", "/dev/null", "/dev/zero"),), {"--calibration": ("generic",), "--json": ()}),
 }  # fmt: skip
-_WEIGHTS = (30, 15, 4, 2, 1, 3, 1, 3, 1, 2, 1, 2, 2)
+_WEIGHTS = (30, 15, 4, 2, 1, 3, 1, 3, 1, 2, 1, 1, 2, 2)
 
 
 def _case(random: Random, _: Path) -> list[str]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from costmodel import estimate, load_model
+from costmodel import audit, estimate, load_model
 from costmodel.calibration import Calibration, fit_calibration
 from fuzzing.doors_command_line import called
 from fuzzing.mutation import dumped, spoilt, spoilt_bytes
@@ -277,6 +278,51 @@ def _picture(path: Path) -> Any:
     return None
 
 
+_PRINTED = (
+    "# hardware: V100\n# stated_text: 40\nmethod,model,visual_full,frames,schedule,quantity,unit,printed\n"
+    "Vanilla,llava-1.5-7b,576,1,0:V,prefill_flops,T,8.5\nZip,llava-1.5-7b,576,1,0:V;2:0.101V,kv_cache,MB,64.0\n",
+    "| Method | Model | Keep | K | FLOPs (T) | Latency (ms) |\n|---|---|---|---|---|---|\n"
+    "| Vanilla | llava-1.5-7b | | | 8.5 (100%) | 55 |\n"
+    "| FastV | llava-1.5-7b | 50% | 3 | 4.9T / 58% | 30 |\n",
+    "\\begin{tabular}{lcc}\nModel & Tokens & TFLOPs & Throughput (tokens/s) \\\\ \\hline\n"
+    "llava-1.5-7b & 576 & \\textbf{8.5} & 40 \\\\\n\\multicolumn{4}{c}{Retain 64 tokens} \\\\\n"
+    "llava-1.5-7b & 64 & 1.8 & 41\n\\end{tabular}\n",
+)
+
+
+def _printed_case(random: Random, folder: Path) -> Path:
+    text = random.choice(_PRINTED)
+    for _ in range(random.randrange(4)):
+        numbers = re.findall(r"\d[\d.]*|[A-Z][a-z]+", text)
+        worse = (
+            *(
+                "9" * 400,
+                "9" * 5000,
+                "-1",
+                "0",
+                "0.0",
+                "1e400",
+                "nan",
+                "",
+                "%",
+                "\x1b[2J",
+                "&",
+                "|",
+            ),
+            *("0:V;2:0.1V", "mean:64", "unknown", "12.5%", "\u0663", "llama-2-7b", "INT4", "1.2.3"),
+            "KV cache (MB)",
+        )
+        text = text.replace(random.choice(numbers), random.choice(worse), random.choice((1, 1, 9)))
+    path = folder / "table.txt"
+    data = text.encode("utf-8", errors="surrogatepass")
+    path.write_bytes(spoilt_bytes(random, data) if random.random() < 0.4 else data)
+    return path
+
+
+def _printed(path: Path) -> Any:
+    return audit(path, model="llava-1.5-7b", copies=3).to_dict()
+
+
 DOORS = (
     Door("config.json", _sometimes_odd(_config_case), _config),
     Door("calibration", _sometimes_odd(_calibration_case), _calibration),
@@ -284,4 +330,5 @@ DOORS = (
     Door("op tables", _sometimes_odd(_table_case), _table_run),
     Door("records", _sometimes_odd(_records_case), _records),
     Door("pictures", _sometimes_odd(_picture_case), _picture),
+    Door("published tables", _sometimes_odd(_printed_case), _printed, heavy=10),
 )

@@ -1,0 +1,122 @@
+"""Tokens of images and clips against the arithmetic of `transformers`' own processors."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from costmodel import estimate, load_model
+from costmodel.models.families import read_model
+from costmodel.models.native import resized
+from costmodel.models.tiles import closest_tiles, split_tiles
+from hardware_specs.errors import InvalidFileError, InvalidInputError
+
+SIZES = [
+    (h, w) for h in (30, 224, 301, 448, 1080, 2160) for w in (56, 333, 448, 1344, 1920, 3840)
+    if max(h, w) < 200 * min(h, w)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("budget", [(3136, 12845056), (3136, 1003520), (200704, 401408)])
+@pytest.mark.parametrize("unit", [28, 32])
+def test_images_are_resized_as_qwens_processor_does(unit: int, budget: tuple[int, int]) -> None:
+    module = pytest.importorskip("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl")
+    for size in SIZES:
+        theirs = module.smart_resize(*size, unit, *budget)
+        assert resized(size, unit, *budget) == theirs
+
+
+def test_clips_are_resized_as_qwen3s_processor_does() -> None:
+    module = pytest.importorskip("transformers.models.qwen3_vl.video_processing_qwen3_vl")
+    geometry = load_model("qwen3-vl-8b").geometry
+    for frames in (2, 8, 64):
+        for size in SIZES:
+            height, width = module.smart_resize(
+                frames, *size, 2, 32, geometry.least_video, geometry.most_video
+            )
+            assert geometry.clip_grid(frames, size) == (frames // 2, height // 16, width // 16)
+
+
+@pytest.mark.parametrize("most", [1, 6, 12])
+def test_tiles_are_those_of_internvls_processor(most: int) -> None:
+    module = pytest.importorskip("transformers.models.got_ocr2.image_processing_pil_got_ocr2")
+    for size in SIZES:
+        columns, rows = module.get_optimal_tiled_canvas(size, (448, 448), 1, most)
+        tiles = columns * rows
+        assert closest_tiles(*size, 448, most) == tiles + (tiles > 1)
+
+
+@pytest.mark.parametrize("side", [364, 384, 512])
+def test_tiles_are_those_of_smolvlms_processor(side: int) -> None:
+    module = pytest.importorskip("transformers.models.smolvlm.image_processing_pil_smolvlm")
+    kind = module.SmolVLMImageProcessorPil
+    fake = SimpleNamespace(
+        do_image_splitting=True, max_image_size={"longest_edge": side},
+        size={"longest_edge": 4 * side},
+    )  # fmt: skip
+    for size in SIZES:
+        assert split_tiles(*size, side, 4) == kind.get_number_of_image_patches(fake, *size)[0]
+
+
+def test_published_sizes() -> None:
+    # 1344 / 28 = 48 tokens a side; 1080 / 32 rounds to 34, 1920 / 32 = 60.
+    assert load_model("qwen2.5-vl-7b").visual_input(image_size="1344x1344").tokens == 48 * 48
+    assert load_model("qwen3-vl-8b").visual_input(image_size="1080p").tokens == 34 * 60
+    # At most 128 x 128 tokens; an image of one grows to four.
+    assert load_model("qwen2.5-vl-7b").visual_input(image_size=(9000, 9000)).tokens == 128**2
+    assert load_model("qwen2.5-vl-7b").visual_input(image_size=(28, 28)).tokens == 4
+    assert load_model("internvl3-8b").visual_input(image_size="1080p").tokens == 256
+    assert load_model("gemma-3-4b").visual_input(image_size="1080p").tokens == 256
+    # Four tiles along the longer edge, three along the other (864 of 1152), and the whole image.
+    assert load_model("smolvlm2-2.2b").visual_input(image_size="1080p") == (13 * 81, 13, 13 * 81)
+
+
+def test_tower_of_qwen25_at_1344() -> None:
+    """13.4 TFLOP in the blocks, 13.67 with patch embedding and merger; keeping 11 % is at most 2.6x."""
+    cost = estimate("qwen2.5-vl-7b", "nvidia-a100-sxm4-80gb", image_size=(1344, 1344))
+    embedding = 2 * 9216 * 1176 * 1280
+    assert round((cost.stages["vision"].flops - embedding) / 1e12, 2) == 13.44
+    both = cost.stages["vision"].flops + cost.stages["projector"].flops
+    assert round(both / 1e12, 2) == 13.67
+    less = estimate(
+        "qwen2.5-vl-7b", "nvidia-a100-sxm4-80gb", image_size=(1344, 1344), method="divprune",
+        keep=0.11,
+    )  # fmt: skip
+    assert 2 < cost.totals.flops / less.totals.flops < 2.8
+
+
+def test_a_count_alone_is_an_image_of_as_many() -> None:
+    """9216 patches in 144 full windows, whether the grid is said or not."""
+    said, bare = (
+        estimate("qwen2.5-vl-7b", "nvidia-a100-sxm4-80gb", **given)
+        for given in ({"image_size": (1344, 1344)}, {"visual_tokens": 2304})
+    )
+    assert said.stages["vision"].flops == bare.stages["vision"].flops
+    assert bare.inputs["images"] == 1
+
+
+def test_two_frames_are_one_token_deep() -> None:
+    model = load_model("qwen3-vl-8b")
+    image = model.visual_input(image_size=(672, 672)).tokens
+    assert model.visual_input(frames=8, image_size=(672, 672)) == (4 * image, 4, 4 * image)
+    assert model.visual_input(frames=7, image_size=(672, 672)).tokens == 4 * image
+
+
+def test_a_sliver_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="beyond 200"):
+        load_model("qwen2.5-vl-7b").visual_input(image_size=(10, 2010))
+
+
+def test_an_unknown_family_says_what_is_missing() -> None:
+    remote = {
+        "model_type": "llavaonevision1_5", "auto_map": {"AutoConfig": "x.LlavaConfig"},
+        "vision_config": {"model_type": "rice_vit"}, "text_config": {"model_type": "qwen3"},
+    }  # fmt: skip
+    with pytest.raises(InvalidFileError) as refused:
+        read_model(remote, "config.json", "x", "here")
+    said = str(refused.value)
+    assert "\n" not in said
+    assert "code in the checkpoint's own repository" in said
+    assert "vision_config is 'rice_vit'" in said
+    assert "text_config" not in said  # Qwen3 is known

@@ -1,0 +1,175 @@
+"""Methods in models whose bridge merges patches, and whose positions have three axes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from hardware_specs.errors import UnsupportedError
+from token_reduction import get_method, reduce_tokens
+
+_TEXT = {
+    "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 8, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 128, "max_position_embeddings": 512,
+}  # fmt: skip
+_NATIVE = {
+    "depth": 3, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 64,
+    "patch_size": 4, "spatial_merge_size": 2, "temporal_patch_size": 2,
+}  # fmt: skip
+_IDS = {"image_token_id": 120, "video_token_id": 121, "vision_start_token_id": 122}
+_ROPE = {"rope_type": "default", "mrope_section": [4, 2, 2], "rope_theta": 10000.0}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "qwen2_5_vl": {
+        **_IDS,
+        "text_config": {**_TEXT, "rope_parameters": _ROPE},
+        "vision_config": {**_NATIVE, "window_size": 16, "fullatt_block_indexes": [2]},
+    },
+    "qwen3_vl": {
+        **_IDS,
+        "text_config": {**_TEXT, "rope_parameters": {**_ROPE, "mrope_interleaved": True}},
+        "vision_config": {
+            **_NATIVE, "num_position_embeddings": 16, "deepstack_visual_indexes": [0, 1, 2],
+        },
+    },
+    "internvl": {
+        "image_token_id": 120,
+        "text_config": {**_TEXT, "model_type": "qwen2"},
+        "vision_config": {
+            "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "image_size": [32, 32], "patch_size": [4, 4],
+        },
+    },
+    "smolvlm": {
+        "image_token_id": 120, "scale_factor": 2,
+        "text_config": {**_TEXT, "model_type": "llama", "pad_token_id": 0},
+        "vision_config": {
+            "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "image_size": 32, "patch_size": 4,
+        },
+    },
+}  # fmt: skip
+#: 6 x 8 patches make 12 tokens; 8 x 8 of a tile make 16.
+TOKENS = {"qwen2_5_vl": 12, "qwen3_vl": 12, "internvl": 16, "smolvlm": 16}
+AXES = ("qwen2_5_vl", "qwen3_vl")
+
+
+def _model(kind: str) -> Any:
+    import transformers
+
+    config = transformers.AutoConfig.for_model(kind, **CONFIGS[kind])
+    torch.manual_seed(0)
+    model = transformers.AutoModelForImageTextToText.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0.0, 0.2)
+    return model.eval()
+
+
+def _inputs(kind: str) -> dict[str, torch.Tensor]:
+    n, made = TOKENS[kind], torch.Generator().manual_seed(1)
+    ids = torch.tensor([[1, 2, 122, *[120] * n, 5, 6, 7, 8, 9]])
+    given: dict[str, torch.Tensor] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if kind in AXES:
+        return given | {
+            "pixel_values": torch.randn(48, 3 * 2 * 16, generator=made),
+            "image_grid_thw": torch.tensor([[1, 6, 8]]),
+            "mm_token_type_ids": (ids == 120).long(),
+        }
+    shape = (1, 1, 3, 32, 32) if kind == "smolvlm" else (1, 3, 32, 32)
+    return given | {"pixel_values": torch.randn(*shape, generator=made)}
+
+
+def _logits(model: Any, given: dict[str, torch.Tensor]) -> torch.Tensor:
+    with torch.no_grad():
+        logits: torch.Tensor = model(**given).logits[:, -1]
+    return logits
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("method", ["divprune", "fastv", "vtw"])
+def test_nothing_dropped_is_the_model_itself(kind: str, method: str) -> None:
+    """Positions, masks and the features of deepstack follow the tokens: keeping all changes nothing."""
+    model, given, n = _model(kind), _inputs(kind), TOKENS[kind]
+    expected = _logits(model, given)
+    keep = {"divprune": n, "fastv": n, "vtw": None}[method]
+    layer = {"fastv": 1, "vtw": 7}.get(method)
+    with reduce_tokens(model, get_method(method, keep=keep, layer=layer)) as record:
+        reduced = _logits(model, given)
+    if method == "vtw":  # the last layer alone sees text
+        assert record.sequence_lengths[:7] == [given["input_ids"].shape[1]] * 7
+    else:
+        torch.testing.assert_close(reduced, expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(_logits(model, given), expected)  # untouched behind the block
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("divprune", {"keep": 5}),
+        ("fastv", {"keep": 5, "layer": 1}),
+        ("fastv", {"keep": 5, "layer": 3}),
+        ("pyramiddrop", {"keep": 0.5}),
+        ("dart", {"keep": 4, "layer": 2, "image_pivots": 2, "text_pivots": 2}),
+        ("sparsevlm", {"keep": None, "layers": (2, 4), "counts": (8, 4)}),
+    ],
+)
+def test_generates_with_fewer_tokens(kind: str, method: str, options: dict[str, Any]) -> None:
+    model, given = _model(kind), _inputs(kind)
+    with reduce_tokens(model, get_method(method, **options)) as record:
+        out = model.generate(**given, max_new_tokens=4, do_sample=False, pad_token_id=0)
+    assert out.shape[1] == given["input_ids"].shape[1] + 4
+    before, after = record.visual_tokens
+    assert before == TOKENS[kind]
+    assert after < before
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_decoding_goes_on_where_the_prompt_ended(kind: str) -> None:
+    """With every token kept, an answer is the untouched model's, word for word."""
+    model, given = _model(kind), _inputs(kind)
+    asked = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 0}
+    expected = model.generate(**given, **asked)
+    with reduce_tokens(model, get_method("divprune", keep=TOKENS[kind])):
+        assert torch.equal(model.generate(**given, **asked), expected)
+
+
+@pytest.mark.parametrize("kind", AXES)
+def test_what_is_left_keeps_its_place_and_its_features(kind: str) -> None:
+    """DivPrune equals the language model on rows, positions and deepstack features cut by hand."""
+    model, given = _model(kind), _inputs(kind)
+    with reduce_tokens(model, get_method("divprune", keep=5)) as record:
+        reduced = _logits(model, given)
+    (kept,) = record.kept_indices
+    base, ids = model.model, given["input_ids"]
+    with torch.no_grad():
+        positions, _ = base.get_rope_index(
+            ids, image_grid_thw=given["image_grid_thw"],
+            mm_token_type_ids=given["mm_token_type_ids"],
+        )  # fmt: skip
+        output = base.get_image_features(given["pixel_values"], given["image_grid_thw"])
+        marks = ids[0] == 120
+        columns = torch.cat((torch.where(~marks)[0], torch.where(marks)[0][kept])).sort().values
+        embeds = base.get_input_embeddings()(ids)
+        embeds[0, marks] = output.pooler_output[0]
+        beside = {}
+        if kind == "qwen3_vl":
+            beside = {
+                "visual_pos_masks": marks[columns][None],
+                "deepstack_visual_embeds": [each[0][kept] for each in output.deepstack_features],
+            }
+        hidden = base.language_model(
+            inputs_embeds=embeds[:, columns], position_ids=positions[:, :, columns], **beside
+        ).last_hidden_state
+        expected = model.lm_head(hidden[:, -1])
+    torch.testing.assert_close(reduced, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("method", ["tome", "prumerge", "spatial", "fastervlm"])
+def test_choosing_among_patches_is_refused(kind: str, method: str) -> None:
+    refused = pytest.raises(UnsupportedError, match="merges patches of a grid")
+    with refused, reduce_tokens(_model(kind), method):
+        pass
