@@ -30,6 +30,19 @@ def estimate(
     *,
     image: Pictures = None,
     ops: Annotated[bool, typer.Option("--ops", help="Add the per-op table.")] = False,
+    energy: Annotated[
+        bool, typer.Option("--energy", help="Add energy and price of a thousand requests.")
+    ] = False,
+    price_per_hour: Annotated[
+        float | None, typer.Option(help="Of the device, in your currency; implies --energy.")
+    ] = None,
+    idle_w: Annotated[float | None, typer.Option(help="Measured idle power, watts.")] = None,
+    memory_w: Annotated[
+        float | None, typer.Option(help="Measured power of memory-bound work, watts.")
+    ] = None,
+    compute_w: Annotated[
+        float | None, typer.Option(help="Measured power of compute-bound work, watts.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Predict FLOPs, traffic, memory and time of one request."""
@@ -38,15 +51,27 @@ def estimate(
     given |= pictured(image, given)
     cost = run(**given)
     own = given["convention"] == "torch"
+    powers = {"idle_w": idle_w, "memory_w": memory_w, "compute_w": compute_w}
+    thousand = None
+    if energy or price_per_hour is not None or any(value is not None for value in powers.values()):
+        from vlm_roofline.cli.per_thousand import per_thousand
+
+        thousand = per_thousand(cost, powers, price_per_hour)
     if json:
         document = cost.to_dict()
         if ops:
             document["ops"] = [row.to_dict() for row in cost.ops]
+        if thousand is not None:
+            document["per_thousand_requests"] = thousand
         print_json(document)
         return
     for line in cost.warnings:
         warn(line)
     _print(cost, ops)
+    if thousand is not None:
+        from vlm_roofline.cli.per_thousand import per_thousand_text
+
+        console().print(per_thousand_text(thousand))
     if own and given["method"] not in (None, "none"):
         console().print(_saved(given))
 

@@ -10,9 +10,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from costmodel.models.decoders import DECODERS
+from costmodel.models.families.original_llava import as_transformers, is_original
 from costmodel.models.geometry import CropGeometry
 from costmodel.models.model import ModelConfig
-from costmodel.models.original_llava import as_transformers, is_original
 from costmodel.models.reading import Section
 from costmodel.models.towers import TOWERS
 from costmodel.registry import Registry

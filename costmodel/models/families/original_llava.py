@@ -13,11 +13,10 @@ if TYPE_CHECKING:
     from costmodel.models.reading import Section
 
 #: Model types of the program, and the decoder that each is.
-MODEL_TYPES = {
+DECODER_OF = {
     "llava_llama": "llama",
     "llava_mistral": "mistral",
     "llava_qwen": "qwen2",
-    "llava": "llama",
 }
 _CLIP_LARGE = {
     "model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096,
@@ -49,9 +48,9 @@ def as_transformers(config: Section) -> dict[str, Any]:
     Raises:
         InvalidFileError: a tower, a projector or a way of tiling that the program's later forks have.
     """
-    model_type = config.word("model_type")
-    if model_type not in MODEL_TYPES:
-        raise config.fail("model_type", f"is {model_type!r}; known are {', '.join(MODEL_TYPES)}")
+    kind = config.word("model_type")
+    if kind not in DECODER_OF:
+        raise config.fail("model_type", f"is {kind!r}; known are {', '.join(DECODER_OF)}")
     tower = config.word("mm_vision_tower")
     if tower not in TOWERS:
         raise config.fail("mm_vision_tower", f"is {tower!r}; known are {', '.join(TOWERS)}")
@@ -64,7 +63,7 @@ def as_transformers(config: Section) -> dict[str, Any]:
     text = {key: value for key, value in values.items() if not key.startswith(("mm_", "image_"))}
     document: dict[str, Any] = {
         "model_type": "llava",
-        "text_config": text | {"model_type": MODEL_TYPES[model_type]},
+        "text_config": text | {"model_type": DECODER_OF[kind]},
         "vision_config": dict(TOWERS[tower]),
         "vision_feature_layer": values.get("mm_vision_select_layer", -2),
         "vision_feature_select_strategy": (
