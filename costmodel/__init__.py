@@ -1,7 +1,7 @@
 """What the work costs: analytic FLOPs, traffic, memory and time of LLaVA-like models.
 
 Nothing here imports torch, transformers, pandas or matplotlib; names are loaded when first used.
-Modules are called `estimates` and `sweeps` so that no module hides the function of its name.
+Modules are called `audits`, `estimates` and `sweeps` so that no module hides the function of its name.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from costmodel.audits import Audit, audit
     from costmodel.calibration import Calibration, fit_calibration
     from costmodel.estimates import estimate
     from costmodel.methods import get_method, list_methods, register_method
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
     from costmodel.result import Estimate
 
 _HOMES = {
+    "Audit": "costmodel.audits",
     "Calibration": "costmodel.calibration",
     "Estimate": "costmodel.result",
     "ModelConfig": "costmodel.models",
+    "audit": "costmodel.audits",
     "break_even": "costmodel.questions.break_evens",
     "estimate": "costmodel.estimates",
     "estimate_distribution": "costmodel.questions.distribution",
@@ -42,9 +45,11 @@ _HOMES = {
 }
 
 __all__ = [
+    "Audit",
     "Calibration",
     "Estimate",
     "ModelConfig",
+    "audit",
     "break_even",
     "estimate",
     "estimate_distribution",

@@ -5,13 +5,13 @@
 A stage's time divides into what arithmetic bounds, what traffic bounds, and what the device idles
 through while the host launches (`StageCost`). The three powers come from measured windows
 (`fit_power_model`). Without them only a bracket is known: at least idle power, at most the board's
-limit (TDP), each times the stage's time; idle power is on no data sheet, so without a measurement the
-lower end is unknown and said to be. Nothing here ever exceeds the limit times the time.
+limit (TDP), each times the stage's time. No data sheet has idle power, so without a measurement the
+lower end is None and a note says so. No prediction exceeds the limit times the time.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -156,9 +156,6 @@ def datasheet_power(hardware: HardwareSpec) -> PowerModel:
 def regime_shares(cost: Any) -> tuple[float, float, float]:
     """Return the shares of a stage's time that are idle, memory-bound and compute-bound.
 
-    Args:
-        cost: a `StageCost`.
-
     >>> from costmodel.roofline import StageCost
     >>> regime_shares(StageCost(time_s=10.0, memory_s=2.0, compute_s=3.0))
     (0.5, 0.2, 0.3)
@@ -176,10 +173,6 @@ def stage_energy(cost: Any, power: PowerModel) -> EnergyCost:
     The prediction is sum of P x t over the regimes. Its ends take the time's interval and the powers'
     spread; a regime of unknown power counts as idle in the lower end and at the limit in the upper.
 
-    Args:
-        cost: a `StageCost`.
-        power: the device's.
-
     >>> from costmodel.roofline import StageCost
     >>> cost = StageCost(kernels=1, time_s=2.0, time_low_s=1.0, time_high_s=3.0, compute_s=2.0)
     >>> stage_energy(cost, PowerModel(limit_w=400.0))
@@ -194,17 +187,15 @@ def stage_energy(cost: Any, power: PowerModel) -> EnergyCost:
     known = {"idle": power.idle_w, "memory": power.memory_w, "compute": power.compute_w}
     needed = [name for name in REGIMES if shares[name] > 0]
     spread = power.spread if power.measured else None
-    low_w: list[float | None] = []
-    high_w: list[float | None] = []
-    mid_w: list[float | None] = []
+    slack = spread or 0.0
+    low_w, high_w = [], []
     for name in needed:
         value = known[name]
-        mid_w.append(value)
         certain = value is not None and (spread is not None or name == "idle")
-        slack = 0.0 if spread is None else spread
         low_w.append(value * (1 - slack) if certain and value is not None else power.idle_w)
         high_w.append(value * (1 + slack) if certain and value is not None else power.limit_w)
     part = [shares[name] for name in needed]
+    mid_w = [known[name] for name in needed]
     low, high, mid = (_mean(values, part) for values in (low_w, high_w, mid_w))
     limit = power.limit_w
     if limit is not None:
@@ -237,15 +228,11 @@ def fit_power_model(
     """Return the powers that explain measured windows best, by least squares within bounds.
 
     Idle power is the median of what was seen before the windows. Memory and compute power lie between
-    it and the limit; where the windows do not tell the two apart, both get one power.
-
-    Args:
-        windows: at least one.
-        limit_w: the board's limit.
-        source: what the windows are.
+    it and the board's limit; where the windows do not tell the two apart, both get one power. `source` says
+    what the windows are.
 
     Raises:
-        InvalidInputError: no window, or shares that are none.
+        InvalidInputError: no window, or shares outside [0, 1].
 
     >>> model = fit_power_model([PowerWindow(300.0, 0, 0, 1, 60.0), PowerWindow(200.0, 0, 1, 0, 60.0)])
     >>> model.idle_w, model.memory_w, model.compute_w
@@ -309,10 +296,8 @@ def estimate_energy(
 ) -> EnergyEstimate:
     """Return the predicted energy of an estimate, stage by stage.
 
-    Args:
-        estimate: from `costmodel.estimate`.
-        power: the device's measured powers; None gives the bracket that its data sheet allows.
-        hardware: the device, where it is not a shipped one.
+    Without measured powers of the device it is the bracket that its data sheet allows; `hardware` is needed
+    where the device is not a shipped one.
 
     Raises:
         InvalidInputError: another tool's convention, which has no regimes.
@@ -336,14 +321,9 @@ def estimate_energy(
 
             hardware = get_hardware(estimate.inputs["hardware"])
         sheet = datasheet_power(hardware)
-        power = sheet if power is None else _limited(power, sheet.limit_w)
+        power = sheet if power is None else replace(power, limit_w=sheet.limit_w)
     stages = {name: stage_energy(cost, power) for name, cost in estimate.stages.items()}
     return EnergyEstimate(stages, _total(stages), power, _notes(estimate, power))
-
-
-def _limited(power: PowerModel, limit_w: float | None) -> PowerModel:
-    values = asdict(power) | {"limit_w": limit_w}
-    return PowerModel(**values)
 
 
 def _total(stages: Mapping[str, EnergyCost]) -> EnergyCost:

@@ -16,7 +16,7 @@ from costmodel.evaluate import Context
 from costmodel.memory import kv_by_layer
 from costmodel.methods import Method
 from costmodel.quantities import MEMORY_MARGIN_BYTES, whole
-from costmodel.request import Request, names_of
+from costmodel.request import AUTO, Request, names_of
 from costmodel.result import Estimate, Stages, op_rows, total_cost
 from costmodel.scenario import differ_in_tokens, scenario_inputs, scenario_of
 
@@ -72,6 +72,7 @@ def assemble(
                 scenario.output_tokens,
             )
         ),
+        context.roofline,
     )
 
 
@@ -99,11 +100,7 @@ def assumptions(context: Context, plan: MethodPlan) -> dict[str, Any]:
         "text_layers": model.text.num_layers,
         "ffn_matrices": 3,
         "execution": context.plan.name,
-        "time": (
-            "ideal roofline max(T_math, T_mem), a lower bound; high is T_math + T_mem"
-            if context.calibration is None
-            else f"calibrated law ({context.calibration.name}), 90 % interval"
-        ),
+        "time": _time(context),
         "precision": context.precision_origin,
         "linear_arithmetic": precision.text.linear_dtype,
         "weight_group_size": group if group > 0 else None,
@@ -118,6 +115,17 @@ def assumptions(context: Context, plan: MethodPlan) -> dict[str, Any]:
         **_windows(context),
         **plan.notes,
     }
+
+
+def _time(context: Context) -> str:
+    """Say what the times and their ends are."""
+    if context.calibration is not None:
+        return (
+            f"calibrated law ({context.calibration.name}), 90 % interval; ideal is the roofline's "
+            "max(T_math, T_mem)"
+        )
+    bound = "" if context.plan.runs_pytorch else ", a lower bound"
+    return f"ideal roofline max(T_math, T_mem){bound}; high is T_math + T_mem"
 
 
 def _windows(context: Context) -> dict[str, Any]:
@@ -174,7 +182,7 @@ def _ships(request: Request) -> bool:
     return (
         str(request.model).partition("@")[0] in list_models()
         and request.hardware in list_hardware()
-        and (request.calibration is None or request.calibration in list_calibrations())
+        and request.calibration in (None, AUTO, *list_calibrations())
     )
 
 
@@ -192,7 +200,7 @@ def estimate(
     layer: int | None = None,
     tokens_per_layer: Sequence[int] | None = None,
     execution: str = "fused",
-    calibration: Calibration | str | Path | None = None,
+    calibration: Calibration | str | Path | None = AUTO,
     convention: str = "torch",
     attention: str | None = None,
     logits: str = "last",
@@ -201,6 +209,7 @@ def estimate(
     image_size: ImageSize | str | None = None,
     frames: int | None = None,
     memory_margin_bytes: int = MEMORY_MARGIN_BYTES,
+    host_s: float | None = None,
 ) -> Estimate:
     """Predict what one request costs: FLOPs, traffic, time and memory, stage by stage.
 
@@ -222,9 +231,10 @@ def estimate(
         layer: the layer K of methods that reduce inside the language model.
         tokens_per_layer: visual tokens of every language-model layer, in place of a method: a schedule
             of your own, whose choosing costs nothing.
-        execution: `fused`, `hf-eager` or `cuda-graph`.
-        calibration: measured efficiencies of this device, or a file of them; None gives the ideal
-            roofline, a lower bound, with its bracket.
+        execution: `fused`, `hf-eager`, `cuda-graph` or `static-graph`.
+        calibration: what times rest on. `auto` is the shipped calibration of the device, else the
+            generic law, else the ideal roofline; or a name, a file, a `Calibration`. `none` or None is
+            the ideal roofline with its bracket. The ideal is in every answer as `ideal_time_s`.
         convention: `torch`, or the name of another tool's or paper's way of counting.
         attention: `flash`, or `eager` for the kernel that writes its scores out; None is `flash`,
             or the convention's own.
@@ -239,6 +249,9 @@ def estimate(
         memory_margin_bytes: bytes of the memory that the driver shows and no tensor gets, for the
             context, the driver and the allocator's fragments: a request fits where its peak and this
             margin do. 1 GiB unless given.
+        host_s: host seconds per kernel under plans that launch kernels one by one; None is the
+            calibration's measured value, else a prior with its spread
+            (`costmodel.calibration.host`).
 
     Raises:
         VlmRooflineError: a bad argument; the message says which, and what there is.

@@ -24,10 +24,10 @@ from costmodel.plans import Plan, get_plan
 from costmodel.precision.resolving import resolve_precision
 from costmodel.program import Program
 from costmodel.quantities import STAGES
-from costmodel.request import OUR_DEFAULTS, names_of
+from costmodel.request import AUTO, OUR_DEFAULTS, names_of
 from costmodel.roofline import Roofline, StageCost
 from costmodel.schedule import LayerSpan, check_layers
-from hardware_specs.errors import InvalidInputError
+from hardware_specs.errors import InvalidInputError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from costmodel.calibration import Calibration
     from costmodel.models.geometry import Seen
+    from costmodel.precision import Precision
     from costmodel.quantities import Num, OpCost
     from costmodel.request import Request
     from costmodel.scenario import Scenario
@@ -81,7 +82,7 @@ class Context:
             self.warnings = (*self.warnings, hardware.alias_note)
         precision = self.precision
         self.plan = get_plan(request.execution)
-        self.calibration = _calibration(request.calibration, hardware)
+        self.calibration = _calibration(request.calibration, hardware, self.precision)
         self.attention = request.attention or OUR_DEFAULTS["attention"]
         self.logits = request.logits
         self.margin_bytes = request.memory_margin_bytes
@@ -100,7 +101,7 @@ class Context:
                 f"method {self.method.name!r} reduces visual tokens, but {model.name} has no "
                 "vision tower; choose a multimodal model"
             )
-        self.roofline = Roofline(hardware, self.calibration, self.plan)
+        self.roofline = Roofline(hardware, self.calibration, self.plan, request.host_s)
         modules = {precision.vision, precision.projector, precision.text, precision.lm_head}
         for numerics in modules | {own for module in modules for _, own in module.products}:
             self.roofline.peak(numerics.linear_dtype)
@@ -126,6 +127,7 @@ class Context:
             "keep": self.keep,
             "layer": self.layer,
             "calibration": None if self.calibration is None else str(self.calibration.name),
+            "host_s": None if self.roofline.host is None else self.roofline.host.per_kernel_s,
             "attention": self.attention,
             **({} if self.method is None else self.method.changes),
         }
@@ -168,6 +170,13 @@ class Context:
         check_layers(plan.llm_spans, text_layers, "language model")
         if plan.vision_spans is not None:
             check_layers(plan.vision_spans, self.tower_layers, "vision tower")
+        if self.plan.static_cache and any(
+            np.any(each.tokens != plan.llm_spans[0].tokens) for each in plan.llm_spans
+        ):
+            raise UnsupportedError(
+                f"{name} leaves layers of different lengths, and the plan {self.plan.name} has one "
+                "static cache for all; take hf-eager or cuda-graph"
+            )
         if np.any(scenario.text_tokens + plan.llm_spans[-1].tokens == 0):
             raise InvalidInputError(
                 f"{name} leaves no token of a prompt without text; give text_tokens, or keep more"
@@ -250,11 +259,11 @@ class Context:
         by_row = spans is not None and any(isinstance(span.tokens, np.ndarray) for span in spans)
         if by_row or seen is not None:
             cost = self.roofline.stage(self._vision_ops(b, images, plan, seen), True)
-            return StageCost(*(np.where(images > 0, getattr(cost, n), 0) for n in cost.__slots__))
+            return cost.mapped(lambda column: np.where(images > 0, column, 0))
         distinct, where = np.unique(images, return_inverse=True)
         cost = self.roofline.stage(self._vision_ops(1, distinct, plan, None), True)
         some = distinct > 0
-        return StageCost(*(np.where(some, getattr(cost, n), 0)[where] for n in cost.__slots__))
+        return cost.mapped(lambda column: np.where(some, column, 0)[where])
 
     def _memory(
         self, scenario: Scenario, plan: MethodPlan, stages: dict[str, StageCost], vector: bool
@@ -280,12 +289,19 @@ class Context:
 
 
 def _calibration(
-    calibration: Calibration | str | Path | None, hardware: HardwareSpec
+    calibration: Calibration | str | Path | None, hardware: HardwareSpec, precision: Precision
 ) -> Calibration | None:
+    """Return what times rest on; None is the ideal roofline."""
     if calibration is None:
         return None
-    from costmodel.calibration import Calibration
+    from costmodel.calibration import Calibration, best_calibration
 
+    if calibration == AUTO:
+        modules = (precision.vision, precision.projector, precision.text, precision.lm_head)
+        every = {own for each in modules for own in (each, *(num for _, num in each.products))}
+        needed = {("gemm", each.label) for each in every}
+        needed |= {("attention_prefill", each.attention_dtype) for each in every}
+        return best_calibration(hardware, needed)
     if not isinstance(calibration, Calibration):
         calibration = Calibration.load(calibration, hardware)
     calibration.check_hardware(hardware)

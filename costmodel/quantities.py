@@ -44,6 +44,7 @@ COST_KEYS = (
     "time_s",
     "time_low_s",
     "time_high_s",
+    "ideal_time_s",
     "bound",
 )
 #: The quantities of the memory, likewise.

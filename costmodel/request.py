@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 #: Seconds or bytes beyond which a budget is none; infinity is given as None.
 MOST_BUDGET = 1e30
+#: The calibration that is the best there is: the device's own, else the generic law, else the ideal.
+AUTO = "auto"
 #: No name and no path of a file is longer.
 _LONGEST_NAME = 4096
 
@@ -196,15 +198,20 @@ class Named:
         wanted: what it may be, in words.
         others: further types.
         home: module and class of the objects; imported only when no name is given.
+        for_none: the word that stands for None, which is a value then.
     """
 
     wanted: str
     others: tuple[type, ...] = ()
     home: str | None = None
+    for_none: str | None = None
 
     def check(self, name: str, value: Any) -> Any:
-        """Return the value."""
-        if isinstance(value, (str, PathLike)):
+        """Return the value, or None for the word that stands for it."""
+        if value is None or (isinstance(value, str) and value == self.for_none):
+            if self.for_none is not None:
+                return None
+        elif isinstance(value, (str, PathLike)):
             if isinstance(value, (str, *self.others)) and len(fspath(value)) <= _LONGEST_NAME:
                 return value
         elif isinstance(value, self.others):
@@ -214,6 +221,31 @@ class Named:
             if isinstance(value, getattr(import_module(module), kind)):
                 return value
         raise refused(name, self.wanted, value)
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """A finite number from 0 to `most`, given on the command line in a unit of its own.
+
+    Attributes:
+        most: the largest value that is no slip of the keyboard.
+        suffix: the unit on the command line, in place of the name's own.
+        unit: what one of it is in the argument's unit.
+
+    >>> Amount(1e-2, "us", 1e-6).check("host_s", 17e-6)
+    1.7e-05
+    """
+
+    most: float
+    suffix: str
+    unit: float
+
+    def check(self, name: str, value: Any) -> float:
+        """Return a float."""
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        if number and 0 <= value <= self.most:
+            return float(value)
+        raise refused(name, f"a number from 0 to {self.most:g}", value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,12 +329,14 @@ there is: last, all
         Schedule(), "Visual tokens of every LLM layer, in place of a method: 576x2,288x30.", "setting"
     ))  # fmt: skip
     execution: str = field(default="fused", metadata=_is(
-        Named("an execution plan's name"), "fused, hf-eager or cuda-graph.", "setting", ours=True
+        Named("an execution plan's name"), "fused, hf-eager, cuda-graph or static-graph.", "setting",
+        ours=True,
     ))  # fmt: skip
-    calibration: Calibration | str | Path | None = field(default=None, metadata=_is(
+    calibration: Calibration | str | Path | None = field(default=AUTO, metadata=_is(
         Named("a calibration's name, its file or a Calibration", (PathLike,),
-              "costmodel.calibration.Calibration"),
-        "A calibration file, or a shipped one's name.", "setting", ours=True,
+              "costmodel.calibration.Calibration", for_none="none"),
+        "auto (the device's own, else the generic law), a file, a shipped one's name, or none: the "
+        "ideal roofline.", "setting", ours=True,
     ))  # fmt: skip
     convention: str = field(default="torch", metadata=_is(
         Named("a convention's name"), "torch, or another tool's counting.", "setting"
@@ -329,6 +363,10 @@ there is: last, all
     memory_margin_bytes: int = field(default=MEMORY_MARGIN_BYTES, metadata=_is(
         Bytes(), "Bytes of the device's memory that context, driver and allocator keep from the "
         "program.", "setting", ours=True,
+    ))  # fmt: skip
+    host_s: float | None = field(default=None, metadata=_is(
+        Amount(1e-2, "us", 1e-6), "Microseconds the host needs per kernel, where a plan launches them "
+        "one by one; the calibration's when absent.", "setting", ours=True,
     ))  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -401,7 +439,7 @@ def check_names(given: Mapping[str, Any], *taken: str, by: str) -> None:
     hardware_specs.errors.UnknownNameError: unknown argument 'batchsize'; did you mean batch_size? \
 There is: model, hardware, visual_tokens, text_tokens, batch_size, output_tokens, precision, \
 method, keep, layer, tokens_per_layer, execution, calibration, convention, attention, logits, \
-vision_layers, images, image_size, frames, memory_margin_bytes
+vision_layers, images, image_size, frames, memory_margin_bytes, host_s
     """
     for name in given:
         if name not in ARGUMENTS:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from costmodel.quantities import COST_KEYS, MEMORY_KEYS, STAGES, traffic, whole
-from costmodel.roofline import StageCost
+from costmodel.roofline import SUMMED, StageCost, added
+from costmodel.time_source import source_of
 from hardware_specs.errors import UnknownNameError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
     import pandas as pd
 
     from costmodel.memory import MemoryCost
     from costmodel.quantities import Num, OpCost
     from costmodel.roofline import Roofline
+    from costmodel.time_source import TimeSource
 
 SCHEMA_VERSION = 1
 #: A number of one scenario, or None where a convention does not define it.
@@ -55,6 +56,7 @@ class Estimate:
         totals: all stages together, with `ttft_s` and `tpot_s`.
         memory: footprint and its timeline.
         warnings: what the caller should know, one sentence each.
+        source: what priced the ops; None under a convention.
     """
 
     inputs: dict[str, Any]
@@ -65,6 +67,13 @@ class Estimate:
     _ops: Callable[[], tuple[OpRow, ...]]
     _assumptions: Callable[[], dict[str, Any]]
     _kv_by_layer: Callable[[], tuple[int | float, ...]] = tuple
+    source: Roofline | None = field(default=None, repr=False)
+
+    @property
+    def calibration(self) -> TimeSource:
+        """What the times rest on."""
+        held = None if self.source is None else self.source.calibration
+        return source_of(held, self.totals.errors)
 
     @cached_property
     def ops(self) -> tuple[OpRow, ...]:
@@ -99,6 +108,7 @@ class Estimate:
             "stages": {name: _named(cost, COST_KEYS) for name, cost in self.stages.items()},
             "totals": _named(self.totals, (*COST_KEYS, "ttft_s", "tpot_s")),
             "memory": _named(self.memory, MEMORY_KEYS),
+            "calibration": self.calibration.to_dict(),
             "warnings": list(self.warnings),
         }
 
@@ -130,9 +140,13 @@ def total_cost(stages: Mapping[str, StageCost], output_tokens: Any) -> TotalCost
     """
     costs = list(stages.values())
     # Ours count kernels, and then everything; no convention does.
-    add: Callable[[Sequence[Any]], Any] = _added if costs[0].kernels is None else sum
-    columns = zip(*map(_quantities, costs), strict=True)
-    sums = dict(zip(StageCost.__slots__, map(add, columns), strict=True))
+    sums: dict[str, Any]
+    if costs[0].kernels is None:
+        sums = {name: _known(getattr(cost, name) for cost in costs) for name in SUMMED}
+        sums["errors"] = None
+        add: Callable[[Iterable[Any]], Any] = _known
+    else:
+        sums, add = added(costs), sum
     # Added up on its own: a long decode less itself would leave nothing but rounding.
     first = add([cost.time_s for name, cost in stages.items() if name != "decode"])
     decode = stages["decode"].time_s
@@ -140,12 +154,9 @@ def total_cost(stages: Mapping[str, StageCost], output_tokens: Any) -> TotalCost
     return TotalCost(**sums, ttft_s=first, tpot_s=tpot_s)
 
 
-_quantities = attrgetter(*StageCost.__slots__)
-
-
-def _added(values: Sequence[Any]) -> Any:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
+def _known(values: Iterable[Any]) -> Any:
+    found = [value for value in values if value is not None]
+    return sum(found) if found else None
 
 
 def defined(**known: Num) -> StageCost:
@@ -154,7 +165,7 @@ def defined(**known: Num) -> StageCost:
     >>> defined(flops=3).flops, defined(flops=3).hbm_bytes
     (3, None)
     """
-    every: dict[str, Any] = dict.fromkeys(StageCost.__slots__) | known
+    every: dict[str, Any] = {**dict.fromkeys(SUMMED), "errors": None, **known}
     return StageCost(**every)
 
 
@@ -182,6 +193,7 @@ class OpRow:
         time_s: predicted seconds on the device.
         time_low_s: lower end.
         time_high_s: upper end.
+        ideal_time_s: the roofline's seconds, at best.
         sol_percent: speed of light, the ideal time as a share of the predicted one.
         provenance: where the time comes from.
     """
@@ -205,6 +217,7 @@ class OpRow:
     time_s: Known = None
     time_low_s: Known = None
     time_high_s: Known = None
+    ideal_time_s: Known = None
     sol_percent: Known = None
     provenance: str | None = None
 
@@ -230,9 +243,8 @@ def op_rows(by_stage: Mapping[str, list[OpCost]], roofline: Roofline) -> tuple[O
             count = op.count
             if not count:
                 continue
-            time, low, high, in_memory = roofline.op_times(op, max)
-            math, vector, memory = roofline.bounds_of(op)
-            ideal = max(math, vector, memory)
+            time, ideal, in_memory = roofline.op_times(op, max)
+            low, high = roofline.op_interval(op, time, max)
             total_bytes = op.hbm_bytes * count
             rows.append(
                 OpRow(
@@ -256,6 +268,7 @@ def op_rows(by_stage: Mapping[str, list[OpCost]], roofline: Roofline) -> tuple[O
                     time_s=float(time * count),
                     time_low_s=float(low * count),
                     time_high_s=float(high * count),
+                    ideal_time_s=float(ideal * count),
                     sol_percent=100 * float(ideal / time) if time else None,
                     provenance=provenance(op, roofline, bool(in_memory)),
                 )

@@ -1,22 +1,25 @@
 """From ops to seconds: the roofline with its bracket, and the calibrated law.
 
-Without a calibration an op takes the ideal time max(T_math, T_mem), a lower bound, and at most
-T_math + T_mem, when nothing overlaps: that bracket is free uncertainty. With a calibration it takes
-t0 + ((F / (e_P P))^p + (B / (e_B BW))^p)^(1/p), never less than the ideal time, and its fitted
-interval. A stage takes the sum of its ops, or under eager execution the host's time to launch them,
-whichever is longer; on a CPU, which is its own host, the two add up.
+The ideal time of an op is max(T_math, T_mem), and at most T_math + T_mem, when nothing overlaps: that
+bracket is free uncertainty. With a calibration it takes what the law of its class says
+(`costmodel.calibration`), never less than the ideal, and the interval of `costmodel.uncertainty`. A stage
+takes the sum of its ops, or under eager execution the host's time to launch them, whichever is longer;
+on a CPU, which is its own host, the two add up.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from costmodel.calibration.parameters import Parameter
 from costmodel.plans.fused import PLAN as FUSED
 from costmodel.precision.arithmetic import matrix_peak
 from costmodel.quantities import traffic
+from costmodel.uncertainty import BRACKET, NOTHING, Errors, Host, Part, errors_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,8 +41,9 @@ class StageCost:
 
     Stages are kept and handed out again, so nobody may change one.
 
-    `time_s` is the prediction, inside [`time_low_s`, `time_high_s`]. `compute_s` and `memory_s`
-    split the device's time by what bounds each op, `host_s` is the time to launch the kernels.
+    `time_s` is the prediction, inside [`time_low_s`, `time_high_s`]; `ideal_time_s` is the roofline's,
+    at best. `compute_s` and `memory_s` split the device's time by what bounds each op, `host_s` is the
+    time to launch the kernels. `errors` says how the interval adds up with those of other stages.
     """
 
     flops: Num = 0
@@ -53,9 +57,11 @@ class StageCost:
     time_s: Num = 0.0
     time_low_s: Num = 0.0
     time_high_s: Num = 0.0
+    ideal_time_s: Num = 0.0
     compute_s: Num = 0.0
     memory_s: Num = 0.0
     host_s: Num = 0.0
+    errors: Errors | None = field(default=NOTHING, repr=False)
 
     @property
     def hbm_bytes(self) -> Num:
@@ -90,12 +96,28 @@ class StageCost:
 
     def __add__(self, other: StageCost) -> StageCost:
         """Return the two stages run one after the other."""
-        return StageCost(*(getattr(self, n) + getattr(other, n) for n in _FIELDS))
+        return StageCost(**added((self, other)))
+
+    def mapped(self, change: Callable[[Any], Any]) -> StageCost:
+        """Return the cost of other scenarios, as an index or a mask gives them."""
+        errors = None if self.errors is None else self.errors.mapped(change)
+        return StageCost(**{name: change(getattr(self, name)) for name in SUMMED}, errors=errors)
 
 
-#: An attention's shape, as a calibration names it.
-_ATTENTION_SIZES = ("batch", "q_len", "kv_len", "heads", "kv_heads", "head_dim", "causal")
-_FIELDS = tuple(field.name for field in fields(StageCost))
+#: The quantities that are numbers, in the order of the fields.
+SUMMED = tuple(each.name for each in fields(StageCost) if each.name != "errors")
+_summed = attrgetter(*SUMMED)
+
+
+def added(costs: Sequence[StageCost]) -> dict[str, Any]:
+    """Return the fields of stages run one after the other; only the interval is no plain sum."""
+    found = dict(zip(SUMMED, map(sum, zip(*map(_summed, costs), strict=True)), strict=True))
+    errors = NOTHING
+    for cost in costs:
+        if cost.errors is not None:
+            errors = errors.plus(cost.errors)
+    low, high = errors.interval(found["time_s"])
+    return found | {"time_low_s": low, "time_high_s": high, "errors": errors}
 
 
 class Roofline:
@@ -105,6 +127,7 @@ class Roofline:
         hardware: the device.
         calibration: measured efficiencies, or None for the ideal roofline.
         plan: who launches the ops; `fused` when not given.
+        host_s: host seconds per kernel; None takes the calibration's, and no host without one.
     """
 
     def __init__(
@@ -112,6 +135,7 @@ class Roofline:
         hardware: HardwareSpec,
         calibration: Calibration | None = None,
         plan: Plan | None = None,
+        host_s: float | None = None,
     ) -> None:
         self.hardware = hardware
         self.calibration = calibration
@@ -121,7 +145,30 @@ class Roofline:
         self.vector_peak = hardware.peak_or_none("fp32", engine="vector")
         # A processor issues its own work: launching and computing cannot overlap, so they add up.
         self.own_host = hardware.id.startswith("cpu-")
+        self.host = self._host(host_s)
         self._peaks: dict[str, float] = {}
+
+    def _host(self, seconds: float | None) -> Host | None:
+        """Return what the host costs; None where it launches nothing or nothing is known of it."""
+        if not self.plan.host_launches:
+            return None
+        if self.calibration is not None:
+            waits = self.calibration.host_sync_s
+            known = self.calibration.intervals.get("host_sync_s")
+            ends = (waits, waits) if known is None else (known.low or 0.0, known.high or waits)
+        else:
+            waits, ends = 0.0, (0.0, 0.0)
+        if seconds is not None:
+            return Host(seconds, seconds, seconds, waits, *ends, "measured")
+        if self.calibration is None:
+            return None
+        value = self.calibration.host_s_per_kernel
+        interval = self.calibration.intervals.get("host_s_per_kernel") or Parameter(value)
+        note = self.calibration.notes.get("host_s_per_kernel", "assumed")
+        standing = "measured" if note.startswith("measured") else "assumed"
+        low = value if interval.low is None else interval.low
+        high = value if interval.high is None else interval.high
+        return Host(value, low, high, waits, *ends, standing)
 
     def peak(self, dtype: str) -> float:
         """Return the dense peak that a label's arithmetic runs at, in FLOP/s.
@@ -143,43 +190,50 @@ class Roofline:
         vector = op.vector_flops / self.vector_peak if self.vector_peak else 0.0
         return math, vector, op.hbm_bytes / self.bandwidth
 
-    def op_times(self, op: OpCost, maximum: Callable[[Any, Any], Any]) -> tuple[Num, Num, Num, Num]:
-        """Return (time, low, high, bound) of one execution; the bound is True where memory holds it."""
+    def op_times(self, op: OpCost, maximum: Callable[[Any, Any], Any]) -> tuple[Num, Num, Num]:
+        """Return (time, ideal time, bound) of one execution; the bound is True where memory holds it."""
         math, vector, memory = self.bounds_of(op)
         compute = maximum(math, vector)
+        ideal = maximum(compute, memory)
         in_memory = memory > compute
         if self.calibration is None:
-            ideal = maximum(compute, memory)
-            low = ideal
-            if self.plan.runs_pytorch and op.shape is None and self.hardware.l2_bytes:
-                # Eager chains read again what they just wrote: a tensor that fits half the L2
-                # cache may never pass through device memory, so only its arithmetic is certain.
-                cached = op.hbm_bytes < self.hardware.l2_bytes / 2 * op.kernels
-                low = ideal * (1 - cached) + compute * cached
-            return ideal, low, math + vector + memory, in_memory
+            return ideal, ideal, in_memory
         # Bytes are counted as traffic to device memory. The law lets a cache serve some of them; how
         # many is known of no run, so that the bound on all of them holds for every prediction.
-        time = maximum(self._calibrated(op), maximum(compute, memory))
-        below, above = self.calibration.op_interval(op.op_class, op.dtype)
-        return time, time * below, time * above, in_memory
+        return maximum(self._calibrated(op), ideal), ideal, in_memory
+
+    def op_interval(
+        self, op: OpCost, time: Num, maximum: Callable[[Any, Any], Any]
+    ) -> tuple[Num, Num]:
+        """Return the ends of the 90 % interval of one execution, or of the ideal roofline's bracket.
+
+        Args:
+            op: the op.
+            time: its time, from `op_times`.
+            maximum: `max`, or numpy's for arrays.
+        """
+        if self.calibration is not None:
+            below, above = self.calibration.op_interval(op.op_class, op.dtype)
+            return time * min(below, 1.0), time * max(above, 1.0)
+        math, vector, memory = self.bounds_of(op)
+        low = time
+        if self.plan.runs_pytorch and op.shape is None and self.hardware.l2_bytes:
+            # Eager chains read again what they just wrote: a tensor that fits half the L2
+            # cache may never pass through device memory, so only its arithmetic is certain.
+            cached = op.hbm_bytes < self.hardware.l2_bytes / 2 * op.kernels
+            low = time * (1 - cached) + maximum(math, vector) * cached
+        return low, math + vector + memory
 
     def _calibrated(self, op: OpCost) -> Num:
-        calibration = self.calibration
-        assert calibration is not None  # noqa: S101 - callers checked; narrows the type
-        kernels = 1
-        sizes: dict[str, Any]
-        if op.op_class in ("gemm", "conv"):
-            assert op.shape is not None  # noqa: S101 - every product carries its shape
-            m, n, k, *batch = op.shape
-            sizes = {"m": m, "n": n, "k": k, "batch": batch[0] if batch else 1}
-        elif op.shape is not None:
-            sizes = dict(zip(_ATTENTION_SIZES, op.shape, strict=True))
-        else:
-            # A chain of kernels: each passes over its share of the bytes.
-            kernels = op.kernels
-            sizes = {"bytes": op.hbm_bytes / kernels, "flops": op.vector_flops / kernels}
-        time: Num = calibration.op_time_s(op.op_class, dtype=op.dtype, **sizes)
-        return time * kernels
+        assert self.calibration is not None  # noqa: S101 - callers checked; narrows the type
+        pricer = self.calibration.pricer(op.op_class, op.dtype)
+        if op.shape is not None:
+            time: Num = pricer.time_s(*op.shape)
+            return time
+        # A chain of kernels: each passes over its share of the bytes.
+        kernels = op.kernels
+        spent: Num = pricer.time_s(op.hbm_bytes / kernels, op.vector_flops / kernels)
+        return spent * kernels
 
     def stage(self, ops: Sequence[OpCost], vector: bool) -> StageCost:
         """Add ops up to a stage.
@@ -198,13 +252,16 @@ class Roofline:
         write: Num = 0
         kernels: Num = 0
         time: Num = 0.0
+        best: Num = 0.0
+        compute: Num = 0.0
         low: Num = 0.0
         high: Num = 0.0
-        compute: Num = 0.0
-        host: Num = 0.0
+        # By class: the sum of the ops' times, and of their squares.
+        sums: dict[tuple[str, str], list[Any]] = {}
+        ideal = self.calibration is None
         for op in ops:
             count = op.count
-            op_time, op_low, op_high, in_memory = self.op_times(op, maximum)
+            op_time, op_best, in_memory = self.op_times(op, maximum)
             # Not in place: counts of whole numbers and of fractions may meet.
             flops = flops + op.flops * count
             executed = executed + op.executed_flops * count
@@ -216,20 +273,32 @@ class Roofline:
             kernels = kernels + op.kernels * count
             spent = op_time * count
             time += spent
-            low += op_low * count
-            high += op_high * count
             # Multiplying by the flag picks the side without branching over arrays.
             compute += spent * (1 - in_memory)
-        device = time
-        if self.calibration is not None and self.plan.host_launches and ops:
-            # Where nothing is launched nobody waits.
-            waits = self.calibration.host_sync_s * (kernels > 0)
-            host = kernels * self.calibration.host_s_per_kernel + waits
-            if self.own_host:
-                time, low, high = time + host, low + host, high + host
+            if ideal:
+                op_low, op_high = self.op_interval(op, op_time, maximum)
+                low += op_low * count
+                high += op_high * count
+                continue
+            best += op_best * count
+            held = sums.get((op.op_class, op.dtype))
+            if held is None:
+                sums[op.op_class, op.dtype] = [spent, spent * spent]
             else:
-                time, low, high = maximum(time, host), maximum(low, host), maximum(high, host)
+                held[0] = held[0] + spent
+                held[1] = held[1] + spent * spent
+        device = time
+        if self.calibration is None:
+            best = time
+            errors = Errors(time, {BRACKET: Part(time, time - low, high - time)})
+        else:
+            keyed = [(self.calibration.pricer(*each), *held) for each, held in sums.items()]
+            errors = errors_of([(p.key, p.widths, whole, squares) for p, whole, squares in keyed])
+        host: Num = 0.0
+        if self.host is not None and ops:
+            time, host, errors = self.host.launched(time, kernels, errors, self.own_host)
+        low, high = errors.interval(time)
         return StageCost(
             flops, executed, weights, kv_read, kv_write, read, write, kernels, time, low, high,
-            compute, device - compute, host,
+            best, compute, device - compute, host, errors,
         )  # fmt: skip

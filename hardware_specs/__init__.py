@@ -6,9 +6,9 @@
     load_hardware("my_gpu.yaml")            a device of your own
 
 A device is one SKU: form factor and memory size. Peaks are dense, in op/s (1 FMA = 2), keyed
-`dtype.engine[.accumulator]`; sizes are bytes, bandwidths B/s (decimal). What nobody publishes is
-absent, never 0. Importing this package imports neither pydantic nor yaml: they come with the first
-look-up.
+`dtype.engine[.accumulator]`; sizes are bytes, bandwidths B/s (decimal). A number that is
+not published is absent, never 0. Importing this package imports neither pydantic nor yaml: they come
+with the first look-up.
 """
 
 from __future__ import annotations
@@ -61,23 +61,13 @@ __all__ = [
 
 #: public name -> the module that defines it, imported on first use.
 _HOME = {
-    "HardwareSpec": "spec",
-    "Link": "spec",
-    "MeasuredRate": "spec",
-    "Provenance": "spec",
-    "get_hardware": "registry",
-    "list_hardware": "registry",
-    "load_hardware": "registry",
-    "alias_note": "registry",
-    "could_be": "matching",
-    "match_device_name": "matching",
+    **dict.fromkeys(("HardwareSpec", "Link", "MeasuredRate", "Provenance"), "spec"),
+    **dict.fromkeys(("alias_note", "get_hardware", "list_hardware", "load_hardware"), "registry"),
+    **dict.fromkeys(("could_be", "match_device_name"), "matching"),
+    **dict.fromkeys(("Disagreement", "Source", "list_disagreements", "list_sources"), "sources"),
     "detect_hardware": "detect",
     "measure_cpu": "cpu",
     "save_hardware": "document",
-    "Disagreement": "sources",
-    "Source": "sources",
-    "list_disagreements": "sources",
-    "list_sources": "sources",
 }
 
 

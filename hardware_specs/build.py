@@ -12,6 +12,9 @@ from hardware_specs.spec import (
     ACCUMULATORS,
     DTYPES,
     ENGINES,
+    MEMORY,
+    NAMED,
+    QUANTITIES,
     HardwareSpec,
     Link,
     MeasuredRate,
@@ -42,16 +45,12 @@ _LIMITS: dict[str, tuple[float, float, str]] = {
     "peak": (1e8, 1e20, "op/s"),
 }
 
-_QUANTITIES = ("sm_count", "boost_hz", "matrix_clock_hz", "l2_bytes", "llc_bytes", "tdp_w")
+_SOURCED = (*QUANTITIES, "compute_capability")
 _UNSUPPORTED = re.compile(r"([a-z0-9.]+)(?: \((.+)\))?")
 
 
 def build_spec(device: dict[str, Any], *, hardware_id: str) -> HardwareSpec:
-    """Return the spec that a checked device file describes.
-
-    Args:
-        device: what `hardware_specs.schema.check_device` returned.
-        hardware_id: the id the file's name stands for.
+    """Return the spec that a device file describes, from what `hardware_specs.schema.check_device` returned.
 
     Raises:
         InvalidFileError: a peak key, unit, source or id does not hold; the message names each.
@@ -62,13 +61,16 @@ def build_spec(device: dict[str, Any], *, hardware_id: str) -> HardwareSpec:
         raise InvalidFileError("; ".join(problems[:6]) + more)
     memory = device["memory"]
     provenance = {"memory": _provenance(memory)}
-    values: dict[str, Any] = {}
-    for key in (*_QUANTITIES, "compute_capability"):
+    values: dict[str, Any] = {key: device[key] for key in NAMED if key in device}
+    values |= {name: memory[key] for key, name in MEMORY.items() if key in memory}
+    for key in _SOURCED:
         if key in device:
             values[key] = device[key]["value"]
             provenance[key] = _provenance(device[key])
-    if "source" in memory.get("reported_bytes", {}):
-        provenance["memory_reported_bytes"] = _provenance(memory["reported_bytes"])
+    if "reported_bytes" in memory:
+        values["memory_reported_bytes"] = memory["reported_bytes"]["value"]
+        if "source" in memory["reported_bytes"]:
+            provenance["memory_reported_bytes"] = _provenance(memory["reported_bytes"])
     if "interconnect" in device:
         provenance["links"] = _provenance(device["interconnect"])
     provenance |= {key: _provenance(peak) for key, peak in device["peaks"].items()}
@@ -78,19 +80,7 @@ def build_spec(device: dict[str, Any], *, hardware_id: str) -> HardwareSpec:
         name=device["name"],
         vendor=device["vendor"],
         architecture=device["architecture"],
-        chip=device.get("chip"),
-        year=device.get("year"),
-        device_names=device.get("device_names", ()),
-        device_granularity=device.get("device_granularity"),
-        boards=device.get("boards", ()),
         **values,
-        memory_bytes=memory.get("nominal_bytes"),
-        memory_reported_bytes=memory.get("reported_bytes", {}).get("value"),
-        memory_label=memory.get("label"),
-        memory_kind=memory.get("kind"),
-        bandwidth_bytes_per_s=memory["bandwidth_bytes_per_s"],
-        memory_bus_bits=memory.get("bus_bits"),
-        memory_data_rate_bits_per_pin_per_s=memory.get("data_rate_bits_per_pin_per_s"),
         links={kind: Link(**interconnect[kind]) for kind in LINK_KINDS if kind in interconnect},
         links_absent=interconnect.get("absent", ()),
         peaks={key: peak["value"] for key, peak in device["peaks"].items()},
@@ -138,7 +128,7 @@ def _key_problems(key: str) -> Iterator[str]:
 
 def _limit_problems(device: dict[str, Any]) -> Iterator[str]:
     memory, interconnect = dict(device["memory"]), device.get("interconnect", {})
-    found = [(key, key, device[key]["value"]) for key in _QUANTITIES if key in device]
+    found = [(key, key, device[key]["value"]) for key in QUANTITIES if key in device]
     found += [("year", "year", device["year"])] if "year" in device else []
     memory |= (
         {"reported_bytes": memory["reported_bytes"]["value"]} if "reported_bytes" in memory else {}
@@ -160,7 +150,7 @@ def _limit_problems(device: dict[str, Any]) -> Iterator[str]:
 def _source_problems(device: dict[str, Any]) -> Iterator[str]:
     own = device.get("sources", {})
     named = [("memory", device["memory"]), ("interconnect", device.get("interconnect", {}))]
-    named += [(key, device[key]) for key in (*_QUANTITIES, "compute_capability") if key in device]
+    named += [(key, device[key]) for key in _SOURCED if key in device]
     named += [(f"peaks.{key}", peak) for key, peak in device["peaks"].items()]
     named += [("memory.reported_bytes", device["memory"].get("reported_bytes", {}))]
     documents = list_sources()

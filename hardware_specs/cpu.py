@@ -1,7 +1,7 @@
 """The CPU of this machine, described by measuring it.
 
-Nobody publishes a CPU's all-core clock under vector load, and public lists of CPU rates disagree by
-a factor of 30, so nothing is looked up: matrix products and copies are timed, for a second or two.
+No data sheet has a CPU's all-core clock under vector load, and public lists of CPU rates disagree by
+a factor of 30. So nothing is looked up: matrix products and copies are timed, for a second or two.
 """
 
 from __future__ import annotations
@@ -45,11 +45,9 @@ def measure_cpu(dtypes: Sequence[str] = ("fp32", "fp64")) -> HardwareSpec:
     """Return this machine's CPU: measured matmul rates and copy bandwidth, on one and all threads.
 
     The peaks are achieved rates: the best of a few large matrix products, on all threads that this
-    process may use or on one. The bandwidth is that of a copy, bytes read plus bytes written. What one
-    thread reaches stands in `measured` and in the provenance notes.
-
-    Args:
-        dtypes: formats to time: `fp32` and `fp64` through numpy, `bf16` and `fp16` through torch.
+    process may use or on one, of `fp32` and `fp64` through numpy, `bf16` and `fp16` through torch. The
+    bandwidth is that of a copy, bytes read plus bytes written. `measured` and the provenance notes have what
+    one thread reaches.
 
     Raises:
         InvalidInputError: a format that cannot be timed on a CPU.

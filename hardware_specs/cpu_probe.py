@@ -33,9 +33,7 @@ def best_time_s(run: Any, budget_s: float = BUDGET_S) -> float:
 def matmul_flop_per_s(dtype: str, threads: int) -> float:
     """Return the highest matrix-product rate in FLOP/s: 2 n^3 over the shortest time.
 
-    Args:
-        dtype: `fp64`, `fp32` (numpy), or `bf16`, `fp16` (torch).
-        threads: threads to use; the process was started with as many for BLAS.
+    The process was started with as many threads for BLAS.
     """
     n = 256
     while True:
@@ -69,9 +67,7 @@ def _matmul(dtype: str, n: int, threads: int) -> Any:
 def copy_bytes_per_s(threads: int, size_bytes: int) -> float:
     """Return the copy bandwidth in B/s: bytes read plus bytes written, over the shortest time.
 
-    Args:
-        threads: threads that share the copy.
-        size_bytes: bytes copied in all; several times the last-level cache.
+    `size_bytes`, several times the last-level cache, are copied in all.
     """
     import numpy as np
 

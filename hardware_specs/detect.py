@@ -1,7 +1,7 @@
 """Detecting this machine's device: a GPU by its driver's exact name, otherwise the measured CPU.
 
 NVML is asked first, since it answers in milliseconds and importing torch takes seconds. torch is
-asked when it is loaded anyway, when NVML is not there but a GPU may be (ROCm), when it gives a name
+asked when it is loaded anyway, when NVML is missing but a GPU may be there (ROCm), when NVML gives a name
 and no memory (GPUs that share the host's: Jetson, GB10), or when the GPUs differ from each other,
 because only CUDA knows which of them it puts first.
 """
@@ -55,13 +55,10 @@ class ReportedDevice:
 
 
 def detect_hardware(device: str = "auto") -> HardwareSpec:
-    """Return the device of this machine.
+    """Return this machine's device: `cpu`, `cuda` (also ROCm), or `auto`: a GPU if any, else the CPU.
 
     A GPU is looked up by the exact name its driver prints; with several, the first one CUDA shows.
     A CPU is measured, which takes a second or two.
-
-    Args:
-        device: `auto` (a GPU if there is one, else the CPU), `cuda` (also ROCm) or `cpu`.
 
     Raises:
         UnknownHardwareError: there is a GPU, and no device file describes it.
@@ -157,17 +154,14 @@ def _from_nvml() -> tuple[ReportedDevice, ...]:
     except nvml.NVMLError:
         return ()
     try:
-        handles = _visible(nvml, [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(_count(nvml))])
+        count = int(nvml.nvmlDeviceGetCount())
+        handles = _visible(nvml, [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(count)])
         return tuple(_reported(nvml, handle) for handle in handles)
     except nvml.NVMLError:
         return ()
     finally:
         with suppress(nvml.NVMLError):
             nvml.nvmlShutdown()
-
-
-def _count(nvml: Any) -> int:
-    return int(nvml.nvmlDeviceGetCount())
 
 
 def _reported(nvml: Any, handle: Any) -> ReportedDevice:

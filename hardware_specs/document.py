@@ -9,27 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from hardware_specs.errors import InvalidInputError
 from hardware_specs.files.writing import write_file
+from hardware_specs.spec import MEMORY, NAMED, QUANTITIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hardware_specs.spec import HardwareSpec, Provenance
-
-_NAMED = ("chip", "year", "device_names", "device_granularity", "boards")
-_QUANTITIES = (
-    *("compute_capability", "sm_count", "boost_hz", "matrix_clock_hz"),
-    *("l2_bytes", "llc_bytes", "tdp_w"),
-)
-#: Key in the file -> attribute of the spec.
-_MEMORY = {
-    "label": "memory_label",
-    "kind": "memory_kind",
-    "nominal_bytes": "memory_bytes",
-    "reported_bytes": "memory_reported_bytes",
-    "bandwidth_bytes_per_s": "bandwidth_bytes_per_s",
-    "bus_bits": "memory_bus_bits",
-    "data_rate_bits_per_pin_per_s": "memory_data_rate_bits_per_pin_per_s",
-}
 
 
 def spec_to_dict(spec: HardwareSpec) -> dict[str, Any]:
@@ -45,18 +30,13 @@ def spec_to_dict(spec: HardwareSpec) -> dict[str, Any]:
 def device_document(spec: HardwareSpec) -> dict[str, Any]:
     """Return the document of a device file that `load_hardware` reads back as this spec."""
     origin = spec.provenance
-    document: dict[str, Any] = {
-        "id": spec.id,
-        "name": spec.name,
-        "vendor": spec.vendor,
-        "architecture": spec.architecture,
-    }
-    document |= {key: _plain(value) for key in _NAMED if (value := getattr(spec, key))}
-    for key in _QUANTITIES:
+    document = {key: getattr(spec, key) for key in ("id", "name", "vendor", "architecture")}
+    document |= {key: _plain(value) for key in NAMED if (value := getattr(spec, key))}
+    for key in ("compute_capability", *QUANTITIES):
         if getattr(spec, key) is not None:
             document[key] = {"value": getattr(spec, key), **_origin(origin.get(key))}
     document["memory"] = {
-        key: value for key, name in _MEMORY.items() if (value := getattr(spec, name)) is not None
+        key: value for key, name in MEMORY.items() if (value := getattr(spec, name)) is not None
     } | _origin(origin.get("memory"))
     if "memory_reported_bytes" in origin:
         document["memory"]["reported_bytes"] = {
@@ -85,12 +65,8 @@ def device_document(spec: HardwareSpec) -> dict[str, Any]:
 def save_hardware(spec: HardwareSpec, path: str | Path) -> None:
     """Write a spec as a device file, so that it can be edited and passed on.
 
-    Args:
-        spec: the device; its id must be the file's name without the ending.
-        path: the file to write.
-
     Raises:
-        InvalidInputError: the file's name is not the id.
+        InvalidInputError: the file's name is not the device's id.
         OutputError: the file cannot be written.
     """
     import yaml

@@ -145,7 +145,7 @@ class UnsupportedError(VlmRooflineError):
 
 
 class MissingPeakError(UnsupportedError):
-    """The device has no such arithmetic path, or nobody publishes its peak."""
+    """The device has no such arithmetic path, or its peak is not published."""
 
 
 class CalibrationError(VlmRooflineError, ValueError):

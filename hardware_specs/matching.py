@@ -44,15 +44,10 @@ def match_device_name(
 ) -> str:
     """Return the id of the device for which a driver prints this name and these figures.
 
-    The vendor may be missing on either side: NVIDIA's drivers before 2021 left it out.
-
-    Args:
-        name: what `torch.cuda.get_device_name()`, NVML or ROCm reports.
-        memory_bytes: the total memory reported with it, B; tells apart devices that share a name.
-        sm_count: the SMs or CUs reported with it.
-        architecture: ROCm's `gcnArchName`, such as `gfx942:sramecc+:xnack-`; stands for the name,
-            together with memory and units, where ROCm knows no name.
-        board: the device tree's `compatible`, which names the module of a Jetson.
+    The name is what `torch.cuda.get_device_name()`, NVML or ROCm reports; the vendor may be missing on either
+    side, since NVIDIA's drivers before 2021 left it out. Memory (B) and SMs or CUs tell apart devices that
+    share a name, and so does a Jetson's `board`, the device tree's `compatible`. ROCm's `gcnArchName`, such
+    as `gfx942:sramecc+:xnack-`, stands for the name, together with memory and units, where ROCm knows none.
 
     Raises:
         UnknownHardwareError: no device lists the name, or several do and nothing tells them apart,

@@ -1,4 +1,4 @@
-"""Look a device up: one file per device, read when it is asked for and kept."""
+"""The registry of devices: one file per device, read when it is asked for and kept."""
 
 from __future__ import annotations
 
@@ -30,15 +30,10 @@ def list_hardware() -> tuple[str, ...]:
 
 
 def get_hardware(hardware: str | Path | HardwareSpec) -> HardwareSpec:
-    """Return a device by id, by an alias, or from a file of your own.
+    """Return a device by its id, by an alias, or from a `.yaml` file; a `HardwareSpec` stays as it is.
 
     An alias leaves out the vendor (`l40s`, `rtx-4090`) or names a family, of which the usual member
-    is taken (`h100`, `a100`, `v100`); the spec's `alias_note` says so.
-    Case makes no difference.
-
-    Args:
-        hardware: an id (`list_hardware`), an alias, a path that ends in `.yaml` or `.yml`, or a
-            `HardwareSpec`, which is returned as it is.
+    is taken (`h100`, `a100`, `v100`); the spec's `alias_note` says so. Case makes no difference.
 
     Raises:
         UnknownHardwareError: no such id; carries near matches.
@@ -102,13 +97,10 @@ def _shipped(name: str) -> HardwareSpec:
 
 
 def load_hardware(path: str | Path) -> HardwareSpec:
-    """Return the device that a YAML file of your own describes.
+    """Return the device that a YAML file of your own describes; the file's name is the device's id.
 
     The file is read anew at every call. `hardware_specs.schema` shows what it looks like; every
     shipped file is an example.
-
-    Args:
-        path: the file; its name without the ending is the device's id.
 
     Raises:
         InvalidFileError: the file cannot be read or does not hold a device.

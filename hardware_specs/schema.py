@@ -160,9 +160,6 @@ _VALIDATOR = SchemaValidator(_DEVICE)
 def check_device(document: object) -> dict[str, Any]:
     """Return the document of a device file as checked plain data; absent keys stay absent.
 
-    Args:
-        document: what the YAML file holds.
-
     Raises:
         InvalidFileError: it breaks the schema; the message names each place.
 

@@ -1,4 +1,4 @@
-"""Anybody's text and values, as a message or a terminal may carry them: short, and without effect.
+"""Untrusted text and values, made fit for a message or a terminal: short, and without effect.
 
 A name, a path or a record's text may hold terminal escapes, line breaks and lone surrogates; a value
 may be a list of a million numbers, an integer of more digits than Python converts, or an object whose
@@ -23,10 +23,7 @@ _SHORT.maxstring = _SHORT.maxother = SHOWN_CHARACTERS
 
 
 def harmless(text: str) -> str:
-    r"""Return a text whose control characters and terminal escapes are written out.
-
-    Args:
-        text: anybody's; tabs and newlines stay.
+    r"""Return a text whose control characters and terminal escapes are written out; tabs and newlines stay.
 
     >>> harmless("a\x1b[2Jb")
     'a\\x1b[2Jb'
@@ -35,11 +32,7 @@ def harmless(text: str) -> str:
 
 
 def one_line(error: BaseException | str, most: int = 2000) -> str:
-    r"""Return an error's message as one harmless line of bounded length.
-
-    Args:
-        error: an exception, or its message.
-        most: characters.
+    r"""Return an error's message as one harmless line of at most `most` characters.
 
     >>> one_line("first\n  second", most=9)
     'first ...'
@@ -49,10 +42,7 @@ def one_line(error: BaseException | str, most: int = 2000) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a value's `repr` as a message can carry it.
-
-    Args:
-        value: anything, whatever its size and its `repr`.
+    """Return a value's `repr` as a message can carry it, whatever its size and its `repr`.
 
     >>> shown("llava"), shown(10**9), shown(10**5000)
     ("'llava'", '1000000000', 'a whole number of about 5001 digits')

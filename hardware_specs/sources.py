@@ -91,10 +91,7 @@ def list_sources() -> Mapping[str, Source]:
 
 
 def list_disagreements(hardware_id: str | None = None) -> tuple[Disagreement, ...]:
-    """Return the figures for which other public lists differ.
-
-    Args:
-        hardware_id: only what concerns this device; None for all.
+    """Return the figures for which other public lists differ, all of them or those of one device.
 
     >>> [d.theirs for d in list_disagreements("nvidia-gh200-96gb")]
     ['1979 (bf16)']

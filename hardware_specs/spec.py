@@ -26,6 +26,21 @@ UNREPORTED_SHARE = 1 / 16
 ACCUMULATORS = ("acc16", "acc32")
 
 
+#: Fields that a device file gives as they are, and quantities, each with a source of its own.
+NAMED = ("chip", "year", "device_names", "device_granularity", "boards")
+QUANTITIES = ("sm_count", "boost_hz", "matrix_clock_hz", "l2_bytes", "llc_bytes", "tdp_w")
+#: Key under `memory` in a device file -> attribute of the spec.
+MEMORY = {
+    "label": "memory_label",
+    "kind": "memory_kind",
+    "nominal_bytes": "memory_bytes",
+    "reported_bytes": "memory_reported_bytes",
+    "bandwidth_bytes_per_s": "bandwidth_bytes_per_s",
+    "bus_bits": "memory_bus_bits",
+    "data_rate_bits_per_pin_per_s": "memory_data_rate_bits_per_pin_per_s",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Provenance:
     """Where a number comes from.
@@ -217,10 +232,8 @@ class HardwareSpec:
     ) -> float | None:
         """Return the dense peak of one arithmetic path in op/s, or None where there is none.
 
-        Args:
-            dtype: number format, one of `DTYPES`.
-            engine: arithmetic path, one of `ENGINES`.
-            accumulator: `acc16` or `acc32`; None takes `acc32`, else the peak given without one.
+        The path is one of `DTYPES` on one of `ENGINES`. Without an accumulator it is the peak with `acc32`,
+        else the one given without.
 
         Raises:
             InvalidInputError: no such format, path or accumulator exists.
@@ -250,12 +263,7 @@ class HardwareSpec:
         return value
 
     def peak(self, dtype: str, engine: str = "matrix", accumulator: str | None = None) -> float:
-        """Return the dense peak of one arithmetic path in op/s.
-
-        Args:
-            dtype: number format, one of `DTYPES`.
-            engine: arithmetic path, one of `ENGINES`.
-            accumulator: `acc16` or `acc32`; None takes `acc32`, else the peak given without one.
+        """Return the dense peak of one arithmetic path in op/s, chosen as by `peak_or_none`.
 
         Raises:
             MissingPeakError: the device has no such path; the message names those it has.
@@ -286,9 +294,6 @@ class HardwareSpec:
 
         The clock is `boost_hz`, except for matrix paths other than FP64 where the vendor states
         `matrix_clock_hz`. None where one of the factors is not known.
-
-        Args:
-            key: `dtype.engine[.accumulator]`.
 
         >>> from hardware_specs import get_hardware
         >>> a100 = get_hardware("nvidia-a100-sxm4-80gb")

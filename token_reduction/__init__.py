@@ -1,4 +1,4 @@
-"""How visual tokens get fewer: token-reduction methods as pure functions, and into a model.
+"""Token-reduction methods: pure functions that shorten a list of visual tokens, and their way into a model.
 
 `list_methods`, `get_method` and `method_info` need no torch. Each method's function lives in the
 module of its name and is imported from there: `from token_reduction.prumerge import prumerge`.
@@ -30,7 +30,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import `reduce_tokens`, and with it torch, only when somebody asks for it."""
+    """Import `reduce_tokens`, and with it torch, only when it is asked for."""
     if name == "reduce_tokens":
         from token_reduction.reduction import reduce_tokens
 

@@ -25,7 +25,7 @@ from costmodel.methods.keep import check_keep, resolve_keep
 from hardware_specs.errors import InvalidInputError
 from token_reduction.apply.places import Host, reduce_in_tower
 from token_reduction.apply.tower_layer import LayerStep, project, scores
-from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.observation import observed
 from token_reduction.tokens.reduced import Reduced
 from token_reduction.tokens.selection import check_variant, take_tokens
@@ -81,11 +81,8 @@ def ats(
         or values.shape[-2] != n + 1
         or cls_attention.shape[:-1] != values.shape[:-2]
     ):
-        raise InvalidInputError(
-            "ats takes tokens [..., n+1, d], the class token's attention [..., h, n+1] and values "
-            f"[..., h, n+1, e], given {tuple(tokens.shape)}, {tuple(cls_attention.shape)} and "
-            f"{tuple(values.shape)}"
-        )
+        takes = "tokens [..., n+1, d], attention of the class token [..., h, n+1], values [..., h, n+1, e]"
+        raise misfit("ats", takes, tokens, cls_attention, values)
     require_finite("ats", cls_attention=cls_attention, values=values)
     scores = significance(cls_attention, values)
     ranks = _sampled_ranks(scores, _samples(keep, n), cut=variant == "program")
@@ -222,8 +219,7 @@ class Sample(LayerStep):
             stream.follow(result.sources)
             return result.kept_indices[:, : max(counts)], counts
         # Crops of different lengths: each on its own, since padding would shift the scores.
-        singles = []
-        traces = []
+        singles, traces = [], []
         for crop, count in enumerate(stream.counts):
             result = ats(
                 hidden[crop, :count], cls_attention[crop, :, :count], values[crop, :, :count],

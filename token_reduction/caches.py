@@ -1,6 +1,6 @@
 """The KV cache in the calls and outputs of transformers, which from 5.24 on call it `cache`.
 
-Before, it was `past_key_values`; 5.24 still takes and gives the old name, with a warning each time.
+Earlier releases call it `past_key_values`; 5.24 still takes and gives that name, with a warning each time.
 """
 
 from __future__ import annotations

@@ -22,18 +22,18 @@ import torch
 
 from costmodel.methods.cdpruner import EMBEDDINGS, JOINT_WIDTH, QUESTIONS
 from costmodel.methods.keep import resolve_keep
-from hardware_specs.errors import InvalidFileError, InvalidInputError
-from hardware_specs.files.reading import regular_file
+from hardware_specs.errors import InvalidFileError
 from token_reduction.apply.class_attention import require_patches, watch_features
 from token_reduction.apply.places import Host, reduce_crops
-from token_reduction.tokens.checks import require_finite
-from token_reduction.tokens.reduced import Reduced
-from token_reduction.tokens.selection import take_tokens
+from token_reduction.tokens.checks import misfit, require_finite
+from token_reduction.tokens.selection import picked_tokens
+from token_reduction.tokens.weights import read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from token_reduction.apply.anatomy import Tower
+    from token_reduction.tokens.reduced import Reduced
 
 _SLACK = 1e-6
 # Squares of it, thousands of them summed, still fit float32.
@@ -76,10 +76,8 @@ def cdpruner(
     if image_embeds.shape[:-1] != tokens.shape[:-1] or (
         image_embeds.shape[-1] != text_embeds.shape[-1]
     ):
-        raise InvalidInputError(
-            "cdpruner takes tokens [..., n, d], image_embeds [..., n, c] and text_embeds [t, c], "
-            f"given {tuple(tokens.shape)}, {tuple(image_embeds.shape)}, {tuple(text_embeds.shape)}"
-        )
+        takes = "tokens [..., n, d], image_embeds [..., n, c] and text_embeds [t, c]"
+        raise misfit("cdpruner", takes, tokens, image_embeds, text_embeds)
     n = tokens.shape[-2]
     count = resolve_keep(keep, n)
     with torch.no_grad():
@@ -88,13 +86,7 @@ def cdpruner(
         require_finite("cdpruner", features=unit, embeddings=relevance)
         kernel = relevance.unsqueeze(-1) * (unit @ unit.transpose(-1, -2)) * relevance.unsqueeze(-2)
         picks = greedy_map(kernel, count)
-    kept = picks.sort(dim=-1).values
-    return Reduced(
-        tokens=take_tokens(tokens, kept),
-        kept_indices=kept,
-        selection_order=picks,
-        scores=relevance,
-    )
+    return picked_tokens(tokens, picks, scores=relevance)
 
 
 def greedy_map(kernel: Tensor, count: int) -> Tensor:
@@ -175,30 +167,13 @@ def plug(host: Host) -> None:
 def load_joint_space(path: Path, width: int) -> tuple[Tensor, Tensor]:
     """Read CLIP's visual projection, [g, w], and a question's embeddings, [t, g], in float32.
 
-    Args:
-        path: a safetensors file with tensors named ...visual_projection.weight and ...text_embeds.
-        width: width of the tower, w.
+    The file's tensors are named ...visual_projection.weight and ...text_embeds; w is the tower's `width`.
 
     Raises:
         InvalidFileError: no such file or tensors, or shapes that do not fit.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(regular_file(path, "weights file"), framework="pt") as file:
-            names = list(file.keys())
-            found = []
-            for wanted in ("visual_projection.weight", "text_embeds"):
-                fitting = [name for name in names if name.endswith(wanted)]
-                if len(fitting) != 1:
-                    raise InvalidFileError(
-                        f"{path} holds {len(fitting)} tensors named ...{wanted}, and cdpruner needs "
-                        f"one; it holds: {', '.join(names[:8])}"
-                    )
-                found.append(file.get_tensor(fitting[0]).float())
-    except (OSError, SafetensorError) as error:
-        raise InvalidFileError(f"{path} is no readable safetensors file: {error}") from error
-    projection, question = found
+    found = read_tensors("cdpruner", path, "visual_projection.weight", "text_embeds")
+    projection, question = (tensor.float() for tensor in found)
     if question.ndim == 1:
         question = question.unsqueeze(0)
     if (

@@ -25,13 +25,13 @@ import torch
 
 from costmodel.methods.crossget import PROTECTED, WEIGHTS, R
 from hardware_specs.errors import InvalidFileError, InvalidInputError
-from hardware_specs.files.reading import regular_file
 from token_reduction.apply.places import Host, reduce_in_tower
 from token_reduction.apply.tower_layer import MergingStep, project, scores
-from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.observation import observed
 from token_reduction.tokens.reduced import Reduced
-from token_reduction.tokens.selection import complement, take_tokens
+from token_reduction.tokens.selection import complement, output_places, take_tokens
+from token_reduction.tokens.weights import read_tensors
 from token_reduction.tome import proportional_bias
 
 if TYPE_CHECKING:
@@ -96,14 +96,9 @@ def crossget(
     1
     """
     length = tokens.shape[-2]
-    if metric.shape[:-1] != tokens.shape[:-1] or attention.shape != (
-        *tokens.shape[:-1],
-        length,
-    ):
-        raise InvalidInputError(
-            "crossget takes tokens [..., t, d], a metric [..., t, c] and attention [..., t, t], "
-            f"given {tuple(tokens.shape)}, {tuple(metric.shape)} and {tuple(attention.shape)}"
-        )
+    if metric.shape[:-1] != tokens.shape[:-1] or attention.shape != (*tokens.shape[:-1], length):
+        takes = "tokens [..., t, d], a metric [..., t, c] and attention [..., t, t]"
+        raise misfit("crossget", takes, tokens, metric, attention)
     matching = complete_graph_matching(metric, attention, r)
     if size is None:
         size = torch.ones_like(tokens[..., :1])
@@ -136,14 +131,10 @@ def token_importance(attention: Tensor) -> Tensor:
 def complete_graph_matching(metric: Tensor, attention: Tensor, r: int) -> GraphMatching:
     """Choose sources and targets among all tokens but the first and the last.
 
-    Formula: tokens are ranked by their largest cosine similarity; each may look only at tokens
-    behind it in that order; sources are the r lowest of importance minus the largest similarity
-    still seen; a source's target is the most similar survivor.
-
-    Args:
-        metric: [..., t, c].
-        attention: [..., t, t] mean over heads.
-        r: sources to take, cut to half of the unprotected tokens.
+    Formula: tokens are ranked by their largest cosine similarity in `metric` [..., t, c]; each may look only
+    at tokens behind it in that order. Sources are the r lowest (at most half of the unprotected tokens) of
+    importance, from the mean-head `attention` [..., t, t], minus the largest similarity still seen. A
+    source's target is the most similar survivor.
 
     Raises:
         InvalidInputError: a negative r, fewer than two tokens, NaN or infinity.
@@ -167,8 +158,7 @@ def complete_graph_matching(metric: Tensor, attention: Tensor, r: int) -> GraphM
             similarity[..., protected, :] = -infinity
             similarity[..., protected] = -infinity
         order = similarity.amax(dim=-1).argsort(dim=-1, descending=True)
-        places = torch.arange(length, device=order.device).expand(order.shape)
-        rank = torch.zeros_like(order).scatter(-1, order, places)
+        rank = output_places(order, length)
         ahead = rank.unsqueeze(-1) > rank.unsqueeze(-2)
         seen = similarity.masked_fill(ahead, -infinity).amax(dim=-1)
         worth = importance - seen
@@ -178,20 +168,11 @@ def complete_graph_matching(metric: Tensor, attention: Tensor, r: int) -> GraphM
         gone = src.unsqueeze(-2).expand(*src.shape[:-1], r, r)
         dst = take_tokens(similarity, src).scatter(-1, gone, -infinity).argmax(dim=-1)
         pair = torch.stack((importance.gather(-1, src), importance.gather(-1, dst)), dim=-1)
-        return GraphMatching(
-            src=src,
-            dst=dst,
-            survivors=complement(src, length),
-            weight=pair.softmax(dim=-1),
-        )
+        return GraphMatching(src, dst, complement(src, length), weight=pair.softmax(dim=-1))
 
 
 def _sources(matching: GraphMatching, length: int) -> Tensor:
-    survivors = matching.survivors
-    places = torch.arange(survivors.shape[-1], device=survivors.device).expand(survivors.shape)
-    out = torch.zeros(
-        *survivors.shape[:-1], length, dtype=torch.long, device=survivors.device
-    ).scatter(-1, survivors, places)
+    out = output_places(matching.survivors, length)
     return out.scatter(-1, matching.src, out.gather(-1, matching.dst))
 
 
@@ -213,15 +194,15 @@ class CrossGuided(MergingStep):
         config: Any = parts.towers[0].module.config
         path = WEIGHTS.of(self.method)
         shape = (len(parts.towers[0].layers), int(config.hidden_size))
-        if path is None:
-            generator = torch.Generator().manual_seed(0)
-            self._cross = 0.02 * torch.randn(shape, generator=generator)
-            self.record.notes.append(
-                "crossget runs with random cross tokens: its published results need learned ones, "
-                "from a safetensors file given as weights=..."
-            )
-        else:
+        if path is not None:
             self._cross = load_cross_tokens(Path(path), shape)
+            return
+        generator = torch.Generator().manual_seed(0)
+        self._cross = 0.02 * torch.randn(shape, generator=generator)
+        self.record.notes.append(
+            "crossget runs with random cross tokens: its published results need learned ones, "
+            "from a safetensors file given as weights=..."
+        )
 
     def begin(self, hidden: Tensor, stream: Stream) -> Tensor:
         """Append the cross token, which starts as a copy of the class token."""
@@ -259,30 +240,14 @@ class CrossGuided(MergingStep):
 
 
 def load_cross_tokens(path: Path, shape: tuple[int, int]) -> Tensor:
-    """Read CrossGET's learned tokens, [layers, width], from a safetensors file.
+    """Read CrossGET's learned tokens, [layers, width] = `shape`, from a safetensors file.
 
-    Args:
-        path: the file; the tensor's name ends in `cross_image`, its shape is [1, layers, width] or
-            [layers, width].
-        shape: what this tower needs.
+    The tensor's name ends in `cross_image`, its shape is [1, layers, width] or [layers, width].
 
     Raises:
         InvalidFileError: no file, no such tensor, or another shape.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(regular_file(path, "weights file"), framework="pt") as file:
-            names = list(file.keys())
-            found = [name for name in names if name.endswith("cross_image")]
-            if len(found) != 1:
-                raise InvalidFileError(
-                    f"{path} holds {len(found)} tensors named ...cross_image, and crossget needs "
-                    f"one; it holds: {', '.join(names[:8])}"
-                )
-            tokens: Tensor = file.get_tensor(found[0])
-    except (OSError, SafetensorError) as error:
-        raise InvalidFileError(f"{path} is no readable safetensors file: {error}") from error
+    (tokens,) = read_tensors("crossget", path, "cross_image")
     if tokens.ndim == 3 and tokens.shape[0] == 1:
         tokens = tokens[0]
     if tuple(tokens.shape) != shape:

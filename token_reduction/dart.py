@@ -9,10 +9,10 @@ Complexity, n image tokens, p pivots, d width: n*d for the norms, p*n*d for the 
 dependent selections.
 
 Pivots take turns and each skips what earlier ones chose, so their order matters. The program walks
-over a Python set of them: order="set" does the same, at the price of one read-back of the pivots;
-order="norm" takes text before image, each by falling norm, without.
-The number kept is pivots * ceil(keep / pivots) tokens and the image pivots on top. The paper leaves
-the turn-taking open.
+over a Python set of them: order="set" does the same, at the price of one read-back of the pivots.
+order="norm" takes text before image, each by falling norm, and reads nothing back.
+The number kept is pivots * ceil(keep / pivots) tokens and the image pivots on top. The paper does not
+define the turns.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from costmodel.methods.dart import COUNT, IMAGE_PIVOTS, ORDER, TEXT_PIVOTS
 from costmodel.methods.keep import resolve_keep
 from hardware_specs.errors import InvalidInputError
 from token_reduction.apply.llm_attention import AttentionProbe
-from token_reduction.apply.llm_policy import OneCut, contiguous_start, text_before
+from token_reduction.apply.llm_policy import OneCut, by_sequence
 from token_reduction.apply.places import Host, reduce_between_layers
-from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.reduced import Selection
 from token_reduction.tokens.selection import (
     check_image_span,
@@ -89,10 +89,8 @@ def dart(
     length = hidden_states.shape[-2]
     lead = hidden_states.shape[:-2]
     if lead.numel() != 1 or keys.ndim != len(lead) + 3 or keys.shape[-2] != length:
-        raise InvalidInputError(
-            f"dart takes keys [h, s, e] and hidden states [s, d] of one sequence, given "
-            f"{tuple(keys.shape)} and {tuple(hidden_states.shape)}"
-        )
+        takes = "keys [h, s, e] and hidden states [s, d] of one sequence"
+        raise misfit("dart", takes, keys, hidden_states)
     check_image_span(start, image_tokens, length)
     pivots = image_pivots + text_pivots
     after = length - start - image_tokens
@@ -172,12 +170,12 @@ class Pivots(OneCut):
         self._probe.attach(patches)
 
     def begin(self, now: Prefill) -> None:
-        """Watch this forward; no query is needed beyond what keeps the probe simple."""
+        """Watch this forward. Only keys are read; the last rows are the fewest queries to hold."""
         self._probe.active = True
         self._probe.wanted = now.last_places
 
     def forget(self) -> None:
-        """Let the keys go."""
+        """Forget the keys."""
         self._probe.forget()
 
     def choose(self, layer: int, now: Prefill, hidden: Tensor) -> list[Tensor] | None:
@@ -187,26 +185,17 @@ class Pivots(OneCut):
         keys, states = self._probe.keys(), self._norm(hidden)
         self._probe.forget()
         method = self.method
-        chosen = []
-        for group in now.tokens.groups:
-            count = group.places.shape[1]
-            if not count:
-                chosen.append(group.places)
-                continue
-            contiguous_start(group, now, self.method.name)
-            kept = []
-            for row in group.rows:
-                span = now.tokens.span(row)
-                found = dart(
-                    keys[row, :, span],
-                    states[row, span],
-                    method.settled_keep,
-                    start=text_before(now, row),
-                    image_tokens=count,
-                    image_pivots=IMAGE_PIVOTS.of(method),
-                    text_pivots=TEXT_PIVOTS.of(method),
-                    order=ORDER.of(method),
-                )
-                kept.append(found.image_indices)
-            chosen.append(torch.stack(kept))
-        return chosen
+
+        def pivoted(row: int, span: slice, start: int, count: int) -> Selection:
+            return dart(
+                keys[row, :, span],
+                states[row, span],
+                method.settled_keep,
+                start=start,
+                image_tokens=count,
+                image_pivots=IMAGE_PIVOTS.of(method),
+                text_pivots=TEXT_PIVOTS.of(method),
+                order=ORDER.of(method),
+            )
+
+        return by_sequence(now, method.name, pivoted)

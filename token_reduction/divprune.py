@@ -25,12 +25,10 @@ import torch
 
 from costmodel.methods.divprune import COMPUTE_DTYPE, RATIO
 from costmodel.methods.keep import resolve_keep
-from hardware_specs.errors import InvalidInputError
 from token_reduction.apply.llm_policy import OneCut, rows_of
 from token_reduction.apply.places import Host, reduce_between_layers, reduce_items
-from token_reduction.tokens.checks import require_finite
-from token_reduction.tokens.reduced import Reduced
-from token_reduction.tokens.selection import take_tokens
+from token_reduction.tokens.checks import misfit, require_finite
+from token_reduction.tokens.selection import picked_tokens, take_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
     from costmodel.methods import Method
     from token_reduction.apply.inside_llm import Prefill
     from token_reduction.apply.llm_tokens import Group
+    from token_reduction.tokens.reduced import Reduced
 
 
 def divprune(
@@ -66,13 +65,12 @@ def divprune(
     [2, 0]
     """
     if tokens.ndim < 2 or tokens.shape[-2] < 1:
-        raise InvalidInputError(f"divprune takes tokens [..., n, d], given {tuple(tokens.shape)}")
+        raise misfit("divprune", "tokens [..., n, d]", tokens)
     n = tokens.shape[-2]
     k = resolve_keep(keep, n, rounding="nearest")
     with torch.no_grad():
         picks = farthest_points(cosine_distance(tokens, compute_dtype=compute_dtype), k)
-    kept = picks.sort(dim=-1).values
-    return Reduced(tokens=take_tokens(tokens, kept), kept_indices=kept, selection_order=picks)
+    return picked_tokens(tokens, picks)
 
 
 def cosine_distance(tokens: Tensor, *, compute_dtype: torch.dtype | None = None) -> Tensor:
@@ -173,7 +171,7 @@ class Diverse(OneCut):
     """DivPrune on the hidden states that enter a layer."""
 
     def pick(self, group: Group, now: Prefill, hidden: Tensor) -> Tensor:
-        """The tokens farthest from each other."""
+        """Keep the tokens farthest from each other."""
         if not group.places.shape[1]:
             return group.places
         tokens = take_tokens(rows_of(hidden, group, now.tokens), now.tokens.local(group))

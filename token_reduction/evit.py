@@ -18,15 +18,14 @@ import torch
 
 from costmodel.methods.evit import FUSE, LAYERS, RATIO
 from costmodel.methods.keep import resolve_keep
-from hardware_specs.errors import InvalidInputError
 from token_reduction.apply.inside_tower import Stream, attend
 from token_reduction.apply.llm_attention import split_heads
 from token_reduction.apply.places import Host, reduce_in_tower
 from token_reduction.apply.tower_layer import LayerStep
-from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.observation import observed
 from token_reduction.tokens.reduced import Reduced
-from token_reduction.tokens.selection import complement, take_tokens, top_indices
+from token_reduction.tokens.selection import complement, output_places, take_tokens, top_indices
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,10 +69,8 @@ def evit(
     """
     n = tokens.shape[-2] - 1
     if n < 1 or cls_attention.ndim != tokens.ndim or cls_attention.shape[-1] != n + 1:
-        raise InvalidInputError(
-            f"evit takes tokens [..., n+1, d] and the class token's attention [..., h, n+1], "
-            f"given {tuple(tokens.shape)} and {tuple(cls_attention.shape)}"
-        )
+        takes = "tokens [..., n+1, d] and the class token's attention [..., h, n+1]"
+        raise misfit("evit", takes, tokens, cls_attention)
     row = cls_attention.mean(dim=-2)
     require_finite("evit", cls_attention=row, tokens=tokens)
     attention = row[..., 1:]
@@ -101,31 +98,8 @@ def evit(
         kept_indices=indices,
         selection_order=indices,
         cls_attention=attention,
-        sources=_sources(indices, n + 1, lost=count + 1 if fuse else -1) if trace else None,
+        sources=output_places(indices, n + 1, others=count + 1 if fuse else -1) if trace else None,
     )
-
-
-def tokens_after(keep: float, patches: int, stages: int = 3, *, fuse: bool = True) -> list[int]:
-    """Tokens beside the class token after each of `stages` applications.
-
-    Formula: n -> ceil(keep * n) + 1; the fused token counts as a patch at the next stage.
-
-    >>> tokens_after(0.7, 576)
-    [405, 285, 201]
-    """
-    counts = []
-    now = patches
-    for _ in range(stages):
-        left = resolve_keep(keep, now, rounding="up") if isinstance(keep, float) else min(keep, now)
-        now = left + 1 if fuse and left < now else left
-        counts.append(now)
-    return counts
-
-
-def _sources(indices: Tensor, length: int, *, lost: int) -> Tensor:
-    places = torch.arange(indices.shape[-1], device=indices.device).expand(indices.shape)
-    out = torch.full((*indices.shape[:-1], length), lost, dtype=torch.long, device=indices.device)
-    return out.scatter(-1, indices, places)
 
 
 def plug(host: Host) -> None:

@@ -1,4 +1,4 @@
-"""FasterVLM: keep the patches the class token attends to, after the projector.
+"""FasterVLM: after the projector, keep the patches that the class token attends to most.
 
 Source: "[CLS] Attention is All You Need for Training-Free Visual Token Pruning: Make VLM Inference
 Faster" (Zhang et al., 2024) and its program Theia-4869/FasterVLM.
@@ -15,13 +15,13 @@ from costmodel.methods.keep import resolve_keep
 from token_reduction.apply.class_attention import ClassAttention
 from token_reduction.apply.places import Host, reduce_crops
 from token_reduction.tokens.checks import require_finite
-from token_reduction.tokens.reduced import Reduced
-from token_reduction.tokens.selection import check_row, take_tokens, top_indices
+from token_reduction.tokens.selection import check_row, picked_tokens, top_indices
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from token_reduction.apply.anatomy import Tower
+    from token_reduction.tokens.reduced import Reduced
 
 
 def fastervlm(tokens: Tensor, cls_attention: Tensor, keep: float) -> Reduced:
@@ -49,13 +49,7 @@ def fastervlm(tokens: Tensor, cls_attention: Tensor, keep: float) -> Reduced:
     attention = cls_attention.mean(dim=-2)
     require_finite("fastervlm", cls_attention=attention)
     order = top_indices(attention, resolve_keep(keep, tokens.shape[-2]))
-    kept = order.sort(dim=-1).values
-    return Reduced(
-        tokens=take_tokens(tokens, kept),
-        kept_indices=kept,
-        selection_order=order,
-        cls_attention=attention,
-    )
+    return picked_tokens(tokens, order, cls_attention=attention)
 
 
 def plug(host: Host) -> None:

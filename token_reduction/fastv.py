@@ -1,4 +1,4 @@
-"""FastV: after a few layers of the language model, keep the image tokens it still looks at.
+"""FastV: after a few layers of the language model, keep the image tokens it still attends to.
 
 Source: "An Image is Worth 1/2 Tokens After Layer 2" (Chen et al., ECCV 2024) and its program
 pkunlp-icler/FastV.
@@ -23,11 +23,10 @@ import torch
 
 from costmodel.methods.fastv import RATIO, SEED
 from costmodel.methods.keep import resolve_keep
-from hardware_specs.errors import InvalidInputError
 from token_reduction.apply.llm_attention import AttentionProbe
 from token_reduction.apply.llm_policy import OneCut, contiguous_start, rows_of
 from token_reduction.apply.places import Host, reduce_between_layers
-from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.reduced import Selection
 from token_reduction.tokens.selection import (
     check_image_span,
@@ -78,17 +77,12 @@ def fastv(
     [0, 2, 3]
     """
     check_variant("fastv", variant)
-    if variant == "paper" and (attention.ndim < 3 or attention.shape[-2] != attention.shape[-1]):
-        raise InvalidInputError(
-            f"fastv's paper variant averages over all rows and takes attention [..., h, s, s]; "
-            f"given {tuple(attention.shape)}"
-        )
+    row = attention
     if variant == "paper":
-        length = attention.shape[-1]
+        if attention.ndim < 3 or attention.shape[-2] != attention.shape[-1]:
+            raise misfit("fastv's paper variant", "all rows of attention [..., h, s, s]", attention)
         received = attention.sum(dim=-2) - attention.diagonal(dim1=-2, dim2=-1)
-        row = received / max(length - 1, 1)
-    else:
-        row = attention
+        row = received / max(attention.shape[-1] - 1, 1)
     return select_image_tokens(
         row.mean(dim=-2), keep, start=start, image_tokens=image_tokens, method="fastv"
     )
@@ -103,15 +97,9 @@ def fastv_random(
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
 ) -> Selection:
-    """FastV at K = 0: a uniformly random subset of the image tokens.
+    """FastV at K = 0: a uniformly random subset of the image tokens, as indices on `device`.
 
-    Args:
-        keep: a count or a ratio, as for `fastv`.
-        start: sequence position of the first image token.
-        image_tokens: number of image tokens.
-        length: tokens in the sequence.
-        generator: where the randomness comes from, on `device`.
-        device: device of the indices.
+    `generator` must be on that device too; the other arguments are those of `fastv`.
 
     >>> fastv_random(1.0, start=1, image_tokens=2, length=4).kept_indices.tolist()
     [0, 1, 2, 3]
@@ -126,12 +114,8 @@ def select_image_tokens(
 ) -> Selection:
     """Keep the best-scored image tokens of a sequence and all its text.
 
-    Args:
-        scores: [..., s] one score per sequence token; text scores are not looked at.
-        keep: a count, or a ratio of the image tokens, rounded to nearest.
-        start: as for `fastv`.
-        image_tokens: number of image tokens.
-        method: name for messages.
+    `scores` [..., s] has one score per sequence token; text scores are not read. The other arguments are
+    those of `fastv`, with the method's name for messages.
 
     Raises:
         InvalidInputError: image slice outside the sequence, NaN, a keep out of range.
@@ -156,7 +140,7 @@ def plug(host: Host) -> None:
 
 
 class Attended(OneCut):
-    """FastV: the tokens that the last token (or all of them) looks at one layer earlier."""
+    """FastV: keep the tokens that the last token (or all tokens) attended to one layer earlier."""
 
     def __init__(self, method: Method, parts: Parts) -> None:
         super().__init__(method, parts)
@@ -177,7 +161,7 @@ class Attended(OneCut):
             self._probe.wanted = now.last_places if self.method.variant == "program" else None
 
     def forget(self) -> None:
-        """Let queries and keys go."""
+        """Forget queries and keys."""
         if self._probe is not None:
             self._probe.forget()
 

@@ -5,18 +5,14 @@ Models" (Ye et al., AAAI 2025) and its program ywh187/FitPrune.
 Place: inside every language-model layer, between attention and FFN, at prefill. Attention output and
 residual lose the deleted rows, o_proj and the FFN run on the rest; the cache of layer l holds the
 tokens from before its deletion. Positions stay the original ones.
-Needs: the full attention map of every layer, so no fused attention.
+Needs: the full attention map of every layer that deletes tokens, so no fused attention there; layers
+that delete nothing run as the model is set.
 
 Complexity, h heads, s tokens: h*s^2 for the maximum over heads and 2*s^2 for the two sums, per layer.
 
 How many tokens each layer deletes is a scheme, fitted once per model by `search_scheme` on a few
 samples. The program's schemes for LLaVA-1.5-7B (32 layers, 576 image tokens) are shipped with
 `costmodel.methods.fitprune`, which stretches them to another depth or token count.
-
-In a layer that deletes tokens the attention needs its whole score map, which is therefore computed in
-the open; queries, keys, values and the cache are those of all tokens that entered, and only the
-attention's output and the residual lose the deleted rows before o_proj and the FFN. Layers that delete
-nothing run as the model is set.
 
 Program and paper: at inference the program does not normalise the text-to-image sums, which moves
 no rank within one call.
@@ -40,7 +36,7 @@ from token_reduction.apply.llm_attention import (
 from token_reduction.apply.llm_policy import KeepEverything, contiguous_start, rows_of
 from token_reduction.apply.places import Host, reduce_between_layers
 from token_reduction.caches import cache_in
-from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.observation import observed
 from token_reduction.tokens.reduced import Selection
 from token_reduction.tokens.selection import (
@@ -64,7 +60,7 @@ if TYPE_CHECKING:
 def fitprune(
     attention: Tensor, delete: int, *, start: int | Tensor, image_tokens: int
 ) -> Selection:
-    """Delete the image tokens that neither the image nor the text looks at.
+    """Delete the image tokens with the least attention from both the image and the text.
 
     Formula: A = max over heads; self_j = sum over image rows i of A[i, j] / n;
     cross_j = sum over rows i after the image of A[i, j]; delete the lowest self_j * cross_j.
@@ -109,24 +105,15 @@ def received_attention(
 ) -> tuple[Tensor, Tensor]:
     """Attention each image token receives from the image and from the text after it.
 
-    Formula: A = max over heads; self_j = sum over image rows of A[i, j] / n, cross_j = sum over
-    later rows of A[i, j].
-
-    Args:
-        attention: [..., h, s, s].
-        start: sequence position of the first image token.
-        image_tokens: number of image tokens n.
-
-    Returns:
-        (self, cross), each [..., n], in float32 or wider. `search_scheme` takes them per layer.
+    Formula: A = max over heads of `attention` [..., h, s, s]; self_j = sum over image rows of A[i, j] / n,
+    cross_j = sum over later rows of A[i, j], for the n image tokens from position `start` on. Returns
+    (self, cross), each [..., n], in float32 or wider; `search_scheme` takes them per layer.
 
     Raises:
         InvalidInputError: as for `fitprune`.
     """
     if attention.ndim < 3 or attention.shape[-1] != attention.shape[-2]:
-        raise InvalidInputError(
-            f"fitprune takes attention [..., h, s, s], given {tuple(attention.shape)}"
-        )
+        raise misfit("fitprune", "attention [..., h, s, s]", attention)
     length = attention.shape[-1]
     check_image_span(start, image_tokens, length)
     wide = torch.promote_types(attention.dtype, torch.float32)
@@ -171,16 +158,8 @@ def search_scheme(
     than `tolerance`, for the smallest alpha whose visual FLOPs (`visual_macs` on the tokens left
     after each layer) are at most `keep` times the original.
 
-    Args:
-        received_self: [layers, n] from `received_attention` on the untouched model.
-        received_cross: [layers, n] likewise.
-        keep: share of visual FLOPs to leave, in (0, 1].
-        hidden_size: width of the language model.
-        intermediate_size: width of its FFN.
-        tolerance: where the search stops.
-
-    Returns:
-        Deletions per layer. Average those of several samples with `mean_scheme`.
+    `received_self` and `received_cross` are [layers, n] from `received_attention` on the untouched model.
+    Average the schemes of several samples with `mean_scheme`.
 
     Raises:
         InvalidInputError: shapes that differ, NaN, a keep outside (0, 1].
@@ -190,10 +169,8 @@ def search_scheme(
     (2, 1)
     """
     if received_self.ndim != 2 or received_self.shape != received_cross.shape:
-        raise InvalidInputError(
-            "the scheme search takes two tables [layers, image tokens], given "
-            f"{tuple(received_self.shape)} and {tuple(received_cross.shape)}"
-        )
+        takes = "two tables [layers, image tokens]"
+        raise misfit("the scheme search", takes, received_self, received_cross)
     if not 0.0 < keep <= 1.0:
         raise InvalidInputError(f"keep={keep} is a share of visual FLOPs and must be in (0, 1]")
     require_finite("fitprune", received_self=received_self, received_cross=received_cross)
@@ -259,7 +236,7 @@ def plug(host: Host) -> None:
 
 
 class FittedDeletion(KeepEverything):
-    """FitPrune."""
+    """FitPrune: each layer computes its attention in the open and deletes rows before o_proj and the FFN."""
 
     def __init__(self, method: Method, parts: Parts) -> None:
         self.method = method
@@ -288,11 +265,11 @@ class FittedDeletion(KeepEverything):
         return tuple(int(deleted) for deleted in scheme)
 
     def forget(self) -> None:
-        """Let the prefill go."""
+        """Forget the prefill."""
         self._now = self._cutter = None
 
     def enter(self, layer: int, now: Prefill, hidden: Tensor, cutter: LayerReduction) -> Tensor:  # noqa: ARG002
-        """Nothing goes before the attention."""
+        """Drop nothing before the attention."""
         self._cutter = cutter
         return hidden
 
@@ -328,13 +305,13 @@ class FittedDeletion(KeepEverything):
         return forward
 
     def _delete(self, now: Prefill, number: int, weights: Tensor, *states: Tensor) -> list[Tensor]:
-        """Drop the rows of the tokens that neither image nor text looks at."""
+        """Drop the rows of the tokens with the least attention from image and text."""
         valid = now.tokens.valid()
         if not now.whole.is_full:
             real = torch.from_numpy(now.prompt.real).to(weights.device)
             here = real.take_along_dim(now.tokens.index, 1)
             here = here if valid is None else here & valid
-            # Rows of padding look at tokens too; nobody asked them.
+            # Rows of padding have attention too, and are no queries of the prompt.
             weights = weights * here[:, None, :, None]
         chosen = []
         for group, whole in zip(now.tokens.groups, now.whole.groups, strict=True):

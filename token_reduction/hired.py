@@ -30,7 +30,7 @@ from token_reduction.apply.class_attention import ClassAttention
 from token_reduction.apply.geometry import MOSAIC, grid_of_tiles, pack_points
 from token_reduction.apply.places import Host, reduce_items
 from token_reduction.sampling import patch_grid
-from token_reduction.tokens.checks import check_mode, nonfinite_flag, reject
+from token_reduction.tokens.checks import check_mode, misfit, nonfinite_flag, reject
 from token_reduction.tokens.reduced import Reduced, Selection
 from token_reduction.tokens.selection import check_variant, top_indices
 
@@ -79,10 +79,8 @@ def hired(
     tiles, _, n = early_attention.shape
     rows, columns = grid
     if early_attention.shape != late_attention.shape or tiles != rows * columns + 1:
-        raise InvalidInputError(
-            f"hired takes two rows of attention [tiles, h, n] for {rows} x {columns} + 1 tiles, "
-            f"given {tuple(early_attention.shape)} and {tuple(late_attention.shape)}"
-        )
+        takes = f"two rows of attention [tiles, h, n] for {rows} x {columns} + 1 tiles"
+        raise misfit("hired", takes, early_attention, late_attention)
     if not 0.0 <= alpha <= 1.0:
         raise InvalidInputError(f"alpha={alpha} is the whole image's share and must be in [0, 1]")
     checked = check_keep(keep)

@@ -24,8 +24,6 @@ from token_reduction.tokens.reduced import Reduced
 if TYPE_CHECKING:
     from torch import Tensor
 
-SCALES = (576, 144, 36, 9, 1)
-
 
 def m3(tokens: Tensor, keep: float) -> Reduced:
     """Average non-overlapping squares of patches.

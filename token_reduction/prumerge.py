@@ -1,4 +1,4 @@
-"""PruMerge and PruMerge+: keep the patches the class token looks at, merge the rest into them.
+"""PruMerge and PruMerge+: keep the patches the class token attends to, merge the rest into them.
 
 Source: "LLaVA-PruMerge: Adaptive Token Reduction for Efficient Large Multimodal Models" (Shang et
 al., 2024) and its program 42Shawn/LLaVA-PruMerge, `token_prune_merge_advanced[_plus]`.
@@ -36,7 +36,13 @@ from costmodel.methods.prumerge import NEIGHBOURS, PRUMERGE_PLUS, spatial_supple
 from hardware_specs.errors import InvalidInputError
 from token_reduction.apply.class_attention import QueryKeyProbe, require_patches
 from token_reduction.apply.places import Host, reduce_crops
-from token_reduction.tokens.checks import check_mode, nonfinite_flag, reject, require_finite
+from token_reduction.tokens.checks import (
+    check_mode,
+    misfit,
+    nonfinite_flag,
+    reject,
+    require_finite,
+)
 from token_reduction.tokens.reduced import Reduced
 from token_reduction.tokens.selection import (
     check_variant,
@@ -262,11 +268,11 @@ def _check_shapes(features: Tensor, queries: Tensor, keys: Tensor) -> None:
         or keys.shape[:-2] != features.shape[:-2]
         or queries.shape[:-2] != features.shape[:-2]
     ):
-        raise InvalidInputError(
-            f"prumerge takes features [..., n, d] with keys [..., n+1, c] and queries "
-            f"[..., n+1 or 1, c]; given {tuple(features.shape)}, {tuple(keys.shape)} and "
-            f"{tuple(queries.shape)} (was the class token left out of keys?)"
+        takes = (
+            "features [..., n, d] with keys [..., n+1, c], the class token's among them, and queries "
+            "[..., n+1 or 1, c]"
         )
+        raise misfit("prumerge", takes, features, keys, queries)
 
 
 def plug(host: Host) -> None:

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from costmodel.methods.keep import check_keep, resolve_keep
+from costmodel.methods.keep import resolve_keep
 from costmodel.methods.pyramiddrop import LAYERS, RATIO, stage_layers
-from hardware_specs.errors import InvalidInputError
 from token_reduction.apply.llm_attention import heads_of, project, rotate, split_heads
-from token_reduction.apply.llm_policy import KeepEverything, contiguous_start, text_before
+from token_reduction.apply.llm_policy import KeepEverything, by_sequence
 from token_reduction.apply.places import Host, reduce_between_layers
 from token_reduction.fastv import select_image_tokens
+from token_reduction.tokens.checks import misfit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,10 +59,7 @@ def pyramiddrop(
     [0, 2, 4]
     """
     if query.shape != (*keys.shape[:-2], keys.shape[-1]):
-        raise InvalidInputError(
-            f"pyramiddrop takes a query [..., h, e] and keys [..., h, s, e], given "
-            f"{tuple(query.shape)} and {tuple(keys.shape)}"
-        )
+        raise misfit("pyramiddrop", "a query [..., h, e] and keys [..., h, s, e]", query, keys)
     logits = (keys @ query.unsqueeze(-1)).squeeze(-1) * keys.shape[-1] ** -0.5
     wide = torch.promote_types(logits.dtype, torch.float32)
     row = logits.softmax(dim=-1, dtype=wide).mean(dim=-2)
@@ -72,28 +69,13 @@ def pyramiddrop(
     )
 
 
-def tokens_per_stage(keep: float, image_tokens: int, stages: int = 3) -> list[int]:
-    """Image tokens before the first stage and after each.
-
-    >>> tokens_per_stage(0.5, 576)
-    [576, 288, 144, 72]
-    """
-    ratio = check_keep(keep)
-    if not isinstance(ratio, float):
-        raise InvalidInputError(f"pyramiddrop's stages keep a ratio of what is left, not {keep}")
-    counts = [image_tokens]
-    for _ in range(stages):
-        counts.append(resolve_keep(ratio, counts[-1], rounding="down"))
-    return counts
-
-
 def plug(host: Host) -> None:
     """Cut before some layers of the language model."""
     reduce_between_layers(host, PyramidStages)
 
 
 class PyramidStages(KeepEverything):
-    """PyramidDrop: at each stage, what the last token would look at in the layer to come.
+    """PyramidDrop: each stage keeps the tokens that the last token would attend to in the next layer.
 
     Raises:
         InvalidInputError: a stage at a layer the model does not have.
@@ -107,7 +89,7 @@ class PyramidStages(KeepEverything):
         self._stages = stage_layers(len(parts.layers), LAYERS.of(method))
 
     def cuts_at(self, layer: int) -> bool:
-        """At its stages."""
+        """Say whether a layer is one of its stages."""
         return layer in self._stages
 
     def choose(self, layer: int, now: Prefill, hidden: Tensor) -> list[Tensor] | None:
@@ -130,22 +112,10 @@ class PyramidStages(KeepEverything):
         turns = (part.take_along_dim(last, 1) for part in (cos, sin))
         queries = rotate(split_heads(asked, heads.dim), *turns)[:, :, 0]
         keep = self._method.settled_keep
-        chosen = []
-        for group in now.tokens.groups:
-            count = group.places.shape[1]
-            if not count:
-                chosen.append(group.places)
-                continue
-            contiguous_start(group, now, self._method.name)
-            kept = []
-            for row in group.rows:
-                found = pyramiddrop(
-                    queries[row],
-                    keys[row, :, now.tokens.span(row)],
-                    keep,
-                    start=text_before(now, row),
-                    image_tokens=count,
-                )
-                kept.append(found.image_indices)
-            chosen.append(torch.stack(kept))
-        return chosen
+
+        def ranked(row: int, span: slice, start: int, count: int) -> Selection:
+            return pyramiddrop(
+                queries[row], keys[row, :, span], keep, start=start, image_tokens=count
+            )
+
+        return by_sequence(now, self._method.name, ranked)

@@ -1,14 +1,14 @@
-"""Sequential and spatial sampling: the baselines that look at nothing.
+"""Sequential and spatial sampling: baselines that rank nothing.
 
 Source: "LLaVA-PruMerge" (Shang et al., 2024), Table 4, which has no released code.
 Place: any point where the visual tokens are a list of patches; PruMerge compares them before the
 projector. Complexity: one copy of the kept tokens.
 
-Sequential is the first n of the flattened tokens. Spatial is an evenly spaced grid of r rows and c
-columns (the paper has 6x6, 5x8, 8x5, 5x7, 7x5, 4x4) whose exact positions the paper does not
-give; the cell centres used here, row_i = floor((i + 0.5) * height / r) and the same for columns, are
-this project's own choice. variant="strided" of `spatial` is the one-dimensional sampling in HiRED's
-program: arange(0, N-1, N // n), which may return a few tokens more than n.
+Sequential keeps the first n of the flattened tokens. Spatial keeps an evenly spaced grid of r rows and c
+columns; the paper has 6x6, 5x8, 8x5, 5x7, 7x5 and 4x4 but does not give the positions. The cell
+centres used here, row_i = floor((i + 0.5) * height / r) and the same for columns, are this project's
+own choice. variant="strided" of `spatial` is the one-dimensional sampling in HiRED's program:
+arange(0, N-1, N // n), which may return a few tokens more than n.
 """
 
 from __future__ import annotations

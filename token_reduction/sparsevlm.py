@@ -1,4 +1,4 @@
-"""SparseVLM: text tokens that look at the image rate its tokens; part of the rest is recycled.
+"""SparseVLM: keep the image tokens with most attention from the text; part of the rest is recycled.
 
 Source: "SparseVLM: Visual Token Sparsification for Efficient Vision-Language Model Inference" (Zhang
 et al., ICML 2025) and its program Gumpest/SparseVLMs, v1.5.
@@ -9,10 +9,9 @@ Complexity, n image tokens, t text tokens, h heads, d width, p recycled: n*t*d o
 h*t*n per layer, p^2*d for the clusters. How many raters there are depends on the data but only
 weights a mean, so nothing has to be read back.
 
-Tokens kept at the three layers: 192 -> 300, 200, 110; 128 -> 303, 110, 36; 96 -> 238, 48, 26;
-64 -> 66, 30, 17. On top come the recycled ones: 30 % of those pruned, in p // 10 + 1 clusters. The
-program breaks ties of the density with random noise of 1e-6 (`noise`); without any, the sort's
-order decides. The paper derives the counts from the rank of the attention instead of a table.
+Recycled are 30 % of the tokens pruned, in p // 10 + 1 clusters. The program breaks ties of the density
+with random noise of 1e-6 (`noise`); without any, the sort's order decides. The paper derives the counts
+from the rank of the attention; the program has a table, `costmodel.methods.sparsevlm.KEEP_LISTS`.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from token_reduction.apply.llm_policy import KeepEverything, contiguous_start, t
 from token_reduction.apply.llm_tokens import lay_out
 from token_reduction.apply.places import Host, reduce_between_layers
 from token_reduction.fastv import select_image_tokens
-from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.selection import complement, take_tokens, top_indices
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
 
 
 def text_raters(image_states: Tensor, text_states: Tensor) -> Tensor:
-    """Which text tokens speak of the image, as a mask [..., t].
+    """Which text tokens relate to the image, as a mask [..., t].
 
     Formula: m = softmax over text of v t^T, averaged over image tokens; raters are above mean(m).
 
@@ -90,10 +89,8 @@ def sparsevlm(
     [0, 2, 3]
     """
     if attention.ndim < 3 or raters.shape != (*attention.shape[:-3], attention.shape[-2]):
-        raise InvalidInputError(
-            f"sparsevlm takes attention [..., h, t, s] and raters [..., t], given "
-            f"{tuple(attention.shape)} and {tuple(raters.shape)}"
-        )
+        takes = "attention [..., h, t, s] and raters [..., t]"
+        raise misfit("sparsevlm", takes, attention, raters)
     chosen = raters.unsqueeze(-1)
     rows = attention.mean(dim=-3)
     total = torch.where(chosen, rows, 0).sum(dim=-2)
@@ -104,7 +101,7 @@ def sparsevlm(
 
 
 def recycle(image_states: Tensor, selection: Selection, *, noise: Tensor | None = None) -> Tensor:
-    """Merge the better part of the pruned tokens into a few.
+    """Merge the better part of the pruned tokens into a few: [..., p // 10 + 1, d], or none where p is 0.
 
     Formula: the int(0.3 * pruned) best-scored pruned tokens, p of them, in p // 10 + 1 clusters.
 
@@ -112,9 +109,6 @@ def recycle(image_states: Tensor, selection: Selection, *, noise: Tensor | None 
         image_states: [..., n, d] hidden states of the image tokens before the pruning.
         selection: what `sparsevlm` gave for them.
         noise: [..., p] added to the density.
-
-    Returns:
-        [..., p // 10 + 1, d], or no token where p is 0.
     """
     scores = selection.scores
     if scores is None:
@@ -129,19 +123,11 @@ def recycle(image_states: Tensor, selection: Selection, *, noise: Tensor | None 
 
 
 def cluster_and_merge(tokens: Tensor, clusters: int, *, noise: Tensor | None = None) -> Tensor:
-    """Density-peak clustering (DPC-kNN), one mean per cluster.
+    """Density-peak clustering (DPC-kNN) of tokens [..., p, d]: one mean per cluster, [..., clusters, d].
 
     Formula: dist = |x_i - x_j| / sqrt(d); density = exp(-mean of the squared distances to the
-    `clusters` nearest) (+ noise); a centre has a large density times distance to the nearest
-    denser token; every token joins its nearest centre.
-
-    Args:
-        tokens: [..., p, d].
-        clusters: how many, at most p.
-        noise: [..., p] added to the density.
-
-    Returns:
-        [..., clusters, d], centres in falling score.
+    `clusters` nearest), plus `noise` [..., p]. A centre has a large density times distance to the nearest
+    denser token; every token joins its nearest centre. Centres come in falling score.
 
     Raises:
         InvalidInputError: more clusters than tokens, NaN or infinity.
@@ -179,12 +165,7 @@ def plug(host: Host) -> None:
 
 
 class RatedByText(KeepEverything):
-    """SparseVLM: behind each of its layers, what the raters look at, and a few recycled tokens.
-
-    Args:
-        method: what is asked for; `keep` is a published setting, or the option `counts` gives the
-            visual tokens kept behind each layer.
-        parts: the model.
+    """SparseVLM: behind each of its layers, keep what the raters attend to and a few recycled tokens.
 
     Raises:
         InvalidInputError: a layer the model does not have, or no counts for this keep.
@@ -214,7 +195,7 @@ class RatedByText(KeepEverything):
             probe.active = True
 
     def forget(self) -> None:
-        """Let queries, keys and raters go."""
+        """Forget queries, keys and raters."""
         self._raters = []
         for probe in self._probes.values():
             probe.forget()

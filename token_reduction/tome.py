@@ -27,7 +27,7 @@ from token_reduction.apply.inside_tower import Stream, attend
 from token_reduction.apply.llm_attention import split_heads
 from token_reduction.apply.places import Host, reduce_in_tower
 from token_reduction.apply.tower_layer import MergingStep
-from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.observation import observed
 from token_reduction.tokens.reduced import Reduced
 from token_reduction.tokens.selection import take_tokens
@@ -89,10 +89,7 @@ def tome(
     ([9.0, 1.0, 3.0], [1.0, 1.0, 2.0])
     """
     if tokens.shape[:-1] != metric.shape[:-1]:
-        raise InvalidInputError(
-            f"tome takes tokens [..., t, d] and a metric [..., t, c], given "
-            f"{tuple(tokens.shape)} and {tuple(metric.shape)}"
-        )
+        raise misfit("tome", "tokens [..., t, d] and a metric [..., t, c]", tokens, metric)
     matching = bipartite_matching(metric, r, class_token=class_token)
     merged, sizes = merge_weighted(matching, tokens, size)
     return Reduced(
@@ -105,10 +102,8 @@ def tome(
 def bipartite_matching(metric: Tensor, r: int, *, class_token: bool = True) -> Matching:
     """Match even tokens to their most similar odd token and take the r best edges.
 
-    Args:
-        metric: [..., t, c].
-        r: edges to take; cut to half of what is not protected.
-        class_token: token 0 keeps its place and its even neighbours their order.
+    `metric` is [..., t, c]; r is cut to half of what is not protected. With a class token, token 0 keeps its
+    place and the even tokens that stay their order.
 
     Raises:
         InvalidInputError: a negative r, NaN or infinity.

@@ -23,7 +23,7 @@ from hardware_specs.errors import InvalidInputError, UnsupportedError
 from token_reduction.apply.anatomy import feature_depth
 from token_reduction.apply.class_attention import ClassAttention
 from token_reduction.apply.places import Host, reduce_crops
-from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.reduced import Reduced
 from token_reduction.tokens.selection import complement, take_tokens, top_indices
 
@@ -77,11 +77,8 @@ def visionzip(
     if (*cls_attention.shape[:-2], cls_attention.shape[-1]) != tokens.shape[:-1] or (
         metric.shape[:-1] != tokens.shape[:-1]
     ):
-        raise InvalidInputError(
-            "visionzip takes tokens [..., n+1, d], the class token's attention [..., h, n+1] and a "
-            f"metric [..., n+1, c], given {tuple(tokens.shape)}, {tuple(cls_attention.shape)} and "
-            f"{tuple(metric.shape)}"
-        )
+        takes = "tokens [..., n+1, d], attention of the class token [..., h, n+1], a metric [..., n+1, c]"
+        raise misfit("visionzip", takes, tokens, cls_attention, metric)
     if dominant < 1 or contextual < 0 or dominant + contextual > length:
         raise InvalidInputError(
             f"visionzip cannot make {dominant} dominant and {contextual} contextual tokens of "
@@ -120,8 +117,8 @@ def _contextual(tokens: Tensor, unit: Tensor, rest: Tensor, count: int) -> Tenso
 def plug(host: Host) -> None:
     """Keep and merge the patches of every crop before the projector.
 
-    The output holds the class token itself, whose feature the projector is not given: it is taken from
-    the tower.
+    The output holds the class token itself. The projector is not given its feature, so it is taken from the
+    tower.
     """
     parts, name, keep = host.parts, host.method.name, host.method.settled_keep
     attention = ClassAttention(parts, name)

@@ -2,8 +2,8 @@
 
 Source: "Beyond Text-Visual Attention: Exploiting Visual Cues for Effective Token Pruning in VLMs"
 (Zhang et al., 2025) and its program Theia-4869/VisPruner.
-Place: chosen from the CLIP features and the attention of layer -2, applied as a mask, so that the
-language model sees a plain shorter sequence in spatial order.
+Place: after the projector. CLIP features and the attention of layer -2 decide; the language model sees a
+plain shorter sequence in spatial order.
 
 Complexity, n tokens, k kept, c width: (n-k)/8 dependent rounds, each (n'/2)^2*c for the similarity
 of what is left, about n^3*c/96 in all. No length depends on the data. Program and paper agree.
@@ -20,13 +20,13 @@ from costmodel.methods.vispruner import IMPORTANT, REMOVED_PER_ROUND
 from token_reduction.apply.class_attention import ClassAttention, watch_features
 from token_reduction.apply.places import Host, reduce_crops
 from token_reduction.tokens.checks import require_finite
-from token_reduction.tokens.reduced import Reduced
-from token_reduction.tokens.selection import check_row, take_tokens, top_indices
+from token_reduction.tokens.selection import check_row, picked_tokens, take_tokens, top_indices
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from token_reduction.apply.anatomy import Tower
+    from token_reduction.tokens.reduced import Reduced
 
 
 def vispruner(
@@ -75,13 +75,7 @@ def vispruner(
         first = int(count * important)
         diverse = _diverse(unit, order[..., first:], count - first)
     picked = torch.cat((order[..., :first], diverse), dim=-1)
-    kept = picked.sort(dim=-1).values
-    return Reduced(
-        tokens=take_tokens(tokens, kept),
-        kept_indices=kept,
-        selection_order=picked,
-        cls_attention=attention,
-    )
+    return picked_tokens(tokens, picked, cls_attention=attention)
 
 
 def _diverse(unit: Tensor, candidates: Tensor, count: int) -> Tensor:

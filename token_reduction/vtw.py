@@ -4,7 +4,7 @@ Source: "Boosting Multimodal Large Language Models with Visual Tokens Withdrawal
 (Lin et al., 2024) and its program lzhxmu/VTW.
 Place: before language-model layer K (counted from 0), at prefill only. Hidden states and position
 ids (the originals) lose the image slice; layers below K cache every token, the others text only.
-It looks at no score, so any attention kernel serves.
+It reads no score, so any attention kernel serves.
 
 Complexity: one copy of the text tokens. Finding K: one full and T-5 withdrawn runs per sample.
 
@@ -21,7 +21,7 @@ from costmodel.methods.vtw import published_layer
 from hardware_specs.errors import InvalidInputError
 from token_reduction.apply.llm_policy import OneCut
 from token_reduction.apply.places import Host, reduce_between_layers
-from token_reduction.tokens.checks import require_finite
+from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.reduced import Selection
 from token_reduction.tokens.selection import check_image_span, complement, image_positions
 
@@ -39,22 +39,12 @@ FIRST_LAYER = 5
 
 
 def vtw(
-    length: int,
-    *,
-    start: int | Tensor,
-    image_tokens: int,
-    device: torch.device | str = "cpu",
+    length: int, *, start: int | Tensor, image_tokens: int, device: torch.device | str = "cpu"
 ) -> Selection:
-    """Withdraw every image token from a sequence of `length` tokens.
+    """Withdraw every image token from a sequence of `length` tokens, as indices on `device`.
 
-    Args:
-        length: tokens in the sequence.
-        start: position of the first image token; a tensor [...] for one per sequence.
-        image_tokens: number of image tokens.
-        device: device of the indices.
-
-    Returns:
-        Selection of all text, [..., length - image_tokens]; image_indices is empty.
+    The image tokens begin at `start`, or at one place per sequence (a tensor [...]). What stays is all text,
+    [..., length - image_tokens].
 
     Raises:
         InvalidInputError: image slice outside the sequence, or nothing but image tokens.
@@ -72,17 +62,11 @@ def vtw(
 
 
 def withdrawal_divergence(full_logits: Tensor, withdrawn_logits: Tensor) -> Tensor:
-    """How far withdrawing moved the distribution of the next token, in nats.
+    """How far withdrawing moved the distribution of the next token, in nats: [...], in float32 or wider.
 
     Formula: KL(p_withdrawn || p_full) = sum over v of p_w (log p_w - log p_full), the argument
-    order of the program's kl_div(log_softmax(full), softmax(withdrawn)).
-
-    Args:
-        full_logits: [..., v] last-token logits of the untouched model.
-        withdrawn_logits: [..., v] the same with withdrawal; broadcasts against `full_logits`.
-
-    Returns:
-        [...] divergence, in float32 or wider.
+    order of the program's kl_div(log_softmax(full), softmax(withdrawn)), from the last token's logits
+    [..., v] with and without withdrawal, which broadcast.
 
     Raises:
         InvalidInputError: NaN or infinity in the logits.
@@ -100,12 +84,8 @@ def withdrawal_divergence(full_logits: Tensor, withdrawn_logits: Tensor) -> Tens
 def search_layer(divergence: Tensor, eta: float, *, first_layer: int = FIRST_LAYER) -> int:
     """The first layer from which the image tokens can be withdrawn.
 
-    Formula: K = first_layer + min{i : mean over samples of divergence[:, i] <= eta}.
-
-    Args:
-        divergence: [samples, layers] with column i for withdrawal at layer first_layer + i.
-        eta: largest mean divergence accepted, in nats; `ETA` has the program's.
-        first_layer: the layer of column 0; 5 in the program.
+    Formula: K = first_layer + min{i : mean over samples of divergence[:, i] <= eta}, for divergences
+    [samples, layers] in nats, column i for withdrawal at layer first_layer + i. `ETA` has the program's eta.
 
     Raises:
         InvalidInputError: no layer is good enough (says which comes closest), NaN, or an empty
@@ -115,9 +95,7 @@ def search_layer(divergence: Tensor, eta: float, *, first_layer: int = FIRST_LAY
     6
     """
     if divergence.ndim != 2 or 0 in divergence.shape:
-        raise InvalidInputError(
-            f"the layer search takes divergences [samples, layers], given {tuple(divergence.shape)}"
-        )
+        raise misfit("the layer search", "divergences [samples, layers]", divergence)
     means = divergence.detach().double().mean(dim=0).tolist()
     if any(mean != mean for mean in means):
         raise InvalidInputError("NaN in the divergences: a run of the search gave no distribution")
@@ -145,5 +123,5 @@ class Withdraw(OneCut):
         super().__init__(method, parts, layer)
 
     def pick(self, group: Group, now: Prefill, hidden: Tensor) -> Tensor:  # noqa: ARG002
-        """None of them."""
+        """Keep none of them."""
         return group.places[:, :0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -182,13 +182,8 @@ def load_scores() -> tuple[Score, ...]:
         if row.method == "none":
             baselines.setdefault((row.paper, row.model, row.benchmark), row.score)
     return tuple(
-        Score(**{**_fields(row), "baseline": baselines.get((row.paper, row.model, row.benchmark))})
-        for row in rows
+        replace(row, baseline=baselines.get((row.paper, row.model, row.benchmark))) for row in rows
     )
-
-
-def _fields(row: Score) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in Score.__slots__}
 
 
 def _rows(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from costmodel.calibration.calibration import Calibration
+from costmodel.calibration.calibration import Calibration, best_calibration
 from costmodel.calibration.classes import OP_CLASSES
 from costmodel.calibration.file import list_calibrations
 from costmodel.calibration.parameters import ClassParameters, HeldOut, Parameter, ShapeCurve
@@ -26,6 +26,7 @@ __all__ = [
     "HeldOut",
     "Parameter",
     "ShapeCurve",
+    "best_calibration",
     "fit_calibration",
     "list_calibrations",
 ]

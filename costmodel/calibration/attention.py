@@ -25,6 +25,7 @@ Decoding splits the keys over the SMs, so it has no waves: family `split-keys` i
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -93,22 +94,27 @@ def attention_time_s(
         head_dim: width of one head.
         causal: whether later keys are masked.
     """
-    width = np.ceil(head_dim / HEAD_MULTIPLE) * HEAD_MULTIPLE + values.get("score_cost", 0.0)
+    sizes = (batch, q_len, kv_len, heads, kv_heads, head_dim)
+    arrays = any(isinstance(size, np.ndarray) for size in sizes)
+    ceil: Any = np.ceil if arrays else math.ceil
+    largest: Any = np.maximum if arrays else max
+    width = ceil(head_dim / HEAD_MULTIPLE) * HEAD_MULTIPLE + values.get("score_cost", 0.0)
     rate = 4.0 * width / (values["compute_efficiency"] * peak)
     moved = 2.0 * element_bytes * batch * head_dim * (q_len * heads + kv_len * kv_heads)
     block = FAMILIES[family]
     if block:
-        blocks = batch * heads * np.ceil(q_len / block)
+        blocks = batch * heads * ceil(q_len / block)
         waves = blocks / device.units
-        whole = np.ceil(waves)
-        waves = np.where(whole > 1, whole - values["tail_overlap"] * (whole - waves), 1.0)
-        keys = np.ceil(kv_len / KEY_BLOCK) * KEY_BLOCK
-        mean = np.minimum(keys, keys - causal * (q_len - block) / 2)
+        whole = largest(ceil(waves), 1)
+        # The only wave is never shorter than one block.
+        waves = whole - values["tail_overlap"] * (whole - waves) * (whole > 1)
+        keys = ceil(kv_len / KEY_BLOCK) * KEY_BLOCK
+        mean = keys - largest(causal * (q_len - block) / 2, 0)
         per_key = rate * block * device.units
         extra = values["block_overhead_s"]
-        math_s = np.maximum(waves * (per_key * mean + extra), per_key * keys + extra)
+        math_s = largest(waves * (per_key * mean + extra), per_key * keys + extra)
     else:
         math_s = batch * heads * attention_pairs(q_len, kv_len, causal) * rate
     memory_s = moved / (values["memory_efficiency"] * device.bandwidth_bytes_per_s)
     time = values["overhead_s"] + combine(math_s, memory_s, values["exponent"])
-    return np.where(moved > 0, time, 0.0)
+    return time * (moved > 0)

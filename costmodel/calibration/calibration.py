@@ -8,25 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from costmodel.calibration.attention import attention_time_s
 from costmodel.calibration.classes import PARENTS, kind_of_class, peak_of
-from costmodel.calibration.curves import corrected, knots
 from costmodel.calibration.device import device_of
 from costmodel.calibration.dtypes import LABELS, SIBLINGS, canonical, stand_in
 from costmodel.calibration.file import (
     DATA,
     document_of,
     find_calibration,
+    list_calibrations,
     read_fields,
     write_document,
 )
-from costmodel.calibration.gemm import gemm_time_s
-from costmodel.calibration.gemm_scalar import gemm_scalar_s
-from costmodel.calibration.law import stream_time_s
+from costmodel.calibration.host import own_host_fields
+from costmodel.calibration.pricing import Pricer
 from hardware_specs.errors import CalibrationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from costmodel.calibration.parameters import ClassParameters, Device, Parameter
@@ -62,6 +60,7 @@ class Calibration:
         intervals: the intervals of the three numbers above, by attribute name.
         notes: provenance of the numbers outside `classes`, by attribute name.
         warnings: what a reader must know, such as classes that could not be fitted.
+        kind: `shipped`, `generic` (assumed parameters of no device in particular) or `file`.
     """
 
     hardware_id: str
@@ -77,11 +76,13 @@ class Calibration:
     intervals: Mapping[str, Parameter] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    # Memories, filled on use: times of single ops, and curves with their abscissae.
-    _scalars: dict[Any, float] = field(
+    kind: str = field(default="file", compare=False)
+    # Filled on use: the parameters that answer for a class and dtype, and what prices it.
+    _pricers: dict[tuple[str, str], Pricer] = field(
         init=False, compare=False, repr=False, default_factory=dict, hash=False
     )
-    _curves: dict[Any, Any] = field(
+    # Bound to a device once: what it has worked out serves every caller.
+    _bound: dict[str, tuple[HardwareSpec, Calibration]] = field(
         init=False, compare=False, repr=False, default_factory=dict, hash=False
     )
 
@@ -101,7 +102,7 @@ class Calibration:
         'nvidia-a100-sxm4-80gb'
         """
         path = find_calibration(source)
-        found = _shipped(path) if path.parent == DATA else cls(**read_fields(path))
+        found = _shipped(path) if path.parent == DATA else cls(**read_fields(path), kind="file")
         return found if hardware is None else found.for_hardware(hardware)
 
     def save(self, path: str | Path) -> None:
@@ -122,8 +123,8 @@ class Calibration:
 
     @property
     def name(self) -> str:
-        """The device's id, or `generic` for parameters that belong to no device yet."""
-        return self.hardware_id or "generic"
+        """The device's id, or `generic` for assumed parameters, whatever device they are bound to."""
+        return "generic" if self.kind == "generic" else self.hardware_id or "generic"
 
     def check_hardware(self, hardware: HardwareSpec) -> None:
         """Refuse a device that the calibration was not measured on.
@@ -152,8 +153,11 @@ class Calibration:
         self.check_hardware(hardware)
         if self.device is not None:
             return self
+        known, bound = self._bound.get(hardware.id, (None, None))
+        if bound is not None and known is hardware:
+            return bound
         device = device_of(hardware)
-        return replace(
+        bound = replace(
             self,
             hardware_id=hardware.id,
             device_name=hardware.device_names[0] if hardware.device_names else hardware.name,
@@ -164,7 +168,10 @@ class Calibration:
                 for key, found in self.classes.items()
                 if kind_of_class(key[0]) == "stream" or peak_of(device, key[1]) is not None
             },
+            **own_host_fields(hardware),
         )
+        self._bound[hardware.id] = hardware, bound
+        return bound
 
     def holds(self, op_class: str, dtype: str) -> bool:
         """Return whether the calibration can price an op class in a dtype."""
@@ -177,10 +184,11 @@ class Calibration:
     def lookup(self, op_class: str, dtype: str) -> ClassParameters:
         """Return the parameters of an op class in a dtype.
 
-        bf16 and fp16 answer for each other: what share of a peak their kernels reach is alike, and
-        the peak is that of the dtype asked for. For kernels that only stream bytes any dtype answers:
-        their bytes are given. A format without a class of its own takes the one with the most alike
-        kernels, its own stored bytes and twice the uncertainty, and says `transferred`.
+        What is measured answers before what is assumed: bf16 and fp16 for each other, since what share
+        of a peak their kernels reach is alike (the peak is that of the dtype asked for), any dtype of
+        kernels that only stream bytes, whose bytes are given, and then a class of which this one is
+        a part. A format without a class of its own takes the one with the most alike kernels, its own
+        stored bytes and twice the uncertainty. An answer from elsewhere says `transferred`.
 
         Raises:
             CalibrationError: neither is there; names what is.
@@ -189,36 +197,30 @@ class Calibration:
         labels: tuple[str, ...] = (label, SIBLINGS.get(label, label))
         if op_class not in _ARGUMENTS:
             labels = (*labels, "bf16", *LABELS)
-        for name in (op_class, PARENTS.get(op_class, op_class)):
-            for each in labels:
-                found = self.classes.get((name, each))
-                if found is not None:
-                    return found
+        for name in dict.fromkeys((op_class, PARENTS.get(op_class, op_class))):
+            held = [
+                found for each in labels if (found := self.classes.get((name, each))) is not None
+            ]
+            measured = next((found for found in held if found.measured), None)
+            if measured is not None and (name, measured.dtype) != (op_class, label):
+                return measured.transferred(f"{name} in {measured.dtype}")
+            if held:
+                return measured or held[0]
         like = stand_in(label)
         if like is not None and self.holds(op_class, like):
-            return self._transferred(self.lookup(op_class, like), label)
-        held = sorted({f"{c} in {d}" for c, d in self.classes if c == op_class})
-        what = ", ".join(held) or f"the classes {', '.join(sorted({c for c, _ in self.classes}))}"
+            found = self.lookup(op_class, like)
+            return replace(
+                found.transferred(f"{found.dtype}, with the bytes of {label}"),
+                dtype=label,
+                quantiles=tuple((level, 2 * ratio) for level, ratio in found.quantiles),
+                held_out=None,
+            )
+        others = sorted({f"{c} in {d}" for c, d in self.classes if c == op_class})
+        what = ", ".join(others) or f"the classes {', '.join(sorted({c for c, _ in self.classes}))}"
         raise CalibrationError(
             f"the calibration of {self.hardware_id or 'no device'} does not hold {op_class!r} in "
             f"{label!r}; it holds {what}"
         )
-
-    def _transferred(self, found: ClassParameters, label: str) -> ClassParameters:
-        """Return a class's parameters for a format with other bytes, twice as uncertain."""
-        key = ("transferred", found.op_class, label)
-        known: ClassParameters | None = self._curves.get(key)
-        if known is None:
-            known = self._curves[key] = replace(
-                found,
-                dtype=label,
-                provenance=f"transferred from {found.dtype}, with the bytes of {label}; "
-                f"{found.dtype} is {found.provenance}",
-                points=0,
-                quantiles=tuple((level, 2 * ratio) for level, ratio in found.quantiles),
-                held_out=None,
-            )
-        return known
 
     def op_interval(self, op_class: str, dtype: str, level: float = 0.9) -> tuple[float, float]:
         """Return the ratios that multiply a predicted time to its interval's ends.
@@ -256,24 +258,8 @@ class Calibration:
         >>> bool(t[0] > t[1])
         True
         """
-        key = None
-        if not any(isinstance(value, (np.ndarray, list, tuple)) for value in sizes.values()):
-            # An estimate asks for a few dozen single ops, the same ones again and again.
-            key = (op_class, dtype, tuple(sizes.items()))
-            found = self._scalars.get(key)
-            if found is not None:
-                return found
-        time = self._evaluate(op_class, dtype, sizes)
-        if key is not None:
-            if len(self._scalars) > 4096:
-                self._scalars.clear()
-            self._scalars[key] = time = float(time)
-        return time
-
-    def _evaluate(self, op_class: str, dtype: str, sizes: dict[str, Any]) -> Any:
-        found = self.lookup(op_class, dtype)
-        device = self._device()
         needed = _ARGUMENTS.get(op_class, ("bytes",))
+        pricer = self.pricer(op_class, dtype)
         missing = [name for name in needed if name not in sizes]
         if missing:
             raise CalibrationError(f"{op_class!r} also needs {', '.join(missing)}")
@@ -282,67 +268,22 @@ class Calibration:
             raise CalibrationError(
                 f"{op_class!r} takes {', '.join(needed)}, not {', '.join(sorted(extra))}"
             )
-        if op_class in ("gemm", "conv"):
-            return self._gemm(found, device, self._peak(canonical(dtype), device), **sizes)
-        if op_class in _ARGUMENTS:
-            peak = self._peak(canonical(dtype), device)
-            label = LABELS[found.dtype]
-            sizes = {k: np.asarray(v) for k, v in sizes.items()}
-            sizes.setdefault("causal", np.asarray(op_class == "attention_prefill"))
-            family = found.kernels or "split-keys"
-            element = label.output_bytes
-            return attention_time_s(found.values, device, family, element, peak, **sizes)
-        flops = np.asarray(sizes.get("flops", 0.0))
-        return stream_time_s(found.values, device, np.asarray(sizes["bytes"]), flops)
+        if all(isinstance(value, _NUMBERS) for value in sizes.values()):
+            return float(pricer.time_s(**sizes))
+        return pricer.time_s(**{name: np.asarray(value) for name, value in sizes.items()})
 
-    def _gemm(
-        self,
-        found: ClassParameters,
-        device: Device,
-        peak: float,
-        m: Any,
-        n: Any,
-        k: Any,
-        batch: Any = 1,
-    ) -> Any:
-        family = found.kernels or "library"
-        law = (found.values, device, family, found.dtype, peak)
-        # Curves are ratios to the law at the peak of the dtype that they were measured in.
-        curves = self._knots(found, device, family)
-        if all(isinstance(size, _NUMBERS) for size in (m, n, k, batch)):
-            one = gemm_scalar_s(*law, float(m), float(n), float(k), float(batch))
-            if one > 0 and batch == 1 and (n, k) in curves:
-                one = float(corrected(one, *curves[n, k]))
-            return one
-        sizes = (np.asarray(size, dtype=float) for size in (m, n, k, batch))
-        m, n, k, batch = np.broadcast_arrays(*sizes)
-        shape = m.shape
-        m, n, k, batch = m.ravel(), n.ravel(), k.ravel(), batch.ravel()
-        time = gemm_time_s(*law, m, n, k, batch)
-        for (width, depth), (x, y) in curves.items():
-            mask = (n == width) & (k == depth) & (batch == 1) & (m > 0)
-            if mask.any():
-                time[mask] = corrected(time[mask], x, y)
-        return time.reshape(shape)
+    def pricer(self, op_class: str, dtype: str) -> Pricer:
+        """Return what prices an op class in a dtype, worked out once.
 
-    def _knots(
-        self, found: ClassParameters, device: Device, family: str
-    ) -> dict[tuple[float, float], tuple[np.ndarray, np.ndarray]]:
-        """Return every curve's abscissae and ratios by (n, k), computed once per class."""
-        key = (found.op_class, found.dtype)
-        ready = self._curves.get(key)
-        if ready is None:
-            peak = self._peak(found.dtype, device)
-            ready = self._curves[key] = {}
-            for curve in found.shapes:
-                rows = np.array(curve.rows)
-                full = np.ones(len(rows))
-                width, depth = full * curve.n, full * curve.k
-                law = gemm_time_s(
-                    found.values, device, family, found.dtype, peak, rows, width, depth, full
-                )
-                ready[float(curve.n), float(curve.k)] = knots(curve, law)
-        return ready
+        Raises:
+            CalibrationError: the class or dtype is not held, or the device lacks the arithmetic.
+        """
+        found = self._pricers.get((op_class, dtype))
+        if found is None:
+            held = self.lookup(op_class, dtype)
+            found = Pricer(op_class, dtype, held, self._device())
+            self._pricers[op_class, dtype] = found
+        return found
 
     def _device(self) -> Device:
         if self.device is None:
@@ -352,17 +293,34 @@ class Calibration:
             )
         return self.device
 
-    def _peak(self, dtype: str, device: Device) -> float:
-        for name in LABELS[dtype].arithmetic:
-            if name in device.peaks:
-                return device.peaks[name]
-        raise CalibrationError(
-            f"{self.hardware_id} has no {' or '.join(LABELS[dtype].arithmetic)} peak, so {dtype!r} "
-            f"cannot be priced; it has {', '.join(device.peaks)}"
-        )
+
+def best_calibration(
+    hardware: HardwareSpec, needed: Iterable[tuple[str, str]] = ()
+) -> Calibration | None:
+    """Return the shipped calibration of a device, else `generic` bound to it.
+
+    Args:
+        hardware: the device.
+        needed: (op class, dtype) pairs that it must price.
+
+    Returns:
+        The calibration; None where even the generic law lacks one of the pairs, so that only the
+        ideal roofline is left.
+
+    >>> from hardware_specs import get_hardware
+    >>> best_calibration(get_hardware("nvidia-l40s")).name
+    'generic'
+    """
+    names = (hardware.id, "generic") if hardware.id in list_calibrations() else ("generic",)
+    for name in names:
+        found = Calibration.load(name, hardware)
+        if all(found.holds(op_class, dtype) for op_class, dtype in needed):
+            return found
+    return None
 
 
 @lru_cache(maxsize=32)
 def _shipped(path: Path) -> Calibration:
     """Read a shipped calibration once: the times that it remembers serve every caller."""
-    return Calibration(**read_fields(path))
+    kind = "generic" if path.stem == "generic" else "shipped"
+    return Calibration(**read_fields(path), kind=kind)

@@ -7,6 +7,7 @@ measured rows the ratio is interpolated along the law's own time, so that the st
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,7 +61,10 @@ def corrected(time_s: Any, x: np.ndarray, y: np.ndarray) -> Any:
         x: from `knots`.
         y: from `knots`.
     """
-    return time_s * np.exp(np.interp(np.log(time_s), x, y))
+    if isinstance(time_s, float):
+        return time_s * math.exp(np.interp(math.log(time_s), x, y)) if time_s else 0.0
+    # What never runs takes no time, whatever its ratio.
+    return time_s * np.exp(np.interp(np.log(np.maximum(time_s, 1e-30)), x, y))
 
 
 def build_curves(

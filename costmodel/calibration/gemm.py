@@ -155,28 +155,41 @@ def _chunk(
     k: Any,
     batch: Any,
 ) -> Any:
+    return finished(
+        values, device, dtype, m, n, k, batch,
+        tiled_s(values, device, family, dtype, peak, m, n, k, batch),
+    )  # fmt: skip
+
+
+def finished(
+    values: Mapping[str, float],
+    device: Device,
+    dtype: str,
+    m: Any,
+    n: Any,
+    k: Any,
+    batch: Any,
+    math_s: Any,
+) -> Any:
+    """Return the seconds of products whose arithmetic takes T_math; numbers or arrays alike."""
     label = LABELS[dtype]
     bandwidth = device.bandwidth_bytes_per_s
     outputs = m * n * batch
-    if FAMILIES[family].tiles:
-        math_s = _tiled(values, device, family, dtype, peak, m, n, k, batch, outputs)
-    else:
-        math_s = outputs * k * (2.0 / (values["compute_efficiency"] * peak))
     ragged = values.get("ragged_cost", 1.0)
     if ragged != 1.0:
-        math_s = math_s * np.where((m > RAGGED_ROWS) & (m % RAGGED_MULTIPLE > 0), ragged, 1.0)
+        math_s = math_s * (1.0 + (ragged - 1.0) * ((m > RAGGED_ROWS) & (m % RAGGED_MULTIPLE > 0)))
     moved = (m * label.operand_bytes + n * label.weight_bytes) * k * batch
-    moved += outputs * label.output_bytes
+    moved = moved + outputs * label.output_bytes
     time = combine(math_s, moved / (values["memory_efficiency"] * bandwidth), values["exponent"])
     per_row = values.get("row_overhead_s", 0.0)
     per_element = values.get("quantise_cost", 0.0) * 3.0 / bandwidth
     if per_row or per_element:
         time = time + m * batch * (per_row + per_element * k)
     # A product without a row or a column is never launched.
-    return np.where(outputs * k > 0, values["overhead_s"] + time, 0.0)
+    return (values["overhead_s"] + time) * (outputs * k > 0)
 
 
-def _tiled(
+def tiled_s(
     values: Mapping[str, float],
     device: Device,
     family: str,
@@ -186,9 +199,11 @@ def _tiled(
     n: Any,
     k: Any,
     batch: Any,
-    outputs: Any,
 ) -> Any:
-    """Return T_math, shape (points,); intermediates have shape (tiles, points)."""
+    """Return T_math of arrays of shapes, shape (points,); arguments as `gemm_time_s`."""
+    if not FAMILIES[family].tiles:
+        return m * n * batch * k * (2.0 / (values["compute_efficiency"] * peak))
+    # The intermediates have shape (tiles, points).
     label = LABELS[dtype]
     rule = FAMILIES[family]
     rows, columns = _TILES[family]
@@ -224,7 +239,7 @@ def _tiled(
         # All parts of a split product fit into one wave, and unsplit it takes one wave too.
         inner /= split
         inner += epilogue + values["split_overhead_s"]
-        inner += (SPLIT_BYTES / cache) * outputs * split
+        inner += (SPLIT_BYTES / cache) * (m * n * batch) * split
         np.minimum(time, inner, out=time, where=split > 1)
     if rule.by_rows:
         height = 2.0 ** np.ceil(np.log2(np.maximum(m, 1.0)))

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Above this exponent the power sum is its maximum to double precision's last digits.
 HARD_EXPONENT = 200.0
+_NUMBERS = (int, float)
+_NO_TIME = "an op's work is negative or no number, so it has no time; the request cannot be priced"
 
 
 def combine(a: Any, b: Any, exponent: float) -> Any:
@@ -40,11 +42,17 @@ def combine(a: Any, b: Any, exponent: float) -> Any:
     >>> float(combine(3.0, 4.0, float("inf")))
     4.0
     """
+    # An estimate asks for single numbers, on which numpy spends ten times their arithmetic.
+    if isinstance(a, _NUMBERS) and isinstance(b, _NUMBERS):
+        high, low = (a, b) if a >= b else (b, a)
+        if not (a >= 0 and b >= 0):
+            raise CalibrationError(_NO_TIME)
+        if exponent >= HARD_EXPONENT or not high:
+            return high
+        return high * (1.0 + (low / high) ** exponent) ** (1.0 / exponent)
     high, low = np.maximum(a, b), np.minimum(a, b)
     if not np.all(low >= 0):  # NaN compares false as well
-        raise CalibrationError(
-            "an op's work is negative or no number, so it has no time; the request cannot be priced"
-        )
+        raise CalibrationError(_NO_TIME)
     if exponent >= HARD_EXPONENT:
         return high
     # Factoring the larger out keeps microseconds to the p-th power out of the subnormals.
@@ -90,7 +98,10 @@ def stream_time_s(values: Mapping[str, float], device: Device, bytes: Any, flops
     slow = 1.0 / (values["memory_efficiency"] * bandwidth)
     ratio = values.get("l2_bandwidth_ratio", 0.0)
     fast = min(slow, 1.0 / (ratio * bandwidth)) if ratio else slow
-    memory = bytes * fast + np.maximum(0.0, bytes - device.l2_bytes / 2) * (slow - fast)
+    single = isinstance(bytes, _NUMBERS)
+    beyond = bytes - device.l2_bytes / 2
+    beyond = max(0.0, beyond) if single else np.maximum(0.0, beyond)
+    memory = bytes * fast + beyond * (slow - fast)
     peak = device.vector_flop_per_s
-    work = flops / (values["compute_efficiency"] * peak) if peak else 0.0 * np.asarray(flops)
+    work = flops / (values["compute_efficiency"] * peak) if peak else 0.0 * flops
     return values["overhead_s"] + combine(work, memory, values["exponent"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,9 @@ from hardware_specs.errors import CalibrationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+#: How a provenance begins that speaks of another dtype, class or device.
+TRANSFERRED = "transferred"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,23 @@ class ClassParameters:
         """Whether the parameters were fitted to measurements."""
         return self.points > 0
 
+    @property
+    def standing(self) -> str:
+        """`measured`, `transferred` (from another dtype, class or device) or `assumed`."""
+        if self.measured:
+            return "measured"
+        # What is transferred from an assumption is one.
+        text = self.provenance
+        return TRANSFERRED if text.startswith(TRANSFERRED) and "assumed" not in text else "assumed"
+
+    def transferred(self, why: str) -> ClassParameters:
+        """Return the same parameters, marked as standing in for what was not measured.
+
+        Args:
+            why: what they were measured for.
+        """
+        return replace(self, provenance=f"{TRANSFERRED} from {why}; {self.provenance}", points=0)
+
     def interval(self, level: float = 0.9) -> tuple[float, float]:
         """Return what to multiply a prediction by to get its interval's ends.
 
@@ -137,10 +157,13 @@ class ClassParameters:
         if not 0 < level < 1:
             raise CalibrationError(f"an interval's level lies between 0 and 1, not at {level!r}")
         tail = (1 - level) / 2
-        return math.exp(self._quantile(tail)), math.exp(self._quantile(1 - tail))
+        return math.exp(self.log_ratio(tail)), math.exp(self.log_ratio(1 - tail))
 
-    def _quantile(self, level: float) -> float:
-        """Interpolate the stored quantiles; beyond the outermost, extrapolate linearly."""
+    def log_ratio(self, level: float) -> float:
+        """Return the quantile of ln(measured / predicted) at a level.
+
+        The stored quantiles are interpolated; beyond the outermost, extrapolated linearly.
+        """
         pairs = self.quantiles
         upper = next((i for i, (x, _) in enumerate(pairs) if x >= level), len(pairs) - 1)
         upper = max(upper, 1)

@@ -70,12 +70,7 @@ def counted(
 ) -> Estimate:
     """Return what a convention counts in the shape of an estimate, None where it defines nothing.
 
-    Args:
-        given: what was counted.
-        assumptions: what is counted and how, in words.
-        ops: the op table.
-        stages: the stages that the convention knows.
-        memory: the quantities of the memory that it defines.
+    `stages` are those that the convention knows, `memory` the quantities of the memory that it defines.
     """
     footprint: dict[str, Any] = dict.fromkeys(MEMORY_KEYS) | memory
     every = Stages({name: stages.get(name) or defined() for name in STAGES})

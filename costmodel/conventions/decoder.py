@@ -17,31 +17,17 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class TextShape(Protocol):
-    """The numbers of a language model that a convention needs; a `TextConfig` has them."""
+    """The numbers of a language model that a convention needs; a `TextConfig` has them.
 
-    @property
-    def hidden_size(self) -> int:
-        """Width d."""
+    Width d, FFN width f, layers l, attention heads h, KV heads k, vocabulary v.
+    """
 
-    @property
-    def intermediate_size(self) -> int:
-        """FFN width f."""
-
-    @property
-    def num_layers(self) -> int:
-        """Layers l."""
-
-    @property
-    def num_heads(self) -> int:
-        """Attention heads h."""
-
-    @property
-    def num_kv_heads(self) -> int:
-        """KV heads k."""
-
-    @property
-    def vocab_size(self) -> int:
-        """Vocabulary v."""
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    vocab_size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +128,8 @@ def layer_groups(
 ) -> tuple[tuple[Num, int], ...]:
     """Return (visual tokens, number of layers) groups that cover the language model.
 
-    Args:
-        visual_tokens: visual tokens where no schedule is given, in tokens.
-        per_layer: visual tokens seen by each layer, one entry per layer (numbers, or arrays over
-            scenarios); None gives every layer `visual_tokens`.
-        num_layers: layers of the language model.
+    `per_layer` has the visual tokens seen by each layer (numbers, or arrays over scenarios); None gives every
+    layer `visual_tokens`.
 
     Raises:
         InvalidInputError: the schedule has another length, or a negative count.

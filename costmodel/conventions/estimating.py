@@ -1,7 +1,7 @@
 """Estimates under another tool's or paper's way of counting, from a request.
 
-The counting itself lives in the conventions. Here a request is held against what they define, and the
-token schedule of a method becomes their input.
+The counting itself lives in the conventions. This module checks a request against what they define, and
+turns the token schedule of a method into their input.
 """
 
 from __future__ import annotations

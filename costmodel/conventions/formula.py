@@ -28,28 +28,6 @@ if TYPE_CHECKING:
     from costmodel.result import Estimate
 
 
-def mac2(n: Num, d: int, f: int) -> Num:
-    """Return the MACs of one layer with a two-matrix FFN: 4 n d^2 + 2 n^2 d + 2 n d f.
-
-    Source: FastV (arXiv 2403.06764), section on the computing budget.
-
-    >>> mac2(3, 4, 8)  # 4*3*16 + 2*9*4 + 2*3*4*8 = 192 + 72 + 192
-    456
-    """
-    return 4 * n * d * d + 2 * n * n * d + 2 * n * d * f
-
-
-def mac3(n: Num, d: int, f: int) -> Num:
-    """Return the MACs of one layer with a three-matrix FFN: 4 n d^2 + 2 n^2 d + 3 n d f.
-
-    Source: PyramidDrop (arXiv 2410.17247), efficiency analysis.
-
-    >>> mac3(3, 4, 8)  # 192 + 72 + 288
-    552
-    """
-    return 4 * n * d * d + 2 * n * n * d + 3 * n * d * f
-
-
 @dataclass(frozen=True, slots=True)
 class FormulaRule:
     """Which closed form a paper uses, on which tokens.
@@ -111,13 +89,12 @@ def evaluate_formula(
                 terms[i] = terms[i] + layers * batch * term
     if len(lengths) > 1:
         terms = [term / len(lengths) for term in terms]
+    names = ("attention projections", "attention scores and values", "ffn")
     ops = tuple(
-        OpRow("prefill", op, count=shape.num_layers, flops=term)
-        for op, term in zip(
-            ("attention projections", "attention scores and values", "ffn"), terms, strict=True
-        )
+        OpRow("prefill", name, count=shape.num_layers, flops=term)
+        for name, term in zip(names, terms, strict=True)
     )
-    stages = {"prefill": defined(flops=terms[0] + terms[1] + terms[2])}
+    stages = {"prefill": defined(flops=sum(terms))}
     encoder = rule.encoder(given.model, batch) if rule.encoder else None
     if encoder is not None:
         tower, projector = encoder
@@ -133,15 +110,7 @@ def evaluate_formula(
 def formula_convention(
     name: str, title: str, source: str, rule: FormulaRule, **assumptions: str
 ) -> Convention:
-    """Build a convention from a closed form.
-
-    Args:
-        name: its registered name.
-        title: what it is.
-        source: where the formula was read.
-        rule: the closed form.
-        **assumptions: further assumptions in words.
-    """
+    """Build a convention from a closed form; `assumptions` are further ones in words."""
     words = {
         "formula": rule.formula,
         "counted_as_flop": (

@@ -1,4 +1,4 @@
-"""How LLaVA-Mini counts with calflops: language model, projector, vision tower sans attention.
+"""How LLaVA-Mini counts with calflops: language model, projector, and a vision tower without attention.
 
 LLaVA-Mini (arXiv 2501.03895), Tables 6 and 14: 8.55 TFLOPs for LLaVA-1.5-7B, of which 8.177 are the
 language model (616 tokens), 0.349 the vision tower and 0.024 the projector. The vision figure is the
@@ -21,11 +21,8 @@ def encoder_flops(model: Any, batch: Num) -> tuple[Num, Num] | None:
 
     Vision: 2 p d c s^2 for the patch convolution plus l layers of 2 t (4 d^2 + 2 d f), with p
     patches of s x s x c and t tokens; no attention. Projector: 2 t (i h + h o) over the tokens the
-    tower hands on, before any reduction.
-
-    Args:
-        model: a `ModelConfig`.
-        batch: sequences, each with one image (or clip) as the model takes it by default.
+    tower hands on, before any reduction. Each of `batch` sequences has one image (or clip) as the model
+    takes it by default.
     """
     vision, projector = getattr(model, "vision", None), getattr(model, "projector", None)
     if vision is None or projector is None:

@@ -31,11 +31,6 @@ def frozen_layer_flops(shape: TextShape, visual_tokens: Num, text_tokens: Num) -
     values of the visual tokens, 4 t (t + v) d for text queries over all keys. This reading of the
     method reproduces every ShortV cell of Tables 1 and 2 to the printed digit.
 
-    Args:
-        shape: the language model.
-        visual_tokens: frozen tokens v.
-        text_tokens: text tokens t.
-
     >>> from costmodel.conventions.decoder import DecoderShape
     >>> frozen_layer_flops(DecoderShape(4, 8, 1, 1, 1, 10), 3, 2)  # 2*2*160 + 2*3*32 + 4*2*5*4
     992

@@ -1,4 +1,4 @@
-"""What a method asks of a model, checked before anything is priced."""
+"""Checks that a method fits a model and a request, before anything is priced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A checked request for one method: what somebody asks of it, beside what it is.
+"""A checked request for one method: its info with the keep, layer, variant and options asked for.
 
 Needs no torch: running a method is `token_reduction`'s part.
 """
@@ -116,25 +116,13 @@ class Method:
         """
         if images is None:
             images = crops if model.anyres is None and model.video is None else 1
-        return checked_plan(
-            self.info,
-            MethodInput(
-                model,
-                precision,
-                visual_tokens,
-                projected_tokens,
-                crops,
-                text_tokens,
-                batch_size,
-                vision_layers,
-                self.given_keep if keep is None else keep,
-                self.given_layer if layer is None else layer,
-                self.variant,
-                self.options,
-                unit_tokens,
-                images,
-            ),
-        )
+        keep = self.given_keep if keep is None else keep
+        layer = self.given_layer if layer is None else layer
+        given = MethodInput(
+            model, precision, visual_tokens, projected_tokens, crops, text_tokens, batch_size,
+            vision_layers, keep, layer, self.variant, self.options, unit_tokens, images,
+        )  # fmt: skip
+        return checked_plan(self.info, given)
 
     @property
     def changed_options(self) -> dict[str, object]:
@@ -166,11 +154,8 @@ class Method:
 
     def __str__(self) -> str:
         """Return the whole request as one line, which `get_method` reads again."""
-        asked = {
-            "keep": self.given_keep,
-            "layer": self.given_layer,
-            "variant": self._changed_variant or None,
-        }
+        variant = self._changed_variant or None
+        asked = {"keep": self.given_keep, "layer": self.given_layer, "variant": variant}
         given = {key: value for key, value in asked.items() if value is not None}
         return spell(self.name, {**given, **self.changed_options})
 

@@ -1,7 +1,7 @@
 """Options of a method: a default, a meaning, and a parser that refuses what does not fit.
 
-A method's module declares each option once, as a constant, and everybody reads its value through it, so
-that the value has a type: `LAYERS.of(method)` is a tuple of integers to the type checker too. A parser
+A method's module declares each option once, as a constant, and its value is read through that constant,
+so that it has a type: `LAYERS.of(method)` is a tuple of integers to the type checker too. A parser
 takes whatever was given, a command line's text included, and returns the value or raises TypeError or
 ValueError; `get_method` turns that into one message that says what was expected.
 """

@@ -17,6 +17,7 @@ m depends on the image. The paper's means: 5.5 % of 576, about 32 (Table 1), wit
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -209,25 +210,20 @@ def _program_flops(given: MethodInput) -> Num:
     return 2 * images * (n + 1) ** 2 * given.tower.hidden_size * runs
 
 
-_SOURCE = "Shang et al. 2024, LLaVA-PruMerge, arXiv 2403.15388; 42Shawn/LLaVA-PruMerge"
-_NEEDS = frozenset({"clip_qk"})
-_NEEDS_TEXT = "queries and keys of the vision tower's last layer, its class token"
-_VARIANTS = ("program", "paper")
-
 PRUMERGE = MethodInfo(
     name="prumerge",
     place="after-vision",
-    source=_SOURCE,
+    source="Shang et al. 2024, LLaVA-PruMerge, arXiv 2403.15388; 42Shawn/LLaVA-PruMerge",
     summary="keep the patches the class token attends to most, merge the others into them",
     formula="m + 1 tokens per crop; 2(n+1)c + 2mnc + 2nd FLOPs",
     complexity="O(m n c) per crop",
     schedule=_prumerge,
-    needs=_NEEDS,
-    needs_text=_NEEDS_TEXT,
+    needs=frozenset({"clip_qk"}),
+    needs_text="queries and keys of the vision tower's last layer, its class token",
     keep_meaning="patches chosen by attention; one merged token comes on top",
     default_text="5.5 % of the patches (32 of 576), the paper's mean; 12.5 % on video",
     rounding="down",
-    variants=_VARIANTS,
+    variants=("program", "paper"),
     options=(NEIGHBOURS,),
     published=(
         "adaptive: about 32 of 576 tokens (5.5 %) over six tasks",
@@ -238,24 +234,15 @@ PRUMERGE = MethodInfo(
     counts=PUBLISHED_COUNTS,
     program_flops=_program_flops,
 )
-PRUMERGE_PLUS = MethodInfo(
+PRUMERGE_PLUS = replace(
+    PRUMERGE,
     name="prumerge+",
-    place="after-vision",
-    source=_SOURCE,
     summary="PruMerge with an evenly spaced grid of patches added",
     formula="p = m + grid kept, p + 1 tokens per crop; 2(n+1)c + 2pnc + 2nd FLOPs",
     complexity="O(p n c) per crop, p about 4 m",
     schedule=_prumerge_plus,
-    needs=_NEEDS,
-    needs_text=_NEEDS_TEXT,
     keep_meaning="patches chosen by attention; the grid and one merged token come on top",
     default_text="25 % of the patches in all (144 of 576), the paper's mean",
-    rounding="down",
-    variants=_VARIANTS,
-    options=(NEIGHBOURS,),
     published=("adaptive: about 144 of 576 tokens (25 %)", "25 % of 2048 on Video-LLaVA"),
-    needs_class_token=True,
-    counts=PUBLISHED_COUNTS,
-    program_flops=_program_flops,
 )
 INFOS = (PRUMERGE, PRUMERGE_PLUS)

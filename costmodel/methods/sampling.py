@@ -7,6 +7,7 @@ tokens. They cost no FLOPs and one copy of the kept tokens. A spatial count must
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -111,30 +112,23 @@ def _spatial_count(
     return rows * columns
 
 
-_SOURCE = "Shang et al. 2024, LLaVA-PruMerge, arXiv 2403.15388 Table 4 (no program)"
-_FORMULA = "keep tokens per crop; no FLOPs"
-
 SEQUENTIAL = MethodInfo(
     name="sequential",
     place="after-vision",
-    source=_SOURCE,
+    source="Shang et al. 2024, LLaVA-PruMerge, arXiv 2403.15388 Table 4 (no program)",
     summary="the first tokens in raster order: a baseline",
-    formula=_FORMULA,
+    formula="keep tokens per crop; no FLOPs",
     complexity="O(m d)",
     schedule=_sequential,
     default_keep=COUNT,
     default_text=f"{COUNT} tokens per crop",
     published=("40, 35 and 16 tokens",),
 )
-SPATIAL = MethodInfo(
+SPATIAL = replace(
+    SEQUENTIAL,
     name="spatial",
-    place="after-vision",
-    source=_SOURCE,
     summary="an evenly spaced grid of tokens: a baseline",
-    formula=_FORMULA,
-    complexity="O(m d)",
     schedule=_spatial,
-    default_keep=COUNT,
     default_text=f"{COUNT} tokens per crop (5 x 8)",
     variants=("program", "strided"),
     options=(GRID,),

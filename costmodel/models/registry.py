@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from costmodel.models.beside import QUANTISED, precision_beside
 from costmodel.models.families import read_model
 from costmodel.models.model import ModelConfig
 from costmodel.models.reading import read_document
@@ -189,6 +190,9 @@ def _resolve(source: object) -> tuple[ModelConfig, dict[str, Any]]:
             raise UnknownModelError(text, list_models())
         path, origin = fetch_config(text), f"huggingface.co/{text}"
     document = read_document(path)
+    if not any(document.get(key) for key in QUANTISED):
+        beside = precision_beside(path)
+        document = document if beside is None else {**document, QUANTISED[0]: beside}
     return replace(read_model(document, str(path), text, origin), is_checkpoint=True), document
 
 

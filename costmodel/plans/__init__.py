@@ -28,6 +28,7 @@ _PLANS: Registry[Plan] = Registry(
         "fused": "costmodel.plans.fused",
         "hf-eager": "costmodel.plans.hf_eager",
         "cuda-graph": "costmodel.plans.cuda_graph",
+        "static-graph": "costmodel.plans.static_graph",
     },
     attribute="PLAN",
     group="vlm_roofline.plans",
@@ -37,8 +38,8 @@ _PLANS: Registry[Plan] = Registry(
 def list_plans() -> tuple[str, ...]:
     """Name the execution plans.
 
-    >>> list_plans()[:3]
-    ('fused', 'hf-eager', 'cuda-graph')
+    >>> list_plans()[:4]
+    ('fused', 'hf-eager', 'cuda-graph', 'static-graph')
     """
     return _PLANS.names()
 

@@ -114,20 +114,28 @@ def _quantise(block: Project, setting: Setting) -> list[Step]:
     return [over(block.rows, cost)]
 
 
+def rotated(block: Rotate, setting: Setting) -> Step:
+    """Return the kernels that rotate q and k; casts to float32 and back are two more for each."""
+    size = setting.numerics.activation_bytes
+    casts = block.in_float32 and size < SOFTMAX_BYTES
+    wide = SOFTMAX_BYTES if casts else size
+    cost = pointwise(
+        "rope", setting.numerics, read=5.5 * wide + casts * (size + wide),
+        write=4.5 * wide + casts * (size + wide), width=(block.heads + block.kv_heads) * block.head_dim,
+        flops_per_element=4, kernels=10 + 4 * casts,
+    )  # fmt: skip
+    if block.rows:
+        return over(block.rows, cost)
+    return lambda n: cost(n["batch"] * n["queries"], n["count"])
+
+
 def _rotate(block: Rotate, setting: Setting) -> list[Step]:
     """Rotate q and k, then concatenate K and V to the cache: read it with the new keys, write it anew."""
     numerics, size = setting.numerics, setting.numerics.activation_bytes
     k, e = block.kv_heads, block.head_dim
-    # Casts to float32 and back are two kernels more for each of q and k.
-    casts = block.in_float32 and size < SOFTMAX_BYTES
-    wide = SOFTMAX_BYTES if casts else size
-    rotated = pointwise(
-        "rope", numerics, read=5.5 * wide + casts * (size + wide),
-        write=4.5 * wide + casts * (size + wide), width=(block.heads + k) * e, flops_per_element=4,
-        kernels=10 + 4 * casts,
-    )  # fmt: skip
+    turned = rotated(block, setting)
     if block.rows:
-        return [over(block.rows, rotated)]
+        return [turned]
 
     def concatenate(n: Rows) -> OpCost:
         b, s, past = n["batch"], n["queries"], n["keys"] - n["queries"]
@@ -143,7 +151,7 @@ def _rotate(block: Rotate, setting: Setting) -> list[Step]:
             kernels=2,
         )
 
-    return [lambda n: rotated(n["batch"] * n["queries"], n["count"]), concatenate]
+    return [turned, concatenate]
 
 
 def _attend(block: Attend, setting: Setting) -> list[Step]:

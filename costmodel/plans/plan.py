@@ -59,6 +59,8 @@ class Plan:
             keeps inputs, an eager attention its scores, grouped keys are repeated), in its
             allocator, and chains of kernels read again what they just wrote.
         host_launches: whether the host launches every kernel, and may be what the device waits for.
+        static_cache: whether one KV cache of a fixed length serves all layers, so that a method may
+            not leave them of different lengths.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Plan:
     closing: Mapping[type, Rule] = field(default_factory=dict)
     runs_pytorch: bool = False
     host_launches: bool = False
+    static_cache: bool = False
 
     def lower(self, blocks: Iterable[Block], setting: Setting) -> list[Step]:
         """Return the ops of blocks, waiting for their rows.

@@ -17,6 +17,7 @@ from costmodel.plots.style import (
     set_titles,
     styled,
 )
+from costmodel.request import AUTO, Request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,7 +80,7 @@ def latency_curve(
     hardware: Any,
     *,
     execution: str = "hf-eager",
-    calibration: Any = None,
+    calibration: Any = AUTO,
     stage: str = "total",
     most: int | None = None,
     label: str | None = None,
@@ -92,7 +93,7 @@ def latency_curve(
         model: as `costmodel.estimate`.
         hardware: as `costmodel.estimate`.
         execution: an execution plan.
-        calibration: of the device; None is the ideal roofline.
+        calibration: as `costmodel.estimate`; None is the ideal roofline.
         stage: `total` is the time to the first token, `prefill` the language model alone.
         most: the largest count; None is the model's own.
         label: the curve's name in the legend.
@@ -102,7 +103,7 @@ def latency_curve(
     Raises:
         InvalidInputError: another stage, or a model without vision.
     """
-    from costmodel.plans import get_plan
+    from costmodel.estimates import context_for
     from costmodel.questions.break_evens import break_even
     from costmodel.questions.sweeps import sweep_chunks
     from hardware_specs.errors import InvalidInputError
@@ -114,25 +115,29 @@ def latency_curve(
     counts = answer.visual_tokens
     columns = ("time_s", "time_low_s", "time_high_s", "kernels")
     sums = dict.fromkeys(columns, np.zeros(len(counts)))
-    for part in ("prefill",) if stage == "prefill" else _TTFT:
-        plan = tower_execution if part in _TOWER and tower_execution is not None else execution
+    # Stages under two plans are priced apart, and their ends add up.
+    parts: tuple[str, ...] = ("prefill_",)
+    if stage == "total":
+        parts = ("",) if tower_execution is None else tuple(f"{p}_" for p in _TTFT)
+    for part in parts:
+        plan = tower_execution if part[:-1] in _TOWER and tower_execution else execution
         chunks = list(
             sweep_chunks(
                 model, hardware, visual_tokens=counts, stage_columns=True,
-                **{**shared, "execution": plan},
+                **{**shared, "execution": plan, "output_tokens": 0},
             )
         )  # fmt: skip
         for name in columns:
-            pieces = [np.asarray(c.columns[f"{part}_{name}"], dtype=float) for c in chunks]
+            pieces = [np.asarray(c.columns[f"{part}{name}"], dtype=float) for c in chunks]
             sums[name] = sums[name] + np.concatenate(pieces)
     time, low, high, kernels = sums.values()
     floor = None
-    ran = get_plan(execution)
-    if ran.host_launches and calibration is not None:
-        loaded = _loaded(calibration, hardware)
-        floor = float(np.min(kernels)) * loaded.host_s_per_kernel + loaded.host_sync_s
+    context = context_for(Request(model, hardware, **shared))
+    host = context.roofline.host
+    if host is not None:
+        floor = float(np.min(kernels)) * host.per_kernel_s + host.wait_s
     return LatencyCurve(
-        label or ran.label,
+        label or context.plan.label,
         counts,
         time,
         low,
@@ -140,17 +145,8 @@ def latency_curve(
         floor,
         int(np.min(kernels)),
         answer.knee_tokens,
-        "90 % interval" if calibration is not None else "full to no overlap",
+        "full to no overlap" if context.calibration is None else "90 % interval",
     )
-
-
-def _loaded(calibration: Any, hardware: Any) -> Any:
-    from costmodel.calibration import Calibration
-    from hardware_specs import get_hardware
-
-    if isinstance(calibration, Calibration):
-        return calibration
-    return Calibration.load(calibration, get_hardware(hardware))
 
 
 @styled

@@ -26,14 +26,10 @@ def computes(hardware: HardwareSpec, dtype: str) -> bool:
 
 
 def matrix_peak(hardware: HardwareSpec, dtype: str) -> float:
-    """Return the dense peak of matrix products in `dtype`, in FLOP/s.
+    """Return the dense peak of matrix products in a dtype or a calibration label such as `w4a16`, in FLOP/s.
 
     Devices without any matrix unit (most CPUs, Apple's GPUs) multiply matrices on their vector units,
-    and so does everybody for FP32 where the matrix units have none.
-
-    Args:
-        hardware: the device.
-        dtype: a dtype, or a calibration label such as `w4a16`.
+    and so does every device for FP32 where its matrix units have none.
 
     Raises:
         MissingPeakError: the device has no such path; names those it has.

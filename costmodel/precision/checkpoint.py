@@ -6,6 +6,7 @@ import json
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from costmodel.models.beside import QUANTISED
 from costmodel.precision.schemes import Keys, Quantisation, read_quantisation
 from hardware_specs.errors import InvalidFileError
 from hardware_specs.showing import shown
@@ -17,7 +18,6 @@ _DTYPES = {
 }  # fmt: skip
 #: Keys of a dtype, the one that counts first.
 _KEYS = ("dtype", "torch_dtype")
-_QUANTISED = ("quantization_config", "compression_config")
 
 
 class Checkpoint(NamedTuple):
@@ -45,10 +45,6 @@ def read_checkpoint(config_json: str, file: str) -> Checkpoint:
     A key at the top holds for the whole model, as `transformers` loads it; one inside `text_config` or
     `vision_config` for that part.
 
-    Args:
-        config_json: the config.
-        file: its name, for messages.
-
     Raises:
         InvalidFileError: a dtype or a quantisation that is unknown, or whose bytes the file cannot tell.
 
@@ -62,7 +58,7 @@ def read_checkpoint(config_json: str, file: str) -> Checkpoint:
     text = whole or _dtype(inner["text"], file, "text_config.")
     vision = whole or _dtype(inner["vision"], file, "vision_config.") or text
     for values, path in ((document, ""), (inner["text"], "text_config.")):
-        for key in _QUANTISED:
+        for key in QUANTISED:
             # compressed-tensors writes an empty object where nothing is quantised.
             if values.get(key) not in (None, {}):
                 found = read_quantisation(Keys(values[key], file, path + key))

@@ -123,10 +123,7 @@ def plain(name: str, size: int) -> Numerics:
 def stored_label(bits: float, scales: tuple[Scale, ...], operand_bits: int) -> str:
     """Return the calibration's name of weights, by the bits that a large matrix stores per weight.
 
-    Args:
-        bits: per weight, scales apart.
-        scales: what is kept beside the weights.
-        operand_bits: of what they are multiplied with.
+    `bits` are those per weight, the scales beside them apart.
 
     >>> nf4 = (Scale(4, run=64),)
     >>> stored_label(4, nf4, 16), stored_label(4, (Scale(2, 128),), 16), stored_label(8, (Scale(2),), 16)
@@ -140,13 +137,7 @@ def stored_label(bits: float, scales: tuple[Scale, ...], operand_bits: int) -> s
 
 
 def weight_only(name: str, bits: float, scales: tuple[Scale, ...]) -> Numerics:
-    """Return narrow weights that are expanded and multiplied in FP16.
-
-    Args:
-        name: of the format.
-        bits: per weight, scales apart.
-        scales: what is kept beside the weights.
-    """
+    """Return narrow weights that are expanded and multiplied in FP16."""
     label = stored_label(bits, scales, 16)
     return Numerics(name, bits / 8, scales, 2, 2, 2, "fp16", "fp16", True, label)
 
@@ -156,11 +147,6 @@ def both_narrow(
 ) -> Numerics:
     """Return weights and operands quantised alike; outputs and attention in FP16.
 
-    Args:
-        name: of the format.
-        bits: per weight and per operand.
-        scales: what is kept beside the weights.
-        dtype: the arithmetic, a peak's dtype.
-        label: the calibration's name.
+    `dtype` is the arithmetic's peak, `label` the calibration's name.
     """
     return Numerics(name, bits / 8, scales, bits / 8, 2, 2, dtype, "fp16", False, label)

@@ -48,11 +48,7 @@ def resolve_precision(
 ) -> Resolved:
     """Return the numerics that a request is priced in.
 
-    Args:
-        precision: a name, or `auto`: the checkpoint's own precision, else FP16 where the device has
-            it, else what it has.
-        model: the model, which may be a checkpoint.
-        hardware: the device.
+    `auto` is the checkpoint's own precision, else FP16 where the device has it, else what it has.
 
     Raises:
         UnknownPrecisionError: no such name.

@@ -330,9 +330,6 @@ READERS: dict[str, Callable[[Keys], Quantisation]] = {
 def read_quantisation(keys: Keys) -> Quantisation:
     """Return what a `quantization_config` says.
 
-    Args:
-        keys: the object.
-
     Raises:
         InvalidFileError: a method that is unknown, or one whose bytes the object does not tell.
 

@@ -21,6 +21,7 @@ from costmodel.methods import chosen_method
 from costmodel.quantities import MOST_TOKENS
 from costmodel.questions.sweeps import CHUNK_ROWS, SweepPlan, sweep_chunks
 from costmodel.request import Request, check_budget, refused
+from costmodel.time_source import IDEAL, TimeSource
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class BreakEven:
             budget, -1 if not even one fits.
         most_within_memory: the most visual tokens that fit the memory budget, likewise.
         warnings: what `estimate` warns of at the largest count, one sentence each.
+        source: what the times rest on, at the largest count.
     """
 
     visual_tokens: np.ndarray[Any, Any]
@@ -61,6 +63,7 @@ class BreakEven:
     most_within_latency: int | None
     most_within_memory: int | None
     warnings: tuple[str, ...] = ()
+    source: TimeSource = IDEAL
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answers, without the curves."""
@@ -71,6 +74,7 @@ class BreakEven:
             "most_within_memory": self.most_within_memory,
             "marginal_s_at_most": float(self.marginal_s[-1]),
             "visual_tokens": [int(self.visual_tokens[0]), int(self.visual_tokens[-1])],
+            "calibration": self.source.to_dict(),
             "warnings": list(self.warnings),
         }
 
@@ -84,14 +88,14 @@ def break_even(
     memory_bytes: float | None = None,
     **arguments: Any,
 ) -> BreakEven:
-    """Price every visual-token count from 1 to `most` and answer what people ask.
+    """Price every visual-token count from 1 to `most`; find the knee and the most within the budgets.
 
     Counts that a method cannot start from, such as half a crop for one inside the vision tower, are left
     out.
 
     Args:
-        model: a shipped name, a config.json or its folder, a hub id, or a `ModelConfig`.
-        hardware: a device id, a YAML file, or a `HardwareSpec`.
+        model: as `estimate` takes it.
+        hardware: as `estimate` takes it.
         most: the largest count looked at; None is what the image or clip gives, or the model's own.
         latency_s: budget for the time to the first token, seconds.
         memory_bytes: budget for the peak memory, bytes; None is the device's, less `memory_margin_bytes`.
@@ -154,6 +158,7 @@ def break_even(
     largest = replace(
         request, visual_tokens=int(counts[-1]), images=arguments.get("images", request.images)
     )
+    cost = answer(largest)
     return BreakEven(
         counts,
         ttft,
@@ -163,7 +168,8 @@ def break_even(
         float(ttft[0]),
         None if latency_s is None else _most(counts, ttft, latency_s),
         None if budget is None else _most(counts, peak, budget),
-        answer(largest).warnings,
+        cost.warnings,
+        cost.calibration,
     )
 
 
@@ -197,10 +203,6 @@ def _checked(most: int) -> int:
 def knee(counts: Any, time_s: Any) -> int:
     """Return the largest count up to which the time is flat: within `FLAT_SHARE` of the first one's.
 
-    Args:
-        counts: token counts, ascending.
-        time_s: the time at each.
-
     >>> knee([1, 16, 64, 144, 576], [10.0, 10.1, 10.2, 14.0, 40.0])
     64
     """
@@ -227,22 +229,13 @@ def _most(counts: np.ndarray[Any, Any], value: np.ndarray[Any, Any], budget: flo
 
 
 def largest_batch(
-    model: Any,
-    hardware: Any,
-    *,
-    memory_bytes: float | None = None,
-    **arguments: Any,
+    model: Any, hardware: Any, *, memory_bytes: float | None = None, **arguments: Any
 ) -> int:
     """Return the largest batch whose peak memory fits, 0 if not even one sample does.
 
-    What `estimate` warns of for the same arguments holds here too, such as the dtype that stands in for
-    a checkpoint's own.
-
-    Args:
-        model: a shipped name, a config.json or its folder, a hub id, or a `ModelConfig`.
-        hardware: a device id, a YAML file, or a `HardwareSpec`.
-        memory_bytes: budget, bytes; None is the device's, less `memory_margin_bytes`.
-        arguments: any other argument of `sweep`, one value each.
+    The budget in bytes is by default the device's memory less `memory_margin_bytes`; `arguments` are any
+    other of `sweep`, one value each. What `estimate` warns of for the same arguments holds here too, such as
+    the dtype that stands in for a checkpoint's own.
 
     Raises:
         InvalidInputError: a budget that is not positive, or a device that states no capacity.

@@ -23,6 +23,8 @@ COUNTS = ("visual_tokens", "text_tokens", "batch_size", "output_tokens", "images
 #: Fixed values that are whole numbers; the others are names. `keep` is one of them: as a number a
 #: count of 1 and a ratio of 1.0 would be the same.
 _FIXED_COUNTS = ("layer", "frames", "memory_margin_bytes")
+#: Fixed values that are any number.
+_FIXED_NUMBERS = ("host_s",)
 
 
 class Chunk(NamedTuple):
@@ -59,9 +61,13 @@ def join_chunks(chunks: Sequence[Chunk]) -> pd.DataFrame:
     columns: dict[str, Any] = {}
     for name in _in_order(chunk.fixed for chunk in chunks):
         values = [chunk.fixed.get(name) for chunk in chunks]
-        columns[name] = (
-            _repeated(values, rows) if name in _FIXED_COUNTS else _categorical(values, rows)
-        )
+        if name in _FIXED_NUMBERS:
+            numbers = [value if isinstance(value, float) else np.nan for value in values]
+            columns[name] = np.repeat(numbers, rows)
+        elif name in _FIXED_COUNTS:
+            columns[name] = _repeated(values, rows)
+        else:
+            columns[name] = _categorical(values, rows)
     for name in _in_order(chunk.columns for chunk in chunks):
         columns[name] = _joined(name, [chunk.columns.get(name) for chunk in chunks], rows)
     frame = pd.DataFrame(columns, copy=False)

@@ -1,7 +1,7 @@
 """`frontier`: published accuracy joined with modelled cost, and what is best within a budget.
 
-Each published row whose setting is known is priced on the device; the points nobody beats in both score
-and time are the Pareto front. Scores of different papers come from different evaluation programs, so
+Each published row whose setting is known is priced on the device; the points that no other beats in both
+score and time are the Pareto front. Scores of different papers come from different evaluation programs, so
 points are ranked by `retained`, the score over that of the same paper's unreduced model, unless asked
 otherwise.
 
@@ -93,14 +93,7 @@ class FrontierPoint:
 
 @dataclass(frozen=True, slots=True)
 class Unpriced:
-    """A published row that carries a score but cannot be priced.
-
-    Attributes:
-        label: the row as its paper names it.
-        method: the method.
-        score: the score.
-        reason: why.
-    """
+    """A published row that carries a score but cannot be priced, with the reason."""
 
     label: str
     method: str
@@ -224,17 +217,17 @@ def frontier(
     for row in rows:
         if training_free and row.training != "none":
             continue
-        reason = _unknown(row)
-        if reason is None:
-            try:
-                points.append(_point(row, request, latency_s, memory_bytes))
-            except VlmRooflineError as error:
-                if row.method == "none":
-                    # What breaks the unreduced model (precision, calibration) breaks every row.
-                    raise
-                reason = str(error)
-        if reason is not None:
+        if row.setting == "unknown":
+            reason = f"its setting is not given{': ' + row.note if row.note else ''}"
             unpriced.append(Unpriced(row.label, row.method, row.score, reason))
+            continue
+        try:
+            points.append(_point(row, request, latency_s, memory_bytes))
+        except VlmRooflineError as error:
+            if row.method == "none":
+                # What breaks the unreduced model (precision, calibration) breaks every row.
+                raise
+            unpriced.append(Unpriced(row.label, row.method, row.score, str(error)))
     points.sort(key=lambda point: (point.time_s, -_worth(point, rank)))
     return Frontier(
         name, device.id, bench, rank, latency_s, capacity,
@@ -270,25 +263,13 @@ def _rows_of(
     return name, device, list(distinct.values())
 
 
-def _unknown(row: Score) -> str | None:
-    if row.setting == "unknown":
-        return f"its setting is not given{': ' + row.note if row.note else ''}"
-    return None
-
-
 def _point(
     row: Score, request: Request, latency_s: float | None, memory_bytes: float | None
 ) -> FrontierPoint:
-    reduced = row.method != "none"
-    cost = answer(
-        replace(
-            request,
-            visual_tokens=_visual_tokens(row),
-            method=row.method if reduced else None,
-            keep=row.keep if reduced else None,
-            layer=row.layer,
-        )
-    )
+    settings: dict[str, Any] = {"visual_tokens": _visual_tokens(row), "layer": row.layer}
+    if row.method != "none":
+        settings |= {"method": row.method, "keep": row.keep}
+    cost = answer(replace(request, **settings))
     totals, peak = cost.totals, cost.memory.peak_memory_bytes
     fits = cost.memory.fits is not False if memory_bytes is None else bool(peak <= memory_bytes)
     return FrontierPoint(

@@ -32,6 +32,7 @@ from costmodel.request import (
     plain,
 )
 from costmodel.scenario import Scenario, Units, units_of
+from costmodel.uncertainty import BRACKET
 from hardware_specs.errors import InvalidInputError, VlmRooflineError
 from hardware_specs.showing import shown
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from costmodel.evaluate import Context, Evaluation
+    from costmodel.roofline import StageCost
 
 #: Arguments that are looped over, outermost first.
 CATEGORIES = tuple(name for name in names_of("subject", "setting", "shape") if name != "convention")
@@ -56,7 +58,8 @@ CHUNK_ROWS = 1 << 14
 _COSTS = tuple(name for name in COST_KEYS if name != "bound")
 _MEMORY = tuple(name for name in MEMORY_KEYS if name not in ("weight_bytes", "capacity_bytes"))
 #: Columns every row has; `stage_columns=True` adds `<stage>_<cost>` for each stage.
-COLUMNS = (*_COSTS, "ttft_s", "tpot_s", "bound", "model_weight_bytes", *_MEMORY)
+SHARES = ("measured_share", "transferred_share", "assumed_share")
+COLUMNS = (*_COSTS, "ttft_s", "tpot_s", "bound", *SHARES, "model_weight_bytes", *_MEMORY)
 
 
 def _as_list(name: str, value: Any) -> list[Any]:
@@ -130,7 +133,17 @@ class SweepPlan:
         }
         self.shape = tuple(len(array) for array in self.numbers.values())
         self.inner_rows = prod(self.shape)
-        self.rows = self.inner_rows * sum(1 for _ in self.combinations())
+        self.rows = self.inner_rows * self._combined()
+
+    def _combined(self) -> int:
+        """Return how many `combinations` yields, without going through them: they may be millions."""
+        lengths = {name: len(values) for name, values in self.categories.items()}
+        settings = lengths.pop("keep") * lengths.pop("layer")
+        methods = lengths.pop("method")
+        reduced = methods - sum(map(_unreduced, self.categories["method"]))
+        return prod(lengths.values()) * (
+            reduced * settings + (methods - reduced) * (1 if reduced else settings)
+        )
 
     def combinations(self) -> Iterator[dict[str, Any]]:
         """Yield the values of the categories, the last one varying fastest.
@@ -175,6 +188,8 @@ class SweepPlan:
                 # A row's keep and layer have columns of their own.
                 label = "none" if context.method is None else context.method.label
                 fixed |= {name: context.inputs[name] for name in _SETTLED} | {"method": label}
+                kind = "none" if context.calibration is None else context.calibration.kind
+                fixed["calibration_kind"] = kind
                 units = _units(context, request)
             except VlmRooflineError as error:
                 if errors == "raise":
@@ -259,7 +274,9 @@ class SweepPlan:
         if self.default_visual:
             del rows["visual_tokens"]
         fixed = dict(fixed)
-        if (images := fixed.pop("images")) is not None:
+        images = fixed.pop("images")
+        # The reason may be that it is no count at all.
+        if type(images) is int and 0 <= images <= MOST_TOKENS:
             rows["images"] = np.full(stop - start, images, dtype=np.int64)
         names = [*COUNTS, *COLUMNS]
         if stage_columns:
@@ -279,7 +296,7 @@ def _one_line(error: VlmRooflineError) -> str:
 #: The columns of a row's fixed values, in their order.
 _FIXED: dict[str, Any] = {
     name: OUR_DEFAULTS.get(name) for name in names_of("subject", "setting", "shape")
-}
+} | {"calibration_kind": None}
 
 
 def _units(context: Context, request: Request) -> Units | None:
@@ -303,7 +320,7 @@ def _price(
                 columns[f"{stage}_{name}"] = getattr(evaluation.stages[stage], name)
             columns[f"{stage}_bound"] = evaluation.stages[stage].bound_code
     for name, column in columns.items():
-        if name != "fits" and not name.endswith("bound"):
+        if column is not None and name != "fits" and not name.endswith("bound"):
             column = np.asarray(column, dtype=np.float64)
         columns[name] = None if column is None else np.broadcast_to(column, (rows,))
     # How many images there are, a column says row by row.
@@ -329,9 +346,18 @@ def _total_columns(evaluation: Evaluation, scenario: Scenario) -> dict[str, Any]
         "ttft_s": first,
         "tpot_s": np.where(steps > 0, decode / np.maximum(steps, 1), np.nan),
         "bound": total.bound_code,
+        **_share_columns(total),
         "model_weight_bytes": memory.weight_bytes,
         **{name: getattr(memory, name) for name in _MEMORY},
     }
+
+
+def _share_columns(total: StageCost) -> dict[str, Any]:
+    """Return the shares of the time that rest on measured, transferred and assumed parameters."""
+    assert total.errors is not None  # noqa: S101 - only conventions have none
+    if BRACKET in total.errors.parts:
+        return dict.fromkeys(SHARES)
+    return {f"{name}_share": share for name, share in total.errors.shares().items()}
 
 
 def sweep_chunks(

@@ -69,9 +69,6 @@ def page_value(value: Any) -> Any:
     The page scales by 1000 and prints one decimal up to 100 of a unit and none from there:
     9.3T, 909G, 283.9M becomes 284M. Source: `frontend/src/utils.js`, `strNumber`.
 
-    Args:
-        value: operations or bytes, at least 1000.
-
     >>> page_value(9.3276e12), page_value(909.531e9), page_value(283.917e6), page_value(70.979e6)
     (9300000000000.0, 910000000000.0, 284000000.0, 71000000.0)
     """
@@ -84,9 +81,6 @@ def page_value(value: Any) -> Any:
 
 def page_time_s(seconds: Any) -> Any:
     """Return a time as LLM-Viewer's page shows it: one decimal of a millisecond.
-
-    Args:
-        seconds: a time between 1 ms and 1 s.
 
     >>> round(page_time_s(0.088614219), 6)
     0.0886

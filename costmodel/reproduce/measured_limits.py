@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from costmodel.conventions.decoder import text_shape
 from costmodel.conventions.shortv import frozen_layer_flops
-from costmodel.reproduce.counted_models import shipped_model
+from costmodel.models import load_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from costmodel.conventions.decoder import TextShape
     from costmodel.reproduce.measured_published import Encoder, MeasuredRow
+    from costmodel.result import Estimate
 
 #: Ops of a prefill that LLaVA-Mini's pre-fusion layers do not have.
 _HEAD = ("final_norm", "lm_head")
@@ -25,22 +26,22 @@ def ideal_seconds(row: MeasuredRow, devices: Sequence[str]) -> float:
 
     Vision tower and projector in full, the language model at the row's mean token count (its work is
     convex in the tokens, so the mean never overstates it), LLaVA-Mini's pre-fusion layers on top.
-
-    Args:
-        row: of a language model.
-        devices: ids.
     """
-    return min(_ideal(row, device) for device in devices)
+    return min(
+        float(_estimate(row, device).totals.ttft_s) + _prefusion_seconds(row, device)
+        for device in devices
+    )
 
 
-def _ideal(row: MeasuredRow, device: str) -> float:
+def _estimate(row: MeasuredRow, device: str, **asked: Any) -> Estimate:
+    """Return the estimate of a language model's row at its mean token count."""
     from costmodel import estimate
 
     shape, tokens = _language(row)
-    cost = estimate(
-        shape, device, visual_tokens=tokens, text_tokens=row.text, precision=row.precision
+    prompt: dict[str, Any] = {"visual_tokens": tokens, "text_tokens": row.text}
+    return estimate(
+        shape, device, precision=row.precision, **{"calibration": None, **prompt, **asked}
     )
-    return float(cost.totals.ttft_s) + _prefusion_seconds(row, device)
 
 
 def _prefusion_seconds(row: MeasuredRow, device: str) -> float:
@@ -49,49 +50,30 @@ def _prefusion_seconds(row: MeasuredRow, device: str) -> float:
     from costmodel import estimate
 
     # Layers of the language model's own size over all visual tokens and the text.
-    block = estimate(
-        f"{row.shape}@layers={row.prefusion_layers}",
-        device,
-        text_tokens=row.text,
-        precision=row.precision,
-    )
-    return float(
-        sum(op.time_s for op in block.ops if op.stage == "prefill" and op.name not in _HEAD)
-    )
+    shape = f"{row.shape}@layers={row.prefusion_layers}"
+    ideal: dict[str, Any] = {"precision": row.precision, "calibration": None}
+    ops = estimate(shape, device, text_tokens=row.text, **ideal).ops
+    return float(sum(op.time_s for op in ops if op.stage == "prefill" and op.name not in _HEAD))
 
 
 def calibrated_seconds(row: MeasuredRow, devices: Sequence[str]) -> float | None:
-    """Return the time of a row by the eager plan under a shipped calibration; None without one.
+    """Return the time of a row by the eager plan under the first shipped calibration of `devices`.
 
-    Args:
-        row: of a language model without layers of its own.
-        devices: ids; the first with a calibration is taken.
+    None without a calibration, and for a language model with layers of its own.
     """
-    from costmodel import estimate
     from costmodel.calibration import list_calibrations
 
-    shipped = [device for device in devices if device in list_calibrations()]
-    if not shipped or row.prefusion_layers or row.frozen_layers:
+    shipped = next((device for device in devices if device in list_calibrations()), None)
+    if shipped is None or row.prefusion_layers or row.frozen_layers:
         return None
-    shape, tokens = _language(row)
-    cost = estimate(
-        shape,
-        shipped[0],
-        visual_tokens=tokens,
-        text_tokens=row.text,
-        precision=row.precision,
-        execution="hf-eager",
-        calibration=shipped[0],
-    )
+    cost = _estimate(row, shipped, execution="hf-eager", calibration=shipped)
     return float(cost.totals.ttft_s)
 
 
 def prompt_flops(row: MeasuredRow, *, reduced: bool = True) -> float:
     """Return the FLOPs of a prompt: vision tower, projector, language model.
 
-    Args:
-        row: of a language model.
-        reduced: as the row is, or with all visual tokens in every layer.
+    It is counted as the row is, or unreduced: with all visual tokens in every layer.
     """
     from costmodel import estimate
 
@@ -107,7 +89,7 @@ def prompt_flops(row: MeasuredRow, *, reduced: bool = True) -> float:
     )
     total = float(cost.totals.flops)
     if reduced and row.frozen_layers:
-        text = text_shape(shipped_model(shape))
+        text = text_shape(load_model(shape))
         full_layer = _layer_flops(text, full + row.text)
         total -= row.frozen_layers * (full_layer - float(frozen_layer_flops(text, full, row.text)))
     return total
@@ -120,25 +102,8 @@ def _layer_flops(shape: TextShape, tokens: int) -> float:
 
 
 def peak_gigabytes(row: MeasuredRow, devices: Sequence[str]) -> float:
-    """Return the predicted peak memory in GB, with attention and all logits written out.
-
-    Args:
-        row: of a language model.
-        devices: ids; the first is taken.
-    """
-    from costmodel import estimate
-
-    shape, tokens = _language(row)
-    cost = estimate(
-        shape,
-        devices[0],
-        visual_tokens=tokens,
-        text_tokens=row.text,
-        precision=row.precision,
-        execution="hf-eager",
-        attention="eager",
-        logits="all",
-    )
+    """Return the peak memory in GB on the first device, with attention and all logits written out."""
+    cost = _estimate(row, devices[0], execution="hf-eager", attention="eager", logits="all")
     return float(cost.memory.peak_memory_bytes) / 1e9
 
 
@@ -154,10 +119,6 @@ def encoder_flops(encoder: Encoder, merged_per_layer: int = 0) -> int:
 
     Per layer with t tokens of width c: 2 t (4 c^2) + 4 t^2 c, then 2 (t - r) (8 c^2); the patch
     embedding on top. ToMe merges at most half of the tokens that are not the class token.
-
-    Args:
-        encoder: the vision encoder.
-        merged_per_layer: r.
 
     >>> from costmodel.reproduce.measured_published import Encoder
     >>> vit = Encoder(width=768, layers=12, image=224, patch=16)

@@ -39,10 +39,6 @@ def visual_schedule(row: PaperRow, num_layers: int) -> list[float] | None:
 
     FastV and VTW: k layers see all, the rest (1 - prune) of them. PyramidDrop: four stages of equal
     depth, each `stage_ratio` of the one before. None where every layer sees `row.visual`.
-
-    Args:
-        row: the published row.
-        num_layers: layers of the language model.
     """
     if row.k is not None and row.prune is not None:
         kept = row.visual * (1 - row.prune)
@@ -55,12 +51,7 @@ def visual_schedule(row: PaperRow, num_layers: int) -> list[float] | None:
 
 
 def recompute(paper: Paper, row: PaperRow) -> float:
-    """Return the value of a row, in the row's own unit.
-
-    Args:
-        paper: the table.
-        row: its published row.
-    """
+    """Return the value of a row, in the row's own unit."""
     convention, model = get_convention(paper.name), counted_model(row.shape)
     layers = text_shape(model).num_layers
     schedule = visual_schedule(row, layers)
@@ -112,9 +103,6 @@ def build_paper_table(paper: Paper) -> Reproduction:
 
     A row prints the same digits, lies within the file's tolerance, or differs; a row that differs
     and is gated must carry the reason.
-
-    Args:
-        paper: the table.
     """
     table = load_published(paper.name.replace("-", "_"), PaperTable)
     rows = []

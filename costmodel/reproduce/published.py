@@ -22,7 +22,7 @@ def _printed(text: str) -> str:
 
 #: A number as printed, digits and all.
 Printed = Annotated[str, AfterValidator(_printed)]
-#: `primary` was read in the paper or its repository; `secondary` in somebody's summary.
+#: `primary` was read in the paper or its repository; `secondary` in a summary by others.
 Grade = Literal["primary", "secondary"]
 
 
@@ -195,10 +195,6 @@ T = TypeVar("T", bound=Entry)
 
 def load_published(name: str, schema: type[T]) -> T:
     """Read a data file and check it.
-
-    Args:
-        name: the file's name without `.yaml`.
-        schema: what it must hold.
 
     Raises:
         InvalidFileError: the file does not hold that.

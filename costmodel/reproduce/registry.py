@@ -51,9 +51,6 @@ def describe_tables() -> dict[str, str]:
 def reproduce(name: str) -> Reproduction:
     """Recompute a published table.
 
-    Args:
-        name: one of `list_tables()`.
-
     Raises:
         UnknownNameError: no such table; the message names those there are.
 

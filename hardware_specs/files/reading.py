@@ -55,7 +55,7 @@ class DamagedFileWarning(UserWarning):
 
 
 def warn_damaged(error: InvalidFileError) -> None:
-    """Name a file that is passed over, so that one damaged file does not refuse a folder."""
+    """Warn of a file that is passed over, so that one damaged file does not stop a whole folder."""
     warnings.warn(f"skipped {error}", DamagedFileWarning, stacklevel=3)
 
 
@@ -83,7 +83,7 @@ def user_path(path: str | PathLike[str]) -> Path:
 
 
 def look(path: str | PathLike[str]) -> os.stat_result | None:
-    """Return what the file system says of a path, or None where nothing is.
+    """Return the status of what is at a path, or None where nothing is there.
 
     Raises:
         InvalidFileError: nothing can be at such a path: a name too long, a circle of links.

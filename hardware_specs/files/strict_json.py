@@ -18,10 +18,8 @@ MAX_DIGITS = 100
 def parse_json(text: str | bytes, *, infinite: bool = False, repeated: bool = False) -> Any:
     """Parse one JSON document as plain data.
 
-    Args:
-        text: the document.
-        infinite: accept `NaN` and `Infinity`, which are no JSON but stand in some model configs.
-        repeated: let the last of a repeated key stand, as traces of other programs need.
+    `infinite` accepts `NaN` and `Infinity`, which are no JSON but stand in some model configs; `repeated`
+    lets the last of a repeated key stand, as traces of other programs need.
 
     Raises:
         InvalidFileError: it is no JSON, repeats a key, nests deeper than `MAX_DEPTH`, or holds a

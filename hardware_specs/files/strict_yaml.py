@@ -60,16 +60,13 @@ def _refuse_tricks(content: bytes | str) -> None:
             # libyaml builds nodes by recursion in C: some ten thousand open brackets would end the
             # process instead of raising.
             if depth > MAX_DEPTH:
-                raise yaml.MarkedYAMLError(
-                    problem=f"more than {MAX_DEPTH} levels deep", problem_mark=mark
-                )
+                problem = f"more than {MAX_DEPTH} levels deep"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         elif isinstance(event, yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(
-                problem=f"the reference *{event.anchor}: write the value out",
-                problem_mark=mark,
-            )
+            problem = f"the reference *{event.anchor}: write the value out"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
 
 def parse_yaml(content: bytes | str) -> Any:

@@ -65,9 +65,6 @@ def replacing(path: str | PathLike[str]) -> Iterator[BinaryIO]:
     A link keeps pointing where it points, and its target is replaced. A new file has the rights that
     the umask grants; a replaced one keeps its own.
 
-    Args:
-        path: where; its folder must exist.
-
     Raises:
         OutputError: the folder is missing or read-only, the disk is full, the path leads to a folder
             or a device, or the like.
@@ -109,11 +106,7 @@ def replacing(path: str | PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def write_file(path: str | PathLike[str], content: str | bytes) -> Path:
-    """Write a file so that it is either there in full or not at all, and return its path.
-
-    Args:
-        path: where; its folder must exist.
-        content: what; text is written as UTF-8.
+    """Write bytes, or text as UTF-8, so that a file is either there in full or not at all; return its path.
 
     Raises:
         OutputError: as `replacing`.

@@ -192,7 +192,7 @@ def _measure(
         if allocator is not None:
             # In eager mode: a replayed graph allocates nothing, which is not what it needs.
             peaks = allocator_peaks(execution, allocator) if options.memory else {}
-        reserved = None if allocator is None else allocator.reserved_bytes()
+        held = _held_bytes(device, configuration.mode)
         with applied_mode(
             configuration.mode,
             execution.parts,
@@ -203,8 +203,8 @@ def _measure(
                 execution, clock, rule=options.rule, warm_up=options.warm_up, guard=watch
             )
             state = watch.state()
-            if configuration.mode == "cuda-graph" and allocator is not None:
-                pool = max(0, (allocator.reserved_bytes() or 0) - (reserved or 0))
+            if held is not None:
+                pool = (_held_bytes(device, configuration.mode) or 0) - held
             traced = trace_run(execution) if clock.asynchronous and options.kernels else []
             if options.energy:
                 energy = _energy(execution, clock, monitor)
@@ -241,6 +241,15 @@ def _measure(
         attention_kernels=attention_kernels(traced),
         graph_pool_bytes=pool,
     )
+
+
+def _held_bytes(device: Device, mode: str) -> int | None:
+    """Return what the allocator holds besides cached blocks, where graphs add a pool to it."""
+    allocator = device.memory()
+    if mode != "cuda-graph" or allocator is None:
+        return None
+    device.release_memory()
+    return allocator.reserved_bytes()
 
 
 def _work(

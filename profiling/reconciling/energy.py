@@ -15,7 +15,6 @@ from costmodel.energy import (
     regime_shares,
     stage_energy,
 )
-from costmodel.roofline import StageCost
 from profiling.reconciling.joining import added
 from profiling.reconciling.rows import TTFT_STAGES, identity
 from profiling.records.measurement import TOTAL
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from costmodel.energy import PowerModel
+    from costmodel.roofline import StageCost
     from hardware_specs import HardwareSpec
     from profiling.reconciling.joining import Prediction
     from profiling.records.measurement import EnergyWindow, Measurement
@@ -93,7 +93,7 @@ def _cost(prediction: Prediction, stage: str, steps: int) -> StageCost:
     cost = added([prediction.stages[name].executed for name in WINDOW_STAGES[stage]])
     if stage == "decode" and steps > 1:
         # A window repeats one step; the prediction holds all of them.
-        return StageCost(*(getattr(cost, name) / steps for name in StageCost.__slots__))
+        return cost.mapped(lambda value: value / steps)
     return cost
 
 

@@ -106,7 +106,7 @@ class Reconciliation:
 
 def reconcile(
     measurements: Any,
-    calibration: Calibration | str | Path | None = None,
+    calibration: Calibration | str | Path | None = "auto",
     *,
     hardware: str | Path | HardwareSpec | None = None,
     power: PowerModel | None = None,
@@ -116,8 +116,9 @@ def reconcile(
     Args:
         measurements: a folder or file of records, several of them, records, or the DataFrame of
             `load_measurements`.
-        calibration: the device's own, a file of it, or a shipped name; None compares with the ideal
-            roofline, and everything above it stays unexplained.
+        calibration: the device's own, a file of it, or a shipped name; `auto` is the shipped one of
+            the device, else the generic law. `none` or None compares with the ideal roofline, and
+            everything above it stays unexplained.
         hardware: the device they ran on; found by its exact name when None.
         power: the device's power by regime; fitted from the records' own energy windows when None,
             each window from the others.
@@ -165,10 +166,12 @@ def _loaded(
     hardware: str | Path | HardwareSpec | None,
     records: Sequence[Measurement],
 ) -> Calibration | None:
-    if calibration is None:
+    if calibration is None or calibration == "none":
         return None
-    from costmodel.calibration import Calibration
+    from costmodel.calibration import Calibration, best_calibration
 
+    if calibration == "auto":
+        return best_calibration(device_of(records, hardware, None))
     found = calibration if isinstance(calibration, Calibration) else Calibration.load(calibration)
     if found.device is None:
         # Parameters of no device in particular are bound to the one that was measured.
@@ -228,8 +231,8 @@ def calibration_words(calibration: Calibration) -> str:
 def _notes(calibration: Calibration | None, predictions: Iterable[Prediction]) -> list[str]:
     if calibration is None:
         return [
-            "no calibration: predictions are the ideal roofline, a lower bound; efficiency and host "
-            "cost are in the unexplained part"
+            "no calibration: predictions are the ideal roofline; efficiency and host cost are in the "
+            "unexplained part"
         ]
     times: dict[tuple[str, str], float] = defaultdict(float)
     for prediction in predictions:

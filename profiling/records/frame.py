@@ -22,16 +22,12 @@ _STAGE = (
 
 
 def load_measurements(folder: str | Path, *, samples: bool = False) -> pd.DataFrame:
-    """Return every record under a folder as a tidy DataFrame.
+    """Return every record under a folder of `.json` and `.jsonl` files (or in one) as a tidy DataFrame.
 
     One row per measurement and stage (`stage` is vision, projector, reduction, prefill, decode or
     total), or with `samples=True` one row per measurement, stage and repetition. A point that ran
     out of memory keeps one row with `status` and an empty `stage`, so that it is never mistaken
     for one that was not tried. Times are seconds, sizes bytes; a missing quantity is missing.
-
-    Args:
-        folder: a folder of `.json` and `.jsonl` records, or one such file.
-        samples: give every raw sample its row.
 
     Raises:
         InvalidInputError: there is no such folder or file.

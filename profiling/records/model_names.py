@@ -1,7 +1,7 @@
-"""What a record says of its model: a name that finds nothing on anybody's machine, and the config itself.
+"""What a record says of its model: a name that leads to no file on any machine, and the config itself.
 
-Records are shared. A path would tell a user's name and projects, and a reader that followed it, or a
-hub id, would open or fetch whatever somebody else's record names. So a model that is not shipped is
+Records are shared. A path would reveal a user's name and projects, and a reader that followed it, or a
+hub id, would open or fetch whatever another user's record names. So a model that is not shipped is
 called by its folder's last name and a hash of its config, and the record carries that config.
 """
 
@@ -24,15 +24,12 @@ if TYPE_CHECKING:
 
 
 def public_name(model: str) -> str:
-    """Return the name of a model for records and file names; names that are public stay.
-
-    Args:
-        model: shipped name, path or hub id, with its scale, or a name this function returned.
+    """Return the name of a model, with its scale, for records and file names; names that are public stay.
 
     >>> public_name("llava-1.5-7b@layers=4"), public_name("/home/me/models/llava")
     ('llava-1.5-7b@layers=4', 'llava')
     """
-    if _is_shipped(model):
+    if is_shipped(model):
         return model
     source, scale = split_scale(model)
     suffix = "" if scale is None else f"@{scale}"
@@ -54,20 +51,12 @@ def public_name(model: str) -> str:
 
 
 def carried_config(model: str) -> Mapping[str, Any] | None:
-    """Return the config that a record carries: None for a shipped model, else the scaled one.
-
-    Args:
-        model: shipped name, path or hub id, with its scale.
-    """
-    return None if _is_shipped(model) else _config(config_dict(model))
+    """Return the config that a record carries: None for a shipped model, else the scaled one."""
+    return None if is_shipped(model) else _config(config_dict(model))
 
 
 def model_of(name: str, config: Mapping[str, Any] | None) -> ModelConfig:
-    """Return the model of a record, without opening or fetching what its name might stand for.
-
-    Args:
-        name: as the record gives it.
-        config: the config it carries, if any.
+    """Return the model of a record, by its name and the config it carries; nothing is opened or fetched.
 
     Raises:
         InvalidFileError: the config is none.
@@ -75,7 +64,7 @@ def model_of(name: str, config: Mapping[str, Any] | None) -> ModelConfig:
     """
     if config is not None:
         return model_from_config(dict(config), name)
-    if _is_shipped(name):
+    if is_shipped(name):
         return load_model(name)
     raise InvalidInputError(
         f"the record names the model {name!r}, which is not shipped, and carries no config of it; "
@@ -83,7 +72,8 @@ def model_of(name: str, config: Mapping[str, Any] | None) -> ModelConfig:
     )
 
 
-def _is_shipped(model: str) -> bool:
+def is_shipped(model: str) -> bool:
+    """Return whether a name, with or without its scale, is one of a shipped model."""
     name = split_scale(model)[0]
     return ALIASES.get(name, name) in list_models()
 

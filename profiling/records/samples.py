@@ -1,8 +1,8 @@
 """Statistics of raw samples, reported only where the sample count supports them.
 
-Every record keeps its raw samples; the figures here are computed when somebody asks. A percentile
-is refused (None) when there are too few samples to support it, so that no table ever prints a p99
-of thirty repetitions.
+Every record keeps its raw samples, and these figures are computed on request. A percentile is refused
+(None) when there are too few samples to support it, so that no table ever prints a p99 of thirty
+repetitions.
 """
 
 from __future__ import annotations
@@ -27,9 +27,6 @@ def required_samples(q: float) -> int:
     n = ceil(6.62 / min(q, 1 - q)) outside the middle, 3 for the median.
     Source: MLPerf's early-stopping floors, p90 from 64 and p99 from 662 samples.
 
-    Args:
-        q: probability in (0, 1).
-
     Raises:
         InvalidInputError: q is not inside (0, 1).
 
@@ -45,13 +42,9 @@ def required_samples(q: float) -> int:
 
 
 def order_statistic(samples: Sequence[float], q: float) -> float:
-    """Return the quantile q by linear interpolation between order statistics.
+    """Return the quantile q in [0, 1] by linear interpolation between order statistics.
 
     x[(n-1) q] over the sorted samples (type 7, as numpy's default).
-
-    Args:
-        samples: at least one finite number.
-        q: probability in [0, 1].
 
     Raises:
         InvalidInputError: there is no sample.
@@ -113,13 +106,10 @@ class Summary:
 
 
 def summarise(samples: Sequence[float]) -> Summary:
-    """Return the summary of raw samples.
+    """Return the summary of raw samples in seconds, of which there may be none.
 
     The median of fewer than three samples is still given, as the middle of what there is, since
     `count` stands beside it; p20, p80 and p90 wait for the sample count that supports them.
-
-    Args:
-        samples: seconds; may be empty.
 
     >>> summarise([2.0, 1.0, 3.0]).median_s
     2.0

@@ -73,11 +73,7 @@ def read_measurement(path: str | Path) -> Measurement:
 
 
 def parse_measurement(text: str, source: str = "the given text") -> Measurement:
-    """Read one record from JSON text.
-
-    Args:
-        text: one JSON document.
-        source: how an error names the text.
+    """Read one record from JSON text; `source` names the text in an error.
 
     Raises:
         InvalidFileError: not JSON, of another schema, or not a record.
@@ -117,11 +113,7 @@ def _measurement(document: Any, text: str, source: str) -> Measurement:
 def validated(kind: type[T], text: str, failed: str, version: int) -> T:
     """Return the dataclass that a JSON text describes, every value of its very type.
 
-    Args:
-        kind: the dataclass.
-        text: one JSON document.
-        failed: how an error begins.
-        version: the schema's, which the text claims to follow.
+    Errors begin with `failed` and name the schema's version, which the text claims to follow.
 
     Raises:
         InvalidFileError: a value is missing or of another type, or a key is unknown; names the first.
@@ -157,10 +149,7 @@ def iterate_measurements(
     A damaged file, or a damaged line of a packed file, is named in a `DamagedFileWarning` and
     passed over, and so is a file with doubles: a copy, a link, a packed file beside its loose ones.
     Other JSON documents of the project (op tables, environments) are not records and are left alone.
-
-    Args:
-        folder: a folder, searched through, or one `.json` or `.jsonl` file.
-        seen: the records of folders that were read before, to be gone on with.
+    `seen` has the records of folders that were read before, and is added to.
 
     Raises:
         InvalidInputError: there is no such folder or file.

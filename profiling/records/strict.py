@@ -18,8 +18,8 @@ from profiling.records.measurement import TOTAL, Measurement
 MOST_SECONDS = 1e9
 #: No count is larger: it would fit into no column of a table.
 MOST = 2**63 - 1
-#: Moments, counted from 0, and temperatures may be what durations and counts may not.
-_MOMENTS = frozenset({"power_times_s"})
+#: Moments, counted from 0, and the busy time of a stage without kernels may be 0, as samples may not.
+_FROM_ZERO = frozenset({"power_times_s", "busy_s"})
 _ANY_SIGN = frozenset({"temperature_c"})
 #: Names that end so are numbers where a record leaves the choice, and so are texts.
 _NUMBER = re.compile(r".*(_bytes|_count|_hz|_w)|threads")
@@ -75,7 +75,7 @@ def check_numbers(value: Any, where: str, shortest_s: float | None = None) -> No
         if fields[-1] in _ANY_SIGN:
             return
         is_time = fields[-1].endswith("_s")
-        above = is_time and shortest_s is None and fields[-1] not in _MOMENTS
+        above = is_time and shortest_s is None and fields[-1] not in _FROM_ZERO
         if value < 0 or (above and value == 0):
             least = "above 0" if above else "at least 0"
             raise InvalidFileError(f"{where} must be {least}, not {value}")

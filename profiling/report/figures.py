@@ -26,12 +26,7 @@ MIN_COUNTS = 3
 
 
 def subtitle(result: Reconciliation, extra: str = "") -> str:
-    """Return the line that says device, software and calibration.
-
-    Args:
-        result: the reconciliation.
-        extra: words that come first.
-    """
+    """Return the line that says device, software and calibration, behind `extra` words."""
     software = result.software.get("torch")
     parts = [
         extra,
@@ -43,11 +38,9 @@ def subtitle(result: Reconciliation, extra: str = "") -> str:
 
 
 def series_name(key: Sequence[Any], *, short: bool = False) -> str:
-    """Return the words that describe a curve.
+    """Return the words that describe a curve, from its values in the order of `SERIES`.
 
-    Args:
-        key: its values in the order of `SERIES`.
-        short: leave the model and dtype out.
+    The short form leaves the model and dtype out.
 
     >>> series_name(("llava-1.5-7b", "bf16", "none", 40, 8, "eager"))
     'llava-1.5-7b bf16, batch 8, eager'
@@ -101,12 +94,9 @@ def measured_latency(
     same: tuple[Any, ...],
     members: dict[tuple[Any, ...], list[dict[str, Any]]],
 ) -> Figure:
-    """Return measured medians over predicted lines for curves of one model, dtype and batch.
+    """Return measured medians over predicted lines for curves of one model, dtype, text length and batch.
 
-    Args:
-        result: the reconciliation.
-        same: what the curves share: model, dtype, text tokens, batch.
-        members: the rows of each curve.
+    `same` are these four, `members` the rows of each curve.
     """
     import numpy as np
 
@@ -217,12 +207,9 @@ def _placed(rows: Sequence[dict[str, Any]], time: str) -> list[PlacedOp]:
 def save_figures(
     figures: dict[str, Figure], folder: str | Path, *, suffix: str = ".svg"
 ) -> list[Path]:
-    """Write figures into a folder under their names and return the paths.
+    """Write figures into a folder, created when missing, under their names and return the paths.
 
-    Args:
-        figures: figures by name.
-        folder: created when missing.
-        suffix: `.svg`, `.png` or `.pdf`.
+    The suffix is `.svg`, `.png` or `.pdf`.
 
     Raises:
         OutputError: the folder cannot be written.

@@ -35,12 +35,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def page(title: str, body: Iterable[str]) -> str:
-    """Return a self-contained HTML document.
-
-    Args:
-        title: plain text.
-        body: pieces of HTML.
-    """
+    """Return a self-contained HTML document: a title in plain text over pieces of HTML."""
     return (
         "<!DOCTYPE html>\n"
         '<html lang="en"><head><meta charset="utf-8">\n'
@@ -63,13 +58,7 @@ def tag(name: str, text: object, css: str = "") -> str:
 
 
 def section(identifier: str, title: str, *pieces: str) -> str:
-    """Return a section with a heading that can be linked to.
-
-    Args:
-        identifier: the anchor of the section.
-        title: plain text.
-        pieces: HTML.
-    """
+    """Return a section of HTML pieces with a heading that can be linked to by its identifier."""
     head = f'<h2 id="{escape(identifier)}">{escape(title)}</h2>'
     return "<section>" + "\n".join((head, *pieces)) + "</section>"
 
@@ -77,13 +66,7 @@ def section(identifier: str, title: str, *pieces: str) -> str:
 def table(
     headings: Sequence[str], rows: Iterable[Sequence[object]], *, words: Sequence[int] = (0,)
 ) -> str:
-    """Return a table; cells are plain text.
-
-    Args:
-        headings: column headings.
-        rows: their cells; None is an empty cell.
-        words: columns that hold words and are set to the left.
-    """
+    """Return a table; cells are plain text, None is an empty one. Columns of `words` are set to the left."""
     left = set(words)
 
     def cell(name: str, index: int, value: object) -> str:
@@ -112,12 +95,7 @@ def definitions(pairs: Iterable[tuple[str, object]]) -> str:
 
 
 def items(texts: Iterable[str], css: str = "") -> str:
-    """Return a list of sentences.
-
-    Args:
-        texts: plain text.
-        css: the list's class.
-    """
+    """Return a list of sentences in plain text."""
     attribute = f' class="{escape(css)}"' if css else ""
     return f"<ul{attribute}>" + "".join(tag("li", text) for text in texts) + "</ul>"
 
@@ -125,10 +103,7 @@ def items(texts: Iterable[str], css: str = "") -> str:
 def picture(svg: bytes, alternative: str, caption: str) -> str:
     """Return an SVG inside the page, as an image: scripts in it would not run, ids cannot clash.
 
-    Args:
-        svg: the picture as SVG text.
-        alternative: what it shows, for who cannot see it.
-        caption: the line below.
+    `alternative` says what it shows to a reader who cannot see it; the caption is the line below.
     """
     data = base64.b64encode(svg).decode("ascii")
     return (

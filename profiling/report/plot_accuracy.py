@@ -34,15 +34,11 @@ BANDS = (0.1, 0.2)
 def plot_accuracy(
     rows: Sequence[Mapping[str, Any]], *, title: str = "", by: str = "regime"
 ) -> Figure:
-    """Return predicted against measured seconds, both on logarithmic axes.
+    """Return predicted against measured seconds of a `Reconciliation`'s rows, both on logarithmic axes.
 
     Points on the diagonal are met; the grey bands are 10 % and 20 % around it. Vertical bars are the
-    prediction's interval, horizontal ones the measurement's own spread.
-
-    Args:
-        rows: rows of a `Reconciliation`.
-        title: device, software and calibration, for the second line.
-        by: the column that colours the points.
+    prediction's interval, horizontal ones the measurement's own spread. The column `by` colours the points;
+    the title has device, software and calibration.
     """
     import numpy as np
 

@@ -7,15 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from costmodel.plots.style import (
-    BLACK,
-    FILLS,
-    GREY,
-    PALE,
-    new_figure,
-    set_titles,
-    styled,
-)
+from costmodel.plots.style import BLACK, FILLS, GREY, PALE, new_figure, set_titles, styled
 from profiling.reconciling.gap import LABELS, PARTS
 from profiling.reconciling.summary import medians_by_count
 
@@ -44,12 +36,7 @@ def _shown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 @styled
 def plot_gap(row: Mapping[str, Any], *, title: str = "") -> Figure:
-    """Return the waterfall of one row: from the ideal roofline, part by part, to what was measured.
-
-    Args:
-        row: one row of a `Reconciliation`.
-        title: run, device and calibration, for the second line.
-    """
+    """Return the waterfall of one row: from the ideal roofline, part by part, to what was measured."""
     names = _shown([row])
     figure, axes = new_figure(7.2, 1.1 + 0.42 * (len(names) + 3))
     scale = 1e3
@@ -112,13 +99,9 @@ def plot_gap_over_tokens(
 ) -> Figure:
     """Return the parts stacked over visual tokens, with the measured time on top of them.
 
-    Rounds of one token count are joined by their median. Where parts are negative (a stage faster
-    than its explanation), they hang below zero, and the measured mark says where the sum is.
-
-    Args:
-        rows: of one curve: one model, dtype, method, batch and mode.
-        title: model, device, mode and calibration, for the second line.
-        stage: the stage that the rows are of.
+    The rows are those of one stage of one curve: one model, dtype, method, batch and mode. Rounds of one
+    token count are joined by their median. Where parts are negative (a stage faster than its explanation),
+    they hang below zero, and the measured mark says where the sum is.
     """
     names = _shown(rows)
     figure, axes = new_figure(7.2, 4.4)

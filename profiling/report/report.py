@@ -9,19 +9,11 @@ from profiling.reconciling.gap import LABELS, PARTS
 from profiling.reconciling.opclasses import by_class
 from profiling.reconciling.reconciliation import calibration_words
 from profiling.records.measurement import TOTAL
-from profiling.report.html import (
-    definitions,
-    items,
-    number,
-    page,
-    picture,
-    section,
-    table,
-    tag,
-)
+from profiling.report.html import definitions, items, number, page, picture, section, table, tag
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from matplotlib.figure import Figure
 
@@ -49,10 +41,8 @@ def report_html(
 ) -> str:
     """Return the report of a reconciliation as one HTML document.
 
-    Args:
-        result: the reconciliation.
-        figures: pictures to put in, by name; `profiling.report.reconciliation_figures` makes them.
-        svg: those of them that are drawn already.
+    `figures` go in by name (`profiling.report.reconciliation_figures` makes them); `svg` has those of them
+    that are drawn already.
     """
     title = f"Measured and predicted: {result.hardware.name}"
     parts = [
@@ -178,11 +168,10 @@ def _runs(result: Reconciliation) -> str:
     )  # fmt: skip
     rows = [
         [
-            f"{row['model']} {row['dtype']} {row['method']} b{row['batch_size']} {row['mode']} "
-            f"#{row['round']}",
+            f"{_run(row)} #{row['round']}",
             row["stage"],
             row["visual_tokens"],
-            f"{_ms(row['measured_s'])} ± {number(_half_ms(row['noise_s']), '.3f', '?')}",
+            f"{_ms(row['measured_s'])} ± {_ms(row['noise_s'] and row['noise_s'] / 2, '?')}",
             _ms(row["predicted_s"]),
             number(row["relative_error"], "+.1%"),
             _ms(row["ideal_s"]),
@@ -201,12 +190,12 @@ def _runs(result: Reconciliation) -> str:
     return section("runs", "Run by run", table(heads, rows, words=(0, 1)), tag("p", note, "note"))
 
 
-def _half_ms(seconds: float | None) -> float | None:
-    return None if seconds is None else seconds * 1e3 / 2
+def _run(row: Mapping[str, Any]) -> str:
+    return f"{row['model']} {row['dtype']} {row['method']} b{row['batch_size']} {row['mode']}"
 
 
-def _ms(seconds: float | None) -> str:
-    return number(None if seconds is None else seconds * 1e3, ".3f")
+def _ms(seconds: float | None, missing: str = "–") -> str:
+    return number(None if seconds is None else seconds * 1e3, ".3f", missing)
 
 
 def _counts(result: Reconciliation) -> str:
@@ -219,14 +208,11 @@ def _counts(result: Reconciliation) -> str:
     pieces = [table(("counted", "rows", "equal to the unit", "worst difference"), rows)]
     memory = summary["memory"]
     if memory["rows"]:
-        pieces.append(
-            tag(
-                "p",
-                f"Peak memory to the first token: {memory['rows']} rows, mean error "
-                f"{memory['mape']:.2%}, worst {memory['max']:.2%}, predicted over measured "
-                f"{memory['bias']:.4f}.",
-            )
+        text = (
+            f"Peak memory to the first token: {memory['rows']} rows, mean error {memory['mape']:.2%}, "
+            f"worst {memory['max']:.2%}, predicted over measured {memory['bias']:.4f}."
         )
+        pieces.append(tag("p", text))
     return section("counts", "FLOPs, kernels, memory", *pieces)
 
 
@@ -269,7 +255,7 @@ def _energy(result: Reconciliation) -> str:
     )  # fmt: skip
     rows = [
         [
-            f"{row['model']} {row['dtype']} {row['method']} b{row['batch_size']} {row['mode']}",
+            _run(row),
             row["covers"],
             number(row["measured_j"]),
             row["method_of_measurement"],
@@ -311,8 +297,7 @@ def _skipped(result: Reconciliation) -> str:
     heads = ("run", "status", "reason", "predicted peak GB", "capacity GB", "predicted to fit")
     rows = [
         [
-            f"{row['model']} {row['dtype']} {row['method']} b{row['batch_size']} {row['mode']}, "
-            f"{row['visual_tokens']} visual tokens",
+            f"{_run(row)}, {row['visual_tokens']} visual tokens",
             row["status"],
             row["reason"],
             _gb(row["predicted_peak_bytes"]),

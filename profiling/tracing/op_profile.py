@@ -89,8 +89,12 @@ def write_op_profile(profile: OpProfile, folder: str | Path) -> Path:
         OutputError: it cannot be written.
     """
     path = Path(folder) / f"{profile.configuration.key}_ops.json"
-    document = {"kind": KIND, "schema_version": SCHEMA_VERSION, **plain(profile)}
-    return write_file(path, json.dumps(document, allow_nan=False, indent=1) + "\n")
+    return write_file(path, json.dumps(document_of(profile), allow_nan=False, indent=1) + "\n")
+
+
+def document_of(profile: OpProfile) -> dict[str, Any]:
+    """Return the JSON document of a pass."""
+    return {"kind": KIND, "schema_version": SCHEMA_VERSION, **plain(profile)}
 
 
 def read_op_profile(path: str | Path) -> OpProfile:

@@ -15,11 +15,11 @@ A100 = "nvidia-a100-sxm4-80gb"
 _ESTIMATE = {
     "--visual-tokens": None, "--text-tokens": None, "--batch-size": 1, "--output-tokens": 0,
     "--precision": "auto", "--method": None, "--keep": None, "--layer": None,
-    "--execution": "fused", "--calibration": None, "--convention": "torch", "--attention": None,
+    "--execution": "fused", "--calibration": "auto", "--convention": "torch", "--attention": None,
     "--logits": "last", "--image-size": None, "--frames": None, "--vision-layers": "executed",
-    "--ops": False, "--json": False,
+    "--ops": False, "--json": False, "--host-us": None,
 }  # fmt: skip
-_SHARED = {"--text-tokens": 40, "--batch-size": 1, "--precision": "auto", "--calibration": None,
+_SHARED = {"--text-tokens": 40, "--batch-size": 1, "--precision": "auto", "--calibration": "auto",
            "--json": False}  # fmt: skip
 _BUDGETS = {"--latency-ms": None, "--memory-gb": None}
 _ONE = {"--visual-tokens": None, "--output-tokens": 0, "--method": None, "--keep": None}
@@ -28,7 +28,7 @@ OPTIONS = {
     "sweep": {
         "--out": None, "--visual-tokens": None, "--text-tokens": "40", "--batch-size": "1",
         "--output-tokens": "0", "--precision": "auto", "--method": "none", "--keep": None,
-        "--layer": None, "--execution": "fused", "--calibration": None, "--attention": "flash",
+        "--layer": None, "--execution": "fused", "--calibration": "auto", "--attention": "flash",
         "--logits": "last", "--image-size": None, "--frames": None, "--vision-layers": "executed",
         "--stage-columns": False, "--errors": "raise", "--json": False,
     },

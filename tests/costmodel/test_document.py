@@ -12,14 +12,17 @@ A100 = "nvidia-a100-sxm4-80gb"
 def test_the_document_has_the_promised_fields() -> None:
     """Programs read these names; one more may come, none may go."""
     document = estimate("llava-1.5-7b", A100, output_tokens=2).to_dict()
-    assert {"schema_version", "inputs", "assumptions", "stages", "totals", "memory"} <= set(
-        document
-    )
+    assert {
+        "schema_version", "inputs", "assumptions", "stages", "totals", "memory", "calibration",
+    } <= set(document)  # fmt: skip
+    assert set(document["calibration"]) == {
+        "name", "kind", "measured", "transferred", "assumed",
+    }  # fmt: skip
     arguments = set(inspect.signature(estimate).parameters)
     assert arguments <= set(document["inputs"])
     costs = {"flops", "executed_flops", "weight_bytes", "kv_read_bytes", "kv_write_bytes",
              "activation_read_bytes", "activation_write_bytes", "hbm_bytes", "kernels", "time_s",
-             "time_low_s", "time_high_s", "bound"}  # fmt: skip
+             "time_low_s", "time_high_s", "ideal_time_s", "bound"}  # fmt: skip
     assert list(document["stages"]) == ["vision", "projector", "reduction", "prefill", "decode"]
     for stage in document["stages"].values():
         assert set(stage) == costs

@@ -183,11 +183,11 @@ def test_the_order_of_keywords_is_nothing_to_the_cache() -> None:
     setting=st.fixed_dictionaries(
         {
             "precision": st.sampled_from(["fp16", "w4a16", "w8a8"]),
-            "execution": st.sampled_from(["fused", "hf-eager", "cuda-graph"]),
+            "execution": st.sampled_from(["fused", "hf-eager", "cuda-graph", "static-graph"]),
             "attention": st.sampled_from([None, "flash", "eager"]),
             "logits": st.sampled_from(["last", "all"]),
             "vision_layers": st.sampled_from(["executed", "useful"]),
-            "calibration": st.sampled_from([None, A100]),
+            "calibration": st.sampled_from(["none", "auto", "generic"]),
         }
     ),
 )

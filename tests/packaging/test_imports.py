@@ -26,10 +26,10 @@ WINGS = (
     ("microbench",),
     ("reconciling",),
     ("report",),
-    ("whole_loop",),
+    ("whole_loop", "sharing"),
 )
 #: What stands on top of the cost model: nothing in it imports these, but they may import each other.
-ON_TOP = ("costmodel.questions", "costmodel.plots", "costmodel.reproduce")
+ON_TOP = ("costmodel.questions", "costmodel.plots", "costmodel.reproduce", "costmodel.audits")
 
 Graph = dict[str, set[str]]
 

@@ -1,4 +1,5 @@
 from __future__ import annotations
 
+from fake_cuda import *  # noqa: F403  (its fixtures)
 from known_laws import *  # noqa: F403  (its fixtures)
 from tiny_models import *  # noqa: F403  (its fixtures)

@@ -98,18 +98,50 @@ def test_largest_batch(device, precision, method):
         assert found == fits
 
 
+@pytest.mark.parametrize("method", [None, *METHODS])
+def test_largest_batch_at_the_very_edge(method):
+    """A budget of a batch's own peak holds it, and one byte less does not; below one sample it is 0."""
+    generator = random.Random(f"edge {method}")
+    asked = 0
+    for settings in (*SETTINGS, {"output_tokens": 128, "precision": "int4", "attention": "eager"}):
+        device, precision = generator.choice(DEVICES)
+        fixed = {"precision": precision, **settings, "method": method}
+        fixed.pop("batch_size", None)
+        count = generator.choice((1, 3, 29))
+        with suppress(VlmRooflineError):
+            peaks = [
+                estimate("llava-1.5-7b", device, batch_size=n, **fixed).memory.peak_memory_bytes
+                for n in (1, count)
+            ]
+            for budget, expected in (
+                (peaks[1], count),
+                (peaks[1] - 1, count - 1),
+                (peaks[0] - 1, 0),
+            ):
+                found = largest_batch("llava-1.5-7b", device, memory_bytes=budget, **fixed)
+                assert found == expected, (device, fixed, count, budget)
+            asked += 1
+    assert asked
+
+
 @pytest.mark.parametrize("scores", list_benchmarks("llava-1.5-7b")[:4])
 @pytest.mark.parametrize("rank", ["retained", "score"])
 def test_frontier(scores, rank):
     free = frontier("llava-1.5-7b", A100, benchmark=scores, rank=rank)
     budget = sorted(point.time_s for point in free.points)[len(free.points) // 2]
-    answer = frontier("llava-1.5-7b", A100, benchmark=scores, rank=rank, latency_s=budget)
+    memory = sorted(point.peak_memory_bytes for point in free.points)[-len(free.points) // 3]
+    budgets = {"latency_s": budget, "memory_bytes": memory}
+    answer = frontier("llava-1.5-7b", A100, benchmark=scores, rank=rank, **budgets)
 
     def worth(point):
         value = point.retained if rank == "retained" else point.score
         return float("-inf") if value is None else value
 
-    within = [point for point in answer.points if point.time_s <= budget]
+    within = [
+        point
+        for point in answer.points
+        if point.time_s <= budget and point.peak_memory_bytes <= memory
+    ]
     assert worth(answer.best) == max(map(worth, within))
     for point in answer.points:
         beaten = any(

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import socket
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from profiling.measuring.kernel_pass import run_kernel_passes
 from profiling.records.measurement import Configuration
 from profiling.records.model_names import model_of, public_name
 from profiling.tracing.kernels import read_trace
+from vlm_roofline.cli import main
 
 
 @pytest.fixture
@@ -88,6 +90,58 @@ def test_a_record_prices_itself_where_its_model_is_gone(measured, secret, monkey
     path = measured.parent / "alone.json"
     path.write_text(json.dumps(record_))
     assert reconcile(path).summary["runs"] == 1
+
+
+def test_a_shared_archive_names_nobody_and_says_what_it_reveals(measured, tmp_path, capsys):
+    """Poison in every text of a record: none of it leaves, and what leaves is listed."""
+    host, user = socket.gethostname(), getpass.getuser()
+    (record,) = read_measurements(measured)
+    document = record.to_dict()
+    document["configuration"]["model"] = "/home/alice-secret/projects/llava-mine"
+    document["model_config"] |= {
+        "_name_or_path": "/home/alice-secret/x",
+        "auto_map": {"AutoConfig": "/home/alice-secret/code.py"},
+        "text_config": {
+            **document["model_config"]["text_config"],
+            "_name_or_path": "~/alice-secret",
+        },
+    }
+    document["environment"] |= {
+        "hostname": host, "device_uuid": "GPU-5ec2e7",
+        "variables": {"PYTORCH_ALLOC_CONF": f"log:/home/{user}/a"},
+    }  # fmt: skip
+    document["why_missing"] = {"energy": f"{user}@{host}: C:\\Users\\alice-secret\\x is missing"}
+    document["capabilities"] = {"power": f"no permission for {user} on {host}"}
+    document["started_at"] = "2026-11-20T23:59:58+00:00"
+    for old in measured.glob("*_r0.json"):
+        old.unlink()
+    (measured / "poisoned.json").write_text(json.dumps(document))
+    archive = tmp_path / "for-others.zip"
+    assert main(["measurements", str(measured), "--share", str(archive), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["records"], told["profiles"]) == (1, 1)
+    shutil.rmtree(measured)
+    with zipfile.ZipFile(archive) as packed:
+        assert packed.namelist() == ["records.jsonl", "pass-0_ops.json"]
+        assert {each.date_time for each in packed.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        text = "".join(packed.read(name).decode() for name in packed.namelist())
+        packed.extractall(measured)
+    poison = ("alice", "secret", "llava-mine", "GPU-5ec2e7", "/home", "23:59", "projects", "Users")
+    assert not [word for word in (*poison, host, f"{user}@", f"for {user}") if word in text]
+    reveals = json.dumps(told["reveals"])
+    for value in read_measurements(measured)[0].environment.values():
+        for item in value.values() if isinstance(value, dict) else [value]:
+            assert item is None or json.dumps(str(item))[1:-1] in reveals, item
+    assert told["reveals"]["days"][0] == "2026-11-20"
+    (again,) = read_measurements(measured)
+    assert again.stages == record.stages
+    assert model_of(again.configuration.model, again.model_config).text.hidden_size == 64
+
+
+def test_a_share_is_refused_where_there_is_nothing(tmp_path, capsys):
+    assert main(["measurements", str(tmp_path), "--share", str(tmp_path / "x.zip")]) == 2
+    assert "no measurements" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["evil/evil", "/etc/passwd", "../../x", "https://example.org/x"])

@@ -85,3 +85,20 @@ def test_every_row_and_column(method):
                 assert not differences(row, flat(costs[counts])), (model, fixed, counts)
             priced += len(table)
     assert priced >= 40
+
+
+@pytest.mark.parametrize("images", ["a", [1.5], 10**400, True])
+def test_a_count_that_is_none_is_kept_with_its_reason(images):
+    (row,) = sweep("llava-1.5-7b", A100, images=images, errors="keep").to_dict("records")
+    assert "images" in row["error"]
+    assert row["images"] is None or row["images"] != row["images"]
+
+
+def test_rows_are_counted_without_going_through_them():
+    from costmodel.questions.sweeps import SweepPlan
+
+    for method in ("none", "divprune", ["none", "divprune", None, "fastv"]):
+        plan = SweepPlan(MODELS[0], [A100] * 3, method=method, keep=[0.1, 0.5], layer=[None, 2, 3])
+        assert plan.rows == len(list(plan.combinations()))
+    many = ["flash"] * 5000
+    assert SweepPlan(MODELS[0], [A100] * 5000, attention=many).rows == 25_000_000

@@ -9,6 +9,8 @@ import torch
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from costmodel.methods import Method
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from token_reduction.apply.inside_llm import LayerReduction, Prefill
     from token_reduction.apply.llm_tokens import Group, Tokens
     from token_reduction.apply.patching import Patches
+    from token_reduction.tokens.reduced import Selection
 
 
 class KeepEverything:
@@ -106,6 +109,30 @@ def contiguous_start(group: Group, now: Prefill, name: str) -> Tensor:
                 "visual tokens; give one image per sequence"
             )
     return now.tokens.local(group)[:, 0]
+
+
+def by_sequence(
+    now: Prefill, name: str, choose: Callable[[int, slice, int, int], Selection]
+) -> list[Tensor]:
+    """Return, group by group, the visual tokens that a method keeps of each sequence by itself.
+
+    `choose` is given a row, its span, where its visual tokens begin in it, and how many there are.
+
+    Raises:
+        UnsupportedError: text stands between the visual tokens of a row.
+    """
+    chosen = []
+    for group in now.tokens.groups:
+        count = group.places.shape[1]
+        if not count:
+            chosen.append(group.places)
+            continue
+        contiguous_start(group, now, name)
+        kept = [
+            choose(row, now.tokens.span(row), text_before(now, row), count) for row in group.rows
+        ]
+        chosen.append(torch.stack([selection.image_indices for selection in kept]))
+    return chosen
 
 
 def rows_of(values: Tensor, group: Group, tokens: Tokens) -> Tensor:

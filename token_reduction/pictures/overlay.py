@@ -9,7 +9,7 @@ the layer before which each one went.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -34,6 +34,7 @@ _LINE = 22
 _BACKGROUND = (250, 250, 250)
 _INK = (30, 30, 30)
 _EDGE = (255, 255, 255)
+_Entry: TypeAlias = "tuple[str, tuple[int, int, int] | None]"
 #: Anchors of viridis: even in lightness, so it reads in print and for colour-blind people.
 _SCALE = np.array(
     [(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)], dtype=float
@@ -41,20 +42,9 @@ _SCALE = np.array(
 
 
 def save_overlay(
-    path: Path,
-    image: Image,
-    model: torch.nn.Module,
-    record: ReductionRecord,
-    image_processor: Any,
+    path: Path, image: Image, model: torch.nn.Module, record: ReductionRecord, image_processor: Any
 ) -> None:
-    """Draw what was kept of an image, and save it.
-
-    Args:
-        path: where to; the suffix names the format.
-        image: the picture as it was given to the processor, RGB.
-        model: the model that ran.
-        record: what the reduction did.
-        image_processor: the model's own.
+    """Draw what was kept of an image as `draw_overlay` does, and save it; the path's suffix names the format.
 
     Raises:
         MissingDependencyError: Pillow is not installed.
@@ -74,13 +64,7 @@ def save_overlay(
 def draw_overlay(
     image: Image, model: torch.nn.Module, record: ReductionRecord, image_processor: Any
 ) -> Image:
-    """Draw what was kept of an image.
-
-    Args:
-        image: the picture as it was given to the processor, RGB.
-        model: the model that ran.
-        record: what the reduction did.
-        image_processor: the model's own.
+    """Draw what was kept of an image, given in RGB as the model's own processor got it.
 
     Raises:
         MissingDependencyError: Pillow is not installed.
@@ -97,16 +81,16 @@ def draw_overlay(
     width = sum(picture.width for picture in pictures) + _MARGIN * (len(pictures) + 1)
     height = max(picture.height for picture in pictures)
     lines = caption(record)
-    legend = _legend(record, panels, scale)
     width = max(width, 580)
     top = _MARGIN + _LINE * len(lines) + 8
     sheet = Images.new("RGB", (width, top + height + 3 * _LINE + _MARGIN), _BACKGROUND)
-    _write(sheet, lines, panels, pictures, legend, top, height)
+    _write_above_and_below(sheet, lines, panels, pictures, top)
+    _draw_legend(sheet, _legend(record, panels, scale), top + height + 4 + _LINE)
     return sheet
 
 
 def caption(record: ReductionRecord) -> list[str]:
-    """Return what the picture says above: the method, and how many tokens are left."""
+    """Return the lines above the picture: the method, and how many tokens are left."""
     method = record.method
     before, after = record.visual_tokens
     settings = [] if method.keep is None else [f"keep={method.keep:g}"]
@@ -163,8 +147,6 @@ def _draw_panel(image: Image, panel: Panel, heat: _Heat | None) -> Image:
     for cell in order:
         left, top, right, bottom = boxes[cell]
         block = (slice(top, bottom), slice(left, right))
-        if right <= left or bottom <= top:
-            continue
         if panel.kept[cell]:
             shown[block] = bright[block]
             continue
@@ -194,10 +176,7 @@ def _draw_groups(shown: np.ndarray, bright: np.ndarray, panel: Panel, boxes: np.
         [np.bincount(owner[inside], bright[inside][:, c], count) / weight for c in range(3)], axis=1
     )
     shown[inside] = 0.35 * bright[inside] + 0.65 * mean[owner[inside]]
-    edge = np.zeros_like(inside)
-    edge[:, 1:] |= owner[:, 1:] != owner[:, :-1]
-    edge[1:, :] |= owner[1:, :] != owner[:-1, :]
-    lines = edge & (owner > -2)
+    lines = _borders(owner) & (owner > -2)
     shown[lines] = 0.5 * shown[lines] + 0.5 * np.array(_EDGE)
 
 
@@ -208,20 +187,23 @@ def _outline_kept(shown: np.ndarray, panel: Panel, boxes: np.ndarray) -> None:
         mask[top:bottom, left:right] = True
     if panel.kept.all():
         return
-    edge = np.zeros_like(mask)
-    edge[:, 1:] |= mask[:, 1:] != mask[:, :-1]
-    edge[1:, :] |= mask[1:, :] != mask[:-1, :]
-    shown[edge] = _EDGE
+    shown[_borders(mask)] = _EDGE
 
 
-def _legend(
-    record: ReductionRecord, panels: Sequence[Panel], heat: _Heat | None
-) -> list[tuple[str, tuple[int, int, int] | None]]:
+def _borders(regions: np.ndarray) -> np.ndarray:
+    """Where a pixel differs from the one above it or left of it."""
+    edge = np.zeros(regions.shape, dtype=bool)
+    edge[:, 1:] |= regions[:, 1:] != regions[:, :-1]
+    edge[1:, :] |= regions[1:, :] != regions[:-1, :]
+    return edge
+
+
+def _legend(record: ReductionRecord, panels: Sequence[Panel], heat: _Heat | None) -> list[_Entry]:
     """Entries below the picture: a text and its swatch; None for the colour scale."""
-    unseen: tuple[str, tuple[int, int, int] | None] = ("not seen: faded", (215, 215, 215))
+    unseen: _Entry = ("not seen: faded", (215, 215, 215))
     if any(panel.group is not None for panel in panels):
         return [("one token: one colour, outlined", (150, 150, 150)), unseen]
-    entries: list[tuple[str, tuple[int, int, int] | None]] = [
+    entries: list[_Entry] = [
         ("kept: crisp", (250, 250, 250)),
         ("dropped: dimmed", (60, 60, 60)),
         unseen,
@@ -234,19 +216,15 @@ def _legend(
     return entries
 
 
-def _write(
-    sheet: Image,
-    lines: Sequence[str],
-    panels: Sequence[Panel],
-    pictures: Sequence[Image],
-    legend: Sequence[tuple[str, tuple[int, int, int] | None]],
-    top: int,
-    height: int,
+def _write_above_and_below(
+    sheet: Image, lines: Sequence[str], panels: Sequence[Panel], pictures: Sequence[Image], top: int
 ) -> None:
+    """Put the pictures side by side, the lines above them and a note below each."""
     from PIL import ImageDraw, ImageFont
 
     draw = ImageDraw.Draw(sheet)
     head, small = ImageFont.load_default(18), ImageFont.load_default(14)
+    below = top + max(picture.height for picture in pictures) + 4
     for number, line in enumerate(lines):
         font = head if number == 0 else small
         draw.text((_MARGIN, _MARGIN + number * _LINE), line, fill=_INK, font=font)
@@ -256,9 +234,15 @@ def _write(
         note = f"{panel.title}: {int(panel.kept.sum())} of {len(panel.kept)} kept"
         if panel.group is not None:
             note = f"{panel.title}: {len(np.unique(panel.group))} tokens from {len(panel.kept)} patches"
-        draw.text((x, top + height + 4), note, fill=_INK, font=small)
+        draw.text((x, below), note, fill=_INK, font=small)
         x += picture.width + _MARGIN
-    x, y = _MARGIN, top + height + 4 + _LINE
+
+
+def _draw_legend(sheet: Image, legend: Sequence[_Entry], y: int) -> None:
+    from PIL import ImageDraw, ImageFont
+
+    draw, small = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    x = _MARGIN
     for text, colour in legend:
         swatch = 66 if colour is None else 18
         if x + swatch + draw.textlength(text, font=small) > sheet.width - _MARGIN:

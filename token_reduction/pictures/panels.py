@@ -23,6 +23,7 @@ from token_reduction.apply.geometry import (
     plain_points,
     tile_points,
 )
+from token_reduction.pictures.viewport import Viewport
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from token_reduction.apply.anatomy import Parts
     from token_reduction.apply.record import ReductionRecord
-    from token_reduction.pictures.viewport import Viewport
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +65,7 @@ class Fate:
 def build_panels(
     model: torch.nn.Module, record: ReductionRecord, viewports: Sequence[Viewport]
 ) -> list[Panel]:
-    """Return the panels of the one image a record is about.
-
-    Args:
-        model: the model that ran.
-        record: what the reduction did.
-        viewports: what each crop shows, overview first.
+    """Return the panels of the one image a record is about, from what each crop shows, overview first.
 
     Raises:
         InvalidInputError: a record of no image, of several, or of a video.
@@ -144,7 +139,7 @@ def _fate(record: ReductionRecord, unit: int, tokens: int) -> Fate:
             group = None
     weights = record.merge_weights
     if weights is not None and indices is not None:
-        # Rows behind the kept tokens are extra tokens, which gather what nobody else took.
+        # Rows behind the kept tokens are extra tokens, which gather what no kept token took.
         heat = weights[unit][: len(indices[unit])].sum(dim=0).float().cpu().numpy()
         heat = np.where(kept | (heat <= 0), np.nan, heat)
     return Fate(kept, heat, group)
@@ -202,31 +197,17 @@ def _panels(places: Places, fate: Fate, viewports: Sequence[Viewport], columns: 
         rows = 1.0 if view == 0 else len(viewports[1:]) / columns
         height = (frame.bottom - frame.top) / (places.side * rows)
         half_x, half_y = _step(x) / 2, _step(y) / 2
-        boxes = np.stack(
-            (
-                frame.left + (x - half_x) * width,
-                frame.top + (y - half_y) * height,
-                frame.left + (x + half_x) * width,
-                frame.top + (y + half_y) * height,
-            ),
-            axis=1,
-        )
-        panels.append(
-            Panel(
-                title,
-                boxes,
-                fate.kept[here],
-                None if fate.heat is None else fate.heat[here],
-                None if fate.group is None else fate.group[here],
-            )
-        )
+        left, right = (frame.left + (x + side) * width for side in (-half_x, half_x))
+        top, bottom = (frame.top + (y + side) * height for side in (-half_y, half_y))
+        boxes = np.stack((left, top, right, bottom), axis=1)
+        heat = None if fate.heat is None else fate.heat[here]
+        group = None if fate.group is None else fate.group[here]
+        panels.append(Panel(title, boxes, fate.kept[here], heat, group))
     return panels
 
 
 def _mosaic_frame(viewports: Sequence[Viewport], columns: int) -> Viewport:
     """What all tiles show together; tiles of nothing but padding fit the grid of the others."""
-    from token_reduction.pictures.viewport import Viewport
-
     sizes = [(view.right - view.left, view.bottom - view.top) for view in viewports]
     width = float(np.median([size[0] for size in sizes]))
     height = float(np.median([size[1] for size in sizes]))

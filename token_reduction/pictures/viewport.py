@@ -23,15 +23,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Viewport:
-    """The part of a picture that a crop shows, in the picture's pixels.
+    """The part of a picture that a crop shows: its edges in the picture's pixels.
 
     It may reach beyond the picture where the processor padded.
-
-    Attributes:
-        left: x of the crop's left edge.
-        top: y of its top edge.
-        right: x of its right edge.
-        bottom: y of its bottom edge.
     """
 
     left: float
@@ -45,10 +39,7 @@ class Viewport:
         >>> Viewport(100.0, 0.0, 300.0, 200.0).at(0.5, 0.25)
         (100.0, 150.0)
         """
-        return (
-            self.top + y * (self.bottom - self.top),
-            self.left + x * (self.right - self.left),
-        )
+        return self.top + y * (self.bottom - self.top), self.left + x * (self.right - self.left)
 
 
 def pixel_crops(processor: Any, image: Image) -> np.ndarray:
@@ -70,12 +61,9 @@ def pixel_crops(processor: Any, image: Image) -> np.ndarray:
 def find_viewports(
     process: Callable[[Image], np.ndarray], width: int, height: int
 ) -> list[Viewport]:
-    """Find what each crop of a picture of that size shows.
+    """Find what each crop of a picture of that size in pixels shows.
 
-    Args:
-        process: from a picture to its crops, [crops, channels, height, width].
-        width: of the picture, in pixels.
-        height: of the picture, in pixels.
+    `process` gives the crops of a picture, [crops, channels, height, width].
 
     >>> from PIL import Image
     >>> def middle(image):  # a processor that crops the middle square

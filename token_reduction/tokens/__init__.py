@@ -1,1 +1,1 @@
-"""What the methods' functions share: checks of inputs, index operations, results, and observers."""
+"""What the methods' functions share: checks of inputs, index operations, results, observers, weights."""

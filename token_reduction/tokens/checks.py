@@ -1,8 +1,8 @@
-"""NaN and infinity are refused, not silently picked, at a price the caller can choose.
+"""NaN and infinity in a method's input are refused, at a price the caller can choose.
 
 A NaN sorts somewhere, so a selection over NaN looks healthy and is arbitrary. Finding one means
-reading a flag back from the device, and on an accelerator that read stops the host until everything
-queued before it has run: a cost that would sit inside whatever is being timed. So:
+reading a flag back from the device. On an accelerator that read stops the host until everything
+queued before it has run, a cost that would fall inside whatever is being timed. So:
 
     device       default     what happens
     CPU, meta    "now"       InvalidInputError from the call itself (meta tensors hold no values)
@@ -45,9 +45,8 @@ _deferred: dict[tuple[torch.device, str], Tensor] = {}
 def finite_checks(mode: CheckMode) -> Iterator[None]:
     """Choose when inputs are checked for NaN and infinity inside this block.
 
-    Args:
-        mode: "now" raises from the call (synchronises an accelerator), "deferred" raises on leaving
-            the block, "off" never looks.
+    "now" raises from the call (and synchronises an accelerator), "deferred" raises on leaving the block,
+    "off" never looks.
 
     Raises:
         InvalidInputError: an unknown mode; on leaving a deferred block, an input was not finite.
@@ -113,11 +112,9 @@ def check_mode(device: torch.device) -> CheckMode:
 
 
 def require_finite(method: str, **tensors: Tensor) -> None:
-    """Refuse NaN and infinity in any of the tensors, now or later as the mode in force says.
+    """Refuse NaN and infinity in any of the tensors on one device, now or later as the mode in force says.
 
-    Args:
-        method: the method's name, for the message.
-        tensors: floating-point tensors on one device, by the names the caller knows.
+    The message names the method and the tensors by their keywords.
 
     Raises:
         InvalidInputError: a tensor is not finite and the mode is "now".
@@ -140,6 +137,17 @@ def require_finite(method: str, **tensors: Tensor) -> None:
         else:
             known = _deferred.get((device, place))
             _deferred[(device, place)] = flag if known is None else known | flag
+
+
+def misfit(method: str, takes: str, *tensors: Tensor) -> InvalidInputError:
+    """Return the error for tensors whose shapes are not what a method takes.
+
+    >>> misfit("tome", "tokens [..., t, d] and a metric [..., t, c]", torch.ones(3), torch.ones(2, 4))
+    InvalidInputError('tome takes tokens [..., t, d] and a metric [..., t, c]; given (3,) and (2, 4)')
+    """
+    shapes = [str(tuple(tensor.shape)) for tensor in tensors]
+    given = " and ".join(filter(None, (", ".join(shapes[:-1]), shapes[-1])))
+    return InvalidInputError(f"{method} takes {takes}; given {given}")
 
 
 def reject(method: str, names: str) -> InvalidInputError:

@@ -1,8 +1,8 @@
-"""Who wants to know when a method works: observers of the reduction inside a running model.
+"""Observers of the reduction inside a running model: they are told when a method's own work begins and ends.
 
 `reduce_tokens` puts `observed("reduction")` around each piece of a method's own work (scores, top-k,
-merge, gather), wherever it sits. Whoever measures registers a callback with `observe`. Needs no torch
-and never synchronises: a callback that wants device time records an event.
+merge, gather), wherever it sits, and a measurement registers a callback with `observe`. This needs no
+torch and never synchronises: a callback that wants device time records an event.
 """
 
 from __future__ import annotations
@@ -18,10 +18,7 @@ _callbacks: list[Callable[[str, bool], None]] = []
 
 @contextmanager
 def observe(callback: Callable[[str, bool], None]) -> Iterator[None]:
-    """Call `callback(name, begins)` whenever observed work begins or ends inside this block.
-
-    Args:
-        callback: told the name of the work, and True at its beginning, False at its end.
+    """Call `callback(name, begins)` whenever observed work begins (True) or ends (False) inside this block.
 
     >>> seen = []
     >>> with observe(lambda name, begins: seen.append((name, begins))):
@@ -43,11 +40,7 @@ def observe(callback: Callable[[str, bool], None]) -> Iterator[None]:
 
 @contextmanager
 def observed(name: str) -> Iterator[None]:
-    """Tell the observers that work called `name` begins, and at the end that it ended.
-
-    Args:
-        name: what the work is called, "reduction" for a method's own.
-    """
+    """Tell the observers that work called `name` begins, and at the end that it ended."""
     if not _callbacks:
         yield
         return

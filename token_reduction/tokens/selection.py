@@ -6,11 +6,13 @@ stable sort of a mask gives the same indices without that.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from hardware_specs.errors import InvalidInputError
+from token_reduction.tokens.checks import misfit
+from token_reduction.tokens.reduced import Reduced
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +26,12 @@ def take_tokens(tokens: Tensor, indices: Tensor) -> Tensor:
     """
     flat, rows = flat_rows(tokens, indices)
     return flat.index_select(0, rows.flatten()).reshape(*rows.shape, tokens.shape[-1])
+
+
+def picked_tokens(tokens: Tensor, picks: Tensor, **more: Any) -> Reduced:
+    """Keep the tokens picked, [..., m], in spatial order; `more` is what else the method says."""
+    kept = picks.sort(dim=-1).values
+    return Reduced(take_tokens(tokens, kept), kept_indices=kept, selection_order=picks, **more)
 
 
 def flat_rows(tokens: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,6 +75,16 @@ def complement(indices: Tensor, n: int) -> Tensor:
     listed = listed.scatter(-1, indices, 1)
     order = torch.sort(listed, dim=-1, stable=True).indices
     return order[..., : n - indices.shape[-1]]
+
+
+def output_places(indices: Tensor, length: int, *, others: int = 0) -> Tensor:
+    """Place in `indices` of each of `length` tokens, [..., length]; `others` for what is not listed.
+
+    >>> output_places(torch.tensor([3, 1]), 4, others=-1).tolist()
+    [-1, 1, -1, 0]
+    """
+    places = torch.arange(indices.shape[-1], device=indices.device).expand(indices.shape)
+    return places.new_full((*indices.shape[:-1], length), others).scatter(-1, indices, places)
 
 
 def image_positions(start: int | Tensor, image_tokens: int, device: torch.device) -> Tensor:
@@ -116,7 +134,5 @@ def check_row(method: str, tokens: Tensor, cls_attention: Tensor) -> None:
     if cls_attention.ndim < 2 or (
         (*cls_attention.shape[:-2], cls_attention.shape[-1]) != tokens.shape[:-1]
     ):
-        raise InvalidInputError(
-            f"{method} takes tokens [..., n, d] and the class token's attention [..., h, n] to "
-            f"them, given {tuple(tokens.shape)} and {tuple(cls_attention.shape)}"
-        )
+        takes = "tokens [..., n, d] and the class token's attention [..., h, n] to them"
+        raise misfit(method, takes, tokens, cls_attention)

@@ -28,6 +28,7 @@ COMMANDS = {
     "frontier": "vlm_roofline.cli.frontier",
     "plot": "vlm_roofline.cli.plot",
     "reproduce": "vlm_roofline.cli.reproduce",
+    "audit": "vlm_roofline.cli.audit",
     "models": "vlm_roofline.cli.models",
     "specs": "vlm_roofline.cli.specs",
     "methods": "vlm_roofline.cli.methods",

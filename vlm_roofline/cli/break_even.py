@@ -67,15 +67,7 @@ def break_even(
     largest = "unknown" if batch is None else f"{batch:,}" if batch else "none"
     out.print(f"within {where}: {_most(result.most_within_memory, looked_at)}")
     out.print(f"largest batch there with the model's own visual tokens: {largest}")
-    out.print(
-        f"time: {given['execution']} kernels, "
-        + (
-            "the ideal roofline, a lower bound; --calibration gives expected times"
-            if given["calibration"] is None
-            else f"calibration {given['calibration']}"
-        ),
-        style="dim",
-    )
+    out.print(f"{given['execution']} kernels; {result.source.sentence()}", style="dim")
 
 
 def _most(count: int | None, looked_at: int) -> str:

@@ -66,6 +66,7 @@ def _print(cost: Estimate, ops: bool) -> None:
             Column("time", lambda row: row[1].time_s, "s"),
             Column("low", lambda row: row[1].time_low_s, "s"),
             Column("high", lambda row: row[1].time_high_s, "s"),
+            Column("at best", lambda row: row[1].ideal_time_s, "s"),
             Column("bound", lambda row: row[1].bound or "-"),
         ],
         title=_title(given),
@@ -119,7 +120,10 @@ def _print_time_and_memory(cost: Estimate) -> None:
     )
     out.print(f"activations written in prefill: {show_bytes(memory.activation_bytes_written)}")
     if cost.inputs["convention"] == "torch":
-        out.print(f"time: {cost.assumptions['time']}", style="dim")
+        out.print(cost.calibration.sentence(), style="dim")
+        host = cost.inputs["host_s"]
+        if host is not None:
+            out.print(f"host: {show_time(host)} per kernel (--host-us)", style="dim")
 
 
 def _ops_table(cost: Estimate) -> Table:

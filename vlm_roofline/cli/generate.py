@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -89,36 +88,22 @@ def generate(
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": temperature > 0}
     if temperature > 0:
         settings["temperature"] = temperature
-    answer = _answer(
+    record, answer = _answer(
         loaded, processor, inputs, request, settings,
         seed=seed, device=chosen, warm_up=warm_up, trace=save_overlay is not None,
     )  # fmt: skip
-    if save_overlay is not None and answer.record is not None:
+    if save_overlay is not None and record is not None:
         from token_reduction.pictures.overlay import save_overlay as save
 
-        save(save_overlay, picture, loaded, answer.record, processor.image_processor)
-    document = _document(model, prompt, answer, save_overlay)
+        save(save_overlay, picture, loaded, record, processor.image_processor)
+    document = {"schema_version": 1, "model": model, "prompt": prompt, **answer}
+    document["overlay"] = None if save_overlay is None else str(save_overlay)
     if json:
         print_json(document)
         return
     for note in document["notes"]:
         warn(note)
     _print(document)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer, what was reduced for it, and what each stage took."""
-
-    text: str
-    new_tokens: int
-    prompt_tokens: int
-    record: ReductionRecord | None
-    seconds: dict[str, list[float]]
-    clock: str
-    device: str
-    dtype: str
-    warmed_up: bool
 
 
 class _Steps:
@@ -240,7 +225,8 @@ def _answer(
     device: str,
     warm_up: bool,
     trace: bool,
-) -> Answer:
+) -> tuple[ReductionRecord | None, dict[str, Any]]:
+    """Generate once, and return what was reduced and what the document says of the answer."""
     import torch
 
     from profiling.devices.device import clock_for
@@ -276,48 +262,33 @@ def _answer(
     (times,) = recorder.collect()
     count = inputs["input_ids"].shape[1]
     new = output[0, count:]
-    return Answer(
-        text=tokenizer.decode(new, skip_special_tokens=True).strip(),
-        new_tokens=len(new),
-        prompt_tokens=count,
-        record=record,
-        seconds=times.event_s,
-        clock=clock.name,
-        device=device,
-        dtype=str(model.dtype).removeprefix("torch."),
-        warmed_up=warm_up,
-    )
+    before, after = (None, None) if record is None else record.visual_tokens
+    return record, {
+        "answer": tokenizer.decode(new, skip_special_tokens=True).strip(),
+        "new_tokens": len(new),
+        "prompt_tokens": count,
+        "visual_tokens_before": before,
+        "visual_tokens_after": after,
+        "times_s": _times(times.event_s),
+        "clock": clock.name,
+        "device": device,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "warmed_up": warm_up,
+        "reduction": None if record is None else record.to_dict(),
+        "overlay": None,
+        "notes": [] if record is None else list(record.notes),
+    }
 
 
-def _document(source: str, prompt: str, answer: Answer, overlay: Path | None) -> dict[str, Any]:
-    record = answer.record
-    seconds = answer.seconds
+def _times(seconds: dict[str, list[float]]) -> dict[str, float | None]:
+    """Return seconds by stage, of a decode step and in all; None for a stage that did not run."""
     times: dict[str, float | None] = {
         stage: sum(seconds[stage]) if stage in seconds else None for stage in STAGES
     }
     steps = seconds.get("decode", [])
     times["decode_per_token"] = sum(steps) / len(steps) if steps else None
     times["total"] = sum(seconds["total"])
-    before, after = (None, None) if record is None else record.visual_tokens
-    notes = [] if record is None else list(record.notes)
-    return {
-        "schema_version": 1,
-        "model": source,
-        "prompt": prompt,
-        "answer": answer.text,
-        "new_tokens": answer.new_tokens,
-        "prompt_tokens": answer.prompt_tokens,
-        "visual_tokens_before": before,
-        "visual_tokens_after": after,
-        "times_s": times,
-        "clock": answer.clock,
-        "device": answer.device,
-        "dtype": answer.dtype,
-        "warmed_up": answer.warmed_up,
-        "reduction": None if record is None else record.to_dict(),
-        "overlay": None if overlay is None else str(overlay),
-        "notes": notes,
-    }
+    return times
 
 
 def _print(document: dict[str, Any]) -> None:

@@ -21,9 +21,22 @@ def register(app: typer.Typer) -> None:
 def measurements(
     folder: Annotated[Path, typer.Argument(help="A folder of records, or one .json or .jsonl.")],
     csv: Annotated[bool, typer.Option("--csv", help="Print every stage as CSV.")] = False,
+    share: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.zip",
+            help="Pack them for others, without paths, names and serial numbers, and list what the "
+            "archive reveals.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show the records in a folder; damaged files are named and passed over."""
+    if share is not None:
+        if csv:
+            raise InvalidInputError("--share prints what it reveals, no table; leave out --csv")
+        _share(folder, share, json)
+        return
     from profiling.records.frame import measurements_frame
     from profiling.records.storage import iterate_measurements
     from vlm_roofline.cli.measurement_table import measurement_table
@@ -40,3 +53,16 @@ def measurements(
             print_json({"schema_version": 1, "rows": rows})
         return
     console().print(measurement_table([record for _, record in records]))
+
+
+def _share(folder: Path, path: Path, json: bool) -> None:
+    from profiling.sharing import share_measurements
+
+    shared = share_measurements(folder, path)
+    if json:
+        print_json({"schema_version": 1, **vars(shared)})
+        return
+    lines = [f"{shared.path}: {shared.records} records, {shared.profiles} profiler passes"]
+    lines += [f"  reveals {kind}: {'; '.join(items)}" for kind, items in shared.reveals.items()]
+    lines += [f"  removed {each}" for each in shared.removed]
+    typer.echo(harmless("\n".join(lines)))

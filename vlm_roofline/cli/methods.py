@@ -13,6 +13,21 @@ if TYPE_CHECKING:
     from costmodel.methods import MethodInfo
 
 
+#: What is said of a method, in this order; and the attribute of its info, where it has another name.
+_SAID = (
+    "name", "summary", "place", "default_keep", "default_layer", "takes_layer", "adaptive",
+    "mean_counts", "formula", "complexity", "needs", "published_settings", "source", "keep",
+    "keep_choices", "variants", "trained",
+)  # fmt: skip
+_ATTRIBUTES = {
+    "default_keep": "default_text",
+    "mean_counts": "counts",
+    "needs": "needs_text",
+    "published_settings": "published",
+    "keep": "keep_meaning",
+}
+
+
 def register(app: typer.Typer) -> None:
     """Add the command group to `app`."""
     group = typer.Typer(help="The token-reduction methods: what each does, and what it costs.")
@@ -64,33 +79,13 @@ def show(
 
 def document(info: MethodInfo) -> dict[str, Any]:
     """Return what is known of a method as plain values."""
-    return {
-        "name": info.name,
-        "summary": info.summary,
-        "place": info.place,
-        "default_keep": info.default_text,
-        "default_layer": info.default_layer,
-        "takes_layer": info.takes_layer,
-        "adaptive": info.adaptive,
-        "mean_counts": dict(info.counts),
-        "formula": info.formula,
-        "complexity": info.complexity,
-        "needs": info.needs_text,
-        "published_settings": list(info.published),
-        "source": info.source,
-        "keep": info.keep_meaning,
-        "keep_choices": list(info.keep_choices),
-        "variants": list(info.variants),
-        "trained": info.trained,
-        "options": {
-            option.name: {
-                "default": option.default,
-                "expects": option.expects,
-                "meaning": option.meaning,
-            }
-            for option in info.options
-        },
+    said = {key: getattr(info, _ATTRIBUTES.get(key, key)) for key in _SAID}
+    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in said.items()}
+    options = {
+        option.name: {name: getattr(option, name) for name in ("default", "expects", "meaning")}
+        for option in info.options
     }
+    return {**plain, "mean_counts": dict(info.counts), "options": options}
 
 
 def example(name: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from costmodel.request import (
     ARGUMENTS,
     DEFAULTS,
     OUR_DEFAULTS,
+    Amount,
     Bytes,
     Count,
     Keep,
@@ -142,6 +143,26 @@ def parse_counts(name: str, text: str) -> list[int]:
     return counts
 
 
+def parse_amount(flag: str, text: str, kind: Amount) -> float:
+    """Return a number in the argument's unit of one in the command line's.
+
+    >>> parse_amount("--host-us", "17", Amount(1e-2, "us", 1e-6))
+    1.7e-05
+    """
+    try:
+        return float(text) * kind.unit
+    except ValueError:
+        raise InvalidInputError(f"{flag} {text!r} is no number, such as 17") from None
+
+
+def _flag(name: str) -> str:
+    """Return an argument's option, with the unit in which it is typed."""
+    kind = ARGUMENTS[name].kind
+    stem = name.rpartition("_")[0] if isinstance(kind, Amount) else name
+    suffix = f"_{kind.suffix}" if isinstance(kind, Amount) else ""
+    return "--" + (stem + suffix).replace("_", "-")
+
+
 def request_options(
     *without: str, several: bool = False, **defaults: Any
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -203,6 +224,8 @@ def _option(name: str, defaults: dict[str, Any], several: bool) -> inspect.Param
         declared = typer.Argument(help=help_)
     elif name == "hardware":
         declared = typer.Option("--hardware", "-d", help=help_)
+    elif isinstance(known.kind, Amount):
+        declared = typer.Option(_flag(name), help=help_)
     if default is None:
         kind = kind | None
     annotation = Annotated[kind, declared]
@@ -217,7 +240,11 @@ def _parsed(name: str, text: Any, several: bool) -> Any:
     if text is None:
         return None
     if several and isinstance(kind, Count):
-        return parse_counts(f"--{name.replace('_', '-')}", text)
+        return parse_counts(_flag(name), text)
+    if isinstance(kind, Amount):
+        parts = split(text) if several else [text]
+        amounts = [parse_amount(_flag(name), part, kind) for part in parts]
+        return amounts if several else amounts[0]
     read = {
         Bytes: parse_bytes,
         Keep: parse_keep,

@@ -76,11 +76,11 @@ def latency(
     curves = [latency_curve(execution=plan, **shared) for plan in plans]
     ideal = None
     calibration = given["calibration"]
-    if calibration is not None:
+    if calibration != "none":
         ideal = latency_curve(
             **shared | {"execution": "fused", "label": "ideal roofline", "calibration": None}
         )
-    state = f"calibration {_stem(calibration)}" if calibration else "ideal: a lower bound"
+    state = f"calibration {_calibration(given)}" if ideal is not None else "ideal roofline"
     title = (
         f"{load_model(given['model']).name} {_precision(given).name} on "
         f"{get_hardware(given['hardware']).name}, batch {given['batch_size']}, "
@@ -96,7 +96,7 @@ def memory(given: dict[str, Any], *, out: Out, json: Json = False) -> None:
     from costmodel import estimate
     from costmodel.plots import plot_memory
 
-    cost = estimate(**given)
+    cost = estimate(**given, calibration=None)
     _save(plot_memory(cost.memory, title=_scenario(cost)), out, json=json)
 
 
@@ -135,8 +135,13 @@ def _scenario(cost: Estimate) -> str:
     return ", ".join(parts)
 
 
-def _stem(calibration: str) -> str:
-    return Path(calibration).stem if calibration.endswith(".json") else calibration
+def _calibration(given: Mapping[str, Any]) -> str:
+    """Return the name of what a request's times rest on."""
+    from costmodel.estimates import context_for
+    from costmodel.request import Request
+
+    asked = context_for(Request(**{**given, "visual_tokens": None})).calibration
+    return "none" if asked is None else asked.name
 
 
 def _save(figure: Figure, out: Path, *, json: bool) -> None:

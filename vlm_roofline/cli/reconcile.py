@@ -31,8 +31,11 @@ def reconcile(
         list[Path], typer.Argument(metavar="DIR...", help="Folders or files of measured records.")
     ],
     calibration: Annotated[
-        str | None, typer.Option(help="The device's calibration: a file, or a shipped one's name.")
-    ] = None,
+        str,
+        typer.Option(
+            help="auto, a file, a shipped calibration's name, or none: the ideal roofline."
+        ),
+    ] = "auto",
     hardware: Annotated[
         str | None,
         typer.Option(

@@ -23,8 +23,11 @@ def report(
     ],
     out: Annotated[Path, typer.Option(help="The HTML file.")],
     calibration: Annotated[
-        str | None, typer.Option(help="The device's calibration: a file, or a shipped one's name.")
-    ] = None,
+        str,
+        typer.Option(
+            help="auto, a file, a shipped calibration's name, or none: the ideal roofline."
+        ),
+    ] = "auto",
     hardware: Annotated[
         str | None,
         typer.Option(

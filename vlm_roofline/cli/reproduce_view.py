@@ -44,12 +44,7 @@ def tables_view(tables: Mapping[str, str]) -> Table:
 
 
 def reproduction_view(result: Reproduction, width: int) -> list[RenderableType]:
-    """Return the parts of a reproduced table: heading, table, remarks, summary, notes.
-
-    Args:
-        result: the table.
-        width: columns of the terminal.
-    """
+    """Return the parts of a reproduced table for so many columns: heading, table, remarks, summary, notes."""
     found = {column.name: column for column in result.columns}
     names = [name for name in result.shown or found if name != "note"]
     remarks: dict[str, int] = {}

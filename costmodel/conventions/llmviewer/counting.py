@@ -15,9 +15,10 @@ Only the language model is counted; vision tower, projector and embedding do not
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -42,19 +43,30 @@ if TYPE_CHECKING:
 _STEPS_AT_ONCE = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class _Roofline:
-    """One device at one precision."""
+class _Tool(NamedTuple):
+    """The tool in one state, told a model, a device and a precision.
 
+    Attributes:
+        shape: the language model.
+        bits: bit widths.
+        quirks: which state of the tool.
+        peak_flop_per_s: the peak it divides operations by.
+        bandwidth_bytes_per_s: the bandwidth it divides traffic by.
+    """
+
+    shape: TextShape
+    bits: BitWidths
+    quirks: Quirks
     peak_flop_per_s: float
     bandwidth_bytes_per_s: float
 
-    def times_s(self, row: ToolOp) -> tuple[Num, Num]:
-        """Return (compute time, memory time) of one execution."""
-        return (
-            row.ops / self.peak_flop_per_s,
-            row.memory_access / self.bandwidth_bytes_per_s,
-        )
+    def layer(self, b: Num, s: Num, *, decode: bool) -> list[ToolOp]:
+        """Return the ops of one decoder layer."""
+        return layer_rows(self.shape, self.bits, b, s, decode=decode, quirks=self.quirks)
+
+    def head(self, b: Num) -> ToolOp:
+        """Return the output head."""
+        return head_row(self.shape, self.bits, b, self.quirks)
 
 
 @dataclass(slots=True)
@@ -66,15 +78,12 @@ class _Sum:
     memory_bound_s: Num = 0.0
     count: int = 0
 
-    def add(self, row: ToolOp, count: int, roof: _Roofline, steps: int = 0) -> None:
+    def add(self, row: ToolOp, count: int, tool: _Tool, steps: int = 0) -> None:
         """Add `count` executions of a row; with `steps` the last axis is that many decode steps."""
-        compute, memory = roof.times_s(row)
+        compute = row.ops / tool.peak_flop_per_s
+        memory = row.memory_access / tool.bandwidth_bytes_per_s
         by_compute = compute >= memory
-        values = [
-            *row[1:],
-            np.where(by_compute, compute, 0.0),
-            np.where(by_compute, 0.0, memory),
-        ]
+        values = [*row[1:], np.where(by_compute, compute, 0.0), np.where(by_compute, 0.0, memory)]
         executions = count
         if steps:
             values = [_sum_last(value, steps) for value in values]
@@ -130,7 +139,7 @@ def evaluate_llmviewer(
     _check_attention(given.attention)
     shape, bits = text_shape(given.model), parse_bits(given.precision)
     device, steps = get_device(given.hardware), given.output_tokens
-    roof = _Roofline(bits.peak_flop_per_s(device), device.bandwidth_bytes_per_s)
+    tool = _Tool(shape, bits, quirks, bits.peak_flop_per_s(device), device.bandwidth_bytes_per_s)
     b = check_batch(given.batch_size)
     text = check_tokens("text_tokens", 0 if given.text_tokens is None else given.text_tokens)
     groups = layer_groups(given.visual_tokens, given.llm_visual_tokens_per_layer, shape.num_layers)
@@ -141,12 +150,12 @@ def evaluate_llmviewer(
             f"output_tokens must be an integer of at least 0, not {shown(steps)}"
         )
     contexts = [(tokens + text, layers) for tokens, layers in groups]
-    prefill = _prefill(shape, bits, b, contexts, quirks, roof)
-    decode = _decode(shape, bits, b, contexts, quirks, roof, int(steps))
+    prefill = _prefill(tool, b, contexts)
+    decode = _decode(tool, b, contexts, int(steps))
     stages = {"prefill": _stage(prefill)}
     if decode:
         stages["decode"] = _stage(decode)
-    memory = _memory(shape, bits, b, contexts, quirks, prefill)
+    memory = _memory(tool, b, contexts, prefill)
     return counted(given, assumptions, (*prefill, *decode), stages, **memory)
 
 
@@ -161,43 +170,28 @@ def _check_attention(attention: str | None) -> None:
         raise InvalidInputError(f"attention must be 'eager' or None here, not {attention!r}")
 
 
-def _prefill(
-    shape: TextShape,
-    bits: BitWidths,
-    b: Num,
-    contexts: list[tuple[Num, int]],
-    quirks: Quirks,
-    roof: _Roofline,
-) -> list[OpRow]:
-    sums: dict[str, _Sum] = {}
+def _prefill(tool: _Tool, b: Num, contexts: list[tuple[Num, int]]) -> list[OpRow]:
+    sums: dict[str, _Sum] = defaultdict(lambda: _Sum([0] * 6))
     for s, layers in contexts:
-        for row in layer_rows(shape, bits, b, s, decode=False, quirks=quirks):
-            sums.setdefault(row.name, _Sum([0] * 6)).add(row, layers, roof)
-    head = head_row(shape, bits, b, quirks)
-    sums.setdefault(head.name, _Sum([0] * 6)).add(head, 1, roof)
+        for row in tool.layer(b, s, decode=False):
+            sums[row.name].add(row, layers, tool)
+    head = tool.head(b)
+    sums[head.name].add(head, 1, tool)
     return [total.finish("prefill", op) for op, total in sums.items()]
 
 
-def _decode(
-    shape: TextShape,
-    bits: BitWidths,
-    b: Num,
-    contexts: list[tuple[Num, int]],
-    quirks: Quirks,
-    roof: _Roofline,
-    steps: int,
-) -> list[OpRow]:
+def _decode(tool: _Tool, b: Num, contexts: list[tuple[Num, int]], steps: int) -> list[OpRow]:
     """Add up the decode steps; the step axis is the last, behind any axes of the scenarios."""
-    sums: dict[str, _Sum] = {}
+    sums: dict[str, _Sum] = defaultdict(lambda: _Sum([0] * 6))
     wide_b = np.asarray(b)[..., None]
     for first in range(0, steps, _STEPS_AT_ONCE):
         ahead = np.arange(first, min(first + _STEPS_AT_ONCE, steps))
         for s, layers in contexts:
             wide_s = np.asarray(s)[..., None] + ahead
-            for row in layer_rows(shape, bits, wide_b, wide_s, decode=True, quirks=quirks):
-                sums.setdefault(row.name, _Sum([0] * 6)).add(row, layers, roof, len(ahead))
-        head = head_row(shape, bits, wide_b, quirks)
-        sums.setdefault(head.name, _Sum([0] * 6)).add(head, 1, roof, len(ahead))
+            for row in tool.layer(wide_b, wide_s, decode=True):
+                sums[row.name].add(row, layers, tool, len(ahead))
+        head = tool.head(wide_b)
+        sums[head.name].add(head, 1, tool, len(ahead))
     return [total.finish("decode", op) for op, total in sums.items()]
 
 
@@ -218,12 +212,7 @@ def _stage(ops: Sequence[OpRow]) -> StageCost:
 
 
 def _memory(
-    shape: TextShape,
-    bits: BitWidths,
-    b: Num,
-    contexts: list[tuple[Num, int]],
-    quirks: Quirks,
-    prefill: list[OpRow],
+    tool: _Tool, b: Num, contexts: list[tuple[Num, int]], prefill: list[OpRow]
 ) -> dict[str, Any]:
     """Return the tool's own footprint, and the activations a prefill writes."""
     layers = [op for op in prefill if op.name != "lm_head"]
@@ -231,8 +220,7 @@ def _memory(
     cache = sum(op.kv_write_bytes for op in layers)
     widest: Num = 0
     for s, _ in contexts:
-        rows = layer_rows(shape, bits, b, s, decode=False, quirks=quirks)
-        written = sum(row.store_act for row in rows)
+        written = sum(row.store_act for row in tool.layer(b, s, decode=False))
         widest = _plain(np.maximum(widest, written))
     return {
         "weight_bytes": weights,

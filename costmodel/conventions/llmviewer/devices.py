@@ -119,28 +119,17 @@ def _bytes(bits: float) -> float:
 _BITS = re.compile(r"w(\d+(?:\.\d+)?)a(\d+(?:\.\d+)?)(?:kv(\d+(?:\.\d+)?))?\Z")
 #: The project's names for precisions, in LLM-Viewer's three numbers.
 _NAMES = MappingProxyType(
-    {
-        "fp16": "w16a16kv16",
-        "float16": "w16a16kv16",
-        "half": "w16a16kv16",
-        "bf16": "w16a16kv16",
-        "bfloat16": "w16a16kv16",
-        "int8": "w8a8",
-        "fp8": "w8a8",
-        "int4": "w4a16",
-    }
+    dict.fromkeys(("fp16", "float16", "half", "bf16", "bfloat16"), "w16a16kv16")
+    | {"int8": "w8a8", "fp8": "w8a8", "int4": "w4a16"}
 )
 _WIDE = ("fp32", "float32", "tf32")
 
 
 def parse_bits(precision: Any) -> BitWidths:
-    """Return the bit widths that a precision's name stands for.
+    """Return the bit widths that a precision's name, or that of an object with one, stands for.
 
     `w4a4kv4` gives all three; without `kv` the cache takes the activations' width, as LLM-Viewer
     does. `fp16` and `bf16` are 16 bits throughout, `int8` and `fp8` are `w8a8`, `int4` is `w4a16`.
-
-    Args:
-        precision: a name, or an object whose `name` is one.
 
     Raises:
         UnknownPrecisionError: not such a name.

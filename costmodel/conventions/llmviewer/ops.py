@@ -58,16 +58,7 @@ class ToolOp(NamedTuple):
 def layer_rows(
     shape: TextShape, bits: BitWidths, b: Num, s: Num, *, decode: bool, quirks: Quirks
 ) -> list[ToolOp]:
-    """Return the ops of one decoder layer.
-
-    Args:
-        shape: the language model.
-        bits: bit widths.
-        b: batch.
-        s: context length in tokens.
-        decode: one query row instead of s.
-        quirks: which state of the tool.
-    """
+    """Return the ops of one decoder layer at context length s; a decode step has one query row."""
     d, f, h, k = shape.hidden_size, shape.intermediate_size, shape.num_heads, shape.num_kv_heads
     e = d // h
     ab, kb = bits.activation_bytes, bits.kv_bytes
@@ -119,14 +110,7 @@ def layer_rows(
 
 
 def head_row(shape: TextShape, bits: BitWidths, b: Num, quirks: Quirks) -> ToolOp:
-    """Return the output head, which LLM-Viewer adds once per stage.
-
-    Args:
-        shape: the language model.
-        bits: bit widths.
-        b: batch.
-        quirks: which state of the tool.
-    """
+    """Return the output head, which LLM-Viewer adds once per stage."""
     d, v = shape.hidden_size, shape.vocab_size
     weight = bits.weight_bytes if quirks.head_weight_bytes is None else quirks.head_weight_bytes
     return ToolOp(

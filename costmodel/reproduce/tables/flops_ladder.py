@@ -8,9 +8,9 @@ from costmodel.conventions import DecoderInput, get_convention
 from costmodel.conventions.divprune import TEXT_LENGTHS
 from costmodel.conventions.formula import FormulaRule, evaluate_formula
 from costmodel.conventions.llava_mini import encoder_flops
-from costmodel.reproduce.counted_models import shipped_model
+from costmodel.models import load_model
 from costmodel.reproduce.digits import prints_as
-from costmodel.reproduce.own_model import own_prefill_flops
+from costmodel.reproduce.own_model import own_cost
 from costmodel.reproduce.published import Ladder, LadderFormula, LadderRow, load_published
 from costmodel.reproduce.reproduction import (
     DIFFERS,
@@ -45,8 +45,10 @@ COLUMNS = (
     Column("grade", "Grade", wide=True),
     Column("note", "Remark"),
 )
-
-
+_SHOWN = (
+    "paper", "convention", "counts", "ffn_matrices", "text_tokens", "vision", "published", "unit",
+    "recomputed", "verdict", "grade",
+)  # fmt: skip
 #: Relative deviation up to which a rung counts as fitting.
 TOLERANCE = 0.005
 
@@ -127,7 +129,7 @@ def _by_formula(
 
 
 def _own_rung(model: ModelConfig, visual: int) -> dict[str, Any]:
-    total = own_prefill_flops(model, visual, 40)
+    total = int(own_cost(model, "fp16", visual, 40).totals.flops)
     return {
         "paper": "this project",
         "arxiv": None,
@@ -151,7 +153,7 @@ def _own_rung(model: ModelConfig, visual: int) -> dict[str, Any]:
 def build() -> Reproduction:
     """Recompute every rung, lowest count first."""
     ladder = load_published("flops_ladder", Ladder)
-    model = shipped_model(ladder.model)
+    model = load_model(ladder.model)
     rows = [_rung(row, model, ladder.visual_tokens) for row in ladder.rows]
     rows.append(_own_rung(model, ladder.visual_tokens))
     rows.sort(key=lambda row: float(row["recomputed_flops"]))
@@ -179,17 +181,5 @@ def build() -> Reproduction:
             "Grade primary: read in the paper. Grade secondary: quoted by others, with the text "
             "length solved from the printed number; such a row shows what would give it, no more.",
         ),
-        shown=(
-            "paper",
-            "convention",
-            "counts",
-            "ffn_matrices",
-            "text_tokens",
-            "vision",
-            "published",
-            "unit",
-            "recomputed",
-            "verdict",
-            "grade",
-        ),
+        shown=_SHOWN,
     )

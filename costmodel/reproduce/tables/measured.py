@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from costmodel.models import load_model
 from costmodel.reproduce.measured_limits import (
     calibrated_seconds,
     encoder_flops,
@@ -53,7 +54,10 @@ _SHOWN = (
 TREND_NOISE = 1.01
 
 
-def _row(source: MeasuredSource, row: MeasuredRow, quantity: str, **values: Any) -> dict[str, Any]:
+def _row(
+    source: MeasuredSource, row: MeasuredRow, quantity: str, reasons: Sequence[str], **values: Any
+) -> dict[str, Any]:
+    """Return a row with its verdict: it cannot be for these reasons, or is possible."""
     found: dict[str, Any] = {
         "source": source.label,
         "paper": str(source.source),
@@ -63,26 +67,12 @@ def _row(source: MeasuredSource, row: MeasuredRow, quantity: str, **values: Any)
         "precision": row.precision,
         "quantity": quantity,
         "visual_tokens": row.tokens,
-        "unit": None,
-        "published": None,
-        "limit": None,
-        "efficiency": None,
-        "speedup_published": None,
-        "speedup_roofline": None,
-        "speedup_calibrated": None,
-        "verdict": POSSIBLE,
+        "verdict": CANNOT if reasons else POSSIBLE,
         "inferred": ", ".join(row.inferred) or None,
-        "note": None,
+        "note": "; ".join(reasons) or None,
         "key": source.key,
     }
-    return found | values
-
-
-def _judged(found: dict[str, Any], reasons: Sequence[str]) -> dict[str, Any]:
-    if reasons:
-        found["verdict"] = CANNOT
-        found["note"] = "; ".join(reasons)
-    return found
+    return dict.fromkeys(column.name for column in COLUMNS) | found | values
 
 
 def _vanilla(source: MeasuredSource, row: MeasuredRow) -> MeasuredRow | None:
@@ -112,20 +102,17 @@ def _time_row(source: MeasuredSource, row: MeasuredRow) -> dict[str, Any]:
         calibrated = [calibrated_seconds(each, source.devices) for each in (base, row)]
         if calibrated[0] is not None and calibrated[1] is not None:
             speedups["speedup_calibrated"] = calibrated[0] / calibrated[1]
-    found = _row(
-        source, row, "time", unit=row.unit, published=row.time, limit=roof * scale,
+    return _row(
+        source, row, "time", reasons, unit=row.unit, published=row.time, limit=roof * scale,
         efficiency=roof / measured, **speedups,
     )  # fmt: skip
-    return _judged(found, reasons)
 
 
 def _schedule_reasons(row: MeasuredRow) -> list[str]:
     """Say why a method cannot have the mean token count that a row states."""
     if row.shape is None or row.tokens is None or not row.full_layers:
         return []
-    from costmodel.reproduce.counted_models import shipped_model
-
-    layers = shipped_model(row.shape).text.num_layers
+    layers = load_model(row.shape).text.num_layers
     least = (row.of or 576) * row.full_layers / layers
     if row.tokens >= least:
         return []
@@ -172,11 +159,10 @@ def _memory_row(source: MeasuredSource, row: MeasuredRow) -> dict[str, Any]:
                 f"{saved:g} GB saved, but fewer visual tokens save {possible:.2f} GB at batch 1: the "
                 "rest is the allocator's cache, or another setting"
             )
-    found = _row(
-        source, row, "memory", unit="GB", published=row.memory, limit=predicted,
+    return _row(
+        source, row, "memory", reasons, unit="GB", published=row.memory, limit=predicted,
         efficiency=predicted / published,
     )  # fmt: skip
-    return _judged(found, reasons)
 
 
 def _speedup_row(source: MeasuredSource, row: MeasuredRow) -> dict[str, Any]:
@@ -188,11 +174,10 @@ def _speedup_row(source: MeasuredSource, row: MeasuredRow) -> dict[str, Any]:
             f"more than the work saved: {allowed:.3g}x fewer FLOPs with {row.text} text tokens, "
             "vision tower included"
         )
-    found = _row(
-        source, row, "speed-up", unit="x", published=row.speedup, limit=allowed,
+    return _row(
+        source, row, "speed-up", reasons, unit="x", published=row.speedup, limit=allowed,
         efficiency=published / allowed, speedup_published=published, speedup_roofline=allowed,
     )  # fmt: skip
-    return _judged(found, reasons)
 
 
 def _throughput_row(source: MeasuredSource, row: MeasuredRow) -> dict[str, Any]:
@@ -213,11 +198,10 @@ def _throughput_row(source: MeasuredSource, row: MeasuredRow) -> dict[str, Any]:
     if base is not None and base is not row:
         values["speedup_published"] = published / float(base.throughput or 0)
         values["speedup_roofline"] = _work(base) / _work(row)
-    found = _row(
-        source, row, "throughput", unit="img/s", published=row.throughput, visual_tokens=None,
-        **values,
+    return _row(
+        source, row, "throughput", reasons, unit="img/s", published=row.throughput,
+        visual_tokens=None, **values,
     )  # fmt: skip
-    return _judged(found, reasons)
 
 
 def _work(row: MeasuredRow) -> float:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.conventions import get_convention
-from costmodel.reproduce.counted_models import shipped_model
+from costmodel.models import load_model
 from costmodel.reproduce.digits import interval_of, page_time_s, page_value, prints_as
-from costmodel.reproduce.own_model import OwnCost, own_cost
+from costmodel.reproduce.own_model import own_cost
 from costmodel.reproduce.published import PruMergeTable, load_published
 from costmodel.reproduce.reproduction import DIFFERS, SAME_DIGITS, Column, Reproduction
 
@@ -55,20 +55,20 @@ class _Quantity:
     unit: str
     scale: float
     value: Callable[[Estimate], Any]
-    corrected: Callable[[OwnCost], float]
+    corrected: Callable[[Estimate], Any]
     page: Callable[[Any], Any]
 
 
 _QUANTITIES = (
     _Quantity("flops", "FLOPs (TB)", "TFLOP", 1e12,
-              lambda r: r.totals.flops, lambda c: c.flops, page_value),
+              lambda r: r.totals.flops, lambda c: c.totals.flops, page_value),
     _Quantity("prefill_time", "Prefill time", "ms", 1e-3,
-              lambda r: r.totals.time_s, lambda c: c.ttft_s, page_time_s),
+              lambda r: r.totals.time_s, lambda c: c.totals.ttft_s, page_time_s),
     _Quantity("total_memory", "Total memory", "GB", 1e9,
-              lambda r: r.totals.hbm_bytes, lambda c: c.hbm_bytes, page_value),
+              lambda r: r.totals.hbm_bytes, lambda c: c.totals.hbm_bytes, page_value),
     _Quantity("storing_activation", "Storing activation", "GB", 1e9,
               lambda r: r.memory.activation_bytes_written,
-              lambda c: c.activation_bytes_written, page_value),
+              lambda c: c.memory.activation_bytes_written, page_value),
 )  # fmt: skip
 
 COLUMNS = (
@@ -94,11 +94,15 @@ COLUMNS = (
     Column("verdict", "Verdict"),
     Column("note", "Remark"),
 )
+_SHOWN = (
+    "quantity", "unit", "published", "recomputed", "page_value", "printed_by", "stated",
+    "corrected", "verdict",
+)  # fmt: skip
 
 
 def _evaluate(row: PruMergeRow, device: str, length: Any) -> Estimate:
     return get_convention("llmviewer-2024-02").evaluate(
-        shipped_model(f"llama-2-{row.model}"),
+        load_model(f"llama-2-{row.model}"),
         hardware=device,
         visual_tokens=length,
         text_tokens=0,
@@ -115,19 +119,17 @@ def _printed(quantity: _Quantity, precision: str, value: Any) -> tuple[Any, Any]
 
 
 def _cells(
-    row: PruMergeRow, table: PruMergeTable, corrected: Callable[[str, str, int, int], OwnCost]
+    row: PruMergeRow, table: PruMergeTable, corrected: Callable[[str, str, int, int], Estimate]
 ) -> list[dict[str, Any]]:
     length, stated = table.lengths[row.row], table.stated[row.row]
     stated_length = stated.visual_tokens + stated.text_tokens
     used = _evaluate(row, table.device, length)
     as_stated = _evaluate(row, table.device, stated_length)
     scan = _evaluate(row, table.device, LENGTHS)
-    own = corrected(
-        f"llava-1.5-{row.model}",
-        _CORRECTED_PRECISION[row.precision],
-        stated.visual_tokens,
-        stated.text_tokens,
-    )
+    precision = _CORRECTED_PRECISION[row.precision]
+    prompt = (stated.visual_tokens, stated.text_tokens)
+    own = corrected(f"llava-1.5-{row.model}", precision, *prompt)
+    footprint = float(own.memory.peak_memory_bytes) / 1e9
     cells = []
     for quantity in _QUANTITIES:
         published = getattr(row, quantity.name)
@@ -157,10 +159,8 @@ def _cells(
                 "stated_length": stated_length,
                 "stated": stated_value,
                 "published_over_stated": float(published) / stated_value - 1,
-                "corrected": quantity.corrected(own) / quantity.scale,
-                "corrected_footprint_gb": (
-                    own.peak_memory_bytes / 1e9 if quantity.name == "total_memory" else None
-                ),
+                "corrected": float(quantity.corrected(own)) / quantity.scale,
+                "corrected_footprint_gb": footprint if quantity.name == "total_memory" else None,
                 "verdict": SAME_DIGITS if same else DIFFERS,
                 "note": _remark(cell, table, published, value, same=bool(same)),
             }
@@ -206,12 +206,10 @@ def _reductions(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return reductions
 
 
-def build(corrected: Callable[[str, str, int, int], OwnCost] = own_cost) -> Reproduction:
+def build(corrected: Callable[[str, str, int, int], Estimate] = own_cost) -> Reproduction:
     """Recompute all 32 cells.
 
-    Args:
-        corrected: fills the corrected column, from a model's name, a precision's name, visual and
-            text tokens.
+    `corrected` fills the corrected column, from a model, a precision, visual and text tokens.
     """
     table = load_published("prumerge_table2", PruMergeTable)
     rows = [cell for row in table.rows for cell in _cells(row, table, corrected)]
@@ -257,16 +255,6 @@ def build(corrected: Callable[[str, str, int, int], OwnCost] = own_cost) -> Repr
             "output head, INT4 as 4-bit weights in FP16 arithmetic, on the ideal roofline of a "
             "V100 PCIe with fused attention; PruMerge's own cost is left out.",
         ),
-        shown=(
-            "quantity",
-            "unit",
-            "published",
-            "recomputed",
-            "page_value",
-            "printed_by",
-            "stated",
-            "corrected",
-            "verdict",
-        ),
+        shown=_SHOWN,
         group_by=("model", "precision", "row"),
     )

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from costmodel.calibration import Calibration
 from costmodel.calibration.dtypes import LABELS
 from costmodel.calibration.gemm import CHUNK, FAMILIES, gemm_time_s
-from costmodel.calibration.gemm_scalar import gemm_scalar_s
 from costmodel.calibration.law import combine, smooth_time_s, stream_time_s
 from costmodel.calibration.parameters import Device
+from costmodel.calibration.stairs import Stairs
 
 PEAK, BANDWIDTH = 312e12, 2.039e12
 DEVICE = Device({"bf16": PEAK}, 19.5e12, BANDWIDTH, 108, 40 * 2**20)
@@ -176,22 +176,32 @@ def test_scalars_and_arrays_agree(m, n, k):
 
 
 @given(
-    m=sizes,
+    rows=st.lists(st.integers(1, 30000), min_size=1, max_size=12),
     n=sizes,
     k=sizes,
-    batch=st.integers(1, 64),
-    family=st.sampled_from(sorted(FAMILIES)),
+    family=st.sampled_from(sorted(name for name, family in FAMILIES.items() if family.tiles)),
     dtype=st.sampled_from(sorted(LABELS)),
     quantising=st.booleans(),
 )
 @settings(max_examples=200, deadline=None)
-def test_the_scalar_path_is_the_same_law(m, n, k, batch, family, dtype, quantising):
+def test_a_table_over_rows_is_the_same_law(rows, n, k, family, dtype, quantising):
     extra = {"row_overhead_s": 2e-9, "quantise_cost": 1.5, "ragged_cost": 1.3} if quantising else {}
     values = REAL | extra
-    array = time_of(values, m, n, k, family, dtype, batch)[0]
-    one = gemm_scalar_s(values, DEVICE, family, dtype, PEAK, m, n, k, batch)
-    assert one == pytest.approx(array, rel=1e-12)
-    assert gemm_scalar_s(values, DEVICE, family, dtype, PEAK, 0, n, k, batch) == 0.0
+    # A split's partial sums grow with every row; the table is asked in any order.
+    array = time_of(values, rows, n, k, family, dtype)
+    table = Stairs(values, DEVICE, family, dtype, PEAK, n, k)
+    assert [table.time_s(m) for m in rows] == pytest.approx(array.tolist(), rel=1e-12)
+    assert table.time_s(np.array(rows, dtype=float)) == pytest.approx(array, rel=1e-12)
+    assert table.time_s(0) == 0.0
+    assert table.time_s(np.array([0.0, rows[0]]))[0] == 0.0
+
+
+def test_a_table_over_rows_stays_small():
+    table = Stairs(REAL, DEVICE, "library", "bf16", PEAK, 4096, 4096)
+    most = table.time_s(np.array([1.0, 1e15]))
+    assert most == pytest.approx(time_of(REAL, [1, 1e15], 4096, 4096), rel=1e-12)
+    assert table.time_s(1e15) == pytest.approx(float(most[1]), rel=1e-12)
+    assert len(table._coarse) < 1000
 
 
 def test_stream_moves_small_tensors_at_cache_speed():

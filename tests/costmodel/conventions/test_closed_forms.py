@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from costmodel.conventions import DecoderShape, get_convention, list_conventions
 from costmodel.conventions.divprune import TEXT_LENGTHS
-from costmodel.conventions.formula import mac2, mac3
+from costmodel.conventions.formula import FormulaRule, layer_terms
 from costmodel.conventions.shortv import frozen_layer_flops
 from costmodel.quantities import COST_KEYS, MEMORY_KEYS, STAGES
 from hardware_specs.errors import InvalidInputError, UnknownConventionError
@@ -31,8 +31,9 @@ def test_mac_formulas_by_hand():
     #   4 * 616 * 4096^2          =  41,339,060,224
     #   2 * 616^2 * 4096          =   3,108,503,552
     #   616 * 4096 * 11008        =  27,774,681,088   per FFN matrix
-    assert mac2(616, 4096, 11008) == 41_339_060_224 + 3_108_503_552 + 2 * 27_774_681_088
-    assert mac3(616, 4096, 11008) == 41_339_060_224 + 3_108_503_552 + 3 * 27_774_681_088
+    for matrices in (2, 3):
+        terms = layer_terms(FormulaRule(matrices, 1, ()), 616, 4096, 11008)
+        assert terms == (41_339_060_224, 3_108_503_552, matrices * 27_774_681_088)
 
 
 def test_twice_mac3_is_the_language_model_that_torch_counts():

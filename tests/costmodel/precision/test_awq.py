@@ -40,7 +40,7 @@ def test_a_whole_column_shares_its_scale_with_group_size_minus_one(checkpoint, w
 
 
 def test_time_and_name_of_the_public_case(checkpoint):
-    cost = estimate(checkpoint(AWQ), "nvidia-rtx-3090", output_tokens=100)
+    cost = estimate(checkpoint(AWQ), "nvidia-rtx-3090", output_tokens=100, calibration="none")
     assert cost.inputs["precision"] == "awq"
     assert cost.totals.tpot_s == pytest.approx(4.2e-3, rel=0.03)
     assert cost.stages["decode"].weight_bytes == pytest.approx(

@@ -30,14 +30,14 @@ def test_budget_decides() -> None:
     free = frontier(MODEL, A100, benchmark="vqav2")
     assert free.best is not None
     assert free.best.method == "none"  # nothing reduced beats the whole model on VQAv2
-    tight = frontier(MODEL, A100, benchmark="vqav2", latency_s=0.0095)
+    tight = frontier(MODEL, A100, benchmark="vqav2", calibration="none", latency_s=0.0095)
     assert tight.best is not None
     assert tight.best.method == "prumerge"
     assert tight.best.time_s <= 0.0095
-    middle = frontier(MODEL, A100, benchmark="vqav2", latency_s=0.0100)
+    middle = frontier(MODEL, A100, benchmark="vqav2", calibration="none", latency_s=0.0100)
     assert middle.best is not None
     assert middle.best.method == "prumerge+"
-    nothing = frontier(MODEL, A100, benchmark="vqav2", latency_s=1e-4)
+    nothing = frontier(MODEL, A100, benchmark="vqav2", calibration="none", latency_s=1e-4)
     assert nothing.best is None
     assert not any(point.within_budget for point in nothing.points)
 
@@ -147,7 +147,7 @@ def test_models_without_scores() -> None:
 
 
 def test_document_is_plain() -> None:
-    answer = frontier(MODEL, A100, benchmark="pope", latency_s=0.01)
+    answer = frontier(MODEL, A100, benchmark="pope", calibration="none", latency_s=0.01)
     document = json.loads(json.dumps(answer.to_dict(), allow_nan=False))
     assert document["schema_version"] == 1
     assert document["best"]["method"] == "divprune"
@@ -156,7 +156,7 @@ def test_document_is_plain() -> None:
 
 def test_picture(tmp_path) -> None:
     pytest.importorskip("matplotlib")
-    answer = frontier(MODEL, A100, benchmark="pope", latency_s=0.01)
+    answer = frontier(MODEL, A100, benchmark="pope", calibration="none", latency_s=0.01)
     from costmodel.plots import plot_frontier, save_figure
 
     figure = plot_frontier(answer)

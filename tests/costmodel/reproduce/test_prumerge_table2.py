@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from costmodel.reproduce import reproduce
-from costmodel.reproduce.own_model import OwnCost
 from costmodel.reproduce.tables.prumerge_table2 import build
 
 #: The cells as printed, in the order of the paper: FLOPs, prefill time, total memory, activation.
@@ -91,14 +92,14 @@ def test_the_odd_cell_would_take_lengths_its_neighbours_exclude(cells):
 
 def test_ranges_hold_their_ends_and_not_what_lies_beyond(cells, table):
     from costmodel.conventions import get_convention
-    from costmodel.reproduce.counted_models import shipped_model
+    from costmodel.models import load_model
     from costmodel.reproduce.digits import page_value, prints_as
 
     row = cells["7b-FP16-LLaVA-1.5-total_memory"]
     first, last = row["printed_by_first"], row["printed_by_last"]
     for length in (first - 1, first, last, last + 1):
         moved = get_convention(table.summary["convention"]).evaluate(
-            shipped_model("llama-2-7b"), hardware="nvidia_V100", visual_tokens=length, text_tokens=0
+            load_model("llama-2-7b"), hardware="nvidia_V100", visual_tokens=length, text_tokens=0
         )
         prints = prints_as(page_value(moved.totals.hbm_bytes) / 1e9, row["published"])
         assert prints == (first <= length <= last)
@@ -145,7 +146,10 @@ def test_corrected_column_is_filled_by_one_call():
 
     def corrected(model, precision, visual_tokens, text_tokens):
         asked.append((model, precision, visual_tokens, text_tokens))
-        return OwnCost(1e12, 1e-3, 2e9, 3e9, 4e9)
+        return SimpleNamespace(
+            totals=SimpleNamespace(flops=1e12, ttft_s=1e-3, hbm_bytes=2e9),
+            memory=SimpleNamespace(activation_bytes_written=3e9, peak_memory_bytes=4e9),
+        )
 
     row = build(corrected).rows[0]
     assert asked[0] == ("llava-1.5-7b", "fp16", 576, 40)

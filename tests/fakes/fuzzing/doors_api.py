@@ -30,8 +30,9 @@ POOLS: dict[str, tuple[Any, ...]] = {
     "attention": ("flash", "eager"),
     "logits": ("last", "all"),
     "layer": (None, None, 0, 2, 16),
-    "image_size": (None, None, (336, 336), (480, 640)),
+    "image_size": (None, None, (336, 336), (480, 640), [(336, 336), (480, 640)]),
     "frames": (None, None, 4),
+    "images": (None, 0, 1, 2, 7),
     "vision_layers": ("executed", "useful"),
 }
 BENCHMARKS = ("pope", "mme", "textvqa", "gqa", "vqav2")

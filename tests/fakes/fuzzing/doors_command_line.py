@@ -30,11 +30,12 @@ COUNTS = ("0", "1", "64", "576", "1,64", "1:577:64", "-1", "1e3", "1:", "5:1", "
 PRICING = {
     "--text-tokens": ("0", "40"), "--batch-size": ("1", "8", "0"), "--precision": ("fp16", "fp8", "int4"),
     "--method": ("divprune", "fastv", "fitprune", "prumerge+", "tome"), "--keep": ("64", "0.1", "1.5"),
-    "--execution": ("fused", "hf-eager", "cuda-graph"), "--calibration": ("generic", DEVICES[0]),
+    "--execution": ("fused", "hf-eager", "cuda-graph"), "--calibration": ("generic", DEVICES[0], "/dev/zero"),
 }  # fmt: skip
 LONGER = {"--output-tokens": ("0", "8"), "--visual-tokens": COUNTS, "--layer": ("2",), "--logits": ("all",),
           "--image-size": ("480x640", "0x1", "axb", "1x2x3"), "--frames": ("4", "0"),
-          "--attention": ("eager",), "--vision-layers": ("useful",)}  # fmt: skip
+          "--images": ("1", "3", "0"), "--attention": ("eager",),
+          "--vision-layers": ("useful",)}  # fmt: skip
 BUDGETS = {"--latency-ms": ("20", "0", "-1", "nan", "inf"), "--memory-gb": ("16", "inf", "1e-9")}
 #: command -> positional words and options with their values; an empty tuple marks a flag.
 COMMANDS: dict[tuple[str, ...], tuple[tuple[tuple[str, ...], ...], dict[str, tuple[str, ...]]]] = {
@@ -52,10 +53,12 @@ COMMANDS: dict[tuple[str, ...], tuple[tuple[tuple[str, ...], ...], dict[str, tup
     ("methods", "list"): ((), {"--json": ()}),
     ("methods", "show"): ((("fastv", "divprune", "tome"),), {"--json": ()}),
     ("reproduce",): ((("fastv", "divprune"),), {"--json": ()}),
-    ("measurements",): ((("/nosuch", "/dev/null"),), {"--csv": (), "--json": ()}),
-    ("reconcile",): ((("/nosuch", "/dev/null"),), {"--calibration": ("generic",), "--json": ()}),
+    ("audit",): ((("divprune", "sparsevlm"),), {"--copies": ("0", "9", "-1"), "--json": (), "-d": DEVICES,
+                                                "--text-tokens": ("40", "-1"), "--column": ("a=flops", "a")}),
+    ("measurements",): ((("/nosuch", "/dev/null", "/dev/zero"),), {"--csv": (), "--json": ()}),
+    ("reconcile",): ((("/nosuch", "/dev/null", "/dev/zero"),), {"--calibration": ("generic",), "--json": ()}),
 }  # fmt: skip
-_WEIGHTS = (30, 15, 4, 2, 1, 3, 1, 3, 1, 2, 1, 2, 2)
+_WEIGHTS = (30, 15, 4, 2, 1, 3, 1, 3, 1, 2, 1, 1, 2, 2)
 
 
 def _case(random: Random, _: Path) -> list[str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from costmodel import estimate, load_model
+from costmodel import audit, estimate, load_model
 from costmodel.calibration import Calibration, fit_calibration
 from fuzzing.doors_command_line import called
 from fuzzing.mutation import dumped, spoilt, spoilt_bytes
@@ -20,10 +22,41 @@ from hardware_specs.errors import InvalidInputError
 from profiling import load_measurements, reconcile
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from random import Random
 
 A100 = "nvidia-a100-sxm4-80gb"
+#: How often a file is none: a pipe without a writer, a device without an end, a link to nowhere.
+ODD_SHARE = 0.01
+
+
+def _sometimes_odd(case: Callable[[Random, Path], Path]) -> Callable[[Random, Path], Path]:
+    """Put now and then something else in the place of the file that a case makes."""
+
+    def made(random: Random, folder: Path) -> Path:
+        for old in (*folder.iterdir(), *folder.glob("records/*")):
+            if not old.is_dir() or old.is_symlink():
+                old.unlink()
+            elif old.name != "records":
+                old.rmdir()
+        path = case(random, folder)
+        if random.random() < ODD_SHARE:
+            place = path / random.choice(("bad.json", "x.jsonl", "x_ops.json"))
+            place = place if path.is_dir() else path
+            place.unlink(missing_ok=True)
+            what = random.choice(
+                ("pipe", "/dev/zero", "/nosuch", "/proc/self/mem", "itself", "folder")
+            )
+            if what == "pipe":
+                os.mkfifo(place)
+            elif what == "folder":
+                place.mkdir()
+            else:
+                place.symlink_to(place if what == "itself" else what)
+        return path
+
+    return made
 
 
 def _write(random: Random, path: Path, document: Any) -> Path:
@@ -179,8 +212,6 @@ def records() -> tuple[dict[str, Any], ...]:
 def _records_case(random: Random, folder: Path) -> Path:
     home = folder / "records"
     home.mkdir(exist_ok=True)
-    for old in home.iterdir():
-        old.unlink()
     good = random.choice(records())
     (home / "good.json").write_text(json.dumps(good))
     document = random.choice(records())
@@ -247,11 +278,57 @@ def _picture(path: Path) -> Any:
     return None
 
 
+_PRINTED = (
+    "# hardware: V100\n# stated_text: 40\nmethod,model,visual_full,frames,schedule,quantity,unit,printed\n"
+    "Vanilla,llava-1.5-7b,576,1,0:V,prefill_flops,T,8.5\nZip,llava-1.5-7b,576,1,0:V;2:0.101V,kv_cache,MB,64.0\n",
+    "| Method | Model | Keep | K | FLOPs (T) | Latency (ms) |\n|---|---|---|---|---|---|\n"
+    "| Vanilla | llava-1.5-7b | | | 8.5 (100%) | 55 |\n"
+    "| FastV | llava-1.5-7b | 50% | 3 | 4.9T / 58% | 30 |\n",
+    "\\begin{tabular}{lcc}\nModel & Tokens & TFLOPs & Throughput (tokens/s) \\\\ \\hline\n"
+    "llava-1.5-7b & 576 & \\textbf{8.5} & 40 \\\\\n\\multicolumn{4}{c}{Retain 64 tokens} \\\\\n"
+    "llava-1.5-7b & 64 & 1.8 & 41\n\\end{tabular}\n",
+)
+
+
+def _printed_case(random: Random, folder: Path) -> Path:
+    text = random.choice(_PRINTED)
+    for _ in range(random.randrange(4)):
+        numbers = re.findall(r"\d[\d.]*|[A-Z][a-z]+", text)
+        worse = (
+            *(
+                "9" * 400,
+                "9" * 5000,
+                "-1",
+                "0",
+                "0.0",
+                "1e400",
+                "nan",
+                "",
+                "%",
+                "\x1b[2J",
+                "&",
+                "|",
+            ),
+            *("0:V;2:0.1V", "mean:64", "unknown", "12.5%", "\u0663", "llama-2-7b", "INT4", "1.2.3"),
+            "KV cache (MB)",
+        )
+        text = text.replace(random.choice(numbers), random.choice(worse), random.choice((1, 1, 9)))
+    path = folder / "table.txt"
+    data = text.encode("utf-8", errors="surrogatepass")
+    path.write_bytes(spoilt_bytes(random, data) if random.random() < 0.4 else data)
+    return path
+
+
+def _printed(path: Path) -> Any:
+    return audit(path, model="llava-1.5-7b", copies=3).to_dict()
+
+
 DOORS = (
-    Door("config.json", _config_case, _config),
-    Door("calibration", _calibration_case, _calibration),
-    Door("device YAML", _device_case, _device),
-    Door("op tables", _table_case, _table_run),
-    Door("records", _records_case, _records),
-    Door("pictures", _picture_case, _picture),
+    Door("config.json", _sometimes_odd(_config_case), _config),
+    Door("calibration", _sometimes_odd(_calibration_case), _calibration),
+    Door("device YAML", _sometimes_odd(_device_case), _device),
+    Door("op tables", _sometimes_odd(_table_case), _table_run),
+    Door("records", _sometimes_odd(_records_case), _records),
+    Door("pictures", _sometimes_odd(_picture_case), _picture),
+    Door("published tables", _sometimes_odd(_printed_case), _printed, heavy=10),
 )

@@ -28,7 +28,7 @@ class LongRepr:
 #: Texts that terminals, markup, shells, paths and parsers may trip over.
 TEXTS = (
     "", " ", "\x00", "\x1b[2J\x1b]0;owned\x07", "[red]x[/red]", "[/x]", "a\nb", "\u202eabc", "名", "x" * 5000,
-    "\udcff", "../../etc/passwd", "~nosuchuser", "a/b", "llava-1.5-7b@", "llava-1.5-7b@layers=0",
+    "\udcff", "../../etc/passwd", "/dev/zero", "~nosuchuser", "a/b", "llava-1.5-7b@", "llava-1.5-7b@layers=0",
     "llava-1.5-7b@layers=4,width=1/3", "none", "None", "nan", "inf", "-1", "1e400", "=1+1", "%s%n", "{0}",
     "9" * 5000, "<script>alert(1)</script>",
 )  # fmt: skip

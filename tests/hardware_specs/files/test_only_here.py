@@ -34,8 +34,7 @@ ALLOWED = {
     "profiling/records/storage.py": {"read_text"},  # the one reader's
     "profiling/tracing/kernels.py": {"read_bytes"},  # the one reader's, and the profiler's own file
     "profiling/whole_loop.py": {"read_bytes"},  # what the loop has just written
-    "token_reduction/cdpruner.py": {"safe_open"},  # after `regular_file`
-    "token_reduction/crossget.py": {"safe_open"},  # after `regular_file`
+    "token_reduction/tokens/weights.py": {"safe_open"},  # after `regular_file`
     "costmodel/plots/style.py": {"savefig"},  # into memory
     "vlm_roofline/cli/__init__.py": {"open"},  # the null device, for closed streams
     "vlm_roofline/cli/sweep.py": {"ParquetWriter"},  # into the one writer's file

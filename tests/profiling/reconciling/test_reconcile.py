@@ -27,7 +27,9 @@ def test_a_known_law_is_decomposed_exactly(lab):
     result = reconcile([record], law)
     from costmodel import estimate
 
-    ideal = estimate("llava-1.5-7b", lab.A100, visual_tokens=64, precision="bf16").stages["prefill"]
+    ideal = estimate(
+        "llava-1.5-7b", lab.A100, visual_tokens=64, precision="bf16", calibration="none"
+    ).stages["prefill"]
     row = only(result, "prefill")
     assert row["ideal_s"] == pytest.approx(ideal.time_s)
     # Compute-bound ops at the datasheet may be memory-bound at a quarter of the bandwidth.
@@ -137,11 +139,18 @@ def test_parts_of_every_row_add_up(lab):
 
 
 def test_without_a_calibration_the_rest_is_unexplained(lab):
-    result = reconcile([lab.measured(factor=2.0)])
+    result = reconcile([lab.measured(factor=2.0)], "none")
     row = only(result, "prefill")
     assert row["efficiency_compute_s"] == row["efficiency_memory_s"] == row["host_s"] == 0.0
     assert row["unexplained_s"] > 0
     assert "no calibration" in result.notes[0]
+
+
+def test_the_device_s_own_calibration_is_the_default(lab):
+    record = lab.measured(factor=2.0)
+    by_default, named = reconcile([record]), reconcile([record], lab.A100)
+    assert by_default.calibration_name == lab.A100
+    assert by_default.rows == named.rows
 
 
 def test_a_gap_within_the_noise_says_so(lab):

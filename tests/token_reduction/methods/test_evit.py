@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hardware_specs.errors import InvalidInputError
-from token_reduction.evit import evit, tokens_after
+from token_reduction.evit import evit
 
 
 def inputs(n: int, *, batch: int = 1, heads: int = 3, d: int = 5, seed: int = 0):
@@ -71,14 +71,14 @@ def test_leading_dimensions_are_free() -> None:
     assert torch.equal(out.tokens.flatten(0, 1), evit(x, a, 0.5).tokens)
 
 
-def test_tokens_after_follows_the_function() -> None:
+def test_a_fused_token_counts_as_a_patch_at_the_next_stage() -> None:
     x, a = inputs(50)
     lengths = []
     for _ in range(3):
         x = evit(x, a, 0.7).tokens
         lengths.append(x.shape[1] - 1)
         a = inputs(x.shape[1] - 1)[1]
-    assert lengths == tokens_after(0.7, 50)
+    assert lengths == [36, 27, 20]  # ceil(0.7 x 50) + 1, ceil(0.7 x 36) + 1, ceil(0.7 x 27) + 1
 
 
 @pytest.mark.parametrize("n", [729, 2880])

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hardware_specs.errors import InvalidInputError
-from token_reduction.m3 import SCALES, m3
+from token_reduction.m3 import m3
 from token_reduction.sampling import sequential, spatial
 
 
-@pytest.mark.parametrize("keep", SCALES)
+@pytest.mark.parametrize("keep", [576, 144, 36, 9, 1])
 def test_pooling_equals_torchs(draw, keep) -> None:
     x = draw(2, 576, 5)
     factor = 24 // math.isqrt(keep)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hardware_specs.errors import InvalidInputError
-from token_reduction.pyramiddrop import pyramiddrop, tokens_per_stage
+from token_reduction.pyramiddrop import pyramiddrop
 
 
 def test_pyramiddrop_equals_the_slow_reference(draw) -> None:
@@ -30,6 +30,3 @@ def test_pyramiddrop_on_batches_and_bad_shapes(draw) -> None:
     assert out.kept_indices.shape == (3, 35)
     with pytest.raises(InvalidInputError, match="query"):
         pyramiddrop(query[:, :2], keys, start=5, image_tokens=30)
-    with pytest.raises(InvalidInputError, match="ratio"):
-        tokens_per_stage(288, 576)
-    assert tokens_per_stage(0.3, 576) == [576, 172, 51, 15]

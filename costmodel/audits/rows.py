@@ -1,0 +1,276 @@
+"""From a grid of texts to cells: what every row says of its model, its tokens and its numbers."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from costmodel.audits.columns import UNITS, Role, ratio_of, role_of, unit_of
+from costmodel.audits.shapes import full_tokens, plain_model, shape_of
+from costmodel.audits.table import Cell, Kind, PublishedTable, Schedule, parse_schedule
+from costmodel.methods import list_methods
+from costmodel.methods.registry import method_info
+from hardware_specs.errors import InvalidFileError, UnknownNameError
+from hardware_specs.showing import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from costmodel.audits.reading import Grid
+
+_COUNT = r"\d[\d,]{0,11}(?:\.\d{1,9})?"
+#: A number as printed, with what stands before it and its unit.
+_NUMBER = re.compile(rf"([~<>\u2248\u2264\u2193-]?)\s*({_COUNT}|\.\d{{1,9}})\s*([^\d\s,;|/()]*)")
+_SHARE = r"(\d{1,3}(?:\.\d{1,9})?|\.\d{1,9})\s*(%?)"
+_BASELINE = re.compile(
+    r"vanilla|baseline|upper ?bound|dense|original?\b|\bfull\b|unpruned|no pruning", re.IGNORECASE
+)
+_PRECISIONS = {"int4": "w4a16", "4bit": "w4a16", "4-bit": "w4a16", "int8": "w8a8", "8-bit": "w8a8"}
+#: A part of the model that a heading names; FLOPs of a prefill are of the language model's.
+_PARTS = {
+    "decode": r"tpot|per.token|/ ?tok|decod(e|ing)\b",
+    "prefill": r"prefill(?!.*flop)|ttft|first.token",
+    "projector": r"projector",
+    "vision": r"vision|vit\b|encoder|tower",
+    "llm": r"\bllm\b|language|decoder",
+}
+
+
+def table_of(
+    grid: Grid,
+    name: str,
+    *,
+    model: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    text_tokens: int | None = None,
+) -> PublishedTable:
+    """Return the cells of a grid.
+
+    Raises:
+        InvalidFileError: no column of numbers is known, or no model is named.
+        UnknownModelError: a model that is not shipped.
+    """
+    stated = re.search(r"\d{1,6}", grid.about.get("stated_text", ""))
+    if text_tokens is None and stated:
+        text_tokens = int(stated[0])
+    reader = _Rows(grid, name, model or grid.about.get("model"), columns)
+    cells = reader.long() if reader.has("printed") else reader.wide()
+    if not cells:
+        if reader.unknown is not None:
+            raise reader.unknown
+        headings = ", ".join(shown(heading) for heading in grid.heading if heading)
+        why = "; ".join(reader.remarks) or "name one, such as --column 'Cost=flops T'"
+        raise InvalidFileError(
+            f"{name}: no number of FLOPs, ratio, KV cache, memory, latency or throughput under "
+            f"{headings[:300]}; {why}"
+        )
+    return PublishedTable(name, tuple(cells), grid.about, text_tokens, tuple(reader.remarks))
+
+
+class _Rows:
+    """The rows of one table, and what was taken for granted in reading them."""
+
+    def __init__(
+        self, grid: Grid, name: str, model: str | None, columns: Mapping[str, str] | None
+    ) -> None:
+        self.grid, self.name, self.model = grid, name, model
+        self.roles = [role_of(heading, columns) for heading in grid.heading]
+        if not self.has("method"):
+            self.roles[0] = self.roles[0] or Role("method", heading=grid.heading[0])
+        self.images = self._whole(grid.about.get("seq_images", ""))
+        self.remarks: dict[str, None] = {}
+        self.unknown: UnknownNameError | None = None
+        self.above = ""
+        self.row: tuple[str, ...] = ()
+
+    def has(self, name: str) -> bool:
+        return any(role is not None and role.name == name for role in self.roles)
+
+    def said(self, name: str) -> str:
+        """What the current row says under the first heading of that role that is not empty."""
+        pairs = zip(self.roles, self.row, strict=True)
+        return next((text for role, text in pairs if role and role.name == name and text), "")
+
+    def _whole(self, text: str) -> int:
+        return int(text) if re.fullmatch(r"[1-9]\d{0,3}", text) else 1
+
+    def _setting(self) -> tuple[str, float, int, str] | None:
+        """The model, its full visual tokens, frames and precision of the current row; None if unknown."""
+        # Rows below a cell that spans several leave it empty.
+        self.above = self.said("model") or self.above
+        named = self.above or self.model
+        if not named:
+            raise InvalidFileError(
+                f"{self.name}: no column names the model; give one, such as --model llava-1.5-7b"
+            )
+        model = plain_model(named)
+        try:
+            shape_of(model)
+        except UnknownNameError as error:
+            self.unknown = error
+            self.remarks[f"rows of {shown(named)} are left out: no model of that name"] = None
+            return None
+        written = self.said("visual_full").replace(",", "")
+        full = (
+            float(written) if re.fullmatch(r"\d{1,7}(\.\d{1,6})?", written) else full_tokens(model)
+        )
+        said = (self.said("precision") or self.said("method")).lower().replace(" ", "")
+        width = re.search(r"int[48]|[48]-?bit|fp8|fp32|bf16|w4a16|w8a8", said)
+        precision = _PRECISIONS.get(width[0], width[0]) if width else "fp16"
+        return model, full, self._whole(self.said("frames")), precision
+
+    def long(self) -> list[Cell]:
+        """Cells of a table with one printed number a row, its quantity and its unit."""
+        cells = []
+        for row in self.grid.rows:
+            self.row = row
+            quantity, unit = self.said("quantity"), self.said("unit")
+            role = role_of(f"{quantity} ({unit})" if unit else quantity)
+            match = _NUMBER.search(self.said("printed"))
+            if role is None or role.name not in UNITS or match is None:
+                self.remarks[f"{quantity or 'a row'} is no quantity that is looked at"] = None
+                continue
+            setting = self._setting()
+            if setting is None:
+                continue
+            model, full, frames, precision = setting
+            written, note = self.said("schedule") or "unknown", self.said("note").lower()
+            said = self.said("kind").lower()
+            kind: Kind = "default" if said == "default" else "stated"
+            # Of a schedule without a layer nothing can have been inferred.
+            if said == "inferred" or (not said and ";" in written and "inferred" in note):
+                kind = "inferred"
+            schedule = parse_schedule(written, full, frames, kind)
+            cells.append(
+                Cell(self.said("method"), model, schedule, role.name, match[2].replace(",", ""),
+                     1.0 if role.scale is None else role.scale, role.ratio,
+                     self.said("ratio_of") or None, unit, _part(quantity), role.per_layer,
+                     precision, max(self.images, frames))
+            )  # fmt: skip
+        return cells
+
+    def wide(self) -> list[Cell]:
+        """Cells of a table with a column for each quantity."""
+        cells: list[Cell] = []
+        section = ""
+        bases: dict[str, str] = {}
+        seen: dict[str, int] = {}
+        for row in self.grid.rows:
+            self.row = row
+            words = {cell for cell in row if cell}
+            if len(words) == 1 and len(row) > 2:
+                section = words.pop()  # such as "Retain 64 tokens"
+                continue
+            setting = self._setting()
+            if setting is None:
+                continue
+            model, full, frames, precision = setting
+            name = self.said("method") or self.said("model") or self.row[0]
+            schedule = self._schedule(name, section, full, frames, based=model in bases)
+            label = self._label(name, section, seen)
+            if schedule is not None and schedule.uniform == schedule.full:
+                bases.setdefault(f"{model} {precision}", label)
+                bases.setdefault(model, label)
+            base = bases.get(f"{model} {precision}") or bases.get(model)
+            for role, text in zip(self.roles, self.row, strict=True):
+                if role is not None and role.name in UNITS:
+                    cells += [
+                        Cell(label, model, schedule, role.name, printed, scale, ratio,
+                             base if ratio else None, unit, _part(role.heading), role.per_layer,
+                             precision, max(self.images, frames))
+                        for printed, scale, ratio, unit in self._numbers(text, role)
+                    ]  # fmt: skip
+        return cells
+
+    def _label(self, name: str, section: str, seen: dict[str, int]) -> str:
+        """A row's name with what tells it from others of that name."""
+        parts = ("model", "precision", "mean", "tokens", "keep", "layer")
+        more = [text for text in (*map(self.said, parts), section) if text and text not in name]
+        label = f"{name} ({', '.join(more)})" if more else name
+        seen[label] = seen.get(label, 0) + 1
+        return label if seen[label] == 1 else f"{label} [{seen[label]}]"
+
+    def _numbers(self, text: str, role: Role) -> list[tuple[str, float, str, str]]:
+        """The number in a cell, and a ratio behind it: (printed, scale, ratio, unit)."""
+        found: list[tuple[str, float, str, str]] = []
+        for match in list(_NUMBER.finditer(text))[:2]:
+            printed, unit = match[2].replace(",", ""), match[3].lower()
+            ratio, scale, said = role.ratio, role.scale, role.unit
+            if unit == "%" or (found and not found[0][2]):
+                ratio = ratio or ratio_of(match[1] + role.heading.lower())
+                scale, said = 0.01, "%"
+            elif unit in ("x", "\u00d7"):
+                ratio, scale, said = "times", 1.0, "x"
+            elif unit and (known := unit_of(role.name, f"{printed}{unit}")):
+                said, scale = known
+            if scale is None and ratio:
+                scale = 1.0 if float(printed) <= 1.5 or ratio == "times" else 0.01
+            if scale is None:
+                example = "ms" if role.name == "time" else "T"
+                self.remarks[
+                    f"column {shown(role.heading)} has no unit and is left out; name it, such as "
+                    f"--column '{role.heading[:40]}={role.name} {example}'"
+                ] = None
+                break
+            if found and (found[0][2] or not ratio):
+                break
+            found.append((printed, scale, ratio, said))
+        return found
+
+    def _schedule(
+        self, name: str, section: str, full: float, frames: int, *, based: bool
+    ) -> Schedule | None:
+        """The visual tokens of a row, and whether they are stated or a method's default."""
+        if self.said("schedule"):
+            return parse_schedule(self.said("schedule"), full, frames)
+        kept = self._kept(name, section)
+        layer = re.search(r"\d{1,4}", self.said("layer")) or re.search(r"(?<=K=)\d{1,4}", name)
+        method, baseline = _method(name), bool(_BASELINE.search(name))
+        if kept is None and method == "vtw":
+            kept = "0"  # what it keeps is nothing
+        if kept is None and baseline:
+            kept = "V"
+        if kept is None:
+            alone = based or method or not full
+            return None if alone else parse_schedule("0:V", full, frames, "inferred")
+        if self.said("mean") or re.search(r"averag|\bavg|mean", section.lower()):
+            return parse_schedule(f"mean:{kept}", full, frames)
+        if kept == "V" or (layer is None and kept == f"{full:g}"):
+            return parse_schedule("0:V", full, frames)
+        start, kind = (int(layer[0]) if layer else None), "stated"
+        if start is None and method and method_info(method).place == "llm-layer":
+            start, kind = method_info(method).default_layer, "default"
+            self.remarks[f"{method} acts at layer {start}, its default: the table states none"] = (
+                None
+            )
+        text = f"0:V;{start}:{kept}" if start else f"0:{kept}"
+        return parse_schedule(text, full, frames, "default" if kind == "default" else "stated")
+
+    def _kept(self, name: str, section: str) -> str | None:
+        """Tokens kept, as a schedule writes them: a count, or a share such as 0.5V."""
+        for text in (self.said("mean"), self.said("tokens"), self.said("keep")):
+            for number, percent in re.findall(rf"({_COUNT}|\.\d{{1,9}})\s*(%?)", text):
+                plain = number.replace(",", "")
+                decimals = len(plain.partition(".")[2])
+                if percent:
+                    return f"{float(plain) / 100:.{decimals + 2}f}V"
+                return f"{plain}V" if decimals and float(plain) <= 1 else plain
+        pruned = re.search(_SHARE, self.said("prune")) or re.search(rf"\bR\s*=\s*{_SHARE}", name)
+        if pruned:
+            value = float(pruned[1])
+            return f"{max(1 - value / (100 if pruned[2] or value > 1 else 1), 0):.6g}V"
+        words = f"{section} {name}".lower()
+        inside = re.search(rf"({_COUNT})\s*(?:visual |vision |image )?tokens", words)
+        return inside[1].replace(",", "") if inside else None
+
+
+def _method(name: str) -> str | None:
+    """The registered method that a row's name starts with."""
+    plain = re.sub(r"[^a-z0-9+]", "", name.lower().split("(")[0])
+    found = [m for m in list_methods() if plain.startswith(re.sub(r"[^a-z0-9+]", "", m))]
+    return max(found, key=len, default="") or None
+
+
+def _part(heading: str) -> str:
+    lowered = heading.lower().replace("_", " ")
+    return next((part for part, words in _PARTS.items() if re.search(words, lowered)), "total")

@@ -1,0 +1,140 @@
+"""`Pricer`: one op class in one dtype under a calibration, ready to price many sizes.
+
+Which parameters answer, which peak they refer to and what measured curves correct is looked up once;
+then an estimate asks for single sizes and a sweep for arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from costmodel.calibration.attention import attention_time_s
+from costmodel.calibration.classes import kind_of_class, peak_of
+from costmodel.calibration.curves import corrected, knots
+from costmodel.calibration.dtypes import LABELS, canonical
+from costmodel.calibration.gemm import FAMILIES, gemm_time_s
+from costmodel.calibration.law import stream_time_s
+from costmodel.calibration.stairs import Stairs
+from hardware_specs.errors import CalibrationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from costmodel.calibration.parameters import ClassParameters, Device
+
+#: Weight matrices that are kept as tables; a model has a dozen.
+MOST_TABLES = 512
+
+
+class Pricer:
+    """The predicted seconds of one op class in one dtype.
+
+    Args:
+        op_class: the class.
+        dtype: a dtype label.
+        found: the parameters that answer for it.
+        device: the datasheet's numbers.
+
+    Attributes:
+        found: those parameters.
+        key: the class and dtype whose errors it shares, and how they are known.
+        widths: the median of measured over predicted, and the distances of its 90 % ends from it.
+
+    Raises:
+        CalibrationError: the device has no arithmetic of that dtype.
+    """
+
+    def __init__(self, op_class: str, dtype: str, found: ClassParameters, device: Device) -> None:
+        self.found, self._device = found, device
+        self.key = (found.op_class, found.dtype, found.standing)
+        low, middle, high = (math.exp(found.log_ratio(level)) for level in (0.05, 0.5, 0.95))
+        self.widths = middle, middle - low, high - middle
+        kind = kind_of_class(op_class)
+        self._causal = op_class == "attention_prefill"
+        if kind != "stream":
+            self._peak = peak_of_dtype(canonical(dtype), device)
+        self._tables: dict[tuple[float, float], Stairs] = {}
+        self._curves: dict[tuple[float, float], tuple[np.ndarray, np.ndarray]] = {}
+        self.time_s: Callable[..., Any] = getattr(self, f"_{kind}")
+        if kind == "gemm":
+            family = found.kernels or "library"
+            self._law = (found.values, device, family, found.dtype, self._peak)
+            self._tiled = bool(FAMILIES[family].tiles)
+            self._read_curves()
+
+    def _read_curves(self) -> None:
+        found = self.found
+        if not found.shapes:
+            return
+        # Curves are ratios to the law at the peak of the dtype that they were measured in.
+        law = (*self._law[:4], peak_of_dtype(found.dtype, self._device))
+        for curve in found.shapes:
+            rows = np.array(curve.rows)
+            full = np.ones(len(rows))
+            time = gemm_time_s(*law, rows, full * curve.n, full * curve.k, full)
+            self._curves[float(curve.n), float(curve.k)] = knots(curve, time)
+
+    def _stream(self, bytes: Any, flops: Any = 0.0) -> Any:  # noqa: A002
+        return stream_time_s(self.found.values, self._device, bytes, flops)
+
+    def _attention(
+        self,
+        batch: Any,
+        q_len: Any,
+        kv_len: Any,
+        heads: Any,
+        kv_heads: Any,
+        head_dim: Any,
+        causal: Any = None,
+    ) -> Any:
+        element = LABELS[self.found.dtype].output_bytes
+        return attention_time_s(
+            self.found.values, self._device, self.found.kernels or "split-keys", element,
+            self._peak, batch, q_len, kv_len, heads, kv_heads, head_dim,
+            self._causal if causal is None else causal,
+        )  # fmt: skip
+
+    def _gemm(self, m: Any, n: Any, k: Any, batch: Any = 1) -> Any:
+        shape = (n, k)
+        if (
+            self._tiled
+            and batch.__class__ is int
+            and batch == 1
+            and not any(isinstance(size, np.ndarray) for size in shape)
+            and n > 0
+            and k > 0
+        ):
+            table = self._tables.get(shape)
+            if table is None:
+                if len(self._tables) >= MOST_TABLES:
+                    self._tables.clear()
+                table = self._tables[shape] = Stairs(*self._law, n, k)
+            time = table.time_s(m)
+            curve = self._curves.get(shape)
+            return time if curve is None else corrected(time, *curve)
+        sizes = np.broadcast_arrays(*(np.asarray(size, dtype=float) for size in (m, n, k, batch)))
+        m, n, k, batch = (size.ravel() for size in sizes)
+        time = gemm_time_s(*self._law, m, n, k, batch)
+        for (width, depth), curve in self._curves.items():
+            mask = (n == width) & (k == depth) & (batch == 1)
+            if mask.any():
+                time[mask] = corrected(time[mask], *curve)
+        return time.reshape(sizes[0].shape) if sizes[0].shape else float(time[0])
+
+
+def peak_of_dtype(dtype: str, device: Device) -> float:
+    """Return the peak that a label's arithmetic runs at, in FLOP/s.
+
+    Raises:
+        CalibrationError: the device has none.
+    """
+    peak = peak_of(device, dtype)
+    if peak is None:
+        raise CalibrationError(
+            f"the device has no {' or '.join(LABELS[dtype].arithmetic)} peak, so {dtype!r} cannot "
+            f"be priced; it has {', '.join(device.peaks)}"
+        )
+    return peak

@@ -1,0 +1,183 @@
+"""A table is read alike from CSV, Markdown and LaTeX, its digits kept, its columns found."""
+
+from __future__ import annotations
+
+import pytest
+
+from costmodel.audits.columns import role_of
+from costmodel.audits.reading import read_grid
+from costmodel.audits.rows import table_of
+from costmodel.audits.table import Span, parse_schedule
+from hardware_specs.errors import InvalidFileError, InvalidInputError, UnknownNameError
+
+CSV = """# hardware: A100
+Method,Tokens,FLOPs (T),KV cache (MB),Latency (ms)
+Vanilla,576,8.50,288.0,55.1
+VisionZip,64,1.80,32.0,20.0
+"""
+MARKDOWN = """
+| Method | Tokens | FLOPs (T) | KV cache (MB) | Latency (ms) |
+|:---|---:|---|---|---|
+| **Vanilla** | 576 | 8.50 | 288.0 | 55.1 |
+| VisionZip | 64 | 1.80 | 32.0 | 20.0 |
+"""
+LATEX = r"""
+\begin{tabular}{@{}l|cccc@{}}
+\toprule
+Method & Tokens & FLOPs (T)$\downarrow$ & KV cache (MB) & Latency (ms) \\ \midrule
+\textbf{Vanilla} & 576 & 8.50 & 288.0 & 55.1 \\
+\rowcolor{gray!20} VisionZip~\cite{zip} & 64 & $1.80$ & 32.0 & \textbf{20.0} % measured
+\\ \bottomrule
+\end{tabular}
+"""
+
+
+def cells(text, **options):
+    return table_of(read_grid(text, "t"), "t", **{"model": "llava-1.5-7b"} | options).cells
+
+
+def facts(text, **options):
+    return [
+        (
+            c.quantity,
+            c.printed,
+            c.scale,
+            c.ratio,
+            c.schedule and c.schedule.text,
+            c.row.split(" (")[0],
+        )
+        for c in cells(text, **options)
+    ]
+
+
+def test_three_formats_give_the_same_cells_and_keep_their_digits():
+    found = facts(CSV)
+    assert found[0] == ("flops", "8.50", 1e12, "", "0:V", "Vanilla")
+    assert ("kv_cache", "32.0", 1e6, "", "0:64", "VisionZip") in found
+    assert facts(MARKDOWN) == facts(LATEX) == found
+
+
+@pytest.mark.parametrize(
+    ("heading", "expected"),
+    [
+        ("FLOPs (TB)", ("flops", 1e12, "")),
+        ("TFLOPs", ("flops", 1e12, "")),
+        ("MACs [G]", ("flops", 1e9, "")),
+        ("FLOPs Ratio (%)", ("flops", 0.01, "share")),
+        ("FLOPs reduction (%)", ("flops", 0.01, "saved")),
+        ("TFLOPs (Rel.)", ("flops", 1e12, "")),
+        ("KV Cache (MiB)", ("kv_cache", 2.0**20, "")),
+        ("GPU Mem. (GB)", ("memory", 1e9, "")),
+        ("TTFT (s)", ("time", 1.0, "")),
+        ("Prefill time (ms)", ("time", 1e-3, "")),
+        ("Latency speed-up", ("time", None, "times")),
+        ("Throughput (tokens/s)", ("rate", 1.0, "")),
+        ("Storing Activation (GB)", ("activation", 1e9, "")),
+    ],
+)
+def test_columns_are_found_by_name_and_unit(heading, expected):
+    role = role_of(heading)
+    assert (role.name, role.scale, role.ratio) == expected
+
+
+@pytest.mark.parametrize("heading", ["POPE", "Text tokens", "MMMU", "Params (B)", "Model size"])
+def test_other_columns_are_none(heading):
+    assert role_of(heading) is None
+
+
+def test_columns_can_be_named():
+    text = "Method,Tokens,Cost\nVanilla,576,8.5\n"
+    with pytest.raises(InvalidFileError, match="--column"):
+        cells(text)
+    assert facts(text, columns={"Cost": "flops T"})[0][:3] == ("flops", "8.5", 1e12)
+    with pytest.raises(InvalidInputError, match="cannot be 'flop'; there is"):
+        cells(text, columns={"Cost": "flop T"})
+
+
+def test_a_number_may_carry_its_ratio_and_unit():
+    found = facts("Method,Tokens,FLOPs\nVanilla,576,8.5T (100%)\nZip,64,1.8T / 21%\n")
+    assert found[1:] == [
+        ("flops", "100", 0.01, "share", "0:V", "Vanilla"),
+        ("flops", "1.8", 1e12, "", "0:64", "Zip"),
+        ("flops", "21", 0.01, "share", "0:64", "Zip"),
+    ]
+
+
+def test_sections_of_a_table_give_the_tokens_of_their_rows():
+    found = facts(
+        "| Method | FLOPs (T) | POPE |\n|---|---|---|\n| Upper bound, 576 tokens | | |\n"
+        "| LLaVA | 8.5 | 86 |\n| Retain 64 tokens | | |\n| Zip | 1.8 | 80 |\n"
+    )
+    assert [fact[4] for fact in found] == ["0:V", "0:64"]
+
+
+def test_tokens_as_people_write_them():
+    for tokens, expected in (
+        ("64 (11.1%)", "0:64"), ("11.1%", "0:0.111V"), ("0.5", "0:0.5V"), ("1,152", "0:1152"),
+    ):  # fmt: skip
+        text = f"| Method | Tokens | TFLOPs |\n|---|---|---|\n| V | 576 | 8.5 |\n| Zip | {tokens} | 1.8 |"
+        assert facts(text)[1][4] == expected
+    text = "| Method | TFLOPs | POPE |\n|---|---|---|\n| V | 8.5 | 8 |\n| Averaged 64 Tokens | | |\n"
+    text += "| Z | 1 | 8 |"
+    assert facts(text)[1][4] == "mean:64"
+
+
+def test_a_model_that_spans_rows():
+    text = r"\begin{tabular}{lll} Model & Tokens & TFLOPs \\ \multirow{2}{*}{LLaVA-1.5-7B} & 576 & 8.5 \\"
+    found = cells(text + r" & 64 & 1.8 \\ LLaVA-1.5-13B & 576 & 16.6 \end{tabular}", model=None)
+    assert [cell.model for cell in found] == ["llava-1.5-7b", "llava-1.5-7b", "llava-1.5-13b"]
+
+
+def test_a_model_that_is_not_known_loses_its_rows_alone():
+    text = "Model,Tokens,TFLOPs\nllava-1.5-7b,576,8.5\nmystery-9b,576,8.5\n"
+    table = table_of(read_grid(text, "t"), "t")
+    assert len(table.cells) == 1
+    assert "mystery-9b" in table.remarks[0]
+
+
+def test_a_default_layer_is_said_and_marked():
+    text = "Method,Tokens,K,FLOPs (T)\nVanilla,576,,8.5\nFastV,128,,2.5\nFastV,128,3,2.6\n"
+    table = table_of(read_grid(text, "t"), "t", model="llava-1.5-7b")
+    assert [(c.schedule.text, c.schedule.kind) for c in table.cells[1:]] == [
+        ("0:V;2:128", "default"),
+        ("0:V;3:128", "stated"),
+    ]
+    assert table.remarks == ("fastv acts at layer 2, its default: the table states none",)
+
+
+def test_settings_in_a_row_s_name():
+    text = "Method,FLOPs (T)\nVanilla,8.5\nFastV (K=3 R=75%),2.6\nVTW K=16,4.7\nOurs,3.0\n"
+    assert [fact[4] for fact in facts(text)] == ["0:V", "0:V;3:0.25V", "0:V;16:0", None]
+
+
+def test_schedules():
+    assert parse_schedule("unknown", 576) is None
+    late = parse_schedule("0:V;2:0.1V", 576)
+    assert late.spans(32, shift=-1, rounding="floor") == [Span(1, 576, False), Span(31, 57, False)]
+    assert parse_schedule("0:V;13:frozen", 576).spans(32)[1] == Span(19, 576, True)
+    # 9.7 % of 32 frames of 196 tokens, frame by frame: 19 each.
+    assert parse_schedule("0:0.097V", 6272, 32).spans(28, rounding="frame")[0].tokens == 608
+    assert parse_schedule("mean:64", 576).spans(32, label=1) == [Span(32, 64.5, False)]
+
+
+@pytest.mark.parametrize(
+    "text", ["2:64", "0:64;0:32", "0:x", "0:", "0:V;3:64;2:32", "0:9999999999"]
+)
+def test_no_schedule(text):
+    with pytest.raises(InvalidFileError):
+        parse_schedule(text, 576)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "words", "a,b\n", "| a |\n|---|\n", r"\begin{tabular}{c} a \\ \end{tabular}"]
+)
+def test_no_table(text):
+    with pytest.raises(InvalidFileError):
+        read_grid(text, "t")
+
+
+def test_a_model_must_be_named_and_known():
+    with pytest.raises(InvalidFileError, match="--model"):
+        cells(CSV, model=None)
+    with pytest.raises(UnknownNameError, match=r"llava-1\.5-7b"):
+        cells(CSV, model="llava-1.5-7")
