@@ -56,6 +56,42 @@ LAYER_STREAMS = {
 LAYER_EMBEDDING = {"emb_s": ("embedding", 2 * 4096 * 2)}
 
 
+class Device(NamedTuple):
+    """A device whose tables are in one layout: what to fit, and whose it is."""
+
+    ids: tuple[str, ...]
+    tables: tuple[str, ...]
+    software: str
+    date: str
+    attribution: str
+
+
+_DEEPBENCH = "GEMM times: baidu-research/DeepBench at da81ba7 (Apache-2.0)."
+_SERVINGSIM = "GEMM and attention times: casys-kaist/LLMServingSim at 5daddb2 (MIT)."
+#: DeepBench loops over one product, so weights that fit the L2 cache are read from it; its T4 ran in
+#: bursts above its power limit.
+DEVICES = (
+    Device(
+        ("nvidia-v100-sxm2-16gb", "nvidia-v100-sxm2-32gb"),
+        ("gemm_v100_sxm2_deepbench.csv",),
+        "cuBLAS of CUDA 10.1",
+        "2019",
+        _DEEPBENCH,
+    ),
+    Device(("nvidia-t4",), ("gemm_t4_deepbench.csv",), "cuBLAS of CUDA 10.1", "2019", _DEEPBENCH),
+    Device(
+        ("nvidia-rtx-4090",),
+        ("gemm_rtx_4090_llmservingsim.parquet", "attention_rtx_4090_llmservingsim.csv"),
+        "vLLM 0.19",
+        "",
+        _SERVINGSIM,
+    ),
+    Device(
+        ("nvidia-rtx-a6000",), ("gemm_rtx_a6000_llmservingsim.parquet",), "vLLM", "", _SERVINGSIM
+    ),
+)
+
+
 class Public(NamedTuple):
     """The tables: GEMMs, attention, and the layer's ops."""
 

@@ -210,6 +210,7 @@ def estimate(
     frames: int | None = None,
     memory_margin_bytes: int = MEMORY_MARGIN_BYTES,
     host_s: float | None = None,
+    power_limit_w: float | None = None,
 ) -> Estimate:
     """Predict what one request costs: FLOPs, traffic, time and memory, stage by stage.
 
@@ -252,6 +253,8 @@ def estimate(
         host_s: host seconds per kernel under plans that launch kernels one by one; None is the
             calibration's measured value, else a prior with its spread
             (`costmodel.calibration.host`).
+        power_limit_w: the board's power limit under sustained load, W (`costmodel.power_roof`); None is
+            the device's own. For a burst from idle give more than the device can draw.
 
     Raises:
         VlmRooflineError: a bad argument; the message says which, and what there is.

@@ -101,7 +101,9 @@ class Context:
                 f"method {self.method.name!r} reduces visual tokens, but {model.name} has no "
                 "vision tower; choose a multimodal model"
             )
-        self.roofline = Roofline(hardware, self.calibration, self.plan, request.host_s)
+        self.roofline = Roofline(
+            hardware, self.calibration, self.plan, request.host_s, request.power_limit_w
+        )
         modules = {precision.vision, precision.projector, precision.text, precision.lm_head}
         for numerics in modules | {own for module in modules for _, own in module.products}:
             self.roofline.peak(numerics.linear_dtype)
@@ -128,6 +130,7 @@ class Context:
             "layer": self.layer,
             "calibration": None if self.calibration is None else str(self.calibration.name),
             "host_s": None if self.roofline.host is None else self.roofline.host.per_kernel_s,
+            "power_limit_w": None if self.roofline.power is None else self.roofline.power.limit_w,
             "attention": self.attention,
             **({} if self.method is None else self.method.changes),
         }

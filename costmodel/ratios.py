@@ -13,7 +13,7 @@ from zlib import crc32
 
 import numpy as np
 
-from costmodel.uncertainty import HOST, shared_share
+from costmodel.uncertainty import HOST, SOURCE_MIDDLE, SOURCE_SPREAD, shared_share
 from hardware_specs.errors import UnknownNameError
 
 if TYPE_CHECKING:
@@ -90,6 +90,9 @@ def _drawn(estimate: Estimate, quantity: str) -> Any:
             device[row.stage] = device[row.stage] + row.time_s * np.exp(
                 _log_ratios(pricer.found, z)
             )
+    if source.calibration.kind == "shipped":
+        factor = np.exp(SOURCE_MIDDLE + SOURCE_SPREAD * _scores("source"))
+        device = {name: time * factor for name, time in device.items()}
     whole = np.zeros(DRAWS)
     for name in names:
         whole = whole + _with_host(estimate, name, device[name])

@@ -368,6 +368,10 @@ there is: last, all
         Amount(1e-2, "us", 1e-6), "Microseconds the host needs per kernel, where a plan launches them "
         "one by one; the calibration's when absent.", "setting", ours=True,
     ))  # fmt: skip
+    power_limit_w: float | None = field(default=None, metadata=_is(
+        Amount(1e5, "w", 1.0), "The board's power limit in watts; the device's own when absent. A limit "
+        "beyond it stands for a burst.", "setting", ours=True,
+    ))  # fmt: skip
 
     def __post_init__(self) -> None:
         """Check every value that is not its default, and keep it in its plain type."""
@@ -439,7 +443,7 @@ def check_names(given: Mapping[str, Any], *taken: str, by: str) -> None:
     hardware_specs.errors.UnknownNameError: unknown argument 'batchsize'; did you mean batch_size? \
 There is: model, hardware, visual_tokens, text_tokens, batch_size, output_tokens, precision, \
 method, keep, layer, tokens_per_layer, execution, calibration, convention, attention, logits, \
-vision_layers, images, image_size, frames, memory_margin_bytes, host_s
+vision_layers, images, image_size, frames, memory_margin_bytes, host_s, power_limit_w
     """
     for name in given:
         if name not in ARGUMENTS:

@@ -189,7 +189,7 @@ class OpRow:
         hbm_bytes: all of these bytes.
         kernels: kernels launched.
         intensity_flop_per_byte: executed FLOPs per byte.
-        bound: `compute` or `memory`.
+        bound: `compute`, `memory` or `power`.
         time_s: predicted seconds on the device.
         time_low_s: lower end.
         time_high_s: upper end.
@@ -243,7 +243,7 @@ def op_rows(by_stage: Mapping[str, list[OpCost]], roofline: Roofline) -> tuple[O
             count = op.count
             if not count:
                 continue
-            time, ideal, in_memory = roofline.op_times(op, max)
+            time, ideal, in_memory, by_power = roofline.op_times(op, max)
             low, high = roofline.op_interval(op, time, max)
             total_bytes = op.hbm_bytes * count
             rows.append(
@@ -264,7 +264,7 @@ def op_rows(by_stage: Mapping[str, list[OpCost]], roofline: Roofline) -> tuple[O
                     intensity_flop_per_byte=float(op.executed_flops * count / total_bytes)
                     if total_bytes
                     else None,
-                    bound="memory" if in_memory else "compute",
+                    bound="power" if by_power else "memory" if in_memory else "compute",
                     time_s=float(time * count),
                     time_low_s=float(low * count),
                     time_high_s=float(high * count),

@@ -17,9 +17,10 @@ import numpy as np
 
 from costmodel.calibration.parameters import Parameter
 from costmodel.plans.fused import PLAN as FUSED
+from costmodel.power_roof import power_roof
 from costmodel.precision.arithmetic import matrix_peak
 from costmodel.quantities import traffic
-from costmodel.uncertainty import BRACKET, NOTHING, Errors, Host, Part, errors_of
+from costmodel.uncertainty import BRACKET, NOTHING, Errors, Host, Part, across_sources, errors_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from hardware_specs import HardwareSpec
 
 #: Bounds by code, as `StageCost.bound_code` and arrays of scenarios hold them.
-BOUNDS = ("compute", "memory", "host")
+BOUNDS = ("compute", "memory", "host", "power")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,9 @@ class StageCost:
     Stages are kept and handed out again, so nobody may change one.
 
     `time_s` is the prediction, inside [`time_low_s`, `time_high_s`]; `ideal_time_s` is the roofline's,
-    at best. `compute_s` and `memory_s` split the device's time by what bounds each op, `host_s` is the
-    time to launch the kernels. `errors` says how the interval adds up with those of other stages.
+    at best. `compute_s` and `memory_s` split the device's time by what bounds each op, `power_s` is what
+    of it the board's power limit holds, `host_s` the time to launch the kernels. `errors` says how the
+    interval adds up with those of other stages.
     """
 
     flops: Num = 0
@@ -60,6 +62,7 @@ class StageCost:
     ideal_time_s: Num = 0.0
     compute_s: Num = 0.0
     memory_s: Num = 0.0
+    power_s: Num = 0.0
     host_s: Num = 0.0
     errors: Errors | None = field(default=NOTHING, repr=False)
 
@@ -78,16 +81,19 @@ class StageCost:
     def bound_code(self) -> Num:
         """Index into `BOUNDS` of what holds most of the time; -1 for an empty stage."""
         busy = np.where(np.asarray(self.compute_s) >= self.memory_s, 0, 1)
+        busy = np.where(2 * np.asarray(self.power_s) > self.device_s, 3, busy)
         code = np.where(np.asarray(self.host_s) > self.device_s, 2, busy)
         return np.where(np.asarray(self.kernels) > 0, code, -1)
 
     @property
     def bound(self) -> str | None:
-        """`compute`, `memory` or `host`; None for a stage that runs nothing (scalars only)."""
+        """`compute`, `memory`, `host` or `power`; None for a stage that runs nothing (scalars only)."""
         if self.kernels == 0 or self.compute_s is None:
             return None
         if self.host_s is not None and self.host_s > self.device_s:
             return "host"
+        if self.power_s is not None and 2 * self.power_s > self.device_s:
+            return "power"
         return "compute" if self.compute_s >= self.memory_s else "memory"
 
     def __getitem__(self, name: str) -> Any:
@@ -128,6 +134,7 @@ class Roofline:
         calibration: measured efficiencies, or None for the ideal roofline.
         plan: who launches the ops; `fused` when not given.
         host_s: host seconds per kernel; None takes the calibration's, and no host without one.
+        power_limit_w: the board's power limit, W; None is the device's own.
     """
 
     def __init__(
@@ -136,6 +143,7 @@ class Roofline:
         calibration: Calibration | None = None,
         plan: Plan | None = None,
         host_s: float | None = None,
+        power_limit_w: float | None = None,
     ) -> None:
         self.hardware = hardware
         self.calibration = calibration
@@ -146,6 +154,9 @@ class Roofline:
         # A processor issues its own work: launching and computing cannot overlap, so they add up.
         self.own_host = hardware.id.startswith("cpu-")
         self.host = self._host(host_s)
+        # The ideal roofline is the datasheet's; a law predicts sustained load.
+        self.power = None if calibration is None else power_roof(hardware, power_limit_w)
+        self._joules: dict[str, float | None] = {}
         self._peaks: dict[str, float] = {}
 
     def _host(self, seconds: float | None) -> Host | None:
@@ -190,17 +201,33 @@ class Roofline:
         vector = op.vector_flops / self.vector_peak if self.vector_peak else 0.0
         return math, vector, op.hbm_bytes / self.bandwidth
 
-    def op_times(self, op: OpCost, maximum: Callable[[Any, Any], Any]) -> tuple[Num, Num, Num]:
-        """Return (time, ideal time, bound) of one execution; the bound is True where memory holds it."""
+    def op_times(self, op: OpCost, maximum: Callable[[Any, Any], Any]) -> tuple[Num, Num, Num, Num]:
+        """Return (time, ideal time, in memory, by power) of one execution.
+
+        The last two are True where memory holds it at the datasheet's rates, and where power does.
+        """
         math, vector, memory = self.bounds_of(op)
         compute = maximum(math, vector)
         ideal = maximum(compute, memory)
         in_memory = memory > compute
         if self.calibration is None:
-            return ideal, ideal, in_memory
+            return ideal, ideal, in_memory, False
         # Bytes are counted as traffic to device memory. The law lets a cache serve some of them; how
         # many is known of no run, so that the bound on all of them holds for every prediction.
-        return maximum(self._calibrated(op), ideal), ideal, in_memory
+        time = maximum(self._calibrated(op), ideal)
+        if self.power is None or op.shape is None:
+            return time, ideal, in_memory, False
+        joules = self._joules_per_flop(op.dtype)
+        if joules is None:
+            return time, ideal, in_memory, False
+        least = self.power.seconds(op.matrix_flops, op.hbm_bytes, joules)
+        return maximum(time, least), ideal, in_memory, least > time
+
+    def _joules_per_flop(self, dtype: str) -> float | None:
+        if dtype not in self._joules:
+            assert self.power is not None  # noqa: S101 - callers checked; narrows the type
+            self._joules[dtype] = self.power.joules_per_flop(dtype)
+        return self._joules[dtype]
 
     def op_interval(
         self, op: OpCost, time: Num, maximum: Callable[[Any, Any], Any]
@@ -254,6 +281,7 @@ class Roofline:
         time: Num = 0.0
         best: Num = 0.0
         compute: Num = 0.0
+        power: Num = 0.0
         low: Num = 0.0
         high: Num = 0.0
         # By class: the sum of the ops' times, and of their squares.
@@ -261,7 +289,7 @@ class Roofline:
         ideal = self.calibration is None
         for op in ops:
             count = op.count
-            op_time, op_best, in_memory = self.op_times(op, maximum)
+            op_time, op_best, in_memory, by_power = self.op_times(op, maximum)
             # Not in place: counts of whole numbers and of fractions may meet.
             flops = flops + op.flops * count
             executed = executed + op.executed_flops * count
@@ -275,6 +303,8 @@ class Roofline:
             time += spent
             # Multiplying by the flag picks the side without branching over arrays.
             compute += spent * (1 - in_memory)
+            if by_power is not False:
+                power += spent * by_power
             if ideal:
                 op_low, op_high = self.op_interval(op, op_time, maximum)
                 low += op_low * count
@@ -294,11 +324,13 @@ class Roofline:
         else:
             keyed = [(self.calibration.pricer(*each), *held) for each, held in sums.items()]
             errors = errors_of([(p.key, p.widths, whole, squares) for p, whole, squares in keyed])
+            if self.calibration.kind == "shipped":
+                errors = across_sources(errors)
         host: Num = 0.0
         if self.host is not None and ops:
             time, host, errors = self.host.launched(time, kernels, errors, self.own_host)
         low, high = errors.interval(time)
         return StageCost(
             flops, executed, weights, kv_read, kv_write, read, write, kernels, time, low, high,
-            best, compute, device - compute, host, errors,
+            best, compute, device - compute, power, host, errors,
         )  # fmt: skip

@@ -17,6 +17,7 @@ they run the same class, and the same op: `costmodel.ratios.ratio_interval` draw
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -108,6 +109,10 @@ def _add(one: Any, two: Any) -> Any:
 
 #: The uncertainty of what takes no time.
 NOTHING = Errors(0.0, {})
+#: Measured over predicted of other people's measurements of the same device: median and standard deviation of
+#: the logarithm over 18 public sources, beyond what one table shows. It is one factor on all device times.
+SOURCE_MIDDLE, SOURCE_SPREAD = 0.05, 0.09
+_SOURCE: ClassKey = ("source", "", "measured")
 #: The ideal roofline's bracket is certain: its ends add up.
 BRACKET: ClassKey = ("roofline", "", "assumed")
 HOST = "host"
@@ -138,6 +143,22 @@ def errors_of(times: Iterable[tuple[ClassKey, Widths, Any, Any]]) -> Errors:
 def shared_share(key: ClassKey) -> float:
     """Return r, the share of the variance of a class's errors that its ops have in common."""
     return SHARED if key[2] == "measured" else 1.0
+
+
+def across_sources(errors: Errors) -> Errors:
+    """Return the uncertainty of the same sum as measured by others: a shipped table is one source of many.
+
+    sigma^2 = sigma_table^2 + 0.09^2, around exp(0.05) of what the table says.
+    """
+    centre = math.exp(SOURCE_MIDDLE)
+    parts = {
+        key: Part(part.time_s, part.down_s * centre, part.up_s * centre)
+        for key, part in errors.parts.items()
+    }
+    middle = errors.middle_s * centre
+    down, up = (abs(math.exp(sign * 1.645 * SOURCE_SPREAD) - 1) for sign in (-1, 1))
+    parts[_SOURCE] = Part(0.0 * middle, middle * down, middle * up)
+    return Errors(middle, parts, errors.own_down2 * centre**2, errors.own_up2 * centre**2)
 
 
 class Host(NamedTuple):

@@ -21,12 +21,22 @@ OP_CLASSES = (
     "copy",
     "embedding",
 )
+#: PyTorch's own kernels, which are slower than a serving engine's fused ones: concatenations, kernels that
+#: read heads and halves with strides (rotary embedding, heads laid out in one piece), layer norm, and the
+#: chain of small kernels that an eager RMSNorm is.
+TORCH_KERNELS = {
+    "cat": "copy",
+    "strided": "pointwise",
+    "layer_norm": "norm",
+    "norm_chain": "norm",
+}
 #: Classes that a calibration may hold apart, and the class that answers where it does not.
 PARENTS = {
     "rope": "pointwise",
     "activation": "pointwise",
     "residual": "pointwise",
     "softmax": "norm",
+    **TORCH_KERNELS,
 }
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from costmodel.calibration.alignment import alignment_cost
 from costmodel.calibration.attention import attention_time_s
 from costmodel.calibration.classes import kind_of_class, peak_of
 from costmodel.calibration.curves import corrected, knots
@@ -115,9 +116,14 @@ class Pricer:
             time = table.time_s(m)
             curve = self._curves.get(shape)
             return time if curve is None else corrected(time, *curve)
+        element = LABELS[self.found.dtype].operand_bytes
         sizes = np.broadcast_arrays(*(np.asarray(size, dtype=float) for size in (m, n, k, batch)))
         m, n, k, batch = (size.ravel() for size in sizes)
         time = gemm_time_s(*self._law, m, n, k, batch)
+        # A single row is read as a vector, whatever its length.
+        several = (batch > 1) & (m > 1)
+        if several.any():
+            time = time * np.where(several, alignment_cost(n, k, element), 1.0)
         for (width, depth), curve in self._curves.items():
             mask = (n == width) & (k == depth) & (batch == 1)
             if mask.any():

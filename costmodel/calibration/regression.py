@@ -34,6 +34,9 @@ SCALE = 0.06
 #: Step of the numerical derivative, in spreads of the priors: wide enough to see past the kinks that
 #: the choice among tiles makes.
 STEP = 0.03
+#: Operand bandwidths, over the memory's, that a fit starts from: each lies in a valley of its own.
+STARTS = (4.0, 8.0, 16.0)
+_VALLEYS = "cache_bandwidth_ratio"
 #: Relative change of the sum below which a fit has arrived.
 TOLERANCE = 1e-5
 
@@ -137,20 +140,33 @@ def fit(
             columns.append((residuals(moved) - base) / step)
         return np.stack(columns, axis=1)
 
-    inside = 1e-6
-    first = np.zeros(len(names))
+    def arrived(first: Any, most: int) -> Any:
+        inside = 1e-6
+        return least_squares(
+            residuals,
+            np.clip(first, low + inside, high - inside),
+            jac=slopes,
+            bounds=(low, high),
+            loss="soft_l1",
+            ftol=TOLERANCE,
+            max_nfev=most,
+        )
+
     if start is not None:
         first = (np.log([start[name] for name in names]) - middle) / spread
-    found = least_squares(
-        residuals,
-        np.clip(first, low + inside, high - inside),
-        jac=slopes,
-        bounds=(low, high),
-        loss="soft_l1",
-        ftol=TOLERANCE,
-        max_nfev=evaluations,
-    )
-    return values(found.x)
+        return values(arrived(first, evaluations).x)
+    first = np.zeros(len(names))
+    if _VALLEYS not in names:
+        return values(arrived(first, evaluations).x)
+    # Operands that come too slowly and tiles that compute too badly look alike: a fit that starts on
+    # the wrong side stays there.
+    tried = []
+    for ratio in STARTS:
+        first[names.index(_VALLEYS)] = (
+            np.log(ratio / law.priors[_VALLEYS].median) / law.priors[_VALLEYS].spread
+        )
+        tried.append(arrived(first, evaluations))
+    return values(min(tried, key=lambda found: float(found.cost)).x)
 
 
 def folds(count: int, number: int, rng: np.random.Generator) -> list[np.ndarray]:

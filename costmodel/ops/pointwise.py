@@ -65,7 +65,9 @@ def pointwise(
     return cost
 
 
-def norm(name: str, d: int, numerics: Numerics, residual_add: bool = False) -> RowsCost:
+def norm(
+    name: str, d: int, numerics: Numerics, residual_add: bool = False, op_class: str = "norm"
+) -> RowsCost:
     """One fused RMSNorm or LayerNorm kernel over rows, optionally with the residual add before it.
 
     Args:
@@ -74,6 +76,7 @@ def norm(name: str, d: int, numerics: Numerics, residual_add: bool = False) -> R
         numerics: of the module.
         residual_add: whether the kernel also adds the branch to the stream, writes the stream, and
             writes its own output as the next product wants it, quantised where that is.
+        op_class: `norm`, or `layer_norm` for PyTorch's own kernel.
     """
     size = numerics.activation_bytes
     return pointwise(
@@ -83,7 +86,7 @@ def norm(name: str, d: int, numerics: Numerics, residual_add: bool = False) -> R
         write=size + numerics.operand_bytes if residual_add else size,
         width=d,
         flops_per_element=4 + residual_add,
-        op_class="norm",
+        op_class=op_class,
         weights=d * size,
     )
 
@@ -145,12 +148,14 @@ def activation(name: str, f: int, numerics: Numerics, gated: bool = True) -> Row
     )
 
 
-def copy(name: str, numerics: Numerics, *, width: int = 1, kernels: int = 1) -> RowsCost:
-    """Rows of a width (or elements, rows of width 1) read and written once."""
+def copy(
+    name: str, numerics: Numerics, *, width: int = 1, kernels: int = 1, op_class: str = "copy"
+) -> RowsCost:
+    """Rows of a width (or elements, rows of width 1) read and written once, in one piece or not."""
     size = numerics.activation_bytes
     return pointwise(
         name, numerics, read=size, write=size, width=width, flops_per_element=0, kernels=kernels,
-        op_class="copy",
+        op_class=op_class,
     )  # fmt: skip
 
 

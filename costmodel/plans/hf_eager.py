@@ -64,7 +64,9 @@ def _norm(block: Norm, setting: Setting) -> list[Step]:
     """RMSNorm runs in float32, with casts around it when the model is narrower."""
     numerics, d = setting.numerics, block.width
     if block.kind == "layer":
-        return [over(block.rows, norm(block.name, d, numerics), block.per_row)]
+        return [
+            over(block.rows, norm(block.name, d, numerics, op_class="layer_norm"), block.per_row)
+        ]
     size = numerics.activation_bytes
     wide = size >= SOFTMAX_BYTES
     read, write, kernels = (
@@ -81,7 +83,7 @@ def _norm(block: Norm, setting: Setting) -> list[Step]:
         flops_per_element=4,
         kernels=kernels,
         width=d,
-        op_class="norm",
+        op_class="norm_chain",
         weights=d * size,
     )
     return [over(block.rows, chain, block.per_row)]
@@ -122,7 +124,7 @@ def rotated(block: Rotate, setting: Setting) -> Step:
     cost = pointwise(
         "rope", setting.numerics, read=5.5 * wide + casts * (size + wide),
         write=4.5 * wide + casts * (size + wide), width=(block.heads + block.kv_heads) * block.head_dim,
-        flops_per_element=4, kernels=10 + 4 * casts,
+        flops_per_element=4, kernels=10 + 4 * casts, op_class="strided",
     )  # fmt: skip
     if block.rows:
         return over(block.rows, cost)
@@ -142,7 +144,7 @@ def _rotate(block: Rotate, setting: Setting) -> list[Step]:
         new, old = 2 * b * s * k * e, 2 * b * past * k * e
         return op_cost(
             "cache_cat",
-            "copy",
+            "cat",
             numerics.attention_dtype,
             n["count"],
             kv_read_bytes=old * numerics.kv_bytes,
@@ -158,7 +160,7 @@ def _attend(block: Attend, setting: Setting) -> list[Step]:
     """SDPA, or scores, scale, mask, softmax and sum apart; the output is quantised elsewhere."""
     numerics, size, cached = setting.numerics, setting.numerics.activation_bytes, block.cached
     h, k, e = block.heads, block.kv_heads, block.head_dim
-    repeat = copy("repeat_kv", numerics, kernels=2)
+    repeat = copy("repeat_kv", numerics, kernels=2, op_class="strided")
     if not setting.written:
         seen = replace(block, causal=False, window=0) if _needs_mask(block, setting) else block
         return [
@@ -169,7 +171,9 @@ def _attend(block: Attend, setting: Setting) -> list[Step]:
     if h > 1 and setting.phase != "decode":
         # Batched products want each head in one piece: q is cut from its projection's rows, and so
         # are K and V where no cache has laid them out anew. One token's row is its heads already.
-        laid_out = copy("contiguous_heads", numerics, kernels=1 if cached else 3)
+        laid_out = copy(
+            "contiguous_heads", numerics, kernels=1 if cached else 3, op_class="strided"
+        )
         steps.append(
             lambda n: laid_out(
                 n["batch"] * n["queries"] * h * e
@@ -197,7 +201,7 @@ def _attend(block: Attend, setting: Setting) -> list[Step]:
             kernels=1 + back + first,
         )
     )
-    output = copy("attention_output", numerics)
+    output = copy("attention_output", numerics, op_class="strided")
     return [
         *steps,
         attending(attention_scores("attention_scores", h, k, e, numerics, cached=cached)),
@@ -320,7 +324,7 @@ def _inject(block: Inject, setting: Setting) -> list[Step]:
 
 
 def _prepend(block: Prepend, setting: Setting) -> list[Step]:
-    return [over(block.rows, copy(block.name, setting.numerics, width=block.width))]
+    return [over(block.rows, copy(block.name, setting.numerics, width=block.width, op_class="cat"))]
 
 
 def _positions(block: Positions, setting: Setting) -> list[Step]:

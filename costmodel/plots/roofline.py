@@ -21,6 +21,7 @@ from costmodel.plots.style import (
     set_titles,
     styled,
 )
+from costmodel.power_roof import power_roof
 from costmodel.precision.arithmetic import matrix_peak
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ CLASSES = {
     "rope": ("rotation", VERMILLION, ">"),
     "activation": ("activation", VERMILLION, "d"),
     "copy": ("copy", SKY, "X"),
+    "cat": ("concatenation", SKY, "*"),
+    "strided": ("strided kernel", VERMILLION, "p"),
+    "layer_norm": ("layer norm", ORANGE, "h"),
+    "norm_chain": ("norm, in small kernels", ORANGE, "8"),
     "embedding": ("look-up", BLACK, "+"),
 }
 #: Ops whose names are written beside their points: those that take the most time.
@@ -97,8 +102,9 @@ def plot_roofline(
     dtype: str,
     title: str = "",
     measured: Iterable[PlacedOp] = (),
+    power_limit_w: float | None = None,
 ) -> Figure:
-    """Return the roofline of a device with ops on it.
+    """Return the roofline of a device with ops on it, and the roof of its power limit where that is lower.
 
     Hollow marks are predictions, filled ones measurements; a mark's area grows with its share of
     the time. Only what stayed in a cache can lie above the slope, and nothing above the flat roof:
@@ -110,6 +116,7 @@ def plot_roofline(
         dtype: the arithmetic whose peak is the flat roof.
         title: model, precision and token counts, for the second line.
         measured: the same ops as measured.
+        power_limit_w: the board's limit, W; None is the device's own.
 
     Raises:
         MissingPeakError: the device has no such arithmetic.
@@ -135,6 +142,7 @@ def plot_roofline(
             f"vector FP32 {_rate(vector)}", (start, vector), xytext=(8, -11),
             textcoords="offset points", ha="left", fontsize=8, color=GREY,
         )  # fmt: skip
+    _power(axes, hardware, dtype, x, np.minimum(x * bandwidth, peak), power_limit_w)
     axes.axvline(ridge, color=GREY, linewidth=0.8, linestyle=":")
     whole = sum(op.time_s for op in points) or 1.0
     used = _scatter(axes, points, whole, filled=False)
@@ -206,6 +214,24 @@ def _scatter(axes: Axes, ops: Sequence[PlacedOp], whole_s: float, *, filled: boo
             linewidths=1.3, alpha=0.9, zorder=3,
         )  # fmt: skip
     return used
+
+
+def _power(
+    axes: Axes, hardware: HardwareSpec, dtype: str, x: Any, roof: Any, limit_w: float | None
+) -> None:
+    """Draw what sustained load reaches under the power limit, where that lies below the roofline."""
+    power = power_roof(hardware, limit_w)
+    joules = None if power is None else power.joules_per_flop(dtype)
+    if power is None or joules is None:
+        return
+    rate = x / power.seconds(x, 1.0, joules)
+    if not np.any(rate < 0.98 * roof):
+        return
+    axes.plot(x, np.minimum(rate, roof), color=VERMILLION, linestyle="-.", linewidth=1.2)
+    axes.annotate(
+        f"sustained at {power.limit_w:g} W: {_rate(rate[-1])}", (x[-1], rate[-1]), xytext=(-4, -11),
+        textcoords="offset points", ha="right", fontsize=8, color=VERMILLION,
+    )  # fmt: skip
 
 
 def _names(axes: Axes, ops: Sequence[PlacedOp], ridge: float) -> None:

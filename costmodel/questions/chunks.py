@@ -24,7 +24,7 @@ COUNTS = ("visual_tokens", "text_tokens", "batch_size", "output_tokens", "images
 #: count of 1 and a ratio of 1.0 would be the same.
 _FIXED_COUNTS = ("layer", "frames", "memory_margin_bytes")
 #: Fixed values that are any number.
-_FIXED_NUMBERS = ("host_s",)
+_FIXED_NUMBERS = ("host_s", "power_limit_w")
 
 
 class Chunk(NamedTuple):

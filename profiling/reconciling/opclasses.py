@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from costmodel.calibration.classes import TORCH_KERNELS
 from costmodel.roofline import Roofline
 from profiling.records.measurement import Measurement, Sampling
 
@@ -133,7 +134,8 @@ def _predicted(prediction: Prediction) -> dict[tuple[str, str, str], dict[str, A
         for op in ops:
             name = _LAYERS.sub("", op.name)
             entry = found.setdefault(
-                (stage, op.op_class, name),
+                # A trace tells PyTorch's own kernels and an engine's apart by no class of its own.
+                (stage, TORCH_KERNELS.get(op.op_class, op.op_class), name),
                 {"ideal_s": 0.0, "predicted_s": 0.0, "kernels": 0, "flops": 0.0, "hbm_bytes": 0.0},
             )
             count = float(op.count)

@@ -49,7 +49,7 @@ def test_a_host_bound_decode_does_not_get_faster():
     full, half = priced(execution="hf-eager"), priced(144, execution="hf-eager")
     _, low, high = ratio_interval(half, full, "tpot_s")
     assert high == pytest.approx(1.0, abs=1e-6)
-    assert low > 0.95
+    assert low > 0.9
 
 
 def test_other_quantities_are_refused():

@@ -131,7 +131,7 @@ def stored(case: dict[str, Any]) -> list[Any]:
     ops = [
         (op.stage, op.name, op.op_class, op.dtype, op.count, op.flops, op.executed_flops,
          op.weight_bytes, op.kv_read_bytes, op.kv_write_bytes, op.activation_read_bytes,
-         op.activation_write_bytes, op.kernels, op.bound,
+         op.activation_write_bytes, op.kernels, None if calibrated else op.bound,
          None if calibrated else f"{op.time_s:.9e}")
         for op in (cost.ops if counted else ())
     ]  # fmt: skip

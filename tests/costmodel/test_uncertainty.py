@@ -72,8 +72,8 @@ def test_the_longer_of_host_and_device_says_how_far(device, kernels, spread):
 def test_no_assumed_stage_is_certain(device, execution):
     cost = estimate("llava-1.5-7b", device, execution=execution, method="divprune", output_tokens=8)
     for stage in (*cost.stages.values(), cost.totals):
-        assert stage.time_low_s < 0.99 * stage.time_s
-        assert stage.time_high_s > 1.01 * stage.time_s
+        assert stage.time_low_s <= stage.time_s <= stage.time_high_s
+        assert stage.time_high_s > 1.1 * stage.time_low_s
 
 
 def test_the_host_s_spread_is_in_a_host_bound_stage():

@@ -1,0 +1,106 @@
+"""Whole layers, prompts and tokens that others measured, and the kernels behind them."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from costmodel import estimate
+from costmodel.calibration import Calibration
+from costmodel.calibration.alignment import alignment_cost
+
+ROOT = Path(__file__).parents[3]
+A100, H100 = "nvidia-a100-sxm4-80gb", "nvidia-h100-sxm5-80gb"
+
+
+@pytest.fixture(scope="module")
+def evidence():
+    spec = importlib.util.spec_from_file_location("evidence", ROOT / "benchmarks" / "evidence.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def ratios(finding):
+    measured, predicted, *_ = np.array(finding.points).T
+    return predicted / measured
+
+
+def test_eager_pytorch_on_an_a100(evidence):
+    """One host number and the concatenation's class: every decode row within 15 %, prefill at 275 W."""
+    found = evidence.eager(evidence.DATA)
+    decode = np.concatenate([ratios(each) for each in found if each.stage == "decode"])
+    prefill = np.concatenate([ratios(each) for each in found if each.stage == "prefill"])
+    assert len(decode) == 39
+    assert np.all(np.abs(decode - 1) < 0.15)
+    assert np.median(prefill) == pytest.approx(1.0, abs=0.05)
+
+
+def test_sustained_prefill_on_an_l4(evidence):
+    (found,) = evidence.layers(evidence.DATA)
+    assert len(found.points) == 69
+    assert np.quantile(ratios(found), 0.1) > 0.85
+    assert np.quantile(ratios(found), 0.9) < 1.15
+
+
+def test_the_page_is_what_the_data_say(evidence):
+    page = (ROOT / "docs" / "evidence.md").read_text()
+    for finding in evidence.products(evidence.DATA):
+        assert " | ".join(finding.row()) in page
+    assert evidence.table2().splitlines()[0] in page
+
+
+def test_odd_lengths_cost_batched_products_alone():
+    found = Calibration.load(H100)
+    product = {"dtype": "fp16", "m": 5185, "k": 64, "batch": 16}
+    # QK^T of 5,185 tokens ran at 51 TFLOP/s.
+    odd = found.op_time_s("gemm", n=5185, **product)
+    assert 16 * 2 * 5185**2 * 64 / odd == pytest.approx(51e12, rel=0.25)
+    assert odd > 2.5 * found.op_time_s("gemm", n=5184, **product)
+    # One query reads a vector, and a product with weights has even widths.
+    assert found.op_time_s(
+        "gemm", dtype="fp16", m=1, n=577, k=64, batch=16
+    ) < 1.01 * found.op_time_s("gemm", dtype="fp16", m=1, n=576, k=64, batch=16)
+    lengths = np.array([576, 577, 578, 580, 584])
+    assert alignment_cost(lengths, 64, 2).tolist() == [1.0, 2.8, 1.3, 1.1, 1.0]
+    assert alignment_cost(lengths, 64, 2).tolist() == [
+        alignment_cost(int(n), 64, 2) for n in lengths
+    ]
+
+
+def test_small_kernels_of_an_h100_are_measured():
+    found = Calibration.load(H100)
+    for op_class in ("norm", "rope", "activation", "residual", "embedding"):
+        held = found.lookup(op_class, "fp16").held_out
+        assert held is not None
+        assert held.mape < 0.2
+    for op_class in ("cat", "strided", "layer_norm", "norm_chain"):
+        assert found.lookup(op_class, "fp16").standing == "transferred"
+
+
+def test_torch_s_kernels_are_priced_apart_from_an_engine_s():
+    given = {"output_tokens": 2, "batch_size": 64, "text_tokens": 600, "execution": "hf-eager"}
+    classes = {op.op_class for op in estimate("llava-1.5-7b", A100, **given).ops}
+    assert {"cat", "strided", "layer_norm", "norm_chain"} <= classes
+    a100 = Calibration.load(A100)
+    # Concatenating a cache moves its bytes at a quarter of the bandwidth, a residual add at most of it.
+    share = 1e10 / 2.039e12 / a100.op_time_s("cat", dtype="fp16", bytes=1e10)
+    assert share == pytest.approx(0.276, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("device", "op_class", "dtype", "mape"),
+    [("nvidia-v100-sxm2-16gb", "gemm", "fp16", 0.06), ("nvidia-t4", "gemm", "fp16", 0.06),
+     ("nvidia-rtx-4090", "gemm", "bf16", 0.035), ("nvidia-rtx-4090", "attention_decode", "bf16", 0.12),
+     ("nvidia-rtx-a6000", "gemm", "bf16", 0.065)],
+)  # fmt: skip
+def test_shipped_devices_predict_points_outside_their_folds(device, op_class, dtype, mape):
+    found = Calibration.load(device)
+    held = found.lookup(op_class, dtype).held_out
+    assert held.mape < mape
+    assert 0.85 <= held.coverage <= 0.95
+    assert found.attribution
+    assert found.kind == "shipped"
