@@ -117,7 +117,9 @@ def test_tokens_as_people_write_them():
     ):  # fmt: skip
         text = f"| Method | Tokens | TFLOPs |\n|---|---|---|\n| V | 576 | 8.5 |\n| Zip | {tokens} | 1.8 |"
         assert facts(text)[1][4] == expected
-    text = "| Method | TFLOPs | POPE |\n|---|---|---|\n| V | 8.5 | 8 |\n| Averaged 64 Tokens | | |\n"
+    text = (
+        "| Method | TFLOPs | POPE |\n|---|---|---|\n| V | 8.5 | 8 |\n| Averaged 64 Tokens | | |\n"
+    )
     text += "| Z | 1 | 8 |"
     assert facts(text)[1][4] == "mean:64"
 
