@@ -85,6 +85,7 @@ INFO = MethodInfo(
     needs_text="the class token's attention and the keys of vision layer -2",
     published=("54 + 10, 108 + 20 and 162 + 30 of 576 tokens",),
     needs_class_token=True,
+    on_merged=True,
     needs=frozenset({"clip_attention", "clip_keys"}),
     keep_meaning="tokens of each crop: dominant ones, the class token and 10 merged of 64",
     default_keep=COUNT,

@@ -37,6 +37,4 @@ def test_the_ideal_is_never_slower_than_what_was_measured(row: dict[str, str]) -
 def test_one_sequence_is_within_what_the_page_says(row: dict[str, str]) -> None:
     tower, speed = ratios(row, "generic")
     assert 0.88 - 0.01 < speed < 1.16 + 0.01
-    assert tower < 1.46
-    if "thor" not in row["device"]:
-        assert 0.88 - 0.01 < tower < 1.16 + 0.01
+    assert 0.9 < tower < (1.46 if "thor" in row["device"] else 1.26)
