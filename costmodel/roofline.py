@@ -10,7 +10,8 @@ on a CPU, which is its own host, the two add up.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from operator import attrgetter
+from functools import reduce
+from operator import add, attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from costmodel.plans.fused import PLAN as FUSED
 from costmodel.power_roof import power_roof
 from costmodel.precision.arithmetic import matrix_peak
 from costmodel.quantities import traffic
-from costmodel.uncertainty import BRACKET, NOTHING, Errors, Host, Part, across_sources, errors_of
+from costmodel.uncertainty import BRACKET, NOTHING, Errors, Host, Part, errors_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -115,13 +116,18 @@ SUMMED = tuple(each.name for each in fields(StageCost) if each.name != "errors")
 _summed = attrgetter(*SUMMED)
 
 
+def _sum(values: Sequence[Any]) -> Any:
+    """Add values up, without the pass over an array that starting from 0 takes."""
+    return reduce(add, values)
+
+
 def added(costs: Sequence[StageCost]) -> dict[str, Any]:
     """Return the fields of stages run one after the other; only the interval is no plain sum."""
-    found = dict(zip(SUMMED, map(sum, zip(*map(_summed, costs), strict=True)), strict=True))
+    found = dict(zip(SUMMED, map(_sum, zip(*map(_summed, costs), strict=True)), strict=True))
     errors = NOTHING
     for cost in costs:
-        if cost.errors is not None:
-            errors = errors.plus(cost.errors)
+        if cost.errors is not None and cost.errors.parts:
+            errors = errors.plus(cost.errors) if errors.parts else cost.errors
     low, high = errors.interval(found["time_s"])
     return found | {"time_low_s": low, "time_high_s": high, "errors": errors}
 
@@ -323,9 +329,10 @@ class Roofline:
             errors = Errors(time, {BRACKET: Part(time, time - low, high - time)})
         else:
             keyed = [(self.calibration.pricer(*each), *held) for each, held in sums.items()]
-            errors = errors_of([(p.key, p.widths, whole, squares) for p, whole, squares in keyed])
-            if self.calibration.kind == "shipped":
-                errors = across_sources(errors)
+            errors = errors_of(
+                [(p.key, p.widths, whole, squares) for p, whole, squares in keyed],
+                across=self.calibration.kind == "shipped",
+            )
         host: Num = 0.0
         if self.host is not None and ops:
             time, host, errors = self.host.launched(time, kernels, errors, self.own_host)

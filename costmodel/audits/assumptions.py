@@ -34,29 +34,29 @@ CHOICES: dict[str, dict[Any, str]] = {
     "projector": {0: "not counted", 1: "counted"},
     "layers": {0: "total", 1: "mean over layers"},
     "bytes": {0: "1000s (MB)", 1: "1024s (MiB)"},
+    "layer_k": {0: "as stated", -1: "one less", 1: "one more"},
+    "kept_tokens": {
+        "real": "not rounded",
+        "floor": "rounded down",
+        "round": "rounded",
+        "frame": "rounded down frame by frame",
+    },
+    "labels": {0: "exact", 1: "rounded: half a unit of the last digit to both sides"},
+    "default_schedules": {
+        "behind": "tokens kept behind layer K",
+        "mean": "tokens in every layer",
+    },
+    "digits": {"rounded": "rounded", "truncated": "cut off"},
 }
-#: Of the schedules: how K counts, how shares are rounded, what rounded labels allow, what a count
-#: of tokens means for a method whose layer is its default.
-SHIFTS = {0: "as stated", -1: "one less", 1: "one more"}
-ROUNDINGS = {
-    "real": "not rounded",
-    "floor": "rounded down",
-    "round": "rounded",
-    "frame": "rounded down frame by frame",
-}
-LABELS = {0: "exact", 1: "rounded: half a unit of the last digit to both sides"}
-READINGS = {"behind": "tokens kept behind layer K", "mean": "tokens in every layer"}
-#: How a value was printed.
-DIGITS = {"rounded": "rounded", "truncated": "cut off"}
 
 
 class Reading(NamedTuple):
-    """One way of reading the table's schedules."""
+    """One way of reading the table's schedules, each field a choice of `CHOICES`."""
 
-    shift: int = 0
-    rounding: str = "real"
-    label: int = 0
-    default: str = "behind"
+    layer_k: int = 0
+    kept_tokens: str = "real"
+    labels: int = 0
+    default_schedules: str = "behind"
 
 
 class Family(NamedTuple):
@@ -79,18 +79,18 @@ def readings(cells: Sequence[Cell]) -> list[Reading]:
     """Return the ways of reading these cells' schedules that may differ."""
     schedules = [cell.schedule for cell in cells if cell.schedule is not None]
     steps = [step for schedule in schedules for step in schedule.steps]
-    late = any(len(s.steps) > 1 for s in schedules)
     shares = any(step.share and 0 < step.tokens < 1 for step in steps)
-    frames = shares and any(schedule.frames > 1 for schedule in schedules)
-    return [
-        Reading(*each)
-        for each in product(
-            SHIFTS if late else (0,),
-            [name for name in ROUNDINGS if frames or name != "frame"] if shares else ("real",),
-            LABELS if any(step.half for step in steps) else (0,),
-            READINGS if any(s.kind == "default" for s in schedules) else ("behind",),
-        )
+    frames = any(schedule.frames > 1 for schedule in schedules)
+    vary = {
+        "layer_k": any(len(schedule.steps) > 1 for schedule in schedules),
+        "kept_tokens": shares,
+        "labels": any(step.half for step in steps),
+        "default_schedules": any(schedule.kind == "default" for schedule in schedules),
+    }
+    values = [
+        list(CHOICES[name]) if varies else list(CHOICES[name])[:1] for name, varies in vary.items()
     ]
+    return [Reading(*each) for each in product(*values) if frames or each[1] != "frame"]
 
 
 def flops_families(
@@ -128,17 +128,13 @@ def in_words(
     row: NDArray[np.float64], families: NDArray[np.float64], reading: Reading, ways: list[Reading]
 ) -> dict[str, str]:
     """Return a family's choices in words, those alone that the table's search varies."""
-    words = {}
-    for place, name in enumerate(Family._fields[:-1]):
-        if len(np.unique(families[:, place])) > 1:
-            words[name] = CHOICES[name][row[place]]
-    said = {
-        "layer_k": SHIFTS[reading.shift],
-        "kept_tokens": ROUNDINGS[reading.rounding],
-        "labels": LABELS[reading.label],
-        "default_schedules": READINGS[reading.default],
+    words = {
+        name: CHOICES[name][row[place]]
+        for place, name in enumerate(Family._fields[:-1])
+        if len(np.unique(families[:, place])) > 1
     }
-    for (name, text), place in zip(said.items(), range(4), strict=True):
-        if len({way[place] for way in ways}) > 1:
-            words[name] = text
-    return words
+    return words | {
+        name: CHOICES[name][reading[place]]
+        for place, name in enumerate(Reading._fields)
+        if len({way[place] for way in ways}) > 1
+    }

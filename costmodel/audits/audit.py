@@ -26,6 +26,8 @@ from hardware_specs.showing import shown
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from numpy.typing import NDArray
+
     from costmodel.audits.search import Found
     from costmodel.audits.table import Cell, Schedule
 
@@ -50,7 +52,8 @@ class Audit:
             cells, no repeat, no schedule that is inferred or unknown.
         matched: those that the best set of assumptions prints.
         p_value: the share of altered copies of which a set prints as many; None without the test.
-        copies: what altered copies reach: `mean`, `most`, and how many there are.
+        copies: what altered copies reach: `mean`, `most`, how many `copies` there are, and whether the
+            mean is `exact` or a bound from above.
         assumptions: the best set, quantity by quantity.
         rivals: other families that do as well.
         contradictions: what the table contradicts by itself.
@@ -160,9 +163,7 @@ def evidence(
 ) -> tuple[dict[str, list[Cell]], list[dict[str, str]]]:
     """Return the distinct informative cells by what counts them, and why the others are none.
 
-    Args:
-        table: the table.
-        tool: whether a tool computed its times and memory as well, at lengths that need not be stated.
+    A `tool` computed times and memory as well, at lengths that need not be stated.
     """
     seen: set[Any] = set()
     parts: dict[str, list[Cell]] = {}
@@ -202,20 +203,18 @@ def _search(
 ) -> tuple[Found, bool]:
     """Search at the stated text length first; return what was found, and whether it was there."""
     digits = altered(cells, copies, seed)
-    tries = (
-        [TEXT_LENGTHS]
-        if table.text_tokens is None
-        else [np.array([table.text_tokens]), TEXT_LENGTHS]
-    )
-    for lengths in tries:
+    bases = [_base(cell, table) for cell in cells]
+
+    def over(lengths: NDArray[np.int64]) -> Found:
         if kind == "tool":
-            found = tool_search(cells, devices, lengths, digits)
-        else:
-            bases = [_base(cell, table) for cell in cells]
-            found = search(cells, bases, lengths, digits, kv=kind == "kv_cache")
+            return tool_search(cells, devices, lengths, digits)
+        return search(cells, bases, lengths, digits, kv=kind == "kv_cache")
+
+    if table.text_tokens is not None:
+        found = over(np.array([table.text_tokens]))
         if found.best == len(cells):
-            break
-    return found, table.text_tokens is not None and lengths is tries[0]
+            return found, True
+    return over(TEXT_LENGTHS), False
 
 
 def _base(cell: Cell, table: PublishedTable) -> Schedule | None:
@@ -253,7 +252,9 @@ def _concluded(
                 # The table's own rows speak against it: it is named there, and is no evidence.
                 left_out.append({"cell": str(cell), "why": "other rows of the table contradict it"})
                 continue
-            missed.append(_missed(cell, best, kind, bool(found.printable[place])))
+            needs = needed_tokens(cell, best) if best is not None and kind != "tool" else {}
+            printable = bool(found.printable[place])
+            missed.append({"cell": str(cell), "no_set_prints_it": not printable, **needs})
         ruled_out = sum(id(c) in suspects and not prints[i] for i, c in enumerate(cells))
         total += len(cells) - ruled_out
         matched += found.best
@@ -262,9 +263,7 @@ def _concluded(
         if best is not None:
             assumptions[kind] = _told(best) | ({"text_stated": True} if stated else {})
             rivals += [{"quantity": kind, **_told(each)} for each in found.families[1:]]
-    p = None
-    if copies and parts:
-        p = (1 + int((reached >= matched).sum())) / (1 + copies)
+    p = (1 + int((reached >= matched).sum())) / (1 + copies) if copies and parts else None
     verdict = NOT_EXPLAINED
     if total and matched == total:
         sure = alike and p is not None and p <= P_VALUE
@@ -276,7 +275,12 @@ def _concluded(
     if len(rivals) > MOST_RIVALS:
         remarks.append(f"{len(rivals) - MOST_RIVALS} more families do as well")
     told = (
-        {"copies": copies, "mean": float(reached.mean()), "most": int(reached.max())}
+        {
+            "copies": copies,
+            "mean": float(reached.mean()),
+            "most": int(reached.max()),
+            "exact": all(found.exact for found, _ in results),
+        }
         if copies
         else {}
     )
@@ -295,8 +299,3 @@ def _told(family: Mapping[str, Any]) -> dict[str, Any]:
         said["text_tokens"] = text[0] if len(text) == 1 else [text[0], text[-1]]
     said["digits"] = " or ".join(family["digits"])
     return said
-
-
-def _missed(cell: Cell, best: Any, kind: str, printable: bool) -> dict[str, Any]:
-    needs = needed_tokens(cell, best) if best is not None and kind != "tool" else None
-    return {"cell": str(cell), "no_set_prints_it": not printable, **(needs or {})}

@@ -53,11 +53,11 @@ class Sums(NamedTuple):
 
 def sums_of(schedule: Schedule, layers: int, reading: Reading, label: float) -> tuple[float, ...]:
     """Return one schedule's sums under one reading."""
-    if schedule.kind == "default" and reading.default == "mean":
+    if schedule.kind == "default" and reading.default_schedules == "mean":
         last = schedule.steps[-1]
         tokens = last.tokens * schedule.full if last.share else last.tokens
         return layers * tokens, layers * tokens**2, layers, 0.0, 0, tokens
-    spans = schedule.spans(layers, shift=reading.shift, rounding=reading.rounding, label=label)
+    spans = schedule.spans(layers, shift=reading.layer_k, rounding=reading.kept_tokens, label=label)
     live = [span for span in spans if not span.frozen]
     held = [span for span in spans if span.frozen]
     return (
@@ -159,7 +159,7 @@ def counted(
         layers = [shape_of(cell.model).layers for cell in cells]
         return np.array(
             [
-                [sums_of(s, count, way, side * way.label)
+                [sums_of(s, count, way, side * way.labels)
                  for s, count in zip(schedules, layers, strict=True)]
                 for way in ways
             ]

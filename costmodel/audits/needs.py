@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from costmodel.audits.table import Cell, Schedule
 
 
-def needed_tokens(cell: Cell, family: Mapping[str, Any]) -> dict[str, Any] | None:
+def needed_tokens(cell: Cell, family: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the set gives, and which counts of tokens in the last layers would print the cell.
 
     A count rises with its tokens, so the least and the most that print it are found by halving.
     """
     schedule = cell.schedule
     if schedule is None or cell.ratio:
-        return None
+        return {}
     row = family["row"].copy()[None]
     row[0, 10] = 0
-    text, reading = np.array(family["text_tokens"][:1]), family["reading"]._replace(label=0)
+    text, reading = np.array(family["text_tokens"][:1]), family["reading"]._replace(labels=0)
 
     def value(tried: Schedule) -> float:
         each = replace(cell, schedule=tried)

@@ -2,7 +2,7 @@
 
 The values of all sets are computed once, as whole numbers of the last printed digit; the table and
 its copies are then compared with them as one array. A set whose values lie outside what an altered
-cell can print (3 % and one digit) in two thirds of the cells cannot be the best and is left out.
+cell can print (3 % and one digit) in four fifths of the cells is hardly the best and is left out.
 """
 
 from __future__ import annotations
@@ -50,12 +50,14 @@ class Found:
         families: the families that reach the best, each a dictionary: its words, the text lengths
             with which it does, the printing, and which cells it prints.
         printable: whether some set prints the cell at all, by cell.
+        exact: whether every copy's best is known, and not only that it is no more.
     """
 
     best: int
     copies: NDArray[np.int64]
     families: tuple[dict[str, Any], ...]
     printable: NDArray[np.bool_]
+    exact: bool = True
 
 
 def digits_of(cells: Sequence[Cell]) -> NDArray[np.int64]:
@@ -95,8 +97,10 @@ class Tally:
         self.step = np.array([cell.step for cell in cells])
         self.least, self.most = value * (1 - ALTERED) - self.step, value * (1 + ALTERED) + self.step
         self.base = np.floor(self.least / self.step).astype(np.int64)
-        wide = (self.most / self.step - self.base).max(initial=0) > np.iinfo(np.int16).max - 2
-        self.kind = np.int32 if wide else np.int16
+        width = float((self.most / self.step - self.base).max(initial=0))
+        # The smaller the numbers, the faster they are compared.
+        self.kind = np.min_scalar_type(-int(width) - 2)
+        self.count = np.min_scalar_type(len(cells))
         self.digits = (digits_of(cells) - self.base).astype(self.kind)
         self.columns = np.ascontiguousarray((copies - self.base).astype(self.kind).T)
         self.printable = np.zeros(len(cells), dtype=bool)
@@ -131,7 +135,7 @@ class Tally:
         several = max(1, _MATCHES // copies)
         for start in range(0, len(low), several):
             part = slice(start, start + several)
-            count = np.zeros((len(low[part]), copies), dtype=np.uint8)
+            count = np.zeros((len(low[part]), copies), dtype=self.count)
             for place, column in enumerate(self.columns):
                 if exact:
                     count += low[part, place, None] == column
@@ -176,7 +180,7 @@ def search(
         )
     tally = Tally(cells, copies)
     best = 0
-    need = max(1, -(-len(cells) // 3))
+    need = max(1, len(cells) // 5)
     hits: list[tuple[int, int, str, Any]] = []
     for rows, text, mode, low, high in _sets(ready, families, lengths, need, tally):
         prints = tally.own(low, high)
@@ -189,8 +193,9 @@ def search(
             ]
         tally.compare(low, high)
     # What was left out prints fewer than `need` cells of any copy: a copy is credited with that.
-    reached = np.maximum(tally.reached, min(need - 1, len(cells)))
-    return Found(best, reached, _by_family(hits, families, ways), tally.printable)
+    reached = np.maximum(tally.reached, need - 1)
+    exact = bool((tally.reached >= need - 1).all())
+    return Found(best, reached, _by_family(hits, families, ways), tally.printable, exact)
 
 
 def _sets(
@@ -237,7 +242,7 @@ def _by_family(
             # Without text the whole is the visual share.
             row[4] = 1.0
         family = places.get(tuple(row), hit)
-        shift = ways[int(row[10])].shift
+        shift = ways[int(row[10])].layer_k
         found.setdefault((*row[:10], shift), []).append((family, text, mode, prints))
     joined = []
     for sets in found.values():

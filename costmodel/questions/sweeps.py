@@ -31,6 +31,7 @@ from costmodel.request import (
     names_of,
     plain,
 )
+from costmodel.roofline import StageCost, added
 from costmodel.scenario import Scenario, Units, units_of
 from costmodel.uncertainty import BRACKET
 from hardware_specs.errors import InvalidInputError, VlmRooflineError
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from costmodel.evaluate import Context, Evaluation
-    from costmodel.roofline import StageCost
 
 #: Arguments that are looped over, outermost first.
 CATEGORIES = tuple(name for name in names_of("subject", "setting", "shape") if name != "convention")
@@ -332,14 +332,10 @@ def _price(
 def _total_columns(evaluation: Evaluation, scenario: Scenario) -> dict[str, Any]:
     """Return the columns of `COLUMNS`."""
     stages = evaluation.stages
-    total = stages["prefill"]
-    for name, cost in stages.items():
-        if name not in ("prefill", "decode") and np.any(cost.kernels):
-            total = total + cost
-    first = total.time_s
+    running = [cost for name, cost in stages.items() if name == "prefill" or np.any(cost.kernels)]
+    total = StageCost(**added(running))
     decode = stages["decode"].time_s
-    if np.any(stages["decode"].kernels):
-        total = total + stages["decode"]
+    first = sum(cost.time_s for name, cost in stages.items() if name != "decode")
     steps = scenario.output_tokens
     memory = evaluation.memory
     return {

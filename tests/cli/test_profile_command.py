@@ -243,7 +243,7 @@ def test_without_a_folder_nothing_is_kept(monkeypatch, tmp_path, capsys) -> None
     monkeypatch.chdir(tmp_path)
     arguments = [
         "profile", "llava-1.5-7b", "--device", "cpu", "--dtype", "fp32", "--scale",
-        "layers=1,width=1/32", "--visual-tokens", "64", "--rounds", "1", "--max-time", "0.2",
+        "layers=1,width=1/8", "--visual-tokens", "64", "--rounds", "1", "--max-time", "0.2",
     ]  # fmt: skip
     assert main(arguments) == 0
     assert "1 records not kept; --out DIR keeps them" in capsys.readouterr().out

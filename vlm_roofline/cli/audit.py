@@ -122,9 +122,10 @@ def evidence_line(result: Audit) -> str:
     share = f"{result.matched} of {result.cells} distinct informative cells"
     if result.p_value is None:
         return f"{share}; how many altered digits would reach was not tested (--copies 0)"
+    most = "" if result.copies["exact"] else "no more than "
     return (
         f"{share}; the best set of {result.copies['copies']} altered copies prints "
-        f"{result.copies['mean']:.1f} on average, {result.copies['most']} at most: "
+        f"{most}{result.copies['mean']:.1f} on average, {result.copies['most']} at most: "
         f"p = {result.p_value:.3f}"
     )
 

@@ -33,14 +33,7 @@ def found(name):
 def space():
     lines = ["| assumption | values |", "|---|---|"]
     choices = {name: list(values.values()) for name, values in assumptions.CHOICES.items()}
-    choices |= {
-        "text_tokens": ["the stated length first, then every length from 0 to 512"],
-        "layer_k": list(assumptions.SHIFTS.values()),
-        "kept_tokens": list(assumptions.ROUNDINGS.values()),
-        "labels": list(assumptions.LABELS.values()),
-        "default_schedules": list(assumptions.READINGS.values()),
-        "digits": list(assumptions.DIGITS.values()),
-    }
+    choices["text_tokens"] = ["the stated length first, then every length from 0 to 512"]
     for name, values in choices.items():
         lines.append(f"| {name.replace('_', ' ')} | {'; '.join(values)} |")
     return "\n".join(lines)
@@ -74,7 +67,8 @@ def results():
             int(re.match(r"\d+", note)[0]) for note in a.remarks if "more families" in note
         )
         lines.append(
-            f"| {name} | {a.verdict} | {a.matched} of {a.cells} | {a.copies['mean']:.1f}, "
+            f"| {name} | {a.verdict} | {a.matched} of {a.cells} | {'' if a.copies['exact'] else 'below '}"
+            f"{a.copies['mean']:.1f}, "
             f"{a.copies['most']} | {a.p_value:.3f} | {rivals} | {best(a) or '-'} |"
         )
     return "\n".join(lines)
