@@ -8,7 +8,7 @@ import typer
 
 from vlm_roofline.cli.console import console, print_json, warn
 from vlm_roofline.cli.options import Json, request_options
-from vlm_roofline.cli.pictures import Pictures, pictured
+from vlm_roofline.cli.pictures import Pictures, pictured, sampled
 from vlm_roofline.cli.units import show_bytes, show_time
 
 if TYPE_CHECKING:
@@ -29,13 +29,17 @@ def estimate(
     given: dict[str, Any],
     *,
     image: Pictures = None,
+    fps: Annotated[
+        float | None, typer.Option(help="Frames taken of a second of video, with --seconds.")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(help="Length of the video.")] = None,
     ops: Annotated[bool, typer.Option("--ops", help="Add the per-op table.")] = False,
     json: Json = False,
 ) -> None:
     """Predict FLOPs, traffic, memory and time of one request."""
     from costmodel.estimates import estimate as run
 
-    cost = run(**given | pictured(image, given))
+    cost = run(**given | pictured(image, given) | sampled(fps, seconds, given))
     if json:
         document = cost.to_dict()
         if ops:

@@ -55,6 +55,7 @@ FAMILY = Family(
     tower="idefics3_vision",
     selects_features=False,
     merges=True,
+    reads_values=True,
     pixels_by_sample=True,
     geometry=geometry,
     bridge=_bridge,
