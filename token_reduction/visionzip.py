@@ -22,7 +22,8 @@ from costmodel.methods.visionzip import contextual_tokens
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 from token_reduction.apply.anatomy import feature_depth
 from token_reduction.apply.class_attention import ClassAttention
-from token_reduction.apply.places import Host, reduce_crops
+from token_reduction.apply.places import Host, reduce_crops, reduce_items
+from token_reduction.apply.received_attention import ReceivedAttention
 from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.reduced import Reduced
 from token_reduction.tokens.selection import complement, take_tokens, top_indices
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from token_reduction.apply.anatomy import Tower
+    from token_reduction.apply.crops import Item
 
 
 def split_keep(keep: float, n: int) -> tuple[int, int]:
@@ -114,13 +116,68 @@ def _contextual(tokens: Tensor, unit: Tensor, rest: Tensor, count: int) -> Tenso
     return take_tokens(tokens, target) + joined / members
 
 
+def zip_received(
+    tokens: Tensor, received: Tensor, metric: Tensor, *, dominant: int, contextual: int
+) -> Reduced:
+    """Do the same where no class token looks at the others: what all of them look at is dominant.
+
+    Args:
+        tokens: [n, d] merged tokens of an image.
+        received: [n] attention that each receives.
+        metric: [n, c] mean over heads and patches of the keys.
+        dominant: tokens kept as they are.
+        contextual: merged tokens, each in the place of the one that the others join; 0 for none.
+
+    Raises:
+        InvalidInputError: more tokens than there are, NaN or infinity.
+
+    >>> x = torch.tensor([[9.0], [1.0], [2.0]])
+    >>> zip_received(x, torch.tensor([0.1, 0.6, 0.2]), torch.ones(3, 2), dominant=1, contextual=1).tokens
+    tensor([[ 1.],
+            [11.]])
+    """
+    n = len(tokens)
+    if dominant < 1 or contextual < 0 or dominant + contextual > n:
+        raise InvalidInputError(
+            f"visionzip cannot make {dominant} dominant and {contextual} contextual tokens of {n}"
+        )
+    norms = metric.norm(dim=-1, keepdim=True)
+    require_finite("visionzip", attention=received, metric=norms)
+    best = top_indices(received, dominant).sort().values
+    parts, kept = [tokens[best]], [best]
+    if contextual:
+        unit = metric / norms.clamp_min(torch.finfo(metric.dtype).tiny)
+        rest = complement(best, n)
+        parts.append(_contextual(tokens, unit, rest, contextual))
+        kept.append(rest[:: max(1, len(rest) // contextual)][:contextual])
+    order = torch.cat(kept)
+    return Reduced(tokens=torch.cat(parts), kept_indices=order, scores=received)
+
+
+def _zip_merged(host: Host) -> None:
+    """Keep and merge the tokens of every image behind the merger."""
+    attention = ReceivedAttention(host.parts)
+    attention.attach(host.patches)
+    keep = host.method.settled_keep
+
+    def zipped(item: Item) -> Reduced:
+        received, metric = attention.of(item.number)
+        dominant, contextual = split_keep(keep, len(item.tokens))
+        return zip_received(item.tokens, received, metric, dominant=dominant, contextual=contextual)
+
+    reduce_items(host, zipped)
+
+
 def plug(host: Host) -> None:
-    """Keep and merge the patches of every crop before the projector.
+    """Keep and merge the patches of every crop before the projector, or the tokens behind a merger.
 
     The output holds the class token itself. The projector is not given its feature, so it is taken from the
     tower.
     """
     parts, name, keep = host.parts, host.method.name, host.method.settled_keep
+    if parts.three_axes:
+        _zip_merged(host)
+        return
     attention = ClassAttention(parts, name)
     attention.attach(parts, host.patches)
     if not isinstance(parts.feature_layer, int):

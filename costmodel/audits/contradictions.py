@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Share by which two intervals must miss each other: printed digits are decimal, floats are not.
 _MARGIN = 1e-9
+#: Counts of tokens whose rows are compared pair by pair.
+MOST_COUNTS = 60
 Interval = tuple[float, float]
 
 
@@ -178,18 +180,18 @@ def _one_mean(mean: float, cells: list[Cell]) -> list[dict[str, Any]]:
         for cut in (False, True)
     ):
         return []
+    values = ", ".join(f"{c.printed} ({c.row})" for c in sorted(cells, key=lambda c: -c.value))
     text = (
-        f"{high.row} ({high.printed}) and {low.row} ({low.printed}) differ by "
-        f"{high.value - low.value:.3g} {low.unit}, but schedules of {mean:g} tokens on average differ "
-        f"by at most {room / low.scale:.2g} {low.unit} in the layers"
+        f"{low.model} with {mean:g} tokens on average, flops in {low.unit}: {values}; schedules of that "
+        f"mean differ by at most {room / low.scale:.2g} {low.unit} in the layers"
     )
-    return [_said("difference", (high, low), text)]
+    return [_said("difference", cells, text)]
 
 
 def _slopes(by_count: dict[float, Cell]) -> list[dict[str, Any]]:
     """Look for one cost of a token that all pairs of rows allow, at every share of attention."""
     pairs = list(combinations(sorted(by_count), 2))
-    if len(pairs) < 2:
+    if len(pairs) < 2 or len(by_count) > MOST_COUNTS:
         return []
     cell = next(iter(by_count.values()))
     shape = shape_of(cell.model)

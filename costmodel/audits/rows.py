@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
     from costmodel.audits.reading import Grid
 
-_COUNT = r"\d[\d,]{0,11}(?:\.\d{1,9})?"
+#: Numbers that are looked at together; no printed table has more.
+MOST_CELLS, MOST_DIGITS = 300, 1e16
+_COUNT = r"\d[\d,]{0,15}(?:\.\d{1,6})?"
 #: A number as printed, with what stands before it and its unit.
-_NUMBER = re.compile(rf"([~<>\u2248\u2264\u2193-]?)\s*({_COUNT}|\.\d{{1,9}})\s*([^\d\s,;|/()]*)")
+_NUMBER = re.compile(rf"([~<>\u2248\u2264\u2193-]?)\s*({_COUNT}|\.\d{{1,6}})\s*([^\d\s,;|/()]*)")
 _SHARE = r"(\d{1,3}(?:\.\d{1,9})?|\.\d{1,9})\s*(%?)"
 _BASELINE = re.compile(
     r"vanilla|baseline|upper ?bound|dense|original?\b|\bfull\b|unpruned|no pruning", re.IGNORECASE
@@ -64,6 +66,10 @@ def table_of(
             f"{name}: no number of FLOPs, ratio, KV cache, memory, latency or throughput under "
             f"{headings[:300]}; {why}"
         )
+    if len(cells) > MOST_CELLS:
+        raise InvalidFileError(f"{name}: {len(cells)} numbers; at most {MOST_CELLS} are one table")
+    if any(cell.value / cell.step > MOST_DIGITS for cell in cells):
+        raise InvalidFileError(f"{name}: a number has more digits than anybody prints")
     return PublishedTable(name, tuple(cells), grid.about, text_tokens, tuple(reader.remarks))
 
 

@@ -97,8 +97,10 @@ class Tally:
         self.step = np.array([cell.step for cell in cells])
         self.least, self.most = value * (1 - ALTERED) - self.step, value * (1 + ALTERED) + self.step
         self.base = np.floor(self.least / self.step).astype(np.int64)
-        wide = (self.most / self.step - self.base).max(initial=0) > np.iinfo(np.int16).max - 2
-        self.kind = np.int32 if wide else np.int16
+        width = float((self.most / self.step - self.base).max(initial=0))
+        # The smaller the numbers, the faster they are compared.
+        self.kind = np.min_scalar_type(-int(width) - 2)
+        self.count = np.min_scalar_type(len(cells))
         self.digits = (digits_of(cells) - self.base).astype(self.kind)
         self.columns = np.ascontiguousarray((copies - self.base).astype(self.kind).T)
         self.printable = np.zeros(len(cells), dtype=bool)
@@ -133,7 +135,7 @@ class Tally:
         several = max(1, _MATCHES // copies)
         for start in range(0, len(low), several):
             part = slice(start, start + several)
-            count = np.zeros((len(low[part]), copies), dtype=np.uint8)
+            count = np.zeros((len(low[part]), copies), dtype=self.count)
             for place, column in enumerate(self.columns):
                 if exact:
                     count += low[part, place, None] == column

@@ -65,7 +65,7 @@ def tool_search(
     copies: NDArray[np.int64],
 ) -> Found:
     """Return what the tool makes of some cells and of their altered copies."""
-    every = np.concatenate([digits_of(cells)[None], copies]).astype(np.int32)
+    every = np.concatenate([digits_of(cells)[None], copies]).astype(np.int64)
     groups: dict[float | str, list[int]] = {}
     for place, cell in enumerate(cells):
         groups.setdefault(_visual(cell), []).append(place)
@@ -80,7 +80,7 @@ def tool_search(
         printable |= (digits == every[0]).any(axis=0)
         # Cells of a group that each length prints: lengths x tables.
         counts = {
-            group: sum((digits[:, [p]] == every[:, p]).astype(np.uint8) for p in places)
+            group: sum((digits[:, [p]] == every[:, p]).astype(np.uint16) for p in places)
             for group, places in groups.items()
         }
         words: dict[str, Any] = {"tool": preset, "device": device}
@@ -130,7 +130,7 @@ def _visual(cell: Cell) -> float | str:
     return schedule.uniform
 
 
-def _digits(cell: Cell, preset: str, device: str, page: bool, divide: bool) -> NDArray[np.int32]:
+def _digits(cell: Cell, preset: str, device: str, page: bool, divide: bool) -> NDArray[np.int64]:
     """Return what the tool prints for a cell at every length, in units of its last digit."""
     bits = _BITS.get(cell.precision, 16)
     value = _tool_values(preset, cell.model, bits, device)[cell.quantity]
@@ -140,9 +140,9 @@ def _digits(cell: Cell, preset: str, device: str, page: bool, divide: bool) -> N
     if divide and cell.quantity == "flops":
         value = value * bits / 16
     places = round(-np.log10(cell.step))
-    digits: NDArray[np.int32] = np.rint(
+    digits: NDArray[np.int64] = np.rint(
         round_half_up(np.round(value, 9), places) * 10.0**places
-    ).astype(np.int32)
+    ).astype(np.int64)
     return digits
 
 

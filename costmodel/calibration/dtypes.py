@@ -53,7 +53,7 @@ def stand_in(label: str) -> str | None:
     >>> stand_in("w4.5a16"), stand_in("w8.5a16"), stand_in("fp4"), stand_in("bf16")
     ('w4a16', 'w8a16', 'fp8', None)
     """
-    if label == "fp4":
+    if label in ("fp4", "fp8-block"):
         return "fp8"
     stored = _STORED.match(label)
     if stored is None:
@@ -70,6 +70,8 @@ LABELS: dict[str, Label] = _Labels(
         "fp32": Label(4, 4, 4, ("fp32",)),
         "tf32": Label(4, 4, 4, ("tf32",)),
         "fp8": Label(1, 1, 2, ("fp8",)),
+        # An FP32 scale per 128 x 128 weights, and per 128 operands.
+        "fp8-block": Label(1 + 4 / 128**2, 1 + 4 / 128, 2, ("fp8",)),
         "w8a8": Label(1, 1, 2, ("int8",)),
         "w8a16": Label(1, 2, 2, ("fp16", "bf16")),
         "w4a16": Label(0.5, 2, 2, ("fp16", "bf16")),
@@ -95,6 +97,7 @@ ALIASES = {
     "int8": "w8a8",
     "int4": "w4a16",
     "nvfp4": "fp4",
+    "fp8_block": "fp8-block",
 }
 
 #: Labels whose kernels reach alike shares of their peaks, which themselves may differ.

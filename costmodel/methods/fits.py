@@ -129,14 +129,15 @@ def check_fits(info: MethodInfo, given: MethodInput) -> None:
     if given.layer is not None:
         check_llm_layer(info.name, given.layer, model.text.num_layers)
     merged = model.patches_per_token
-    if merged > 1 and (info.place in VISION_PLACES or info.needs_class_token):
+    behind = info.on_merged and tower.native
+    if merged > 1 and not behind and (info.place in VISION_PLACES or info.needs_class_token):
         where = _WHERE[info.place] if info.place in VISION_PLACES else "by the tower's own patches"
         raise UnsupportedError(
             f"{info.name} acts {where}, and {model.name} merges {merged} patches of a grid into one "
             "token behind it, which a choice among patches leaves none of; divprune acts on the "
             "merged tokens, fastv, pyramiddrop, dart, sparsevlm and vtw in the language model"
         )
-    if info.needs_class_token and not tower.has_cls:
+    if info.needs_class_token and not tower.has_cls and not behind:
         raise UnsupportedError(
             f"{info.name} ranks patches by the class token's attention, but the {tower.family} "
             f"tower of {model.name} has no class token; use one that does without, such as "

@@ -75,6 +75,7 @@ class MethodInfo:
     trained: bool = False
     published: tuple[str, ...] = ()
     by_crop: bool = False
+    on_merged: bool = False
     needs_class_token: bool = False
     samples: bool = False
     counts: Mapping[str, int] = field(default_factory=dict)

@@ -20,6 +20,7 @@ from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count
 from costmodel.methods.pieces import gather, passes, product, sort
 from costmodel.methods.plan import before_layers
+from costmodel.methods.token_lists import items_of
 
 if TYPE_CHECKING:
     from costmodel.methods.plan import MethodInput, MethodPlan
@@ -37,7 +38,46 @@ def contextual_tokens(count: Num) -> Num:
     return count * 10 // 64
 
 
+def _merged_plan(given: MethodInput) -> MethodPlan:
+    """The same behind a merger, by the attention that the patches of an image receive.
+
+    Of n tokens of p patches: 2 h (p n)^2 e for the attention of the last layer again, 2 r m (e + d) for
+    the contextual tokens, r = n - k joining, d width of the language model.
+    """
+    tower, items = given.tower, items_of(given)
+    num, n, runs = given.precision.vision, items.tokens, items.runs
+    h, e, d = tower.num_heads, tower.head_dim, given.model.text.hidden_size
+    patches, lists = n * tower.merge**2, items.lists
+    kept = kept_count("visionzip", given.keep, n)
+    merged = contextual_tokens(kept)
+    dominant, joining = kept - merged, n - kept
+    merges = runs * (merged > 0)
+    ops = (
+        passes("rotate", lists * patches * tower.hidden_size, num, reads=11, writes=9, kernels=10,
+               flops=6, count=runs),
+        product("attention_again", lists * h, patches, patches, e, num, runs),
+        passes("received", lists * h * patches**2, num, reads=5, writes=3, kernels=4, flops=7,
+               count=runs),
+        passes("mean_keys", lists * patches * tower.hidden_size, num, writes=1 / h, kernels=2,
+               count=runs),
+        sort("rank", lists, n, num, runs),
+        gather("dominant_tokens", lists * dominant, d, num, runs),
+        product("similarity", lists, joining, merged, e, num, merges),
+        passes("nearest", lists * joining * merged, num, reads=6, writes=6, kernels=12, flops=1,
+               count=merges),
+        product("merge", lists, merged, d, joining, num, merges),
+        passes("average", lists * merged * d, num, reads=3, writes=2, kernels=4, flops=2,
+               count=merges),
+        passes("concatenate", lists * kept * d, num, flops=0, count=runs),
+    )  # fmt: skip
+    tokens = items.per_sample * kept * runs
+    note = {"visionzip": "keep counts tokens of each image behind the merger: dominant, contextual"}
+    return before_layers(given, tokens, ops, note)
+
+
 def _plan(given: MethodInput) -> MethodPlan:
+    if given.tower.native:
+        return _merged_plan(given)
     tower, crops = given.tower, ranked_crops(given)
     num, c, h, e = given.precision.vision, tower.hidden_size, tower.num_heads, tower.head_dim
     images, n, runs = crops.images, crops.patches, crops.runs
@@ -85,6 +125,7 @@ INFO = MethodInfo(
     needs_text="the class token's attention and the keys of vision layer -2",
     published=("54 + 10, 108 + 20 and 162 + 30 of 576 tokens",),
     needs_class_token=True,
+    on_merged=True,
     needs=frozenset({"clip_attention", "clip_keys"}),
     keep_meaning="tokens of each crop: dominant ones, the class token and 10 merged of 64",
     default_keep=COUNT,

@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from costmodel.models.families import get_family
 from costmodel.models.model import image_sizes
 from hardware_specs.errors import MissingDependencyError
 from profiling.counting.one_run import flop_counter
@@ -122,6 +123,9 @@ def count_model(
 ) -> FlopReport:
     """Count a model's FLOPs three ways on the meta device: no weights, a second or two for 7B.
 
+    A family whose forward reads numbers off its inputs runs on the CPU instead, with weights, and without
+    fvcore: take it at a reduced scale.
+
     Args:
         model: shipped name, path or hub id.
         visual_tokens: per sequence; None for the model's own number, or that of the images.
@@ -142,16 +146,18 @@ def count_model(
     shape = model_config(source)
     if visual_tokens is None:
         visual_tokens = shape.visual_input(images=images, image_size=image_size).tokens
-    network: Any = build_model(source, device="meta")
+    reads = shape.vision is not None and get_family(shape.model_type).reads_values
+    device = "cpu" if reads else "meta"
+    network: Any = build_model(source, device=device)
     configuration = Configuration(
         model=source, dtype="bf16", visual_tokens=visual_tokens, text_tokens=text_tokens,
-        batch_size=batch_size, output_tokens=1, device="meta", images=images,
+        batch_size=batch_size, output_tokens=1, device=device, images=images,
         image_sizes=tuple(size for size in image_sizes(image_size, None) if size is not None),
     )  # fmt: skip
     execution = Execution(network, shape, configuration)
     with execution.ready():
         measured = _torch_counts(execution)
-        traced, missing = _traced(execution) if fvcore else ({}, "fvcore was not asked")
+        traced, missing = _traced(execution) if fvcore and not reads else ({}, _UNTRACED[reads])
     predicted = estimate(
         source, _ANY_HARDWARE, visual_tokens=visual_tokens, images=images, image_size=image_size,
         text_tokens=text_tokens,
@@ -160,6 +166,13 @@ def count_model(
     formulas = _cost_model_counts(predicted)
     rows = _rows(formulas, measured, traced, shape, missing)
     return FlopReport(source, visual_tokens, text_tokens, batch_size, rows, missing)
+
+
+#: Why fvcore's column is empty: whether the model reads numbers off its inputs -> the reason.
+_UNTRACED = {
+    False: "fvcore was not asked",
+    True: "fvcore traces no model that reads numbers off its inputs",
+}
 
 
 def _traced(execution: Execution) -> tuple[dict[tuple[str, str], int], str | None]:
@@ -211,6 +224,10 @@ def _torch_counts(execution: Execution) -> dict[tuple[str, str], int]:
     return observer.counts
 
 
+#: What libraries call the module of an attention.
+_ATTENTIONS = ("self_attn", "attn", "attention")
+
+
 def by_kind(counts: Mapping[str, Mapping[Any, int]]) -> dict[str, int]:
     """Return FLOPs by kind of op from a counter's table of modules.
 
@@ -232,9 +249,9 @@ def by_kind(counts: Mapping[str, Mapping[Any, int]]) -> dict[str, int]:
             flops for op, flops in ops.items() if "bmm" in str(op) or "attention" in str(op)
         )
         words = path.split(".")
-        if words[-1] == "self_attn":
+        if words[-1] in _ATTENTIONS:
             attention += batched
-        elif len(words) > 1 and words[-2] == "self_attn":
+        elif len(words) > 1 and words[-2] in _ATTENTIONS:
             attention -= batched
         elif words[-1] == "rotary_emb":
             rotary += batched

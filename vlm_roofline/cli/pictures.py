@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from costmodel.quantities import MOST_TOKENS
 from hardware_specs.errors import InvalidInputError
 from hardware_specs.showing import one_line
 from vlm_roofline.cli.console import remark
@@ -22,6 +23,25 @@ Pictures = Annotated[
 ]
 #: Pictures beyond these are summed up.
 _SHOWN = 20
+
+
+def sampled(fps: float | None, seconds: float | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the frames that a rate and a length of a video make, as an argument.
+
+    Raises:
+        InvalidInputError: one without the other, either beside frames, or no frame at all.
+
+    >>> sampled(2.0, 8.0, {}), sampled(None, None, {})
+    ({'frames': 16}, {})
+    """
+    if fps is None and seconds is None:
+        return {}
+    if fps is None or seconds is None or given.get("frames") is not None:
+        raise InvalidInputError("--fps and --seconds go together, in place of --frames")
+    frames = fps * seconds
+    if not 0.5 <= frames < MOST_TOKENS:
+        raise InvalidInputError(f"--fps {fps:g} over --seconds {seconds:g} makes no frame")
+    return {"frames": max(round(frames), 1)}
 
 
 def pictured(files: list[Path] | None, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,6 +52,7 @@ FAMILY = Family(
     tower="qwen2_5_vl_vision",
     flat=True,
     merges=True,
+    reads_values=True,
     selects_features=False,
     tied_by_text=True,
     geometry=_geometry,

@@ -51,6 +51,7 @@ FAMILY = Family(
     tower="qwen3_vl_vision",
     selects_features=False,
     merges=True,
+    reads_values=True,
     geometry=_geometry,
     bridge=_bridge,
     joined=lambda _, text, vision: with_deepstack(text, vision.deepstack),

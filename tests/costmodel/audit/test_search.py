@@ -107,6 +107,15 @@ def test_what_is_no_evidence():
     ]  # fmt: skip
 
 
+def test_whole_flops_of_thirteen_digits():
+    text = "method,model,visual_full,schedule,quantity,unit,printed\n"
+    text += "".join(
+        f"r{n},llava-1.5-7b,576,0:{n},prefill_flops,,{32 * mac3(n + 40)}\n" for n in (576, 64, 128)
+    )
+    found = audit(text, copies=9)
+    assert (found.matched, found.rivals) == (3, ())
+
+
 def test_copies():
     cells = [Cell("r", "m", None, "flops", text, 1.0) for text in ("8.50", "0.4", "3.168")]
     copies = altered(cells, 500, seed=3)

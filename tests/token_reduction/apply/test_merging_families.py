@@ -167,6 +167,24 @@ def test_what_is_left_keeps_its_place_and_its_features(kind: str) -> None:
     torch.testing.assert_close(reduced, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", AXES)
+def test_visionzip_behind_the_merger(kind: str) -> None:
+    """Dominant tokens are what all patches look at, recomputed from the layer's own scores."""
+    from costmodel.methods.visionzip import contextual_tokens
+
+    model, given = _model(kind), _inputs(kind)
+    with reduce_tokens(model, get_method("visionzip", keep=8)) as record:
+        out = model.generate(**given, max_new_tokens=3, do_sample=False, pad_token_id=0)
+    assert out.shape[1] == given["input_ids"].shape[1] + 3
+    assert record.visual_tokens == (12, 8)
+    (kept,) = record.kept_indices
+    (scores,) = record.scores
+    dominant = 8 - int(contextual_tokens(8))
+    assert set(kept[:dominant].tolist()) == set(scores.topk(dominant).indices.tolist())
+    # Rows of a softmax: what 48 patches give away in all comes to 48, a mean of 4 for each token.
+    torch.testing.assert_close(scores.sum(), torch.tensor(48 / 4.0))
+
+
 @pytest.mark.parametrize("kind", CONFIGS)
 @pytest.mark.parametrize("method", ["tome", "prumerge", "spatial", "fastervlm"])
 def test_choosing_among_patches_is_refused(kind: str, method: str) -> None:

@@ -1,0 +1,106 @@
+"""What the patches of an image look at in a tower without a class token: attention received, and keys.
+
+For towers of native resolution whose q, k and v are one product (Qwen's). The last layer sees the whole
+image; its attention is recomputed from its own queries and keys, a block of queries at a time, and averaged
+over the patches that the merger makes one token of.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from token_reduction.apply.llm_attention import rotate
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from token_reduction.apply.anatomy import Parts
+    from token_reduction.apply.patching import Patches
+
+#: Queries whose rows of attention are held at a time.
+BLOCK = 1024
+
+
+@dataclass(slots=True)
+class ReceivedAttention:
+    """Attention that the tokens of each image or clip receive in the tower's last layer.
+
+    Args:
+        parts: a model whose tower has native resolution.
+    """
+
+    parts: Parts
+    _grid: Tensor | None = None
+    _rope: tuple[Tensor, Tensor] | None = None
+    _projected: Tensor | None = None
+
+    def attach(self, patches: Patches) -> None:
+        """Watch the tower, and its last layer's projection."""
+        (tower,) = self.parts.towers
+        attention: Any = tower.layers[-1].attn
+
+        def saw_tower(_module: Any, args: Any, kwargs: Any) -> None:
+            self._grid = kwargs.get("grid_thw", args[1] if len(args) > 1 else None)
+
+        def saw_layer(_module: Any, _args: Any, kwargs: Any) -> None:
+            self._rope = kwargs["position_embeddings"]
+
+        def saw_projection(_module: Any, _args: Any, output: Tensor) -> None:
+            self._projected = output
+
+        patches.before(tower.module, saw_tower)
+        patches.before(attention, saw_layer)
+        patches.after(attention.qkv, saw_projection)
+
+    def of(self, number: int) -> tuple[Tensor, Tensor]:
+        """Return what each token of an image receives, [n], and its mean key, [n, e].
+
+        Args:
+            number: of the image or clip in its forward.
+        """
+        assert self._grid is not None  # noqa: S101  (the tower ran)
+        assert self._rope is not None  # noqa: S101
+        assert self._projected is not None  # noqa: S101
+        (tower,) = self.parts.towers
+        module: Any = tower.module
+        attention: Any = tower.layers[-1].attn
+        sizes: list[int] = self._grid.prod(-1).tolist()
+        span = slice(sum(sizes[:number]), sum(sizes[: number + 1]))
+        frames = int(self._grid[number, 0])
+        projected = self._projected[span].view(sizes[number], 3, attention.num_heads, -1)
+        # [frames, h, patches of a frame, e]
+        queries, keys = (
+            part.reshape(frames, -1, *part.shape[1:]).transpose(1, 2)
+            for part in projected.unbind(1)[:2]
+        )
+        cos, sin = (
+            part[span].reshape(frames, -1, part.shape[-1]).to(queries) for part in self._rope
+        )
+        turned, asked = rotate(keys, cos, sin), rotate(queries, cos, sin)
+        received = queries.new_zeros(frames, queries.shape[2], dtype=torch.float32)
+        for block in torch.split(asked, BLOCK, dim=2):
+            weights = (block @ turned.transpose(-1, -2) * attention.scaling).softmax(
+                dim=-1, dtype=torch.float32
+            )
+            received += weights.mean(dim=1).sum(dim=1)
+        many = module.spatial_merge_size**2
+        scores = received.view(-1, many).mean(-1)
+        metric = keys.mean(dim=1).reshape(-1, many, keys.shape[-1]).mean(1)
+        order = self._raster(module, number)
+        return (scores, metric) if order is None else (scores[order], metric[order])
+
+    def _raster(self, module: Any, number: int) -> Tensor | None:
+        """Where tokens laid out window by window are in raster order; None where they lie so."""
+        window = getattr(module, "window_size", None)
+        if window is None:
+            return None
+        from transformers.vision_utils import get_vision_window_index
+
+        assert self._grid is not None  # noqa: S101  (the caller looked)
+        index, _ = get_vision_window_index(
+            self._grid[number : number + 1], module.spatial_merge_size, window, module.patch_size
+        )
+        return torch.argsort(index).to(self._grid.device)
