@@ -55,6 +55,10 @@ class ModelConfig:
     config_json: str = field(default="{}", compare=False, repr=False)
     is_checkpoint: bool = False
 
+    def __repr__(self) -> str:
+        """Name the model and its size; its config would fill a page."""
+        return f"<ModelConfig {self.name}: {self.family}, {self.parameters:,} parameters>"
+
     def __hash__(self) -> int:
         """Hash the name alone: equal models have equal names, and caches ask a million times."""
         return hash(self.name)
