@@ -5,7 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from costmodel.methods import list_methods
-from costmodel.plots.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, escape, styled
+from costmodel.plots.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    legend_below,
+    new_figure,
+    set_titles,
+    styled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,10 +40,7 @@ def plot_frontier(frontier: Frontier) -> Figure:
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8.5, 5.0), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_figure(7.2, 5.4)
     _points(axes, frontier)
     _front(axes, frontier)
     _budget(axes, frontier)
@@ -39,9 +48,10 @@ def plot_frontier(frontier: Frontier) -> Figure:
     until = "to the first token" if not steps else f"with {steps} output tokens"
     axes.set_xlabel(f"modelled time {until} (ms)")
     axes.set_ylabel(_score_label(frontier))
-    axes.set_title(escape(f"{frontier.model}, {frontier.benchmark.name}, on {frontier.hardware}"))
-    axes.margins(x=0.06, y=0.08)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    axes.margins(x=0.1, y=0.1)
+    legend_below(figure, axes, columns=3)
+    scenario = f"{frontier.model}, {frontier.benchmark.name}, on {frontier.hardware}"
+    set_titles(axes, "What is best within a time", scenario)
     return figure
 
 

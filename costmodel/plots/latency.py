@@ -13,6 +13,7 @@ from costmodel.plots.style import (
     CYCLE,
     GREY,
     VERMILLION,
+    legend_below,
     new_figure,
     set_titles,
     styled,
@@ -167,7 +168,7 @@ def plot_latency(
         measured: measured points, drawn as filled marks.
         ideal: the ideal roofline, drawn below everything.
     """
-    figure, axes = new_figure(7.2, 4.4)
+    figure, axes = new_figure(7.2, 5.0)
     if ideal is not None:
         axes.plot(
             ideal.visual_tokens, ideal.time_s * 1e3, color=BLACK, linestyle=(0, (1, 2)),
@@ -198,7 +199,7 @@ def plot_latency(
     axes.set_xlim(left=0)
     axes.set_xlabel("visual tokens entering the language model")
     axes.set_ylabel(f"{what} (ms)")
-    axes.legend(loc="upper left")
+    legend_below(figure, axes)
     set_titles(axes, f"{what[0].upper()}{what[1:]} against visual tokens", title)
     return figure
 
@@ -206,20 +207,16 @@ def plot_latency(
 def _floor_and_knee(axes: Axes, curve: LatencyCurve) -> None:
     if curve.host_floor_s is not None:
         floor = curve.host_floor_s * 1e3
-        axes.axhline(floor, color=VERMILLION, linestyle=":", linewidth=1.4)
-        axes.annotate(
-            f"host floor {floor:.1f} ms ({curve.kernels:,} launches)", (1, floor), xytext=(-2, -10),
-            xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", fontsize=8,
-            color=VERMILLION,
+        axes.axhline(
+            floor, color=VERMILLION, linestyle=":", linewidth=1.4,
+            label=f"host floor {floor:.1f} ms ({curve.kernels:,} launches)",
         )  # fmt: skip
     knee = curve.knee_tokens
     if knee is None or knee <= int(curve.visual_tokens[0]) + 1:
         return
     time = float(np.interp(knee, curve.visual_tokens, curve.time_s)) * 1e3
-    axes.plot(knee, time, "o", markerfacecolor="white", color=BLUE, markersize=8, zorder=6)
     axes.vlines(knee, 0, time, color=GREY, linestyle=":", linewidth=1)
-    axes.annotate(
-        f"knee: {knee} tokens\nfewer save the language\nmodel under 10 %", (knee, time), xytext=(10, -44),
-        textcoords="offset points", fontsize=8, color=GREY,
-        bbox={"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
+    axes.plot(
+        knee, time, "o", markerfacecolor="white", color=BLUE, markersize=8, zorder=6,
+        label=f"knee {knee} tokens: fewer save the\nlanguage model under 10 %",
     )  # fmt: skip

@@ -12,6 +12,7 @@ from costmodel.plots.style import (
     ORANGE,
     PALE,
     VERMILLION,
+    legend_below,
     new_figure,
     set_titles,
     styled,
@@ -44,7 +45,7 @@ def plot_memory(
         title: model, device and precision, for the second line.
         measured: measured peak bytes by phase's name, drawn as marks.
     """
-    figure, axes = new_figure(7.2, 4.2)
+    figure, axes = new_figure(7.2, 4.6)
     phases = [phase for phase in memory.timeline if phase.total_bytes > 0]
     decoding = [phase for phase in phases if phase.name == "decode" and not phase.activation_bytes]
     phases = [phase for phase in phases if phase not in decoding]
@@ -71,33 +72,27 @@ def plot_memory(
     if measured:
         axes.plot([], [], "D", color=VERMILLION, label="measured peak")
     capacity = memory.capacity_bytes
-    ceiling = peak * 1.3
+    ceiling = peak * 1.1
     if capacity is not None:
         limit = float(capacity) / 1e9
         if limit <= 2.5 * peak:
-            axes.axhline(limit, color=GREY, linestyle="-.", linewidth=1.2)
-            axes.annotate(
-                f"capacity {limit:.1f} GB", (0, limit), xytext=(2, 3),
-                xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=8,
-                color=GREY,
-            )  # fmt: skip
+            axes.axhline(
+                limit, color=GREY, linestyle="-.", linewidth=1.2, label=f"capacity {limit:.1f} GB"
+            )
             ceiling = max(ceiling, limit * 1.08)
         else:
-            axes.annotate(
-                f"capacity {limit:.1f} GB, above this picture", (0, 1), xytext=(4, -30),
-                xycoords="axes fraction", textcoords="offset points", fontsize=8, color=GREY,
-            )  # fmt: skip
+            axes.plot([], [], linestyle="", label=f"capacity {limit:.1f} GB, above this picture")
     axes.set_ylim(0, ceiling)
     axes.set_xticks(place, [_named(phase.name) for phase in phases])
     axes.grid(visible=False, axis="x")
     axes.set_ylabel("resident device memory (GB)")
-    axes.set_xlabel("phase of one request, in time order (tick: layers of the language model)")
-    axes.legend(loc="upper left", ncols=4)
+    axes.set_xlabel("phase of one request, in time order")
+    legend_below(figure, axes)
     set_titles(axes, "Memory timeline", title)
     return figure
 
 
 def _named(phase: str) -> str:
     if phase.startswith("prefill layers "):
-        return "prefill\n" + phase.removeprefix("prefill layers ")
+        return "prefill, layers\n" + phase.removeprefix("prefill layers ")
     return _SHORT.get(phase, phase)

@@ -17,6 +17,7 @@ from costmodel.plots.style import (
     PURPLE,
     SKY,
     VERMILLION,
+    legend_below,
     new_figure,
     set_titles,
     styled,
@@ -123,7 +124,7 @@ def plot_roofline(
     """
     from matplotlib.ticker import FuncFormatter
 
-    figure, axes = new_figure(7.2, 4.6)
+    figure, axes = new_figure(7.2, 5.4)
     peak, bandwidth = matrix_peak(hardware, dtype), hardware.bandwidth_bytes_per_s
     vector = hardware.peak_or_none("fp32", engine="vector")
     points, hidden = _worth_showing(list(predicted))
@@ -133,17 +134,21 @@ def plot_roofline(
     low = min(0.1, *intensities) / 2
     high = max(ridge * 8, *intensities) * 2
     x = np.geomspace(low, high, 400)
-    axes.plot(x, np.minimum(x * bandwidth, peak), color=BLACK, linewidth=2)
-    _roof_labels(axes, hardware, dtype, peak, bandwidth, low, high)
+    how = "achieved, as measured" if hardware.id == "cpu-measured" else "dense peak"
+    axes.plot(
+        x, np.minimum(x * bandwidth, peak), color=BLACK, linewidth=2,
+        label=f"{dtype} {how} {_rate(peak)};\nslope: memory {bandwidth / 1e9:,.0f} GB/s",
+    )  # fmt: skip
     if vector is not None and vector < 0.9 * peak:
         start = vector / bandwidth
-        axes.plot([start, high], [vector, vector], color=GREY, linestyle="--", linewidth=1.2)
-        axes.annotate(
-            f"vector FP32 {_rate(vector)}", (start, vector), xytext=(8, -11),
-            textcoords="offset points", ha="left", fontsize=8, color=GREY,
+        axes.plot(
+            [start, high], [vector, vector], color=GREY, linestyle="--", linewidth=1.2,
+            label=f"vector FP32 {_rate(vector)}",
         )  # fmt: skip
     _power(axes, hardware, dtype, x, np.minimum(x * bandwidth, peak), power_limit_w)
-    axes.axvline(ridge, color=GREY, linewidth=0.8, linestyle=":")
+    axes.axvline(
+        ridge, color=GREY, linewidth=0.8, linestyle=":", label=f"ridge at {ridge:.0f} FLOP/B"
+    )
     whole = sum(op.time_s for op in points) or 1.0
     used = _scatter(axes, points, whole, filled=False)
     used |= _scatter(axes, measured, sum(op.time_s for op in measured) or 1.0, filled=True)
@@ -153,17 +158,15 @@ def plot_roofline(
     axes.set_xlim(low, high)
     bottom = min((op.flops / op.time_s for op in (*points, *measured)), default=peak / 1e4)
     axes.set_ylim(min(bottom / 2, peak / 1e3), peak * 4)
-    axes.set_xlabel("arithmetic intensity (executed FLOP per byte of device memory traffic)")
+    axes.set_xlabel("arithmetic intensity (executed FLOP per byte of traffic)")
     unit, name = (1e12, "TFLOP/s") if peak >= 1e12 else (1e9, "GFLOP/s")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit:g}"))
     axes.set_ylabel(f"arithmetic rate ({name})")
     _legend(axes, used, bool(measured))
     if hidden:
-        axes.annotate(
-            f"{hidden} ops of less than {LEAST_SHARE:.1%} of the time are not shown", (0, 1),
-            xytext=(6, -14), xycoords="axes fraction", textcoords="offset points", fontsize=7.5,
-            color=GREY,
-        )  # fmt: skip
+        note = f"not shown: {hidden} ops\nunder {LEAST_SHARE:.1%} of the time"
+        axes.plot([], [], linestyle="", label=note)
+    legend_below(figure, axes)
     set_titles(axes, f"Roofline of {hardware.name}", title)
     return figure
 
@@ -183,22 +186,6 @@ def _rate(flop_per_s: float) -> str:
     if flop_per_s >= 1e12:
         return f"{flop_per_s / 1e12:.3g} TFLOP/s"
     return f"{flop_per_s / 1e9:.3g} GFLOP/s"
-
-
-def _roof_labels(
-    axes: Axes, hardware: HardwareSpec, dtype: str, peak: float, bandwidth: float, low: float,
-    high: float,
-) -> None:  # fmt: skip
-    how = "achieved, as measured" if hardware.id == "cpu-measured" else "dense peak"
-    axes.annotate(
-        f"{dtype} {how}: {_rate(peak)}, ridge at {peak / bandwidth:.0f} FLOP/B",
-        (high, peak), xytext=(-3, 5), textcoords="offset points", ha="right", fontsize=8,
-    )  # fmt: skip
-    place = (low * peak / bandwidth) ** 0.5
-    axes.annotate(
-        f"memory: {bandwidth / 1e9:,.0f} GB/s", (place, place * bandwidth), xytext=(-6, 4),
-        textcoords="offset points", ha="right", fontsize=8,
-    )  # fmt: skip
 
 
 def _scatter(axes: Axes, ops: Sequence[PlacedOp], whole_s: float, *, filled: bool) -> set[str]:
@@ -227,10 +214,9 @@ def _power(
     rate = x / power.seconds(x, 1.0, joules)
     if not np.any(rate < 0.98 * roof):
         return
-    axes.plot(x, np.minimum(rate, roof), color=VERMILLION, linestyle="-.", linewidth=1.2)
-    axes.annotate(
-        f"sustained at {power.limit_w:g} W: {_rate(rate[-1])}", (x[-1], rate[-1]), xytext=(-4, -11),
-        textcoords="offset points", ha="right", fontsize=8, color=VERMILLION,
+    axes.plot(
+        x, np.minimum(rate, roof), color=VERMILLION, linestyle="-.", linewidth=1.2,
+        label=f"sustained at {power.limit_w:g} W: {_rate(rate[-1])}",
     )  # fmt: skip
 
 
@@ -251,7 +237,7 @@ def _names(axes: Axes, ops: Sequence[PlacedOp], ridge: float) -> None:
         note = axes.annotate(
             _cluster_name(cluster),
             (first.flops / first.hbm_bytes, first.flops / first.time_s),
-            xytext=(0.985, 0.34 + 0.055 * row), textcoords="axes fraction", fontsize=7.5, zorder=4,
+            xytext=(0.985, 0.06 + 0.08 * row), textcoords="axes fraction", fontsize=7.5, zorder=4,
             va="center", ha="right",
             arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": GREY, "relpos": side},
             bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"},
@@ -283,26 +269,16 @@ def _cluster_name(cluster: Sequence[PlacedOp]) -> str:
 
 
 def _few(names: list[str]) -> list[str]:
-    more = len(names) - 4
-    return names if more < 1 else [*names[:4], f"{more} more"]
+    more = len(names) - 2
+    return names if more < 1 else [*names[:2], f"{more} more"]
 
 
 def _legend(axes: Axes, used: set[str], measured: bool) -> None:
-    from matplotlib.lines import Line2D
-
-    handles: list[Any] = [
-        Line2D(
-            [], [], linestyle="", marker=marker, markerfacecolor="none", color=colour, label=text
-        )
-        for name, (text, colour, marker) in CLASSES.items()
-        if name in used
-    ]
+    """Name the op classes that are drawn; lines carry their own labels."""
+    marks: dict[str, Any] = {"linestyle": "", "markerfacecolor": "none"}
+    for name, (text, colour, marker) in CLASSES.items():
+        if name in used:
+            axes.plot([], [], marker=marker, color=colour, label=text, **marks)
     if measured:
-        style = {"linestyle": "", "marker": "o", "color": GREY}
-        handles += [
-            Line2D([], [], markerfacecolor="none", label="predicted", **style),  # type: ignore[arg-type]
-            Line2D([], [], label="measured", **style),  # type: ignore[arg-type]
-        ]
-    axes.legend(
-        handles=handles, loc="lower right", ncols=2, frameon=True, edgecolor="none", framealpha=1
-    )
+        axes.plot([], [], marker="o", color=GREY, label="hollow: predicted", **marks)
+        axes.plot([], [], marker="o", color=GREY, linestyle="", label="filled: measured")

@@ -131,6 +131,18 @@ def set_titles(axes: Axes, title: str, subtitle: str) -> None:
     note.set_in_layout(False)
 
 
+def legend_below(figure: Figure, axes: Axes, *, columns: int = 2) -> None:
+    """Put the legend below the axes, where it covers no line and no label at any size of the figure.
+
+    Args:
+        figure: the figure, laid out by matplotlib's constrained layout.
+        axes: the axes whose artists are named.
+        columns: columns of the legend.
+    """
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower left", ncols=columns)
+
+
 def plain_log_ticks(axis: Any) -> None:
     """Label a logarithmic axis with plain numbers at 1, 2 and 5 of every decade.
 
