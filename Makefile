@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 # One thread per test process: the arithmetic is small, and oversubscription slows it down.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test robustness fuzz check wheel versions matrix outdated notebooks benchmarks clean
+.PHONY: demo test robustness fuzz check wheel versions matrix outdated notebooks images benchmarks clean
 
 $(VENV)/.core: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -70,6 +70,9 @@ outdated: $(VENV)/.dev
 
 notebooks: $(VENV)/.dev
 	$(BIN)/jupytext --to ipynb --execute notebooks/*.py
+
+images: $(VENV)/.dev
+	$(BIN)/vlm-roofline plot latency llava-1.5-7b -d nvidia-a100-sxm4-80gb --precision fp16 --out docs/images/latency_a100.png
 
 benchmarks: $(VENV)/.dev
 	$(ONE_THREAD) $(BIN)/python -m pytest benchmarks/bench_*.py --benchmark-only --override-ini 'addopts=--import-mode=importlib'

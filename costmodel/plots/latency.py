@@ -158,6 +158,7 @@ def plot_latency(
     what: str = "time to first token",
     measured: Sequence[MeasuredPoints] = (),
     ideal: LatencyCurve | None = None,
+    across: str = "visual tokens entering the language model",
 ) -> Figure:
     """Return latency against visual tokens, with host floor and knee marked where there are any.
 
@@ -167,6 +168,7 @@ def plot_latency(
         what: what the vertical axis measures.
         measured: measured points, drawn as filled marks.
         ideal: the ideal roofline, drawn below everything.
+        across: what the horizontal axis counts.
     """
     figure, axes = new_figure(7.2, 5.0)
     if ideal is not None:
@@ -185,7 +187,7 @@ def plot_latency(
                 alpha=0.15, linewidth=0, label=f"{curve.label}: {curve.interval}",
             )  # fmt: skip
     if curves:
-        _floor_and_knee(axes, curves[0])
+        _floor_and_knee(axes, curves[0], whose=f"{curves[0].label}: " if len(curves) > 1 else "")
     for index, points in enumerate(measured):
         colour, _, marker = CYCLE[index % len(CYCLE)]
         noise = [0.0 if value is None else value for value in points.noise_s]
@@ -197,19 +199,19 @@ def plot_latency(
         )  # fmt: skip
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
-    axes.set_xlabel("visual tokens entering the language model")
+    axes.set_xlabel(across)
     axes.set_ylabel(f"{what} (ms)")
     legend_below(figure, axes)
     set_titles(axes, f"{what[0].upper()}{what[1:]} against visual tokens", title)
     return figure
 
 
-def _floor_and_knee(axes: Axes, curve: LatencyCurve) -> None:
+def _floor_and_knee(axes: Axes, curve: LatencyCurve, *, whose: str) -> None:
     if curve.host_floor_s is not None:
         floor = curve.host_floor_s * 1e3
         axes.axhline(
             floor, color=VERMILLION, linestyle=":", linewidth=1.4,
-            label=f"host floor {floor:.1f} ms ({curve.kernels:,} launches)",
+            label=f"{whose}host floor {floor:.1f} ms ({curve.kernels:,} launches)",
         )  # fmt: skip
     knee = curve.knee_tokens
     if knee is None or knee <= int(curve.visual_tokens[0]) + 1:
@@ -218,5 +220,5 @@ def _floor_and_knee(axes: Axes, curve: LatencyCurve) -> None:
     axes.vlines(knee, 0, time, color=GREY, linestyle=":", linewidth=1)
     axes.plot(
         knee, time, "o", markerfacecolor="white", color=BLUE, markersize=8, zorder=6,
-        label=f"knee {knee} tokens: fewer save the\nlanguage model under 10 %",
+        label=f"{whose}knee {knee} tokens\n(fewer save the LLM under 10 %)",
     )  # fmt: skip

@@ -88,3 +88,24 @@ def test_plot_writes_a_picture(arguments, tmp_path, capsys):
     assert main([*base, *rest, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"out": str(out)}
     assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_latency_of_several_devices_and_methods_is_one_picture(tmp_path, monkeypatch):
+    from costmodel.plots import latency as module
+
+    drawn = []
+    monkeypatch.setattr(
+        "costmodel.plots.plot_latency",
+        lambda curves, **more: drawn.append((curves, more)) or module.plot_latency(curves, **more),
+    )
+    out = tmp_path / "figure.svg"
+    assert main(
+        ["plot", "latency", "llava-1.5-7b", "-d", "nvidia-l4,h100", "--method", "none,divprune",
+         "--keep", "0.5", "--execution", "fused", "--most", "64", "--out", str(out)]
+    ) == 0  # fmt: skip
+    ((curves, more),) = drawn
+    assert [curve.label.rpartition(", ")[2] for curve in curves] == ["none", "divprune"] * 2
+    assert curves[1].label.startswith("NVIDIA L4")
+    assert curves[1].time_s[-1] < curves[0].time_s[-1]
+    assert curves[2].time_s[-1] < curves[0].time_s[-1]
+    assert more["across"] == "visual tokens before the method"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -63,8 +64,12 @@ def latency(
     ] = "hf-eager,fused",
     json: Json = False,
 ) -> None:
-    """Draw latency against visual tokens: the staircase, the host floor and the knee."""
+    """Draw latency against visual tokens: the staircase, the host floor and the knee.
+
+    Devices and methods may be several, joined by commas, as plans may.
+    """
     from costmodel.models import load_model
+    from costmodel.plans import get_plan
     from costmodel.plots import latency_curve, plot_latency
     from hardware_specs import get_hardware
     from hardware_specs.errors import InvalidInputError
@@ -72,22 +77,40 @@ def latency(
     plans = split(execution)
     if not plans:
         raise InvalidInputError("--execution names no plan; give hf-eager, cuda-graph or fused")
-    shared = {"stage": stage, "most": most, **given}
-    curves = [latency_curve(execution=plan, **shared) for plan in plans]
-    ideal = None
-    calibration = given["calibration"]
-    if calibration != "none":
-        ideal = latency_curve(
-            **shared | {"execution": "fused", "label": "ideal roofline", "calibration": None}
-        )
-    state = f"calibration {_calibration(given)}" if ideal is not None else "ideal roofline"
+    devices = split(given["hardware"]) or [given["hardware"]]
+    methods: list[Any] = split(given["method"]) or [None]
+    requests = [
+        {**given, "hardware": device, "method": method, **_without_keep(method, methods)}
+        for device, method in product(devices, methods)
+    ]
+    curves = []
+    for request, plan in product(requests, plans):
+        # Only what tells the curves apart is in their names.
+        parts = {
+            get_hardware(request["hardware"]).name: len(devices) > 1,
+            str(request["method"]): len(methods) > 1,
+            get_plan(plan).label: len(plans) > 1 or len(requests) == 1,
+        }
+        label = ", ".join(part for part, varies in parts.items() if varies)
+        curves.append(latency_curve(execution=plan, stage=stage, most=most, label=label, **request))
+    ideal, state = None, "ideal roofline"
+    names = [get_hardware(device).name for device in devices]
+    if given["calibration"] != "none":
+        label = f"ideal roofline of {names[0]}" if len(devices) > 1 else "ideal roofline"
+        bound = requests[0] | {"calibration": None, "label": label}
+        ideal = latency_curve(execution="fused", stage=stage, most=most, **bound)
+        laws = dict.fromkeys(_calibration(request) for request in requests)
+        state = f"calibration {' and '.join(laws)}"
     title = (
-        f"{load_model(given['model']).name} {_precision(given).name} on "
-        f"{get_hardware(given['hardware']).name}, batch {given['batch_size']}, "
+        f"{load_model(given['model']).name} {_precision(requests[0]).name} on "
+        f"{' and '.join(names)}, batch {given['batch_size']}, "
         f"{given['text_tokens']} text tokens, {state}"
     )
     what = "prefill time" if stage == "prefill" else "time to first token"
-    _save(plot_latency(curves, title=title, what=what, ideal=ideal), out, json=json)
+    reduced = any(method not in (None, "none") for method in methods)
+    across = "visual tokens " + ("before the method" if reduced else "entering the language model")
+    figure = plot_latency(curves, title=title, what=what, ideal=ideal, across=across)
+    _save(figure, out, json=json)
 
 
 @request_options("convention", "calibration", execution="hf-eager")
@@ -98,6 +121,12 @@ def memory(given: dict[str, Any], *, out: Out, json: Json = False) -> None:
 
     cost = estimate(**given, calibration=None)
     _save(plot_memory(cost.memory, title=_scenario(cost)), out, json=json)
+
+
+def _without_keep(method: str | None, methods: list[Any]) -> dict[str, None]:
+    """Take what belongs to a method away from the unreduced curve that is drawn beside others."""
+    alone = len(methods) == 1 or method not in (None, "none")
+    return {} if alone else {"keep": None, "layer": None}
 
 
 def _precision(given: Mapping[str, Any]) -> Precision:
