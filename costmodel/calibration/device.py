@@ -10,7 +10,7 @@ from costmodel.calibration.parameters import Device
 if TYPE_CHECKING:
     from hardware_specs import HardwareSpec
 
-_DTYPES = ("bf16", "fp16", "fp32", "tf32", "fp8", "fp4", "int8", "int4")
+_DTYPES = ("bf16", "fp16", "fp64", "fp32", "tf32", "fp8", "fp4", "int8", "int4")
 
 
 def device_of(hardware: HardwareSpec) -> Device:
