@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from costmodel.models import ModelConfig, list_models, load_model, register_family
     from costmodel.plans import register_plan
     from costmodel.questions.break_evens import break_even, largest_batch
+    from costmodel.questions.comparisons import Comparison, compare
     from costmodel.questions.distribution import estimate_distribution
     from costmodel.questions.frontiers import frontier
     from costmodel.questions.sweeps import sweep
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "Audit": "costmodel.audits",
     "Calibration": "costmodel.calibration",
+    "Comparison": "costmodel.questions.comparisons",
     "Estimate": "costmodel.result",
     "ModelConfig": "costmodel.models",
     "audit": "costmodel.audits",
     "break_even": "costmodel.questions.break_evens",
+    "compare": "costmodel.questions.comparisons",
     "estimate": "costmodel.estimates",
     "estimate_distribution": "costmodel.questions.distribution",
     "fit_calibration": "costmodel.calibration",
@@ -47,10 +50,12 @@ _HOMES = {
 __all__ = [
     "Audit",
     "Calibration",
+    "Comparison",
     "Estimate",
     "ModelConfig",
     "audit",
     "break_even",
+    "compare",
     "estimate",
     "estimate_distribution",
     "fit_calibration",

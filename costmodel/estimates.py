@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 from costmodel.evaluate import Context
 from costmodel.memory import kv_by_layer
 from costmodel.methods import Method
+from costmodel.prefix import cache_told
 from costmodel.quantities import MEMORY_MARGIN_BYTES, whole
 from costmodel.request import AUTO, Request, names_of
 from costmodel.result import Estimate, Stages, op_rows, total_cost
 from costmodel.scenario import differ_in_tokens, scenario_inputs, scenario_of
+from costmodel.schedule import tokens_by_layer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,7 +62,7 @@ def assemble(
         memory,
         tuple(warnings),
         lambda: op_rows(context.stage_ops(scenario, plan), context.roofline),
-        lambda: assumptions(context, plan),
+        lambda: assumptions(context, scenario, plan),
         lambda: tuple(
             whole(size)
             for size in kv_by_layer(
@@ -73,14 +75,16 @@ def assemble(
             )
         ),
         context.roofline,
+        tokens_by_layer(plan.llm_spans),
     )
 
 
-def assumptions(context: Context, plan: MethodPlan) -> dict[str, Any]:
+def assumptions(context: Context, scenario: Scenario, plan: MethodPlan) -> dict[str, Any]:
     """Say what an estimate rests on.
 
     Args:
         context: what stays fixed.
+        scenario: the numbers.
         plan: the method's plan, for its notes.
     """
     model, precision = context.model, context.precision
@@ -113,6 +117,7 @@ def assumptions(context: Context, plan: MethodPlan) -> dict[str, Any]:
         "memory_margin_bytes": context.margin_bytes,
         "decode_steps": "output_tokens steps, after the token that prefill yields",
         **_windows(context),
+        **cache_told(scenario),
         **plan.notes,
     }
 
@@ -192,6 +197,7 @@ def estimate(
     *,
     visual_tokens: int | None = None,
     text_tokens: int | None = None,
+    cached_tokens: int = 0,
     batch_size: int = 1,
     output_tokens: int = 0,
     precision: str | Mapping[str, str] | Precision = "auto",
@@ -216,12 +222,16 @@ def estimate(
 
     Args:
         model: a shipped name (`llava-1.5-7b`), a Hugging Face config.json or its folder, a hub id,
-            or a `ModelConfig`.
+            a config of transformers, a model that has one, a config as a dictionary, or a `ModelConfig`.
         hardware: a device id (`nvidia-a100-sxm4-80gb`), a YAML file, or a `HardwareSpec`.
         visual_tokens: visual tokens per sample handed to the language model (with a method: before
             it reduces them); None is the model's own count, 0 is a prompt without an image.
         text_tokens: text tokens per sample; None is 40, or under another convention the length its
             authors used.
+        cached_tokens: tokens of the prompt whose keys and values are in the cache already (a shared
+            prefix, an image of an earlier turn), counted before any reduction. Prefill computes the
+            rest, which attends to all. As many as there are visual tokens or more are the images and
+            text, and no image is encoded; fewer are text before the images.
         batch_size: samples.
         output_tokens: decode steps after the token that prefill yields.
         precision: `auto` is the checkpoint's own (`quantization_config`, `dtype` of its config), else

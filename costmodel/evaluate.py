@@ -22,6 +22,7 @@ from costmodel.methods import MethodPlan, chosen_method
 from costmodel.methods.bare_schedule import bare_plan
 from costmodel.plans import Plan, get_plan
 from costmodel.precision.resolving import resolve_precision
+from costmodel.prefix import continued, prefix_of
 from costmodel.program import Program
 from costmodel.quantities import STAGES
 from costmodel.request import AUTO, OUR_DEFAULTS, names_of
@@ -125,6 +126,7 @@ class Context:
             "model": model.name,
             "hardware": hardware.id,
             "precision": precision.name,
+            "execution": self.plan.name,
             "method": "none" if self.method is None else self.method.name,
             "keep": self.keep,
             "layer": self.layer,
@@ -143,6 +145,7 @@ class Context:
             UnsupportedError: a model that the method does not fit.
         """
         text_layers = self.model.text.num_layers
+        name = None
         if self.tokens_per_layer is not None:
             name = "tokens_per_layer"
             plan = bare_plan(
@@ -153,7 +156,7 @@ class Context:
             )
         elif self.method is None:
             span = LayerSpan(text_layers, scenario.visual_tokens)
-            return MethodPlan((span,), scenario.projected_tokens)
+            plan = MethodPlan((span,), scenario.projected_tokens)
         else:
             name = self.method.name
             plan = self.method.plan(
@@ -170,6 +173,9 @@ class Context:
                 layer=self.layer,
                 unit_tokens=scenario.unit_tokens,
             )
+        prefix = prefix_of(scenario)
+        if prefix is not None:
+            plan = continued(plan, scenario, prefix, name)
         check_layers(plan.llm_spans, text_layers, "language model")
         if plan.vision_spans is not None:
             check_layers(plan.vision_spans, self.tower_layers, "vision tower")
@@ -180,7 +186,7 @@ class Context:
                 f"{name} leaves layers of different lengths, and the plan {self.plan.name} has one "
                 "static cache for all; take hf-eager or cuda-graph"
             )
-        if np.any(scenario.text_tokens + plan.llm_spans[-1].tokens == 0):
+        if name is not None and np.any(scenario.text_tokens + plan.llm_spans[-1].tokens == 0):
             raise InvalidInputError(
                 f"{name} leaves no token of a prompt without text; give text_tokens, or keep more"
             )
@@ -194,10 +200,16 @@ class Context:
         self, scenario: Scenario, plan: MethodPlan
     ) -> dict[str, Callable[[], list[OpCost]]]:
         """Return what builds the ops of each stage."""
+        scenario = _encoded(scenario)
         program, b, text = self.program, scenario.batch_size, scenario.text_tokens
         spans, steps = plan.llm_spans, scenario.output_tokens
         sees = self.model.vision is not None
         images = b * scenario.crops
+        prefix = prefix_of(scenario)
+        merged, embedded = spans[0].tokens, text
+        if prefix is not None:
+            embedded = prefix.fresh_text * (prefix.fresh_text > 0)
+            merged = prefix.fresh(merged) - embedded
         # Step i attends to the prompt, the i tokens before it and itself: the mean over all steps.
         before = text + 1 + (steps - 1) / 2
         return {
@@ -205,11 +217,11 @@ class Context:
                 self._vision_ops(b, images, plan, scenario.seen) if sees and _any(images) else []
             ),
             "projector": lambda: (
-                program.projector(b, plan.projected_tokens, spans[0].tokens, text) if sees else []
+                program.projector(b, plan.projected_tokens, merged, embedded) if sees else []
             ),
             "reduction": lambda: list(plan.ops),
             "prefill": lambda: program.prefill(
-                b, text, spans, all_logits=self.logits == "all"
+                b, text, spans, all_logits=self.logits == "all", prefix=prefix
             ),
             # In arrays, rows without a decode step multiply its cost by zero.
             "decode": lambda: program.decode(b, spans, before, steps) if _any(steps) else [],
@@ -231,6 +243,7 @@ class Context:
             vector: whether they are arrays.
         """
         plan = self.method_plan(scenario)
+        scenario = _encoded(scenario)
         stages = {
             stage: self._vision_stage(build, scenario, plan, vector)
             if stage == VISION
@@ -281,6 +294,7 @@ class Context:
             scenario.output_tokens,
             maximum,
             scenario.seen,
+            prefix_of(scenario),
         )
         return memory_cost(
             phases,
@@ -309,6 +323,16 @@ def _calibration(
         calibration = Calibration.load(calibration, hardware)
     calibration.check_hardware(hardware)
     return calibration
+
+
+def _encoded(scenario: Scenario) -> Scenario:
+    """Leave out of a scenario the images whose tokens the cache holds: the tower does not see them."""
+    prefix = prefix_of(scenario)
+    if prefix is None:
+        return scenario
+    some = 1 - prefix.images
+    seen = None if scenario.seen is None else scenario.seen.times(some)
+    return scenario._replace(crops=scenario.crops * some, seen=seen)
 
 
 def _any(count: Num) -> bool:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from costmodel.moments import Maximum
     from costmodel.plans import Plan
     from costmodel.precision import Numerics, Precision
+    from costmodel.prefix import Prefix
     from costmodel.quantities import Num
     from costmodel.schedule import LayerSpan
 
@@ -178,6 +179,7 @@ class Footprint:
         output_tokens: Num,
         maximum: Maximum,
         seen: Seen | None = None,
+        prefix: Prefix | None = None,
     ) -> list[Phase]:
         """Return the phases of one request with what is resident in each.
 
@@ -190,40 +192,43 @@ class Footprint:
             output_tokens: decode steps.
             maximum: `max`, or `numpy.maximum` for arrays.
             seen: patches per sample where images keep their own resolution.
+            prefix: what of the prompt is in the cache from the start; None for nothing.
         """
         weights, text, numerics = self._weights, self._text, self._numerics
         eager, size, d = self._plan.runs_pytorch, numerics.activation_bytes, text.hidden_size
         # Who calls PyTorch keeps the pixels and the embedded prompt while the layers run.
         held: Num = self._workspace
         phases: list[Phase] = []
+        each = b * kv_bytes_per_token(text, numerics)
+        before = 0 if prefix is None else each * self._held(prefix, spans)
         if self._vision:
             images = b * (crops if seen is None else seen.patches)
             pixels = images * self._pixels
-            each = self._tower
+            each_patch = self._tower
             if seen is not None:
                 # With scores written out, a patch has one for each patch of its image.
-                each = self._patch_bytes(seen, maximum)
-            tower = images * each
-            phases.append(Phase("vision", weights, 0, held + pixels + tower))
+                each_patch = self._patch_bytes(seen, maximum)
+            tower = images * each_patch
+            phases.append(Phase("vision", weights, before, held + pixels + tower))
             if eager:
                 held = held + pixels
             bridge = b * projected_tokens * self._bridge + images * self._output
-            phases.append(Phase("projector", weights, 0, held + bridge))
+            phases.append(Phase("projector", weights, before, held + bridge))
         resident = held
         angles: Num = 0
         if eager:
-            s = text_tokens + spans[0].tokens
+            s = text_tokens + spans[0].tokens if prefix is None else prefix.fresh(spans[0].tokens)
             held = held + b * s * d * size
             # Cosine and sine of the rotary embedding, which the samples share.
             angles = 2 * s * text.head_dim * size
             if text.sliding_window and not self._masked:
                 # SDPA's mask, true or false, which layers and samples share.
-                angles = angles + s * s * (s >= text.sliding_window)
+                keys = text_tokens + spans[0].tokens
+                angles = angles + s * keys * (keys >= text.sliding_window)
         kv: Num = 0
         final: Num = 0
         uncut: Num = 0
         first = 0
-        each = b * kv_bytes_per_token(text, numerics)
         rows: Num = 0
         longest: Num = 0
         for span in spans:
@@ -231,7 +236,8 @@ class Footprint:
                 continue
             s = text_tokens + span.tokens
             last = first + span.layers - 1
-            rows = b * s
+            new = s if prefix is None else prefix.fresh(span.tokens)
+            rows = b * new
             if self._slides:
                 for window, layers in Counter(text.windows[first : last + 1]).items():
                     kept = cached_tokens(s, window)
@@ -244,13 +250,13 @@ class Footprint:
                 kv, longest = kv + span.layers * each * s, maximum(longest, s)
             written = self._masked or span.materialised
             by_row = isinstance(written, np.ndarray)
-            scores = b * s * s if by_row or written else None
+            scores = b * new * s if by_row or written else None
             layer = self._layer_bytes(first, last, rows, scores, maximum)
             if by_row:
                 fused = self._layer_bytes(first, last, rows, None, maximum)
                 layer = np.where(written, layer, fused)
             if eager and self._slides and not self._masked:
-                layer = self._under_mask(first, last, layer, b, s, maximum)
+                layer = self._under_mask(first, last, layer, rows, s, maximum)
             name = f"prefill layers {first}-{last}"
             phases.append(Phase(name, weights, kv, held + angles + uncut + layer))
             first = last + 1
@@ -271,6 +277,11 @@ class Footprint:
         decoding = (output_tokens > 0) * 1
         phases.append(Phase("decode", weights, kv + grown, (resident + step) * decoding))
         return phases
+
+    def _held(self, prefix: Prefix, spans: tuple[LayerSpan, ...]) -> Num:
+        """Tokens in the caches of all layers together before the prefill."""
+        held = [prefix.held(span.tokens) for span in spans for _ in range(span.layers)]
+        return sum(map(cached_tokens, held, self._text.windows))
 
     def _patch_bytes(self, seen: Seen, maximum: Maximum) -> Num:
         """Activations of a patch alive at the tower's worst moment."""
@@ -302,13 +313,13 @@ class Footprint:
         return worst
 
     def _under_mask(
-        self, first: int, last: int, layer: Num, b: Num, s: Num, maximum: Maximum
+        self, first: int, last: int, layer: Num, rows: Num, keys: Num, maximum: Maximum
     ) -> Num:
         """Bytes at the layers' worst moment where SDPA may hold a sliding layer's own mask."""
         for kind in set(self._text.stack.pattern[first : last + 1]):
             window = self._text.stack.windows[kind]
             if window:
-                pairs = b * s * (self._kinds[kind].attention + s) * (s >= window)
+                pairs = rows * (self._kinds[kind].attention + keys) * (keys >= window)
                 layer = maximum(layer, pairs * self._numerics.activation_bytes)
         return layer
 

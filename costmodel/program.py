@@ -12,7 +12,7 @@ import numpy as np
 
 from costmodel.blocks import Attend, Mask, Plain, Shuffle, Stack
 from costmodel.plans import Setting
-from costmodel.windows import decode_parts
+from costmodel.windows import cached_tokens, decode_parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from costmodel.models.geometry import Pieces, Seen
     from costmodel.plans import Plan, Step
     from costmodel.precision import Precision
+    from costmodel.prefix import Prefix
     from costmodel.quantities import Num, OpCost
     from costmodel.schedule import LayerSpan
 
@@ -111,6 +112,9 @@ class _Layers:
         """Run the steps of a kind's layers."""
         if not window or self._setting.phase != "decode":
             rows["count"] = count * times
+            if window and "held" in rows:
+                # A sliding layer has cut what was cached before the prefill.
+                rows = rows | {"keys": rows["queries"] + cached_tokens(rows["held"], window)}
             return [step(rows) for step in steps]
         return _either_side(steps, rows, count, times, window)
 
@@ -271,7 +275,13 @@ class Program:
         return ops + [step(rows) for step in self._merge]
 
     def prefill(
-        self, b: Num, text: Num, spans: tuple[LayerSpan, ...], *, all_logits: bool
+        self,
+        b: Num,
+        text: Num,
+        spans: tuple[LayerSpan, ...],
+        *,
+        all_logits: bool,
+        prefix: Prefix | None = None,
     ) -> list[OpCost]:
         """Return the ops of one prefill.
 
@@ -280,19 +290,26 @@ class Program:
             text: text tokens per sample, seen by every layer.
             spans: visual tokens per layer.
             all_logits: whether logits are computed for every row, not only the last of a sample.
+            prefix: what of the prompt is in the cache already; None for nothing.
         """
         s = text + spans[0].tokens
-        around: dict[str, Num] = {"batch": b, "queries": s, "keys": s, "text": b * s, "count": 1}
+        rows = s if prefix is None else prefix.fresh(spans[0].tokens)
+        around: dict[str, Num] = {
+            "batch": b, "queries": rows, "keys": s, "text": b * rows, "count": 1,
+        }  # fmt: skip
         ops = [step(around) for step in self._before_prefill]
         first = 0
         for span in spans:
             if span.layers == 0:
                 continue
             written = self._written or span.materialised
-            layer = self._prefill.run(first, span.layers, written, _layer_rows(b, text, span))
+            layer = self._prefill.run(
+                first, span.layers, written, _layer_rows(b, text, span, prefix)
+            )
             ops += _within(layer, first, span.layers, self._model.text.num_layers)
             first += span.layers
-        rows = b * (text + _left(spans[-1]))
+        left = _left(spans[-1])
+        rows = b * (text + left if prefix is None else prefix.fresh(left))
         around["all"], around["logits"] = rows, rows if all_logits else b
         return ops + [step(around) for step in self._after]
 
@@ -341,9 +358,11 @@ def _left(span: LayerSpan) -> Num:
     return span.tokens if span.out_tokens is None else span.out_tokens
 
 
-def _layer_rows(b: Num, text: Any, span: LayerSpan) -> dict[str, Num]:
+def _layer_rows(b: Num, text: Any, span: LayerSpan, prefix: Prefix | None = None) -> dict[str, Num]:
     """Rows of a layer whose span counts tokens beside the text."""
     s = text + span.tokens
+    if prefix is not None:
+        return _fresh_rows(b, s, span, prefix)
     out = span.tokens if span.out_tokens is None else span.out_tokens
     mlp = out if span.mlp_tokens is None else span.mlp_tokens
     return {
@@ -355,4 +374,20 @@ def _layer_rows(b: Num, text: Any, span: LayerSpan) -> dict[str, Num]:
         "out": b * (text + out),
         "mlp": b * (text + mlp),
         "visual": b * span.tokens,
+    }
+
+
+def _fresh_rows(b: Num, keys: Num, span: LayerSpan, prefix: Prefix) -> dict[str, Num]:
+    """Rows of a layer whose cache holds the beginning of its `keys` tokens."""
+    queries = prefix.fresh(span.tokens)
+    out = queries if span.out_tokens is None else prefix.fresh(span.out_tokens)
+    return {
+        "batch": b,
+        "queries": queries,
+        "keys": keys,
+        "summed": queries if span.query_tokens is None else prefix.fresh(span.query_tokens),
+        "entering": b * queries,
+        "out": b * out,
+        "mlp": b * (out if span.mlp_tokens is None else prefix.fresh(span.mlp_tokens)),
+        "held": prefix.held(span.tokens),
     }

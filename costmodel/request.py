@@ -143,8 +143,8 @@ class Choice:
 
     def check(self, name: str, value: Any) -> str:
         """Return the word."""
-        if isinstance(value, str) and value in self.known:
-            return value
+        if isinstance(value, str) and value.lower() in self.known:
+            return value.lower()
         error = UnknownNameError(value, self.known, name)
         near = f"; did you mean {' or '.join(error.near_matches)}" if error.near_matches else ""
         raise InvalidInputError(
@@ -224,6 +224,20 @@ class Named:
 
 
 @dataclass(frozen=True, slots=True)
+class Model(Named):
+    """A model: a name or an object, or a config in memory, which becomes the model it describes."""
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return the name, or the model."""
+        from costmodel.models.registry import held_config
+
+        held = held_config(value)
+        if held is None and not isinstance(value, (str, PathLike)):
+            held = value
+        return Named.check(self, name, value if held is None else held)
+
+
+@dataclass(frozen=True, slots=True)
 class Amount:
     """A finite number from 0 to `most`, given on the command line in a unit of its own.
 
@@ -290,7 +304,7 @@ there is: last, all
     """
 
     model: str | Path | ModelConfig = field(metadata=_is(
-        Named("a shipped name, a path, a hub id or a ModelConfig", (PathLike,),
+        Model("a shipped name, a path, a hub id, a config or a ModelConfig", (PathLike,),
               "costmodel.models.ModelConfig"),
         "A model's name, a config.json or its folder, or a hub id.", "subject",
     ))  # fmt: skip
@@ -305,6 +319,10 @@ there is: last, all
     ))  # fmt: skip
     text_tokens: int | None = field(default=None, metadata=_is(
         Count(0), "Text tokens per sample; 40, or a convention's own.", "number", if_none=40
+    ))  # fmt: skip
+    cached_tokens: int = field(default=0, metadata=_is(
+        Count(0), "Tokens of the prompt whose keys and values are in the cache already: images first, "
+        "or text before them.", "number", ours=True,
     ))  # fmt: skip
     batch_size: int = field(default=1, metadata=_is(Count(1), "Samples.", "number"))
     output_tokens: int = field(default=0, metadata=_is(
@@ -441,8 +459,8 @@ def check_names(given: Mapping[str, Any], *taken: str, by: str) -> None:
     >>> check_names({"batchsize": 8}, by="sweep")
     Traceback (most recent call last):
     hardware_specs.errors.UnknownNameError: unknown argument 'batchsize'; did you mean batch_size? \
-There is: model, hardware, visual_tokens, text_tokens, batch_size, output_tokens, precision, \
-method, keep, layer, tokens_per_layer, execution, calibration, convention, attention, logits, \
+There is: model, hardware, visual_tokens, text_tokens, cached_tokens, batch_size, output_tokens, \
+precision, method, keep, layer, tokens_per_layer, execution, calibration, convention, attention, logits, \
 vision_layers, images, image_size, frames, memory_margin_bytes, host_s, power_limit_w
     """
     for name in given:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from costmodel.quantities import COST_KEYS, MEMORY_KEYS, STAGES, traffic, whole
 from costmodel.roofline import SUMMED, StageCost, added
 from costmodel.time_source import source_of
+from costmodel.written_tables import WrittenTable
 from hardware_specs.errors import UnknownNameError
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class Estimate:
         memory: footprint and its timeline.
         warnings: what the caller should know, one sentence each.
         source: what priced the ops; None under a convention.
+        visual_tokens_by_layer: (layers, visual tokens that enter each of them) from the first layer of the
+            language model to the last; empty under a convention.
     """
 
     inputs: dict[str, Any]
@@ -68,6 +71,7 @@ class Estimate:
     _assumptions: Callable[[], dict[str, Any]]
     _kv_by_layer: Callable[[], tuple[int | float, ...]] = tuple
     source: Roofline | None = field(default=None, repr=False)
+    visual_tokens_by_layer: tuple[tuple[int, int], ...] = ()
 
     @property
     def calibration(self) -> TimeSource:
@@ -93,6 +97,14 @@ class Estimate:
         """
         return self._kv_by_layer()
 
+    @property
+    def mean_visual_tokens(self) -> float | None:
+        """Visual tokens per layer of the language model, on average; None under a convention."""
+        layers = sum(count for count, _ in self.visual_tokens_by_layer)
+        if not layers:
+            return None
+        return sum(count * tokens for count, tokens in self.visual_tokens_by_layer) / layers
+
     def ops_frame(self) -> pd.DataFrame:
         """Return `ops` as a DataFrame, one row per op."""
         import pandas as pd
@@ -109,8 +121,26 @@ class Estimate:
             "totals": _named(self.totals, (*COST_KEYS, "ttft_s", "tpot_s")),
             "memory": _named(self.memory, MEMORY_KEYS),
             "calibration": self.calibration.to_dict(),
+            "visual_tokens_by_layer": [list(span) for span in self.visual_tokens_by_layer],
+            "mean_visual_tokens": self.mean_visual_tokens,
             "warnings": list(self.warnings),
         }
+
+    def _repr_html_(self) -> str:
+        rows = tuple(
+            (
+                name,
+                _scaled(cost.flops, 1e-9),
+                _scaled(cost.hbm_bytes, 1e-9),
+                _scaled(cost.time_s, 1e3),
+                _scaled(cost.time_low_s, 1e3),
+                _scaled(cost.time_high_s, 1e3),
+                cost.bound or "",
+            )
+            for name, cost in (*self.stages.items(), ("total", self.totals))
+        )
+        headings = ("stage", "GFLOP", "GB moved", "ms", "low", "high", "bound")
+        return WrittenTable(repr(self), headings, rows).html()
 
     def __repr__(self) -> str:
         """Show the scenario and its headline numbers."""
@@ -125,6 +155,10 @@ class Estimate:
             f"Estimate({given['model']} on {given['hardware']}, {given['visual_tokens']} visual + "
             f"{given['text_tokens']} text tokens, batch {given['batch_size']}: {', '.join(known)})"
         )
+
+
+def _scaled(value: Any, factor: float) -> str:
+    return "" if value is None else f"{value * factor:.3f}"
 
 
 def _named(cost: Any, names: tuple[str, ...]) -> dict[str, Any]:

@@ -28,7 +28,8 @@ class Scenario(NamedTuple):
 
     Visual tokens come from `images` images or clips, which are `crops` crops or frames. `unit_tokens`
     are the visual tokens of one whole image or clip, 0 where that is not known. `seen` is what a tower
-    sees that takes images at their own resolution.
+    sees that takes images at their own resolution. `cached_tokens` of the prompt have their keys and
+    values in the cache already (`costmodel.prefix`).
     """
 
     visual_tokens: Num
@@ -39,6 +40,7 @@ class Scenario(NamedTuple):
     output_tokens: Num
     unit_tokens: Num = 0
     images: Num = 1
+    cached_tokens: Num = 0
     seen: Seen | None = None
 
 
@@ -279,16 +281,9 @@ def scenario_of(request: Request, model: ModelConfig, warnings: list[str]) -> Sc
             "holds, the answer may not"
         )
     return Scenario(
-        tokens,
-        projected,
-        crops,
-        text,
-        request.batch_size,
-        request.output_tokens,
-        unit,
-        images,
-        seen,
-    )
+        tokens, projected, crops, text, request.batch_size, request.output_tokens, unit, images,
+        request.cached_tokens, seen,
+    )  # fmt: skip
 
 
 def differ_in_tokens(request: Request, model: ModelConfig) -> bool:

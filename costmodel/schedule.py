@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from costmodel.quantities import whole
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -38,6 +39,21 @@ class LayerSpan(NamedTuple):
     mlp_tokens: Num | None = None
     query_tokens: Num | None = None
     materialised: bool | NDArray[Any] = False
+
+
+def tokens_by_layer(spans: tuple[LayerSpan, ...]) -> tuple[tuple[int, int], ...]:
+    """Return (layers, tokens entering each) of a schedule, equal neighbours together.
+
+    >>> tokens_by_layer((LayerSpan(2, 576), LayerSpan(1, 576), LayerSpan(29, 64.0)))
+    ((3, 576), (29, 64))
+    """
+    found: list[tuple[int, int]] = []
+    for span in spans:
+        if found and found[-1][1] == span.tokens:
+            found[-1] = (found[-1][0] + span.layers, found[-1][1])
+        elif span.layers:
+            found.append((span.layers, whole(span.tokens)))
+    return tuple(found)
 
 
 def check_layers(spans: tuple[LayerSpan, ...], layers: int, what: str) -> None:

@@ -21,6 +21,7 @@ from costmodel.calibration.file import (
 )
 from costmodel.calibration.host import own_host_fields
 from costmodel.calibration.pricing import Pricer
+from costmodel.written_tables import WrittenTable
 from hardware_specs.errors import CalibrationError
 
 if TYPE_CHECKING:
@@ -85,6 +86,17 @@ class Calibration:
     _bound: dict[str, tuple[HardwareSpec, Calibration]] = field(
         init=False, compare=False, repr=False, default_factory=dict, hash=False
     )
+
+    def __repr__(self) -> str:
+        """Name the device and what was measured of it; all parameters would fill a page."""
+        source = f", {self.software}" if self.software else ""
+        return f"<Calibration {self.name}: {len(self.classes)} op classes{source}, {self.date or 'undated'}>"
+
+    def _repr_html_(self) -> str:
+        rows = tuple(
+            (op_class, dtype, self.provenance(op_class, dtype)) for op_class, dtype in self.classes
+        )
+        return WrittenTable(repr(self)[1:-1], ("op class", "dtype", "how it is known"), rows).html()
 
     @classmethod
     def load(cls, source: str | Path, hardware: HardwareSpec | None = None) -> Calibration:

@@ -32,7 +32,7 @@ class Label(NamedTuple):
 
 _STORED = re.compile(r"w([1-9]\d*(?:\.\d+)?)a(4|8|16|32)\Z")
 #: Labels of no class that is usually measured -> those whose kernels are most alike.
-_NEAR = {"fp4": "fp8", "fp64": "fp32"}
+_NEAR = {"fp4": "fp8", "fp8-block": "fp8", "fp64": "fp32"}
 #: Bits that the laws of 4-bit weights count, over those that are stored.
 _COUNTED = 4 / (4 + 16 / 128)
 
@@ -73,6 +73,8 @@ LABELS: dict[str, Label] = _Labels(
         "fp32": Label(4, 4, 4, ("fp32",)),
         "tf32": Label(4, 4, 4, ("tf32",)),
         "fp8": Label(1, 1, 2, ("fp8",)),
+        # An FP32 scale per 128 x 128 weights, and per 128 operands.
+        "fp8-block": Label(1 + 4 / 128**2, 1 + 4 / 128, 2, ("fp8",)),
         "w8a8": Label(1, 1, 2, ("int8",)),
         "w8a16": Label(1, 2, 2, ("fp16", "bf16")),
         "w4a16": Label(0.5, 2, 2, ("fp16", "bf16")),
@@ -98,6 +100,7 @@ ALIASES = {
     "int8": "w8a8",
     "int4": "w4a16",
     "nvfp4": "fp4",
+    "fp8_block": "fp8-block",
 }
 
 #: Labels whose kernels reach alike shares of their peaks, which themselves may differ.

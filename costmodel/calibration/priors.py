@@ -42,7 +42,7 @@ QUANTISING: dict[str, Prior] = {
     "quantise_cost": Prior(1.0, 0.7, 1e-3, 50.0),
     "ragged_cost": Prior(1.1, 0.2, 1.0, 3.0),
 }
-QUANTISING_DTYPES = ("fp8",)
+QUANTISING_DTYPES = ("fp8", "fp8-block", "fp4")
 
 ATTENTION: dict[str, Prior] = {
     "compute_efficiency": Prior(0.65, 0.2, 0.01, 1.0),
@@ -98,7 +98,7 @@ def families_of(op_class: str, dtype: str) -> tuple[str, ...]:
     if op_class in ("gemm", "conv"):
         if dtype in ("w4a16", "w8a16"):
             return ("weight-only", "library", "smooth")
-        if dtype == "fp8":
+        if dtype in QUANTISING_DTYPES:
             return ("by-rows", "library", "smooth")
         return ("library", "smooth")
     if op_class == "attention_decode":

@@ -134,6 +134,17 @@ def list_methods() -> tuple[str, ...]:
     return tuple(dict.fromkeys((*MODULES, *_installed(), *_outside)))
 
 
+def _as_registered(name: str) -> str:
+    """Return a method's name as its registry has it: case makes no difference.
+
+    >>> _as_registered("DivPrune"), _as_registered("nothing")
+    ('divprune', 'nothing')
+    """
+    if name in MODULES:
+        return name
+    return {known.lower(): known for known in list_methods()}.get(name.lower(), name)
+
+
 def outside(name: str) -> Outside | None:
     """Return a method from outside the repository, or None where `name` is a shipped one's.
 
@@ -169,6 +180,7 @@ def method_info(name: str) -> MethodInfo:
     >>> method_info("fastv").default_layer
     2
     """
+    name = _as_registered(name)
     found = outside(name)
     if found is not None:
         return found.info
@@ -208,6 +220,7 @@ def get_method(
     if not isinstance(name, str):
         raise UnknownMethodError(name, list_methods())
     name, written = read_spelling(name)
+    name = _as_registered(name)
     asked: dict[str, Any] = {"keep": keep, "layer": layer, "variant": variant, **options}
     for key, value in written.items():
         beside = asked.get(key)
@@ -229,7 +242,7 @@ def chosen_method(
     Traceback (most recent call last):
     hardware_specs.errors.InvalidInputError: keep=0.5 was given, and fastv with keep=0.25; give it once
     """
-    if method is None or method == "none":
+    if method is None or (isinstance(method, str) and method.lower() == "none"):
         if keep is not None or layer is not None:
             raise InvalidInputError(
                 "keep and layer belong to a method, and none was given; name a method, or set the "

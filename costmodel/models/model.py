@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from costmodel.models import geometry as pictures
 from costmodel.models.geometry import VisualInput
@@ -54,6 +54,10 @@ class ModelConfig:
     from_defaults: tuple[str, ...] = field(default=(), compare=False)
     config_json: str = field(default="{}", compare=False, repr=False)
     is_checkpoint: bool = False
+
+    def __repr__(self) -> str:
+        """Name the model and its size; its config would fill a page."""
+        return f"<ModelConfig {self.name}: {self.family}, {self.parameters:,} parameters>"
 
     def __hash__(self) -> int:
         """Hash the name alone: equal models have equal names, and caches ask a million times."""
@@ -125,6 +129,47 @@ class ModelConfig:
             "final_norm": self.text.stack.parameters - self.text.stack.layer_parameters,
             "lm_head": self.text.head_parameters,
         }
+
+    def limited(
+        self,
+        *,
+        min_pixels: int | None = None,
+        max_pixels: int | None = None,
+        max_tiles: int | None = None,
+    ) -> ModelConfig:
+        """Return the same model with another budget for images; None leaves the checkpoints' own.
+
+        Args:
+            min_pixels: fewest pixels of an image that keeps its resolution.
+            max_pixels: most pixels of one.
+            max_tiles: tiles of an image that is cut into them: all of them, or along its longer edge.
+
+        Raises:
+            InvalidInputError: a budget that this model's images do not have, or that is none.
+
+        >>> from costmodel import load_model
+        >>> load_model("qwen2.5-vl-7b").limited(max_pixels=1003520).visual_input(image_size="1080p").tokens
+        1222
+        """
+        asked = {"least": min_pixels, "most": max_pixels, "most_tiles": max_tiles}
+        names = dict(zip(asked, ("min_pixels", "max_pixels", "max_tiles"), strict=True))
+        given = {key: value for key, value in asked.items() if value is not None}
+        for key, value in given.items():
+            if not hasattr(self.geometry, key):
+                raise InvalidInputError(
+                    f"{names[key]} means nothing to {self.name} ({self.family}), whose images have "
+                    "no such budget"
+                )
+            if type(value) is not int or not 1 <= value <= MOST_PIXELS**2:
+                raise InvalidInputError(
+                    f"{names[key]} must be a whole number from 1, not {value!r}"
+                )
+        geometry: Any = replace(self.geometry, **given)  # type: ignore[type-var]
+        if given and hasattr(geometry, "least") and geometry.least > geometry.most:
+            raise InvalidInputError(
+                f"min_pixels {geometry.least} is more than max_pixels {geometry.most}"
+            )
+        return replace(self, geometry=geometry)
 
     def visual_input(
         self,

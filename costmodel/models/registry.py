@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -56,6 +57,8 @@ ALIASES = {
     "HuggingFaceTB/SmolVLM2-500M-Video-Instruct": "smolvlm2-500m",
     "HuggingFaceTB/SmolVLM2-2.2B-Instruct": "smolvlm2-2.2b",
     "HuggingFaceM4/Idefics3-8B-Llama3": "idefics3-8b",
+    "llava-next-7b": "llava-next-vicuna-7b",
+    "llava-next-13b": "llava-next-vicuna-13b",
     "llava-v1.5-7b": "llava-1.5-7b",
     "llava-v1.5-13b": "llava-1.5-13b",
     "llava-v1.6-vicuna-7b": "llava-next-vicuna-7b",
@@ -69,6 +72,9 @@ ALIASES = {
 }
 
 
+_LOWERED = {alias.lower(): name for alias, name in ALIASES.items()}
+
+
 @lru_cache(maxsize=1)
 def list_models() -> tuple[str, ...]:
     """Return the names of the shipped models.
@@ -79,14 +85,15 @@ def list_models() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in _FOLDER.glob("*.json")))
 
 
-def load_model(source: str | Path | ModelConfig, *, scale: str | None = None) -> ModelConfig:
+def load_model(source: Any, *, scale: str | None = None) -> ModelConfig:
     """Return a model.
 
     Args:
         source: a shipped name (see `list_models`), the path of a Hugging Face config.json or of its
-            folder, a hub id, or a model, which comes back as it is. A name or path may end in a scale:
-            `llava-1.5-7b@layers=4,width=1/4`. A shipped name wins over a folder so called; `./NAME`
-            means the folder.
+            folder, a hub id, a config object of transformers, a live model that has one, a config as a
+            dictionary, or a `ModelConfig`, which comes back as it is. Case makes no difference. A name
+            or path may end in a scale: `llava-1.5-7b@layers=4,width=1/4`. A shipped name wins over a
+            folder so called; `./NAME` means the folder.
         scale: the same scale as an argument.
 
     Raises:
@@ -136,6 +143,34 @@ def model_from_config(document: dict[str, Any], name: str) -> ModelConfig:
     return read_model(document, name, name, name)
 
 
+def held_config(source: object) -> ModelConfig | None:
+    """Return the model of a config in memory, or None for anything else.
+
+    Args:
+        source: a config as a dictionary, a `PretrainedConfig` or a live model of transformers; known by
+            what they can do (`to_dict`, `config`), so that nothing here imports them.
+
+    Raises:
+        InvalidFileError: a config that is broken, foreign or impossible.
+
+    >>> held_config(config_dict("llava-1.5-7b")).parameters
+    7063427072
+    """
+    if isinstance(source, (str, Path, ModelConfig)):
+        return None
+    config: Any = getattr(source, "config", source)
+    document = config if isinstance(config, Mapping) else None
+    if document is None and callable(getattr(config, "to_dict", None)):
+        document = config.to_dict()
+    if not isinstance(document, Mapping):
+        return None
+    # As a config.json would hold it: tuples as lists, keys and dtypes as text.
+    plain = json.loads(json.dumps(dict(document), default=str))
+    origin = str(plain.get("_name_or_path") or "").rstrip("/").rpartition("/")[2]
+    name = origin or str(plain.get("model_type", "config"))
+    return replace(read_model(plain, name, name, "a config in memory"), is_checkpoint=True)
+
+
 def config_dict(source: str | Path | ModelConfig) -> dict[str, Any]:
     """Return a model's Hugging Face config, as its config.json holds it.
 
@@ -156,7 +191,7 @@ def config_dict(source: str | Path | ModelConfig) -> dict[str, Any]:
 def _shipped_or_none(source: str) -> ModelConfig | None:
     """Return a shipped model, scaled if its name says so, or None for any other source."""
     name, scale = split_scale(source)
-    name = ALIASES.get(name, name)
+    name = _LOWERED.get(name.lower(), name.lower())
     if name not in list_models():
         return None
     document = read_document(_FOLDER / f"{name}.json")
@@ -173,9 +208,12 @@ def _resolve(source: object) -> tuple[ModelConfig, dict[str, Any]]:
     """Return a model without its scale, and its config."""
     if isinstance(source, ModelConfig):
         return source, json.loads(source.config_json)
+    if (held := held_config(source)) is not None:
+        return held, json.loads(held.config_json)
     if not isinstance(source, (str, Path)):
         raise InvalidInputError(
-            f"a model is a shipped name, a path, a hub id or a ModelConfig, not {source!r}"
+            "a model is a shipped name, a path, a hub id, a config or a ModelConfig, not a "
+            f"{type(source).__name__}"
         )
     text = split_scale(source)[0] if isinstance(source, str) else str(source)
     known = _shipped_or_none(text) if isinstance(source, str) else None

@@ -53,7 +53,8 @@ def get_plan(name: str) -> Plan:
     >>> get_plan("hf-eager").label
     'eager PyTorch'
     """
-    return _PLANS.get(name)
+    lowered = name.lower() if isinstance(name, str) else name
+    return _PLANS.get(lowered if name not in _PLANS else name)
 
 
 def register_plan(plan: Plan) -> None:

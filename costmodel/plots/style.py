@@ -75,6 +75,8 @@ STYLE: Any = {
     "lines.markersize": 5,
     "hatch.linewidth": 0.6,
     "svg.fonttype": "path",
+    # TrueType, which journals ask for: the default embeds outlines of Type 3.
+    "pdf.fonttype": 42,
     "svg.hashsalt": "vlm-roofline",
     "savefig.dpi": 160,
 }

@@ -22,6 +22,7 @@ from costmodel.quantities import MOST_TOKENS
 from costmodel.questions.sweeps import CHUNK_ROWS, SweepPlan, sweep_chunks
 from costmodel.request import Request, check_budget, refused
 from costmodel.time_source import IDEAL, TimeSource
+from costmodel.written_tables import WrittenTable
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -64,6 +65,17 @@ class BreakEven:
     most_within_memory: int | None
     warnings: tuple[str, ...] = ()
     source: TimeSource = IDEAL
+
+    def __repr__(self) -> str:
+        """Say the answers; the curves would fill pages."""
+        return (
+            f"<BreakEven: {len(self.visual_tokens)} counts, flat up to {self.knee_tokens} visual tokens, "
+            f"floor {self.floor_s * 1e3:.2f} ms>"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = tuple((name.replace("_", " "), str(value)) for name, value in self.to_dict().items())
+        return WrittenTable(repr(self)[1:-1], ("answer", "value"), rows).html()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answers, without the curves."""

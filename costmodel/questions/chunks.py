@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: Columns of whole numbers; costs are float64, exact below 2^53.
-COUNTS = ("visual_tokens", "text_tokens", "batch_size", "output_tokens", "images", "crops")
+COUNTS = (
+    "visual_tokens", "text_tokens", "cached_tokens", "batch_size", "output_tokens", "images", "crops",
+)  # fmt: skip
 #: Fixed values that are whole numbers; the others are names. `keep` is one of them: as a number a
 #: count of 1 and a ratio of 1.0 would be the same.
 _FIXED_COUNTS = ("layer", "frames", "memory_margin_bytes")

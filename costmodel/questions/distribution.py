@@ -57,6 +57,13 @@ class Distribution:
     mean: dict[str, float]
     percentiles: dict[str, dict[int, float]]
 
+    def __repr__(self) -> str:
+        """Name the method and the mean."""
+        return (
+            f"<Distribution of {self.inputs['method']} over {len(self.counts)} counts: mean "
+            f"{self.mean['time_s'] * 1e3:.2f} ms>"
+        )
+
     def to_frame(self) -> pd.DataFrame:
         """Return one row per count."""
         import pandas as pd

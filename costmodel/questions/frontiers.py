@@ -24,6 +24,7 @@ from costmodel.accuracy.published import (
 )
 from costmodel.estimates import answer
 from costmodel.request import OUR_DEFAULTS, Request, check_budget, check_names, names_of
+from costmodel.written_tables import WrittenTable
 from hardware_specs.errors import InvalidInputError, VlmRooflineError
 
 if TYPE_CHECKING:
@@ -140,6 +141,33 @@ class Frontier:
         return max(
             inside, key=lambda point: (_worth(point, self.rank), -point.time_s), default=None
         )
+
+    def __repr__(self) -> str:
+        """Say what was asked, and what is best; all points would fill a page."""
+        best = self.best
+        found = (
+            "nothing fits" if best is None else f"best {best.label} in {best.time_s * 1e3:.2f} ms"
+        )
+        return (
+            f"<Frontier of {self.model} on {self.hardware}, {self.benchmark.name}: "
+            f"{len(self.points)} points, {found}>"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = tuple(
+            (
+                point.method,
+                point.label,
+                "" if point.visual_tokens is None else str(point.visual_tokens),
+                f"{point.score:g}",
+                f"{point.time_s * 1e3:.2f}",
+                f"{point.peak_memory_bytes / 1e9:.2f}",
+                "yes" if point.pareto else "",
+            )
+            for point in self.points
+        )
+        headings = ("method", "as printed", "tokens", "score", "time ms", "memory GB", "front")
+        return WrittenTable(repr(self)[1:-1], headings, rows).html()
 
     def to_frame(self) -> pd.DataFrame:
         """Return the points as a DataFrame, fastest first."""

@@ -220,7 +220,7 @@ class SweepPlan:
             chunk = _price(context, fixed, scenario, stop - start, stage_columns)
         except VlmRooflineError as error:
             # Whether a method can act depends on the prompt, not on batch or output.
-            prompts = np.arange(start, stop) // prod(self.shape[2:])
+            prompts = np.arange(start, stop) // prod(self.shape[NUMBERS.index("batch_size") :])
             borders = np.flatnonzero(np.diff(prompts)) + 1
             if not len(borders):
                 yield self._unpriced(start, stop, fixed, _one_line(error), stage_columns)
@@ -255,6 +255,7 @@ class SweepPlan:
             columns["output_tokens"],
             each,
             images,
+            columns["cached_tokens"],
             seen,
         )
 
@@ -286,7 +287,7 @@ class SweepPlan:
 
 
 def _unreduced(method: Any) -> bool:
-    return method is None or (isinstance(method, str) and method == "none")
+    return method is None or (isinstance(method, str) and method.lower() == "none")
 
 
 def _one_line(error: VlmRooflineError) -> str:

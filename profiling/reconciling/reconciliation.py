@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from costmodel.written_tables import WrittenTable
 from profiling.reconciling.devices import device_of
 from profiling.reconciling.energy import energy_rows
 from profiling.reconciling.joining import Predictor
@@ -93,6 +94,18 @@ class Reconciliation:
     def of_stage(self, stage: str) -> tuple[dict[str, Any], ...]:
         """Return the rows of one stage, or of `total`."""
         return tuple(row for row in self.rows if row["stage"] == stage)
+
+    def _repr_html_(self) -> str:
+        rows = tuple(
+            (
+                row["method"], str(row["visual_tokens"]), row["mode"], row["stage"],
+                f"{row['measured_s'] * 1e3:.3f}", f"{row['predicted_s'] * 1e3:.3f}",
+                f"{row['relative_error']:+.1%}",
+            )
+            for row in self.rows
+        )  # fmt: skip
+        headings = ("method", "tokens", "mode", "stage", "measured ms", "predicted ms", "error")
+        return WrittenTable(repr(self)[1:-1], headings, rows).html()
 
     def __repr__(self) -> str:
         """Name the device and the headline error."""

@@ -1,5 +1,21 @@
 from __future__ import annotations
 
+import pytest
 from known_laws import *  # noqa: F403  (its fixtures)
 from public_tables import *  # noqa: F403  (its fixtures)
 from tiny_models import *  # noqa: F403  (its fixtures)
+
+from profiling.records.storage import write_measurement
+
+
+@pytest.fixture
+def folder(lab, tmp_path):
+    """Three runs of a known law, and the law."""
+    law = lab.law_of()
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    for tokens in (1, 64, 576):
+        record = lab.measured(lab.configuration(visual_tokens=tokens), calibration=law, factor=1.1)
+        write_measurement(record, runs)
+    law.save(tmp_path / "law.json")
+    return tmp_path

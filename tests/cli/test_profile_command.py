@@ -237,3 +237,16 @@ def test_a_profiler_pass_lies_beside_the_records(
     assert (ops.stat().st_mtime_ns, trace.stat().st_mtime_ns) == written
     assert len(read_measurements(tmp_path)) == 1
     capsys.readouterr()
+
+
+def test_without_a_folder_nothing_is_kept(monkeypatch, tmp_path, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = [
+        "profile", "llava-1.5-7b", "--device", "cpu", "--dtype", "fp32", "--scale",
+        "layers=1,width=1/8", "--visual-tokens", "64", "--rounds", "1", "--max-time", "0.2",
+    ]  # fmt: skip
+    assert main(arguments) == 0
+    assert "1 records not kept; --out DIR keeps them" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+    assert main([*arguments, "--kernels"]) == 2
+    assert "say where with --out" in capsys.readouterr().err

@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from profiling.records.storage import write_measurement
 from vlm_roofline.cli import COMMANDS, main
 
 MODULES = {name: f"vlm_roofline.cli.{name}" for name in ("plot", "reconcile", "report", "loop")}
@@ -14,18 +13,6 @@ MODULES = {name: f"vlm_roofline.cli.{name}" for name in ("plot", "reconcile", "r
 def registered(monkeypatch):
     for name, module in MODULES.items():
         monkeypatch.setitem(COMMANDS, name, module)
-
-
-@pytest.fixture
-def folder(lab, tmp_path):
-    law = lab.law_of()
-    runs = tmp_path / "runs"
-    runs.mkdir()
-    for tokens in (1, 64, 576):
-        record = lab.measured(lab.configuration(visual_tokens=tokens), calibration=law, factor=1.1)
-        write_measurement(record, runs)
-    law.save(tmp_path / "law.json")
-    return tmp_path
 
 
 def test_reconcile_prints_runs_errors_and_curves(folder, capsys):

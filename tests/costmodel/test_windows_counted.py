@@ -166,6 +166,32 @@ def test_six_steps_and_the_cache_behind_them(tmp_path, kind, attention) -> None:
     assert load_model(str(file)).text.parameters == sum(p.numel() for p in model.parameters())
 
 
+# Of a window of one token transformers keeps the whole cache beside a mask of the new tokens alone.
+@pytest.mark.parametrize("kind", [k for k in KINDS if k not in ("a llama's pattern", "one token")])
+@pytest.mark.parametrize(("cached", "fresh"), [(10, 90), (60, 40), (99, 1), (120, 20)])
+def test_a_prefill_behind_a_cache(tmp_path, kind, cached, fresh) -> None:
+    """Sliding layers have cut what was cached, and count the new tokens against what is left."""
+    document = SHAPE | KINDS[kind]
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(document), encoding="utf-8")
+    model = built(document)
+    cache = step(model, cached)
+    counter = FlopCounterMode(display=False)
+    with counter:
+        cache = step(model, fresh, cache)
+    rotary = sum(
+        sum(ops.values())
+        for path, ops in counter.get_flop_counts().items()
+        if path.endswith("rotary_emb")
+    )
+    cost = estimate(
+        str(file), H100, text_tokens=cached + fresh, cached_tokens=cached, execution="hf-eager"
+    )
+    assert cost.stages["prefill"].flops == counter.get_total_flops() - rotary
+    held = tuple(layer.keys.numel() * 2 + layer.values.numel() * 2 for layer in cache.layers)
+    assert cost.kv_bytes_by_layer == held
+
+
 def test_mistral_of_16k_tokens() -> None:
     """Mistral-7B-v0.1 as its config says: 536,739,840 B of cache and 16.37 GFLOP a step."""
     model = built(

@@ -9,11 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from contextlib import suppress
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from hardware_specs.errors import VlmRooflineError
 from hardware_specs.showing import one_line
+from vlm_roofline.cli.examples import add_examples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 #: command -> the module that registers it.
 COMMANDS = {
     "estimate": "vlm_roofline.cli.estimate",
+    "compare": "vlm_roofline.cli.compare",
     "sweep": "vlm_roofline.cli.sweep",
     "break-even": "vlm_roofline.cli.break_even",
     "frontier": "vlm_roofline.cli.frontier",
@@ -56,17 +60,32 @@ def build_app(argv: Sequence[str]) -> typer.Typer:
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
-        add_completion=False,
     )
+
+    shows_version = typer.Option(
+        False, "--version", help="Print the version.", is_eager=True, callback=_version
+    )
+
     # The callback keeps a lone registered command addressable by its name.
-    app.callback(
+    @app.callback(
         help="What visual tokens really cost: estimates, measurements, and the gap explained."
-    )(lambda: None)
+    )
+    def program(version: bool = shows_version) -> None: ...
+
     word = next((word for word in argv if not word.startswith("-")), "")
     modules = [COMMANDS[word]] if word in COMMANDS else list(dict.fromkeys(COMMANDS.values()))
     for module in modules:
         import_module(module).register(app)
+    add_examples(app)
     return app
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import typer
+
+        sys.stdout.write(f"vlm-roofline {version('vlm-roofline')}\n")
+        raise typer.Exit
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,16 +107,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output()
         return 0
     except (VlmRooflineError, MemoryError, RecursionError) as error:
-        return _refuse(error)
+        return _refuse(error, arguments)
     except OSError as error:
         if error.filename is None and error.errno == errno.ENOSPC:
             _drop_output()
-        return _refuse(error)
+        return _refuse(error, arguments)
     except ValueError as error:
         # int() and str() refuse integers of more digits than Python converts.
         if "integer string conversion" not in str(error):
             raise
-        return _refuse("a number has too many digits")
+        return _refuse("a number has too many digits", arguments)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; everything written so far is valid\n")
         return 130
@@ -105,11 +124,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    if arguments == ["--version"]:
-        from importlib.metadata import version
-
-        sys.stdout.write(f"vlm-roofline {version('vlm-roofline')}\n")
-        return 0
     import typer
 
     from vlm_roofline.cli.console import damage_told
@@ -123,7 +137,7 @@ def _run(arguments: list[str]) -> int:
             error.show()  # the help of a group that was called without a command
             return int(error.exit_code)
         command = "vlm-roofline" if error.ctx is None else error.ctx.command_path
-        return _refuse(f"{error.format_message()} (see `{command} --help`)")
+        return _refuse(f"{error.format_message()} (see `{command} --help`)", arguments)
     except typer.Abort:
         raise KeyboardInterrupt from None
     except SystemExit as exit_:
@@ -131,13 +145,22 @@ def _run(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _refuse(reason: BaseException | str) -> int:
-    """Say in one line why the command ended, and return its exit code."""
+def _refuse(reason: BaseException | str, arguments: Sequence[str]) -> int:
+    """Say in one line why the command ended, and return its exit code.
+
+    A program that asked for JSON gets the reason as a JSON document on stdout as well.
+    """
     text = one_line(reason, 1900) or type(reason).__name__
     if isinstance(reason, MemoryError):
         text = f"out of memory: {text}"
     elif isinstance(reason, RecursionError):
         text = f"nested too deeply: {text}"
+    if "--json" in arguments:
+        from vlm_roofline.cli.console import print_json
+
+        kind = "UsageError" if isinstance(reason, str) else type(reason).__name__
+        with suppress(OSError):
+            print_json({"schema_version": 1, "error": {"type": kind, "message": text}})
     sys.stderr.write(f"error: {text}\n")
     return 2
 

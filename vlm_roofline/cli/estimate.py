@@ -14,7 +14,7 @@ from vlm_roofline.cli.units import show_bytes, show_time
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rich.table import Table
+    from rich.console import RenderableType
 
     from costmodel.result import Estimate, OpRow
 
@@ -34,21 +34,50 @@ def estimate(
     ] = None,
     seconds: Annotated[float | None, typer.Option(help="Length of the video.")] = None,
     ops: Annotated[bool, typer.Option("--ops", help="Add the per-op table.")] = False,
+    energy: Annotated[
+        bool, typer.Option("--energy", help="Add energy and price of a thousand requests.")
+    ] = False,
+    price_per_hour: Annotated[
+        float | None, typer.Option(help="Of the device, in your currency; implies --energy.")
+    ] = None,
+    idle_w: Annotated[float | None, typer.Option(help="Measured idle power, watts.")] = None,
+    memory_w: Annotated[
+        float | None, typer.Option(help="Measured power of memory-bound work, watts.")
+    ] = None,
+    compute_w: Annotated[
+        float | None, typer.Option(help="Measured power of compute-bound work, watts.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Predict FLOPs, traffic, memory and time of one request."""
     from costmodel.estimates import estimate as run
 
-    cost = run(**given | pictured(image, given) | sampled(fps, seconds, given))
+    given = given | pictured(image, given) | sampled(fps, seconds, given)
+    cost = run(**given)
+    own = given["convention"] == "torch"
+    powers = {"idle_w": idle_w, "memory_w": memory_w, "compute_w": compute_w}
+    thousand = None
+    if energy or price_per_hour is not None or any(value is not None for value in powers.values()):
+        from vlm_roofline.cli.per_thousand import per_thousand
+
+        thousand = per_thousand(cost, powers, price_per_hour)
     if json:
         document = cost.to_dict()
         if ops:
             document["ops"] = [row.to_dict() for row in cost.ops]
+        if thousand is not None:
+            document["per_thousand_requests"] = thousand
         print_json(document)
         return
     for line in cost.warnings:
         warn(line)
     _print(cost, ops)
+    if thousand is not None:
+        from vlm_roofline.cli.per_thousand import per_thousand_text
+
+        console().print(per_thousand_text(thousand))
+    if own and given["method"] not in (None, "none"):
+        console().print(_saved(given))
 
 
 def _print(cost: Estimate, ops: bool) -> None:
@@ -66,7 +95,7 @@ def _print(cost: Estimate, ops: bool) -> None:
                 "KV moved", lambda row: _sum(row[1].kv_read_bytes, row[1].kv_write_bytes), "B", 1
             ),
             Column("act. moved", lambda row: _activations(row[1]), "B", 1),
-            Column("kernels", lambda row: row[1].kernels, "1"),
+            Column("kernels", lambda row: row[1].kernels, "1", 1),
             Column("time", lambda row: row[1].time_s, "s"),
             Column("low", lambda row: row[1].time_low_s, "s"),
             Column("high", lambda row: row[1].time_high_s, "s"),
@@ -87,6 +116,26 @@ def _print(cost: Estimate, ops: bool) -> None:
             out.print(f"{name.replace('_', ' ')}: {text}", style="dim")
     if ops:
         out.print(_ops_table(cost))
+
+
+def _saved(given: Mapping[str, Any]) -> str:
+    """Say in one line what the method saves against the same request without it."""
+    from costmodel.questions.comparisons import compare, ratio_text
+
+    shared = {
+        name: value
+        for name, value in given.items()
+        if name not in ("convention", "tokens_per_layer", "method")
+    }
+    *_, row = compare(methods=given["method"], **shared).rows
+    names = {"ttft": "TTFT", "tpot": "TPOT", "total": "total", "peak_memory": "memory"}
+    parts = [
+        f"{name} {ratio_text(ratio)}"
+        for key, name in names.items()
+        if (ratio := row.ratios[key]) is not None
+    ]
+    text = f"against no method: {', '.join(parts)}; at most {row.at_most:.2f} times faster"
+    return text if row.why is None else f"{text}; {row.why}"
 
 
 def _title(given: Mapping[str, Any]) -> str:
@@ -130,24 +179,27 @@ def _print_time_and_memory(cost: Estimate) -> None:
             out.print(f"host: {show_time(host)} per kernel (--host-us)", style="dim")
 
 
-def _ops_table(cost: Estimate) -> Table:
+def _ops_table(cost: Estimate) -> RenderableType:
     """Return the op table; FLOP are those the kernels run, or what a convention calls so."""
-    from vlm_roofline.cli.tables import Column, columns, table
+    from vlm_roofline.cli.tables import Column, table
 
     def flops(row: OpRow) -> Any:
         return row.flops if row.executed_flops is None else row.executed_flops
 
     shown = [
-        *columns(**{"stage": "stage", "op": "name", "class": "op_class", "dtype": "dtype"}),
+        Column("op", "name"),
+        Column("class", "op_class", priority=3),
+        Column("dtype", "dtype", priority=2),
         Column("count", "count", "1"),
         Column("FLOP", flops, "FLOP"),
         Column("bytes", "hbm_bytes", "B"),
-        Column("FLOP/B", lambda row: _fixed(row.intensity_flop_per_byte, 1), "1"),
+        Column("FLOP/B", lambda row: _fixed(row.intensity_flop_per_byte, 1), "1", priority=2),
         Column("time", "time_s", "s"),
         Column("SOL %", lambda row: _fixed(row.sol_percent, 0), "1"),
-        *columns(**{"bound": "bound", "from": "provenance"}),
+        Column("bound", "bound"),
+        Column("from", "provenance", priority=4),
     ]
-    return table(cost.ops, shown, title="ops")
+    return table(cost.ops, shown, title="ops", section=lambda row: row.stage)
 
 
 def _fixed(value: float | None, digits: int) -> str | None:

@@ -25,7 +25,10 @@ def frontier(
     given: dict[str, Any],
     *,
     model: Annotated[str, typer.Argument(help="A shipped model with published scores.")],
-    benchmark: Annotated[str, typer.Option(help="pope, mme, textvqa, ...; a wrong one lists all.")],
+    benchmark: Annotated[
+        str | None,
+        typer.Option(help="pope, mme, textvqa, ...; without one, what there is is shown."),
+    ] = None,
     latency_ms: Annotated[float | None, typer.Option(help="Budget for the request's time.")] = None,
     memory_gb: Annotated[
         float | None, typer.Option(help="Budget for the peak memory, 1e9 bytes.")
@@ -42,6 +45,9 @@ def frontier(
     """Join published accuracy with modelled cost, and say what is best within a budget."""
     from costmodel.questions.frontiers import frontier as answer
 
+    if benchmark is None:
+        _print_benchmarks(model, json)
+        return
     result = answer(
         model,
         **given,
@@ -65,6 +71,39 @@ def frontier(
         console().print(f"wrote {plot}")
 
 
+def _print_benchmarks(model: str, json: bool) -> None:
+    """Show which benchmarks have published scores of a model, or of which models there are any."""
+    from costmodel.accuracy.published import get_benchmark, load_scores
+    from costmodel.models import load_model
+    from vlm_roofline.cli.tables import Column, columns, table
+
+    name = load_model(model).name
+    rows: dict[tuple[str, str], int] = {}
+    for score in load_scores():
+        key = (score.model, score.benchmark)
+        rows[key] = rows.get(key, 0) + 1
+    own = [key for key in rows if key[0] == name]
+    found = [
+        {
+            "model": each,
+            "benchmark": key,
+            "metric": get_benchmark(key).metric,
+            "rows": rows[each, key],
+        }
+        for each, key in own or rows
+    ]
+    if json:
+        print_json({"schema_version": 1, "model": name, "benchmarks": found})
+        return
+    out = console()
+    if not own:
+        out.print(f"no published scores of {name}; there are of these models:")
+    shown = [*columns(model="model", benchmark="benchmark"), Column("published rows", "rows", "1"),
+             Column("a score is", "metric", priority=1)]  # fmt: skip
+    out.print(table(found, shown))
+    out.print("give one with --benchmark")
+
+
 def _print(result: Frontier) -> None:
     from costmodel.accuracy.published import EVIDENCE
     from vlm_roofline.cli.tables import Column, table
@@ -82,8 +121,8 @@ def _print(result: Frontier) -> None:
             Column("time", "time_s", "s"),
             Column("memory", "peak_memory_bytes", "B"),
             Column("FLOPs", "flops", "FLOP", priority=1),
-            Column("training", "training", priority=1, whole=True),
-            Column("read", "evidence", whole=True),
+            Column("training", "training", priority=2, whole=True),
+            Column("read", "evidence", priority=2, whole=True),
         ],
         style=lambda point: None if point.within_budget else "dim",
     )

@@ -44,10 +44,10 @@ def list_all(json: Json = False) -> None:
     shown = [
         *columns(model="name", family="family"),
         Column("parameters", lambda model: model["parameters"]["total"], "1"),
-        Column("language model", lambda model: _text_shape(model["text"])),
-        Column("vision tower", lambda model: _vision_shape(model["vision"])),
+        Column("language model", lambda model: _text_shape(model["text"]), priority=1),
+        Column("vision tower", lambda model: _vision_shape(model["vision"]), priority=2),
         Column("visual tokens", lambda model: _seen(model, "tokens"), "1"),
-        Column("crops", lambda model: _seen(model, "crops"), "1"),
+        Column("crops", lambda model: _seen(model, "crops"), "1", priority=3),
         Column("KV per token", "kv_bytes_per_token", "B"),
     ]
     console().print(table(models, shown))

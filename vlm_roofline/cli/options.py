@@ -45,12 +45,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def parse_keep(text: str | None) -> int | float | None:
-    """Return a count for `64`, a ratio for `0.1`, None for nothing.
+    """Return a count for `64`, a ratio for `0.1` or `10%`, None for nothing.
 
-    >>> parse_keep("64"), parse_keep("0.098"), parse_keep(None)
-    (64, 0.098, None)
+    >>> parse_keep("64"), parse_keep("0.098"), parse_keep("50%"), parse_keep(None)
+    (64, 0.098, 0.5, None)
     """
-    return _number(text, f"--keep {text!r} is neither a count such as 64 nor a ratio such as 0.1")
+    otherwise = f"--keep {text!r} is neither a count such as 64 nor a ratio such as 0.1 or 10%"
+    if text is not None and text.endswith("%"):
+        return float(_number(text[:-1].strip(), otherwise) or 0) / 100
+    return _number(text, otherwise)
 
 
 def parse_bytes(text: str | None) -> int | float | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from math import inf
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,7 +31,10 @@ def profile(
     model: Annotated[
         str, typer.Argument(help="A model's name, a config.json or its folder, or a hub id.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the records; an interrupted run goes on.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the records; an interrupted run goes on. Without it nothing is kept."),
+    ] = None,
     visual_tokens: Annotated[
         str | None,
         typer.Option(help="Counts such as 576,64,1; the model's own when absent. With a method: "
@@ -112,11 +117,14 @@ def profile(
         image_sizes=[each for each in image_sizes(size, None) if each is not None],
     )
     check(configurations)
-    records = _run(
-        configurations, out, rounds=rounds, seed=seed, weights=weights, threads=threads,
-        options=options,
-    )  # fmt: skip
-    if kernels or traces:
+    if out is None and (kernels or traces):
+        raise InvalidInputError("--kernels and --traces write files; say where with --out")
+    with TemporaryDirectory() if out is None else nullcontext(out) as folder:
+        records = _run(
+            configurations, Path(folder), rounds=rounds, seed=seed, weights=weights, threads=threads,
+            options=options,
+        )  # fmt: skip
+    if out is not None and (kernels or traces):
         _run_passes(configurations, out, traces=traces, weights=weights, seed=seed)
     if json:
         print_json(_document(out, records))
@@ -196,7 +204,7 @@ def _run_passes(configurations: Sequence[Any], out: Path, **rest: Any) -> None:
             remark(f"{configuration.key}: out of memory under the profiler")
 
 
-def _document(out: Path, records: Sequence[Measurement]) -> dict[str, Any]:
+def _document(out: Path | None, records: Sequence[Measurement]) -> dict[str, Any]:
     from profiling.records.frame import measurements_frame
 
     frame = measurements_frame((record.file_name, record) for record in records)
@@ -204,13 +212,19 @@ def _document(out: Path, records: Sequence[Measurement]) -> dict[str, Any]:
         {name: None if value != value else value for name, value in row.items()}
         for row in frame.astype(object).to_dict("records")
     ]
-    return {"schema_version": 1, "out": str(out), "points": len(records), "rows": rows}
+    return {
+        "schema_version": 1,
+        "out": None if out is None else str(out),
+        "points": len(records),
+        "rows": rows,
+    }
 
 
-def _print_table(records: Sequence[Measurement], out: Path) -> None:
+def _print_table(records: Sequence[Measurement], out: Path | None) -> None:
     from vlm_roofline.cli.measurement_table import measurement_table
 
     console().print(measurement_table(records))
     wrong = sum(record.status != "ok" for record in records)
     tail = f", {wrong} of them not ok" if wrong else ""
-    console().print(f"{len(records)} records in {out}{tail}")
+    where = "not kept; --out DIR keeps them" if out is None else f"in {out}"
+    console().print(f"{len(records)} records {where}{tail}")

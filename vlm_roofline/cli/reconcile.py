@@ -13,7 +13,7 @@ from vlm_roofline.cli.console import console, print_json
 from vlm_roofline.cli.options import Json  # noqa: TC001 - typer reads the annotations when it runs
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
     from profiling.reconciling import Reconciliation
 
@@ -134,7 +134,7 @@ def _print_counts(result: Reconciliation) -> None:
         console().print("; ".join(parts))
 
 
-def _runs(result: Reconciliation, stage: str) -> Table:
+def _runs(result: Reconciliation, stage: str) -> RenderableType:
     from profiling.reconciling import LABELS, PARTS
     from vlm_roofline.cli.tables import Column, columns, table
 
@@ -170,7 +170,7 @@ def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1e3:.2f}"
 
 
-def _errors(result: Reconciliation) -> Table:
+def _errors(result: Reconciliation) -> RenderableType:
     from vlm_roofline.cli.tables import Column, columns, table
 
     groups = [{"name": name, **found} for name, found in result.summary["time"].items()]

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rich.console import RenderableType
-    from rich.table import Table
 
     from costmodel.reproduce import Column as Published
     from costmodel.reproduce import Reproduction
@@ -34,7 +33,7 @@ _LEFT = ("paper", "convention", "method", "quantity", "part", "unit", "verdict",
 _WHOLE = ("convention", "published", "recomputed", "relative_error", "stated", "corrected")
 
 
-def tables_view(tables: Mapping[str, str]) -> Table:
+def tables_view(tables: Mapping[str, str]) -> RenderableType:
     """Return the list of tables."""
     shown = [
         Column("Table", lambda pair: pair[0], whole=True, style="bold"),

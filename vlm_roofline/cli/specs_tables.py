@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from rich.console import RenderableType
-    from rich.table import Table
 
     from hardware_specs import Disagreement, HardwareSpec, MeasuredRate, Provenance
 
@@ -31,7 +30,7 @@ _PEAK_COLUMNS = {
 }
 
 
-def list_table(specs: Sequence[HardwareSpec]) -> Table:
+def list_table(specs: Sequence[HardwareSpec]) -> RenderableType:
     """Return one row per device: memory, bandwidth, main peaks, power."""
     shown = [
         Column("id", "id", whole=True),
@@ -74,9 +73,8 @@ def spec_view(
         yield Text(f"not supported: {', '.join(said)}")
     if spec.measured:
         yield _measured(spec)
-    documents = _documents(spec)
-    if documents.row_count:
-        yield documents
+    if documents := _documents(spec):
+        yield table(documents, _pair(), title="documents")
     yield _codes(spec)
     for note in filter(None, (spec.alias_note, *spec.notes)):
         yield Text(f"note: {note}")
@@ -84,7 +82,7 @@ def spec_view(
         yield _disagreements(disagreements)
 
 
-def _facts(spec: HardwareSpec) -> Table:
+def _facts(spec: HardwareSpec) -> RenderableType:
     rows = [row for row in _fact_rows(spec) if row[1]]
 
     def origin(row: tuple[str, str, str]) -> tuple[Text, Text, Text]:
@@ -143,7 +141,7 @@ def _fact_rows(spec: HardwareSpec) -> Iterator[tuple[str, str, str]]:
         yield kind.replace("_", " "), "none", "links"
 
 
-def _peaks(spec: HardwareSpec) -> Table:
+def _peaks(spec: HardwareSpec) -> RenderableType:
     return table(
         spec.peaks.items(),
         [
@@ -165,7 +163,7 @@ def _arithmetic(spec: HardwareSpec, key: str, value: float) -> str:
     return f"{arithmetic / value - 1:+.1%}" if arithmetic else ""
 
 
-def _measured(spec: HardwareSpec) -> Table:
+def _measured(spec: HardwareSpec) -> RenderableType:
     rates = {
         "highest": "max",
         "mean": "mean",
@@ -189,7 +187,7 @@ def _tera(rate: MeasuredRate, key: str) -> str:
     return f"{value / 1e12:.4g}" if value else ""
 
 
-def _documents(spec: HardwareSpec) -> Table:
+def _documents(spec: HardwareSpec) -> list[tuple[str, str]]:
     known = list_sources()
     named = dict.fromkeys(key for origin in spec.provenance.values() for key in origin.source)
     named |= dict.fromkeys(rate.source for rate in spec.measured)
@@ -201,10 +199,10 @@ def _documents(spec: HardwareSpec) -> Table:
             source = known[key]
             address = source.url or (f"({source.found_in})" if source.found_in else "")
             rows.append((key, "\n".join(filter(None, (source.document, address)))))
-    return table(rows, _pair(), title="documents")
+    return rows
 
 
-def _codes(spec: HardwareSpec) -> Table:
+def _codes(spec: HardwareSpec) -> RenderableType:
     rows = []
     for code in dict.fromkeys(origin.evidence for origin in spec.provenance.values()):
         advice = "; check before building on it" if is_weak(code) else ""
@@ -217,7 +215,7 @@ def _pair() -> list[Column]:
     return [Column("", lambda pair: pair[0]), Column("", lambda pair: pair[1])]
 
 
-def _disagreements(rows: Sequence[Disagreement]) -> Table:
+def _disagreements(rows: Sequence[Disagreement]) -> RenderableType:
     names = ("field", "list", "theirs", "right", "why")
     return table(
         rows,

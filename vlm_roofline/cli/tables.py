@@ -1,4 +1,9 @@
-"""The one builder of tables for people: rows, and columns that say what of a row they show."""
+"""The one builder of tables for people: rows, and columns that say what of a row they show.
+
+No number is ever cut. Where the terminal is too narrow for all columns, words wrap first, then the gaps
+close, then columns leave, those of the highest priority number first; and where the rest is still too
+wide, it is folded into several tables below each other that repeat the leading column.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich import box
+from rich.cells import cell_len
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -14,9 +21,6 @@ from vlm_roofline.cli.units import show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-
-#: Terminals of fewer characters leave out the columns whose priority is above 0.
-WIDE = 110
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ class Column:
         value: the key or attribute of a row that it shows, or a function of the row.
         unit: how numbers are written, see `vlm_roofline.cli.units.FORMATS`. A column without one
             holds words and stands to the left.
-        priority: 0 is always shown, 1 only where there is room.
+        priority: 0 is always shown; others only where there is room, 1 longer than 2.
         whole: never wrap a cell; None wraps words and no numbers.
         style: the style of every cell.
     """
@@ -67,8 +71,9 @@ def table(
     style: Callable[[Any], str | None] | None = None,
     section: Callable[[Any], str] | None = None,
     width: int | None = None,
-) -> Table:
-    """Return a table.
+    keys: int = 1,
+) -> Table | Group:
+    """Return a table, or several where it had to be folded.
 
     Args:
         rows: dictionaries or objects.
@@ -77,42 +82,124 @@ def table(
         style: returns the style of a row's cells.
         section: the group of a row; a new group begins with its name on a line of its own.
         width: characters of the terminal; None asks the console.
+        keys: leading columns that every part of a folded table repeats.
 
     >>> found = table([{"a": 1, "b": None}], [Column("A", "a", "1"), Column("B", "b", "s")])
     >>> found.row_count, [list(column.cells) for column in found.columns]
     (1, [['1'], ['-']])
+    >>> wide = [Column(name * 30, "a", "1") for name in "abc"]
+    >>> len(table([{"a": 1}], wide, width=70).renderables)
+    2
     """
-    narrow = (width or console().width) < WIDE
-    shown = [column for column in shown if not (narrow and column.priority)]
+    rows = list(rows)
+    groups = [section(row) if section is not None else "" for row in rows]
+    cells = [
+        [_indented(each, bool(group) and not place) for place, each in enumerate(line)]
+        for line, group in zip(
+            ([column.of(row) for column in shown] for row in rows), groups, strict=True
+        )
+    ]
+    styles = [None if style is None else style(row) for row in rows]
+    room = console().width if width is None else width
+    fits = [
+        _Fit(column, place, [line[place] for line in cells], [] if place else groups)
+        for place, column in enumerate(shown)
+    ]
+    kept = list(fits)
+    while kept and _least(kept) > room and any(each.column.priority for each in kept):
+        last = max(each.column.priority for each in kept)
+        kept.remove([each for each in kept if each.column.priority == last][-1])
+    parts = [
+        _drawn(part, room, cells, groups, styles, title if not number else None)
+        for number, part in enumerate(_folded(kept, room, keys))
+    ]
+    return parts[0] if len(parts) == 1 else Group(*parts)
+
+
+class _Fit:
+    """A column with the widths it can have."""
+
+    def __init__(self, column: Column, place: int, cells: list[Any], groups: list[str]) -> None:
+        self.column, self.place = column, place
+        self.whole = bool(column.unit) if column.whole is None else column.whole
+        texts = [cell.plain if isinstance(cell, Text) else cell for cell in cells]
+        heading = [max(map(cell_len, column.heading.split()), default=0)]
+        lines = [line for text in texts for line in text.splitlines()]
+        self.natural = max([cell_len(column.heading), *map(cell_len, [*lines, *groups])])
+        words = lines if self.whole else [word for line in lines for word in line.split()]
+        words = [*words, *groups]
+        # A long path or address may be broken; nothing else is.
+        longest = max(map(cell_len, words), default=0)
+        self.least = max(*heading, longest if self.whole else min(longest, 36))
+
+
+def _least(fits: list[_Fit]) -> int:
+    """Characters of a line with closed gaps: a space between columns and at both ends."""
+    return sum(each.least for each in fits) + 2 * len(fits)
+
+
+def _folded(fits: list[_Fit], room: int, keys: int) -> list[list[_Fit]]:
+    """Return the columns of each part, as few parts as there can be."""
+    if _least(fits) <= room or len(fits) <= keys + 1:
+        return [fits]
+    lead = fits[:keys]
+    parts = [list(lead)]
+    for each in fits[keys:]:
+        if len(parts[-1]) > keys and _least([*parts[-1], each]) > room:
+            parts.append(list(lead))
+        parts[-1].append(each)
+    return parts
+
+
+def _widths(fits: list[_Fit], room: int) -> list[int]:
+    """Return every column's width: its natural one, or less where words can wrap."""
+    widths = [each.natural for each in fits]
+    while (over := sum(widths) - room) > 0:
+        slack = [width - each.least for width, each in zip(widths, fits, strict=True)]
+        widest = max(range(len(fits)), key=lambda place: (slack[place] > 0) * widths[place])
+        if slack[widest] <= 0:
+            break
+        widths[widest] -= min(slack[widest], max(1, over // 4))
+    return widths
+
+
+def _drawn(
+    fits: list[_Fit],
+    room: int,
+    cells: list[list[Any]],
+    groups: list[str],
+    styles: list[str | None],
+    title: str | None,
+) -> Table:
+    gaps = 3 * len(fits) - 1
+    close = sum(each.natural for each in fits) + gaps > room
     view = Table(
         title=title,
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
-        collapse_padding=narrow,
-        show_header=any(column.heading for column in shown),
+        collapse_padding=close,
+        show_header=any(each.column.heading for each in fits),
     )
-    for column in shown:
-        whole = bool(column.unit) if column.whole is None else column.whole
+    widths = _widths(fits, room - (2 * len(fits) if close else gaps))
+    for each, width in zip(fits, widths, strict=True):
         view.add_column(
-            column.heading,
-            justify="right" if column.unit else "left",
-            no_wrap=whole,
-            # A number cut short must say so: three of four digits read like a number.
-            overflow="ellipsis" if whole else "fold",
-            style=column.style,
+            each.column.heading,
+            justify="right" if each.column.unit else "left",
+            overflow="fold",
+            style=each.column.style,
+            width=width,
         )
     before: str | None = None
-    for row in rows:
-        cells = [column.of(row) for column in shown]
-        if section is not None:
-            group = section(row)
-            if group != before and before is not None:
-                view.add_section()
-            if group != before and group:
-                view.add_row(Text(group, style="bold"))
-            if group:
-                cells[0] = Text("  ") + cells[0]
-            before = group
-        view.add_row(*cells, style=None if style is None else style(row))
+    for line, group, style in zip(cells, groups, styles, strict=True):
+        if group != before and before is not None:
+            view.add_section()
+        if group != before and group:
+            view.add_row(Text(group, style="bold"))
+        before = group
+        view.add_row(*(line[each.place] for each in fits), style=style)
     return view
+
+
+def _indented(cell: Any, inside: bool) -> Any:
+    return Text("  ") + cell if inside else cell

@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from costmodel.models.decoders import DECODERS
+from costmodel.models.families.original_llava import as_transformers, is_original
 from costmodel.models.geometry import CropGeometry
 from costmodel.models.model import ModelConfig
 from costmodel.models.reading import Section
@@ -113,12 +114,8 @@ def read_model(document: dict[str, Any], file: str, name: str, source: str) -> M
     outer = Section(document, file)
     if "model_type" not in outer:
         raise outer.fail("model_type", f"is missing; {_known()}")
-    if "mm_vision_tower" in outer and "vision_config" not in outer:
-        raise outer.fail(
-            "mm_vision_tower",
-            "shows a checkpoint in LLaVA's own format; give its Hugging Face conversion, such as "
-            "llava-hf/llava-1.5-7b-hf",
-        )
+    if is_original(outer):
+        return read_model(as_transformers(outer), file, name, source)
     model_type = outer.word("model_type")
     if model_type not in DECODERS:
         if model_type not in _FAMILIES:

@@ -35,7 +35,7 @@ def changed(name: str, path: str, value) -> dict:
 
 #: (shipped config, key, bad value, what the message must say beside file and key).
 BAD = [
-    ("llava-1.5-7b", "model_type", "pixtral_vl", "'pixtral_vl'; this project knows llava"),
+    ("llava-1.5-7b", "model_type", "pixtral_vl", "'pixtral_vl'"),
     ("llava-1.5-7b", "model_type", ..., "is missing"),
     ("llava-1.5-7b", "model_type", None, "must be a string, not null"),
     ("llava-1.5-7b", "model_type", ["llava"], "must be a string"),

@@ -169,3 +169,9 @@ def test_without_matplotlib_the_message_says_what_to_install(cost, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingDependencyError, match="analysis"):
         plot_memory(cost.memory)
+
+
+def test_a_pdf_embeds_truetype_fonts(figures, tmp_path):
+    pdf = save_figure(figures["memory"], tmp_path / "figure.pdf").read_bytes()
+    assert b"/FontFile2" in pdf
+    assert b"/Type3" not in pdf

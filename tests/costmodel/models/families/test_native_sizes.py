@@ -103,6 +103,20 @@ def test_two_frames_are_one_token_deep() -> None:
     assert model.visual_input(frames=7, image_size=(672, 672)).tokens == 4 * image
 
 
+def test_budgets_can_be_set() -> None:
+    hardware = "nvidia-a100-sxm4-80gb"
+    tiled = load_model("internvl3-8b").limited(max_tiles=12)
+    crops = closest_tiles(1080, 1920, 448, 12)
+    cost = estimate(tiled, hardware, image_size="1080p")
+    assert (cost.inputs["crops"], cost.inputs["visual_tokens"]) == (crops, 256 * crops)
+    small = load_model("qwen3-vl-8b").limited(max_pixels=1024 * 256)
+    assert estimate(small, hardware, image_size="1080p").inputs["visual_tokens"] <= 256
+    with pytest.raises(InvalidInputError, match="max_tiles means nothing to qwen3-vl-8b"):
+        load_model("qwen3-vl-8b").limited(max_tiles=4)
+    with pytest.raises(InvalidInputError, match="is more than max_pixels"):
+        load_model("qwen3-vl-8b").limited(min_pixels=100_000, max_pixels=50_000)
+
+
 def test_a_sliver_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="beyond 200"):
         load_model("qwen2.5-vl-7b").visual_input(image_size=(10, 2010))

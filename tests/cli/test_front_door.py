@@ -1,0 +1,127 @@
+"""What a first-time user types: aliases, any case, percent, help, errors, completion."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from vlm_roofline.cli import COMMANDS, main
+from vlm_roofline.cli.examples import EXAMPLES
+
+#: Commands whose examples need a GPU, minutes, or files of the user's.
+LONG = (
+    "audit",
+    "generate",
+    "profile",
+    "count",
+    "calibrate",
+    "reconcile",
+    "report",
+    "loop",
+    "measurements",
+    "specs detect",
+)
+
+
+@pytest.mark.parametrize(("typed", "taken"), [
+    ("h100", "nvidia-h100-sxm5-80gb"), ("A100", "nvidia-a100-sxm4-80gb"), ("l40s", "nvidia-l40s"),
+    ("V100", "nvidia-v100-sxm2-16gb"),
+])  # fmt: skip
+def test_usual_devices(capsys, typed: str, taken: str) -> None:
+    assert main(["estimate", "LLaVA-1.5-7B", "-d", typed, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["inputs"]["hardware"] == taken
+    assert any(f"is taken as {taken}" in line for line in document["warnings"])
+
+
+def test_case_and_percent(capsys) -> None:
+    plain = ["estimate", "llava-next-vicuna-13b", "-d", "nvidia-l40s", "--json", "--method", "fastv",
+             "--keep", "0.5", "--precision", "fp16", "--execution", "hf-eager"]  # fmt: skip
+    other = ["estimate", "LLaVA-NeXT-13B", "-d", "NVIDIA-L40S", "--json", "--method", "FastV",
+             "--keep", "50%", "--precision", "FP16", "--execution", "HF-Eager"]  # fmt: skip
+    documents = []
+    for arguments in (plain, other):
+        assert main(arguments) == 0
+        documents.append(json.loads(capsys.readouterr().out))
+    assert documents[0] == documents[1]
+
+
+def test_sweep_takes_methods_in_any_case(capsys) -> None:
+    assert (
+        main(["sweep", "llava-1.5-7b", "-d", "l4", "--method", "None,DivPrune", "--keep", "10%"])
+        == 0
+    )
+    out = capsys.readouterr().out.splitlines()
+    assert len(out) == 3
+
+
+@pytest.mark.parametrize("arguments", [
+    ["estimate", "llava-1.5-7b", "-d", "b300-nvl99", "--json"],
+    ["estimate", "llava-1.5-7b", "--json"],
+    ["sweep", "llava-1.5-7b", "-d", "l4", "--frobnicate", "--json"],
+    ["frontier", "llava-1.5-7b", "-d", "l4", "--benchmark", "popo", "--json"],
+])  # fmt: skip
+def test_errors_are_json_where_json_was_asked_for(capsys, arguments: list[str]) -> None:
+    assert main(arguments) == 2
+    shown = capsys.readouterr()
+    error = json.loads(shown.out)["error"]
+    assert shown.err == f"error: {error['message']}\n"
+    assert main(arguments[:-1]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert len(shown.err.splitlines()) == 1
+
+
+def test_frontier_shows_what_it_has(capsys) -> None:
+    assert main(["frontier", "llava-1.5-7b", "-d", "l4"]) == 0
+    assert "pope" in capsys.readouterr().out
+    assert main(["frontier", "smolvlm2-256m", "-d", "l4"]) == 0
+    out = capsys.readouterr().out
+    assert "no published scores of smolvlm2-256m" in out
+    assert "llava-1.5-7b" in out
+    assert main(["frontier", "llava-1.5-7b", "-d", "l4", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["benchmarks"][0]["rows"] > 0
+
+
+def test_help_of_the_program(capsys) -> None:
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert "--version" in out
+    assert "--install-completion" in out
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("vlm-roofline ")
+
+
+def _commands() -> list[str]:
+    groups = {"plot": ("roofline", "latency", "memory"), "models": ("list", "show"),
+              "specs": ("list", "show", "detect"), "methods": ("list", "show")}  # fmt: skip
+    return [
+        f"{command} {name}".strip() for command in COMMANDS for name in groups.get(command, ("",))
+    ]
+
+
+@pytest.mark.parametrize("command", _commands())
+def test_every_help_has_an_example(capsys, command: str) -> None:
+    assert main([*command.split(), "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"vlm-roofline {EXAMPLES[command][0]}"[:60] in said
+
+
+@pytest.mark.parametrize(
+    "line", [line for name, lines in EXAMPLES.items() if name not in LONG for line in lines]
+)
+def test_examples_run(monkeypatch, tmp_path, capsys, line: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(line.split()) == 0, capsys.readouterr().err
+
+
+def test_completion(monkeypatch, capsys) -> None:
+    for key in [key for key in os.environ if key.startswith("_VLM")]:
+        monkeypatch.delenv(key)
+    monkeypatch.setenv("_VLM_ROOFLINE_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "vlm-roofline comp")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    main([])
+    assert capsys.readouterr().out.split() == ["compare"]
