@@ -372,7 +372,7 @@ there is: last, all
     images: int | None = field(default=None, metadata=_is(
         Count(0), "Images per sample; one, or as many as visual tokens say.", "shape"
     ))  # fmt: skip
-    image_size: ImageSize | None = field(default=None, metadata=_is(
+    image_size: ImageSize | str | None = field(default=None, metadata=_is(
         Size(), "HEIGHTxWIDTH in pixels of every image, or a name: 480x640, 1080p, 480x640+336x336.", "shape"
     ))  # fmt: skip
     frames: int | None = field(default=None, metadata=_is(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -146,7 +146,9 @@ def _priced(model: ModelConfig, images: int, crops: int) -> str:
 
 def units_of(model: ModelConfig, request: Request) -> Units:
     """Return what a request's visual tokens are counted in."""
-    return visual_units(model, request.images, request.image_size, request.frames)
+    # A text has become a size when the request was checked.
+    size = cast("ImageSize | None", request.image_size)
+    return visual_units(model, request.images, size, request.frames)
 
 
 def visual_units(
@@ -288,7 +290,7 @@ def scenario_of(request: Request, model: ModelConfig, warnings: list[str]) -> Sc
 
 def differ_in_tokens(request: Request, model: ModelConfig) -> bool:
     """Whether a request's images, by their sizes, give different numbers of visual tokens."""
-    sizes = request.image_size
+    sizes = cast("ImageSize | None", request.image_size)
     if sizes is None or not isinstance(sizes[0], tuple) or model.geometry.among_others is not None:
         return False
     return len({model.visual_input(image_size=size).tokens for size in set(sizes)}) > 1

@@ -36,7 +36,7 @@ A100 = "nvidia-a100-sxm4-80gb"
 # $\max(F/P,\ B/BW)$ of each op: no real run can be faster.
 
 # %%
-cost = estimate("llava-1.5-7b", A100)
+cost = estimate("llava-1.5-7b", A100, calibration="none")
 stages = pd.DataFrame(
     {
         name: {
@@ -110,7 +110,8 @@ check
 # %%
 counts = [1, *range(16, 577, 16)]
 devices = {"V100": "nvidia-v100-sxm2-32gb", "A100": A100, "H100": "nvidia-h100-sxm5-80gb"}
-curves = sweep("llava-1.5-7b", list(devices.values()), visual_tokens=counts, stage_columns=True)
+given = {"visual_tokens": counts, "stage_columns": True, "calibration": "none"}
+curves = sweep("llava-1.5-7b", list(devices.values()), **given)
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
 for (label, device), style in zip(devices.items(), ("-", "--", ":"), strict=True):
@@ -134,7 +135,7 @@ right.legend()
 figure.tight_layout()
 
 # %%
-few = estimate("llava-1.5-7b", A100, visual_tokens=64)
+few = estimate("llava-1.5-7b", A100, visual_tokens=64, calibration="none")
 pd.Series(
     {
         "language-model FLOPs": cost.stages["prefill"].flops / few.stages["prefill"].flops,
@@ -170,7 +171,10 @@ by_hand(616) / by_hand(104)
 
 # %%
 pd.DataFrame(
-    {label: break_even("llava-1.5-7b", device).to_dict() for label, device in devices.items()}
+    {
+        label: break_even("llava-1.5-7b", device, calibration="none").to_dict()
+        for label, device in devices.items()
+    }
 ).T[["knee_tokens", "floor_s", "marginal_s_at_most"]].assign(
     floor_ms=lambda t: t.floor_s * 1e3, marginal_ms=lambda t: t.marginal_s_at_most * 1e3
 ).drop(columns=["floor_s", "marginal_s_at_most"])

@@ -26,7 +26,7 @@ from costmodel.questions.frontiers import frontier
 
 pd.options.display.float_format = "{:,.3f}".format
 A100 = "nvidia-a100-sxm4-80gb"
-full = estimate("llava-1.5-7b", A100)
+full = estimate("llava-1.5-7b", A100, calibration="none")
 
 # %% [markdown]
 # ## Every method at its published setting
@@ -37,7 +37,7 @@ full = estimate("llava-1.5-7b", A100)
 # %%
 rows = []
 for name in list_methods():
-    cost = estimate("llava-1.5-7b", A100, method=name)
+    cost = estimate("llava-1.5-7b", A100, method=name, calibration="none")
     rows.append(
         {
             "method": name,
@@ -57,7 +57,7 @@ pd.DataFrame(rows).set_index("method").sort_values("time, times less", ascending
 # similarities of 4096-wide tokens, and the language model sees 56 + 40 tokens:
 
 # %%
-divprune = estimate("llava-1.5-7b", A100, method="divprune")
+divprune = estimate("llava-1.5-7b", A100, method="divprune", calibration="none")
 by_hand = 32 * (2 * 96 * (4 * 4096**2 + 3 * 4096 * 11008) + 4 * 96**2 * 4096) + 2 * 4096 * 32064
 assert divprune.stages["prefill"].flops == by_hand
 assert divprune.stages["reduction"].flops == 2 * 576**2 * 4096
@@ -80,7 +80,9 @@ for name, style in (
     ("fitprune", ":d"),
 ):
     times = [
-        estimate("llava-1.5-7b", A100, method=name, keep=keep).totals.ttft_s * 1e3 for keep in keeps
+        estimate("llava-1.5-7b", A100, method=name, keep=keep, calibration="none").totals.ttft_s
+        * 1e3
+        for keep in keeps
     ]
     axis.plot([100 * keep for keep in keeps], times, style, color="black", label=name)
 axis.axhline(full.totals.ttft_s * 1e3, color="#D55E00", linewidth=1, label="no reduction")
@@ -129,7 +131,7 @@ tuple(picked.tokens.shape), tuple(merged.tokens.shape)
 # nothing else beats in both.
 
 # %%
-best = frontier("llava-1.5-7b", A100, benchmark="textvqa")
+best = frontier("llava-1.5-7b", A100, benchmark="textvqa", calibration="none")
 best.to_frame()[
     ["label", "table", "visual_tokens", "training", "score", "retained", "time_s", "evidence"]
 ]

@@ -102,7 +102,9 @@ pd.DataFrame(
 # %%
 rows = {}
 for device in (A100, H100):
-    pair = {n: estimate("llava-1.5-7b", device, visual_tokens=n) for n in (576, 64)}
+    pair = {
+        n: estimate("llava-1.5-7b", device, visual_tokens=n, calibration="none") for n in (576, 64)
+    }
     law = {
         n: estimate("llava-1.5-7b", device, visual_tokens=n, calibration=device) for n in (576, 64)
     }

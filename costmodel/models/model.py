@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from costmodel.models import geometry as pictures
 from costmodel.models.geometry import VisualInput
 from hardware_specs.errors import InvalidInputError
+from hardware_specs.showing import shown
 
 if TYPE_CHECKING:
     from costmodel.models.anyres import AnyRes
@@ -259,7 +260,7 @@ def read_size(text: str) -> ImageSize:
         named = NAMED_SIZES.get(part.strip())
         if named is None and not (height.isdecimal() and width.isdecimal()):
             raise InvalidInputError(
-                f"image_size {text!r} is not HEIGHTxWIDTH, such as 480x640, one of "
+                f"image_size {shown(text)} is not HEIGHTxWIDTH, such as 480x640, one of "
                 f"{', '.join(NAMED_SIZES)}, or one for each image, such as 480x640+1080p"
             )
         sizes.append(named or (int(height), int(width)))

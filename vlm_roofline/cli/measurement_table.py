@@ -95,11 +95,11 @@ def _row(members: Sequence[Measurement], stages: Sequence[str]) -> dict[str, Any
 
 def _spread(records: Sequence[Measurement], spread: float | None) -> str | None:
     """Write a spread, marked where sampling ended without reaching its aim."""
+    late = any(record.sampling.stop_reason == "time-out" for record in records)
     if spread is None:
-        return None
+        return "too few!" if late else None
     aims = [record.sampling.target_dispersion for record in records]
     over = any(aim is not None and spread > aim for aim in aims)
-    late = any(record.sampling.stop_reason == "time-out" for record in records)
     return show_share(spread) + ("!" if over or late else "")
 
 
