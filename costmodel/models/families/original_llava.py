@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 #: Model types of the program, and the decoder that each is.
 DECODER_OF = {
+    "llava": "llama",  # before transformers had a class of that name
     "llava_llama": "llama",
     "llava_mistral": "mistral",
     "llava_qwen": "qwen2",
