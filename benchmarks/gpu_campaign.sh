@@ -1,37 +1,37 @@
 #!/usr/bin/env bash
-# Measure LLaVA-1.5-7B (random bf16 weights) on one CUDA GPU in at most ten minutes.
+# Measure a model on one CUDA GPU, in steps that may be killed and continued in the same folder.
 #
-#   benchmarks/gpu_campaign.sh [FOLDER]      results go to FOLDER, else to $OUT, else to ./gpu-campaign
+#   benchmarks/gpu_campaign.sh smoke [FOLDER]   four minutes: does every path run, and measure what it says
+#   benchmarks/gpu_campaign.sh core  [FOLDER]   eight minutes: what predictions are held against, best first
+#   benchmarks/gpu_campaign.sh more  [FOLDER]   quantised weights, larger batches, further rounds
 #
-# Environment and NVML capabilities, ceilings and micro-benchmarks, a sweep over visual tokens (eager
-# and CUDA graphs, batch 1 and 8), every reduction method at its published setting, decode steps,
-# energy windows, one profiler pass. Seven files, none over 16 MiB. Clocks and device settings are
-# left as they are.
+# Results go to FOLDER, else to $OUT, else to ./gpu-campaign; `profiling.device_campaign` lists the files.
+# BUDGET sets the seconds of a step, starting Python included; MODEL and DEVICE what runs where. Clocks
+# and device settings are left as they are. Without a GPU it can be rehearsed on the CPU:
+#   DEVICE=cpu MODEL='llava-1.5-7b@layers=2,width=1/16' BUDGET=60 benchmarks/gpu_campaign.sh smoke out
 set -euo pipefail
+started=$(date +%s)
 cd "$(dirname "$0")/.."
 
-out="${1:-${OUT:-gpu-campaign}}"
+step="${1:?smoke, core or more}"
+out="${2:-${OUT:-gpu-campaign}}"
 python="${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}"
 mkdir -p "$out"
 export PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}$PWD" PYTHONUNBUFFERED=1
 # Weights are random: nothing has to be fetched.
 export HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error
 
-if ! "$python" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())'; then
-    echo "error: torch sees no CUDA device; benchmarks/cpu_campaign.sh measures this machine's CPU" >&2
+# Said in the first second instead of after the first minutes.
+missing=$("$python" -c 'from importlib.util import find_spec as f
+print(*(n for n in ("torch", "transformers", "pydantic", "safetensors", "yaml") if f(n) is None))')
+if [ -n "$missing" ]; then
+    echo "error: this Python lacks: $missing; install vlm-roofline[profile] with its dependencies" >&2
     exit 2
 fi
 
-# 560 s of measuring leave room for imports and the last point; `timeout` is the backstop.
 status=0
-timeout --signal=INT 595 "$python" benchmarks/measure_device.py \
-    --out "$out" --device cuda --model llava-1.5-7b --budget "${BUDGET:-560}" \
-    2> >(tee "$out/log.txt" >&2) || status=$?
-
-ls -l "$out"
-too_large=$(find "$out" -type f -size +16M)
-if [ -n "$too_large" ]; then
-    echo "error: over 16 MiB: $too_large" >&2
-    exit 1
-fi
+# The step ends by its own budget; `timeout` is the backstop, and what was measured is kept either way.
+timeout --signal=INT "$((${BUDGET:-480} + 60))" "$python" benchmarks/gpu_campaign.py "$step" --out "$out" \
+    --device "${DEVICE:-cuda}" --model "${MODEL:-llava-1.5-7b}" ${BUDGET:+--budget "$BUDGET"} \
+    --started "$started" 2> >(tee -a "$out/log.txt" >&2) || status=$?
 exit "$status"

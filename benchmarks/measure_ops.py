@@ -6,7 +6,7 @@ import argparse
 import sys
 from dataclasses import replace
 
-from profiling.microbench.suite import CPU_SUITE, CUDA_SUITE, run_microbenchmarks
+from profiling.microbench.suite import default_suite, run_microbenchmarks
 
 
 def main() -> int:
@@ -17,7 +17,7 @@ def main() -> int:
     parser.add_argument("--dtypes", default="bf16")
     parser.add_argument("--total", type=float, help="seconds for the whole suite")
     options = parser.parse_args()
-    suite = CUDA_SUITE if options.device.startswith("cuda") else CPU_SUITE
+    suite = default_suite(options.device)
     if options.total is not None:
         suite = replace(suite, total_s=options.total)
     if options.device == "cpu":

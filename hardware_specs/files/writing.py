@@ -23,7 +23,7 @@ from hardware_specs.errors import OutputError
 from hardware_specs.files.reading import show_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from os import PathLike
     from typing import BinaryIO
 
@@ -103,6 +103,44 @@ def replacing(path: str | PathLike[str]) -> Iterator[BinaryIO]:
             raise output_error(path, error) from error
         raise
     _flush_folder(target.parent)
+
+
+@contextlib.contextmanager
+def appending(path: str | PathLike[str]) -> Iterator[Callable[[str], None]]:
+    r"""Open a file to which whole lines are added, each on the disk before the next is made.
+
+    A line that a kill cut short stays a line of its own.
+
+    Args:
+        path: where; its folder must exist.
+
+    Raises:
+        OutputError: as `replacing`.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     target = pathlib.Path(folder, "a.jsonl")
+    ...     for line in ("1", "2"):
+    ...         with appending(target) as append:
+    ...             append(line)
+    ...     target.read_text()
+    '1\n2\n'
+    """
+    try:
+        with open(path, "ab+") as file:  # noqa: PTH123
+            if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+                file.write(b"\n")
+
+            def append(line: str) -> None:
+                file.write(f"{line}\n".encode())
+                file.flush()
+                os.fsync(file.fileno())
+
+            yield append
+    except (OSError, ValueError) as error:
+        if isinstance(error, OutputError):
+            raise
+        raise output_error(path, error) from error
 
 
 def write_file(path: str | PathLike[str], content: str | bytes) -> Path:

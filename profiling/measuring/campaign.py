@@ -38,7 +38,7 @@ from profiling.records.storage import read_measurement, write_measurement
 from profiling.subject.models import build_model, model_config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
     from pathlib import Path
 
     from torch import nn
@@ -56,11 +56,12 @@ def run_campaign(
     *,
     rounds: int = 2,
     seed: int = 0,
-    options: Options | None = None,
+    options: Options | Callable[[Configuration], Options] | None = None,
     weights: str = "random",
     threads: int | None = 1,
     on_plan: Callable[[int, int], None] | None = None,
-) -> Iterator[Measurement]:
+    in_order: bool = False,
+) -> Generator[Measurement]:
     """Measure the missing points of a folder and yield each new record once its file is written.
 
     Args:
@@ -68,10 +69,11 @@ def run_campaign(
         folder: for the records; created when missing.
         rounds: how often each configuration is measured.
         seed: fixes the orders and the random weights.
-        options: how thoroughly each point is measured.
+        options: how thoroughly each point is measured, or a function that says so point by point.
         weights: `random` or `real`.
         threads: CPU threads where the device is a CPU; None leaves torch's setting.
         on_plan: is told how many points there are and how many are done already.
+        in_order: measure in the given order instead of a random one.
 
     Raises:
         OutputError: the folder cannot be written, or another campaign is writing there.
@@ -82,14 +84,15 @@ def run_campaign(
         raise InvalidInputError(f"threads must lie between 1 and {MOST_THREADS}, not {threads}")
     check(configurations)
     target = prepare_folder(folder)
-    points = plan(configurations, rounds=rounds, seed=seed)
+    points = plan(configurations, rounds=rounds, seed=seed, in_order=in_order)
+    options_of = options if callable(options) else lambda _point: options or Options()
     with _only_writer(target):
         todo = [point for point in points if not is_done(target / point.file_name)]
         if on_plan is not None:
             on_plan(len(points), len(points) - len(todo))
         for _, members in itertools.groupby(todo, key=lambda point: model_key(point.configuration)):
             with _threads(group := list(members), threads):
-                for record in _run_group(group, options or Options(), weights, seed):
+                for record in _run_group(group, options_of, weights, seed):
                     record = replace(record, sampling=replace(record.sampling, rounds=rounds))
                     record = shareable(record)
                     write_measurement(record, target)
@@ -118,7 +121,10 @@ def is_done(path: Path) -> bool:
 
 
 def _run_group(
-    points: list[Point], options: Options, weights: str, seed: int
+    points: list[Point],
+    options_of: Callable[[Configuration], Options],
+    weights: str,
+    seed: int,
 ) -> Iterator[Measurement]:
     first = points[0].configuration
     monitor = open_monitor(first.device)
@@ -143,6 +149,7 @@ def _run_group(
     gc.freeze()
     try:
         for point in points:
+            options = options_of(point.configuration)
             yield _run_point(point, model, shape, failure, options, monitor, environment)
     finally:
         gc.unfreeze()

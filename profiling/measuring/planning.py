@@ -134,7 +134,13 @@ def check_rounds(rounds: int) -> None:
         raise InvalidInputError(f"a campaign has 1 to {MOST_ROUNDS} rounds, not {shown(rounds)}")
 
 
-def plan(configurations: Sequence[Configuration], *, rounds: int = 2, seed: int = 0) -> list[Point]:
+def plan(
+    configurations: Sequence[Configuration],
+    *,
+    rounds: int = 2,
+    seed: int = 0,
+    in_order: bool = False,
+) -> list[Point]:
     """Return the points of a campaign in the order they are measured.
 
     Configurations that need the same model in memory stay together; inside such a group every round
@@ -144,6 +150,7 @@ def plan(configurations: Sequence[Configuration], *, rounds: int = 2, seed: int 
         configurations: the settings to measure.
         rounds: how often each configuration is measured.
         seed: fixes the orders.
+        in_order: keep the given order instead, so that a campaign that is cut short has the first.
 
     Raises:
         InvalidInputError: fewer than one round.
@@ -157,7 +164,7 @@ def plan(configurations: Sequence[Configuration], *, rounds: int = 2, seed: int 
         # Seeded by the group, so that a larger grid does not reorder what was measured already.
         generator = random.Random(f"{seed}|{'|'.join(key)}")  # noqa: S311  (no secret)
         for round_ in range(rounds):
-            shuffled = generator.sample(members, len(members))
+            shuffled = members if in_order else generator.sample(members, len(members))
             order += [(configuration, round_) for configuration in shuffled]
     return [
         Point(configuration, round_, position)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from profiling.microbench.suite import run_microbenchmarks
+from hardware_specs.errors import CalibrationError
+from profiling.microbench.suite import default_suite, run_microbenchmarks
 from profiling.subject.models import canonical_dtype, model_config
 
 if TYPE_CHECKING:
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from costmodel.calibration import Calibration
     from hardware_specs import HardwareSpec
     from profiling.microbench.suite import Suite
+    from profiling.microbench.table import OpTable
 
 
 def calibrate(
@@ -28,6 +32,9 @@ def calibrate(
 ) -> Calibration:
     """Measure the device's ops and fit a calibration to them.
 
+    On a GPU the default suite takes at most a minute; what it had to leave out is in the result's
+    warnings.
+
     Args:
         device: `cuda`, `cuda:N` or `cpu`.
         hardware: what the device is; recognised by its name when None.
@@ -40,7 +47,8 @@ def calibrate(
     Raises:
         DeviceUnavailableError: no such device.
         UnknownHardwareError: the device is not one of the shipped ones.
-        CalibrationError: too little could be measured.
+        CalibrationError: too little could be measured, or a fit of the products is refused by the
+            points that it did not see.
     """
     from costmodel.calibration import fit_calibration
     from hardware_specs import detect_hardware, get_hardware
@@ -59,4 +67,51 @@ def calibrate(
     )
     if table is not None:
         ops.write(table)
-    return fit_calibration(ops.frame(), spec)
+    found = fit_calibration(ops.frame(), spec)
+    for dtype in dtypes:
+        check_products(found, canonical_dtype(dtype), ops)
+    said = left_out(ops, suite or default_suite(device))
+    return found if said is None else replace(found, warnings=(*found.warnings, said))
+
+
+def check_products(found: Calibration, dtype: str, ops: OpTable) -> None:
+    """Refuse a calibration whose products were measured and could not be fitted.
+
+    Args:
+        found: the fitted calibration.
+        dtype: a canonical label.
+        ops: the measured ops.
+
+    Raises:
+        CalibrationError: a fit that its own held-out points refuse, with the reason.
+    """
+    from costmodel.calibration.dtypes import canonical
+
+    measured = any(row["op_class"] == "gemm" and row["dtype"] == dtype for row in ops.rows)
+    known = found.classes.get(("gemm", canonical(dtype)))
+    if measured and (known is None or not known.measured):
+        reasons = [text for text in found.warnings if text.startswith("gemm in")]
+        raise CalibrationError(
+            f"the products in {dtype} that were measured make no calibration: "
+            + ("; ".join(reasons) or "there are too few of them")
+        )
+
+
+def left_out(ops: OpTable, suite: Suite) -> str | None:
+    """Return what more time would have measured, None where nothing was left out for want of it.
+
+    Args:
+        ops: the measured ops.
+        suite: what was to be measured.
+    """
+    names = [name for name, reason in ops.skipped.items() if "were used up" in reason]
+    if not names:
+        return None
+    classes = Counter(name.partition(" ")[0] for name in names)
+    timed = sum(row["op_class"] != "host" for row in ops.rows)
+    more_s = suite.total_s * len(names) / max(1, timed)
+    return (
+        f"{len(names)} of {timed + len(names)} ops left out after {suite.total_s:g} s "
+        f"({', '.join(f'{name} {number}' for name, number in classes.items())}); about {more_s:.0f} s "
+        "more would measure them, and narrow the intervals of these classes"
+    )

@@ -26,7 +26,7 @@ WINGS = (
     ("microbench",),
     ("reconciling",),
     ("report",),
-    ("whole_loop", "sharing"),
+    ("whole_loop", "sharing", "device_campaign"),
 )
 #: What stands on top of the cost model: nothing in it imports these, but they may import each other.
 ON_TOP = ("costmodel.questions", "costmodel.plots", "costmodel.reproduce", "costmodel.audits")

@@ -58,6 +58,8 @@ def test_a_point_has_every_quantity(
     assert record.stages[TOTAL].wall_s
     parts = sum(record.stages[name].kernels for name in STAGES if name in record.stages)
     assert record.stages[TOTAL].kernels >= parts - record.stages["decode"].kernels
+    # Events and waits name no device: they go to the one that is current.
+    assert gpu.made_current == [torch.device("cpu")]
     assert record.environment["device_name"] == "NVIDIA H200"
     assert record.environment["cache_bytes"] == 50_000_000
     assert record.capabilities["peak_memory"] == "cuda-allocator"

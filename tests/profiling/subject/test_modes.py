@@ -96,6 +96,30 @@ def test_a_replay_hands_out_a_cache_of_its_own(tiny: Any, tiny_shape: Any, confi
         assert cache_lengths(cache_of(again)) == (12, 12)
 
 
+def test_an_empty_cache_holds_no_memory_of_the_run_that_made_it(
+    tiny: Any, tiny_shape: Any, configure: Any
+) -> None:
+    held = []
+
+    class Watching(SimulatedGraphs):
+        def capture(self, work: Callable[[], Any]) -> tuple[Any, Any]:
+            (start,) = (
+                cell.cell_contents
+                for cell in work.__closure__ or ()
+                if hasattr(cell.cell_contents, "layers") and not callable(cell.cell_contents)
+            )
+            held.extend(layer.keys.untyped_storage().nbytes() for layer in start.layers)
+            return super().capture(work)
+
+    execution = Execution(tiny, tiny_shape, configure(visual_tokens=5))
+    with (
+        execution.ready(),
+        applied_mode("cuda-graph", execution.parts, "cuda", graphs=Watching()),
+    ):
+        execution.first_logits()
+    assert held == [0, 0]
+
+
 def test_the_forward_is_put_back(tiny: Any) -> None:
     parts = anatomy(tiny)
     with (  # noqa: PT012

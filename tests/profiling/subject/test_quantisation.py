@@ -60,3 +60,18 @@ def test_kernels_that_are_not_there_are_named() -> None:
     layer = torch.nn.Sequential(torch.nn.Linear(256, 256, dtype=torch.bfloat16))
     with pytest.raises(UnsupportedError, match="torchao cannot make w4a16 weights here"):
         quantise_module(layer, "w4a16")
+
+
+@pytest.mark.parametrize("label", ["w8a16", "w8a8", "w4a16", "fp8"])
+def test_no_recipe_sets_up_the_compiler_of_the_process(label: str) -> None:
+    pytest.importorskip("torchao")
+    from profiling.subject.quantisation import _recipe
+
+    assert _recipe(label).set_inductor_config is False
+
+
+def test_a_quantised_product_names_its_kernel() -> None:
+    from profiling.microbench.cases import gemm_case
+
+    assert gemm_case(1, 256, 256, "w4a16", "meta").sizes["kernel"] == "tinygemm"
+    assert "kernel" not in gemm_case(1, 256, 256, "bf16", "meta").sizes

@@ -206,6 +206,16 @@ def test_what_is_no_trace_is_refused(tmp_path: Path) -> None:
             read_trace(tmp_path / name)
 
 
+def test_a_kernel_whose_launch_is_seen_twice_ran_once() -> None:
+    """A launch inside a driver's call bears the same correlation id as the call."""
+    events = [
+        _kernel("gemm", 10.0, 3.0, 5), _range("stage:prefill", 0.0, 9.0),
+        _launch(1.0, 5), {**_launch(1.2, 5), "cat": "cuda_driver"},
+    ]  # fmt: skip
+    work = work_by_stage(attribute(events))
+    assert (work["prefill"].kernels, work["prefill"].busy_s) == (1, pytest.approx(3e-6))
+
+
 @pytest.mark.parametrize(
     ("module", "op", "stage", "repeat", "expected"),
     [
