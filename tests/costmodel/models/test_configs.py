@@ -98,7 +98,10 @@ def test_an_impossible_value_is_named(tmp_path, name, key, value, says):
         ("12", "12 where a JSON object must be"),
         ("[" * 100_000, "levels deep"),
         ('{"model_type": ' + "9" * 5000 + "}", "digits"),
-        ('{"model_type": "llava", "mm_vision_tower": "openai/clip"}', "mm_vision_tower is 'openai/clip'"),
+        (
+            '{"model_type": "llava", "mm_vision_tower": "openai/clip"}',
+            "mm_vision_tower is 'openai/clip'",
+        ),
     ],
 )
 def test_a_file_that_is_no_config_is_named(tmp_path, text, says):
