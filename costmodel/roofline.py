@@ -65,7 +65,7 @@ class StageCost:
     memory_s: Num = 0.0
     power_s: Num = 0.0
     host_s: Num = 0.0
-    errors: Errors | None = field(default=NOTHING, repr=False)
+    errors: Errors | None = field(default=NOTHING, repr=False, compare=False)
 
     @property
     def hbm_bytes(self) -> Num:
