@@ -20,7 +20,19 @@ _NATIVE = {
 }  # fmt: skip
 _IDS = {"image_token_id": 120, "video_token_id": 121, "vision_start_token_id": 122}
 _ROPE = {"rope_type": "default", "mrope_section": [4, 2, 2], "rope_theta": 10000.0}
+_SIGLIP = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "image_size": 32, "patch_size": 4,
+}  # fmt: skip
 CONFIGS: dict[str, dict[str, Any]] = {
+    "qwen2_vl": {
+        **_IDS,
+        "text_config": {**_TEXT, "rope_parameters": _ROPE},
+        "vision_config": {
+            "depth": 2, "embed_dim": 32, "hidden_size": 64, "mlp_ratio": 2, "num_heads": 2,
+            "patch_size": 4, "spatial_merge_size": 2, "temporal_patch_size": 2,
+        },
+    },
     "qwen2_5_vl": {
         **_IDS,
         "text_config": {**_TEXT, "rope_parameters": _ROPE},
@@ -44,15 +56,19 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "smolvlm": {
         "image_token_id": 120, "scale_factor": 2,
         "text_config": {**_TEXT, "model_type": "llama", "pad_token_id": 0},
-        "vision_config": {
-            "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-            "num_attention_heads": 2, "image_size": 32, "patch_size": 4,
-        },
+        "vision_config": _SIGLIP,
+    },
+    "idefics3": {
+        "image_token_id": 120, "scale_factor": 2,
+        "text_config": {**_TEXT, "model_type": "llama", "pad_token_id": 0},
+        "vision_config": _SIGLIP,
     },
 }  # fmt: skip
 #: 6 x 8 patches make 12 tokens; 8 x 8 of a tile make 16.
-TOKENS = {"qwen2_5_vl": 12, "qwen3_vl": 12, "internvl": 16, "smolvlm": 16}
-AXES = ("qwen2_5_vl", "qwen3_vl")
+TOKENS = {
+    "qwen2_vl": 12, "qwen2_5_vl": 12, "qwen3_vl": 12, "internvl": 16, "smolvlm": 16, "idefics3": 16,
+}  # fmt: skip
+AXES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 
 
 def _model(kind: str) -> Any:
@@ -77,7 +93,7 @@ def _inputs(kind: str) -> dict[str, torch.Tensor]:
             "image_grid_thw": torch.tensor([[1, 6, 8]]),
             "mm_token_type_ids": (ids == 120).long(),
         }
-    shape = (1, 1, 3, 32, 32) if kind == "smolvlm" else (1, 3, 32, 32)
+    shape = (1, 1, 3, 32, 32) if kind in ("smolvlm", "idefics3") else (1, 3, 32, 32)
     return given | {"pixel_values": torch.randn(*shape, generator=made)}
 
 
