@@ -51,7 +51,7 @@ def prefix_of(scenario: Scenario) -> Prefix | None:
     (1, 40, 616, 104)
     """
     cached, visual, text = scenario.cached_tokens, scenario.visual_tokens, scenario.text_tokens
-    if not np.any(cached):
+    if not (cached.any() if isinstance(cached, np.ndarray) else cached):
         return None
     images: Any = (cached > 0) * (cached >= visual) * 1
     return Prefix(images, text, text - cached + visual * images)

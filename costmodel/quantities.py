@@ -115,8 +115,13 @@ class OpCost(NamedTuple):
     @property
     def hbm_bytes(self) -> Num:
         """Traffic of one execution to device memory, in bytes."""
-        moved: Num = traffic(self)
-        return moved
+        return (
+            self.weight_bytes
+            + self.kv_read_bytes
+            + self.kv_write_bytes
+            + self.activation_read_bytes
+            + self.activation_write_bytes
+        )
 
     @property
     def executed_flops(self) -> Num:

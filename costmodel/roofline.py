@@ -65,7 +65,7 @@ class StageCost:
     memory_s: Num = 0.0
     power_s: Num = 0.0
     host_s: Num = 0.0
-    errors: Errors | None = field(default=NOTHING, repr=False)
+    errors: Errors | None = field(default=NOTHING, repr=False, compare=False)
 
     @property
     def hbm_bytes(self) -> Num:
@@ -111,6 +111,8 @@ class StageCost:
         return StageCost(**{name: change(getattr(self, name)) for name in SUMMED}, errors=errors)
 
 
+#: A stage that runs nothing.
+_EMPTY = StageCost()
 #: The quantities that are numbers, in the order of the fields.
 SUMMED = tuple(each.name for each in fields(StageCost) if each.name != "errors")
 _summed = attrgetter(*SUMMED)
@@ -212,7 +214,12 @@ class Roofline:
 
         The last two are True where memory holds it at the datasheet's rates, and where power does.
         """
-        math, vector, memory = self.bounds_of(op)
+        return self._times(op, self.bounds_of(op), maximum)
+
+    def _times(
+        self, op: OpCost, bounds: tuple[Num, Num, Num], maximum: Callable[[Any, Any], Any]
+    ) -> tuple[Num, Num, Num, Num]:
+        math, vector, memory = bounds
         compute = maximum(math, vector)
         ideal = maximum(compute, memory)
         in_memory = memory > compute
@@ -248,7 +255,16 @@ class Roofline:
         if self.calibration is not None:
             below, above = self.calibration.op_interval(op.op_class, op.dtype)
             return time * min(below, 1.0), time * max(above, 1.0)
-        math, vector, memory = self.bounds_of(op)
+        return self._bracket(op, time, self.bounds_of(op), maximum)
+
+    def _bracket(
+        self,
+        op: OpCost,
+        time: Num,
+        bounds: tuple[Num, Num, Num],
+        maximum: Callable[[Any, Any], Any],
+    ) -> tuple[Num, Num]:
+        math, vector, memory = bounds
         low = time
         if self.plan.runs_pytorch and op.shape is None and self.hardware.l2_bytes:
             # Eager chains read again what they just wrote: a tensor that fits half the L2
@@ -275,6 +291,8 @@ class Roofline:
             ops: the stage's ops.
             vector: whether the numbers are arrays over scenarios.
         """
+        if not ops:
+            return _EMPTY
         maximum: Callable[[Any, Any], Any] = np.maximum if vector else max
         flops: Num = 0
         executed: Num = 0
@@ -295,7 +313,8 @@ class Roofline:
         ideal = self.calibration is None
         for op in ops:
             count = op.count
-            op_time, op_best, in_memory, by_power = self.op_times(op, maximum)
+            bounds = self.bounds_of(op)
+            op_time, op_best, in_memory, by_power = self._times(op, bounds, maximum)
             # Not in place: counts of whole numbers and of fractions may meet.
             flops = flops + op.flops * count
             executed = executed + op.executed_flops * count
@@ -312,7 +331,7 @@ class Roofline:
             if by_power is not False:
                 power += spent * by_power
             if ideal:
-                op_low, op_high = self.op_interval(op, op_time, maximum)
+                op_low, op_high = self._bracket(op, op_time, bounds, maximum)
                 low += op_low * count
                 high += op_high * count
                 continue
@@ -334,7 +353,7 @@ class Roofline:
                 across=self.calibration.kind == "shipped",
             )
         host: Num = 0.0
-        if self.host is not None and ops:
+        if self.host is not None:
             time, host, errors = self.host.launched(time, kernels, errors, self.own_host)
         low, high = errors.interval(time)
         return StageCost(

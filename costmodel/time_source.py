@@ -43,7 +43,7 @@ class TimeSource:
         """Say it in one line for people, with what would improve it.
 
         >>> TimeSource("none", "none").sentence()
-        "time: the ideal roofline, a lower bound; --calibration auto predicts times"
+        'time: the ideal roofline, a lower bound; --calibration auto predicts times'
         """
         if self.kind == "none":
             return "time: the ideal roofline, a lower bound; --calibration auto predicts times"

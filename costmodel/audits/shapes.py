@@ -86,7 +86,7 @@ def shape_of(name: str) -> Shape:
         UnknownModelError: no such model; names near ones.
 
     >>> shape_of("llava-1.5-7b").tower_linear * 2 / 1e12  # LLaVA-Mini prints 0.349
-    0.3493...
+    0.3491...
     """
     model = counted_model(name)
     text = text_shape(model)

@@ -203,8 +203,8 @@ class Cell:
     def interval(self, *, truncated: bool) -> tuple[float, float]:
         """Return the values that print so, in SI units: rounded half up, or cut off.
 
-        >>> Cell("a", "m", None, "flops", "8.5", 1.0).interval(truncated=False)
-        (8.45, 8.55)
+        >>> Cell("a", "m", None, "flops", "8.5", 1.0).interval(truncated=True)
+        (8.5, 8.6)
         """
         low = self.value - (0.0 if truncated else 0.5 * self.step)
         return low * self.scale, (low + self.step) * self.scale

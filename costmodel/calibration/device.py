@@ -10,18 +10,18 @@ from costmodel.calibration.parameters import Device
 if TYPE_CHECKING:
     from hardware_specs import HardwareSpec
 
-_DTYPES = ("bf16", "fp16", "fp32", "tf32", "fp8", "fp4", "int8", "int4")
+_DTYPES = ("bf16", "fp16", "fp64", "fp32", "tf32", "fp8", "fp4", "int8", "int4")
 
 
 def device_of(hardware: HardwareSpec) -> Device:
     """Return the numbers that a calibration keeps beside its parameters.
 
-    FP32 products run on the vector units where no matrix unit takes FP32.
+    FP32 and FP64 products run on the vector units where no matrix unit takes them.
     """
     peaks = {}
     for dtype in _DTYPES:
         peak = hardware.peak_or_none(dtype)
-        if peak is None and dtype in ("fp32", "fp16", "bf16"):
+        if peak is None and dtype in ("fp64", "fp32", "fp16", "bf16"):
             peak = hardware.peak_or_none(dtype, engine="vector")
         if peak is not None:
             peaks[dtype] = peak

@@ -31,6 +31,8 @@ class Label(NamedTuple):
 
 
 _STORED = re.compile(r"w([1-9]\d*(?:\.\d+)?)a(4|8|16|32)\Z")
+#: Labels of no class that is usually measured -> those whose kernels are most alike.
+_NEAR = {"fp4": "fp8", "fp8-block": "fp8", "fp64": "fp32"}
 #: Bits that the laws of 4-bit weights count, over those that are stored.
 _COUNTED = 4 / (4 + 16 / 128)
 
@@ -50,11 +52,11 @@ class _Labels(dict[str, Label]):
 def stand_in(label: str) -> str | None:
     """Return the label whose kernels are most alike, None for one that has none.
 
-    >>> stand_in("w4.5a16"), stand_in("w8.5a16"), stand_in("fp4"), stand_in("bf16")
-    ('w4a16', 'w8a16', 'fp8', None)
+    >>> stand_in("w4.5a16"), stand_in("fp4"), stand_in("fp64"), stand_in("bf16")
+    ('w4a16', 'fp8', 'fp32', None)
     """
-    if label in ("fp4", "fp8-block"):
-        return "fp8"
+    if label in _NEAR:
+        return _NEAR[label]
     stored = _STORED.match(label)
     if stored is None:
         return None
@@ -67,6 +69,7 @@ LABELS: dict[str, Label] = _Labels(
     {
         "bf16": Label(2, 2, 2, ("bf16", "fp16")),
         "fp16": Label(2, 2, 2, ("fp16", "bf16")),
+        "fp64": Label(8, 8, 8, ("fp64",)),
         "fp32": Label(4, 4, 4, ("fp32",)),
         "tf32": Label(4, 4, 4, ("tf32",)),
         "fp8": Label(1, 1, 2, ("fp8",)),

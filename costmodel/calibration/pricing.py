@@ -107,6 +107,9 @@ class Pricer:
             and not any(isinstance(size, np.ndarray) for size in shape)
             and n > 0
             and k > 0
+            # A mean number of tokens is no weight matrix: its rows are not rounded up to a step.
+            and n % 1 == 0
+            and k % 1 == 0
         ):
             table = self._tables.get(shape)
             if table is None:

@@ -53,8 +53,9 @@ def get_plan(name: str) -> Plan:
     >>> get_plan("hf-eager").label
     'eager PyTorch'
     """
-    lowered = name.lower() if isinstance(name, str) else name
-    return _PLANS.get(lowered if name not in _PLANS else name)
+    if isinstance(name, str) and name not in _PLANS:
+        name = name.lower()
+    return _PLANS.get(name)
 
 
 def register_plan(plan: Plan) -> None:

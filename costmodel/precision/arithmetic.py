@@ -29,7 +29,7 @@ def matrix_peak(hardware: HardwareSpec, dtype: str) -> float:
     """Return the dense peak of matrix products in a dtype or a calibration label such as `w4a16`, in FLOP/s.
 
     Devices without any matrix unit (most CPUs, Apple's GPUs) multiply matrices on their vector units,
-    and so does every device for FP32 where its matrix units have none.
+    and so does every device for FP32 and FP64 where its matrix units have none.
 
     Raises:
         MissingPeakError: the device has no such path; names those it has.
@@ -52,6 +52,6 @@ def matrix_peak(hardware: HardwareSpec, dtype: str) -> float:
                 arithmetic = "bf16"
     if has_matrix_units:
         matrix = hardware.peak_or_none(arithmetic, engine="matrix")
-        if matrix is not None or arithmetic != "fp32":
+        if matrix is not None or arithmetic not in ("fp32", "fp64"):
             return hardware.peak(arithmetic, engine="matrix")
     return hardware.peak(arithmetic, engine="vector")

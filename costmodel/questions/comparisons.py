@@ -2,7 +2,7 @@
 
 >>> answer = compare("llava-1.5-7b", "nvidia-l4", methods=["fastv"], keep=64, output_tokens=16)
 >>> [(row.method, round(row.ratios["ttft"].value, 2)) for row in answer.rows]
-[('none', 1.0), ('fastv', 0.38)]
+[('none', 1.0), ('fastv', 0.4)]
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.energy import estimate_energy
 from costmodel.estimates import answer, context_for
-from costmodel.quantities import STAGES
-from costmodel.questions.ratios import FIRST_TOKEN, Ratio, time_ratio
 from costmodel.questions.reasons import why_it_does_not_pay
+from costmodel.ratios import Ratio, ratio_interval
 from costmodel.request import Request, check_names, plain
 from costmodel.written_tables import WrittenTable
 from hardware_specs.errors import InvalidInputError, VlmRooflineError
@@ -73,7 +72,7 @@ class ComparisonRow:
     def to_dict(self) -> dict[str, Any]:
         """Return the row as it stands in the JSON document."""
         ratios = {
-            name: None if ratio is None else ratio.to_dict() for name, ratio in self.ratios.items()
+            name: None if ratio is None else ratio._asdict() for name, ratio in self.ratios.items()
         }
         return {
             **{name: getattr(self, name) for name in self.__slots__ if name != "warnings"},
@@ -233,7 +232,7 @@ def compare(
     """Say what methods save on each device, against the same request without one.
 
     A ratio is method over unreduced, so below 1 saves. Its interval holds that both runs are wrong in
-    the same ways, see `costmodel.questions.ratios`.
+    the same ways, see `costmodel.ratios`.
 
     Args:
         model: a model in any form that `estimate` takes.
@@ -307,9 +306,9 @@ class _Unreduced:
         energy = self._joules(cost)
         memory = float(cost.memory.peak_memory_bytes / base.memory.peak_memory_bytes)
         ratios: dict[str, Ratio | None] = {
-            "ttft": time_ratio(cost, base, FIRST_TOKEN),
-            "tpot": time_ratio(cost, base, STAGES[-1:]),
-            "total": time_ratio(cost, base),
+            "ttft": ratio_interval(cost, base, "ttft_s"),
+            "tpot": ratio_interval(cost, base, "tpot_s") if base.totals.tpot_s else None,
+            "total": ratio_interval(cost, base),
             "peak_memory": Ratio(memory, memory, memory),
             "energy": None,
         }

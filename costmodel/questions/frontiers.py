@@ -5,7 +5,7 @@ score and time are the Pareto front. Scores of different papers come from differ
 points are ranked by `retained`, the score over that of the same paper's unreduced model, unless asked
 otherwise.
 
->>> answer = frontier("llava-1.5-7b", "nvidia-a100-sxm4-80gb", benchmark="pope", latency_s=0.010)
+>>> answer = frontier("llava-1.5-7b", "nvidia-a100-sxm4-80gb", benchmark="pope", latency_s=0.020)
 >>> answer.best.method, answer.best.visual_tokens
 ('divprune', 56)
 """

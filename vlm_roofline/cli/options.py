@@ -182,7 +182,7 @@ def request_options(
     >>> @request_options("convention", execution="hf-eager")
     ... def command(given: dict[str, object], *, json: bool = False) -> None: ...
     >>> list(inspect.signature(command).parameters)[-3:]
-    ['frames', 'memory_margin_bytes', 'json']
+    ['host_s', 'power_limit_w', 'json']
     """
     check_names(dict.fromkeys((*without, *defaults)), by="request_options")
 

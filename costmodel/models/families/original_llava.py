@@ -49,6 +49,8 @@ def as_transformers(config: Section) -> dict[str, Any]:
         InvalidFileError: a tower, a projector or a way of tiling that the program's later forks have.
     """
     kind = config.word("model_type")
+    # The first checkpoints name no decoder: Llama was the only one.
+    kind = kind if "_" in kind else f"{kind}_llama"
     if kind not in DECODER_OF:
         raise config.fail("model_type", f"is {kind!r}; known are {', '.join(DECODER_OF)}")
     tower = config.word("mm_vision_tower")

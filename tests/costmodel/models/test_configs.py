@@ -35,14 +35,14 @@ def changed(name: str, path: str, value) -> dict:
 
 #: (shipped config, key, bad value, what the message must say beside file and key).
 BAD = [
-    ("llava-1.5-7b", "model_type", "qwen2_vl", "'qwen2_vl'; this project knows llava"),
+    ("llava-1.5-7b", "model_type", "pixtral_vl", "'pixtral_vl'"),
     ("llava-1.5-7b", "model_type", ..., "is missing"),
     ("llava-1.5-7b", "model_type", None, "must be a string, not null"),
     ("llava-1.5-7b", "model_type", ["llava"], "must be a string"),
     ("llava-1.5-7b", "text_config", ..., "is missing"),
     ("llava-1.5-7b", "text_config", None, "is null"),
     ("llava-1.5-7b", "vision_config", [1], "must be an object"),
-    ("llava-1.5-7b", "text_config.model_type", "gemma", "'gemma'"),
+    ("llava-1.5-7b", "text_config.model_type", "falcon", "'falcon'"),
     ("llava-1.5-7b", "vision_config.model_type", "pixtral", "'pixtral'"),
     ("llava-1.5-7b", "text_config.hidden_size", 0, "not 0"),
     ("llava-1.5-7b", "text_config.hidden_size", -4096, "not -4096"),
@@ -98,7 +98,10 @@ def test_an_impossible_value_is_named(tmp_path, name, key, value, says):
         ("12", "12 where a JSON object must be"),
         ("[" * 100_000, "levels deep"),
         ('{"model_type": ' + "9" * 5000 + "}", "digits"),
-        ('{"model_type": "llava", "mm_vision_tower": "openai/clip"}', "LLaVA's own format"),
+        (
+            '{"model_type": "llava", "mm_vision_tower": "openai/clip"}',
+            "mm_vision_tower is 'openai/clip'",
+        ),
     ],
 )
 def test_a_file_that_is_no_config_is_named(tmp_path, text, says):

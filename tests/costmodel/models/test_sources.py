@@ -105,7 +105,7 @@ def test_a_folder_without_config_is_named(tmp_path):
         load_model(tmp_path)
 
 
-@pytest.mark.parametrize("source", [None, 7, 1.5, ["llava-1.5-7b"], {}])
+@pytest.mark.parametrize("source", [None, 7, 1.5, ["llava-1.5-7b"]])
 def test_what_is_no_source_is_refused(source):
     with pytest.raises(InvalidInputError, match="a model is a shipped name"):
         load_model(source)
