@@ -8,6 +8,7 @@ from costmodel.plots.style import (
     BLACK,
     CYCLE,
     GREY,
+    legend_below,
     new_figure,
     plain_log_ticks,
     set_titles,
@@ -42,7 +43,7 @@ def plot_accuracy(
     """
     import numpy as np
 
-    figure, axes = new_figure(5.6, 5.2)
+    figure, axes = new_figure(5.6, 5.8)
     shown = [row for row in rows if row["predicted_s"] > 0]
     values = [row[name] * 1e3 for row in shown for name in ("measured_s", "predicted_s")] or [1.0]
     low, high = min(values) / 1.6, max(values) * 1.6
@@ -86,6 +87,6 @@ def plot_accuracy(
     axes.set_aspect("equal")
     axes.set_xlabel("measured (ms)")
     axes.set_ylabel("predicted (ms)")
-    axes.legend(loc="upper left")
+    legend_below(figure, axes, columns=3)
     set_titles(axes, "Predicted against measured", title)
     return figure

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from costmodel.plots.style import BLACK, FILLS, GREY, PALE, new_figure, set_titles, styled
+from costmodel.plots.style import (
+    BLACK,
+    FILLS,
+    GREY,
+    PALE,
+    legend_below,
+    new_figure,
+    set_titles,
+    styled,
+)
 from profiling.reconciling.gap import LABELS, PARTS
 from profiling.reconciling.summary import medians_by_count
 
@@ -44,13 +53,16 @@ def plot_gap(row: Mapping[str, Any], *, title: str = "") -> Figure:
     begin = 0.0
     ends = []
 
-    def bar(label: str, left: float, width: float, fill: tuple[str, str, str], text: str) -> None:
+    def bar(
+        label: str, left: float, width: float, fill: tuple[str, str, str], text: str,
+        spread: float = 0.0,
+    ) -> None:  # fmt: skip
         nonlocal place
         axes.barh(
             place, width * scale, 0.62, left * scale, color=fill[0], hatch=fill[1],
             edgecolor=fill[2], linewidth=0.6,
         )  # fmt: skip
-        end = max(left, left + width) * scale
+        end = (max(left, left + width) + spread) * scale
         axes.annotate(
             text, (end, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8
         )
@@ -82,14 +94,14 @@ def plot_gap(row: Mapping[str, Any], *, title: str = "") -> Figure:
             row["measured_s"] * scale, place, xerr=noise * scale / 2, color=BLACK, capsize=3,
             linewidth=1.2, zorder=4,
         )  # fmt: skip
-    bar("measured", 0.0, row["measured_s"], (BLACK, "", BLACK), text)
+    bar("measured", 0.0, row["measured_s"], (BLACK, "", BLACK), text, (noise or 0.0) / 2)
     axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     axes.set_xlim(min(0.0, *ends), max(ends) * 1.28)
     axes.set_xlabel("time (ms)")
     stage = "time to first token" if row["stage"] == "total" else row["stage"]
-    set_titles(axes, f"From the roofline to the clock: {stage}", title)
+    set_titles(axes, f"Roofline to clock: {stage}", title)
     return figure
 
 
@@ -104,7 +116,7 @@ def plot_gap_over_tokens(
     they hang below zero, and the measured mark says where the sum is.
     """
     names = _shown(rows)
-    figure, axes = new_figure(7.2, 4.4)
+    figure, axes = new_figure(7.2, 5.0)
     items = [dict(row) for row in rows]
     counts, seconds = medians_by_count(items, itemgetter("measured_s"))
     measured = [second * 1e3 for second in seconds]
@@ -129,11 +141,10 @@ def plot_gap_over_tokens(
     every = -(-len(counts) // MOST_LABELS)
     axes.set_xticks(place[::every], [str(count) for count in counts[::every]])
     axes.grid(visible=False, axis="x")
-    axes.set_ylim(top=max(float(above.max()), max(measured)) * 1.35)
+    axes.set_ylim(top=max(float(above.max()), max(measured)) * 1.05)
     axes.set_xlabel("visual tokens (not to scale)")
     what = "time to first token" if stage == "total" else f"{stage} time"
     axes.set_ylabel(f"{what} (ms)")
-    handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles, labels, loc="upper left", ncols=3)
+    legend_below(figure, axes, columns=3)
     set_titles(axes, "Where the time goes, by visual tokens", title)
     return figure

@@ -86,16 +86,14 @@ def test_stacks_reach_the_measured_time_with_negative_parts_below_zero():
 
 def test_points_above_a_roof_are_ringed():
     rows = [ROWS[0], {**ROWS[1], "above_roof": "compute"}]
-    labels = [text.get_text() for text in plot_accuracy(rows).axes[0].get_legend().get_texts()]
+    labels = [text.get_text() for text in plot_accuracy(rows).legends[0].get_texts()]
     assert "faster than its roof" in labels
     assert "memory-bound" in labels
 
 
 def test_points_may_be_coloured_by_any_column():
     rows = [{**row, "mode": mode} for row in ROWS for mode in ("eager", "cuda-graph")]
-    labels = [
-        text.get_text() for text in plot_accuracy(rows, by="mode").axes[0].get_legend().get_texts()
-    ]
+    labels = [text.get_text() for text in plot_accuracy(rows, by="mode").legends[0].get_texts()]
     assert {"eager", "cuda-graph"} <= set(labels)
 
 
