@@ -22,9 +22,11 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from costmodel import estimate, load_model, sweep
+from costmodel.plots.style import STYLE
 from costmodel.questions.break_evens import break_even
 from costmodel.reproduce import reproduce
 
+plt.rcParams.update(STYLE)
 pd.options.display.float_format = "{:,.3f}".format
 pd.options.display.max_rows = 40
 A100 = "nvidia-a100-sxm4-80gb"

@@ -22,8 +22,10 @@ import pandas as pd
 from costmodel import estimate
 from costmodel.methods import list_methods, method_info
 from costmodel.plots import plot_frontier
+from costmodel.plots.style import STYLE
 from costmodel.questions.frontiers import frontier
 
+plt.rcParams.update(STYLE)
 pd.options.display.float_format = "{:,.3f}".format
 A100 = "nvidia-a100-sxm4-80gb"
 full = estimate("llava-1.5-7b", A100, calibration="none")

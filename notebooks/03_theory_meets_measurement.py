@@ -25,8 +25,10 @@ import pandas as pd
 import costmodel
 from costmodel import estimate
 from costmodel.calibration import Calibration
+from costmodel.plots.style import STYLE
 from costmodel.reproduce import reproduce
 
+plt.rcParams.update(STYLE)
 pd.options.display.float_format = "{:,.3f}".format
 ROOT = Path(costmodel.__file__).parents[1]
 A100, H100 = "nvidia-a100-sxm4-80gb", "nvidia-h100-sxm5-80gb"
