@@ -10,13 +10,16 @@ from fuzzing.doors_api import DEVICES, METHODS
 
 from costmodel import estimate, list_models
 from costmodel.calibration import Calibration
+from hardware_specs import get_hardware
 from hardware_specs.errors import VlmRooflineError
 
 COUNTS = (
     "flops", "executed_flops", "weight_bytes", "kv_read_bytes", "kv_write_bytes", "activation_read_bytes",
     "activation_write_bytes", "hbm_bytes", "kernels",
 )  # fmt: skip
-TIMES = ("time_s", "time_low_s", "time_high_s")
+#: Ends of the ideal bracket add up; those of a calibration's intervals do not, see `costmodel.uncertainty`.
+TIMES = ("time_s", "ideal_time_s")
+ENDS = ("time_low_s", "time_high_s")
 
 
 def check_ops(cost, host, own_host):
@@ -27,11 +30,15 @@ def check_ops(cost, host, own_host):
             total = math.fsum(getattr(row, quantity) for row in rows)
             assert math.isclose(total, getattr(stage, quantity), rel_tol=1e-9), (name, quantity)
         launching = host(stage.kernels)
-        for quantity in TIMES:
+        ideal = cost.inputs["calibration"] is None
+        for quantity in (*TIMES, *ENDS) if ideal else TIMES:
             device = math.fsum(getattr(row, quantity) for row in rows)
             # A processor launches its own work; a GPU's host launches while the device computes.
             expected = device + launching if own_host else max(device, launching)
+            if quantity == "ideal_time_s":
+                expected = device
             assert math.isclose(getattr(stage, quantity), expected, rel_tol=1e-9), (name, quantity)
+        assert stage.time_low_s <= stage.time_s * (1 + 1e-9) <= stage.time_high_s * (1 + 2e-9), name
         device = math.fsum(row.time_s for row in rows)
         assert math.isclose(stage.device_s, device, rel_tol=1e-9, abs_tol=1e-18), name
         if cost.inputs["calibration"] is not None:
@@ -60,10 +67,10 @@ def test_ops_add_up_to_their_stage(method, execution):
             except VlmRooflineError:
                 continue
 
-            def host(kernels, calibration=calibration):
+            def host(kernels, calibration=calibration, device=device):
                 if calibration is None or execution != "hf-eager" or not kernels:
                     return 0.0
-                loaded = Calibration.load(calibration)
+                loaded = Calibration.load(calibration).for_hardware(get_hardware(device))
                 return kernels * loaded.host_s_per_kernel + loaded.host_sync_s
 
             check_ops(cost, host, device.startswith("cpu-"))

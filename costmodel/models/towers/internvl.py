@@ -74,7 +74,7 @@ def _squared(section: Section) -> Section:
     for key in ("image_size", "patch_size"):
         side = values[key]
         if isinstance(side, (list, tuple)):
-            if len(set(side)) != 1:
+            if not side or any(each != side[0] for each in side):
                 raise section.fail(key, f"must be square, not {side!r}")
             values[key] = side[0]
     return Section(values, section.file, section.path, section.defaults, section.used)

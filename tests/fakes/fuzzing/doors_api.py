@@ -83,7 +83,8 @@ def _sweep(given: dict[str, Any]) -> Any:
     table = sweep(**given)
     # Nothing decoded has no time per token, and what could not be priced has no cost at all.
     priced = table[table["error"].isna()] if "error" in table else table
-    numbers = priced.drop(columns=["keep", "layer", "frames"]).select_dtypes("number")
+    given_as_nothing = ["keep", "layer", "frames", "host_s", "power_limit_w"]
+    numbers = priced.drop(columns=given_as_nothing, errors="ignore").select_dtypes("number")
     empty = {name for name in numbers if numbers[name].isna().all() or name == "tpot_s"}
     return {name: numbers[name].to_numpy() for name in numbers if name not in empty}
 

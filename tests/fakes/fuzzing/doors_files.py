@@ -99,9 +99,7 @@ def _calibration_case(random: Random, folder: Path) -> Path:
 def _calibration(path: Path) -> Any:
     found = Calibration.load(path)
     device = found.hardware_id or A100
-    return estimate(
-        "llava-1.5-7b", device, precision="bf16", calibration=path, output_tokens=2
-    ).to_dict()
+    return estimate("llava-1.5-7b", device, calibration=path, output_tokens=2).to_dict()
 
 
 def _device_case(random: Random, folder: Path) -> Path:
