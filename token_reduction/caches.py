@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_NAMES = ("cache", "past_key_values")
+#: What transformers has called a cache, today's name first.
+CACHE_NAMES = ("cache", "past_key_values")
 
 
 @cache
@@ -25,12 +26,12 @@ def cache_keyword() -> str:
     from transformers.modeling_outputs import BaseModelOutputWithPast
 
     known = {field.name for field in fields(BaseModelOutputWithPast)}
-    return next(name for name in _NAMES if name in known)
+    return next(name for name in CACHE_NAMES if name in known)
 
 
 def cache_in(call: Mapping[str, Any]) -> Any:
     """Return the cache among the arguments of a call, under either name, or None."""
-    return next((call[name] for name in _NAMES if call.get(name) is not None), None)
+    return next((call[name] for name in CACHE_NAMES if call.get(name) is not None), None)
 
 
 def cache_of(output: Any) -> Any:

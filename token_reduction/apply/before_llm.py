@@ -30,7 +30,7 @@ from token_reduction.apply.calls import (
 from token_reduction.apply.continuation import Prefix, continue_from, note_prefix, prefix_of
 from token_reduction.apply.crops import Item
 from token_reduction.apply.splice import Placed, assign_places, plan_splice, read_prompt, splice
-from token_reduction.caches import cache_in, cache_keyword
+from token_reduction.caches import CACHE_NAMES, cache_in, cache_keyword
 from token_reduction.tokens.observation import observed
 
 if TYPE_CHECKING:
@@ -292,8 +292,9 @@ def _on_three_axes(base: Any, call: dict[str, Any], ids: Tensor, mask: Tensor | 
     """Positions of a whole prompt, [3, b, s], as the model counts them; None where it cannot."""
     names = ("image_grid_thw", "video_grid_thw", "mm_token_type_ids", "second_per_grid_ts")
     known = inspect.signature(base.compute_3d_position_ids).parameters
+    nothing_cached = {name: None for name in CACHE_NAMES if name in known}
     return base.compute_3d_position_ids(
-        input_ids=ids, inputs_embeds=ids, attention_mask=mask, past_key_values=None,
+        input_ids=ids, inputs_embeds=ids, attention_mask=mask, **nothing_cached,
         **{name: call.get(name) for name in names if name in known},
     )  # fmt: skip
 

@@ -200,16 +200,20 @@ def test_calibrate_fits_what_was_measured(
 
     seen = {}
 
-    def fit(frame: Any, hardware: Any) -> str:
+    generic = costmodel.calibration.Calibration.load("generic")
+    products = replace(generic.classes["gemm", "fp32"], points=20, provenance="measured")
+    fitted = replace(generic, classes={**generic.classes, ("gemm", "fp32"): products})
+
+    def fit(frame: Any, hardware: Any) -> Any:
         seen["classes"], seen["hardware"] = set(frame["op_class"]), hardware.id
-        return "calibration"
+        return fitted
 
     monkeypatch.setattr(costmodel.calibration, "fit_calibration", fit, raising=False)
     result = calibrate(
         "cpu", hardware="nvidia-h200-sxm-141gb", model=tiny_source, dtypes=["fp32"], suite=SMALL,
         table=tmp_path / "ops.json",
     )  # fmt: skip
-    assert result == "calibration"
+    assert result.classes is fitted.classes
     assert {"gemm", "attention_prefill", "copy"} <= seen["classes"]
     assert seen["hardware"] == "nvidia-h200-sxm-141gb"
     assert len(read_op_table(tmp_path / "ops.json").rows) > 20
