@@ -2,6 +2,7 @@
 
     profile(model, device=..., visual_tokens=[...], ...)  -> list of Measurement
     calibrate(device)                                     -> Calibration, from micro-benchmarks
+    run_device_campaign(CampaignPlan("core"), folder)     -> a device measured within a budget of seconds
     load_measurements(folder)                             -> tidy DataFrame
     reconcile(measurements, calibration)                  -> Reconciliation, the gap in named parts
     count_model(model, ...)                               -> FLOPs by three counters, side by side
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from profiling.counting.three_counters import count_model
+    from profiling.device_campaign import CampaignPlan, run_device_campaign
     from profiling.measuring.campaign import run_campaign
     from profiling.measuring.planning import grid
     from profiling.measuring.profile import profile
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 #: name -> the module that holds it.
 _HOMES = {
+    "CampaignPlan": "profiling.device_campaign",
     "Configuration": "profiling.records.measurement",
     "Measurement": "profiling.records.measurement",
     "build_model": "profiling.subject.models",
@@ -40,10 +43,12 @@ _HOMES = {
     "read_measurements": "profiling.records.storage",
     "reconcile": "profiling.reconciling",
     "run_campaign": "profiling.measuring.campaign",
+    "run_device_campaign": "profiling.device_campaign",
     "run_microbenchmarks": "profiling.microbench.suite",
 }
 
 __all__ = [
+    "CampaignPlan",
     "Configuration",
     "Measurement",
     "build_model",
@@ -55,6 +60,7 @@ __all__ = [
     "read_measurements",
     "reconcile",
     "run_campaign",
+    "run_device_campaign",
     "run_microbenchmarks",
 ]
 

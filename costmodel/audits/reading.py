@@ -16,7 +16,7 @@ from hardware_specs.errors import InvalidFileError
 #: Rows and columns that no printed table has.
 MOST_ROWS, MOST_COLUMNS = 2000, 60
 _KEY = re.compile(r"\s*#\s*([\w ]+?)\s*:\s*(.*)")
-_RULE = re.compile(r"\|?\s*:?-{2,}:?\s*(\|\s*:?-{2,}:?\s*)*\|?")
+_RULE = re.compile(r"\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?")
 #: LaTeX that says nothing about a number, and what it leaves.
 _LATEX = (
     (r"(?<!\\)%.*", ""),
@@ -27,12 +27,20 @@ _LATEX = (
     (r"\\(?:text\w*|math\w+|emph|underline|makecell|shortstack|mbox|scriptsize|tiny|bf|it)\b", ""),
     (r"\\(?:cite\w*|ref|footnote)\s*\{[^}]*\}", ""),
     (r"\\times", "x"),
-    (r"\\(?:downarrow|uparrow|dag|ddag|star|ast)\b", ""),
+    (r"\\pm\b", "\u00b1"),
+    (r"\\downarrow", "\u2193"),
+    (r"\\uparrow", "\u2191"),
+    (r"\^?\s*\{?\\(?:dag|ddag|dagger|ddagger|star|ast)\b\}?", ""),
+    (r"(?<!10)\^\s*(?:\{[^{}]*\}|\w|\*)", ""),  # a footnote's mark
     (r"\\([%#&_$])", r"\1"),
     (r"\\[,;:! ]", " "),
     (r"\\\w+", ""),
     (r"[{}$~]", " "),
 )
+
+
+#: Markdown around a number: footnotes with their text, emphasis, tags.
+_MARKS = r"<sup>.*?</sup>|\[\^[^\]]*\]|\*\*|__|`|<[^>]*>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +111,9 @@ def _csv(text: str, name: str) -> tuple[list[list[str]], dict[str, str]]:
         rows = list(csv.reader(io.StringIO("\n".join(lines)), delimiter=mark))
     except csv.Error as error:
         raise InvalidFileError(f"{name}: no CSV ({error})") from None
+    if mark == ";":
+        # Where a comma separates no cells it may be the decimal one: 8,5.
+        rows = [[re.sub(r"^(\d+),(?=\d+$)", r"\1.", cell.strip()) for cell in row] for row in rows]
     return [[cell.strip() for cell in row] for row in rows], about
 
 
@@ -116,7 +127,7 @@ def _markdown(text: str) -> tuple[list[list[str]], dict[str, str]]:
             continue
         if "|" in bare:
             cells = re.split(r"(?<!\\)\|", bare.strip("|"))
-            rows.append([re.sub(r"\*\*|__|`|<[^>]*>", "", cell).strip() for cell in cells])
+            rows.append([re.sub(_MARKS, "", cell).strip() for cell in cells])
         elif match:
             about[match[1].lower()] = match[2].strip()
         elif bare:

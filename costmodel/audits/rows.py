@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from costmodel.audits.columns import UNITS, Role, ratio_of, role_of, unit_of
@@ -14,15 +15,20 @@ from hardware_specs.errors import InvalidFileError, UnknownNameError
 from hardware_specs.showing import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from costmodel.audits.reading import Grid
 
 #: Numbers that are looked at together; no printed table has more.
 MOST_CELLS, MOST_DIGITS = 300, 1e16
 _COUNT = r"\d[\d,]{0,15}(?:\.\d{1,6})?"
-#: A number as printed, with what stands before it and its unit.
-_NUMBER = re.compile(rf"([~<>\u2248\u2264\u2193-]?)\s*({_COUNT}|\.\d{{1,6}})\s*([^\d\s,;|/()]*)")
+#: A number as printed, with what stands before it, its power of ten and its unit.
+_NUMBER = re.compile(
+    rf"([~<>\u2248\u2264\u2193\u2191\u2212(+-]*)\s*({_COUNT}|\.\d{{1,6}})"
+    r"(?:\s*(?:e\+?|[x\u00d7]\s*10\s*\^?\s*)(\d{1,2}))?\s*([^\d\s,;|/()]*)"
+)
+#: Behind a number: how far it scatters, which is no number of its own.
+_SPREAD = re.compile(rf"(?:\u00b1|\+/-)\s*(?:{_COUNT}|\.\d{{1,6}})")
 _SHARE = r"(\d{1,3}(?:\.\d{1,9})?|\.\d{1,9})\s*(%?)"
 _BASELINE = re.compile(
     r"vanilla|baseline|upper ?bound|dense|original?\b|\bfull\b|unpruned|no pruning", re.IGNORECASE
@@ -52,6 +58,7 @@ def table_of(
         InvalidFileError: no column of numbers is known, or no model is named.
         UnknownModelError: a model that is not shipped.
     """
+    grid = _upright(grid, columns)
     stated = re.search(r"\d{1,6}", grid.about.get("stated_text", ""))
     if text_tokens is None and stated:
         text_tokens = int(stated[0])
@@ -73,6 +80,19 @@ def table_of(
     return PublishedTable(name, tuple(cells), grid.about, text_tokens, tuple(reader.remarks))
 
 
+def _upright(grid: Grid, columns: Mapping[str, str] | None) -> Grid:
+    """Return a grid whose quantities are columns: one that has them as rows is turned."""
+
+    def any_quantity(texts: Iterable[str]) -> bool:
+        roles = [role_of(text, columns) for text in texts]
+        return any(role is not None and role.name in (*UNITS, "printed") for role in roles)
+
+    if any_quantity(grid.heading) or not any_quantity(row[0] for row in grid.rows):
+        return grid
+    heading, *rows = zip(grid.heading, *grid.rows, strict=True)
+    return replace(grid, heading=heading, rows=tuple(rows))
+
+
 class _Rows:
     """The rows of one table, and what was taken for granted in reading them."""
 
@@ -86,7 +106,7 @@ class _Rows:
         self.images = self._whole(grid.about.get("seq_images", ""))
         self.remarks: dict[str, None] = {}
         self.unknown: UnknownNameError | None = None
-        self.above = ""
+        self.above = self.named = ""
         self.row: tuple[str, ...] = ()
 
     def has(self, name: str) -> bool:
@@ -149,7 +169,7 @@ class _Rows:
             schedule = parse_schedule(written, full, frames, kind)
             cells.append(
                 Cell(self.said("method"), model, schedule, role.name, match[2].replace(",", ""),
-                     1.0 if role.scale is None else role.scale, role.ratio,
+                     (1.0 if role.scale is None else role.scale) * 10.0 ** int(match[3] or 0), role.ratio,
                      self.said("ratio_of") or None, unit, _part(quantity), role.per_layer,
                      precision, max(self.images, frames))
             )  # fmt: skip
@@ -171,7 +191,10 @@ class _Rows:
             if setting is None:
                 continue
             model, full, frames, precision = setting
-            name = self.said("method") or self.said("model") or self.row[0]
+            # A cell that spans rows leaves those below empty.
+            self.named = name = (
+                self.said("method") or self.said("model") or self.row[0] or self.named
+            )
             schedule = self._schedule(name, section, full, frames, based=model in bases)
             label = self._label(name, section, seen)
             if schedule is not None and schedule.uniform == schedule.full:
@@ -199,16 +222,26 @@ class _Rows:
     def _numbers(self, text: str, role: Role) -> list[tuple[str, float, str, str]]:
         """The number in a cell, and a ratio behind it: (printed, scale, ratio, unit)."""
         found: list[tuple[str, float, str, str]] = []
-        for match in list(_NUMBER.finditer(text))[:2]:
-            printed, unit = match[2].replace(",", ""), match[3].lower()
+        # In a heading an arrow says which way is better.
+        words = re.sub("[\u2191\u2193]", "", role.heading.lower())
+        for match in list(_NUMBER.finditer(_SPREAD.sub("", text)))[:2]:
+            before, printed, unit = match[1], match[2].replace(",", ""), match[4].lower()
             ratio, scale, said = role.ratio, role.scale, role.unit
-            if unit == "%" or (found and not found[0][2]):
-                ratio = ratio or ratio_of(match[1] + role.heading.lower())
-                scale, said = 0.01, "%"
-            elif unit in ("x", "\u00d7"):
+            second = found and not found[0][2]
+            if unit in ("x", "\u00d7"):
                 ratio, scale, said = "times", 1.0, "x"
+            elif unit == "%" or (second and before):
+                less = bool(re.search("[\u2193\u2212-]", before))
+                ratio = ratio or ("saved" if less else ratio_of(words))
+                scale, said = 0.01, "%"
+            elif second:
+                break  # a footnote's number, or another remark
             elif unit and (known := unit_of(role.name, f"{printed}{unit}")):
                 said, scale = known
+            if match[3]:
+                said, scale = f"e{match[3]} {said}".rstrip(), (scale or 1.0) * 10.0 ** int(match[3])
+            if second and re.search("[\u2191+]", before):
+                break  # so much more than the base, which is no ratio that is looked at
             if scale is None and ratio:
                 scale = 1.0 if float(printed) <= 1.5 or ratio == "times" else 0.01
             if scale is None:
@@ -230,6 +263,7 @@ class _Rows:
         if self.said("schedule"):
             return parse_schedule(self.said("schedule"), full, frames)
         kept = self._kept(name, section)
+        name = re.sub(r"\s*=\s*", "=", name)
         layer = re.search(r"\d{1,4}", self.said("layer")) or re.search(r"(?<=K=)\d{1,4}", name)
         method, baseline = _method(name), bool(_BASELINE.search(name))
         if kept is None and method == "vtw":
@@ -243,14 +277,17 @@ class _Rows:
             return parse_schedule(f"mean:{kept}", full, frames)
         if kept == "V" or (layer is None and kept == f"{full:g}"):
             return parse_schedule("0:V", full, frames)
-        start, kind = (int(layer[0]) if layer else None), "stated"
+        start = int(layer[0]) if layer else None
+        kind: Kind = "stated"
         if start is None and method and method_info(method).place == "llm-layer":
-            start, kind = method_info(method).default_layer, "default"
-            self.remarks[f"{method} acts at layer {start}, its default: the table states none"] = (
-                None
-            )
+            start = method_info(method).default_layer
+            kind = "inferred" if start is None else "default"
+            how = "is read as the same in every layer, which is no evidence"
+            if start is not None:
+                how = f"acts at layer {start}, its default"
+            self.remarks[f"{method} {how}: the table states no layer"] = None
         text = f"0:V;{start}:{kept}" if start else f"0:{kept}"
-        return parse_schedule(text, full, frames, "default" if kind == "default" else "stated")
+        return parse_schedule(text, full, frames, kind)
 
     def _kept(self, name: str, section: str) -> str | None:
         """Tokens kept, as a schedule writes them: a count, or a share such as 0.5V."""
@@ -271,8 +308,9 @@ class _Rows:
 
 
 def _method(name: str) -> str | None:
-    """The registered method that a row's name starts with."""
-    plain = re.sub(r"[^a-z0-9+]", "", name.lower().split("(")[0])
+    """The registered method that a row's name starts with, or names behind `+`, `w/` or `with`."""
+    last = re.split(r"(?:^|\s)\+\s*(?=\S)|\bw/\s*|\bwith\s", name.lower().split("(")[0])[-1]
+    plain = re.sub(r"[^a-z0-9+]", "", last)
     found = [m for m in list_methods() if plain.startswith(re.sub(r"[^a-z0-9+]", "", m))]
     return max(found, key=len, default="") or None
 

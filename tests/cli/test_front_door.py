@@ -20,6 +20,7 @@ LONG = (
     "reconcile",
     "report",
     "loop",
+    "campaign",
     "measurements",
     "specs detect",
 )

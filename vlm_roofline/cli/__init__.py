@@ -44,6 +44,7 @@ COMMANDS = {
     "reconcile": "vlm_roofline.cli.reconcile",
     "report": "vlm_roofline.cli.report",
     "loop": "vlm_roofline.cli.loop",
+    "campaign": "vlm_roofline.cli.campaign",
 }
 
 

@@ -46,6 +46,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "reconcile": ("reconcile runs --calibration a100.json",),
     "report": ("report runs --out report.html",),
     "loop": ("loop llava-1.5-7b --out loop",),
+    "campaign": (
+        "campaign smoke --out gpu",
+        "campaign smoke --device cpu --scale layers=2,width=1/16 --budget 60 --out rehearsal",
+    ),
 }
 
 

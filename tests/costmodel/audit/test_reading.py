@@ -103,6 +103,61 @@ def test_a_number_may_carry_its_ratio_and_unit():
     ]
 
 
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        ("3.30$_{\\downarrow 58.9\\%}$", [("3.30", 1e12, ""), ("58.9", 0.01, "saved")]),
+        ("3.3 ($-$58.9\\%)", [("3.3", 1e12, ""), ("58.9", 0.01, "saved")]),
+        (r"\textbf{3.3} (41\%)", [("3.3", 1e12, ""), ("41", 0.01, "share")]),
+        (r"3.3 (2.4$\times$)", [("3.3", 1e12, ""), ("2.4", 1.0, "times")]),
+        (r"$3.3 \pm 0.1$", [("3.3", 1e12, "")]),
+        (r"3.3$^{\dagger}$", [("3.3", 1e12, "")]),
+        ("3.3$^1$", [("3.3", 1e12, "")]),
+        (r"3.3 (+66\%)", [("3.3", 1e12, "")]),
+        ("3.3 [12]", [("3.3", 1e12, "")]),
+        (r"$3.3\times10^{12}$", [("3.3", 1e24, "")]),
+        ("8,177.3", [("8177.3", 1e12, "")]),
+        ("--", []),
+        ("n/a", []),
+    ],
+)
+def test_what_stands_around_a_number(cell, expected):
+    """An arrow in the heading says which way is better, one in the cell that something was saved."""
+    text = r"\begin{tabular}{lcc} Method & Tokens & FLOPs (T) $\downarrow$ \\ V & 576 & 8.5 \\ Zip & 64 & "
+    found = [fact[1:4] for fact in facts(text + cell + r" \\ Pro & 1 & 1 \end{tabular}")[1:-1]]
+    assert found == [(printed, pytest.approx(scale), ratio) for printed, scale, ratio in expected]
+
+
+def test_numbers_with_their_powers_and_decimal_commas():
+    found = facts("Method,Tokens,FLOPs\nVanilla,576,8.5e12\nZip,64,1.8 x 10^12\n")
+    assert [fact[1:3] for fact in found] == [("8.5", 1e12), ("1.8", 1e12)]
+    found = facts("Method;Tokens;FLOPs (T)\nVanilla;576;8,50\nZip;64;1,8\n")
+    assert [fact[1] for fact in found] == ["8.50", "1.8"]
+
+
+def test_rules_of_one_dash_and_footnotes_of_markdown():
+    text = "| Method | Tokens | FLOPs (T) |\n|:-|-|:-:|\n| V | 576 | 8.5<sup>1</sup> |\n"
+    text += "| Zip | 64[^2] | 1.8[^1] |\n"
+    assert [fact[1] for fact in facts(text)] == ["8.5", "1.8"]
+    assert facts(text)[1][4] == "0:64"
+
+
+def test_a_table_with_its_quantities_as_rows_is_turned():
+    text = "| | Vanilla | Zip |\n|---|---|---|\n| Tokens | 576 | 64 |\n| FLOPs (T) | 8.5 | 1.8 |\n"
+    upright = (
+        "| | Tokens | FLOPs (T) |\n|---|---|---|\n| Vanilla | 576 | 8.5 |\n| Zip | 64 | 1.8 |\n"
+    )
+    assert facts(text) == facts(upright)
+    assert facts(text)[1] == ("flops", "1.8", 1e12, "", "0:64", "Zip")
+
+
+def test_a_method_that_spans_rows():
+    text = r"\begin{tabular}{lll} Method & Tokens & TFLOPs \\ Vanilla & 576 & 8.5 \\"
+    text += r" \multirow{2}{*}{FastV} & 128 & 2.5 \\ & 64 & 1.9 \end{tabular}"
+    found = facts(text)
+    assert [fact[4:] for fact in found[1:]] == [("0:V;2:128", "FastV"), ("0:V;2:64", "FastV")]
+
+
 def test_sections_of_a_table_give_the_tokens_of_their_rows():
     found = facts(
         "| Method | FLOPs (T) | POPE |\n|---|---|---|\n| Upper bound, 576 tokens | | |\n"
@@ -144,12 +199,21 @@ def test_a_default_layer_is_said_and_marked():
         ("0:V;2:128", "default"),
         ("0:V;3:128", "stated"),
     ]
-    assert table.remarks == ("fastv acts at layer 2, its default: the table states none",)
+    assert table.remarks == ("fastv acts at layer 2, its default: the table states no layer",)
+
+
+def test_a_method_without_a_default_layer_is_inferred():
+    text = "Method,Tokens,FLOPs (T)\nVanilla,576,8.5\nPyramidDrop,128,2.5\n"
+    table = table_of(read_grid(text, "t"), "t", model="llava-1.5-7b")
+    assert table.cells[1].schedule.kind == "inferred"
+    assert "which is no evidence" in table.remarks[0]
 
 
 def test_settings_in_a_row_s_name():
     text = "Method,FLOPs (T)\nVanilla,8.5\nFastV (K=3 R=75%),2.6\nVTW K=16,4.7\nOurs,3.0\n"
-    assert [fact[4] for fact in facts(text)] == ["0:V", "0:V;3:0.25V", "0:V;16:0", None]
+    text += "+ FastV (K = 3),2.6\nLLaVA w/ FastV (K=2 R=50%),5\n"
+    expected = ["0:V", "0:V;3:0.25V", "0:V;16:0", None, None, "0:V;2:0.5V"]
+    assert [fact[4] for fact in facts(text)] == expected
 
 
 def test_schedules():
