@@ -218,12 +218,12 @@ class Roofline:
         math, vector, memory = self.bounds_of(op)
         compute = maximum(math, vector)
         ideal = maximum(compute, memory)
-        time, by_power = (ideal, False) if self.calibration is None else self._law(op, ideal, maximum)
+        time, by_power = (
+            (ideal, False) if self.calibration is None else self._law(op, ideal, maximum)
+        )
         return time, ideal, memory > compute, by_power
 
-    def _law(
-        self, op: OpCost, ideal: Num, maximum: Callable[[Any, Any], Any]
-    ) -> tuple[Num, Num]:
+    def _law(self, op: OpCost, ideal: Num, maximum: Callable[[Any, Any], Any]) -> tuple[Num, Num]:
         """Return the calibrated time of one execution, and whether power holds it."""
         # Bytes are counted as traffic to device memory. The law lets a cache serve some of them; how
         # many is known of no run, so that the bound on all of them holds for every prediction.
