@@ -8,6 +8,7 @@ import typer
 
 from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.console import console, print_json, warn
+from vlm_roofline.cli.method_settings import MethodOptions, Variant, with_settings
 from vlm_roofline.cli.options import Json, parse_keep, request_options, split
 from vlm_roofline.cli.pictures import Pictures, pictured
 
@@ -31,6 +32,8 @@ def compare(
     keep: Annotated[
         str | None, typer.Option(help="What they keep, several comma-separated: 64,50%,0.1.")
     ] = None,
+    variant: Variant = None,
+    option: MethodOptions = None,
     image: Pictures = None,
     format_: Annotated[
         str, typer.Option("--format", help="text, csv, markdown or latex (booktabs).")
@@ -47,7 +50,7 @@ def compare(
     result = run(
         given.pop("model"),
         split(hardware),
-        methods=split(method),
+        methods=with_settings(split(method), variant=variant, options=option),
         keep=[parse_keep(part) for part in split(keep)] or None,
         **given,
     )

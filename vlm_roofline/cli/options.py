@@ -7,6 +7,7 @@ a command, which gets what was typed as one dictionary of arguments.
 from __future__ import annotations
 
 import inspect
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,6 +25,7 @@ from costmodel.request import (
     check_names,
 )
 from hardware_specs.errors import InvalidInputError
+from vlm_roofline.cli.method_settings import MethodOptions, Variant, with_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,8 +110,13 @@ def parse_schedule(text: str | None) -> list[int] | None:
 
 
 def split(text: str | None) -> list[str]:
-    """Return the parts of a comma-separated list, none of them empty."""
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
+    """Return the parts of a comma-separated list, none of them empty; commas in brackets part nothing.
+
+    >>> split("none, evit(keep=0.5, layers=[2,5]),")
+    ['none', 'evit(keep=0.5, layers=[2,5])']
+    """
+    parts = re.findall(r"(?:\([^)]*\)?|[^,(])+", text or "")
+    return [part.strip() for part in parts if part.strip()]
 
 
 def parse_counts(name: str, text: str) -> list[int]:
@@ -173,6 +180,7 @@ def request_options(
 
     The command is called with the arguments as its first parameter, a dictionary, and with its other
     parameters by keyword. One of those that has the name of an argument takes its option's place.
+    Where there is `--method`, `--variant` and `--option` set it further.
 
     Args:
         without: arguments that the command does not offer.
@@ -182,7 +190,7 @@ def request_options(
     >>> @request_options("convention", execution="hf-eager")
     ... def command(given: dict[str, object], *, json: bool = False) -> None: ...
     >>> list(inspect.signature(command).parameters)[-3:]
-    ['host_s', 'power_limit_w', 'json']
+    ['variant', 'option', 'json']
     """
     check_names(dict.fromkeys((*without, *defaults)), by="request_options")
 
@@ -192,13 +200,29 @@ def request_options(
         # Where no convention is offered, None means one thing, and the help can say which.
         known = (DEFAULTS if "convention" in names else OUR_DEFAULTS) | defaults
 
+        settings: dict[str, Any] = {}
+        if "method" in names:
+            settings = {"variant": Variant, "option": MethodOptions}
+
         def called(**typed: Any) -> None:
             given = {name: _parsed(name, typed.pop(name), several) for name in names}
+            if settings:
+                variant, option = (typed.pop(name) for name in settings)
+                methods = given["method"] if several else [given["method"] or "none"]
+                if variant is not None or option:
+                    methods = with_settings(methods, variant=variant, options=option)
+                    given["method"] = methods if several else methods[0]
             if several:
                 given = {name: value for name, value in given.items() if value is not None}
             command(given, **typed)
 
         options = [_option(name, known, several) for name in names]
+        options += [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+            )
+            for name, annotation in settings.items()
+        ]
         parameters = [*options, *(each.replace(kind=each.KEYWORD_ONLY) for each in own.values())]
         called.__name__, called.__doc__ = command.__name__, command.__doc__
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -13,6 +13,7 @@ import typer
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 from hardware_specs.showing import one_line
 from vlm_roofline.cli.console import console, print_json, progress, remark, warn
+from vlm_roofline.cli.method_settings import MethodOptions, Variant, with_settings
 from vlm_roofline.cli.options import Json, parse_counts, parse_image_size, parse_keep, split
 from vlm_roofline.cli.pictures import Pictures, pictured
 
@@ -52,6 +53,9 @@ def profile(
         str | None,
         typer.Option(help="What methods keep: counts, ratios, or `default` for the published one."),
     ] = None,
+    layer: Annotated[int | None, typer.Option(help="Layer K of methods inside the LLM.")] = None,
+    variant: Variant = None,
+    option: MethodOptions = None,
     batch_size: Annotated[str, typer.Option(help="Batch sizes such as 1,8.")] = "1",
     text_tokens: Annotated[int, typer.Option(help="Text tokens per sequence.")] = 40,
     output_tokens: Annotated[int, typer.Option(help="Decode steps timed after the prefill.")] = 0,
@@ -104,7 +108,7 @@ def profile(
         visual_tokens=[None]
         if visual_tokens is None
         else parse_counts("--visual-tokens", visual_tokens),
-        methods=split(method),
+        methods=with_settings(split(method), variant=variant, options=option, layer=layer),
         keeps=[_keep(part) for part in split(keep)],
         batch_sizes=parse_counts("--batch-size", batch_size),
         modes=split(mode),
