@@ -18,6 +18,7 @@ from hardware_specs.errors import (
 )
 from hardware_specs.files.reading import read_picture
 from hardware_specs.showing import one_line
+from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json, warn
 from vlm_roofline.cli.method_settings import MethodOptions, Variant, with_settings
 from vlm_roofline.cli.options import Json, parse_keep
@@ -42,7 +43,12 @@ def generate(
         str,
         typer.Option(help="The question. With the image token in it, it is used word for word."),
     ],
-    method: Annotated[str, typer.Option(help="A method, see `methods list`, or none.")] = "none",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="A method, see `methods list`, or none.", autocompletion=completes("method")
+        ),
+    ] = "none",
     keep: Annotated[str | None, typer.Option(help="What it keeps: 64, or a ratio 0.1.")] = None,
     layer: Annotated[int | None, typer.Option(help="Layer K of methods inside the LLM.")] = None,
     variant: Variant = None,

@@ -23,7 +23,9 @@ Variant = Annotated[
 MethodOptions = Annotated[
     list[str] | None,
     typer.Option(
-        "--option", help="An option of the method, NAME=VALUE (see `methods show`); repeatable."
+        "--option",
+        metavar="NAME=VALUE",
+        help="An option of the method (see `methods show`); repeatable.",
     ),
 ]
 

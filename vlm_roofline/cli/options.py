@@ -25,6 +25,7 @@ from costmodel.request import (
     check_names,
 )
 from hardware_specs.errors import InvalidInputError
+from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.method_settings import MethodOptions, Variant, with_settings
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ _ONE_VALUE = ("calibration", "tokens_per_layer")
 #: Numbers that one option may name; the combinations of several options go far beyond.
 MOST_COUNTS = 1_000_000
 
-Hardware = Annotated[
-    str, typer.Option("--hardware", "-d", help="Device id (see `specs list`) or a YAML file.")
+ModelArgument = Annotated[
+    str, typer.Argument(help=ARGUMENTS["model"].help, autocompletion=completes("model"))
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -190,7 +191,7 @@ def request_options(
     >>> @request_options("convention", execution="hf-eager")
     ... def command(given: dict[str, object], *, json: bool = False) -> None: ...
     >>> list(inspect.signature(command).parameters)[-3:]
-    ['variant', 'option', 'json']
+    ['host_s', 'power_limit_w', 'json']
     """
     check_names(dict.fromkeys((*without, *defaults)), by="request_options")
 
@@ -216,13 +217,19 @@ def request_options(
                 given = {name: value for name, value in given.items() if value is not None}
             command(given, **typed)
 
-        options = [_option(name, known, several) for name in names]
-        options += [
-            inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
-            )
-            for name, annotation in settings.items()
-        ]
+        options = []
+        for name in names:
+            options.append(_option(name, known, several))
+            if name == "method":
+                options += [
+                    inspect.Parameter(
+                        each, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+                    )
+                    for each, annotation in settings.items()
+                ]
+        # What a command asks for in its own way comes first.
+        replaced = [own.pop(name) for name in ARGUMENTS if name in own]
+        options[1:1] = [each.replace(kind=each.KEYWORD_ONLY) for each in replaced]
         parameters = [*options, *(each.replace(kind=each.KEYWORD_ONLY) for each in own.values())]
         called.__name__, called.__doc__ = command.__name__, command.__doc__
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -246,11 +253,11 @@ def _option(name: str, defaults: dict[str, Any], several: bool) -> inspect.Param
         elif name not in _ONE_VALUE:
             help_ += " Several: comma-separated."
     kind: Any = int if isinstance(known.kind, Count) and not several else str
-    declared: Any = typer.Option(help=help_)
+    declared: Any = typer.Option(help=help_, autocompletion=completes(name))
     if name == "model":
-        declared = typer.Argument(help=help_)
-    elif name == "hardware":
-        declared = typer.Option("--hardware", "-d", help=help_)
+        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=ModelArgument)
+    if name == "hardware":
+        declared = typer.Option("--hardware", "-d", help=help_, autocompletion=completes(name))
     elif isinstance(known.kind, Amount):
         declared = typer.Option(_flag(name), help=help_)
     if default is None:

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 Pictures = Annotated[
     list[Path] | None,
     typer.Option(
-        "--image", help="A picture, or a folder of them, whose sizes to take; repeatable."
+        "--image",
+        metavar="FILE",
+        help="A picture, or a folder of them, whose sizes to take; repeatable.",
     ),
 ]
 #: Pictures beyond these are summed up.

@@ -12,9 +12,17 @@ import typer
 
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 from hardware_specs.showing import one_line
+from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json, progress, remark, warn
 from vlm_roofline.cli.method_settings import MethodOptions, Variant, with_settings
-from vlm_roofline.cli.options import Json, parse_counts, parse_image_size, parse_keep, split
+from vlm_roofline.cli.options import (
+    Json,
+    ModelArgument,
+    parse_counts,
+    parse_image_size,
+    parse_keep,
+    split,
+)
 from vlm_roofline.cli.pictures import Pictures, pictured
 
 if TYPE_CHECKING:
@@ -29,9 +37,7 @@ def register(app: typer.Typer) -> None:
 
 
 def profile(
-    model: Annotated[
-        str, typer.Argument(help="A model's name, a config.json or its folder, or a hub id.")
-    ],
+    model: ModelArgument,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for the records; an interrupted run goes on. Without it nothing is kept."),
@@ -48,7 +54,9 @@ def profile(
         str | None, typer.Option(help="HEIGHTxWIDTH of every image, or one for each: 480x640+336x336.")
     ] = None,
     image: Pictures = None,
-    method: Annotated[str, typer.Option(help="Methods such as none,divprune.")] = "none",
+    method: Annotated[
+        str, typer.Option(help="Methods such as none,divprune.", autocompletion=completes("method"))
+    ] = "none",
     keep: Annotated[
         str | None,
         typer.Option(help="What methods keep: counts, ratios, or `default` for the published one."),
