@@ -9,7 +9,6 @@ import typer
 from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.console import console, print_json, warn
 from vlm_roofline.cli.options import Json, parse_keep, request_options, split
-from vlm_roofline.cli.pictures import Pictures, pictured
 
 if TYPE_CHECKING:
     from costmodel.questions.comparisons import Comparison, ComparisonRow
@@ -31,7 +30,6 @@ def compare(
     keep: Annotated[
         str | None, typer.Option(help="What they keep, several comma-separated: 64,50%,0.1.")
     ] = None,
-    image: Pictures = None,
     format_: Annotated[
         str, typer.Option("--format", help="text, csv, markdown or latex (booktabs).")
     ] = "text",
@@ -43,7 +41,6 @@ def compare(
     written = ("text", "csv", "markdown", "latex")
     if format_ not in written:
         raise InvalidInputError(f"--format {format_!r} is unknown; there is: {', '.join(written)}")
-    given |= pictured(image, given)
     result = run(
         given.pop("model"),
         split(hardware),

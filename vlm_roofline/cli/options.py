@@ -24,6 +24,7 @@ from costmodel.request import (
     check_names,
 )
 from hardware_specs.errors import InvalidInputError
+from vlm_roofline.cli.pictures import PICTURE_OPTIONS, pictured, sampled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -171,6 +172,7 @@ def request_options(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option for each argument of a request.
 
+    Image files, and rate and length of a video, are options as well, which become image size and frames.
     The command is called with the arguments as its first parameter, a dictionary, and with its other
     parameters by keyword. One of those that has the name of an argument takes its option's place.
 
@@ -190,15 +192,28 @@ def request_options(
         own = dict(list(inspect.signature(command, eval_str=True).parameters.items())[1:])
         names = [name for name in ARGUMENTS if name not in without and name not in own]
         # Where no convention is offered, None means one thing, and the help can say which.
-        known = (DEFAULTS if "convention" in names else OUR_DEFAULTS) | defaults
+        known = DEFAULTS if "convention" in names else OUR_DEFAULTS
+        known = (
+            known | {"text_tokens": None} | defaults
+        )  # a clip's timestamps come on top of the 40
 
         def called(**typed: Any) -> None:
             given = {name: _parsed(name, typed.pop(name), several) for name in names}
+            seen = {name: typed.pop(name) for name in PICTURE_OPTIONS}
+            subject = {"model": typed["model"]} if "model" in typed else {}
+            shown = pictured(seen["image"], given | subject)
+            shown |= sampled(seen["fps"], seconds=seen["seconds"], given=given)
+            given |= {name: [value] for name, value in shown.items()} if several else shown
             if several:
                 given = {name: value for name, value in given.items() if value is not None}
             command(given, **typed)
 
         options = [_option(name, known, several) for name in names]
+        behind = names.index("max_tiles") + 1
+        options[behind:behind] = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+            for name, kind in PICTURE_OPTIONS.items()
+        ]
         parameters = [*options, *(each.replace(kind=each.KEYWORD_ONLY) for each in own.values())]
         called.__name__, called.__doc__ = command.__name__, command.__doc__
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
