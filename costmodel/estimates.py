@@ -181,12 +181,12 @@ def context_for(request: Request) -> Context:
 def _ships(request: Request) -> bool:
     """Whether model, device and calibration, all names or None, cannot change between calls."""
     from costmodel.calibration import list_calibrations
-    from costmodel.models import list_models
-    from hardware_specs import list_hardware
+    from costmodel.models.registry import is_shipped
 
+    # A device is an id or an alias of one, but for a file's path.
     return (
-        str(request.model).partition("@")[0] in list_models()
-        and request.hardware in list_hardware()
+        is_shipped(str(request.model).partition("@")[0])
+        and not str(request.hardware).endswith((".yaml", ".yml"))
         and request.calibration in (None, AUTO, *list_calibrations())
     )
 

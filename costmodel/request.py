@@ -229,6 +229,8 @@ class Model(Named):
 
     def check(self, name: str, value: Any) -> Any:
         """Return the name, or the model."""
+        if isinstance(value, str):
+            return Named.check(self, name, value)
         from costmodel.models.registry import held_config
 
         held = held_config(value)

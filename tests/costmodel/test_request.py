@@ -63,9 +63,9 @@ def test_a_new_field_reaches_every_reader(monkeypatch: pytest.MonkeyPatch) -> No
     def command(given: dict[str, Any]) -> None:
         assert set(given) == set(ARGUMENTS)
 
-    offered = inspect.signature(command).parameters
-    assert set(offered) == {*ARGUMENTS, *PICTURE_OPTIONS}
-    command(**{"model": MODEL, "hardware": A100, **DEFAULTS, **dict.fromkeys(PICTURE_OPTIONS)})
+    beside = {"variant": None, "option": None, **dict.fromkeys(PICTURE_OPTIONS)}
+    assert set(inspect.signature(command).parameters) == {*ARGUMENTS, *beside}
+    command(**{"model": MODEL, "hardware": A100, **DEFAULTS, **beside})
 
 
 class Strange:

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 Pictures = Annotated[
     list[Path] | None,
     typer.Option(
-        "--image", help="A picture, or a folder of them, whose sizes to take; repeatable."
+        "--image",
+        metavar="FILE",
+        help="A picture, or a folder of them, whose sizes to take; repeatable.",
     ),
 ]
 #: Options that say an image's size or a clip's frames in other words.
