@@ -25,6 +25,7 @@ LONG = (
     "loop",
     "measurements",
     "specs detect",
+    "plot sweep",
 )
 
 
@@ -98,7 +99,7 @@ def test_help_of_the_program(capsys) -> None:
 
 
 def _commands() -> list[str]:
-    groups = {"plot": ("roofline", "latency", "memory"), "models": ("list", "show"),
+    groups = {"plot": ("roofline", "latency", "memory", "sweep", "timeline"), "models": ("list", "show"),
               "specs": ("list", "show", "detect"), "methods": ("list", "show")}  # fmt: skip
     return [
         f"{command} {name}".strip() for command in COMMANDS for name in groups.get(command, ("",))

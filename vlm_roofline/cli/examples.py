@@ -27,6 +27,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "plot roofline": ("plot roofline llava-1.5-7b -d a100 --out roofline.svg",),
     "plot latency": ("plot latency llava-1.5-7b -d a100 --out latency.pdf",),
     "plot memory": ("plot memory llava-1.5-7b -d l4 --batch-size 8 --out memory.png",),
+    "plot sweep": ("plot sweep sweep.csv --y peak_memory_bytes --out sweep.pdf",),
+    "plot timeline": ("plot timeline llava-1.5-7b -d a100 --output-tokens 8 --out trace.json",),
     "reproduce list": ("reproduce list",),
     "reproduce": ("reproduce fastv",),
     "audit": ("audit table.csv",),
