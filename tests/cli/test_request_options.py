@@ -19,14 +19,14 @@ _ESTIMATE = {
     "--logits": "last", "--image-size": None, "--frames": None, "--vision-layers": "executed",
     "--ops": False, "--json": False, "--host-us": None,
 }  # fmt: skip
-_SHARED = {"--text-tokens": 40, "--batch-size": 1, "--precision": "auto", "--calibration": "auto",
+_SHARED = {"--text-tokens": None, "--batch-size": 1, "--precision": "auto", "--calibration": "auto",
            "--json": False}  # fmt: skip
 _BUDGETS = {"--latency-ms": None, "--memory-gb": None}
 _ONE = {"--visual-tokens": None, "--output-tokens": 0, "--method": None, "--keep": None}
 OPTIONS = {
     "estimate": _ESTIMATE,
     "sweep": {
-        "--out": None, "--visual-tokens": None, "--text-tokens": "40", "--batch-size": "1",
+        "--out": None, "--visual-tokens": None, "--text-tokens": None, "--batch-size": "1",
         "--output-tokens": "0", "--precision": "auto", "--method": "none", "--keep": None,
         "--layer": None, "--execution": "fused", "--calibration": "auto", "--attention": "flash",
         "--logits": "last", "--image-size": None, "--frames": None, "--vision-layers": "executed",

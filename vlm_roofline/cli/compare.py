@@ -11,7 +11,6 @@ from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json, warn
 from vlm_roofline.cli.method_settings import MethodOptions, Variant, with_settings
 from vlm_roofline.cli.options import Json, parse_keep, request_options, split
-from vlm_roofline.cli.pictures import Pictures, pictured
 
 if TYPE_CHECKING:
     from costmodel.questions.comparisons import Comparison, ComparisonRow
@@ -44,7 +43,6 @@ def compare(
     ] = None,
     variant: Variant = None,
     option: MethodOptions = None,
-    image: Pictures = None,
     format_: Annotated[
         str, typer.Option("--format", help="text, csv, markdown or latex (booktabs).")
     ] = "text",
@@ -56,7 +54,6 @@ def compare(
     written = ("text", "csv", "markdown", "latex")
     if format_ not in written:
         raise InvalidInputError(f"--format {format_!r} is unknown; there is: {', '.join(written)}")
-    given |= pictured(image, given)
     result = run(
         given.pop("model"),
         split(hardware),

@@ -27,6 +27,7 @@ from costmodel.request import (
 from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.method_settings import MethodOptions, Variant, with_settings
+from vlm_roofline.cli.pictures import PICTURE_OPTIONS, pictured, sampled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -179,6 +180,7 @@ def request_options(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option for each argument of a request.
 
+    Image files, and rate and length of a video, are options as well, which become image size and frames.
     The command is called with the arguments as its first parameter, a dictionary, and with its other
     parameters by keyword. One of those that has the name of an argument takes its option's place.
     Where there is `--method`, `--variant` and `--option` set it further.
@@ -199,7 +201,9 @@ def request_options(
         own = dict(list(inspect.signature(command, eval_str=True).parameters.items())[1:])
         names = [name for name in ARGUMENTS if name not in without and name not in own]
         # Where no convention is offered, None means one thing, and the help can say which.
-        known = (DEFAULTS if "convention" in names else OUR_DEFAULTS) | defaults
+        known = DEFAULTS if "convention" in names else OUR_DEFAULTS
+        # A clip's timestamps come on top of the default text.
+        known = known | {"text_tokens": None} | defaults
 
         settings: dict[str, Any] = {}
         if "method" in names:
@@ -207,6 +211,11 @@ def request_options(
 
         def called(**typed: Any) -> None:
             given = {name: _parsed(name, typed.pop(name), several) for name in names}
+            seen = {name: typed.pop(name) for name in PICTURE_OPTIONS}
+            subject = {"model": typed["model"]} if "model" in typed else {}
+            shown = pictured(seen["image"], given | subject)
+            shown |= sampled(seen["fps"], seconds=seen["seconds"], given=given)
+            given |= {name: [value] for name, value in shown.items()} if several else shown
             if settings:
                 variant, option = (typed.pop(name) for name in settings)
                 methods = given["method"] if several else [given["method"] or "none"]
@@ -217,16 +226,16 @@ def request_options(
                 given = {name: value for name, value in given.items() if value is not None}
             command(given, **typed)
 
+        beside = {"method": settings, "max_tiles": PICTURE_OPTIONS}
         options = []
         for name in names:
             options.append(_option(name, known, several))
-            if name == "method":
-                options += [
-                    inspect.Parameter(
-                        each, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
-                    )
-                    for each, annotation in settings.items()
-                ]
+            options += [
+                inspect.Parameter(
+                    each, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+                )
+                for each, annotation in beside.get(name, {}).items()
+            ]
         # What a command asks for in its own way comes first.
         replaced = [own.pop(name) for name in ARGUMENTS if name in own]
         options[1:1] = [each.replace(kind=each.KEYWORD_ONLY) for each in replaced]

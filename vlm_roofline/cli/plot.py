@@ -71,6 +71,7 @@ def latency(
 
     Devices and methods may be several, joined by commas, as plans may.
     """
+    from costmodel import estimate
     from costmodel.models import load_model
     from costmodel.plans import get_plan
     from costmodel.plots import latency_curve, plot_latency
@@ -103,10 +104,11 @@ def latency(
         ideal = latency_curve(execution="fused", stage=stage, most=most, **bound)
         laws = dict.fromkeys(_calibration(request) for request in requests)
         state = f"calibration {' and '.join(laws)}"
+    text = estimate(**requests[0]).inputs["text_tokens"]
     title = (
         f"{load_model(given['model']).name} {_precision(requests[0]).name} on "
         f"{' and '.join(names)}, batch {given['batch_size']}, "
-        f"{given['text_tokens']} text tokens, {state}"
+        f"{text} text tokens, {state}"
     )
     what = "prefill time" if stage == "prefill" else "time to first token"
     reduced = any(method not in (None, "none") for method in methods)
