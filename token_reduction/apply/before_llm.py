@@ -243,7 +243,7 @@ class PromptReduction:
         lengths = [len(tokens) for tokens in found]
         # Up to transformers 5.17 a layer's rows are not split into items.
         deep = [
-            layer.split(lengths) if isinstance(layer, torch.Tensor) else layer
+            torch.split(layer, lengths) if isinstance(layer, torch.Tensor) else layer
             for layer in getattr(output, "deepstack_features", None) or ()
         ]
         assert self.reduce_item is not None  # noqa: S101  (a method is one or the other)
