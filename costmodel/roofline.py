@@ -10,7 +10,7 @@ on a CPU, which is its own host, the two add up.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from functools import reduce
+from functools import partial, reduce
 from operator import add, attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from costmodel.power_roof import power_roof
 from costmodel.precision.arithmetic import matrix_peak
 from costmodel.quantities import traffic
 from costmodel.uncertainty import BRACKET, NOTHING, Errors, Host, Part, errors_of
+from hardware_specs.showing import brief
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,6 +67,8 @@ class StageCost:
     power_s: Num = 0.0
     host_s: Num = 0.0
     errors: Errors | None = field(default=NOTHING, repr=False, compare=False)
+
+    __repr__ = brief
 
     @property
     def hbm_bytes(self) -> Num:
@@ -116,16 +119,14 @@ _EMPTY = StageCost()
 #: The quantities that are numbers, in the order of the fields.
 SUMMED = tuple(each.name for each in fields(StageCost) if each.name != "errors")
 _summed = attrgetter(*SUMMED)
-
-
-def _sum(values: Sequence[Any]) -> Any:
-    """Add values up, without the pass over an array that starting from 0 takes."""
-    return reduce(add, values)
+_fieldwise: Callable[[Any, Any], Any] = partial(map, add)
 
 
 def added(costs: Sequence[StageCost]) -> dict[str, Any]:
     """Return the fields of stages run one after the other; only the interval is no plain sum."""
-    found = dict(zip(SUMMED, map(_sum, zip(*map(_summed, costs), strict=True)), strict=True))
+    costs = [cost for cost in costs if cost is not _EMPTY] or [_EMPTY]
+    # Field by field; an array needs no pass to start from 0.
+    found = dict(zip(SUMMED, reduce(_fieldwise, map(_summed, costs)), strict=False))
     errors = NOTHING
     for cost in costs:
         if cost.errors is not None and cost.errors.parts:
@@ -164,6 +165,8 @@ class Roofline:
         self.host = self._host(host_s)
         # The ideal roofline is the datasheet's; a law predicts sustained load.
         self.power = None if calibration is None else power_roof(hardware, power_limit_w)
+        # Bytes that a kernel of an eager chain may find in the cache; 0 where all pass through memory.
+        self._rereads_below = (hardware.l2_bytes or 0) / 2 if self.plan.runs_pytorch else 0
         self._joules: dict[str, float | None] = {}
         self._peaks: dict[str, float] = {}
 
@@ -205,36 +208,36 @@ class Roofline:
 
     def bounds_of(self, op: OpCost) -> tuple[Num, Num, Num]:
         """Return the seconds one execution needs of the matrix units, the vector units, the memory."""
-        math = op.matrix_flops / self.peak(op.dtype) if op.shape is not None else 0.0
-        vector = op.vector_flops / self.vector_peak if self.vector_peak else 0.0
-        return math, vector, op.hbm_bytes / self.bandwidth
+        (_, _, dtype, _, _, matrix, vector, weights, kv_read, kv_write, read, write, _, shape) = op
+        math = matrix / (self._peaks.get(dtype) or self.peak(dtype)) if shape is not None else 0.0
+        units = vector / self.vector_peak if self.vector_peak else 0.0
+        return math, units, (weights + kv_read + kv_write + read + write) / self.bandwidth
 
     def op_times(self, op: OpCost, maximum: Callable[[Any, Any], Any]) -> tuple[Num, Num, Num, Num]:
         """Return (time, ideal time, in memory, by power) of one execution.
 
         The last two are True where memory holds it at the datasheet's rates, and where power does.
         """
-        return self._times(op, self.bounds_of(op), maximum)
-
-    def _times(
-        self, op: OpCost, bounds: tuple[Num, Num, Num], maximum: Callable[[Any, Any], Any]
-    ) -> tuple[Num, Num, Num, Num]:
-        math, vector, memory = bounds
+        math, vector, memory = self.bounds_of(op)
         compute = maximum(math, vector)
         ideal = maximum(compute, memory)
-        in_memory = memory > compute
-        if self.calibration is None:
-            return ideal, ideal, in_memory, False
+        time, by_power = (
+            (ideal, False) if self.calibration is None else self._law(op, ideal, maximum)
+        )
+        return time, ideal, memory > compute, by_power
+
+    def _law(self, op: OpCost, ideal: Num, maximum: Callable[[Any, Any], Any]) -> tuple[Num, Num]:
+        """Return the calibrated time of one execution, and whether power holds it."""
         # Bytes are counted as traffic to device memory. The law lets a cache serve some of them; how
         # many is known of no run, so that the bound on all of them holds for every prediction.
         time = maximum(self._calibrated(op), ideal)
         if self.power is None or op.shape is None:
-            return time, ideal, in_memory, False
+            return time, False
         joules = self._joules_per_flop(op.dtype)
         if joules is None:
-            return time, ideal, in_memory, False
+            return time, False
         least = self.power.seconds(op.matrix_flops, op.hbm_bytes, joules)
-        return maximum(time, least), ideal, in_memory, least > time
+        return maximum(time, least), least > time
 
     def _joules_per_flop(self, dtype: str) -> float | None:
         if dtype not in self._joules:
@@ -255,23 +258,17 @@ class Roofline:
         if self.calibration is not None:
             below, above = self.calibration.op_interval(op.op_class, op.dtype)
             return time * min(below, 1.0), time * max(above, 1.0)
-        return self._bracket(op, time, self.bounds_of(op), maximum)
+        math, vector, memory = self.bounds_of(op)
+        return self._at_least(op, time, maximum(math, vector)), math + vector + memory
 
-    def _bracket(
-        self,
-        op: OpCost,
-        time: Num,
-        bounds: tuple[Num, Num, Num],
-        maximum: Callable[[Any, Any], Any],
-    ) -> tuple[Num, Num]:
-        math, vector, memory = bounds
-        low = time
-        if self.plan.runs_pytorch and op.shape is None and self.hardware.l2_bytes:
-            # Eager chains read again what they just wrote: a tensor that fits half the L2
-            # cache may never pass through device memory, so only its arithmetic is certain.
-            cached = op.hbm_bytes < self.hardware.l2_bytes / 2 * op.kernels
-            low = time * (1 - cached) + maximum(math, vector) * cached
-        return low, math + vector + memory
+    def _at_least(self, op: OpCost, time: Num, compute: Num) -> Num:
+        """Return the low end of the roofline's bracket, whose high end is nothing overlapping."""
+        if op.shape is not None or not self._rereads_below:
+            return time
+        # Eager chains read again what they just wrote: a tensor that fits half the L2
+        # cache may never pass through device memory, so only its arithmetic is certain.
+        cached = op.hbm_bytes < self._rereads_below * op.kernels
+        return time * (1 - cached) + compute * cached
 
     def _calibrated(self, op: OpCost) -> Num:
         assert self.calibration is not None  # noqa: S101 - callers checked; narrows the type
@@ -311,34 +308,46 @@ class Roofline:
         # By class: the sum of the ops' times, and of their squares.
         sums: dict[tuple[str, str], list[Any]] = {}
         ideal = self.calibration is None
+        peaks, vector_peak, bandwidth = self._peaks, self.vector_peak, self.bandwidth
         for op in ops:
-            count = op.count
-            bounds = self.bounds_of(op)
-            op_time, op_best, in_memory, by_power = self._times(op, bounds, maximum)
+            # One unpacking costs less than a dozen attributes, and this loop is most of an estimate.
+            (
+                _, op_class, dtype, count, counted, matrix, units, op_weights, op_kv_read,
+                op_kv_write, op_read, op_write, launched, shape,
+            ) = op  # fmt: skip
+            # The bounds of `bounds_of`.
+            math = matrix / (peaks.get(dtype) or self.peak(dtype)) if shape is not None else 0.0
+            pointwise = units / vector_peak if vector_peak else 0.0
+            memory = (op_weights + op_kv_read + op_kv_write + op_read + op_write) / bandwidth
+            busy = maximum(math, pointwise)
+            op_best = maximum(busy, memory)
             # Not in place: counts of whole numbers and of fractions may meet.
-            flops = flops + op.flops * count
-            executed = executed + op.executed_flops * count
-            weights = weights + op.weight_bytes * count
-            kv_read = kv_read + op.kv_read_bytes * count
-            kv_write = kv_write + op.kv_write_bytes * count
-            read = read + op.activation_read_bytes * count
-            write = write + op.activation_write_bytes * count
-            kernels = kernels + op.kernels * count
-            spent = op_time * count
+            flops = flops + counted * count
+            executed = executed + (matrix + units) * count
+            weights = weights + op_weights * count
+            kv_read = kv_read + op_kv_read * count
+            kv_write = kv_write + op_kv_write * count
+            read = read + op_read * count
+            write = write + op_write * count
+            kernels = kernels + launched * count
+            if ideal:
+                spent = op_best * count
+                low += spent if shape is not None else self._at_least(op, op_best, busy) * count
+                high += (math + pointwise + memory) * count
+            else:
+                op_time, by_power = self._law(op, op_best, maximum)
+                spent = op_time * count
             time += spent
             # Multiplying by the flag picks the side without branching over arrays.
-            compute += spent * (1 - in_memory)
+            compute += spent * (memory <= busy)
+            if ideal:
+                continue
             if by_power is not False:
                 power += spent * by_power
-            if ideal:
-                op_low, op_high = self._bracket(op, op_time, bounds, maximum)
-                low += op_low * count
-                high += op_high * count
-                continue
             best += op_best * count
-            held = sums.get((op.op_class, op.dtype))
+            held = sums.get((op_class, dtype))
             if held is None:
-                sums[op.op_class, op.dtype] = [spent, spent * spent]
+                sums[op_class, dtype] = [spent, spent * spent]
             else:
                 held[0] = held[0] + spent
                 held[1] = held[1] + spent * spent

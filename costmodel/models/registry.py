@@ -187,11 +187,24 @@ def config_dict(source: str | Path | ModelConfig) -> dict[str, Any]:
     return document
 
 
+def is_shipped(name: str) -> bool:
+    """Whether a name, without a scale, is a shipped model's or an alias of one.
+
+    >>> is_shipped("llava-hf/llava-1.5-7b-hf"), is_shipped("./llava-1.5-7b")
+    (True, False)
+    """
+    return _plain(name) in list_models()
+
+
+def _plain(name: str) -> str:
+    return _LOWERED.get(name.lower(), name.lower())
+
+
 @lru_cache(maxsize=1024)
 def _shipped_or_none(source: str) -> ModelConfig | None:
     """Return a shipped model, scaled if its name says so, or None for any other source."""
     name, scale = split_scale(source)
-    name = _LOWERED.get(name.lower(), name.lower())
+    name = _plain(name)
     if name not in list_models():
         return None
     document = read_document(_FOLDER / f"{name}.json")
