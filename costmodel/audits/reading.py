@@ -22,7 +22,13 @@ _LATEX = (
     (r"(?<!\\)%.*", ""),
     (r"\\(?:toprule|midrule|bottomrule|hline|centering|small|footnotesize)\b", ""),
     (r"\\(?:cmidrule|cline)\s*(?:\([^)]*\))?\s*(?:\[[^\]]*\])?\{[^}]*\}", ""),
-    (r"\\(?:rowcolor|cellcolor|arrayrulecolor|label|vspace|color)\s*(?:\[[^\]]*\])?\{[^}]*\}", ""),
+    (
+        r"\\(?:(?:row|cell|text|arrayrule)?color|colorbox|label|[vh]space|scalebox|rotatebox|parbox)\*?"
+        r"\s*(?:\[[^\]]*\])*\{[^}]*\}",
+        "",
+    ),
+    (r"(?<=\d)(?:\{,\}|\\,)(?=\d{3})", ","),
+    (r"\{,\}", ","),
     (r"\\multirow\s*\{[^}]*\}\s*(?:\[[^\]]*\])?\{[^}]*\}\s*\{", "{"),
     (r"\\(?:text\w*|math\w+|emph|underline|makecell|shortstack|mbox|scriptsize|tiny|bf|it)\b", ""),
     (r"\\(?:cite\w*|ref|footnote)\s*\{[^}]*\}", ""),
@@ -61,6 +67,7 @@ def read_grid(text: str, name: str) -> Grid:
     >>> read_grid("| Method | FLOPs (T) |\n|---|---|\n| **FastV** | 4.9 |", "t").rows
     (('FastV', '4.9'),)
     """
+    text = re.sub(r"(?<=\d)[\u00a0\u2009\u202f\u2019'](?=\d{3}(?!\d))", ",", text)
     if "\\begin{tabular" in text:
         rows, about = _latex(text)
     elif any(_RULE.fullmatch(line.strip()) and "|" in line for line in text.splitlines()):

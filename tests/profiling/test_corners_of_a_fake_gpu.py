@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import torch
@@ -201,19 +202,25 @@ def test_throttled_samples_are_thrown_away(gpu: FakeCuda, tiny_source: str, sens
 # ---------------------------------------------------------------------- sensors
 
 
-def _window(gpu: FakeCuda) -> Any:
-    """Energy of runs of 20 ms of kernels, watched by the power sensor's thread as well."""
-    import time
-
-    tensor = torch.ones(4)
+def _window(gpu: FakeCuda, *, polled: bool = True) -> Any:
+    """Energy of runs of 20 ms of kernels; the thread that polls the power looks once in each."""
+    tensor, monitor, looked = torch.ones(4), open_monitor("cuda"), threading.Event()
     gpu.law.overhead_s = 20e-3
+
+    class Watched:
+        capabilities, energy_j = monitor.capabilities, monitor.energy_j
+
+        def power_w(self) -> float | None:
+            looked.set()
+            return monitor.power_w()
 
     def run() -> None:
         tensor.add_(1.0)
-        # The thread that polls the power runs in real time.
-        time.sleep(8e-3)
+        if polled:
+            looked.clear()
+            looked.wait(5.0)
 
-    return measure_energy("prefill", run, open_monitor("cuda"), clock_for("cuda"), window_s=0.2)
+    return measure_energy("prefill", run, cast("Any", Watched()), clock_for("cuda"), window_s=0.2)
 
 
 def test_without_a_counter_power_is_integrated(gpu: FakeCuda, sensors: Any) -> None:
@@ -228,11 +235,11 @@ def test_a_counter_that_stands_still_counts_nothing(gpu: FakeCuda, sensors: Any)
     sensors.period_s = 1e9
     for name in ("nvmlDeviceGetFieldValues", "nvmlDeviceGetPowerUsage"):
         sensors.failing[name] = 3
-    window = _window(gpu)
+    window = _window(gpu, polled=False)
     assert (window.method, window.energy_j) == ("unavailable", None)
     assert "did not move" in window.why_missing["energy_j"]
     sensors.failing["nvmlDeviceGetTotalEnergyConsumption"] = 3
-    blind = _window(gpu)
+    blind = _window(gpu, polled=False)
     assert (blind.method, blind.window_s) == ("unavailable", None)
 
 

@@ -117,6 +117,13 @@ def test_a_number_may_carry_its_ratio_and_unit():
         ("3.3 [12]", [("3.3", 1e12, "")]),
         (r"$3.3\times10^{12}$", [("3.3", 1e24, "")]),
         ("8,177.3", [("8177.3", 1e12, "")]),
+        ("8{,}177.3", [("8177.3", 1e12, "")]),
+        (r"8\,177", [("8177", 1e12, "")]),
+        ("8\u2009177", [("8177", 1e12, "")]),
+        ("8{,}5", [("8.5", 1e12, "")]),
+        (r"\textcolor{red}{3.3}", [("3.3", 1e12, "")]),
+        (r"\scalebox{0.8}{3.3}", [("3.3", 1e12, "")]),
+        (r"3.3 (42\% $\downarrow$)", [("3.3", 1e12, ""), ("42", 0.01, "saved")]),
         ("--", []),
         ("n/a", []),
     ],
@@ -156,6 +163,52 @@ def test_a_method_that_spans_rows():
     text += r" \multirow{2}{*}{FastV} & 128 & 2.5 \\ & 64 & 1.9 \end{tabular}"
     found = facts(text)
     assert [fact[4:] for fact in found[1:]] == [("0:V;2:128", "FastV"), ("0:V;2:64", "FastV")]
+
+
+def test_a_heading_over_the_settings_of_a_method():
+    """The layer and the pruned share are columns under it, and the baseline spans both."""
+    text = r"""\begin{tabular}{lcc|cc}
+    \multirow{2}{*}{Model} & \multicolumn{2}{c|}{FastV Settings} & FLOPs & FLOPs Ratio \\
+     & $K$ & $R$ & & \\ \hline
+    \multirow{2}{*}{LLaVA-1.5-7B} & \multicolumn{2}{c|}{Baseline} & 99.3B & 100\% \\
+     & 2 & 90\% & 19.9B & 20\% \\ \end{tabular}"""
+    found = cells(text, model=None)
+    assert [(c.schedule.text, c.schedule.kind, c.printed, c.scale) for c in found] == [
+        ("0:V", "stated", "99.3", 1e9), ("0:V", "stated", "100", 0.01),
+        ("0:V;2:0.1V", "stated", "19.9", 1e9), ("0:V;2:0.1V", "stated", "20", 0.01),
+    ]  # fmt: skip
+    assert found[3].base == found[0].row
+
+
+def test_columns_for_each_model_are_rows_of_it():
+    text = r"""\begin{tabular}{l|cc|cc}
+    \multirow{2}{*}{Method} & \multicolumn{2}{c|}{LLaVA-1.5-7B} & \multicolumn{2}{c}{LLaVA-NeXT-7B} \\
+     & Tokens & TFLOPs & Tokens & TFLOPs \\
+    Vanilla & 576 & 8.2 & 2{,}880 & 42.7 \\ \multicolumn{5}{c}{\textit{Pruned}} \\
+    VisionZip & 64 & 1.3 & 320 & 4.7 \\ \end{tabular}"""
+    assert [(c.model, c.schedule.uniform, c.printed) for c in cells(text, model=None)] == [
+        ("llava-1.5-7b", 576, "8.2"), ("llava-next-vicuna-7b", 2880, "42.7"),
+        ("llava-1.5-7b", 64, "1.3"), ("llava-next-vicuna-7b", 320, "4.7"),
+    ]  # fmt: skip
+
+
+def test_a_row_named_as_a_model_is_the_model_s_own():
+    """Its tokens are the full ones, here of a picture's tiles, and the rows below are of it."""
+    text = "Method,Tokens,TFLOPs\nLLaVA-NeXT-7B,2520,37\nVisionZip,320,4.7\nLLaVA-1.5-13B,576,16\n"
+    found = cells(text, model=None)
+    assert [(c.model, c.schedule.text, c.schedule.full) for c in found] == [
+        ("llava-next-vicuna-7b", "0:V", 2520), ("llava-next-vicuna-7b", "0:320", 2520),
+        ("llava-1.5-13b", "0:V", 576),
+    ]  # fmt: skip
+    named = cells("Method,Tokens,TFLOPs\nLLaVA-1.5,576,16\n", model="llava-1.5-13b")
+    assert named[0].model == "llava-1.5-13b"
+
+
+def test_tokens_of_each_frame():
+    text = "Method,Frames,Tokens/frame,TFLOPs\nVanilla,32,196,48\nFastVID,32,19,3.3\n"
+    found = cells(text, model="llava-onevision-7b")
+    # FastVID is no FastV, which would see all tokens in its first layers.
+    assert [c.schedule.uniform for c in found] == [6272, 608]
 
 
 def test_sections_of_a_table_give_the_tokens_of_their_rows():
