@@ -3,6 +3,7 @@
     profile(model, device=..., visual_tokens=[...], ...)  -> list of Measurement
     calibrate(device)                                     -> Calibration, from micro-benchmarks
     load_measurements(folder)                             -> tidy DataFrame
+    explain(trace, other=None, model=None)                -> Explanation, of anybody's profiler trace
     reconcile(measurements, calibration)                  -> Reconciliation, the gap in named parts
     count_model(model, ...)                               -> FLOPs by three counters, side by side
 
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from profiling.counting.three_counters import count_model
+    from profiling.explaining import explain
     from profiling.measuring.campaign import run_campaign
     from profiling.measuring.planning import grid
     from profiling.measuring.profile import profile
@@ -34,6 +36,7 @@ _HOMES = {
     "build_model": "profiling.subject.models",
     "calibrate": "profiling.microbench.calibrate",
     "count_model": "profiling.counting.three_counters",
+    "explain": "profiling.explaining",
     "grid": "profiling.measuring.planning",
     "load_measurements": "profiling.records.frame",
     "profile": "profiling.measuring.profile",
@@ -49,6 +52,7 @@ __all__ = [
     "build_model",
     "calibrate",
     "count_model",
+    "explain",
     "grid",
     "load_measurements",
     "profile",

@@ -1,0 +1,414 @@
+"""`Explanation`: what a trace says, as data, and the one sentence that sums it up."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from costmodel.quantities import STAGES
+from profiling.explaining.calls import calls_of
+from profiling.explaining.known import describe_run
+from profiling.explaining.layers import find_layers, find_named_layers
+from profiling.explaining.naming import (
+    ATTENTION,
+    OTHER,
+    attention_family,
+    class_of_kernel,
+    gemm_family,
+    is_unaligned,
+)
+from profiling.explaining.roofs import op_rows
+from profiling.explaining.stages import ENCODER, place_calls
+from profiling.explaining.timeline import timeline
+from profiling.records.measurement import TOTAL
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from costmodel.calibration import Calibration
+    from hardware_specs import HardwareSpec
+    from profiling.explaining.against_model import AgainstModel
+    from profiling.explaining.calls import Call, Unlinked
+    from profiling.explaining.layers import Run
+    from profiling.explaining.roofs import OpRow
+    from profiling.explaining.timeline import Timeline
+    from profiling.explaining.two import Comparison
+    from profiling.tracing.events import Event, Trace
+
+SCHEMA_VERSION = 1
+_ORDER = (*STAGES, ENCODER, TOTAL)
+#: Ops listed in the JSON document; the rest is added up in one entry.
+MOST_OPS = 400
+#: Kernels' names are cut to this in what is printed.
+_SHOWN_NAME = 120
+
+
+@dataclass(frozen=True)
+class Family:
+    """Kernels of one implementation: how many, and their seconds."""
+
+    kind: str
+    name: str
+    kernels: int
+    time_s: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a trace says.
+
+    Attributes:
+        source: the trace's name.
+        device_names: as the driver prints them.
+        hardware: the device; None where it is not known.
+        calibration: its calibration, None without one.
+        on_cpu: whether ops stand for kernels, since there are none.
+        kernel_time_s: all device work: kernels and copies, those on several streams added up.
+        attributed_time_s: kernels linked to an op whose class is known.
+        unattributed_time_s: all other kernels: without an op, or of no known class.
+        copies_time_s: copies and fills of memory by the device's copy engines.
+        unlinked_time_s: of the unattributed, kernels that no op was found for.
+        unlinked_classes: seconds of these by the class that their names say.
+        layers: the repeated layers, in words and numbers.
+        stages: seconds of linked device work by stage.
+        spans: seconds of the time line by stage: its work, and the gap before each piece of it.
+        classes: seconds of kernels by op class; `other` is what is unattributed.
+        families: kernels by implementation.
+        unaligned_time_s: products that ran on kernels for unaligned operands.
+        time: the device's time line.
+        damaged: events without a usable time.
+        ops: each op beside its roof and its estimate.
+        against: beside the estimate of a model; None without one.
+        comparison: beside another trace; None without one.
+        notes: what a reader should know.
+    """
+
+    source: str
+    device_names: tuple[str, ...]
+    hardware: HardwareSpec | None
+    calibration: Calibration | None
+    on_cpu: bool
+    kernel_time_s: float
+    attributed_time_s: float
+    unattributed_time_s: float
+    copies_time_s: float
+    unlinked_time_s: float
+    unlinked_classes: dict[str, float]
+    layers: tuple[dict[str, Any], ...]
+    stages: dict[str, float]
+    spans: dict[str, float]
+    classes: dict[str, float]
+    families: tuple[Family, ...]
+    unaligned_time_s: float
+    time: Timeline
+    damaged: int
+    ops: tuple[OpRow, ...]
+    notes: tuple[str, ...] = ()
+    against: AgainstModel | None = None
+    comparison: Comparison | None = None
+    _calls: tuple[Call, ...] = field(default=(), repr=False, compare=False)
+    _placed: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    _runs: tuple[Run, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds between the first and the last device work in which nothing ran."""
+        return self.time.idle_s
+
+    @property
+    def sentence(self) -> str:
+        """What to know first."""
+        if self.comparison is not None:
+            return self.comparison.sentence
+        return _sentence(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document of `--json`, `schema_version` 1."""
+        whole = self.kernel_time_s or 1.0
+        document: dict[str, Any] = {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "explanation",
+            "source": self.source,
+            "device_names": list(self.device_names),
+            "hardware": None if self.hardware is None else self.hardware.id,
+            "calibration": None if self.calibration is None else self.calibration.name,
+            "kernel_time_s": self.kernel_time_s,
+            "attributed_time_s": self.attributed_time_s,
+            "unattributed_time_s": self.unattributed_time_s,
+            "copies_time_s": self.copies_time_s,
+            "idle_s": self.idle_s,
+            "attributed_share": self.attributed_time_s / whole,
+            "unlinked_time_s": self.unlinked_time_s,
+            "unlinked_share": self.unlinked_time_s / whole,
+            "unlinked_classes": self.unlinked_classes,
+            "layers": [dict(layer) for layer in self.layers],
+            "stages": self.stages,
+            "stage_spans": self.spans,
+            "classes": self.classes,
+            "families": [vars(family) for family in self.families],
+            "unaligned_time_s": self.unaligned_time_s,
+            "span_s": self.time.span_s,
+            "busy_s": self.time.busy_s,
+            "host_idle_s": self.time.host_idle_s,
+            "host_bound_share": self.time.host_bound_share,
+            "gaps": self.time.gaps,
+            "longest_gap_s": self.time.longest_gap_s,
+            "launches": self.time.launches,
+            "launch_s": self.time.launch_s,
+            "waits": self.time.waits,
+            "wait_s": self.time.wait_s,
+            "damaged_events": self.damaged,
+            "ops": _ops_document(self.ops),
+            "notes": list(self.notes),
+            "model": None if self.against is None else self.against.to_dict(),
+            "comparison": None if self.comparison is None else self.comparison.to_dict(),
+            "sentence": self.sentence,
+        }
+        return document
+
+    def by_class(self) -> list[dict[str, Any]]:
+        """Return by op class the seconds measured, at datasheet rates and by the calibration.
+
+        An op without a roof, or that the calibration does not hold, is in `unpriced_s` alone.
+        """
+        groups: dict[str, dict[str, Any]] = {}
+        for row in self.ops:
+            found = groups.setdefault(
+                row.op_class,
+                {"op_class": row.op_class, "kernels": 0, "time_s": 0.0, "ideal_s": 0.0,
+                 "priced_s": 0.0, "predicted_s": 0.0, "unpriced_s": 0.0},
+            )  # fmt: skip
+            found["kernels"] += row.kernels
+            found["time_s"] += row.time_s
+            if row.predicted_s is None:
+                found["unpriced_s"] += row.time_s
+            else:
+                found["priced_s"] += row.time_s
+                found["predicted_s"] += row.predicted_s
+                found["ideal_s"] += row.ideal_s or 0.0
+        return sorted(groups.values(), key=lambda group: -float(group["time_s"]))
+
+    def __repr__(self) -> str:
+        """Say the sentence."""
+        return f"<Explanation of {self.source}: {self.sentence}>"
+
+
+def explained(
+    trace: Trace,
+    source: str,
+    hardware: HardwareSpec | None,
+    calibration: Calibration | None,
+    notes: Sequence[str] = (),
+) -> Explanation:
+    """Return what a trace says.
+
+    Args:
+        trace: from `profiling.tracing.events`.
+        source: its name.
+        hardware: the device; None where it is not known.
+        calibration: its calibration, or None.
+        notes: remarks to begin with.
+    """
+    calls, unlinked = calls_of(trace)
+    runs = find_layers(calls)
+    placed = place_calls(calls, runs)
+    notes = list(notes)
+    linked_us = math.fsum(call.time_us for call in calls)
+    works = [work for call in calls for work in call.works] + [item.work for item in unlinked]
+    shown = list(runs)
+    if not runs:
+        shown = _named(calls, unlinked, notes)
+    kernels_us = math.fsum(work.length_us for work in works if work.kind != "copy")
+    copies_us = math.fsum(work.length_us for work in works if work.kind == "copy")
+    classes: dict[str, float] = defaultdict(float)
+    for call in calls:
+        classes[call.op_class] += call.kernel_us * 1e-6
+    free = [item.work for item in unlinked if item.work.kind != "copy"]
+    free_s = math.fsum(work.length_us for work in free) * 1e-6
+    attributed_s = math.fsum(time for name, time in classes.items() if name != OTHER)
+    other_s = max(0.0, kernels_us * 1e-6 - attributed_s)
+    found = {name: time for name, time in classes.items() if name != OTHER and time > 0}
+    if other_s > 0 and (free or classes.get(OTHER)):
+        found[OTHER] = other_s
+    by_name: Counter[str] = Counter()
+    for work in free:
+        by_name[class_of_kernel(work.name) or OTHER] += work.length_us * 1e-6  # type: ignore[assignment]
+    launched: dict[int, Event | None] = {id(item.work): item.launch for item in unlinked}
+    for call in calls:
+        for index, work in enumerate(call.works):
+            launched[id(work)] = call.launches[index] if index < len(call.launches) else None
+    _remarks(trace, calls, unlinked, linked_us, free_s, notes)
+    return Explanation(
+        source=source,
+        device_names=trace.device_names,
+        hardware=hardware,
+        calibration=calibration,
+        on_cpu=trace.on_cpu,
+        kernel_time_s=(kernels_us + copies_us) * 1e-6,
+        attributed_time_s=attributed_s,
+        unattributed_time_s=other_s,
+        copies_time_s=copies_us * 1e-6,
+        unlinked_time_s=free_s,
+        unlinked_classes=dict(by_name.most_common()),
+        layers=tuple(_merged(shown)),
+        stages=_stage_times(calls, placed),
+        spans=_stage_spans(calls, placed),
+        classes=dict(sorted(found.items(), key=lambda item: -item[1])),
+        families=_families(works),
+        unaligned_time_s=math.fsum(
+            work.length_us for work in works if work.kind != "copy" and is_unaligned(work.name)
+        )
+        * 1e-6,
+        time=timeline(trace, works, launched),
+        damaged=trace.damaged,
+        ops=tuple(op_rows(calls, placed, hardware, calibration)),
+        notes=tuple(notes),
+        _calls=tuple(calls),
+        _placed=tuple(placed),
+        _runs=tuple(runs),
+    )
+
+
+def _named(calls: Sequence[Call], unlinked: Sequence[Unlinked], notes: list[str]) -> list[Run]:
+    """Return layers by the names of kernels, of the launch (a replayed graph) with the most of them."""
+    by_launch: dict[int, list[Event]] = defaultdict(list)
+    for item in unlinked:
+        if item.work.kind == "kernel":
+            by_launch[0 if item.launch is None else id(item.launch)].append(item.work)
+    groups = [sorted(works, key=lambda work: work.begin_us) for works in by_launch.values()]
+    groups.append([work for call in calls for work in call.works if work.kind != "copy"])
+    found = max((find_named_layers(group) for group in groups), key=_layers_in, default=[])
+    if found:
+        notes.append(
+            "no sizes of products were recorded: layers are counted by the names of the kernels, and "
+            "their width and tokens are not known (profile with record_shapes=True)"
+        )
+    return found
+
+
+def _layers_in(runs: Sequence[Run]) -> int:
+    return sum(run.count for run in runs)
+
+
+def _remarks(
+    trace: Trace, calls: Sequence[Call], unlinked: Sequence[Unlinked], linked_us: float, free_s: float,
+    notes: list[str],
+) -> None:  # fmt: skip
+    if trace.damaged:
+        notes.append(f"{trace.damaged} events have no usable time and were left out")
+    if free_s > 0:
+        graphs = {
+            id(item.launch) for item in unlinked
+            if item.launch is not None and "graph" in item.launch.name.lower()
+        }  # fmt: skip
+        early = sum(item.launch is None for item in unlinked)
+        share = free_s / (free_s + linked_us * 1e-6)
+        why = []
+        if graphs:
+            why.append(f"replayed by {len(graphs)} graph launches, which carry no op")
+        if early:
+            why.append(
+                f"{early} of them launched before the trace began or by what it does not hold"
+            )
+        notes.append(
+            f"{share:.1%} of the device's time is linked to no op"
+            + (": " + "; ".join(why) if why else "")
+        )
+    if trace.on_cpu:
+        notes.append("no device work was recorded: the outermost ops of the CPU stand for kernels")
+    if calls and not any(call.ops[-1].sizes for call in calls):
+        notes.append("input shapes were not recorded: there are no roofs (record_shapes=True)")
+
+
+def _merged(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Return layers that ran several times with the same sizes once, with how often."""
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for run in runs:
+        key = (run.count, run.width, run.tokens, run.batch, run.ffn, run.whole)
+        entry = found.setdefault(
+            key,
+            {"count": run.count, "width": run.width, "tokens": run.tokens, "time_s": 0.0,
+             "batch": run.batch, "ffn": run.ffn, "passes": 0, "of": run.whole,
+             "says": describe_run(run)},
+        )  # fmt: skip
+        entry["time_s"] += run.time_us * 1e-6
+        entry["passes"] += 1
+    return list(found.values())
+
+
+def _stage_times(calls: Sequence[Call], placed: Sequence[str]) -> dict[str, float]:
+    times: dict[str, float] = defaultdict(float)
+    for call, stage in zip(calls, placed, strict=True):
+        times[stage] += call.time_us * 1e-6
+    return {stage: times[stage] for stage in _ORDER if stage in times}
+
+
+def _stage_spans(calls: Sequence[Call], placed: Sequence[str]) -> dict[str, float]:
+    """Return each stage's share of the time line: from the end of what ran before to its own end."""
+    pieces = sorted(
+        (work.begin_us, work.end_us, stage)
+        for call, stage in zip(calls, placed, strict=True)
+        for work in call.works
+    )
+    spans: dict[str, float] = defaultdict(float)
+    end = pieces[0][0] if pieces else 0.0
+    for _, until, stage in pieces:
+        spans[stage] += max(0.0, until - end) * 1e-6
+        end = max(end, until)
+    return {stage: spans[stage] for stage in _ORDER if stage in spans}
+
+
+def _families(works: Sequence[Event]) -> tuple[Family, ...]:
+    """Return kernels of attention and products by implementation."""
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for work in works:
+        if work.kind != "kernel":
+            continue
+        kind = class_of_kernel(work.name)
+        if kind in ATTENTION:
+            name = attention_family(work.name)
+            found["attention", name or "another fused kernel"].append(work.length_us * 1e-6)
+        elif kind == "gemm":
+            name = gemm_family(work.name) or "another library"
+            unaligned = ", unaligned" if is_unaligned(work.name) else ""
+            found["product", name + unaligned].append(work.length_us * 1e-6)
+    rows = (Family(*key, len(times), math.fsum(times)) for key, times in found.items())
+    return tuple(sorted(rows, key=lambda row: -row.time_s))
+
+
+def _ops_document(rows: Sequence[OpRow]) -> list[dict[str, Any]]:
+    names = ("stage", "op_class", "name", "sizes", "dtype", "calls", "kernels", "time_s", "flops",
+             "hbm_bytes", "ideal_s", "predicted_s")  # fmt: skip
+    document = [
+        {**{name: getattr(row, name) for name in names}, "kernel": row.kernel[:_SHOWN_NAME]}
+        for row in rows[:MOST_OPS]
+    ]
+    rest = rows[MOST_OPS:]
+    if rest:
+        document.append(
+            {**dict.fromkeys(names), "name": f"{len(rest)} more", "op_class": None,
+             "calls": sum(row.calls for row in rest), "kernels": sum(row.kernels for row in rest),
+             "time_s": math.fsum(row.time_s for row in rest), "kernel": None}
+        )  # fmt: skip
+    return document
+
+
+def _sentence(found: Explanation) -> str:
+    parts = [str(layer["says"]) for layer in found.layers[:3]] or ["no repeated layer was found"]
+    share = found.attributed_time_s / found.kernel_time_s if found.kernel_time_s else 0.0
+    parts.append(f"{share:.1%} of {_shown(found.kernel_time_s)} of device time is attributed")
+    known = {name: time for name, time in found.classes.items() if name != OTHER}
+    if known:
+        name, time = max(known.items(), key=lambda item: item[1])
+        parts.append(f"most of it is {name} ({time / found.kernel_time_s:.0%})")
+    if found.time.host_bound_share >= 0.05:
+        parts.append(
+            f"for {found.time.host_bound_share:.0%} of its span the device waited for the host"
+        )
+    return "; ".join(parts) + "."
+
+
+def _shown(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
