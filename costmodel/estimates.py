@@ -56,7 +56,7 @@ def assemble(
             "the tokens or the precision, or take a larger device"
         )
     return Estimate(
-        {**scenario_inputs(request, scenario), **context.inputs},
+        {**scenario_inputs(request, scenario, context.model), **context.inputs},
         Stages(stages),
         total_cost(stages, scenario.output_tokens),
         memory,
@@ -214,6 +214,9 @@ def estimate(
     images: int | None = None,
     image_size: ImageSize | str | None = None,
     frames: int | None = None,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+    max_tiles: int | None = None,
     memory_margin_bytes: int = MEMORY_MARGIN_BYTES,
     host_s: float | None = None,
     power_limit_w: float | None = None,
@@ -226,7 +229,8 @@ def estimate(
         hardware: a device id (`nvidia-a100-sxm4-80gb`), a YAML file, or a `HardwareSpec`.
         visual_tokens: visual tokens per sample handed to the language model (with a method: before
             it reduces them); None is the model's own count, 0 is a prompt without an image.
-        text_tokens: text tokens per sample; None is 40, or under another convention the length its
+        text_tokens: text tokens per sample; None is 40, with the timestamps that a model's processor puts
+            among the frames of a clip (Qwen3-VL), or under another convention the length its
             authors used.
         cached_tokens: tokens of the prompt whose keys and values are in the cache already (a shared
             prefix, an image of an earlier turn), counted before any reduction. Prefill computes the
@@ -257,6 +261,11 @@ def estimate(
         image_size: (height, width) in pixels of every image, or a list of one for each, for models
             whose token count depends on it; or a text such as `1344x1344` or `1080p`.
         frames: frames, for video models.
+        min_pixels: fewest pixels of an image that keeps its resolution, or of a clip's frames as the
+            model's processor counts them; None is the checkpoint's own.
+        max_pixels: most pixels, likewise.
+        max_tiles: tiles of an image that is cut into them: all of them, or those along its longer
+            edge (Idefics3, SmolVLM); None is the checkpoint's own.
         memory_margin_bytes: bytes of the memory that the driver shows and no tensor gets, for the
             context, the driver and the allocator's fragments: a request fits where its peak and this
             margin do. 1 GiB unless given.

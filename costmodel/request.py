@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from costmodel.quantities import MEMORY_MARGIN_BYTES, MOST_TOKENS
 from hardware_specs.errors import InvalidInputError, UnknownNameError
-from hardware_specs.showing import shown
+from hardware_specs.showing import brief, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -320,7 +320,8 @@ there is: last, all
         Count(0), "Visual tokens per sample; the model's own when absent.", "number"
     ))  # fmt: skip
     text_tokens: int | None = field(default=None, metadata=_is(
-        Count(0), "Text tokens per sample; 40, or a convention's own.", "number", if_none=40
+        Count(0), "Text tokens per sample; 40 and a clip's timestamps, or a convention's own.",
+        "number", if_none=40,
     ))  # fmt: skip
     cached_tokens: int = field(default=0, metadata=_is(
         Count(0), "Tokens of the prompt whose keys and values are in the cache already: images first, "
@@ -380,6 +381,15 @@ there is: last, all
     frames: int | None = field(default=None, metadata=_is(
         Count(1), "Frames of a video.", "shape"
     ))  # fmt: skip
+    min_pixels: int | None = field(default=None, metadata=_is(
+        Count(1), "Fewest pixels of an image that keeps its resolution; the checkpoint's own.", "shape"
+    ))  # fmt: skip
+    max_pixels: int | None = field(default=None, metadata=_is(
+        Count(1), "Most pixels of an image that keeps its resolution; the checkpoint's own.", "shape"
+    ))  # fmt: skip
+    max_tiles: int | None = field(default=None, metadata=_is(
+        Count(1), "Most tiles of an image that is cut into them; the checkpoint's own.", "shape"
+    ))  # fmt: skip
     memory_margin_bytes: int = field(default=MEMORY_MARGIN_BYTES, metadata=_is(
         Bytes(), "Bytes of the device's memory that context, driver and allocator keep from the "
         "program.", "setting", ours=True,
@@ -392,6 +402,8 @@ there is: last, all
         Amount(1e5, "w", 1.0), "The board's power limit in watts; the device's own when absent. A limit "
         "beyond it stands for a burst.", "setting", ours=True,
     ))  # fmt: skip
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         """Check every value that is not its default, and keep it in its plain type."""
@@ -422,6 +434,8 @@ def plain(value: Any) -> Any:
 ARGUMENTS: dict[str, Argument] = {
     place.name: place.metadata["argument"] for place in fields(Request)
 }
+#: The arguments that limit an image.
+BUDGET = ("min_pixels", "max_pixels", "max_tiles")
 #: The default of each argument but model and hardware.
 DEFAULTS: dict[str, Any] = {
     place.name: place.default for place in fields(Request) if place.default is not MISSING
@@ -441,7 +455,7 @@ def names_of(*roles: str) -> tuple[str, ...]:
     """Name the arguments of some roles.
 
     >>> names_of("subject", "shape")
-    ('model', 'hardware', 'images', 'image_size', 'frames')
+    ('model', 'hardware', 'images', 'image_size', 'frames', 'min_pixels', 'max_pixels', 'max_tiles')
     """
     return tuple(name for name, known in ARGUMENTS.items() if known.role in roles)
 
@@ -460,10 +474,7 @@ def check_names(given: Mapping[str, Any], *taken: str, by: str) -> None:
 
     >>> check_names({"batchsize": 8}, by="sweep")
     Traceback (most recent call last):
-    hardware_specs.errors.UnknownNameError: unknown argument 'batchsize'; did you mean batch_size? \
-There is: model, hardware, visual_tokens, text_tokens, cached_tokens, batch_size, output_tokens, \
-precision, method, keep, layer, tokens_per_layer, execution, calibration, convention, attention, logits, \
-vision_layers, images, image_size, frames, memory_margin_bytes, host_s, power_limit_w
+    hardware_specs.errors.UnknownNameError: unknown argument 'batchsize'; did you mean batch_size?
     """
     for name in given:
         if name not in ARGUMENTS:

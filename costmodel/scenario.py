@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 
 from costmodel.models.model import image_sizes
-from costmodel.request import OUR_DEFAULTS, names_of
+from costmodel.request import BUDGET, OUR_DEFAULTS, names_of
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Units(NamedTuple):
             alone does and a count may stand for several.
         default: whether nothing was said of the image.
         seen: what a tower that takes images at their own resolution sees of `counted`.
+        text: text tokens that the model's processor puts among the frames of a clip.
         by_count: the geometry of such a tower where no size was said: then a count of visual tokens is
             that of an image of as many.
     """
@@ -68,6 +69,7 @@ class Units(NamedTuple):
     default: bool = False
     seen: Seen | None = None
     by_count: Geometry | None = None
+    text: int = 0
 
     def tower(self, tokens: Any, images: Any, *, asked: bool) -> Seen | None:
         """Return what a tower sees that takes images at their own resolution, None for others.
@@ -144,8 +146,30 @@ def _priced(model: ModelConfig, images: int, crops: int) -> str:
     return f"{_noun(images, what)} ({_noun(crops, parts)})"
 
 
+@lru_cache(maxsize=256)
+def _limited(model: ModelConfig, *budget: int | None) -> ModelConfig:
+    return model.limited(**dict(zip(BUDGET, budget, strict=True)))
+
+
+def within_budget(model: ModelConfig, request: Request) -> ModelConfig:
+    """Return a request's model with the request's budget for images.
+
+    Raises:
+        InvalidInputError: a budget that this model's images do not have.
+    """
+    least, most, tiles = request.min_pixels, request.max_pixels, request.max_tiles
+    if least is None and most is None and tiles is None:
+        return model
+    return _limited(model, least, most, tiles)
+
+
 def units_of(model: ModelConfig, request: Request) -> Units:
-    """Return what a request's visual tokens are counted in."""
+    """Return what a request's visual tokens are counted in.
+
+    Args:
+        model: the request's, with its budget for images.
+        request: the request.
+    """
     # A text has become a size when the request was checked.
     size = cast("ImageSize | None", request.image_size)
     return visual_units(model, request.images, size, request.frames)
@@ -176,7 +200,8 @@ def visual_units(
     geometry = model.geometry
     each = None if frames is not None else geometry.among_others
     seen = geometry.seen(image_sizes(size, images), frames)
-    return Units(counted, executed, images, each, seen=seen)
+    text = 0 if frames is None else geometry.text_of(frames)
+    return Units(counted, executed, images, each, seen=seen, text=text)
 
 
 @lru_cache(maxsize=256)
@@ -241,7 +266,8 @@ def scenario_of(request: Request, model: ModelConfig, warnings: list[str]) -> Sc
     the request says how many there are.
 
     Args:
-        request: the request; without a text length it has the project's own.
+        request: the request; without a text length it has the project's own, and what stands among a
+            clip's frames.
         model: its model.
         warnings: receives what the caller should know.
 
@@ -255,9 +281,9 @@ def scenario_of(request: Request, model: ModelConfig, warnings: list[str]) -> Sc
     >>> scenario_of(two_images, load_model("llava-1.5-7b"), [])[:4]
     (1152, 1152, 2, 40)
     """
+    model = within_budget(model, request)
     asked, text = request.visual_tokens, request.text_tokens
-    if text is None:
-        text = OUR_DEFAULTS["text_tokens"]
+    among = 0
     if model.vision is None:
         model.visual_input(
             image_size=request.image_size, frames=request.frames, images=request.images
@@ -268,11 +294,14 @@ def scenario_of(request: Request, model: ModelConfig, warnings: list[str]) -> Sc
         tokens = units.counted.tokens if asked is None else asked
         images, crops, projected, unit = units.read(tokens)
         seen = units.tower(tokens, images, asked=asked is not None)
+        among = units.text
         if asked and units.default and (others := other_readings(model, asked)):
             warnings.append(
                 f"{asked} visual tokens are priced as {_priced(model, images, crops)}; they may as well "
                 f"be {', or '.join(others)}: say images=, image_size= or frames="
             )
+    if text is None:
+        text = OUR_DEFAULTS["text_tokens"] + among
     if tokens + text == 0:
         raise InvalidInputError("visual_tokens and text_tokens are both 0: there is no prompt")
     length = tokens + text + request.output_tokens
@@ -291,15 +320,18 @@ def scenario_of(request: Request, model: ModelConfig, warnings: list[str]) -> Sc
 def differ_in_tokens(request: Request, model: ModelConfig) -> bool:
     """Whether a request's images, by their sizes, give different numbers of visual tokens."""
     sizes = cast("ImageSize | None", request.image_size)
+    model = within_budget(model, request)
     if sizes is None or not isinstance(sizes[0], tuple) or model.geometry.among_others is not None:
         return False
     return len({model.visual_input(image_size=size).tokens for size in set(sizes)}) > 1
 
 
-def scenario_inputs(request: Request, scenario: Scenario) -> dict[str, Any]:
+def scenario_inputs(request: Request, scenario: Scenario, model: ModelConfig) -> dict[str, Any]:
     """Return the arguments behind a scenario as resolved, with the crops they come to."""
+    limited = within_budget(model, request)
     return {
         **request.inputs(_VARYING),
+        **limited.geometry.budget(clip=request.frames is not None),
         "visual_tokens": scenario.visual_tokens,
         "text_tokens": scenario.text_tokens,
         "images": scenario.images,

@@ -107,7 +107,7 @@ def convention_estimate(request: Request) -> Estimate:
     )
     inputs = {
         **request.inputs(),
-        **scenario_inputs(request, scenario),
+        **scenario_inputs(request, scenario, config),
         "model": config.name,
         "text_tokens": own_text,
         "method": "none" if method is None else method.name,

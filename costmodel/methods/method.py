@@ -13,7 +13,7 @@ from costmodel.methods.fits import checked_plan
 from costmodel.methods.keep import check_keep, resolve_keep
 from costmodel.methods.plan import MethodInput
 from costmodel.methods.spelling import spell
-from hardware_specs.errors import InvalidInputError
+from hardware_specs.errors import InvalidInputError, UnknownNameError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -152,6 +152,10 @@ class Method:
         variant = {"variant": self._changed_variant} if self._changed_variant else {}
         return spell(self.name, {**variant, **self.changed_options})
 
+    def __repr__(self) -> str:
+        """Name the method with what differs from its defaults."""
+        return f"<Method {self}>"
+
     def __str__(self) -> str:
         """Return the whole request as one line, which `get_method` reads again."""
         variant = self._changed_variant or None
@@ -203,7 +207,7 @@ def ask(
     """
     if variant not in info.variants:
         raise InvalidInputError(
-            f"{info.name} has no variant {variant!r}; there is: {', '.join(info.variants)}"
+            str(UnknownNameError(variant, info.variants, f"variant of {info.name}"))
         )
     return Method(
         info,
@@ -251,9 +255,9 @@ def _checked_options(info: MethodInfo, given: Mapping[str, object]) -> dict[str,
     known = {option.name: option for option in info.options}
     for name in given:
         if name not in known:
-            raise InvalidInputError(
-                f"{info.name} has no option {name!r}; its options: {', '.join(known) or 'none'}"
-            )
+            if not known:
+                raise InvalidInputError(f"{info.name} has no options, and {name!r} was given")
+            raise InvalidInputError(str(UnknownNameError(name, known, f"option of {info.name}")))
     chosen: dict[str, object] = {}
     for name, option in known.items():
         value = given.get(name, option.default)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from costmodel.models.anyres import AnyRes
     from costmodel.quantities import Num
@@ -127,9 +127,18 @@ class Geometry(Protocol):
             exact: count as `transformers` runs it, not as papers do.
         """
 
+    def text_of(self, frames: int) -> int:
+        """Return the text tokens that the processor puts among the frames of a clip."""
+
     @property
     def keeps_size(self) -> bool:
         """Whether images and frames keep their own resolution, so that a tower's patches follow it."""
+
+    def budget(self, *, clip: bool) -> dict[str, int]:
+        """Return what limits an image, or a clip, by the names of `estimate`'s arguments."""
+
+    def limited(self, budget: Mapping[str, int]) -> Geometry:
+        """Return the same with other limits, by the names that `budget` has."""
 
     def seen(
         self, sizes: Sequence[tuple[int, int] | None], frames: int | None = None
@@ -182,6 +191,18 @@ class CropGeometry:
     video: VideoRule | None = None
     among_others: VisualInput | None = None
     keeps_size: bool = False
+
+    def text_of(self, frames: int) -> int:  # noqa: ARG002
+        """Frames follow each other without text."""
+        return 0
+
+    def budget(self, *, clip: bool) -> dict[str, int]:  # noqa: ARG002
+        """Nothing limits what is resized to one crop, or cut along a grid of the config's."""
+        return {}
+
+    def limited(self, budget: Mapping[str, int]) -> CropGeometry:  # noqa: ARG002
+        """Return the same: there is no limit."""
+        return self
 
     def seen(self, sizes: object, frames: int | None = None) -> None:
         """Every crop has the tower's own resolution."""

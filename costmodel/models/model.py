@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from costmodel.models import geometry as pictures
 from costmodel.models.geometry import VisualInput
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 ImageSize = tuple[int, int] | tuple[tuple[int, int], ...]
 #: Above this a side of an image, or a number of frames, is taken for a slip.
 MOST_PIXELS = 1_000_000
+#: More tiles than any model cuts an image into.
+MOST_TILES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,31 +148,29 @@ class ModelConfig:
             max_tiles: tiles of an image that is cut into them: all of them, or along its longer edge.
 
         Raises:
-            InvalidInputError: a budget that this model's images do not have, or that is none.
+            InvalidInputError: a budget that this model's images do not have, or that is none. Fewest
+                pixels beyond the most are refused where an image is counted.
 
         >>> from costmodel import load_model
         >>> load_model("qwen2.5-vl-7b").limited(max_pixels=1003520).visual_input(image_size="1080p").tokens
         1222
         """
-        asked = {"least": min_pixels, "most": max_pixels, "most_tiles": max_tiles}
-        names = dict(zip(asked, ("min_pixels", "max_pixels", "max_tiles"), strict=True))
-        given = {key: value for key, value in asked.items() if value is not None}
-        for key, value in given.items():
-            if not hasattr(self.geometry, key):
+        asked = {"min_pixels": min_pixels, "max_pixels": max_pixels, "max_tiles": max_tiles}
+        given = {name: value for name, value in asked.items() if value is not None}
+        known = self.geometry.budget(clip=False)
+        for name, value in given.items():
+            if name not in known:
+                there = f"; it has {' and '.join(known)}" if known else ""
                 raise InvalidInputError(
-                    f"{names[key]} means nothing to {self.name} ({self.family}), whose images have "
-                    "no such budget"
+                    f"{name} means nothing to {self.name} ({self.family}), whose images have no "
+                    f"such budget{there}"
                 )
-            if type(value) is not int or not 1 <= value <= MOST_PIXELS**2:
+            most = MOST_TILES if name == "max_tiles" else MOST_PIXELS**2
+            if type(value) is not int or not 1 <= value <= most:
                 raise InvalidInputError(
-                    f"{names[key]} must be a whole number from 1, not {value!r}"
+                    f"{name} must be a whole number from 1 to {most}, not {value!r}"
                 )
-        geometry: Any = replace(self.geometry, **given)  # type: ignore[type-var]
-        if given and hasattr(geometry, "least") and geometry.least > geometry.most:
-            raise InvalidInputError(
-                f"min_pixels {geometry.least} is more than max_pixels {geometry.most}"
-            )
-        return replace(self, geometry=geometry)
+        return replace(self, geometry=self.geometry.limited(given)) if given else self
 
     def visual_input(
         self,

@@ -8,7 +8,7 @@ image_processing_qwen2_vl.py and video_processing_qwen3_vl.py of `transformers`.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, floor, sqrt
 from typing import TYPE_CHECKING
 
@@ -16,19 +16,21 @@ from costmodel.models.geometry import Seen, VideoRule, VisualInput
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from costmodel.models.geometry import Pieces
     from costmodel.quantities import Num
 
 #: (height, width) of the image that stands for all where nothing is said, in pixels.
 DEFAULT_IMAGE = (1024, 1024)
+#: Frames of a second that Qwen's processors take.
+FRAMES_PER_S = 2
 #: Beyond this ratio of its sides no image is taken.
 MOST_RATIO = 200
 
 
 def resized(
-    size: tuple[int, int], unit: int, least: float, most: float, frames: int = 1
+    size: tuple[int, int], unit: int, least: float, most: float, frames: int = 1, tubelet: int = 1
 ) -> tuple[int, int]:
     """Return the (height, width) that an image of a size becomes, in pixels.
 
@@ -38,9 +40,10 @@ def resized(
         least: fewest pixels of the result, over all frames.
         most: most pixels of the result, over all frames.
         frames: of the clip that it is one of.
+        tubelet: frames that are taken together; the budget sees the nearest whole number of these.
 
     Raises:
-        InvalidInputError: one side is more than 200 times the other.
+        InvalidInputError: one side is more than 200 times the other, or `least` is more than `most`.
 
     >>> resized((1080, 1920), 28, 3136, 12845056)  # 39 x 69 tokens
     (1092, 1932)
@@ -48,16 +51,19 @@ def resized(
     (728, 1316)
     """
     height, width = size
+    if least > most:
+        raise InvalidInputError(f"min_pixels {least} is more than max_pixels {most}")
     if max(size) > MOST_RATIO * min(size):
         raise InvalidInputError(
             f"an image of {height}x{width} has sides in a ratio beyond {MOST_RATIO}, which this "
             "model's processor refuses"
         )
     high, wide = round(height / unit) * unit, round(width / unit) * unit
-    if frames * high * wide > most:
+    deep = round(frames / tubelet) * tubelet
+    if deep * high * wide > most:
         shrink = sqrt(frames * height * width / most)
         return tuple(max(unit, floor(n / shrink / unit) * unit) for n in size)  # type: ignore[return-value]
-    if frames * high * wide < least:
+    if deep * high * wide < least:
         grow = sqrt(least / (frames * height * width))
         return tuple(ceil(n * grow / unit) * unit for n in size)  # type: ignore[return-value]
     return high, wide
@@ -77,6 +83,7 @@ class NativeGeometry:
         least_video: fewest pixels of a clip's frames, over all of them where `clip_budget`.
         most_video: most pixels, likewise.
         clip_budget: whether the budget is that of a clip, not that of a frame.
+        timestamps: whether the time of every pair of frames is written before it, between delimiters.
 
     >>> qwen = NativeGeometry(14, 2, 8, 3136, 12845056)
     >>> qwen.image((1344, 1344), exact=True)  # 48 x 48 tokens of 2 x 2 patches
@@ -94,6 +101,7 @@ class NativeGeometry:
     least_video: int = 0
     most_video: int = 0
     clip_budget: bool = False
+    timestamps: bool = False
     anyres: None = None
     among_others: None = None
     keeps_size: bool = True
@@ -102,6 +110,25 @@ class NativeGeometry:
     def unit(self) -> int:
         """Pixels along a side of what one token covers."""
         return self.patch * self.merge
+
+    def budget(self, *, clip: bool) -> dict[str, int]:
+        """Return the fewest and most pixels of an image, or of a clip's frames."""
+        least, most = (self.least_video, self.most_video) if clip else (self.least, self.most)
+        return {"min_pixels": least, "max_pixels": most}
+
+    def limited(self, budget: Mapping[str, int]) -> NativeGeometry:
+        """Return the same with another budget, which is a clip's as well.
+
+        An image's most may be below a clip's own fewest: the side that is not given makes room.
+        """
+        least, most = budget.get("min_pixels"), budget.get("max_pixels")
+        return replace(
+            self,
+            least=least or self.least,
+            most=most or self.most,
+            least_video=least or min(self.least_video, most or self.most_video),
+            most_video=most or max(self.most_video, least or self.least_video),
+        )
 
     @property
     def tokens_per_crop(self) -> int:
@@ -125,10 +152,9 @@ class NativeGeometry:
         pairs = -(-frames // self.tubelet)
         if self.clip_budget and min(size) < self.unit:
             size = tuple(int(n * self.unit / min(size)) for n in size)  # type: ignore[assignment]
-        height, width = resized(
-            size, self.unit, self.least_video, self.most_video,
-            pairs * self.tubelet if self.clip_budget else 1,
-        )  # fmt: skip
+        budget = (self.unit, self.least_video, self.most_video)
+        together = (max(frames, self.tubelet), self.tubelet) if self.clip_budget else ()
+        height, width = resized(size, *budget, *together)
         return pairs, height // self.patch, width // self.patch
 
     def image(self, size: tuple[int, int] | None, *, exact: bool) -> VisualInput:  # noqa: ARG002
@@ -142,6 +168,21 @@ class NativeGeometry:
         pairs, rows, columns = self.clip_grid(frames, size)
         tokens = pairs * rows * columns // self.merge**2
         return VisualInput(tokens, pairs, tokens)
+
+    def text_of(self, frames: int) -> int:
+        """Return the text tokens among a clip's frames: `<0.2 seconds>` and two delimiters for each pair.
+
+        A pair's time is the mean of its frames', `FRAMES_PER_S` of which are a second. Qwen's tokenizer
+        makes a token of each digit and of each other piece.
+
+        >>> NativeGeometry(16, 2, 0, 65536, 16777216, timestamps=True).text_of(16)  # up to 7.2 seconds
+        64
+        """
+        if not self.timestamps:
+            return 0
+        pairs = -(-frames // self.tubelet)
+        seconds = ((k * self.tubelet + (self.tubelet - 1) / 2) / FRAMES_PER_S for k in range(pairs))
+        return sum(2 + 5 + len(str(int(each))) for each in seconds)
 
     def seen(self, sizes: Sequence[tuple[int, int] | None], frames: int | None = None) -> Seen:
         """Return what the tower sees of images, or of a clip whose frames have the one size."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from costmodel.models.geometry import CropGeometry, VideoRule, VisualInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,14 @@ class TileGeometry(CropGeometry):
     most_tiles: int = 1
     tiles: Callable[[int, int, int, int], int] = field(default=lambda *_: 1, compare=False)
     default: tuple[int, int] = (1024, 1024)
+
+    def budget(self, *, clip: bool) -> dict[str, int]:
+        """Return the tiles of an image; a frame is one crop."""
+        return {} if clip else {"max_tiles": self.most_tiles}
+
+    def limited(self, budget: Mapping[str, int]) -> TileGeometry:
+        """Return the same with another number of tiles."""
+        return replace(self, most_tiles=budget.get("max_tiles", self.most_tiles))
 
     def image(self, size: tuple[int, int] | None, *, exact: bool) -> VisualInput:  # noqa: ARG002
         """Return what an image gives: the tokens of a tile for every crop."""
@@ -49,7 +57,7 @@ def closest_tiles(height: int, width: int, side: int, most: int) -> int:
     >>> closest_tiles(448, 896, 448, 12), closest_tiles(1000, 1000, 448, 12), closest_tiles(999, 999, 448, 1)
     (3, 10, 1)
     """
-    grids = [(w, h) for w in range(1, most + 1) for h in range(1, most + 1) if w * h <= most]
+    grids = [(w, h) for w in range(1, most + 1) for h in range(1, most // w + 1)]
     best, least = (1, 1), float("inf")
     for columns, rows in sorted(grids, key=lambda grid: grid[0] * grid[1]):
         away = abs(width / height - columns / rows)

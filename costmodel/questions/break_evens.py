@@ -21,6 +21,7 @@ from costmodel.methods import chosen_method
 from costmodel.quantities import MOST_TOKENS
 from costmodel.questions.sweeps import CHUNK_ROWS, SweepPlan, sweep_chunks
 from costmodel.request import Request, check_budget, refused
+from costmodel.scenario import within_budget
 from costmodel.time_source import IDEAL, TimeSource
 from costmodel.written_tables import WrittenTable
 from hardware_specs.errors import InvalidInputError
@@ -128,7 +129,7 @@ def break_even(
     if "visual_tokens" in arguments:
         raise InvalidInputError("break_even varies visual_tokens itself; bound it with most=")
     request = _one_value_each(model, hardware, arguments)
-    config = load_model(request.model)
+    config = within_budget(load_model(request.model), request)
     if config.vision is None:
         raise InvalidInputError(f"{config.name} has no vision tower, so no visual tokens to vary")
     method, keep, _ = chosen_method(request.method, request.keep, request.layer)

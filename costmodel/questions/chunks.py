@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from costmodel.request import BUDGET
 from costmodel.roofline import BOUNDS
-from hardware_specs.showing import harmless, shown
+from hardware_specs.showing import brief, harmless, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +25,7 @@ COUNTS = (
 )  # fmt: skip
 #: Fixed values that are whole numbers; the others are names. `keep` is one of them: as a number a
 #: count of 1 and a ratio of 1.0 would be the same.
-_FIXED_COUNTS = ("layer", "frames", "memory_margin_bytes")
+_FIXED_COUNTS = ("layer", "frames", *BUDGET, "memory_margin_bytes")
 #: Fixed values that are any number.
 _FIXED_NUMBERS = ("host_s", "power_limit_w")
 
@@ -41,6 +42,10 @@ class Chunk(NamedTuple):
     columns: dict[str, Any]
     rows: int
     warnings: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Return the fields that are set, as far as they fit."""
+        return brief(self)
 
 
 def join_chunks(chunks: Sequence[Chunk]) -> pd.DataFrame:

@@ -147,7 +147,7 @@ def estimate_distribution(
         name: np.broadcast_to(np.asarray(columns[name], dtype=float), (len(numbers),))
         for name in QUANTITIES
     }
-    inputs = {**context.inputs, **scenario_inputs(request, scenario)}
+    inputs = {**context.inputs, **scenario_inputs(request, scenario, context.model)}
     return Distribution(
         inputs,
         labels,

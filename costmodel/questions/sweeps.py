@@ -32,7 +32,7 @@ from costmodel.request import (
     plain,
 )
 from costmodel.roofline import StageCost, added
-from costmodel.scenario import Scenario, Units, units_of
+from costmodel.scenario import Scenario, Units, units_of, within_budget
 from costmodel.uncertainty import BRACKET
 from hardware_specs.errors import InvalidInputError, VlmRooflineError
 from hardware_specs.showing import shown
@@ -125,6 +125,7 @@ class SweepPlan:
             visual = None
         self.default_visual = visual is None
         numbers["visual_tokens"] = 0 if visual is None else visual
+        self.default_text = arguments.get("text_tokens") is None
         if numbers["text_tokens"] is None:
             numbers["text_tokens"] = OUR_DEFAULTS["text_tokens"]
         self.numbers = {
@@ -244,6 +245,8 @@ class SweepPlan:
                 for count in units.read(visual)
             )
             seen = units.tower(visual, images, asked=not self.default_visual)
+            if self.default_text:
+                columns["text_tokens"] = columns["text_tokens"] + units.text
         if np.any(visual + columns["text_tokens"] == 0):
             raise InvalidInputError("visual_tokens and text_tokens are both 0: there is no prompt")
         return Scenario(
@@ -301,12 +304,13 @@ _FIXED: dict[str, Any] = {
 
 
 def _units(context: Context, request: Request) -> Units | None:
-    if context.model.vision is None:
-        context.model.visual_input(
+    model = within_budget(context.model, request)
+    if model.vision is None:
+        model.visual_input(
             image_size=request.image_size, frames=request.frames, images=request.images
         )  # refuses them
         return None
-    return units_of(context.model, request)
+    return units_of(model, request)
 
 
 def _price(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
+import sys
 
 import pytest
 
@@ -22,6 +25,7 @@ LONG = (
     "loop",
     "measurements",
     "specs detect",
+    "plot sweep",
 )
 
 
@@ -95,18 +99,28 @@ def test_help_of_the_program(capsys) -> None:
 
 
 def _commands() -> list[str]:
-    groups = {"plot": ("roofline", "latency", "memory"), "models": ("list", "show"),
+    groups = {"plot": ("roofline", "latency", "memory", "sweep", "timeline"), "models": ("list", "show"),
               "specs": ("list", "show", "detect"), "methods": ("list", "show")}  # fmt: skip
     return [
         f"{command} {name}".strip() for command in COMMANDS for name in groups.get(command, ("",))
     ]
 
 
-@pytest.mark.parametrize("command", _commands())
-def test_every_help_has_an_example(capsys, command: str) -> None:
+@pytest.mark.parametrize("command", ["", "plot", "models", "specs", "methods", *_commands()])
+def test_help_at_eighty_columns(monkeypatch, capsys, command: str) -> None:
+    """No box, no word cut, no line too long; what every command does and its examples stand whole."""
+    monkeypatch.setenv("COLUMNS", "80")
     assert main([*command.split(), "--help"]) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert f"vlm-roofline {EXAMPLES[command][0]}"[:60] in said
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert not set(out) & set("\u2026\u2500\u2502\u256d")
+    assert not re.search(r"[a-z]\.\.\.", out)
+    assert not re.search(r"--\w.*list\[", out)
+    said = " ".join(out.replace("\\\n", "").split())
+    for line in EXAMPLES.get(command, ()):
+        assert f"vlm-roofline {line}" in said
+    if command in _commands():
+        assert EXAMPLES[command]
 
 
 @pytest.mark.parametrize(
@@ -117,11 +131,38 @@ def test_examples_run(monkeypatch, tmp_path, capsys, line: str) -> None:
     assert main(line.split()) == 0, capsys.readouterr().err
 
 
-def test_completion(monkeypatch, capsys) -> None:
+@pytest.mark.parametrize(("typed", "offered"), [
+    ("comp", {"compare"}),
+    ("estimate llava-1.5-", {"llava-1.5-7b", "llava-1.5-13b"}),
+    ("estimate llava-1.5-7b -d nvidia-h100-s", {"nvidia-h100-sxm5-80gb"}),
+    ("compare llava-1.5-7b -d h100,l40", {"h100,l40s"}),
+    ("compare llava-1.5-7b --method fastv,divp", {"fastv,divprune"}),
+    ("sweep llava-1.5-7b --precision w4a", {"w4a16", "w4a4"}),
+    ("sweep llava-1.5-7b --execution cu", {"cuda-graph"}),
+    ("profile llava-1.5-7b --method vtw", {"vtw"}),
+    ("methods show hi", {"hired"}),
+    ("specs show l40", {"l40s"}),
+])  # fmt: skip
+def test_completion(monkeypatch, capsys, typed: str, offered: set[str]) -> None:
     for key in [key for key in os.environ if key.startswith("_VLM")]:
         monkeypatch.delenv(key)
     monkeypatch.setenv("_VLM_ROOFLINE_COMPLETE", "complete_bash")
-    monkeypatch.setenv("COMP_WORDS", "vlm-roofline comp")
-    monkeypatch.setenv("COMP_CWORD", "1")
+    monkeypatch.setenv("COMP_WORDS", f"vlm-roofline {typed}")
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split())))
     main([])
-    assert capsys.readouterr().out.split() == ["compare"]
+    assert set(capsys.readouterr().out.split()) >= offered
+
+
+def test_completion_reads_nothing() -> None:
+    """A shell calls it at every key: no spec, no config, no method is read, and nothing heavy."""
+    program = (
+        "import sys\n"
+        "from vlm_roofline.cli.completion import NAMES, completes\n"
+        "assert all(completes(name)('') for name in NAMES)\n"
+        "sys.exit(', '.join({'torch', 'pandas', 'yaml', 'transformers', 'costmodel.methods.fastv'}"
+        " & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert result.stderr.strip() == ""

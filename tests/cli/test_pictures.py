@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from costmodel import estimate
 from vlm_roofline.cli import main
 
 if TYPE_CHECKING:
@@ -75,3 +76,34 @@ def test_sizes_one_for_each(run: Any) -> None:
 def test_pictures_say_it_all(pictures: Path, more: list[str]) -> None:
     arguments = ["estimate", "llava-onevision-7b", "-d", A100, "--image", str(pictures), *more]
     assert main(arguments) == 2
+
+
+@pytest.mark.parametrize("command", ["estimate", "sweep", "compare --method fastv --keep 0.5"])
+def test_a_clip_and_its_budget_on_every_command(command: str, capsys) -> None:
+    """Eight frames, two a second: four pairs at 40 + 4 x 8 text tokens (`<0.2 seconds>`, delimiters)."""
+    name, *rest = command.split()
+    asked = [
+        "--fps",
+        "2",
+        "--seconds",
+        "4",
+        "--image-size",
+        "720p",
+        "--max-pixels",
+        "1003520",
+        "--json",
+    ]
+    assert main([name, "qwen3-vl-8b", "-d", A100, *rest, *asked]) == 0
+    document = json.loads(capsys.readouterr().out)
+    given = document["rows"][0] if name == "sweep" else document["inputs"]
+    assert (given["frames"], given["max_pixels"], given["text_tokens"]) == (8, 1003520, 72)
+    cost = estimate("qwen3-vl-8b", A100, frames=8, image_size=(720, 1280), max_pixels=1003520)
+    assert given["visual_tokens"] == cost.inputs["visual_tokens"]
+
+
+def test_a_clip_in_break_even(capsys) -> None:
+    asked = ["--fps", "1", "--seconds", "4", "--image-size", "480p", "--json"]
+    assert main(["break-even", "qwen2.5-vl-7b", "-d", A100, *asked]) == 0
+    most = json.loads(capsys.readouterr().out)["visual_tokens"][1]
+    asked = {"frames": 4, "image_size": "480p"}
+    assert most == estimate("qwen2.5-vl-7b", A100, **asked).inputs["visual_tokens"]

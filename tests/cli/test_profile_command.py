@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from profiling.records.samples import order_statistic
 from profiling.records.storage import read_measurements
 from vlm_roofline.cli import main
 
@@ -250,3 +251,33 @@ def test_without_a_folder_nothing_is_kept(monkeypatch, tmp_path, capsys) -> None
     assert list(tmp_path.iterdir()) == []
     assert main([*arguments, "--kernels"]) == 2
     assert "say where with --out" in capsys.readouterr().err
+
+
+def test_the_table_compares_with_the_unreduced_run(
+    tiny_source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--method", "none,divprune", "--keep", "4", "--noise", "0.0001"]
+    assert _profile(tiny_source, tmp_path / "a", "--visual-tokens", "16", *arguments) == 0
+    printed = capsys.readouterr().out
+    middle = {
+        record.configuration.method: order_statistic(record.stages["total"].event_s, 0.5)
+        for record in read_measurements(tmp_path / "a")
+    }
+    assert f"{middle['none'] / middle['divprune']:.2f}x" in printed
+    assert "speed-up: first token" in printed
+    assert "!: when the time was up" in printed
+    # Eight tokens without a method are not what a method that starts from sixteen is held against.
+    assert _profile(tiny_source, tmp_path / "b", "--visual-tokens", "8", *arguments) == 0
+    assert "speed-up: first token" not in capsys.readouterr().out
+
+
+def test_a_methods_settings_are_run(
+    tiny_source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ["--method", "none,fastv,tome", "--layer", "1", "--option", "r=1"]
+    assert _profile(tiny_source, tmp_path, *settings) == 0
+    found = {record.configuration.method for record in read_measurements(tmp_path)}
+    assert found == {"none", "fastv(layer=1)", "tome(r=1)"}
+    capsys.readouterr()
+    assert _profile(tiny_source, tmp_path, "--method", "tome", "--option", "rr=1") == 2
+    assert "did you mean r?" in _one_error_line(capsys)

@@ -19,14 +19,14 @@ _ESTIMATE = {
     "--logits": "last", "--image-size": None, "--frames": None, "--vision-layers": "executed",
     "--ops": False, "--json": False, "--host-us": None,
 }  # fmt: skip
-_SHARED = {"--text-tokens": 40, "--batch-size": 1, "--precision": "auto", "--calibration": "auto",
+_SHARED = {"--text-tokens": None, "--batch-size": 1, "--precision": "auto", "--calibration": "auto",
            "--json": False}  # fmt: skip
 _BUDGETS = {"--latency-ms": None, "--memory-gb": None}
 _ONE = {"--visual-tokens": None, "--output-tokens": 0, "--method": None, "--keep": None}
 OPTIONS = {
     "estimate": _ESTIMATE,
     "sweep": {
-        "--out": None, "--visual-tokens": None, "--text-tokens": "40", "--batch-size": "1",
+        "--out": None, "--visual-tokens": None, "--text-tokens": None, "--batch-size": "1",
         "--output-tokens": "0", "--precision": "auto", "--method": "none", "--keep": None,
         "--layer": None, "--execution": "fused", "--calibration": "auto", "--attention": "flash",
         "--logits": "last", "--image-size": None, "--frames": None, "--vision-layers": "executed",
@@ -103,3 +103,37 @@ def test_a_schedule_of_ones_own(text: str, capsys) -> None:
 def test_a_schedule_that_is_none(text: str, capsys) -> None:
     assert main(["estimate", "llava-1.5-7b", "-d", A100, f"--tokens-per-layer={text}"]) == 2
     assert "tokens" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["estimate", "sweep", "compare"])
+def test_a_methods_variant_and_options_arrive(command: str, capsys) -> None:
+    """Merging 8 of 576 patches a layer leaves more than merging 13, the default."""
+    line = [command, "llava-1.5-7b", "-d", A100, "--method", "tome", "--json"]
+    found = []
+    for settings in ((), ("--option", "r=8")):
+        assert main([*line, *settings]) == 0
+        document = json.loads(capsys.readouterr().out)
+        row = document["totals"] if command == "estimate" else document["rows"][-1]
+        found.append(row["mean_visual_tokens" if command == "compare" else "flops"])
+    assert found[0] < found[1]
+
+
+def test_settings_go_to_the_methods_that_take_them(capsys) -> None:
+    line = "compare llava-1.5-7b -d " + A100 + " --json --option r=8 --variant paper --method"
+    assert main([*line.split(), "fastv,tome,evit(layers=[2,5])"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["method"] for row in rows] == [
+        "none", "fastv(variant=paper)", "tome(r=8)", "evit(layers=[2,5])",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("settings", "said"), [
+    (("--option", "proportionl=true"), "did you mean proportional"),
+    (("--variant", "papr"), "unknown variant of tome 'papr'"),
+    (("--option", "r"), "not NAME=VALUE"),
+    (("--method", "tome(r=8)", "--option", "r=9"), "given twice"),
+    (("--method", "none", "--option", "r=9"), "give --method"),
+])  # fmt: skip
+def test_settings_that_are_none(settings: tuple[str, ...], said: str, capsys) -> None:
+    assert main(["estimate", "llava-1.5-7b", "-d", A100, "--method", "tome", *settings]) == 2
+    assert said in capsys.readouterr().err

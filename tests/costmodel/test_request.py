@@ -52,6 +52,7 @@ def test_a_new_field_reaches_every_reader(monkeypatch: pytest.MonkeyPatch) -> No
     """What else knows the arguments is derived: nothing but a field is written for a new one."""
     from costmodel.questions import sweeps
     from vlm_roofline.cli.options import request_options
+    from vlm_roofline.cli.pictures import PICTURE_OPTIONS
 
     assert {*sweeps.CATEGORIES, *sweeps.NUMBERS} == set(ARGUMENTS) - {"convention"}
     assert set(estimate(MODEL, A100).inputs) == set(ARGUMENTS) | {"crops"}
@@ -62,8 +63,9 @@ def test_a_new_field_reaches_every_reader(monkeypatch: pytest.MonkeyPatch) -> No
     def command(given: dict[str, Any]) -> None:
         assert set(given) == set(ARGUMENTS)
 
-    assert list(inspect.signature(command).parameters) == list(ARGUMENTS)
-    command(**{"model": MODEL, "hardware": A100, **DEFAULTS})
+    beside = {"variant": None, "option": None, **dict.fromkeys(PICTURE_OPTIONS)}
+    assert set(inspect.signature(command).parameters) == {*ARGUMENTS, *beside}
+    command(**{"model": MODEL, "hardware": A100, **DEFAULTS, **beside})
 
 
 class Strange:

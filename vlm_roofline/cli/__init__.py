@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from hardware_specs.errors import VlmRooflineError
 from hardware_specs.showing import one_line
-from vlm_roofline.cli.examples import add_examples
+from vlm_roofline.cli.examples import complete_help
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,6 +60,7 @@ def build_app(argv: Sequence[str]) -> typer.Typer:
         name="vlm-roofline",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
+        rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
 
@@ -77,7 +78,7 @@ def build_app(argv: Sequence[str]) -> typer.Typer:
     modules = [COMMANDS[word]] if word in COMMANDS else list(dict.fromkeys(COMMANDS.values()))
     for module in modules:
         import_module(module).register(app)
-    add_examples(app)
+    complete_help(app)
     return app
 
 

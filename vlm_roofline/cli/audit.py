@@ -44,7 +44,9 @@ def audit(
     ] = None,
     column: Annotated[
         list[str] | None,
-        typer.Option(help="What a column is: 'HEADING=ROLE UNIT', such as 'Cost=flops T'."),
+        typer.Option(
+            metavar="'HEADING=ROLE UNIT'", help="What a column is, such as 'Cost=flops T'."
+        ),
     ] = None,
     copies: Annotated[
         int, typer.Option(help="Altered copies of the null test; 0 leaves it out.")

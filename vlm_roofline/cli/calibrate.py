@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hardware_specs.errors import InvalidInputError
+from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, error_console, print_json, progress
 from vlm_roofline.cli.options import Json, split
 
@@ -26,7 +27,7 @@ def calibrate(
     tables: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[TABLE...]",
+            metavar="TABLE",
             help="Measured ops: CSV or Parquet files, or folders of them. None: measure them now.",
         ),
     ] = None,
@@ -35,6 +36,7 @@ def calibrate(
         typer.Option(
             "--hardware", "-d",
             help="Device id or a YAML file; may be left out when its ops are measured now.",
+            autocompletion=completes("hardware"),
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="Where to measure: cuda, cuda:N or cpu.")] = "cuda",

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hardware_specs.errors import InvalidInputError
+from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json, warn
+from vlm_roofline.cli.method_settings import MethodOptions, Variant, with_settings
 from vlm_roofline.cli.options import Json, parse_keep, request_options, split
-from vlm_roofline.cli.pictures import Pictures, pictured
 
 if TYPE_CHECKING:
     from costmodel.questions.comparisons import Comparison, ComparisonRow
@@ -25,13 +26,23 @@ def compare(
     given: dict[str, Any],
     *,
     hardware: Annotated[
-        str, typer.Option("--hardware", "-d", help="Devices: h100,l40s (see `specs list`).")
+        str,
+        typer.Option(
+            "--hardware",
+            "-d",
+            help="Devices: h100,l40s (see `specs list`).",
+            autocompletion=completes("hardware"),
+        ),
     ],
-    method: Annotated[str, typer.Option(help="Methods such as fastv,divprune.")],
+    method: Annotated[
+        str,
+        typer.Option(help="Methods such as fastv,divprune.", autocompletion=completes("method")),
+    ],
     keep: Annotated[
         str | None, typer.Option(help="What they keep, several comma-separated: 64,50%,0.1.")
     ] = None,
-    image: Pictures = None,
+    variant: Variant = None,
+    option: MethodOptions = None,
     format_: Annotated[
         str, typer.Option("--format", help="text, csv, markdown or latex (booktabs).")
     ] = "text",
@@ -43,11 +54,10 @@ def compare(
     written = ("text", "csv", "markdown", "latex")
     if format_ not in written:
         raise InvalidInputError(f"--format {format_!r} is unknown; there is: {', '.join(written)}")
-    given |= pictured(image, given)
     result = run(
         given.pop("model"),
         split(hardware),
-        methods=split(method),
+        methods=with_settings(split(method), variant=variant, options=option),
         keep=[parse_keep(part) for part in split(keep)] or None,
         **given,
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlm_roofline.cli.console import console, print_json
-from vlm_roofline.cli.options import Json, parse_image_size
+from vlm_roofline.cli.options import Json, ModelArgument, parse_image_size
 
 if TYPE_CHECKING:
     from profiling.counting.three_counters import FlopReport
@@ -20,9 +20,7 @@ def register(app: typer.Typer) -> None:
 
 
 def count(
-    model: Annotated[
-        str, typer.Argument(help="A model's name, a config.json or its folder, or a hub id.")
-    ],
+    model: ModelArgument,
     visual_tokens: Annotated[
         int | None, typer.Option(help="Visual tokens per sequence; the model's own when absent.")
     ] = None,

@@ -8,7 +8,6 @@ import typer
 
 from vlm_roofline.cli.console import console, print_json, warn
 from vlm_roofline.cli.options import Json, request_options
-from vlm_roofline.cli.pictures import Pictures, pictured, sampled
 from vlm_roofline.cli.units import show_bytes, show_time
 
 if TYPE_CHECKING:
@@ -28,11 +27,6 @@ def register(app: typer.Typer) -> None:
 def estimate(
     given: dict[str, Any],
     *,
-    image: Pictures = None,
-    fps: Annotated[
-        float | None, typer.Option(help="Frames taken of a second of video, with --seconds.")
-    ] = None,
-    seconds: Annotated[float | None, typer.Option(help="Length of the video.")] = None,
     ops: Annotated[bool, typer.Option("--ops", help="Add the per-op table.")] = False,
     energy: Annotated[
         bool, typer.Option("--energy", help="Add energy and price of a thousand requests.")
@@ -52,7 +46,6 @@ def estimate(
     """Predict FLOPs, traffic, memory and time of one request."""
     from costmodel.estimates import estimate as run
 
-    given = given | pictured(image, given) | sampled(fps, seconds, given)
     cost = run(**given)
     own = given["convention"] == "torch"
     powers = {"idle_w": idle_w, "memory_w": memory_w, "compute_w": compute_w}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "plot roofline": ("plot roofline llava-1.5-7b -d a100 --out roofline.svg",),
     "plot latency": ("plot latency llava-1.5-7b -d a100 --out latency.pdf",),
     "plot memory": ("plot memory llava-1.5-7b -d l4 --batch-size 8 --out memory.png",),
+    "plot sweep": ("plot sweep sweep.csv --y peak_memory_bytes --out sweep.pdf",),
+    "plot timeline": ("plot timeline llava-1.5-7b -d a100 --output-tokens 8 --out trace.json",),
     "reproduce list": ("reproduce list",),
     "reproduce": ("reproduce fastv",),
     "audit": ("audit table.csv",),
@@ -50,19 +54,45 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 }
 
 
-def add_examples(app: typer.Typer, path: str = "") -> None:
-    """Set the examples under the help of an application's commands, its groups' included."""
+#: Characters of a line of an example, less what click indents it by and the continuation's mark.
+_WIDTH = 74
+
+
+def complete_help(app: typer.Typer, path: str = "") -> None:
+    """Complete the help of an application's commands, its groups' included.
+
+    Examples stand under each command's help, and its summary stands whole in the list of commands.
+    """
     for command in app.registered_commands:
         callback = command.callback
         typed = command.name or getattr(callback, "__name__", "").replace("_", "-")
+        # Click cuts what it takes from the docstring itself.
+        command.short_help = (inspect.getdoc(callback) or "").partition("\n\n")[0]
         lines = EXAMPLES.get(f"{path} {typed}".strip())
         if lines:
-            # A blank line apart: one line break would be read as a space.
-            command.epilog = "\n\n".join(
-                ("Examples:", *(f"  vlm-roofline {line}" for line in lines))
-            )
+            # The mark keeps click from wrapping the paragraph.
+            command.epilog = "\n".join(("\b", "Examples:", *map(_typed, lines)))
     for group in app.registered_groups:
         inner = group.typer_instance
         name = group.name or (inner.info.name if inner is not None else "")
         if inner is not None and isinstance(name, str):
-            add_examples(inner, f"{path} {name}".strip())
+            group.short_help = inner.info.help
+            complete_help(inner, f"{path} {name}".strip())
+
+
+def _typed(line: str) -> str:
+    r"""Return an example as it is typed, continued on further lines where 80 columns ask for it.
+
+    >>> print(_typed("frontier llava-1.5-7b -d a100 --benchmark pope --latency-ms 10 --memory-gb 80"))
+      vlm-roofline frontier llava-1.5-7b -d a100 --benchmark pope \
+        --latency-ms 10 --memory-gb 80
+    """
+    lines = ["  vlm-roofline"]
+    # An option stays with its value.
+    for part in re.sub(r" (?=-)", "\0", line).split("\0"):
+        if len(lines[-1]) + len(part) + 1 > _WIDTH:
+            lines[-1] += " \\"
+            lines.append(f"    {part}")
+        else:
+            lines[-1] += f" {part}"
+    return "\n".join(lines)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json, warn
 from vlm_roofline.cli.options import Json, request_options
 from vlm_roofline.cli.units import show_time
@@ -24,7 +25,12 @@ def register(app: typer.Typer) -> None:
 def frontier(
     given: dict[str, Any],
     *,
-    model: Annotated[str, typer.Argument(help="A shipped model with published scores.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A shipped model with published scores.", autocompletion=completes("model")
+        ),
+    ],
     benchmark: Annotated[
         str | None,
         typer.Option(help="pope, mme, textvqa, ...; without one, what there is is shown."),

@@ -18,12 +18,12 @@ from hardware_specs.errors import (
 )
 from hardware_specs.files.reading import read_picture
 from hardware_specs.showing import one_line
+from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json, warn
+from vlm_roofline.cli.method_settings import MethodOptions, Variant, with_settings
 from vlm_roofline.cli.options import Json, parse_keep
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from PIL.Image import Image
 
     from profiling.instruments.recorder import Recorder
@@ -43,13 +43,16 @@ def generate(
         str,
         typer.Option(help="The question. With the image token in it, it is used word for word."),
     ],
-    method: Annotated[str, typer.Option(help="A method, see `methods list`, or none.")] = "none",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="A method, see `methods list`, or none.", autocompletion=completes("method")
+        ),
+    ] = "none",
     keep: Annotated[str | None, typer.Option(help="What it keeps: 64, or a ratio 0.1.")] = None,
     layer: Annotated[int | None, typer.Option(help="Layer K of methods inside the LLM.")] = None,
-    variant: Annotated[str, typer.Option(help="program, or paper.")] = "program",
-    option: Annotated[
-        list[str] | None, typer.Option(help="A method's own option, NAME=VALUE; repeatable.")
-    ] = None,
+    variant: Variant = None,
+    option: MethodOptions = None,
     max_new_tokens: Annotated[int, typer.Option(help="Tokens of the answer at most.")] = 64,
     temperature: Annotated[
         float, typer.Option(help="0 for the likeliest token, else sampled.")
@@ -76,7 +79,7 @@ def generate(
         raise InvalidInputError(f"--max-new-tokens {max_new_tokens}: at least one token is needed")
     if not temperature >= 0:
         raise InvalidInputError(f"--temperature {temperature} must be 0 or more")
-    request = _request(method, keep, layer, variant, option or [])
+    request = _request(method, keep, layer=layer, variant=variant, options=option)
     if save_overlay is not None and request is None:
         raise InvalidInputError("--save-overlay draws what a method kept; give --method")
     picture = read_picture(image)
@@ -124,24 +127,15 @@ class _Steps:
         return "decode" if stage == "prefill" and self._passes else stage
 
 
-def _request(
-    method: str, keep: str | None, layer: int | None, variant: str, options: Sequence[str]
-) -> Method | None:
-    if method == "none":
-        if keep is not None or layer is not None or options:
-            raise InvalidInputError(
-                "--keep, --layer and --option say how a method works; give --method"
-            )
+def _request(method: str, keep: str | None, **settings: Any) -> Method | None:
+    (method,) = with_settings([method], **settings)
+    if method.lower() == "none":
+        if keep is not None:
+            raise InvalidInputError("--keep says how a method works; give --method")
         return None
     from token_reduction import get_method
 
-    parsed = {}
-    for text in options:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise InvalidInputError(f"--option {text!r} is not NAME=VALUE")
-        parsed[name] = value
-    return get_method(method, keep=parse_keep(keep), layer=layer, variant=variant, **parsed)
+    return get_method(method, keep=parse_keep(keep))
 
 
 def _device(given: str | None) -> str:

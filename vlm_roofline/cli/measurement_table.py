@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+from rich.text import Text
 
 from costmodel.quantities import STAGES
 from profiling.records.measurement import TOTAL
@@ -29,51 +33,82 @@ def measurement_table(records: Sequence[Measurement]) -> RenderableType:
     for record in records:
         groups.setdefault(record.configuration.key, []).append(record)
     stages = [stage for stage in STAGES if any(stage in record.stages for record in records)]
-    models = {record.configuration.model for record in records}
     rows = [_row(members, stages) for members in groups.values()]
-    unreduced = {row["alike"]: row["seconds"] for row in rows if row["method"] == "none"}
     for row in rows:
-        base = unreduced.get(row["alike"])
-        if base is not None and row["seconds"] is not None and row["method"] != "none":
-            row["speed_up"] = f"{base / row['seconds']:.2f}x"
+        row["speed_up"] = _speed_up(row, rows)
     reduced = any(row["method"] != "none" for row in rows)
-    wide = any("!" in str(row["spread"]) for row in rows)
-    title = f"milliseconds, medians; {', '.join(sorted(models))}"
-    return table(
+    # What all rows share stands once above them.
+    shared = {name: {row[name] for row in rows} for name in ("model", "dtype", "mode", "batch")}
+    varying = [name for name, values in shared.items() if len(values) > 1]
+    said = {name: str(next(iter(values))) for name, values in shared.items() if len(values) == 1}
+    if "batch" in said:
+        said["batch"] = f"batch {said['batch']}"
+    view = table(
         rows,
         [
             *columns(method="method"),
             *([Column("keep", "keep", "1")] if reduced else []),
-            *columns("1", visual="visual", batch="batch"),
-            *columns(dtype="dtype", mode="mode"),
+            *(Column(name, name, "1" if name == "batch" else "") for name in varying),
+            *columns("1", visual="visual"),
             *(Column(stage, stage, "1") for stage in stages),
             Column("first token", TOTAL, "1"),
             *([Column("speed-up", "speed_up", "1")] if reduced else []),
             Column("spread", "spread", "1"),
             Column("bound", "bound", "1", priority=1),
             Column("FLOP", "flops", "FLOP", priority=2),
-            Column("peak", "peak", "B"),
+            Column("peak", "peak", "B", priority=1),
         ],
-        keys=2,
-        title=title + ("; ! spread over its aim when the time was up" if wide else ""),
+        keys=2 if reduced else 1,
+        title=f"{', '.join(said.values())}: medians in milliseconds",
     )
+    notes = []
+    if any(row["speed_up"] is not None for row in rows):
+        notes.append(
+            "speed-up: first token, against the run without a method on as many visual tokens"
+        )
+    if any("!" in str(row["spread"]) for row in rows):
+        notes.append(
+            "!: when the time was up (--max-time) the spread was over its aim (--noise), or there were "
+            "too few samples to know it"
+        )
+    return Group(view, *(Text(line, style="dim") for line in notes))
+
+
+def _speed_up(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str | None:
+    """Return how many times faster a method is than the run without one nearest in time."""
+    bases = [each for each in rows if each["method"] == "none" and each["alike"] == row["alike"]]
+    bases = [each for each in bases if each["seconds"] is not None]
+    if row["method"] == "none" or row["seconds"] is None or not bases:
+        return None
+    nearest = min(bases, key=lambda each: abs(each["started"] - row["started"]))
+    return f"{nearest['seconds'] / row['seconds']:.2f}x"
+
+
+def _started(record: Measurement) -> float:
+    """Return when a record's run began, seconds; 0 for a record that does not say."""
+    return datetime.fromisoformat(record.started_at).timestamp() if record.started_at else 0.0
 
 
 def _row(members: Sequence[Measurement], stages: Sequence[str]) -> dict[str, Any]:
     first = members[0]
     configuration = first.configuration
     visual = first.tokens.visual_llm
+    unreduced = configuration.method == "none"
     row: dict[str, Any] = {
+        "model": configuration.model,
         "dtype": configuration.dtype,
         "method": configuration.method,
-        "keep": configuration.keep,
+        "keep": configuration.keep
+        if configuration.keep is not None or unreduced
+        # Without a keep a method is asked for the visual tokens, and without these for its default.
+        else configuration.visual_tokens or "default",
         # What a method starts from is what the run without one hands to the language model.
         "alike": (
             replace(configuration, method="none", keep=None, visual_tokens=None),
-            first.tokens.visual_in if first.tokens.visual_in is not None else visual,
+            visual if unreduced or first.tokens.visual_in is None else first.tokens.visual_in,
         ),
         "seconds": None,
-        "speed_up": None,
+        "started": _started(first),
         "visual": configuration.visual_tokens if visual is None else visual,
         "batch": configuration.batch_size,
         "mode": configuration.mode,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json
 from vlm_roofline.cli.options import Json  # noqa: TC001 - typer reads the annotations when it runs
 
@@ -56,7 +57,12 @@ def list_methods(json: Json = False) -> None:
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="A method's name, see `methods list`.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A method's name, see `methods list`.", autocompletion=completes("method")
+        ),
+    ],
     json: Json = False,
 ) -> None:
     """Show everything about one method: place, settings, formula, needs, source, example cost."""

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json
 from vlm_roofline.cli.options import Json, parse_image_size
 from vlm_roofline.cli.units import show_bytes
@@ -60,7 +61,8 @@ def show(
     model: Annotated[
         str,
         typer.Argument(
-            help="Shipped name, config.json or its folder, or hub id; @layers=4,width=1/4"
+            help="Shipped name, config.json or its folder, or hub id; @layers=4,width=1/4",
+            autocompletion=completes("model"),
         ),
     ],
     image_size: Annotated[

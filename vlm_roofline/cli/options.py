@@ -7,6 +7,7 @@ a command, which gets what was typed as one dictionary of arguments.
 from __future__ import annotations
 
 import inspect
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,6 +25,9 @@ from costmodel.request import (
     check_names,
 )
 from hardware_specs.errors import InvalidInputError
+from vlm_roofline.cli.completion import completes
+from vlm_roofline.cli.method_settings import MethodOptions, Variant, with_settings
+from vlm_roofline.cli.pictures import PICTURE_OPTIONS, pictured, sampled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,8 +42,8 @@ _ONE_VALUE = ("calibration", "tokens_per_layer")
 #: Numbers that one option may name; the combinations of several options go far beyond.
 MOST_COUNTS = 1_000_000
 
-Hardware = Annotated[
-    str, typer.Option("--hardware", "-d", help="Device id (see `specs list`) or a YAML file.")
+ModelArgument = Annotated[
+    str, typer.Argument(help=ARGUMENTS["model"].help, autocompletion=completes("model"))
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -108,8 +112,13 @@ def parse_schedule(text: str | None) -> list[int] | None:
 
 
 def split(text: str | None) -> list[str]:
-    """Return the parts of a comma-separated list, none of them empty."""
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
+    """Return the parts of a comma-separated list, none of them empty; commas in brackets part nothing.
+
+    >>> split("none, evit(keep=0.5, layers=[2,5]),")
+    ['none', 'evit(keep=0.5, layers=[2,5])']
+    """
+    parts = re.findall(r"(?:\([^)]*\)?|[^,(])+", text or "")
+    return [part.strip() for part in parts if part.strip()]
 
 
 def parse_counts(name: str, text: str) -> list[int]:
@@ -171,8 +180,10 @@ def request_options(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option for each argument of a request.
 
+    Image files, and rate and length of a video, are options as well, which become image size and frames.
     The command is called with the arguments as its first parameter, a dictionary, and with its other
     parameters by keyword. One of those that has the name of an argument takes its option's place.
+    Where there is `--method`, `--variant` and `--option` set it further.
 
     Args:
         without: arguments that the command does not offer.
@@ -190,15 +201,44 @@ def request_options(
         own = dict(list(inspect.signature(command, eval_str=True).parameters.items())[1:])
         names = [name for name in ARGUMENTS if name not in without and name not in own]
         # Where no convention is offered, None means one thing, and the help can say which.
-        known = (DEFAULTS if "convention" in names else OUR_DEFAULTS) | defaults
+        known = DEFAULTS if "convention" in names else OUR_DEFAULTS
+        # A clip's timestamps come on top of the default text.
+        known = known | {"text_tokens": None} | defaults
+
+        settings: dict[str, Any] = {}
+        if "method" in names:
+            settings = {"variant": Variant, "option": MethodOptions}
 
         def called(**typed: Any) -> None:
             given = {name: _parsed(name, typed.pop(name), several) for name in names}
+            seen = {name: typed.pop(name) for name in PICTURE_OPTIONS}
+            subject = {"model": typed["model"]} if "model" in typed else {}
+            shown = pictured(seen["image"], given | subject)
+            shown |= sampled(seen["fps"], seconds=seen["seconds"], given=given)
+            given |= {name: [value] for name, value in shown.items()} if several else shown
+            if settings:
+                variant, option = (typed.pop(name) for name in settings)
+                methods = given["method"] if several else [given["method"] or "none"]
+                if variant is not None or option:
+                    methods = with_settings(methods, variant=variant, options=option)
+                    given["method"] = methods if several else methods[0]
             if several:
                 given = {name: value for name, value in given.items() if value is not None}
             command(given, **typed)
 
-        options = [_option(name, known, several) for name in names]
+        beside = {"method": settings, "max_tiles": PICTURE_OPTIONS}
+        options = []
+        for name in names:
+            options.append(_option(name, known, several))
+            options += [
+                inspect.Parameter(
+                    each, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+                )
+                for each, annotation in beside.get(name, {}).items()
+            ]
+        # What a command asks for in its own way comes first.
+        replaced = [own.pop(name) for name in ARGUMENTS if name in own]
+        options[1:1] = [each.replace(kind=each.KEYWORD_ONLY) for each in replaced]
         parameters = [*options, *(each.replace(kind=each.KEYWORD_ONLY) for each in own.values())]
         called.__name__, called.__doc__ = command.__name__, command.__doc__
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -222,11 +262,11 @@ def _option(name: str, defaults: dict[str, Any], several: bool) -> inspect.Param
         elif name not in _ONE_VALUE:
             help_ += " Several: comma-separated."
     kind: Any = int if isinstance(known.kind, Count) and not several else str
-    declared: Any = typer.Option(help=help_)
+    declared: Any = typer.Option(help=help_, autocompletion=completes(name))
     if name == "model":
-        declared = typer.Argument(help=help_)
-    elif name == "hardware":
-        declared = typer.Option("--hardware", "-d", help=help_)
+        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=ModelArgument)
+    if name == "hardware":
+        declared = typer.Option("--hardware", "-d", help=help_, autocompletion=completes(name))
     elif isinstance(known.kind, Amount):
         declared = typer.Option(_flag(name), help=help_)
     if default is None:

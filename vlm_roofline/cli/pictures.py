@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from costmodel.quantities import MOST_TOKENS
+from costmodel.request import BUDGET
 from hardware_specs.errors import InvalidInputError
 from hardware_specs.showing import one_line
 from vlm_roofline.cli.console import remark
@@ -18,9 +19,19 @@ if TYPE_CHECKING:
 Pictures = Annotated[
     list[Path] | None,
     typer.Option(
-        "--image", help="A picture, or a folder of them, whose sizes to take; repeatable."
+        "--image",
+        metavar="FILE",
+        help="A picture, or a folder of them, whose sizes to take; repeatable.",
     ),
 ]
+#: Options that say an image's size or a clip's frames in other words.
+PICTURE_OPTIONS: dict[str, Any] = {
+    "image": Pictures,
+    "fps": Annotated[
+        float | None, typer.Option(help="Frames taken of a second of video, with --seconds.")
+    ],
+    "seconds": Annotated[float | None, typer.Option(help="Length of the video.")],
+}
 #: Pictures beyond these are summed up.
 _SHOWN = 20
 
@@ -67,8 +78,11 @@ def pictured(files: list[Path] | None, given: Mapping[str, Any]) -> dict[str, An
         )
     paths = picture_files(files)
     sizes = tuple(picture_size(path) for path in paths)
-    models = given["model"] if isinstance(given["model"], list) else [given["model"]]
-    for model in map(load_model, models):
+    budgets = {name: _listed(given.get(name)) for name in BUDGET}
+    if any(len(values) > 1 for values in budgets.values()):
+        return {"image_size": sizes}  # a table's rows say what each budget makes
+    for name in _listed(given["model"]):
+        model = load_model(name).limited(**{key: each for key, (each,) in budgets.items()})
         together = model.visual_input(image_size=sizes)
         for path, (height, width) in list(zip(paths, sizes, strict=True))[:_SHOWN]:
             each = model.geometry.among_others if len(sizes) > 1 else None
@@ -85,3 +99,7 @@ def pictured(files: list[Path] | None, given: Mapping[str, Any]) -> dict[str, An
                 f"{model.name}"
             )
     return {"image_size": sizes}
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

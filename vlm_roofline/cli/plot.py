@@ -1,4 +1,4 @@
-"""`vlm-roofline plot`: figures from the cost model alone."""
+"""`vlm-roofline plot`: figures and timelines from the cost model alone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.console import console, print_json
 from vlm_roofline.cli.options import Json, request_options, split
 
@@ -30,6 +31,8 @@ def register(app: typer.Typer) -> None:
     group.command("roofline")(roofline)
     group.command("latency")(latency)
     group.command("memory")(memory)
+    group.command("sweep")(sweep)
+    group.command("timeline")(timeline)
     app.add_typer(group)
 
 
@@ -68,11 +71,11 @@ def latency(
 
     Devices and methods may be several, joined by commas, as plans may.
     """
+    from costmodel import estimate
     from costmodel.models import load_model
     from costmodel.plans import get_plan
     from costmodel.plots import latency_curve, plot_latency
     from hardware_specs import get_hardware
-    from hardware_specs.errors import InvalidInputError
 
     plans = split(execution)
     if not plans:
@@ -101,10 +104,11 @@ def latency(
         ideal = latency_curve(execution="fused", stage=stage, most=most, **bound)
         laws = dict.fromkeys(_calibration(request) for request in requests)
         state = f"calibration {' and '.join(laws)}"
+    text = estimate(**requests[0]).inputs["text_tokens"]
     title = (
         f"{load_model(given['model']).name} {_precision(requests[0]).name} on "
         f"{' and '.join(names)}, batch {given['batch_size']}, "
-        f"{given['text_tokens']} text tokens, {state}"
+        f"{text} text tokens, {state}"
     )
     what = "prefill time" if stage == "prefill" else "time to first token"
     reduced = any(method not in (None, "none") for method in methods)
@@ -121,6 +125,61 @@ def memory(given: dict[str, Any], *, out: Out, json: Json = False) -> None:
 
     cost = estimate(**given, calibration=None)
     _save(plot_memory(cost.memory, title=_scenario(cost)), out, json=json)
+
+
+def sweep(
+    table: Annotated[Path, typer.Argument(metavar="FILE", help="What `sweep --out` wrote.")],
+    out: Out,
+    x: Annotated[
+        str | None, typer.Option(help="Column across; the first number that varies when absent.")
+    ] = None,
+    y: Annotated[str, typer.Option(help="Column upwards: ttft_s, flops, ...")] = "ttft_s",
+    where: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN=VALUE", help="Draw these rows alone; repeatable."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Draw one column of a sweep against another, a curve for each setting of the rest."""
+    from costmodel.calibration.tables import read_tables
+    from costmodel.plots import plot_sweep
+
+    asked = {}
+    for text in where or ():
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InvalidInputError(f"--where {text!r} is not COLUMN=VALUE")
+        asked[name.strip()] = value.strip()
+    frames = [frame for _, frame in read_tables(table)]
+    if len(frames) != 1:
+        raise InvalidInputError(
+            f"{table} holds {len(frames)} tables; give one FILE of `sweep --out`"
+        )
+    _save(plot_sweep(frames[0], x=x, y=y, where=asked), out, json=json)
+
+
+@request_options("convention")
+def timeline(
+    given: dict[str, Any],
+    *,
+    out: Annotated[Path, typer.Option(help="FILE.json, for Perfetto or chrome://tracing.")],
+    json: Json = False,
+) -> None:
+    """Write the predicted timeline as a Chrome trace: stages, layers and ops, one track a stage."""
+    from json import dumps
+
+    from costmodel import estimate
+    from costmodel.timeline import timeline as drawn
+    from hardware_specs.files.writing import write_file
+
+    if out.suffix.lower() != ".json":
+        raise InvalidInputError(f"--out {str(out)!r} does not end in .json")
+    trace = drawn(estimate(**given))
+    path = write_file(out, dumps(trace, allow_nan=False))
+    if json:
+        print_json({"out": str(path), "events": len(trace["traceEvents"])})
+    else:
+        console().print(f"wrote {path}; open it at ui.perfetto.dev")
 
 
 def _without_keep(method: str | None, methods: list[Any]) -> dict[str, None]:

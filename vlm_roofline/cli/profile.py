@@ -12,8 +12,17 @@ import typer
 
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 from hardware_specs.showing import one_line
+from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json, progress, remark, warn
-from vlm_roofline.cli.options import Json, parse_counts, parse_image_size, parse_keep, split
+from vlm_roofline.cli.method_settings import MethodOptions, Variant, with_settings
+from vlm_roofline.cli.options import (
+    Json,
+    ModelArgument,
+    parse_counts,
+    parse_image_size,
+    parse_keep,
+    split,
+)
 from vlm_roofline.cli.pictures import Pictures, pictured
 
 if TYPE_CHECKING:
@@ -28,9 +37,7 @@ def register(app: typer.Typer) -> None:
 
 
 def profile(
-    model: Annotated[
-        str, typer.Argument(help="A model's name, a config.json or its folder, or a hub id.")
-    ],
+    model: ModelArgument,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for the records; an interrupted run goes on. Without it nothing is kept."),
@@ -47,11 +54,16 @@ def profile(
         str | None, typer.Option(help="HEIGHTxWIDTH of every image, or one for each: 480x640+336x336.")
     ] = None,
     image: Pictures = None,
-    method: Annotated[str, typer.Option(help="Methods such as none,divprune.")] = "none",
+    method: Annotated[
+        str, typer.Option(help="Methods such as none,divprune.", autocompletion=completes("method"))
+    ] = "none",
     keep: Annotated[
         str | None,
         typer.Option(help="What methods keep: counts, ratios, or `default` for the published one."),
     ] = None,
+    layer: Annotated[int | None, typer.Option(help="Layer K of methods inside the LLM.")] = None,
+    variant: Variant = None,
+    option: MethodOptions = None,
     batch_size: Annotated[str, typer.Option(help="Batch sizes such as 1,8.")] = "1",
     text_tokens: Annotated[int, typer.Option(help="Text tokens per sequence.")] = 40,
     output_tokens: Annotated[int, typer.Option(help="Decode steps timed after the prefill.")] = 0,
@@ -104,7 +116,7 @@ def profile(
         visual_tokens=[None]
         if visual_tokens is None
         else parse_counts("--visual-tokens", visual_tokens),
-        methods=split(method),
+        methods=with_settings(split(method), variant=variant, options=option, layer=layer),
         keeps=[_keep(part) for part in split(keep)],
         batch_sizes=parse_counts("--batch-size", batch_size),
         modes=split(mode),

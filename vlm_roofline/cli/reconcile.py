@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hardware_specs.errors import InvalidInputError
+from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json
 from vlm_roofline.cli.options import Json  # noqa: TC001 - typer reads the annotations when it runs
 
@@ -28,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 def reconcile(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="DIR...", help="Folders or files of measured records.")
+        list[Path], typer.Argument(metavar="DIR", help="Folders or files of measured records.")
     ],
     calibration: Annotated[
         str,
@@ -39,7 +40,10 @@ def reconcile(
     hardware: Annotated[
         str | None,
         typer.Option(
-            "--hardware", "-d", help="Device id or YAML file; found by its name if absent."
+            "--hardware",
+            "-d",
+            help="Device id or YAML file; found by its name if absent.",
+            autocompletion=completes("hardware"),
         ),
     ] = None,
     stage: Annotated[

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hardware_specs.errors import InvalidInputError
+from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json
 from vlm_roofline.cli.options import Json  # noqa: TC001 - typer reads the annotations when it runs
 
@@ -19,7 +20,7 @@ def register(app: typer.Typer) -> None:
 
 def report(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="DIR...", help="Folders or files of measured records.")
+        list[Path], typer.Argument(metavar="DIR", help="Folders or files of measured records.")
     ],
     out: Annotated[Path, typer.Option(help="The HTML file.")],
     calibration: Annotated[
@@ -31,7 +32,10 @@ def report(
     hardware: Annotated[
         str | None,
         typer.Option(
-            "--hardware", "-d", help="Device id or YAML file; found by its name if absent."
+            "--hardware",
+            "-d",
+            help="Device id or YAML file; found by its name if absent.",
+            autocompletion=completes("hardware"),
         ),
     ] = None,
     figures: Annotated[bool, typer.Option(help="Put the figures in.")] = True,

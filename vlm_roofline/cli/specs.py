@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json
 from vlm_roofline.cli.options import Json  # noqa: TC001 - typer reads the annotations when it runs
 
@@ -26,7 +27,10 @@ def register(app: typer.Typer) -> None:
 def list_specs(
     words: Annotated[
         list[str] | None,
-        typer.Argument(help="Only devices whose id, name, vendor or architecture has every word."),
+        typer.Argument(
+            metavar="[WORD...]",
+            help="Only devices whose id, name, vendor or architecture has every word.",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -50,7 +54,13 @@ def list_specs(
 
 
 def show(
-    hardware: Annotated[str, typer.Argument(help="Device id (see `specs list`) or a YAML file.")],
+    hardware: Annotated[
+        str,
+        typer.Argument(
+            help="Device id (see `specs list`) or a YAML file.",
+            autocompletion=completes("hardware"),
+        ),
+    ],
     json: Json = False,
 ) -> None:
     """Show every number of a device with its unit, its source and how it was obtained."""

@@ -13,7 +13,6 @@ from hardware_specs.files.writing import replacing
 from hardware_specs.showing import harmless
 from vlm_roofline.cli.console import console, print_json, progress, warn
 from vlm_roofline.cli.options import Json, request_options
-from vlm_roofline.cli.pictures import Pictures, pictured
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,7 +34,6 @@ def register(app: typer.Typer) -> None:
 def sweep(
     given: dict[str, Any],
     *,
-    image: Pictures = None,
     out: Annotated[
         Path | None, typer.Option(help="FILE.csv or FILE.parquet; CSV to stdout when absent.")
     ] = None,
@@ -50,8 +48,6 @@ def sweep(
     """Price every combination of the arguments, one row each."""
     from costmodel.questions.sweeps import SweepPlan
 
-    if shown := pictured(image, given):
-        given |= {name: [value] for name, value in shown.items()}
     plan = SweepPlan(**given)
     chunks = plan.chunks(stage_columns=stage_columns, errors=errors)
     if out is None:

@@ -1,7 +1,7 @@
 """InternVL3 and 3.5 in `transformers`' own format: 448-pixel tiles of 256 tokens; modeling_internvl.py.
 
 Whether an image is cut into tiles is the caller's choice (`crop_to_patches`, off by default both in the
-class and in the checkpoints' preprocessor_config.json): `limited(max_tiles=12)` cuts as
+class and in the checkpoints' preprocessor_config.json): `max_tiles=12` cuts as
 their papers do.
 A frame of a clip is one tile.
 """

@@ -24,6 +24,7 @@ def native_geometry(
     video_tokens: tuple[int, int],
     *,
     clip_budget: bool = False,
+    timestamps: bool = False,
 ) -> NativeGeometry:
     """Return the geometry of a tower whose budgets are given in tokens.
 
@@ -32,11 +33,12 @@ def native_geometry(
         tokens: fewest and most of an image.
         video_tokens: fewest and most of a clip's pair of frames; of a clip's pixels, where `clip_budget`.
         clip_budget: whether a clip has one budget for all frames.
+        timestamps: whether the time of every pair of frames is written before it.
     """
     each = (vision.patch_size * vision.merge) ** 2
     return NativeGeometry(
         vision.patch_size, vision.merge, vision.window, tokens[0] * each, tokens[1] * each,
-        vision.tubelet, video_tokens[0] * each, video_tokens[1] * each, clip_budget,
+        vision.tubelet, video_tokens[0] * each, video_tokens[1] * each, clip_budget, timestamps,
     )  # fmt: skip
 
 

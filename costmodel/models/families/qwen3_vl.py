@@ -2,7 +2,8 @@
 
 The fewest and most pixels of an image are those of the checkpoints' preprocessor_config.json: 64 and
 16,384 tokens of 32^2. A clip has one budget, of 4 to 24,576 tokens' pixels over all its frames, as their
-video_preprocessor_config.json has it; two frames are one token deep.
+video_preprocessor_config.json has it; two frames are one token deep,
+and their time is text before them (processing_qwen3_vl.py).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ TOKENS, VIDEO_TOKENS = (64, 16384), (4, 24576)
 
 
 def _geometry(_outer: Section, vision: VisionConfig) -> NativeGeometry:
-    return native_geometry(vision, TOKENS, VIDEO_TOKENS, clip_budget=True)
+    return native_geometry(vision, TOKENS, VIDEO_TOKENS, clip_budget=True, timestamps=True)
 
 
 def _bridge(outer: Section, vision: VisionConfig, text: TextConfig) -> ProjectorConfig:

@@ -209,7 +209,7 @@ def test_random_cross_tokens_are_said(checkpoint, picture, capsys):
         (("--method", "nosuch"), "unknown method 'nosuch'"),
         (("--method", "divprune", "--keep", "much"), "neither a count such as 64"),
         (("--method", "divprune", "--option", "r"), "not NAME=VALUE"),
-        (("--method", "divprune", "--option", "r=3"), "has no option 'r'"),
+        (("--method", "divprune", "--option", "r=3"), "unknown option of divprune 'r'"),
         (("--method", "vtw", "--layer", "40"), "layers 0 to 3"),
         (("--temperature", "-1"), "must be 0 or more"),
         (("--save-overlay", "x.png"), "give --method"),
