@@ -96,12 +96,9 @@ def _explained(
         if calibration == "auto":
             law = best_calibration(spec)
         else:
-            found = (
-                calibration
-                if isinstance(calibration, Calibration)
-                else Calibration.load(calibration)
-            )  # type: ignore[arg-type]
-            law = found.for_hardware(spec)
+            if not isinstance(calibration, Calibration):
+                calibration = Calibration.load(calibration)
+            law = calibration.for_hardware(spec)
     return explained(trace, Path(path).name, spec, law, notes)
 
 
@@ -120,10 +117,8 @@ def _device_of(
             return get_hardware(match_device_name(name.removesuffix(" VF")))
         except UnknownHardwareError:
             continue
-    which = (
-        f"{trace.device_names[0]!r} is described by no device file"
-        if trace.device_names
-        else ("the trace does not name its device")
-    )
+    which = "the trace does not name its device"
+    if trace.device_names:
+        which = f"{trace.device_names[0]!r} is described by no device file"
     notes.append(f"{which}: there are no roofs; name the device with hardware=")
     return None

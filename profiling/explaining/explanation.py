@@ -41,6 +41,8 @@ SCHEMA_VERSION = 1
 _ORDER = (*STAGES, ENCODER, TOTAL)
 #: Ops listed in the JSON document; the rest is added up in one entry.
 MOST_OPS = 400
+#: A trace of which less is attributed is told by the rest.
+_MOSTLY = 0.5
 #: Kernels' names are cut to this in what is printed.
 _SHOWN_NAME = 120
 
@@ -111,6 +113,13 @@ class Explanation:
     _calls: tuple[Call, ...] = field(default=(), repr=False, compare=False)
     _placed: tuple[str, ...] = field(default=(), repr=False, compare=False)
     _runs: tuple[Run, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def device(self) -> str:
+        """The device in words."""
+        if self.on_cpu:
+            return "CPU"
+        return ", ".join(self.device_names) or "a device that the trace does not name"
 
     @property
     def idle_s(self) -> float:
@@ -228,9 +237,9 @@ def explained(
     free = [item.work for item in unlinked if item.work.kind != "copy"]
     free_s = math.fsum(work.length_us for work in free) * 1e-6
     attributed_s = math.fsum(time for name, time in classes.items() if name != OTHER)
-    other_s = max(0.0, kernels_us * 1e-6 - attributed_s)
+    other_s = free_s + classes.get(OTHER, 0.0)
     found = {name: time for name, time in classes.items() if name != OTHER and time > 0}
-    if other_s > 0 and (free or classes.get(OTHER)):
+    if other_s > 0:
         found[OTHER] = other_s
     by_name: Counter[str] = Counter()
     for work in free:
@@ -399,15 +408,25 @@ def _sentence(found: Explanation) -> str:
     parts = [str(layer["says"]) for layer in found.layers[:3]] or ["no repeated layer was found"]
     share = found.attributed_time_s / found.kernel_time_s if found.kernel_time_s else 0.0
     parts.append(f"{share:.1%} of {_shown(found.kernel_time_s)} of device time is attributed")
-    known = {name: time for name, time in found.classes.items() if name != OTHER}
-    if known:
-        name, time = max(known.items(), key=lambda item: item[1])
-        parts.append(f"most of it is {name} ({time / found.kernel_time_s:.0%})")
+    if share < _MOSTLY:
+        parts.append(
+            f"{found.unlinked_time_s / found.kernel_time_s:.1%} is linked to no op, by its kernels' names "
+            f"most of it {_largest(found.unlinked_classes, found.kernel_time_s)}"
+            if found.unlinked_time_s > 0
+            else "the rest is of no known class"
+        )
+    elif known := {name: time for name, time in found.classes.items() if name != OTHER}:
+        parts.append(f"most of it is {_largest(known, found.kernel_time_s)}")
     if found.time.host_bound_share >= 0.05:
         parts.append(
             f"for {found.time.host_bound_share:.0%} of its span the device waited for the host"
         )
     return "; ".join(parts) + "."
+
+
+def _largest(classes: dict[str, float], whole_s: float) -> str:
+    name, time = max(classes.items(), key=lambda item: item[1])
+    return f"{name} ({time / whole_s:.0%})"
 
 
 def _shown(seconds: float) -> str:

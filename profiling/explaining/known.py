@@ -41,7 +41,7 @@ def _shipped() -> tuple[tuple[_Tower, ...], tuple[_Decoder, ...]]:
     from costmodel.models import list_models, load_model
 
     towers: dict[tuple[object, ...], _Tower] = {}
-    decoders: dict[tuple[object, ...], list[str]] = {}
+    decoders: dict[tuple[int, int, int], list[str]] = {}
     for model in list_models():
         found = load_model(model)
         text, vision = found.text, found.vision
@@ -56,8 +56,8 @@ def _shipped() -> tuple[tuple[_Tower, ...], tuple[_Decoder, ...]]:
         )  # fmt: skip
         towers.setdefault(made, made)
     named = tuple(
-        _Decoder(", ".join(names[:3]) + (", ..." if len(names) > 3 else ""), *map(int, key))  # type: ignore[call-overload]
-        for key, names in decoders.items()
+        _Decoder(", ".join(names[:3]) + (", ..." if len(names) > 3 else ""), *sizes)
+        for sizes, names in decoders.items()
     )
     return tuple(towers.values()), named
 

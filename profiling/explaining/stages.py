@@ -70,7 +70,12 @@ def kinds_of(calls: Sequence[Call], runs: Sequence[Run]) -> list[str]:
             kinds.append(kinds[-1])
         elif run.tokens == 1 or attends == {"attention_decode"}:
             kinds.append("decode")
-        elif any(call.op_class == "conv" for call in ahead) or _is_patches(ahead, run) or (kinds and kinds[-1] == "vision" and run.width == _width_of_last(runs, kinds)):
+        elif (
+            any(call.op_class == "conv" for call in ahead)
+            or _is_patches(ahead, run)
+            # A tower on the next picture, or its further blocks.
+            or (kinds and kinds[-1] == "vision" and _alike(run, runs[len(kinds) - 1]))
+        ):
             kinds.append("vision")
         else:
             ids = any(_is_lookup(call, run) for call in calls[: run.begin])
@@ -81,8 +86,8 @@ def kinds_of(calls: Sequence[Call], runs: Sequence[Run]) -> list[str]:
     return kinds
 
 
-def _width_of_last(runs: Sequence[Run], kinds: Sequence[str]) -> int | None:
-    return runs[len(kinds) - 1].width
+def _alike(one: Run, other: Run) -> bool:
+    return (one.width, one.ffn, one.gated) == (other.width, other.ffn, other.gated)
 
 
 def _is_patches(ahead: Sequence[Call], run: Run) -> bool:

@@ -44,6 +44,8 @@ PARTS = {
 }
 #: A further reason is named if it is at least this share of what was lost.
 _WORTH_NAMING = 0.1
+#: A part of the time after that is more than this is named, whatever it was before.
+_MOSTLY = 0.5
 #: On a CPU an op on so few elements is nothing but its dispatch.
 _NEXT_TO_NOTHING = 1024
 #: On a CPU an op that took so many times the median of its equals was interrupted.
@@ -82,6 +84,7 @@ class Comparison:
         parts: where the time went; `lost_s` adds up to time_after_s - expected.
         fused_lost: layers whose attention was fused before and writes its scores after.
         fused_kernel: what computed it before.
+        written_beside: scores written out more than before, while attention stayed fused.
         launches_before: device work handed over, by pass.
         launches_after: of the second.
         interrupted_s: seconds that other programs took from both runs, left out everywhere.
@@ -95,6 +98,7 @@ class Comparison:
     parts: tuple[Part, ...]
     fused_lost: int
     fused_kernel: str
+    written_beside: int
     launches_before: int
     launches_after: int
     interrupted_s: tuple[float, float] = (0.0, 0.0)
@@ -126,6 +130,7 @@ class Comparison:
             "time_after_s": self.time_after_s,
             "expected_s": self.expected_s,
             "fused_attention_lost_layers": self.fused_lost,
+            "scores_written_beside_fused": self.written_beside,
             "launches_before": self.launches_before,
             "launches_after": self.launches_after,
             "interrupted_s": list(self.interrupted_s),
@@ -164,7 +169,8 @@ def compare_traces(before: Explanation, after: Explanation) -> Comparison:
     written = [
         _written(found) / count for found, count in zip((before, after), passes, strict=True)
     ]
-    lost = round(min(max(fused[0] - fused[1], 0), max(written[1] - written[0], 0)))
+    more_written = max(written[1] - written[0], 0)
+    lost = round(min(max(fused[0] - fused[1], 0), more_written))
     families = (
         attention_family(work.name)
         for call in before._calls
@@ -180,6 +186,7 @@ def compare_traces(before: Explanation, after: Explanation) -> Comparison:
         parts=parts,
         fused_lost=lost,
         fused_kernel=next((name for name in families if name), "") if not before.on_cpu else "",
+        written_beside=round(more_written) - lost if fused[1] else 0,
         launches_before=round(before.time.launches / passes[0]),
         launches_after=round(after.time.launches / passes[1]),
         interrupted_s=(interrupted[0] / passes[0], interrupted[1] / passes[1]),
@@ -267,16 +274,22 @@ def _part_of(call: Call, stage: str) -> str:
 
 
 def _fused(found: Explanation) -> int:
-    return sum(call.attention is not None for call in found._calls)
+    """Return the calls of a fused attention, with sizes or without."""
+    return sum(
+        call.op_class in ATTENTION and call.product is None and not call.scores
+        for call in found._calls
+    )
 
 
 def _written(found: Explanation) -> int:
     """Return the calls of a softmax over written scores of many queries: one for each such attention."""
+    softmax = [call for call in found._calls if call.op_class == "softmax" and call.scores]
     return sum(
-        call.op_class == "softmax" and call.scores
-        and any(len(size) > 2 and size[-2] > 1 for size in shapes(call.ops[-1]))
-        for call in found._calls
-    )  # fmt: skip
+        # Where sizes were not recorded, queries cannot be counted.
+        not call.ops[-1].sizes
+        or any(len(size) > 2 and size[-2] > 1 for size in shapes(call.ops[-1]))
+        for call in softmax
+    )
 
 
 def _sentence(found: Comparison) -> str:
@@ -303,8 +316,14 @@ def _sentence(found: Comparison) -> str:
         or (part.name == "host" and part.after_s >= _WORTH_NAMING * found.time_after_s)
     ]
     reasons = [_reason(found, part) for part in (*lost[:1], *also)]
+    held = next((part for part in found.parts if part.name == "host" and part not in lost), None)
+    if held is not None and held.after_s >= _MOSTLY * found.time_after_s:
+        share = held.after_s / found.time_after_s
+        reasons.append(f"the host, which still takes {share:.0%} of the time")
     if found.fused_lost and not any("fused" in reason for reason in reasons):
         reasons.append(f"fused attention was lost in {found.fused_lost} layers as well")
+    elif found.written_beside and not any("fused" in reason for reason in reasons):
+        reasons.append(f"besides, the method computes attention, {_written_words(found)}")
     if not lost or found.time_after_s <= found.expected_s:
         rest = f"; what holds it most: {'; then '.join(reasons)}" if reasons else ""
         return f"{tokens}; {times}, no less than the tokens{rest}."
@@ -316,6 +335,8 @@ def _reason(found: Comparison, part: Part) -> str:
     if part.name == "attention" and found.fused_lost:
         kernel = f" ({found.fused_kernel})" if found.fused_kernel else ""
         return f"fused attention{kernel} was lost, {found.fused_lost} layers write their scores out ({cost})"
+    if part.name in ("method", "attention") and found.written_beside:
+        return f"{PARTS[part.name]}, {_written_words(found)} ({cost})"
     if part.name == "host":
         return (
             f"the host, which hands over {found.launches_after} launches "
@@ -324,6 +345,11 @@ def _reason(found: Comparison, part: Part) -> str:
     if part.name in ("vision", "projector", "decode"):
         return f"{PARTS[part.name]}, which the cut leaves as it was ({cost})"
     return f"{PARTS[part.name]} ({cost})"
+
+
+def _written_words(found: Comparison) -> str:
+    layers = f"{found.written_beside} layer{'s' * (found.written_beside != 1)}"
+    return f"which writes the scores of {layers} out beside fused attention"
 
 
 def _ms(seconds: float) -> str:

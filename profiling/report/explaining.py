@@ -46,7 +46,7 @@ def _ms(seconds: float | None) -> str:
 def _overview(found: Explanation) -> str:
     whole = found.kernel_time_s or 1.0
     pairs: list[tuple[str, object]] = [
-        ("device", ", ".join(found.device_names) or "–"),
+        ("device", found.device),
         ("calibration", "none" if found.calibration is None else found.calibration.name),
         ("device time", f"{_ms(found.kernel_time_s)} ms"),
         ("attributed", f"{found.attributed_time_s / whole:.1%}"),

@@ -112,19 +112,26 @@ def _print(found: Explanation) -> None:
 
     out, whole = console(), found.kernel_time_s or 1.0
     share = Column("share", lambda row: row[1] / whole, "%")
-    title = f"{found.source}: {', '.join(found.device_names) or 'CPU'}" + (
+    title = f"{found.source}: {found.device}" + (
         f", calibration {found.calibration.name}" if found.calibration is not None else ""
     )
     totals = [
         ("attributed", found.attributed_time_s), ("unattributed", found.unattributed_time_s),
         ("copies", found.copies_time_s), ("all device work", found.kernel_time_s),
-        ("idle", found.idle_s), ("  of it waiting for the host", found.time.host_idle_s),
     ]  # fmt: skip
     named = [Column("", lambda row: row[0]), Column("time", lambda row: row[1], "s"), share]
     out.print(table(totals, named, title=title))
-    layers = [
-        Column("layers", "says"), *columns("1", sequences="batch", passes="passes"), *columns("s", time="time_s"),
+    span = found.time.span_s or 1.0
+    times = [
+        ("busy", found.time.busy_s), ("waiting for the host", found.time.host_idle_s),
+        ("other gaps", found.idle_s - found.time.host_idle_s), ("first to last work", found.time.span_s),
     ]  # fmt: skip
+    out.print(table(times, [*named[:2], Column("share", lambda row: row[1] / span, "%")]))
+    layers = [
+        Column("layers", "says"),
+        *columns("1", sequences="batch", passes="passes"),
+        *columns("s", time="time_s"),
+    ]
     if found.layers:
         out.print(table(found.layers, layers))
     if found.stages:
