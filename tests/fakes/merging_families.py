@@ -83,6 +83,18 @@ CONFIGS: dict[str, dict[str, Any]] = {
 #: Families whose positions have three axes: 6 x 8 patches make 12 tokens; 8 x 8 of a tile make 16.
 AXES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 TOKENS = {kind: 12 if kind in AXES else 16 for kind in CONFIGS}
+#: Image sizes that make a grid of its own where the family has one: 24 x 40 pixels are 3 x 5 tokens.
+INPUTS: dict[str, dict[str, Any]] = {
+    "image": {"image_size": (24, 40)},
+    "clip": {"image_size": (24, 40), "frames": 4},
+    "frames": {"frames": 3},
+}
+#: Family and input: every kind of image, and of clip, once.
+CASES = [
+    *((kind, "image") for kind in CONFIGS),
+    *((kind, "clip") for kind in AXES),
+    *((kind, "frames") for kind in ("internvl", "smolvlm")),
+]
 
 
 def write_config(kind: str, folder: Path) -> str:

@@ -113,7 +113,6 @@ def profile(
         "image_size": parse_image_size(image_size),
         "frames": frames,
     }
-
     size = (asked | pictured(image, asked))["image_size"]
     configurations = grid(
         [named(model, scale)],
