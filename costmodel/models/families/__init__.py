@@ -159,7 +159,12 @@ def _missing(outer: Section) -> str:
 
 
 #: How configs begin the names of their parts, and what there is of each.
-_PARTS = {"vision": TOWERS, "text": DECODERS, "llm": DECODERS, "language": DECODERS}
+_PARTS: dict[str, Registry[Any]] = {
+    "vision": TOWERS,
+    "text": DECODERS,
+    "llm": DECODERS,
+    "language": DECODERS,
+}
 #: Parts beyond these go unsaid.
 _MOST_PARTS = 4
 
