@@ -116,10 +116,7 @@ def _show(frames: Iterator[pd.DataFrame], asked: list[str]) -> None:
     frame = frame.head(SHOWN_ROWS)
     differ = [name for name in asked if frame[name].nunique(dropna=False) > 1] or ["model"]
     shown = [
-        *(
-            Column(name.replace("_", " "), lambda row, name=name: _shown(row[name]))
-            for name in differ
-        ),
+        *(Column(name.replace("_", " "), name) for name in differ),
         Column("FLOP", "flops", "FLOP", 1),
         Column("kernels", "kernels", "1", 2),
         Column("TTFT", "ttft_s", "s"),
@@ -139,10 +136,6 @@ def _show(frames: Iterator[pd.DataFrame], asked: list[str]) -> None:
         console().print(
             f"the first {SHOWN_ROWS} rows; --out FILE.csv or FILE.parquet writes all of them"
         )
-
-
-def _shown(value: Any) -> str:
-    return "-" if value is None else str(value)
 
 
 def _plain(value: Any) -> Any:
