@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardware_specs.errors import InvalidInputError, UnknownHardwareError
-from profiling.explaining.explanation import Explanation, explained
+from profiling.explaining.building import explained
+from profiling.explaining.explanation import Explanation
 from profiling.tracing.events import read_events
 
 if TYPE_CHECKING:

@@ -11,10 +11,6 @@ if TYPE_CHECKING:
 
 #: Widths of towers -> the letter of their size.
 _LETTERS = {768: "B", 1024: "L", 1152: "SO400M", 1280: "H", 1408: "g", 1664: "G"}
-_FAMILIES = {
-    "clip": "CLIP", "siglip": "SigLIP", "internvl": "InternViT", "qwen2_vl": "Qwen2-VL tower",
-    "qwen2_5_vl": "Qwen2.5-VL tower", "qwen3_vl": "Qwen3-VL tower",
-}  # fmt: skip
 
 
 class _Tower(NamedTuple):
@@ -51,7 +47,7 @@ def _shipped() -> tuple[tuple[_Tower, ...], tuple[_Decoder, ...]]:
         if vision is None:
             continue
         made = _Tower(
-            _FAMILIES.get(vision.family, vision.family), vision.num_layers, vision.hidden_size,
+            _label(vision.family), vision.num_layers, vision.hidden_size,
             vision.intermediate_size, vision.patch_size, vision.image_size, vision.has_cls, vision.native,
         )  # fmt: skip
         towers.setdefault(made, made)
@@ -60,6 +56,14 @@ def _shipped() -> tuple[tuple[_Tower, ...], tuple[_Decoder, ...]]:
         for sizes, names in decoders.items()
     )
     return tuple(towers.values()), named
+
+
+def _label(family: str) -> str:
+    """Return what people call a tower, by the registry of those there are."""
+    from costmodel.models.towers import TOWERS
+
+    name = next((name for name in TOWERS.names() if name.startswith(family)), None)
+    return family if name is None else TOWERS.get(name).label
 
 
 def describe_run(run: Run) -> str:
@@ -119,7 +123,7 @@ def _side(tower: _Tower, tokens: int) -> int:
 
 def _name(tower: _Tower, tokens: int) -> str:
     if tower.native:
-        return tower.name
+        return f"the tower of {tower.name}"
     letter = _LETTERS.get(tower.width, str(tower.width))
     pixels = _side(tower, tokens)
     if pixels == tower.image:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from profiling.explaining.two import PARTS
+from profiling.explaining.comparison import PARTS
 from profiling.reconciling.gap import LABELS
 from profiling.reconciling.gap import PARTS as GAP_PARTS
 from profiling.report.html import definitions, items, number, page, picture, section, table, tag

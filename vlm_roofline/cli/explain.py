@@ -195,7 +195,7 @@ def _print_against(against: Any) -> None:
 
 
 def _print_comparison(both: Any) -> None:
-    from profiling.explaining.two import PARTS
+    from profiling.explaining.comparison import PARTS
     from vlm_roofline.cli.tables import Column, columns, table
 
     view = [

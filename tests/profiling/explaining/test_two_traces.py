@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from profiling.explaining.two import Comparison
+    from profiling.explaining.comparison import Comparison
 
 #: Patches on a side: 24 as in CLIP-L/336, and 4, where nothing but the host costs anything.
 MANY, FEW = 24, 4
