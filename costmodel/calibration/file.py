@@ -14,6 +14,7 @@ from costmodel.calibration.parameters import (
     Parameter,
     ShapeCurve,
 )
+from costmodel.calibration.residual import Residual
 from hardware_specs.errors import CalibrationError, InvalidFileError
 from hardware_specs.files.reading import look, read_json, user_path
 from hardware_specs.files.writing import prepare_folder, write_file
@@ -138,6 +139,7 @@ def _class(entry: Mapping[str, Any]) -> ClassParameters:
             ShapeCurve(s["n"], s["k"], tuple(s["rows"]), tuple(s["log_ratios"]))
             for s in entry["shapes"]
         ),
+        residual=Residual(tuple(map(tuple, entry["residual"]))) if entry["residual"] else None,
     )
 
 
@@ -211,6 +213,10 @@ def _class_document(entry: ClassParameters) -> dict[str, Any]:
                 "log_ratios": [round(ratio, 4) for ratio in s.log_ratios],
             }
             for s in entry.shapes
+        ]
+    if entry.residual is not None:
+        document["residual"] = [
+            [*shape, round(weight, 4)] for *shape, weight in entry.residual.points
         ]
     return document
 

@@ -5,6 +5,7 @@ History: 1, the first.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -13,6 +14,7 @@ from costmodel.calibration.attention import FAMILIES as ATTENTION_FAMILIES
 from costmodel.calibration.dtypes import LABELS
 from costmodel.calibration.gemm import FAMILIES as GEMM_FAMILIES
 from costmodel.calibration.priors import QUANTISING, priors_of
+from costmodel.calibration.residual import MOST_POINTS
 
 #: Kernel families by the first word of an op class; streams have none.
 _FAMILIES = {
@@ -125,6 +127,7 @@ class ClassDocument(_Strict):
     quantiles: list[tuple[Annotated[float, Field(gt=0, lt=1)], _Ratio]] = Field(min_length=2)
     held_out: HeldOutDocument | None = None
     shapes: list[ShapeDocument] = []
+    residual: list[tuple[float, float, float, float]] = Field(default=[], max_length=MOST_POINTS)
 
     @model_validator(mode="after")
     def _sound(self) -> ClassDocument:
@@ -148,6 +151,12 @@ class ClassDocument(_Strict):
         for (x0, y0), (x1, y1) in zip(self.quantiles, self.quantiles[1:], strict=False):
             if x0 >= x1 or y0 > y1:
                 raise ValueError("quantiles do not ascend")
+        # A comparison with no number is false.
+        if not all(
+            0 < min(shape) <= max(shape) < math.inf and abs(weight) <= _MOST_LOG_RATIO
+            for *shape, weight in self.residual
+        ):
+            raise ValueError("residual holds sizes or weights that cannot be")
         return self
 
 
