@@ -6,14 +6,14 @@
 
 PYTHON ?= python3
 TORCH ?= torch
-N ?= 10000
+N ?= 12500
 K ?= 67
 VENV := .venv
 BIN := $(VENV)/bin
 # One thread per test process: the arithmetic is small, and oversubscription slows it down.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test robustness fuzz check wheel versions matrix outdated notebooks images benchmarks clean
+.PHONY: demo test robustness fuzz check wheel versions matrix outdated notebooks images promises benchmarks clean
 
 $(VENV)/.core: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -41,7 +41,8 @@ robustness: $(VENV)/.dev
 
 # Every door with N spoilt inputs, and 3 K kills: docs/reliability.md.
 fuzz: $(VENV)/.dev
-	$(ONE_THREAD) PYTHONPATH=tests/fakes $(BIN)/python -m fuzzing --cases $(N) --kills $(K)
+	$(ONE_THREAD) PYTHONPATH=tests/fakes $(BIN)/python -m fuzzing --cases $(N) --kills $(K) \
+		--record docs/reliability.csv
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -73,6 +74,10 @@ notebooks: $(VENV)/.dev
 
 images: $(VENV)/.dev
 	$(BIN)/vlm-roofline plot latency llava-1.5-7b -d nvidia-a100-sxm4-80gb --precision fp16 --out docs/images/latency_a100.png
+
+# What the project promises, and whether it holds: docs/promises.md. Fails where a promise does not.
+promises: $(VENV)/.dev
+	$(ONE_THREAD) $(BIN)/python benchmarks/promises.py --out docs/promises.md
 
 benchmarks: $(VENV)/.dev
 	$(ONE_THREAD) $(BIN)/python -m pytest benchmarks/bench_*.py --benchmark-only --override-ini 'addopts=--import-mode=importlib'

@@ -20,6 +20,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from hardware_specs.showing import brief
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -419,6 +421,8 @@ class Stack:
     pattern: tuple[int, ...]
     after: tuple[Block, ...]
     labels: tuple[str, ...] = ()
+
+    __repr__ = brief
 
     @property
     def windows(self) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ from costmodel.moments import moments
 from costmodel.quantities import MEMORY_MARGIN_BYTES
 from costmodel.weights import model_weight_bytes
 from costmodel.windows import cached_tokens
+from hardware_specs.showing import brief
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,6 +82,10 @@ class MemoryCost(NamedTuple):
     fits: bool | NDArray[np.bool_] | None
     activation_bytes_written: Num
     timeline: tuple[Phase, ...] = ()
+
+    def __repr__(self) -> str:
+        """Return the fields that are set, as far as they fit."""
+        return brief(self)
 
 
 def kv_bytes_per_token(text: TextConfig, num: Numerics) -> float:

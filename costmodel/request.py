@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from costmodel.quantities import MEMORY_MARGIN_BYTES, MOST_TOKENS
 from hardware_specs.errors import InvalidInputError, UnknownNameError
-from hardware_specs.showing import shown
+from hardware_specs.showing import brief, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -402,6 +402,8 @@ there is: last, all
         Amount(1e5, "w", 1.0), "The board's power limit in watts; the device's own when absent. A limit "
         "beyond it stands for a burst.", "setting", ours=True,
     ))  # fmt: skip
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         """Check every value that is not its default, and keep it in its plain type."""

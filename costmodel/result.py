@@ -11,6 +11,7 @@ from costmodel.roofline import SUMMED, StageCost, added
 from costmodel.time_source import source_of
 from costmodel.written_tables import WrittenTable
 from hardware_specs.errors import UnknownNameError
+from hardware_specs.showing import brief
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -38,9 +39,20 @@ class TotalCost(StageCost):
     ttft_s: Num = 0.0
     tpot_s: Num | None = None
 
+    __repr__ = brief
+
 
 class Stages(dict[str, StageCost]):
     """Costs by stage: `vision, projector, reduction, prefill, decode`."""
+
+    def __repr__(self) -> str:
+        """Name the stages that did something, with their times where there are any."""
+        parts = [
+            name if not cost.time_s else f"{name} {float(cost.time_s) * 1e3:.4g} ms"
+            for name, cost in self.items()
+            if cost.kernels or cost.flops
+        ]
+        return f"<Stages: {', '.join(parts)}>"
 
     def __missing__(self, name: str) -> Any:
         """Say which stages there are."""
@@ -254,6 +266,8 @@ class OpRow:
     ideal_time_s: Known = None
     sol_percent: Known = None
     provenance: str | None = None
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         """Add the bytes up."""

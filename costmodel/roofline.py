@@ -22,6 +22,7 @@ from costmodel.power_roof import power_roof
 from costmodel.precision.arithmetic import matrix_peak
 from costmodel.quantities import traffic
 from costmodel.uncertainty import BRACKET, NOTHING, Errors, Host, Part, errors_of
+from hardware_specs.showing import brief
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,6 +67,8 @@ class StageCost:
     power_s: Num = 0.0
     host_s: Num = 0.0
     errors: Errors | None = field(default=NOTHING, repr=False, compare=False)
+
+    __repr__ = brief
 
     @property
     def hbm_bytes(self) -> Num:

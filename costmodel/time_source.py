@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from hardware_specs.showing import brief
+
 if TYPE_CHECKING:
     from costmodel.calibration import Calibration
     from costmodel.uncertainty import Errors
@@ -32,6 +34,8 @@ class TimeSource:
     transferred: float | None = None
     assumed: float | None = None
     missing: tuple[tuple[str, float], ...] = ()
+
+    __repr__ = brief
 
     def to_dict(self) -> dict[str, Any]:
         """Return the block of the JSON document."""

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from hardware_specs.showing import brief
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -59,6 +61,10 @@ class Errors(NamedTuple):
     parts: dict[ClassKey, Part]
     own_down2: Any = 0.0
     own_up2: Any = 0.0
+
+    def __repr__(self) -> str:
+        """Return the fields that are set, as far as they fit."""
+        return brief(self)
 
     def plus(self, other: Errors) -> Errors:
         """Return the uncertainty of both sums together."""

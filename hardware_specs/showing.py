@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import re
 import reprlib
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any
 
 #: Longest text of one value inside a message.
 SHOWN_CHARACTERS = 80
+#: Longest `repr` of a result.
+BRIEF_CHARACTERS = 180
 #: Bits above which an integer is described, not printed: Python refuses beyond 4300 digits.
 PRINTED_BITS = 256
 #: Control characters but tab and newline, marks that turn the direction of text, lone surrogates.
@@ -55,3 +59,53 @@ def shown(value: object) -> str:
         text = f"a {type(value).__name__}"
     text = harmless(text)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 3]}..."
+
+
+def brief(value: Any) -> str:
+    """Return a short `repr` of a dataclass or named tuple: its fields as far as they fit and are set.
+
+    A field that has its default, or None, is left out; sequences and mappings are counted; floats have four
+    digits. It stands in a class as `__repr__ = brief`.
+
+    >>> from typing import NamedTuple
+    >>> class Point(NamedTuple):
+    ...     time_s: float
+    ...     samples: tuple[float, ...]
+    ...     name: str = "none"
+    >>> brief(Point(0.0123456789, (1.0, 2.0)))
+    'Point(time_s=0.01235, samples=2 values)'
+    """
+    if is_dataclass(value):
+        defaults = {
+            each.name: each.default_factory()
+            if each.default_factory is not MISSING
+            else each.default
+            for each in fields(value)
+            if each.repr and not each.name.startswith("_")
+        }
+    else:
+        defaults = {name: value._field_defaults.get(name, MISSING) for name in value._fields}
+    name, parts = type(value).__name__, []
+    room = BRIEF_CHARACTERS - len(name)
+    for field, default in defaults.items():
+        held = getattr(value, field)
+        if held is None or (type(held) is type(default) and held == default):
+            continue
+        part = f"{field}={_brief(held)}"
+        room -= len(part) + 2
+        if room < 0:
+            parts.append("...")
+            break
+        parts.append(part)
+    return f"{name}({', '.join(parts)})"
+
+
+def _brief(held: Any) -> str:
+    if isinstance(held, float):
+        return f"{held:.4g}"
+    if is_dataclass(held) or hasattr(held, "_fields"):
+        named = getattr(held, "id", None) or getattr(held, "name", None)
+        return type(held).__name__ if named is None else shown(named)
+    if hasattr(held, "__len__") and not isinstance(held, str):
+        return f"{len(held)} values"
+    return shown(held)

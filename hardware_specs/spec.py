@@ -189,7 +189,8 @@ class HardwareSpec:
 
     def __repr__(self) -> str:
         """Name the device and its main figures; all fields would fill a page."""
-        peaks = ", ".join(f"{key} {value / 1e12:g}" for key, value in self.peaks.items())
+        shown = [key for key in _PEAKS_SHOWN if key in self.peaks]
+        peaks = ", ".join(f"{key} {self.peaks[key] / 1e12:g}" for key in shown)
         return (
             f"<HardwareSpec {self.id}: {self.memory_label}, "
             f"{self.bandwidth_bytes_per_s / 1e9:g} GB/s, Top/s: {peaks}>"
@@ -310,6 +311,14 @@ class HardwareSpec:
         return self.sm_count * per_clock * clock
 
 
+#: Peaks that stand in a spec's `repr`.
+_PEAKS_SHOWN = (
+    "fp32.vector",
+    "fp16.matrix.acc32",
+    "bf16.matrix.acc32",
+    "fp8.matrix.acc32",
+    "int8.matrix",
+)
 _MAPPINGS = ("peaks", "links", "flops_per_clock_per_sm", "unsupported", "provenance", "own_sources")
 
 

@@ -21,7 +21,7 @@ from costmodel.audits.tool import QUANTITIES, tool_devices, tool_search
 from costmodel.reproduce import list_tables
 from hardware_specs.errors import InvalidInputError
 from hardware_specs.files.reading import read_text, show_path, user_path
-from hardware_specs.showing import shown
+from hardware_specs.showing import brief, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,6 +78,8 @@ class Audit:
     missed: tuple[Mapping[str, Any], ...]
     left_out: tuple[Mapping[str, str], ...]
     remarks: tuple[str, ...]
+
+    __repr__ = brief
 
     def to_dict(self) -> dict[str, Any]:
         """Return the document of `--json`, `schema_version` 1."""

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from hardware_specs.errors import CalibrationError
+from hardware_specs.showing import brief
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -193,3 +194,5 @@ class Device:
     bandwidth_bytes_per_s: float
     units: int
     l2_bytes: float
+
+    __repr__ = brief

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from hardware_specs.showing import brief
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -80,6 +82,8 @@ class MethodInfo:
     samples: bool = False
     counts: Mapping[str, int] = field(default_factory=dict)
     program_flops: Callable[[MethodInput], Num] | None = None
+
+    __repr__ = brief
 
     @property
     def adaptive(self) -> bool:

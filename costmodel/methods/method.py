@@ -152,6 +152,10 @@ class Method:
         variant = {"variant": self._changed_variant} if self._changed_variant else {}
         return spell(self.name, {**variant, **self.changed_options})
 
+    def __repr__(self) -> str:
+        """Name the method with what differs from its defaults."""
+        return f"<Method {self}>"
+
     def __str__(self) -> str:
         """Return the whole request as one line, which `get_method` reads again."""
         variant = self._changed_variant or None

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from costmodel.schedule import LayerSpan
+from hardware_specs.showing import brief
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -80,6 +81,10 @@ class MethodPlan(NamedTuple):
     ops: tuple[OpCost, ...] = ()
     notes: Mapping[str, str] = {}
     warnings: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Return the fields that are set, as far as they fit."""
+        return brief(self)
 
 
 def before_layers(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from costmodel.blocks import Block, Embed, Project, Stack
+from hardware_specs.showing import brief
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,8 @@ class TextConfig:
     stack: Stack = field(default=Stack((), (), (), ()), repr=False)
     head: Project = field(default=Project("", 0, (), ""), repr=False)
     beyond: tuple[Block, ...] = field(default=(), repr=False)
+
+    __repr__ = brief
 
     @property
     def windows(self) -> tuple[int, ...]:

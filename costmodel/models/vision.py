@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from costmodel.blocks import Stack
+from hardware_specs.showing import brief
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ class VisionConfig:
     deepstack: int = 0
     native: bool = False
     stack: Stack = field(default=Stack((), (), (), ()), repr=False)
+
+    __repr__ = brief
 
     @property
     def head_dim(self) -> int:

@@ -19,6 +19,7 @@ from costmodel.plots.style import (
     styled,
 )
 from costmodel.request import AUTO, Request
+from hardware_specs.showing import brief
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,6 +59,8 @@ class LatencyCurve:
     knee_tokens: int | None = None
     interval: str = "90 % interval"
 
+    __repr__ = brief
+
 
 @dataclass(frozen=True)
 class MeasuredPoints:
@@ -74,6 +77,8 @@ class MeasuredPoints:
     visual_tokens: Sequence[int]
     time_s: Sequence[float]
     noise_s: Sequence[float | None] = ()
+
+    __repr__ = brief
 
 
 def latency_curve(

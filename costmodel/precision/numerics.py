@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from hardware_specs.showing import brief
+
 #: Modules whose numerics a precision names one by one.
 MODULES = ("vision", "projector", "text", "lm_head")
 
@@ -69,6 +71,10 @@ class Numerics(NamedTuple):
     label: str
     products: tuple[tuple[str, Numerics], ...] = ()
 
+    def __repr__(self) -> str:
+        """Return the fields that are set, as far as they fit."""
+        return brief(self)
+
     @property
     def group_size(self) -> int:
         """Weights that share a scale along the input; 0 is all of a row's, -1 that there is none."""
@@ -113,6 +119,10 @@ class Precision(NamedTuple):
     text: Numerics
     lm_head: Numerics
     embedding: Numerics | None = None
+
+    def __repr__(self) -> str:
+        """Return the fields that are set, as far as they fit."""
+        return brief(self)
 
 
 def plain(name: str, size: int) -> Numerics:

@@ -18,6 +18,7 @@ from costmodel.precision.layers import linear_layers, matcher
 from costmodel.precision.names import parse_precision, spelled
 from costmodel.precision.numerics import Numerics, Precision, stored_label
 from hardware_specs.errors import InvalidInputError
+from hardware_specs.showing import brief
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -41,6 +42,10 @@ class Resolved(NamedTuple):
     precision: Precision
     warnings: tuple[str, ...]
     origin: str
+
+    def __repr__(self) -> str:
+        """Return the fields that are set, as far as they fit."""
+        return brief(self)
 
 
 def resolve_precision(

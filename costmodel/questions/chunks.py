@@ -12,7 +12,7 @@ import numpy as np
 
 from costmodel.request import BUDGET
 from costmodel.roofline import BOUNDS
-from hardware_specs.showing import harmless, shown
+from hardware_specs.showing import brief, harmless, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -42,6 +42,10 @@ class Chunk(NamedTuple):
     columns: dict[str, Any]
     rows: int
     warnings: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Return the fields that are set, as far as they fit."""
+        return brief(self)
 
 
 def join_chunks(chunks: Sequence[Chunk]) -> pd.DataFrame:

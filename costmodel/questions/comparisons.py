@@ -17,6 +17,7 @@ from costmodel.ratios import Ratio, ratio_interval
 from costmodel.request import Request, check_names, plain
 from costmodel.written_tables import WrittenTable
 from hardware_specs.errors import InvalidInputError, VlmRooflineError
+from hardware_specs.showing import brief
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,6 +69,8 @@ class ComparisonRow:
     at_most: float
     why: str | None
     warnings: tuple[str, ...] = ()
+
+    __repr__ = brief
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as it stands in the JSON document."""

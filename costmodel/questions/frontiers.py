@@ -26,6 +26,7 @@ from costmodel.estimates import answer
 from costmodel.request import OUR_DEFAULTS, Request, check_budget, check_names, names_of
 from costmodel.written_tables import WrittenTable
 from hardware_specs.errors import InvalidInputError, VlmRooflineError
+from hardware_specs.showing import brief
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,6 +91,8 @@ class FrontierPoint:
     within_budget: bool
     pareto: bool = False
     warnings: tuple[str, ...] = ()
+
+    __repr__ = brief
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from costmodel.models.families import get_family
 from costmodel.models.model import image_sizes
 from hardware_specs.errors import MissingDependencyError
+from hardware_specs.showing import brief
 from profiling.counting.one_run import flop_counter
 from profiling.records.measurement import TOTAL, Configuration
 from profiling.subject.execution import Execution
@@ -56,6 +57,8 @@ class FlopRow:
     fvcore_flops: int | None
     note: str = ""
 
+    __repr__ = brief
+
 
 @dataclass(frozen=True, slots=True)
 class FlopReport:
@@ -76,6 +79,8 @@ class FlopReport:
     batch_size: int
     rows: tuple[FlopRow, ...]
     fvcore_missing: str | None = None
+
+    __repr__ = brief
 
     def total(self, counter: str) -> int | None:
         """Return a counter's FLOPs of everything up to the first logits, norms and rotary angles apart.

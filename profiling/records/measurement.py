@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from hardware_specs.errors import InvalidInputError
+from hardware_specs.showing import brief
 from profiling.records.model_names import carried_config, public_name
 from profiling.records.samples import Summary, summarise
 
@@ -76,6 +77,8 @@ class Configuration:
     cache: str = "warm"
     images: int | None = None
     image_sizes: tuple[tuple[int, int], ...] = ()
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         """Reject counts out of range and unknown modes or cache states."""
@@ -148,6 +151,8 @@ class StageSamples:
     host_s_per_kernel: float | None = None
     idle_event_s: tuple[float, ...] = ()
 
+    __repr__ = brief
+
     @property
     def summary(self) -> Summary:
         """Return median, spread and count of the event samples."""
@@ -215,6 +220,8 @@ class TokenCounts:
     crops: int | None = None
     cache_lengths: tuple[int, ...] = ()
 
+    __repr__ = brief
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -241,6 +248,8 @@ class Sampling:
     target_dispersion: float | None = None
     rejected_s: tuple[float, ...] = ()
     rounds: int = 1
+
+    __repr__ = brief
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +288,8 @@ class EnergyWindow:
     why_missing: Mapping[str, str] = field(default_factory=dict)
     counter_period_s: float | None = None
 
+    __repr__ = brief
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceState:
@@ -307,6 +318,8 @@ class DeviceState:
     memory_used_bytes: int | None = None
     foreign_processes: int | None = None
     foreign_memory_bytes: int | None = None
+
+    __repr__ = brief
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +355,8 @@ class Measurement:
     graph_pool_bytes: int | None = None
     boundary: str | None = None
     schema_version: int = SCHEMA_VERSION
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         """Close the mappings, so that a record stays what was measured."""

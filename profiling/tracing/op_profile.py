@@ -26,6 +26,7 @@ from hardware_specs.files.reading import (
     warn_damaged,
 )
 from hardware_specs.files.writing import write_file
+from hardware_specs.showing import brief
 from profiling.records.measurement import STRICT, Configuration, TokenCounts, plain
 from profiling.records.storage import double, validated
 from profiling.records.strict import check_environment, check_numbers
@@ -80,6 +81,8 @@ class OpProfile:
     environment: Mapping[str, Any] = field(default_factory=dict)
     started_at: str = ""
     model_config: Mapping[str, Any] | None = None
+
+    __repr__ = brief
 
 
 def write_op_profile(profile: OpProfile, folder: str | Path) -> Path:

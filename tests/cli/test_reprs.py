@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass
+from functools import cached_property
 from html.parser import HTMLParser
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from costmodel import (
     Calibration,
+    audit,
     break_even,
     compare,
     estimate,
     estimate_distribution,
     frontier,
+    get_method,
     load_model,
 )
 from costmodel.models import config_dict
+from costmodel.plots import latency_curve
+from costmodel.precision.resolving import resolve_precision
+from costmodel.questions.sweeps import sweep_chunks
+from costmodel.request import Request
+from hardware_specs import get_hardware
+from profiling import count_model
 from profiling.reconciling import reconcile
+from profiling.records.storage import iterate_measurements
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
 
 
 class Balanced(HTMLParser):
@@ -63,12 +81,45 @@ def test_answers_are_a_line_and_a_table(name: str, request) -> None:
     assert page.seen == {"table", "caption", "thead", "tbody", "tr", "th", "td"}
 
 
-def test_other_reprs_are_short() -> None:
-    for answer in (
-        load_model("llava-1.5-7b"),
-        estimate_distribution("llava-1.5-7b", "l4", "prumerge"),
-    ):
-        assert len(repr(answer)) < 250
+OTHERS = {
+    "model": lambda: load_model("llava-1.5-7b"),
+    "distribution": lambda: estimate_distribution("llava-1.5-7b", "l4", "prumerge"),
+    "method": lambda: get_method("fitprune", keep=0.4),
+    "request": lambda: Request(load_model("qwen2-vl-7b"), get_hardware("h100"), keep=0.1, method="fastv"),
+    "precision": lambda: resolve_precision("awq", load_model("qwen2-vl-7b"), get_hardware("h100")),
+    "curve": lambda: latency_curve("llava-1.5-7b", "l4"),
+    "measurement": lambda: next(iterate_measurements(ROOT / "measurements"))[1],
+    "count": lambda: count_model("llava-1.5-7b", scale="layers=1,width=1/8", fvcore=False),
+    "audit": lambda: audit(ROOT / "tests/costmodel/audit/tables/vica_table1.csv"),
+    "chunk": lambda: next(sweep_chunks("llava-1.5-7b", "l4", stage_columns=True)),
+}  # fmt: skip
+
+
+def _inside(value: Any, depth: int) -> Iterator[Any]:
+    """Yield a result, and what its fields and properties hand on."""
+    yield value
+    names = [each.name for each in fields(value)] if is_dataclass(value) else []
+    names += getattr(value, "_fields", [])
+    names += [
+        n for n, each in vars(type(value)).items() if isinstance(each, (property, cached_property))
+    ]
+    for name in names if depth else ():
+        held = getattr(value, name)
+        several = isinstance(held, tuple) and held and not hasattr(held, "_fields")
+        first = held[0] if several else held
+        if is_dataclass(first) or hasattr(first, "_fields"):
+            yield from _inside(first, depth - 1)
+        elif type(first).__name__ == "Stages":
+            yield first
+            yield first["prefill"]
+
+
+@pytest.mark.parametrize("name", [*ANSWERS, *OTHERS])
+def test_everything_that_is_handed_on_has_a_short_repr(name: str) -> None:
+    answer = (ANSWERS | OTHERS)[name]()
+    for each in _inside(answer, 2):
+        assert len(repr(each)) < 250, type(each)
+        assert "\n" not in repr(each)
 
 
 def test_names_of_others_are_escaped() -> None:

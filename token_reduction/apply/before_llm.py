@@ -240,6 +240,12 @@ class PromptReduction:
         if self.crops is not None:
             return self.crops.items(features, count)
         found = split_items(self.parts, modality, features, pixels)
+        lengths = [len(tokens) for tokens in found]
+        # Up to transformers 5.17 a layer's rows are not split into items.
+        deep = [
+            torch.split(layer, lengths) if isinstance(layer, torch.Tensor) else layer
+            for layer in getattr(output, "deepstack_features", None) or ()
+        ]
         assert self.reduce_item is not None  # noqa: S101  (a method is one or the other)
         record.unit = "item"
         reduced = []
@@ -251,8 +257,8 @@ class PromptReduction:
             record.add(result, batched=False)
             reduced.append(result.tokens)
             if self.parts.three_axes:
-                self._note_kept(result, number, getattr(output, "deepstack_features", None) or ())
-        return reduced, [len(tokens) for tokens in found]
+                self._note_kept(result, number, deep)
+        return reduced, lengths
 
     def _note_kept(self, result: Reduced, number: int, deep: Sequence[Any]) -> None:
         """Note which tokens of an item stay: they keep their places, and their rows for deepstack."""

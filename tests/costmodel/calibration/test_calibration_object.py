@@ -21,7 +21,7 @@ from costmodel.calibration import (
     ShapeCurve,
     list_calibrations,
 )
-from costmodel.calibration.file import DATA
+from costmodel.calibration.file import DATA, _fields, checked, read_fields
 from hardware_specs import get_hardware
 from hardware_specs.errors import CalibrationError, InvalidFileError, OutputError
 
@@ -44,6 +44,13 @@ def test_shipped_names():
     assert {"generic", A100, H100, V100, "nvidia-t4", "nvidia-rtx-4090", "nvidia-rtx-a6000"} <= set(
         list_calibrations()
     )
+
+
+@pytest.mark.parametrize("name", list_calibrations())
+def test_what_ships_passes_the_check_that_its_reading_leaves_out(name):
+    path = DATA / f"{name}.json"
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    assert _fields(checked(raw, path)) == read_fields(path)
 
 
 @pytest.mark.parametrize("name", [A100, H100])

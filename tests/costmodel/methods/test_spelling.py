@@ -43,8 +43,8 @@ def test_there_and_back(method, line) -> None:
         ("fastv(keep)", "no method with its settings"),
         ("fastv(keep=0.5", "no method with its settings"),
         ("fastv(keep=half)", "keep=half is no number"),
-        ("fastv(r=8)", "no option 'r'"),
-        ("fastv(keep=0.5, variant=mine)", "no variant 'mine'"),
+        ("fastv(r=8)", "unknown option of fastv 'r'"),
+        ("fastv(keep=0.5, variant=mine)", "unknown variant of fastv 'mine'"),
     ],
 )
 def test_lines_that_cannot_be_read(line, message) -> None:

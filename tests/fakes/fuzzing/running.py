@@ -44,8 +44,16 @@ class Tally:
     known: Counter[str] = field(default_factory=Counter)
     example: dict[str, str] = field(default_factory=dict)
 
+    def add(self, other: Tally) -> None:
+        """Count another piece of the same door in."""
+        self.cases += other.cases
+        self.kinds += other.kinds
+        self.causes += other.causes
+        self.known += other.known
+        self.example = other.example | self.example
 
-def fuzzed(door: Door, cases: int, seed: int = 0) -> Iterator[Tally]:
+
+def fuzzed(door: Door, cases: int, seed: int | str = 0) -> Iterator[Tally]:
     """Run cases of a door and yield the tally as it grows."""
     tally = Tally(door.name)
     generator = random.Random(f"{door.name}|{seed}")

@@ -170,8 +170,10 @@ def test_the_longest_name_has_room_for_a_temporary_one(tmp_path: Path) -> None:
 
 
 #: Writes half a file, says so, and waits to be killed.
+# A shell starts its background jobs deaf to SIGINT, and the child inherits that.
 _STOPPED = """
-    import sys, time
+    import signal, sys, time
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     from hardware_specs.files.writing import replacing
     with replacing(sys.argv[1]) as file:
         file.write(b"half")

@@ -174,7 +174,11 @@ def test_what_is_left_keeps_its_place_and_its_features(kind: str) -> None:
         if kind == "qwen3_vl":
             beside = {
                 "visual_pos_masks": marks[columns][None],
-                "deepstack_visual_embeds": [each[0][kept] for each in output.deepstack_features],
+                # Up to transformers 5.17 a layer has one tensor for all images.
+                "deepstack_visual_embeds": [
+                    (each if isinstance(each, torch.Tensor) else each[0])[kept]
+                    for each in output.deepstack_features
+                ],
             }
         hidden = base.language_model(
             inputs_embeds=embeds[:, columns], position_ids=positions[:, :, columns], **beside
