@@ -365,7 +365,7 @@ class _Bent:
         self.residual: Residual | None = None
         if smoothed:
             ratios = np.log(group.time_s / law.time_s(values, group.sizes))
-            self.residual = fit_residual(group, ratios, law.device.units)
+            self.residual = fit_residual(group.sizes, ratios, law.device.units)
         self.curves = self.curves_of(group, shapes)
 
     def curves_of(self, group: Group, shapes: list[tuple[int, int]]) -> tuple[ShapeCurve, ...]:

@@ -13,13 +13,13 @@ one changes the error of 512 points by a fiftieth. Rows beyond 64 count as the n
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, nan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from costmodel.calibration.tables import Group
+    from collections.abc import Mapping
 
 #: Distances in ln m, ln n and ln k over which the correlation falls to 1 / e.
 LENGTHS = (6.0, 6.0, 2.5)
@@ -33,6 +33,8 @@ MOST = 0.5
 MOST_POINTS = 512
 #: Rows that are one step above as many, and rows beyond which nothing changes.
 STEP, MOST_ROWS = 64, 1 << 20
+#: Steps worked out at once.
+AHEAD = 8
 _CHUNK = 1024
 
 
@@ -41,10 +43,16 @@ class Residual:
     """The correction of the law between measured products.
 
     Attributes:
-        points: m, n, k and w of every product.
+        m: rows of every product.
+        n: output features.
+        k: input features.
+        weights: w.
     """
 
-    points: tuple[tuple[float, float, float, float], ...]
+    m: tuple[float, ...]
+    n: tuple[float, ...]
+    k: tuple[float, ...]
+    weights: tuple[float, ...]
     _features: dict[int, tuple[np.ndarray, np.ndarray]] = field(
         init=False, compare=False, repr=False, default_factory=dict, hash=False
     )
@@ -60,8 +68,8 @@ class Residual:
         """
         held = self._features.get(units)
         if held is None:
-            table = np.array(self.points)
-            held = self._features[units] = _features(*table.T[:3], units), table[:, 3]
+            at = _features(*map(np.array, (self.m, self.n, self.k)), units)
+            held = self._features[units] = at, np.array(self.weights)
         at, weights = held
         asked = _features(m, n, k, units)
         out = np.empty(len(asked))
@@ -71,20 +79,20 @@ class Residual:
         return out
 
 
-def fit_residual(group: Group, ratios: np.ndarray, units: int) -> Residual:
+def fit_residual(sizes: Mapping[str, np.ndarray], ratios: np.ndarray, units: int) -> Residual:
     """Return the correction that measured products ask for.
 
     Args:
-        group: the products; only the first `MOST_POINTS` are used.
+        sizes: m, n and k of the products; only the first `MOST_POINTS` are used.
         ratios: ln(measured / law) of each.
         units: SMs.
     """
-    m, n, k = (group.sizes[name][:MOST_POINTS] for name in "mnk")
+    m, n, k = (sizes[name][:MOST_POINTS] for name in "mnk")
     at = _features(m, n, k, units)
     kernel = np.exp(-_distance(at, at))
     kernel[np.diag_indices(len(at))] += NOISE
     weights = np.linalg.solve(kernel, np.clip(ratios[:MOST_POINTS], -MOST, MOST))
-    return Residual(tuple(zip(*(each.tolist() for each in (m, n, k, weights)), strict=True)))
+    return Residual(*(tuple(each.tolist()) for each in (m, n, k, weights)))
 
 
 class ResidualSteps:
@@ -104,13 +112,13 @@ class ResidualSteps:
     def factor(self, m: Any) -> Any:
         """Return the factor on the law's time at m rows, a number or an array of them."""
         if not isinstance(m, np.ndarray):
-            m = min(m, MOST_ROWS)
+            if m > MOST_ROWS:
+                m = MOST_ROWS
             at = ceil(m) if m <= STEP else STEP - 1 + ceil(m / STEP)
-            if at >= len(self._table):
-                self._fill(np.array([at]))
-            found = self._table.item(at)
+            found = self._table.item(at) if at < len(self._table) else nan
             if found != found:
-                self._fill(np.array([at]))
+                # The next row counts are likely asked for next, and numpy takes as long for one.
+                self._fill(np.arange(at, at + AHEAD))
                 found = self._table.item(at)
             return found
         m = np.minimum(m, MOST_ROWS)

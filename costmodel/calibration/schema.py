@@ -5,7 +5,6 @@ History: 1, the first.
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -115,6 +114,21 @@ class ShapeDocument(_Strict):
         return self
 
 
+class ResidualDocument(_Strict):
+    """What the library's choice of kernels adds: products and their weights."""
+
+    m: list[_Positive] = Field(min_length=1, max_length=MOST_POINTS)
+    n: list[_Positive]
+    k: list[_Positive]
+    weights: list[_Ratio]
+
+    @model_validator(mode="after")
+    def _aligned(self) -> ResidualDocument:
+        if len({len(each) for each in (self.m, self.n, self.k, self.weights)}) > 1:
+            raise ValueError("m, n, k and weights differ in length")
+        return self
+
+
 class ClassDocument(_Strict):
     """One op class in one dtype."""
 
@@ -127,7 +141,7 @@ class ClassDocument(_Strict):
     quantiles: list[tuple[Annotated[float, Field(gt=0, lt=1)], _Ratio]] = Field(min_length=2)
     held_out: HeldOutDocument | None = None
     shapes: list[ShapeDocument] = []
-    residual: list[tuple[float, float, float, float]] = Field(default=[], max_length=MOST_POINTS)
+    residual: ResidualDocument | None = None
 
     @model_validator(mode="after")
     def _sound(self) -> ClassDocument:
@@ -151,12 +165,6 @@ class ClassDocument(_Strict):
         for (x0, y0), (x1, y1) in zip(self.quantiles, self.quantiles[1:], strict=False):
             if x0 >= x1 or y0 > y1:
                 raise ValueError("quantiles do not ascend")
-        # A comparison with no number is false.
-        if not all(
-            0 < min(shape) <= max(shape) < math.inf and abs(weight) <= _MOST_LOG_RATIO
-            for *shape, weight in self.residual
-        ):
-            raise ValueError("residual holds sizes or weights that cannot be")
         return self
 
 

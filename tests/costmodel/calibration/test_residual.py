@@ -14,7 +14,7 @@ from costmodel.calibration.residual import MOST_POINTS, Residual, ResidualSteps
 from hardware_specs.errors import InvalidFileError
 
 A100, V100 = "nvidia-a100-sxm4-80gb", "nvidia-v100-sxm2-16gb"
-RESIDUAL = Residual(((1024.0, 4096.0, 4096.0, 0.1), (100.0, 1024.0, 4096.0, -0.05)))
+RESIDUAL = Residual((1024.0, 100.0), (4096.0, 1024.0), (4096.0, 4096.0), (0.1, -0.05))
 
 
 def errors(found, rest):
@@ -70,13 +70,13 @@ def test_a_table_of_one_model_s_matrices_has_curves_instead(public, public_modul
 def test_files_keep_it_and_refuse_what_is_none(tmp_path):
     found = Calibration.load(V100)
     held = found.lookup("gemm", "fp16").residual
-    assert 0 < len(held.points) <= MOST_POINTS
+    assert 0 < len(held.m) <= MOST_POINTS
     path = tmp_path / "v100.json"
     found.save(path)
     assert Calibration.load(path).lookup("gemm", "fp16").residual == held
     document = found.to_dict()
     at = next(i for i, each in enumerate(document["classes"]) if "residual" in each)
-    document["classes"][at]["residual"][0][0] = -1.0
+    document["classes"][at]["residual"]["m"][0] = -1.0
     path.write_text(json.dumps(document))
     with pytest.raises(InvalidFileError, match="residual"):
         Calibration.load(path)
