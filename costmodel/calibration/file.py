@@ -151,7 +151,9 @@ def _class(entry: Mapping[str, Any]) -> ClassParameters:
             ShapeCurve(s["n"], s["k"], tuple(s["rows"]), tuple(s["log_ratios"]))
             for s in entry.get("shapes", ())
         ),
-        residual=None if residual is None else Residual(**{n: tuple(v) for n, v in residual.items()}),
+        residual=None
+        if residual is None
+        else Residual(**{n: tuple(v) for n, v in residual.items()}),
     )
 
 
