@@ -68,7 +68,7 @@ class Residual:
         """
         held = self._features.get(units)
         if held is None:
-            at = _features(*map(np.array, (self.m, self.n, self.k)), units)
+            at = _features(np.array(self.m), np.array(self.n), np.array(self.k), units)
             held = self._features[units] = at, np.array(self.weights)
         at, weights = held
         asked = _features(m, n, k, units)
