@@ -4,6 +4,7 @@
     calibrate(device)                                     -> Calibration, from micro-benchmarks
     run_device_campaign(CampaignPlan("core"), folder)     -> a device measured within a budget of seconds
     load_measurements(folder)                             -> tidy DataFrame
+    explain(trace, other=None, model=None)                -> Explanation, of anybody's profiler trace
     reconcile(measurements, calibration)                  -> Reconciliation, the gap in named parts
     count_model(model, ...)                               -> FLOPs by three counters, side by side
 
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from profiling.counting.three_counters import count_model
     from profiling.device_campaign import CampaignPlan, run_device_campaign
+    from profiling.explaining import explain
     from profiling.measuring.campaign import run_campaign
     from profiling.measuring.planning import grid
     from profiling.measuring.profile import profile
@@ -37,6 +39,7 @@ _HOMES = {
     "build_model": "profiling.subject.models",
     "calibrate": "profiling.microbench.calibrate",
     "count_model": "profiling.counting.three_counters",
+    "explain": "profiling.explaining",
     "grid": "profiling.measuring.planning",
     "load_measurements": "profiling.records.frame",
     "profile": "profiling.measuring.profile",
@@ -54,6 +57,7 @@ __all__ = [
     "build_model",
     "calibrate",
     "count_model",
+    "explain",
     "grid",
     "load_measurements",
     "profile",

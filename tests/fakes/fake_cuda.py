@@ -370,7 +370,8 @@ class FakeDevice(CudaDevice):
     @contextmanager
     def profiler(self) -> Iterator[Any]:
         self.cuda.tracing = []
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        cpu = [torch.profiler.ProfilerActivity.CPU]
+        with torch.profiler.profile(activities=cpu, record_shapes=True) as profiler:
             yield SimpleNamespace(export_chrome_trace=lambda path: self._export(profiler, path))
         self.kernels, self.cuda.tracing = self.cuda.tracing, None
 
