@@ -151,4 +151,5 @@ INFO = MethodInfo(
     rounding="down",
     variants=("program", "paper"),
     options=(ALPHA,),
+    recomputes="the class token's rows of scores in vision layers 0 and -2",
 )
