@@ -57,6 +57,7 @@ class MethodInfo:
             engines need to lay out a prompt.
         fused_attention: whether every attention kernel stays fused; else some layers write their scores out.
         recomputes: what is computed a second time beside the model's own kernels, in words.
+        clips: whether it compares the frames of a clip, and leaves images as they are.
     """
 
     name: str
@@ -92,6 +93,7 @@ class MethodInfo:
     count_known: bool = True
     fused_attention: bool = True
     recomputes: str = "nothing"
+    clips: bool = False
 
     __repr__ = brief
 

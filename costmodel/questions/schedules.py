@@ -110,8 +110,8 @@ def solve_schedule(
     (0.2535, ((8, 576), (8, 146), (8, 37), (8, 9)))
     >>> solve_schedule("llava-1.5-7b", "pyramiddrop", mean_tokens=64)
     Traceback (most recent call last):
-    hardware_specs.errors.InvalidInputError: pyramiddrop's first 8 of 32 layers see all 576 visual tokens: no \
-less than 144 on average, and 64 was asked for; cut at earlier layers
+    hardware_specs.errors.InvalidInputError: pyramiddrop's first 8 of 32 layers see all 576 visual tokens: \
+no less than 144 on average, and 64 was asked for; cut at earlier layers
     """
     from costmodel.models import load_model
 
@@ -122,6 +122,11 @@ less than 144 on average, and 64 was asked for; cut at earlier layers
         raise InvalidInputError(
             f"{info.name} takes no keep, so no mean can be solved for; its schedule follows from "
             f"{'layer=' if info.takes_layer else 'its options'}"
+        )
+    if info.clips:
+        raise InvalidInputError(
+            f"{info.name} leaves images alone, and of a clip every layer sees what keep= counts; give "
+            f"keep={mean_tokens:g}"
         )
     given = config.visual_input()
     n = given.tokens
@@ -145,11 +150,10 @@ less than 144 on average, and 64 was asked for; cut at earlier layers
         _refuse_below(
             info.name, tokens_by_layer(plan(ALMOST if several else 1).llm_spans), n, mean_tokens
         )
-        keep = ALMOST
-        if several:
-            keep = _ratio(lambda ratio: _mean(plan(ratio)), mean_tokens)
-        if info.keep_kind != "ratio" and not _near(plan(keep), mean_tokens):
-            # One count for all cuts reaches what no share of a share of a share does.
+        shared = _ratio(lambda ratio: _mean(plan(ratio)), mean_tokens) if several else None
+        if shared is not None and (info.keep_kind == "ratio" or _near(plan(shared), mean_tokens)):
+            keep = shared
+        else:  # One count for all cuts reaches what no share of a share of a share does.
             keep = _count(lambda counts: _mean(plan(counts)), n, mean_tokens)
     found = plan(keep)
     mean, spans = float(_mean(found)), tokens_by_layer(found.llm_spans)

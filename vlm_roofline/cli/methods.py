@@ -144,15 +144,20 @@ def document(info: MethodInfo) -> dict[str, Any]:
 
 
 def example(name: str) -> dict[str, Any]:
-    """Return what the method's default does to one request: LLaVA-1.5-7B on an A100."""
+    """Return what the method's default does to one request on an A100: LLaVA-1.5-7B's image, or a clip."""
     from costmodel import estimate
+    from costmodel.methods import method_info
 
     model, hardware = "llava-1.5-7b", "nvidia-a100-sxm4-80gb"
-    plain = estimate(model, hardware)
-    reduced = estimate(model, hardware, method=name)
+    shape: dict[str, Any] = {}
+    if method_info(name).clips:
+        model, shape = "llava-onevision-7b", {"frames": 32}
+    plain = estimate(model, hardware, **shape)
+    reduced = estimate(model, hardware, method=name, **shape)
     return {
         "model": model,
         "hardware": hardware,
+        **shape,
         "flops_without": plain.totals.flops,
         "flops": reduced.totals.flops,
         "own_flops": reduced.stages["reduction"].flops,

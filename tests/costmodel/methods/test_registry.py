@@ -82,7 +82,7 @@ def test_unknown_method_names_near_ones() -> None:
     ("name", "arguments", "message"),
     [
         ("prumerge", {"neighbors": 16}, "neighbours"),
-        ("sequential", {"grid": (2, 2)}, "none"),
+        ("sequential", {"grid": (2, 2)}, "no options"),
         ("prumerge", {"neighbours": -1}, ">= 0"),
         ("prumerge", {"neighbours": True}, ">= 0"),
         ("evit", {"layers": (3, -1)}, "list of layers"),
