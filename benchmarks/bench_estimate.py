@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 import time
+from statistics import median
 
 import numpy as np
 
@@ -44,6 +45,42 @@ def test_sweep_of_a_million(benchmark) -> None:
     rows = benchmark.pedantic(run, rounds=3, iterations=1)
     assert rows == 1_000_000
     benchmark.extra_info["scenarios per second"] = rows / benchmark.stats["median"]
+
+
+def test_calibrated_over_ideal_sweep(benchmark) -> None:
+    """A calibrated sweep of 200,000 scenarios against the same one under the ideal roofline, by turns."""
+    counts, batches = np.arange(1, 1001), np.arange(1, 201)
+
+    def swept(calibration: str) -> float:
+        start = time.perf_counter()
+        for _ in sweep_chunks(
+            "llava-1.5-7b", A100, visual_tokens=counts, batch_size=batches, calibration=calibration
+        ):
+            pass
+        return time.perf_counter() - start
+
+    swept("auto")
+    pairs = [(swept("none"), swept("auto")) for _ in range(9)]
+    benchmark.pedantic(lambda: swept("auto"), rounds=1, iterations=1)
+    benchmark.extra_info["of the ideal sweep's rate"] = median(ideal / own for ideal, own in pairs)
+
+
+def test_calibrated_over_ideal_estimate(benchmark) -> None:
+    """One estimate at a token count it has not seen, calibrated against ideal, by turns."""
+    counts = itertools.cycle(range(1, 577))
+
+    def priced(calibration: str) -> float:
+        start = time.perf_counter()
+        for _ in range(200):
+            estimate("llava-1.5-7b", A100, visual_tokens=next(counts), calibration=calibration)
+        return time.perf_counter() - start
+
+    priced("auto")
+    pairs = [(priced("none"), priced("auto")) for _ in range(9)]
+    benchmark.pedantic(lambda: priced("auto"), rounds=1, iterations=1)
+    benchmark.extra_info["times the ideal estimate's time"] = median(
+        own / ideal for ideal, own in pairs
+    )
 
 
 def test_vectorised_over_looped(benchmark) -> None:

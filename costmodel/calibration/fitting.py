@@ -27,16 +27,18 @@ from costmodel.calibration.curves import (
 from costmodel.calibration.device import raised
 from costmodel.calibration.foreign import in_seconds
 from costmodel.calibration.intervals import cross_coverage, residual_quantiles, share_inside
-from costmodel.calibration.parameters import ClassParameters, HeldOut, Parameter
+from costmodel.calibration.parameters import ClassParameters, HeldOut, Parameter, ShapeCurve
 from costmodel.calibration.priors import families_of
 from costmodel.calibration.regression import (
     Law,
     bootstrap,
     fit,
-    folds,
     law_of,
+    matrix_folds,
     out_of_fold,
+    row_folds,
 )
+from costmodel.calibration.residual import Residual, fit_residual
 from costmodel.calibration.tables import Group, group_points, host_seconds, read_tables
 from hardware_specs.errors import CalibrationError
 
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
 
     from hardware_specs import HardwareSpec
 
+#: The residual must cut the error on held-out folds to this share of the law's.
+WORTH = 0.97
 #: An unusual kernel family must cut the error at least to this share of the usual one's.
 CLEARLY = 0.9
 _FLOATING = ("bf16", "fp16", "fp32")
@@ -236,6 +240,7 @@ def _alike(found: ClassParameters, op_class: str) -> ClassParameters:
         quantiles=tuple((level, 2 * ratio) for level, ratio in found.quantiles),
         held_out=None,
         shapes=(),
+        residual=None,
     )
 
 
@@ -256,14 +261,15 @@ def _fit_class(
         order = rng.permutation(total)
         sample, rest = group.take(order[:max_points]), group.take(order[max_points:])
     number = FEW_FOLDS if len(sample) > MANY_POINTS else min(FOLDS, len(sample))
-    parts = folds(len(sample), number, rng)
+    whole = kind_of_class(group.op_class) == "gemm" and not shapes
+    parts = (matrix_folds if whole else row_folds)(sample, number, rng)
 
-    def predictor(law: Law) -> Callable[[Group], Callable[[Group], Any]]:
+    def predictor(law: Law, smoothed: bool = False) -> Callable[[Group], Callable[[Group], Any]]:
         def train(points: Group) -> Callable[[Group], Any]:
             values = fit(law, points)
-            # Thinned-out tables are judged by the law alone: their curves see too few rows.
+            # Thinned-out tables are judged without curves, which see too few rows.
             bends = shapes if rest is None else []
-            return _Bent(law, values, points, bends, curve_rows).time_s
+            return _Bent(law, values, points, bends, curve_rows, smoothed).time_s
 
         return train
 
@@ -274,10 +280,16 @@ def _fit_class(
     ]
     law, ratios = _best([(law, out_of_fold(sample, parts, predictor(law))) for law in laws])
     values = fit(law, sample)
-    how = f"{len(parts)}-fold cross-validation"
+    smoothed = False
+    if kind_of_class(group.op_class) == "gemm" and not _only(group, shapes):
+        tried = out_of_fold(sample, parts, predictor(law, smoothed=True))
+        smoothed = float(np.abs(tried).mean()) < WORTH * float(np.abs(ratios).mean())
+        ratios = tried if smoothed else ratios
+    bent = _Bent(law, values, sample, shapes if rest is None else [], curve_rows, smoothed)
+    how = f"{len(parts)}-fold cross-validation{' by weight matrix' if whole else ''}"
     inside = cross_coverage(ratios, parts)
     if rest is not None:
-        ratios = np.log(rest.time_s / law.time_s(values, rest.sizes))
+        ratios = np.log(rest.time_s / bent.time_s(rest))
         half = len(ratios) // 2
         inside = share_inside(ratios[:half], ratios[half:])
         how = f"the other {len(rest)} points"
@@ -304,8 +316,9 @@ def _fit_class(
             coverage=inside,
             how=how,
         ),
-        shapes=_Bent(law, values, group, shapes, curve_rows).curves,
+        shapes=bent.curves_of(group, shapes),
         kernels=law.family,
+        residual=bent.residual,
     )
     return found, notes
 
@@ -315,6 +328,12 @@ def _best(tried: list[tuple[Law, Any]]) -> tuple[Law, Any]:
     errors = [float(np.abs(ratios).mean()) for _, ratios in tried]
     best = int(np.argmin(errors))
     return tried[best if errors[best] < CLEARLY * errors[0] else 0]
+
+
+def _only(group: Group, shapes: list[tuple[int, int]]) -> bool:
+    """Return whether all products are of weight matrices with curves, which say more than neighbours do."""
+    pairs = zip(group.sizes["n"].tolist(), group.sizes["k"].tolist(), strict=True)
+    return set(pairs) <= set(shapes)
 
 
 def _of(total: int, sample: Group) -> str:
@@ -331,7 +350,7 @@ def _curve_shapes(group: Group, curves: bool | Sequence[tuple[int, int]]) -> lis
 
 
 class _Bent:
-    """A fitted law with the corrections of single weight matrices."""
+    """A fitted law with the corrections of single weight matrices and of the library's choice of kernels."""
 
     def __init__(
         self,
@@ -340,17 +359,32 @@ class _Bent:
         group: Group,
         shapes: list[tuple[int, int]],
         rows: Collection[int] | None,
+        smoothed: bool,
     ) -> None:
-        self._law, self._values = law, values
-        held = set(shapes_with_rows(group)) if shapes else set()
-        self.curves = build_curves(group, [s for s in shapes if s in held], self._plain, rows)
+        self._law, self._values, self._rows = law, values, rows
+        self.residual: Residual | None = None
+        if smoothed:
+            ratios = np.log(group.time_s / law.time_s(values, group.sizes))
+            self.residual = fit_residual(group.sizes, ratios, law.device.units)
+        self.curves = self.curves_of(group, shapes)
 
-    def _plain(self, points: Group) -> Any:
-        return self._law.time_s(self._values, points.sizes)
+    def curves_of(self, group: Group, shapes: list[tuple[int, int]]) -> tuple[ShapeCurve, ...]:
+        """Return the curves of the weight matrices among `shapes` that a group has enough rows of."""
+        held = set(shapes_with_rows(group)) if shapes else set()
+        return build_curves(group, [s for s in shapes if s in held], self._smooth, self._rows)
+
+    def _smooth(self, points: Group) -> Any:
+        return self._factor(points) * self._law.time_s(self._values, points.sizes)
+
+    def _factor(self, points: Group) -> Any:
+        if self.residual is None:
+            return 1.0
+        m, n, k = (points.sizes[name] for name in "mnk")
+        return np.exp(self.residual.log_ratio(m, n, k, self._law.device.units))
 
     def time_s(self, points: Group) -> Any:
         """Return the predicted seconds of points."""
-        time = np.array(self._plain(points))
+        time = np.array(self._law.time_s(self._values, points.sizes))
         for curve in self.curves:
             mask = (points.sizes["n"] == curve.n) & (points.sizes["k"] == curve.k)
             if mask.any():
@@ -359,4 +393,4 @@ class _Bent:
                 sizes = {"m": rows, "n": full * curve.n, "k": full * curve.k, "batch": full}
                 x, y = knots(curve, self._law.time_s(self._values, sizes))
                 time[mask] = corrected(time[mask], x, y)
-        return time
+        return time * self._factor(points)

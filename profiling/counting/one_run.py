@@ -41,8 +41,22 @@ def attention_flops(query: Any, key: Any, value: Any) -> int:
     return int(2 * b * h * s * t * e + 2 * b * h * s * t * e_v)
 
 
+def grouped_flops(rows: Any, weights: Any, *_args: Any, **_kwargs: Any) -> int:
+    """Return the FLOPs of the experts' products, of which every row takes one: 2 s k n.
+
+    Args:
+        rows: shape [s, k], sorted by expert.
+        weights: shape [experts, k, n].
+
+    >>> grouped_flops([18, 64], [8, 64, 32])
+    73728
+    """
+    s, k = rows
+    return int(2 * s * k * weights[-1])
+
+
 def flop_counter(depth: int | None = None) -> FlopCounterMode:
-    """Return torch's counter, silent, with the CPU's flash attention and grouped heads known to it.
+    """Return torch's counter, silent; it knows the CPU's flash attention, grouped heads and experts.
 
     Args:
         depth: how many module levels to keep counts of; None for all.
@@ -58,6 +72,11 @@ def flop_counter(depth: int | None = None) -> FlopCounterMode:
         "_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention",
     )  # fmt: skip
     mapping = {getattr(torch.ops.aten, name): formula for name in names}
+    grouped = (
+        getattr(torch.ops.aten, "_grouped_mm", None),
+        getattr(torch.ops.transformers, "grouped_mm_fallback", None),
+    )
+    mapping |= {op: grouped_flops for op in grouped if op is not None}
     return FlopCounterMode(
         display=False, depth=999 if depth is None else depth, custom_mapping=mapping
     )

@@ -121,6 +121,7 @@ def count_model(
     visual_tokens: int | None = None,
     images: int | None = None,
     image_size: ImageSize | None = None,
+    frames: int | None = None,
     text_tokens: int = 40,
     batch_size: int = 1,
     scale: str | None = None,
@@ -136,6 +137,7 @@ def count_model(
         visual_tokens: per sequence; None for the model's own number, or that of the images.
         images: images per sequence; None for one, or as many as `visual_tokens` say.
         image_size: (height, width) in pixels of every image, or a list of one for each.
+        frames: of a clip in place of images.
         text_tokens: text tokens per sequence.
         batch_size: sequences.
         scale: size reduction such as `layers=4,width=1/4`.
@@ -150,7 +152,12 @@ def count_model(
     source = named(model, scale)
     shape = model_config(source)
     if visual_tokens is None:
-        visual_tokens = shape.visual_input(images=images, image_size=image_size).tokens
+        visual_tokens = shape.visual_input(
+            images=images,
+            image_size=image_size,
+            frames=frames,
+            count="paper" if frames is None else "transformers",
+        ).tokens
     reads = shape.vision is not None and get_family(shape.model_type).reads_values
     device = "cpu" if reads else "meta"
     network: Any = build_model(source, device=device)
@@ -158,6 +165,7 @@ def count_model(
         model=source, dtype="bf16", visual_tokens=visual_tokens, text_tokens=text_tokens,
         batch_size=batch_size, output_tokens=1, device=device, images=images,
         image_sizes=tuple(size for size in image_sizes(image_size, None) if size is not None),
+        frames=frames,
     )  # fmt: skip
     execution = Execution(network, shape, configuration)
     with execution.ready():
@@ -165,7 +173,7 @@ def count_model(
         traced, missing = _traced(execution) if fvcore and not reads else ({}, _UNTRACED[reads])
     predicted = estimate(
         source, _ANY_HARDWARE, visual_tokens=visual_tokens, images=images, image_size=image_size,
-        text_tokens=text_tokens,
+        frames=frames, text_tokens=text_tokens,
         batch_size=batch_size, output_tokens=1, precision="bf16", execution="hf-eager",
     )  # fmt: skip
     formulas = _cost_model_counts(predicted)

@@ -42,6 +42,7 @@ def grid(
     cache: str = "warm",
     images: Sequence[int | None] = (None,),
     image_sizes: Sequence[tuple[int, int]] = (),
+    frames: int | None = None,
 ) -> list[Configuration]:
     """Return the configurations of a grid, every combination once.
 
@@ -64,6 +65,7 @@ def grid(
         cache: `warm` or `cold`.
         images: images in a prompt; None for one, or as many as the visual token counts say.
         image_sizes: (height, width) in pixels of every image, or one for each.
+        frames: of a clip in place of images.
 
     Raises:
         InvalidInputError: an empty list, or a value out of its range.
@@ -104,6 +106,7 @@ def grid(
                     cache=cache,
                     images=number,
                     image_sizes=tuple(image_sizes),
+                    frames=frames,
                 )
             )
     return list(dict.fromkeys(configurations))

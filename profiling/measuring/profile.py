@@ -52,6 +52,7 @@ def profile(
     out: str | Path | None = None,
     images: int | Sequence[int | None] | None = None,
     image_size: ImageSize | None = None,
+    frames: int | None = None,
 ) -> list[Measurement]:
     """Run a model for real and return one record per configuration and round.
 
@@ -81,6 +82,7 @@ def profile(
         out: folder for the records; what is there already is not measured again.
         images: images in a prompt; None for one, or as many as the visual token counts say.
         image_size: (height, width) in pixels of every image, or a list of one for each.
+        frames: of a clip in place of images.
 
     Raises:
         VlmRooflineError: see `profiling.measuring.planning.check`.
@@ -101,6 +103,7 @@ def profile(
         cache=cache,
         images=_listed(images),
         image_sizes=_sizes(image_size),
+        frames=frames,
     )
     with TemporaryDirectory() if out is None else nullcontext(out) as folder:
         for _ in run_campaign(

@@ -108,7 +108,12 @@ class Predictor:
         elif asked is None:
             given = tokens.visual_llm
         images, sizes = configuration.images, configuration.image_sizes
-        if images is None and not sizes and model.geometry.among_others is not None:
+        if (
+            images is None
+            and not sizes
+            and configuration.frames is None
+            and model.geometry.among_others is not None
+        ):
             # What the tower saw says whether a bare count was one image.
             images = 1 if tokens.crops == model.default_crops else None
         request = Request(
@@ -117,6 +122,7 @@ class Predictor:
             visual_tokens=given,
             images=images,
             image_size=sizes[0] if len(sizes) == 1 else sizes or None,
+            frames=configuration.frames,
             text_tokens=configuration.text_tokens,
             batch_size=configuration.batch_size,
             output_tokens=configuration.output_tokens,

@@ -56,6 +56,7 @@ class Configuration:
         cache: `warm` runs back to back, `cold` flushes the device's caches before each repetition.
         images: images in a prompt; None is one, or as many as `visual_tokens` say.
         image_sizes: (height, width) in pixels of every image, or of each; empty for the default.
+        frames: of a clip in place of images; None where the model's own input is taken.
 
     >>> Configuration("llava-1.5-7b", "bf16", visual_tokens=64).key[:33]
     'llava-1.5-7b_bf16_none_v64_b1_eag'
@@ -77,13 +78,16 @@ class Configuration:
     cache: str = "warm"
     images: int | None = None
     image_sizes: tuple[tuple[int, int], ...] = ()
+    frames: int | None = None
 
     __repr__ = brief
 
     def __post_init__(self) -> None:
         """Reject counts out of range and unknown modes or cache states."""
-        if self.images is not None and (type(self.images) is not int or self.images < 1):
-            raise InvalidInputError(f"images must be an integer >= 1, not {self.images!r}")
+        for name in ("images", "frames"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise InvalidInputError(f"{name} must be an integer >= 1, not {value!r}")
         for name, least in (("text_tokens", 1), ("batch_size", 1), ("output_tokens", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -101,7 +105,7 @@ class Configuration:
         model = public_name(self.model)
         fields = {**asdict(self), "model": model}
         # Left out where nothing was said, so that records made before there were these keep their names.
-        for name in ("images", "image_sizes"):
+        for name in ("images", "image_sizes", "frames"):
             if not fields[name]:
                 del fields[name]
         digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:10]

@@ -65,7 +65,8 @@ class Execution:
             needed = None if self._method is not None else asked
             self.visual = visual_inputs(
                 model, shape, batch_size=configuration.batch_size, visual_tokens=needed,
-                images=configuration.images, image_sizes=configuration.image_sizes, seed=seed,
+                images=configuration.images, image_sizes=configuration.image_sizes,
+                frames=configuration.frames, seed=seed,
             )  # fmt: skip
         elif self._method is not None:
             raise UnsupportedError(
@@ -223,9 +224,18 @@ class Execution:
         import torch
 
         assert self.visual is not None  # noqa: S101  (a method implies pixels)
-        count = encode(self.model, self.visual).shape[1]
-        middle = self._before.new_full((self._before.shape[0], count), self.visual.placeholder_id)
-        return torch.cat((self._before, middle, self._after), dim=1)
+        count, parts = encode(self.model, self.visual).shape[1], self.visual.parts
+        between = parts - 1
+        if between >= self._after.shape[1]:
+            raise InvalidInputError(
+                f"{parts} pairs of frames have text between them: give text_tokens of at least "
+                f"{self._before.shape[1] + parts}"
+            )
+        middle = self._before.new_full(
+            (self._before.shape[0], count // parts), self.visual.placeholder_id
+        )
+        apart = [middle, self._after[:, :1]] * between
+        return torch.cat((self._before, *apart, middle, self._after[:, between:]), dim=1)
 
     def stage_callables(self) -> dict[str, Callable[[], Any]]:
         """Return each stage as a function of nothing, to repeat it alone (energy, profiler).

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.models.families import get_family
 from costmodel.models.model import image_sizes as per_image
+from costmodel.models.tiles import TileGeometry
 from costmodel.scenario import visual_units
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Text tokens before the picture, as in "USER: <image>": the rest follows it.
 _TEXT_BEFORE = 5
+#: What models with positions on three axes call the kinds of tokens in `mm_token_type_ids`; text is 0.
+_IMAGE, _VIDEO = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class VisualInputs:
         images: images (or videos) per sequence.
         crops: runs of the vision tower per sequence (tiles, frames).
         placeholder_id: the token id that the visual tokens replace.
+        parts: pieces of the visual tokens that text stands between.
         whole: whether the model must be called with ids and pixels, for positions in three axes and
             features that go around the embeddings.
     """
@@ -47,11 +51,13 @@ class VisualInputs:
     images: int
     crops: int
     placeholder_id: int
+    parts: int = 1
     whole: bool = False
 
     def call(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the arguments of a forward over ids with the placeholders in them."""
         kinds = (ids == self.placeholder_id).to(ids.dtype)
+        kinds = kinds * (_VIDEO if "pixel_values_videos" in self.arguments else _IMAGE)
         extra = {"mm_token_type_ids": kinds} if self.whole else {}
         return {"input_ids": ids, **self.arguments, **extra}
 
@@ -64,6 +70,7 @@ def visual_inputs(
     visual_tokens: int | None,
     images: int | None = None,
     image_sizes: Sequence[tuple[int, int]] = (),
+    frames: int | None = None,
     seed: int = 0,
 ) -> VisualInputs:
     """Return random pixels that give at least so many visual tokens per sequence.
@@ -78,6 +85,7 @@ def visual_inputs(
         visual_tokens: needed per sequence; None for the input's own number.
         images: images per sequence; None for as many as the count says.
         image_sizes: (height, width) of every image, or one for each; empty for the default image.
+        frames: of a clip in place of images.
         seed: fixes the pixels.
 
     Raises:
@@ -91,7 +99,7 @@ def visual_inputs(
         raise UnsupportedError(f"{shape.name} has no vision tower, so it takes no pixels")
     weight = next(model.parameters())
     size = tuple(image_sizes) if len(image_sizes) > 1 else next(iter(image_sizes), None)
-    units = visual_units(shape, images, size)
+    units = visual_units(shape, images, size, frames)
     items, crops, *_ = units.read(visual_tokens or units.counted.tokens)
     side = shape.vision.image_size
     channels = shape.vision.num_channels
@@ -103,13 +111,15 @@ def visual_inputs(
 
     rows = batch_size * items
     arguments: dict[str, Any]
-    if shape.takes_clips and images is None and not image_sizes:
+    if shape.geometry.keeps_size:
+        return _native(model, shape, visual_tokens, items, size, frames, batch_size, generator)
+    # Families that cut tiles take a frame as one tile, whatever they call it.
+    clip = frames is not None and not isinstance(shape.geometry, TileGeometry)
+    if clip or (shape.takes_clips and images is None and not image_sizes):
         arguments = {"pixel_values_videos": pixels(rows, crops // items)}
         placeholder = config.video_token_id
         return VisualInputs(arguments, batch_size, items, crops, placeholder)
     family = get_family(shape.model_type)
-    if shape.geometry.keeps_size:
-        return _native(model, shape, visual_tokens, items, size, batch_size, generator)
     if shape.anyres is not None:
         # A model that cuts images into tiles needs the sizes to put the tokens together again.
         sizes = [each or shape.anyres.largest for each in per_image(size, items)]
@@ -134,10 +144,11 @@ def _native(
     visual_tokens: int | None,
     images: int,
     size: Any,
+    frames: int | None,
     batch_size: int,
     generator: torch.Generator,
 ) -> VisualInputs:
-    """Return patches of images that keep their own resolution, as their processor lays them out.
+    """Return patches of images or a clip of their own resolution, as their processor lays them out.
 
     A bare count of tokens is that of images of as many, all alike, as near to a square as it gets.
     """
@@ -147,19 +158,24 @@ def _native(
     config: Any = model.config
     geometry: Any = shape.geometry
     merge = shape.vision.merge
-    grids = [geometry.grid(each) for each in per_image(size, images)]
-    if size is None and visual_tokens is not None:
+    names, placeholder, parts = ("pixel_values", "image_grid_thw"), config.image_token_id, 1
+    grids = [(1, *geometry.grid(each)) for each in per_image(size, images)]
+    if frames is not None:
+        names = ("pixel_values_videos", "video_grid_thw")
+        placeholder = config.video_token_id
+        grids = [geometry.clip_grid(frames, per_image(size, None)[0])]
+        parts = grids[0][0] if geometry.text_of(frames) else 1
+    elif size is None and visual_tokens is not None:
         each = visual_tokens // images
         rows = next(side for side in range(isqrt(each), 0, -1) if each % side == 0)
-        grids = [(rows * merge, each // rows * merge)] * images
-    grid = torch.tensor([(1, *each) for each in grids] * batch_size)
+        grids = [(1, rows * merge, each // rows * merge)] * images
+    grid = torch.tensor(grids * batch_size)
     patches = torch.randn(int(grid.prod(1).sum()), shape.vision.patch_pixels, generator=generator)
     weight = next(model.parameters())
-    arguments = {
-        "pixel_values": patches.to(weight.device, _floating(model)),
-        "image_grid_thw": grid.to(weight.device),
-    }
-    return VisualInputs(arguments, batch_size, images, images, config.image_token_id, whole=True)
+    values = (patches.to(weight.device, _floating(model)), grid.to(weight.device))
+    arguments = dict(zip(names, values, strict=True))
+    crops = images if frames is None else grids[0][0]
+    return VisualInputs(arguments, batch_size, images, crops, placeholder, parts, whole=True)
 
 
 def _floating(model: nn.Module) -> torch.dtype:
@@ -180,7 +196,7 @@ def encode(model: nn.Module, inputs: VisualInputs) -> torch.Tensor:
     arguments = dict(inputs.arguments)
     if "pixel_values_videos" in arguments:
         # By position: the argument's name differs between versions of transformers.
-        output = base.get_video_features(arguments.pop("pixel_values_videos"))
+        output = base.get_video_features(*arguments.values())
     else:
         output = base.get_image_features(arguments.pop(next(iter(arguments))), **arguments)
     features = output.pooler_output

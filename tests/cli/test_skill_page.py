@@ -12,24 +12,21 @@ import pytest
 from vlm_roofline.cli import main
 
 PAGE = (Path(__file__).parents[2] / "docs" / "SKILL.md").read_text(encoding="utf-8")
-LINES = [
-    line
-    for block in re.findall(r"```console\n(.*?)```", PAGE, flags=re.DOTALL)
-    for line in block.splitlines()
-]
+BLOCKS = re.findall(r"```console\n(.*?)```", PAGE, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("line", LINES)
-def test_lines_run(monkeypatch, tmp_path, capsys, line: str) -> None:
+@pytest.mark.parametrize("block", BLOCKS, ids=[" ".join(block.split()[1:3]) for block in BLOCKS])
+def test_lines_run(monkeypatch, tmp_path, capsys, block: str) -> None:
     monkeypatch.chdir(tmp_path)
-    program, *arguments = shlex.split(line)
-    assert program == "vlm-roofline"
-    code = main(arguments)
-    out = capsys.readouterr().out
-    if "--json" in arguments:
-        document = json.loads(out)
-        assert ("error" in document) == (code == 2)
-    assert code == (2 if "h1000" in line else 0)
+    for line in block.splitlines():
+        program, *arguments = shlex.split(line)
+        assert program == "vlm-roofline"
+        code = main(arguments)
+        said = capsys.readouterr()
+        if "--json" in arguments:
+            document = json.loads(said.out)
+            assert ("error" in document) == (code == 2)
+        assert code == (2 if "h1000" in line else 0), said.err
 
 
 def test_a_thousand_requests(capsys) -> None:

@@ -70,6 +70,41 @@ def test_no_number_is_cut(monkeypatch, capsys, request, command: str, width: int
     assert cells or command in ("methods list", "methods show")
 
 
+def shown(monkeypatch, capsys, words: list[str]) -> str:
+    """Return what a command prints in a terminal of 80 columns."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    console._consoles.cache_clear()
+    try:
+        assert main(words) == 0
+    finally:
+        console._consoles.cache_clear()
+    return re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+
+
+def test_a_sweep_shows_what_differs_and_what_it_costs(monkeypatch, capsys) -> None:
+    words = ["sweep", *FASTV[:3], "--method", "none,divprune", "--keep", "0.1", "--visual-tokens"]
+    lines = shown(monkeypatch, capsys, [*words, "64,576"]).splitlines()
+    heading = next(line.split() for line in lines if "TTFT" in line)
+    assert heading[:3] == ["tokens", "method", "keep"]
+    assert "total" not in heading  # nothing is decoded: it is the time to the first token
+    assert [line.split()[:3] for line in lines if re.match(r" +\d", line)] == [
+        ["64", "none", "-"], ["576", "none", "-"], ["64", "divprune", "0.1"], ["576", "divprune", "0.1"],
+    ]  # fmt: skip
+    out = shown(monkeypatch, capsys, [*words, "10:60"])
+    assert out.count("divprune") == 49
+    assert "the first 100 rows; --out" in out
+    assert "--out" not in shown(monkeypatch, capsys, [*words, "10:59"])
+
+
+def test_columns_that_found_no_room_are_named(monkeypatch, capsys) -> None:
+    out = shown(monkeypatch, capsys, ["compare", *FASTV])
+    named = next(line for line in out.splitlines() if "no room for" in line)
+    assert "memory ratio" in named
+    assert "total" not in named
+
+
 def test_a_terminal_of_forty_columns_folds() -> None:
     """Three numbers of 30 digits on a terminal for one: each on a table of its own, none cut."""
     from rich.console import Console

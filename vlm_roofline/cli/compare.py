@@ -85,8 +85,8 @@ def _print(result: Comparison) -> None:
     shown = [
         Column("", _named, whole=True),
         Column("visual tokens", lambda row: f"{row.mean_visual_tokens:.5g}", "1"),
-        Column("TTFT", "ttft_s", "s", 3 if decodes else 0),
-        Column("TTFT ratio", ratio("ttft"), "1", 2 if decodes else 0),
+        Column("TTFT", "ttft_s", "s", 2 if decodes else 0),
+        Column("TTFT ratio", ratio("ttft"), "1", 1 if decodes else 0),
         *([Column("TPOT", "tpot_s", "s", 3)] if decodes else []),
         *([Column("TPOT ratio", ratio("tpot"), "1", 2)] if decodes else []),
         *(
@@ -94,8 +94,8 @@ def _print(result: Comparison) -> None:
             if decodes
             else []
         ),
-        Column("memory", "peak_memory_bytes", "B", 1),
-        Column("memory ratio", ratio("peak_memory"), "1", 2),
+        Column("memory", "peak_memory_bytes", "B", 2),
+        Column("memory ratio", ratio("peak_memory"), "1", 3),
         Column("fits", lambda row: {True: "yes", False: "no", None: "?"}[row.fits]),
         *([Column("energy J", "energy_j", "1", 2)] if energy else []),
         *([Column("energy ratio", ratio("energy"), "1", 2)] if energy else []),

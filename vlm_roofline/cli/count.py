@@ -31,6 +31,9 @@ def count(
         str | None,
         typer.Option(help="HEIGHTxWIDTH of every image, or one for each: 480x640+336x336."),
     ] = None,
+    frames: Annotated[
+        int | None, typer.Option(help="Frames of a clip, in place of images.")
+    ] = None,
     text_tokens: Annotated[int, typer.Option(help="Text tokens per sequence.")] = 40,
     batch_size: Annotated[int, typer.Option(help="Sequences.")] = 1,
     scale: Annotated[
@@ -47,6 +50,7 @@ def count(
         visual_tokens=visual_tokens,
         images=images,
         image_size=parse_image_size(image_size),
+        frames=frames,
         text_tokens=text_tokens,
         batch_size=batch_size,
         scale=scale,

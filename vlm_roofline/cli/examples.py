@@ -50,7 +50,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "calibrate": ("calibrate ops.csv --hardware a100 --out a100.json",),
     "reconcile": ("reconcile runs --calibration a100.json",),
     "report": ("report runs --out report.html",),
+    "explain": ("explain before.json.gz", "explain before.json.gz after.json.gz --out why.html"),
     "loop": ("loop llava-1.5-7b --out loop",),
+    "campaign": (
+        "campaign smoke --out gpu",
+        "campaign smoke --device cpu --scale layers=2,width=1/16 --budget 60 --out rehearsal",
+    ),
 }
 
 

@@ -172,19 +172,35 @@ def _load(source: str, dtype: str, device: str, attention: str) -> tuple[Any, An
         # No such folder or id: the loader below has the fuller message.
         pass
     model = build_model(source, dtype=dtype, device=device, weights="real", attention=attention)
-    try:
-        processor = transformers.AutoProcessor.from_pretrained(source, trust_remote_code=False)
-    except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-        reason = one_line(error, 300) or type(error).__name__
-        raise InvalidFileError(
-            f"{source} holds no processor that can be loaded: {reason}"
-        ) from error
+    processor = _processor(source)
     if not hasattr(processor, "image_processor"):
         raise UnsupportedError(
             f"{source} has a {type(processor).__name__}, which takes no pictures; "
             "give a model that sees"
         )
     return model, processor
+
+
+def _processor(source: str) -> Any:
+    """Load the processor; without torchvision, that of a family with videos is one for pictures alone."""
+    import transformers
+
+    from vlm_roofline.cli.picture_processor import picture_processor
+
+    try:
+        try:
+            return transformers.AutoProcessor.from_pretrained(source, trust_remote_code=False)
+        except (ImportError, ValueError) as error:
+            if "torchvision" not in str(error).lower():
+                raise
+            return picture_processor(source)
+    except (
+        *(AttributeError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError),
+    ) as error:
+        reason = one_line(error, 300) or type(error).__name__
+        raise InvalidFileError(
+            f"{source} holds no processor that can be loaded: {reason}"
+        ) from error
 
 
 def _inputs(model: Any, processor: Any, picture: Image, prompt: str) -> dict[str, Any]:

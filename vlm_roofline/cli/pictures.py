@@ -24,14 +24,12 @@ Pictures = Annotated[
         help="A picture, or a folder of them, whose sizes to take; repeatable.",
     ),
 ]
+Fps = Annotated[
+    float | None, typer.Option(help="Frames taken of a second of video, with --seconds.")
+]
+Seconds = Annotated[float | None, typer.Option(help="Length of the video.")]
 #: Options that say an image's size or a clip's frames in other words.
-PICTURE_OPTIONS: dict[str, Any] = {
-    "image": Pictures,
-    "fps": Annotated[
-        float | None, typer.Option(help="Frames taken of a second of video, with --seconds.")
-    ],
-    "seconds": Annotated[float | None, typer.Option(help="Length of the video.")],
-}
+PICTURE_OPTIONS: dict[str, Any] = {"image": Pictures, "fps": Fps, "seconds": Seconds}
 #: Pictures beyond these are summed up.
 _SHOWN = 20
 

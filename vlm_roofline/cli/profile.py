@@ -23,7 +23,7 @@ from vlm_roofline.cli.options import (
     parse_keep,
     split,
 )
-from vlm_roofline.cli.pictures import Pictures, pictured
+from vlm_roofline.cli.pictures import Fps, Pictures, Seconds, pictured, sampled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +54,9 @@ def profile(
         str | None, typer.Option(help="HEIGHTxWIDTH of every image, or one for each: 480x640+336x336.")
     ] = None,
     image: Pictures = None,
+    frames: Annotated[int | None, typer.Option(help="Frames of a clip, in place of images.")] = None,
+    fps: Fps = None,
+    seconds: Seconds = None,
     method: Annotated[
         str, typer.Option(help="Methods such as none,divprune.", autocompletion=completes("method"))
     ] = "none",
@@ -108,6 +111,7 @@ def profile(
         "model": named(model, scale),
         "images": images,
         "image_size": parse_image_size(image_size),
+        "frames": frames,
     }
     size = (asked | pictured(image, asked))["image_size"]
     configurations = grid(
@@ -127,6 +131,7 @@ def profile(
         cache=cache,
         images=[None] if images is None else parse_counts("--images", images),
         image_sizes=[each for each in image_sizes(size, None) if each is not None],
+        frames=sampled(fps, seconds, asked).get("frames", frames),
     )
     check(configurations)
     if out is None and (kernels or traces):

@@ -1,8 +1,9 @@
-"""`vlm-roofline sweep`: every combination, streamed to CSV or Parquet."""
+"""`vlm-roofline sweep`: every combination, streamed to CSV or Parquet, or as a table in a terminal."""
 
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Rows written at a time: large enough for a good Parquet row group, small enough for any memory.
 BATCH_ROWS = 1 << 18
+#: Rows that a terminal shows.
+SHOWN_ROWS = 100
 
 
 def register(app: typer.Typer) -> None:
@@ -35,7 +38,10 @@ def sweep(
     given: dict[str, Any],
     *,
     out: Annotated[
-        Path | None, typer.Option(help="FILE.csv or FILE.parquet; CSV to stdout when absent.")
+        Path | None,
+        typer.Option(
+            help="FILE.csv or FILE.parquet. Without it: a table in a terminal, CSV into a pipe."
+        ),
     ] = None,
     stage_columns: Annotated[
         bool, typer.Option("--stage-columns", help="Add the costs of every stage.")
@@ -51,7 +57,7 @@ def sweep(
     plan = SweepPlan(**given)
     chunks = plan.chunks(stage_columns=stage_columns, errors=errors)
     if out is None:
-        _print(chunks, json)
+        _print(chunks, json, [name for name, value in given.items() if isinstance(value, list)])
         return
     write = _writer(out)
     total = -(-plan.rows // BATCH_ROWS)
@@ -83,7 +89,7 @@ def _frames(chunks: Iterable[Chunk]) -> Iterator[pd.DataFrame]:
         yield join_chunks(held)
 
 
-def _print(chunks: Iterable[Chunk], json: bool) -> None:
+def _print(chunks: Iterable[Chunk], json: bool, asked: list[str]) -> None:
     if json:
         frames = list(_frames(chunks))
         rows = [
@@ -94,8 +100,42 @@ def _print(chunks: Iterable[Chunk], json: bool) -> None:
         told = dict.fromkeys(text for frame in frames for text in frame.attrs["warnings"])
         print_json({"schema_version": 1, "rows": rows, "warnings": list(told)})
         return
+    if sys.stdout.isatty():
+        _show(_frames(chunks), asked)
+        return
     for number, frame in enumerate(_frames(chunks)):
         typer.echo(harmless(frame.to_csv(index=False, header=number == 0)), nl=False)
+
+
+def _show(frames: Iterator[pd.DataFrame], asked: list[str]) -> None:
+    """Show what differs from row to row, and what the rows cost; the file has the other columns."""
+    from vlm_roofline.cli.tables import Column, table
+
+    frame = next(frames)
+    more = len(frame) - SHOWN_ROWS
+    frame = frame.head(SHOWN_ROWS)
+    differ = [name for name in asked if frame[name].nunique(dropna=False) > 1] or ["model"]
+    shown = [
+        *(Column(name.replace("_", " "), name) for name in differ),
+        Column("FLOP", "flops", "FLOP", 1),
+        Column("kernels", "kernels", "1", 2),
+        Column("TTFT", "ttft_s", "s"),
+        Column("TPOT", "tpot_s", "s", 1),
+        *([Column("total", "time_s", "s")] if frame["tpot_s"].notna().any() else []),
+        Column("at best", "ideal_time_s", "s", 2),
+        Column("memory", "peak_memory_bytes", "B", 1),
+        Column("fits", lambda row: {True: "yes", False: "no"}.get(row["fits"], "?"), priority=1),
+        Column("bound", "bound", priority=1),
+    ]
+    rows = [
+        {name: _plain(value) for name, value in row.items()} for row in frame.to_dict("records")
+    ]
+    shown = [each for each in shown if any(each.of(row) != "-" for row in rows)]
+    console().print(table(rows, shown, keys=len(differ)))
+    if more > 0 or next(frames, None) is not None:
+        console().print(
+            f"the first {SHOWN_ROWS} rows; --out FILE.csv or FILE.parquet writes all of them"
+        )
 
 
 def _plain(value: Any) -> Any:

@@ -1,8 +1,9 @@
 """The one builder of tables for people: rows, and columns that say what of a row they show.
 
 No number is ever cut. Where the terminal is too narrow for all columns, words wrap first, then the gaps
-close, then columns leave, those of the highest priority number first; and where the rest is still too
-wide, it is folded into several tables below each other that repeat the leading column.
+close, then columns leave, those of the highest priority number first, and a line below names them; and
+where the rest is still too wide, it is folded into several tables below each other that repeat the leading
+column.
 """
 
 from __future__ import annotations
@@ -87,6 +88,8 @@ def table(
     >>> found = table([{"a": 1, "b": None}], [Column("A", "a", "1"), Column("B", "b", "s")])
     >>> found.row_count, [list(column.cells) for column in found.columns]
     (1, [['1'], ['-']])
+    >>> table([{"a": 1}], [Column("A", "a"), Column("B" * 60, "a", "1", 1)], width=40).caption.split(":")[0]
+    'no room for'
     >>> wide = [Column(name * 30, "a", "1") for name in "abc"]
     >>> len(table([{"a": 1}], wide, width=70).renderables)
     2
@@ -113,6 +116,8 @@ def table(
         _drawn(part, room, cells, groups, styles, title if not number else None)
         for number, part in enumerate(_folded(kept, room, keys))
     ]
+    if gone := [each.column.heading for each in fits if each not in kept]:
+        parts[-1].caption = f"no room for: {', '.join(gone)}"
     return parts[0] if len(parts) == 1 else Group(*parts)
 
 
@@ -176,6 +181,7 @@ def _drawn(
     view = Table(
         title=title,
         title_justify="left",
+        caption_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         collapse_padding=close,

@@ -34,9 +34,11 @@ def _read(section: Section, tied: bool | None) -> TextConfig:
     dense = read_gated(
         section, "qwen3_vl_moe_text", _DEFAULTS, tied, says_biases=True, qk_norm=True
     )
-    n, k = section.whole("num_experts"), section.whole("num_experts_per_tok")
+    # What checkpoints call num_experts, transformers writes under another name.
+    name = "num_local_experts" if "num_local_experts" in section else "num_experts"
+    n, k = section.whole(name), section.whole("num_experts_per_tok")
     if k > n:
-        raise section.fail("num_experts_per_tok", f"({k}) is more than num_experts ({n})")
+        raise section.fail("num_experts_per_tok", f"({k}) is more than {name} ({n})")
     step = section.whole("decoder_sparse_step")
     plain = section.raw("mlp_only_layers") or []
     if not isinstance(plain, list):

@@ -16,6 +16,7 @@ from costmodel.models.model import ModelConfig
 from costmodel.models.reading import Section
 from costmodel.models.towers import TOWERS
 from costmodel.registry import Registry
+from hardware_specs.showing import one_line, shown
 
 if TYPE_CHECKING:
     from costmodel.models.families.family import Family
@@ -140,17 +141,38 @@ def _missing(outer: Section) -> str:
             "its model is code in the checkpoint's own repository (auto_map), which this project "
             "neither runs nor reads"
         )
-    parts = (("vision_config", TOWERS), ("text_config", DECODERS))
-    for key, known in parts:
-        part = outer.values.get(key)
-        kind = part.get("model_type") if isinstance(part, dict) else None
-        if isinstance(kind, str) and kind not in known:
-            said.append(f"{key} is {kind!r}, of which there are no blocks either")
-    if any(isinstance(outer.values.get(key), dict) for key, _ in parts):
+    parts = {key: part for key, part in outer.values.items() if _is_part(key, part)}
+    for key, part in list(parts.items())[:_MOST_PARTS]:
+        kind, name = part.get("model_type"), one_line(key, 40)
+        known = next((each for start, each in _PARTS.items() if key.startswith(start)), None)
+        if known is None:
+            said.append(f"{name} describes a part that no family here has")
+        elif isinstance(kind, str) and kind not in known:
+            said.append(f"{name} is {shown(kind)}, of which there are no blocks either")
+    if parts:
         said.append(
             "what is missing is a family that says its tokens and its bridge (docs/extending.md)"
         )
+    elif not said:
+        said.append("what is missing is a decoder with the blocks of its layers")
     return "".join(f"{each}; " for each in said)
+
+
+#: How configs begin the names of their parts, and what there is of each.
+_PARTS: dict[str, Registry[Any]] = {
+    "vision": TOWERS,
+    "text": DECODERS,
+    "llm": DECODERS,
+    "language": DECODERS,
+}
+#: Parts beyond these go unsaid.
+_MOST_PARTS = 4
+
+
+def _is_part(key: str, part: Any) -> bool:
+    """Whether a key describes a part of the model: not how it is quantised or answers."""
+    about = ("quantization_config", "compression_config", "generation_config")
+    return isinstance(part, dict) and key.endswith("_config") and key not in about
 
 
 def _known() -> str:

@@ -8,8 +8,10 @@ import pytest
 from costmodel.calibration import Calibration, fit_calibration
 from costmodel.calibration.curves import MODEL_ROWS
 from costmodel.calibration.dtypes import canonical
+from costmodel.calibration.pricing import Pricer
 from costmodel.calibration.regression import fit, law_of
 from costmodel.calibration.tables import group_points
+from costmodel.uncertainty import errors_of
 from hardware_specs import get_hardware
 
 A100, H100 = "nvidia-a100-sxm4-80gb", "nvidia-h100-sxm5-80gb"
@@ -126,6 +128,31 @@ def layer(public, public_module):
     )
     columns = [*public_module.LAYER_GEMMS, *public_module.LAYER_STREAMS]
     return tokens, time, public.layer[columns].sum(axis=1).to_numpy()
+
+
+def test_intervals_of_whole_layers_cover_what_they_say(public, public_module):
+    """Nine ops a layer, five classes: fits on 16 token counts at random, the others' sums held out."""
+    tables = (
+        public_module.layer_gemms(public),
+        public_module.layer_streams(public, embedding=False),
+    )
+    tokens = public.layer["num_tokens"].to_numpy()
+    ops = [("gemm", {"m": tokens, "n": n, "k": k}) for n, k in public_module.LAYER_GEMMS.values()]
+    ops += [(c, {"bytes": tokens * each}) for c, each in public_module.LAYER_STREAMS.values()]
+    columns = [*public_module.LAYER_GEMMS, *public_module.LAYER_STREAMS]
+    measured = public.layer[columns].sum(axis=1).to_numpy()
+    draws, inside = np.random.default_rng(0), []
+    for _ in range(8):
+        seen = np.isin(tokens, draws.choice(tokens, 16, replace=False))
+        found = fit_calibration([t[t["m"].isin(tokens[seen])] for t in tables], A100, resamples=1)
+        terms = []
+        for op_class, sizes in ops:
+            pricer = Pricer(op_class, "fp16", found.lookup(op_class, "fp16"), found.device)
+            time = found.op_time_s(op_class, dtype="fp16", **sizes)
+            terms.append((pricer.key, pricer.widths, time, time**2))
+        low, high = errors_of(terms).interval(sum(time for _, _, time, _ in terms))
+        inside.append(((measured >= low) & (measured <= high))[~seen].mean())
+    assert 0.85 <= np.mean(inside) <= 0.95
 
 
 def test_one_layer_from_ten_token_counts(layer):
