@@ -2,6 +2,7 @@
 
     profile(model, device=..., visual_tokens=[...], ...)  -> list of Measurement
     calibrate(device)                                     -> Calibration, from micro-benchmarks
+    run_device_campaign(CampaignPlan("core"), folder)     -> a device measured within a budget of seconds
     load_measurements(folder)                             -> tidy DataFrame
     explain(trace, other=None, model=None)                -> Explanation, of anybody's profiler trace
     reconcile(measurements, calibration)                  -> Reconciliation, the gap in named parts
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from profiling.counting.three_counters import count_model
+    from profiling.device_campaign import CampaignPlan, run_device_campaign
     from profiling.explaining import explain
     from profiling.measuring.campaign import run_campaign
     from profiling.measuring.planning import grid
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 #: name -> the module that holds it.
 _HOMES = {
+    "CampaignPlan": "profiling.device_campaign",
     "Configuration": "profiling.records.measurement",
     "Measurement": "profiling.records.measurement",
     "build_model": "profiling.subject.models",
@@ -43,10 +46,12 @@ _HOMES = {
     "read_measurements": "profiling.records.storage",
     "reconcile": "profiling.reconciling",
     "run_campaign": "profiling.measuring.campaign",
+    "run_device_campaign": "profiling.device_campaign",
     "run_microbenchmarks": "profiling.microbench.suite",
 }
 
 __all__ = [
+    "CampaignPlan",
     "Configuration",
     "Measurement",
     "build_model",
@@ -59,6 +64,7 @@ __all__ = [
     "read_measurements",
     "reconcile",
     "run_campaign",
+    "run_device_campaign",
     "run_microbenchmarks",
 ]
 

@@ -25,6 +25,7 @@ LONG = (
     "reconcile",
     "report",
     "loop",
+    "campaign",
     "measurements",
     "specs detect",
     "plot sweep",

@@ -45,6 +45,7 @@ COMMANDS = {
     "report": "vlm_roofline.cli.report",
     "explain": "vlm_roofline.cli.explain",
     "loop": "vlm_roofline.cli.loop",
+    "campaign": "vlm_roofline.cli.campaign",
 }
 
 
