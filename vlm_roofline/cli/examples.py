@@ -39,6 +39,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "specs detect": ("specs detect --device cpu",),
     "methods list": ("methods list",),
     "methods show": ("methods show divprune",),
+    "methods solve": ("methods solve llava-1.5-7b pyramiddrop --mean-tokens 64 --layers 2,4,8",),
     "generate": ("generate MODEL_FOLDER picture.jpg --method divprune --keep 64",),
     "profile": (
         "profile llava-1.5-7b --visual-tokens 576,64 --method none,divprune --out runs",
