@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,6 +101,7 @@ def test_a_lost_device_keeps_what_was_measured(
     run_device_campaign(plan, tmp_path / "whole")
     whole = gpu.launches - before
     rows = len((tmp_path / "whole" / "ops.jsonl").read_text().splitlines())
+    assert rows > 20
     gpu.lose_after = gpu.launches + int(0.8 * whole)
     with pytest.raises(DeviceUnavailableError, match="start again"):
         run_device_campaign(plan, tmp_path / "lost")
@@ -123,8 +125,8 @@ def test_smoke_on_the_cpu(tiny_source: str, tmp_path: Path) -> None:
 
 
 def test_a_step_without_time_still_leaves_its_files(tiny_source: str, tmp_path: Path) -> None:
-    plan = replace(_plan(tiny_source, "more", "cpu"), budget_s=1.0)
-    assert run_device_campaign(plan, tmp_path, spent_s=2.0) == []
+    plan = replace(_plan(tiny_source, "more", "cpu"), budget_s=1e5)
+    assert run_device_campaign(plan, tmp_path, spent_s=2e5) == []
     assert (tmp_path / "checks.json").exists()
 
 
@@ -133,6 +135,20 @@ def test_more_runs_the_model_on_quantised_weights_first() -> None:
     labels = list(dict.fromkeys(point.dtype for point in points))
     assert labels == ["w4a16", "fp8", "bf16"]
     assert {point.mode for point in points} == {"eager", "cuda-graph"}
+
+
+def test_more_on_a_fake_gpu(gpu: FakeCuda, tiny_source: str, tmp_path: Path) -> None:
+    """Quantised weights eagerly and as graphs, then batches, twice each."""
+    pytest.importorskip("torchao")
+    plan = replace(_plan(tiny_source, "more", "cuda"), counts=(1,), closely=(1,))
+    run_device_campaign(replace(plan, quantised=("w8a16",)), tmp_path)
+    records = read_measurements(tmp_path / "measurements.jsonl")
+    ran = Counter((r.configuration.dtype, r.configuration.mode, r.status) for r in records)
+    assert ran == {
+        ("w8a16", "eager", "ok"): 2, ("w8a16", "cuda-graph", "ok"): 2,
+        ("fp32", "eager", "ok"): 4, ("fp32", "cuda-graph", "ok"): 4,
+    }  # fmt: skip
+    assert not (tmp_path / "ops.json").exists()
 
 
 def test_core_begins_with_what_is_looked_at_closely() -> None:
