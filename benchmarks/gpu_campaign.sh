@@ -31,7 +31,7 @@ fi
 
 status=0
 # The step ends by its own budget; `timeout` is the backstop, and what was measured is kept either way.
-timeout --signal=INT "$((${BUDGET:-480} + 60))" "$python" benchmarks/gpu_campaign.py "$step" --out "$out" \
+timeout --signal=INT "$((${BUDGET:-480} + 60))" "$python" -m vlm_roofline campaign "$step" --out "$out" \
     --device "${DEVICE:-cuda}" --model "${MODEL:-llava-1.5-7b}" ${BUDGET:+--budget "$BUDGET"} \
     --started "$started" 2> >(tee -a "$out/log.txt" >&2) || status=$?
 exit "$status"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from costmodel.questions.comparisons import Comparison, compare
     from costmodel.questions.distribution import estimate_distribution
     from costmodel.questions.frontiers import frontier
+    from costmodel.questions.schedules import solve_schedule
     from costmodel.questions.sweeps import sweep
     from costmodel.result import Estimate
 
@@ -44,6 +45,7 @@ _HOMES = {
     "register_family": "costmodel.models",
     "register_method": "costmodel.methods",
     "register_plan": "costmodel.plans",
+    "solve_schedule": "costmodel.questions.schedules",
     "sweep": "costmodel.questions.sweeps",
 }
 
@@ -68,6 +70,7 @@ __all__ = [
     "register_family",
     "register_method",
     "register_plan",
+    "solve_schedule",
     "sweep",
 ]
 

@@ -56,6 +56,21 @@ def tokens_by_layer(spans: tuple[LayerSpan, ...]) -> tuple[tuple[int, int], ...]
     return tuple(found)
 
 
+def schedule_text(spans: tuple[tuple[int, int], ...]) -> str:
+    """Return a schedule as ranges of layers, with its mean.
+
+    >>> schedule_text(((2, 576), (30, 64)))
+    '576 in layers 0-1, 64 in layers 2-31; 96 on average'
+    """
+    first, said = 0, []
+    for layers, tokens in spans:
+        last = first + layers - 1
+        said.append(f"{tokens:g} in layer{f's {first}-{last}' if layers > 1 else f' {first}'}")
+        first += layers
+    mean = sum(layers * tokens for layers, tokens in spans) / first
+    return f"{', '.join(said)}; {mean:.5g} on average"
+
+
 def check_layers(spans: tuple[LayerSpan, ...], layers: int, what: str) -> None:
     """Raise unless the spans cover exactly `layers` layers.
 

@@ -2,7 +2,9 @@
 
     profile(model, device=..., visual_tokens=[...], ...)  -> list of Measurement
     calibrate(device)                                     -> Calibration, from micro-benchmarks
+    run_device_campaign(CampaignPlan("core"), folder)     -> a device measured within a budget of seconds
     load_measurements(folder)                             -> tidy DataFrame
+    explain(trace, other=None, model=None)                -> Explanation, of anybody's profiler trace
     reconcile(measurements, calibration)                  -> Reconciliation, the gap in named parts
     count_model(model, ...)                               -> FLOPs by three counters, side by side
 
@@ -16,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from profiling.counting.three_counters import count_model
+    from profiling.device_campaign import CampaignPlan, run_device_campaign
+    from profiling.explaining import explain
     from profiling.measuring.campaign import run_campaign
     from profiling.measuring.planning import grid
     from profiling.measuring.profile import profile
@@ -29,32 +33,38 @@ if TYPE_CHECKING:
 
 #: name -> the module that holds it.
 _HOMES = {
+    "CampaignPlan": "profiling.device_campaign",
     "Configuration": "profiling.records.measurement",
     "Measurement": "profiling.records.measurement",
     "build_model": "profiling.subject.models",
     "calibrate": "profiling.microbench.calibrate",
     "count_model": "profiling.counting.three_counters",
+    "explain": "profiling.explaining",
     "grid": "profiling.measuring.planning",
     "load_measurements": "profiling.records.frame",
     "profile": "profiling.measuring.profile",
     "read_measurements": "profiling.records.storage",
     "reconcile": "profiling.reconciling",
     "run_campaign": "profiling.measuring.campaign",
+    "run_device_campaign": "profiling.device_campaign",
     "run_microbenchmarks": "profiling.microbench.suite",
 }
 
 __all__ = [
+    "CampaignPlan",
     "Configuration",
     "Measurement",
     "build_model",
     "calibrate",
     "count_model",
+    "explain",
     "grid",
     "load_measurements",
     "profile",
     "read_measurements",
     "reconcile",
     "run_campaign",
+    "run_device_campaign",
     "run_microbenchmarks",
 ]
 

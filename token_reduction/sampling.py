@@ -1,4 +1,4 @@
-"""Sequential and spatial sampling: baselines that rank nothing.
+"""Sequential, spatial and random sampling: baselines that rank nothing.
 
 Source: "LLaVA-PruMerge" (Shang et al., 2024), Table 4, which has no released code.
 Place: any point where the visual tokens are a list of patches; PruMerge compares them before the
@@ -9,6 +9,9 @@ columns; the paper has 6x6, 5x8, 8x5, 5x7, 7x5 and 4x4 but does not give the pos
 centres used here, row_i = floor((i + 0.5) * height / r) and the same for columns, are this project's
 own choice. variant="strided" of `spatial` is the one-dimensional sampling in HiRED's program:
 arange(0, N-1, N // n), which may return a few tokens more than n.
+
+Random keeps tokens of whole images or videos after the projector, in spatial order, the same places for the
+same seed and number of tokens.
 """
 
 from __future__ import annotations
@@ -19,9 +22,16 @@ from typing import TYPE_CHECKING
 import torch
 
 from costmodel.methods.keep import resolve_keep
-from costmodel.methods.sampling import GRID, SEQUENTIAL, squarest_grid, strided_indices
+from costmodel.methods.sampling import (
+    GRID,
+    RANDOM,
+    SEED,
+    SEQUENTIAL,
+    squarest_grid,
+    strided_indices,
+)
 from hardware_specs.errors import InvalidInputError
-from token_reduction.apply.places import Host, reduce_crops
+from token_reduction.apply.places import Host, reduce_crops, reduce_items
 from token_reduction.tokens.checks import require_finite
 from token_reduction.tokens.reduced import Reduced
 from token_reduction.tokens.selection import check_variant
@@ -100,6 +110,28 @@ def spatial(
     return _take(tokens, torch.tensor(indices).to(tokens.device, non_blocking=True))
 
 
+def random(tokens: Tensor, keep: float, *, seed: int = 0) -> Reduced:
+    """Keep tokens at random, each as likely as any other.
+
+    Args:
+        tokens: [..., n, d].
+        keep: a count, or a ratio rounded to nearest.
+        seed: of the picks, which are drawn on the host; the same for every list of a batch.
+
+    Raises:
+        InvalidInputError: NaN or infinity, a keep out of range.
+
+    >>> first, again = (random(torch.zeros(100, 1), 3).kept_indices for _ in range(2))
+    >>> bool((first == again).all())
+    True
+    """
+    require_finite("random", tokens=tokens)
+    n = tokens.shape[-2]
+    drawn = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    kept = drawn[: resolve_keep(keep, n)].sort().values
+    return _take(tokens, kept.to(tokens.device, non_blocking=True))
+
+
 def patch_grid(n: int) -> tuple[int, int]:
     """Height and width of a square image of `n` patches.
 
@@ -139,8 +171,12 @@ def _take(tokens: Tensor, indices: Tensor) -> Reduced:
 
 
 def plug(host: Host) -> None:
-    """Take the first patches, or a grid of them, of every crop before the projector."""
+    """Take patches of every crop before the projector: the first, or a grid; or any behind it."""
     method, keep = host.method, host.method.settled_keep
+    if method.info is RANDOM:
+        seed = SEED.of(method)
+        reduce_items(host, lambda item: random(item.tokens, keep, seed=seed + item.number))
+        return
     if method.info is SEQUENTIAL:
         reduce_crops(host, lambda patches, _: sequential(patches, keep), before_projector=True)
         return

@@ -16,23 +16,37 @@ from hardware_specs.errors import InvalidFileError
 #: Rows and columns that no printed table has.
 MOST_ROWS, MOST_COLUMNS = 2000, 60
 _KEY = re.compile(r"\s*#\s*([\w ]+?)\s*:\s*(.*)")
-_RULE = re.compile(r"\|?\s*:?-{2,}:?\s*(\|\s*:?-{2,}:?\s*)*\|?")
+_RULE = re.compile(r"\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?")
 #: LaTeX that says nothing about a number, and what it leaves.
 _LATEX = (
     (r"(?<!\\)%.*", ""),
     (r"\\(?:toprule|midrule|bottomrule|hline|centering|small|footnotesize)\b", ""),
     (r"\\(?:cmidrule|cline)\s*(?:\([^)]*\))?\s*(?:\[[^\]]*\])?\{[^}]*\}", ""),
-    (r"\\(?:rowcolor|cellcolor|arrayrulecolor|label|vspace|color)\s*(?:\[[^\]]*\])?\{[^}]*\}", ""),
+    (
+        r"\\(?:(?:row|cell|text|arrayrule)?color|colorbox|label|[vh]space|scalebox|rotatebox|parbox)\*?"
+        r"\s*(?:\[[^\]]*\])*\{[^}]*\}",
+        "",
+    ),
+    (r"(?<=\d)(?:\{,\}|\\,)(?=\d{3})", ","),
+    (r"\{,\}", ","),
     (r"\\multirow\s*\{[^}]*\}\s*(?:\[[^\]]*\])?\{[^}]*\}\s*\{", "{"),
     (r"\\(?:text\w*|math\w+|emph|underline|makecell|shortstack|mbox|scriptsize|tiny|bf|it)\b", ""),
     (r"\\(?:cite\w*|ref|footnote)\s*\{[^}]*\}", ""),
     (r"\\times", "x"),
-    (r"\\(?:downarrow|uparrow|dag|ddag|star|ast)\b", ""),
+    (r"\\pm\b", "\u00b1"),
+    (r"\\downarrow", "\u2193"),
+    (r"\\uparrow", "\u2191"),
+    (r"\^?\s*\{?\\(?:dag|ddag|dagger|ddagger|star|ast)\b\}?", ""),
+    (r"(?<!10)\^\s*(?:\{[^{}]*\}|\w|\*)", ""),  # a footnote's mark
     (r"\\([%#&_$])", r"\1"),
     (r"\\[,;:! ]", " "),
     (r"\\\w+", ""),
     (r"[{}$~]", " "),
 )
+
+
+#: Markdown around a number: footnotes with their text, emphasis, tags.
+_MARKS = r"<sup>.*?</sup>|\[\^[^\]]*\]|\*\*|__|`|<[^>]*>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +67,7 @@ def read_grid(text: str, name: str) -> Grid:
     >>> read_grid("| Method | FLOPs (T) |\n|---|---|\n| **FastV** | 4.9 |", "t").rows
     (('FastV', '4.9'),)
     """
+    text = re.sub(r"(?<=\d)[\u00a0\u2009\u202f\u2019'](?=\d{3}(?!\d))", ",", text)
     if "\\begin{tabular" in text:
         rows, about = _latex(text)
     elif any(_RULE.fullmatch(line.strip()) and "|" in line for line in text.splitlines()):
@@ -103,6 +118,9 @@ def _csv(text: str, name: str) -> tuple[list[list[str]], dict[str, str]]:
         rows = list(csv.reader(io.StringIO("\n".join(lines)), delimiter=mark))
     except csv.Error as error:
         raise InvalidFileError(f"{name}: no CSV ({error})") from None
+    if mark == ";":
+        # Where a comma separates no cells it may be the decimal one: 8,5.
+        rows = [[re.sub(r"^(\d+),(?=\d+$)", r"\1.", cell.strip()) for cell in row] for row in rows]
     return [[cell.strip() for cell in row] for row in rows], about
 
 
@@ -116,7 +134,7 @@ def _markdown(text: str) -> tuple[list[list[str]], dict[str, str]]:
             continue
         if "|" in bare:
             cells = re.split(r"(?<!\\)\|", bare.strip("|"))
-            rows.append([re.sub(r"\*\*|__|`|<[^>]*>", "", cell).strip() for cell in cells])
+            rows.append([re.sub(_MARKS, "", cell).strip() for cell in cells])
         elif match:
             about[match[1].lower()] = match[2].strip()
         elif bare:

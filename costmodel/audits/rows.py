@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from costmodel.audits.columns import UNITS, Role, ratio_of, role_of, unit_of
-from costmodel.audits.shapes import full_tokens, plain_model, shape_of
+from costmodel.audits.shapes import full_tokens, is_model, plain_model, shape_of
 from costmodel.audits.table import Cell, Kind, PublishedTable, Schedule, parse_schedule
 from costmodel.methods import list_methods
 from costmodel.methods.registry import method_info
@@ -14,15 +15,21 @@ from hardware_specs.errors import InvalidFileError, UnknownNameError
 from hardware_specs.showing import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from costmodel.audits.reading import Grid
 
 #: Numbers that are looked at together; no printed table has more.
 MOST_CELLS, MOST_DIGITS = 300, 1e16
 _COUNT = r"\d[\d,]{0,15}(?:\.\d{1,6})?"
-#: A number as printed, with what stands before it and its unit.
-_NUMBER = re.compile(rf"([~<>\u2248\u2264\u2193-]?)\s*({_COUNT}|\.\d{{1,6}})\s*([^\d\s,;|/()]*)")
+#: A number as printed, with what stands before it, its power of ten and its unit.
+_NUMBER = re.compile(
+    rf"([~<>\u2248\u2264\u2193\u2191\u2212(+-]*)\s*({_COUNT}|\.\d{{1,6}})"
+    r"(?:\s*(?:e\+?|[x\u00d7]\s*10\s*\^?\s*)(\d{1,2}))?\s*"
+    r"([^\d\s,;|/()\u2191\u2193]*)(\s*[\u2191\u2193](?!\s*[\d.]))?"
+)
+#: Behind a number: how far it scatters, which is no number of its own.
+_SPREAD = re.compile(rf"(?:\u00b1|\+/-)\s*(?:{_COUNT}|\.\d{{1,6}})")
 _SHARE = r"(\d{1,3}(?:\.\d{1,9})?|\.\d{1,9})\s*(%?)"
 _BASELINE = re.compile(
     r"vanilla|baseline|upper ?bound|dense|original?\b|\bfull\b|unpruned|no pruning", re.IGNORECASE
@@ -52,6 +59,7 @@ def table_of(
         InvalidFileError: no column of numbers is known, or no model is named.
         UnknownModelError: a model that is not shipped.
     """
+    grid = _by_model(_upright(grid, columns))
     stated = re.search(r"\d{1,6}", grid.about.get("stated_text", ""))
     if text_tokens is None and stated:
         text_tokens = int(stated[0])
@@ -73,6 +81,55 @@ def table_of(
     return PublishedTable(name, tuple(cells), grid.about, text_tokens, tuple(reader.remarks))
 
 
+def _upright(grid: Grid, columns: Mapping[str, str] | None) -> Grid:
+    """Return a grid whose quantities are columns: one that has them as rows is turned."""
+
+    def any_quantity(texts: Iterable[str]) -> bool:
+        roles = [role_of(text, columns) for text in texts]
+        return any(role is not None and role.name in (*UNITS, "printed") for role in roles)
+
+    if any_quantity(grid.heading) or not any_quantity(row[0] for row in grid.rows):
+        return grid
+    heading, *rows = zip(grid.heading, *grid.rows, strict=True)
+    return replace(grid, heading=heading, rows=tuple(rows))
+
+
+def _by_model(grid: Grid) -> Grid:
+    """Return a grid with a row for each model, where a table has columns for each."""
+    led = [_led_by_model(heading) for heading in grid.heading]
+    models = dict.fromkeys(model for model, _ in led if model)
+    if not models:
+        return grid
+    shared = [place for place, (model, _) in enumerate(led) if not model]
+    names = list(dict.fromkeys(name for model, name in led if model))
+    rows = []
+    for row in grid.rows:
+        if len({cell for cell in row if cell}) == 1:
+            rows.append(tuple(max(row) for _ in [*shared, *names, ""]))
+            continue
+        for model in models:
+            cells = {
+                name: cell for (each, name), cell in zip(led, row, strict=True) if each == model
+            }
+            rows.append((*(row[i] for i in shared), model, *(cells.get(n, "") for n in names)))
+    heading = (*(grid.heading[place] for place in shared), "Model", *names)
+    return replace(grid, heading=heading, rows=tuple(rows))
+
+
+def _led_by_model(heading: str) -> tuple[str, str]:
+    """Return the model that a heading begins with and the heading behind it; "" where it begins with none.
+
+    >>> _led_by_model("LLaVA-1.5-7B TFLOPs"), _led_by_model("FLOPs (T)")
+    (('LLaVA-1.5-7B', 'TFLOPs'), ('', 'FLOPs (T)'))
+    """
+    words = heading.split()
+    for number in range(1, len(words)):
+        model, rest = " ".join(words[:number]), " ".join(words[number:])
+        if is_model(model) and role_of(rest) is not None:
+            return model, rest
+    return "", heading
+
+
 class _Rows:
     """The rows of one table, and what was taken for granted in reading them."""
 
@@ -86,7 +143,8 @@ class _Rows:
         self.images = self._whole(grid.about.get("seq_images", ""))
         self.remarks: dict[str, None] = {}
         self.unknown: UnknownNameError | None = None
-        self.above = ""
+        self.above = self.named = ""
+        self.full: dict[str, float] = {}
         self.row: tuple[str, ...] = ()
 
     def has(self, name: str) -> bool:
@@ -102,8 +160,12 @@ class _Rows:
 
     def _setting(self) -> tuple[str, float, int, str] | None:
         """The model, its full visual tokens, frames and precision of the current row; None if unknown."""
-        # Rows below a cell that spans several leave it empty.
-        self.above = self.said("model") or self.above
+        # Rows below a cell that spans several leave it empty, and those below an unreduced model's
+        # own row are of it.
+        own = self.said("method")
+        sized = self.model is None or re.search(r"\d\s*b\b", own, re.IGNORECASE)
+        own = own if not self.has("model") and sized and is_model(own) else ""
+        self.above = self.said("model") or own or self.above
         named = self.above or self.model
         if not named:
             raise InvalidFileError(
@@ -118,7 +180,9 @@ class _Rows:
             return None
         written = self.said("visual_full").replace(",", "")
         full = (
-            float(written) if re.fullmatch(r"\d{1,7}(\.\d{1,6})?", written) else full_tokens(model)
+            float(written)
+            if re.fullmatch(r"\d{1,7}(\.\d{1,6})?", written)
+            else self.full.get(model) or full_tokens(model)
         )
         said = (self.said("precision") or self.said("method")).lower().replace(" ", "")
         width = re.search(r"int[48]|[48]-?bit|fp8|fp32|bf16|w4a16|w8a8", said)
@@ -149,7 +213,7 @@ class _Rows:
             schedule = parse_schedule(written, full, frames, kind)
             cells.append(
                 Cell(self.said("method"), model, schedule, role.name, match[2].replace(",", ""),
-                     1.0 if role.scale is None else role.scale, role.ratio,
+                     (1.0 if role.scale is None else role.scale) * 10.0 ** int(match[3] or 0), role.ratio,
                      self.said("ratio_of") or None, unit, _part(quantity), role.per_layer,
                      precision, max(self.images, frames))
             )  # fmt: skip
@@ -171,8 +235,11 @@ class _Rows:
             if setting is None:
                 continue
             model, full, frames, precision = setting
-            name = self.said("method") or self.said("model") or self.row[0]
-            schedule = self._schedule(name, section, full, frames, based=model in bases)
+            # A cell that spans rows leaves those below empty.
+            self.named = name = (
+                self.said("method") or self.said("model") or self.row[0] or self.named
+            )
+            schedule = self._schedule(name, model, section, full, frames, based=model in bases)
             label = self._label(name, section, seen)
             if schedule is not None and schedule.uniform == schedule.full:
                 bases.setdefault(f"{model} {precision}", label)
@@ -190,7 +257,7 @@ class _Rows:
 
     def _label(self, name: str, section: str, seen: dict[str, int]) -> str:
         """A row's name with what tells it from others of that name."""
-        parts = ("model", "precision", "mean", "tokens", "keep", "layer")
+        parts = ("model", "precision", "mean", "tokens", "per_frame", "keep", "layer", "prune")
         more = [text for text in (*map(self.said, parts), section) if text and text not in name]
         label = f"{name} ({', '.join(more)})" if more else name
         seen[label] = seen.get(label, 0) + 1
@@ -199,16 +266,28 @@ class _Rows:
     def _numbers(self, text: str, role: Role) -> list[tuple[str, float, str, str]]:
         """The number in a cell, and a ratio behind it: (printed, scale, ratio, unit)."""
         found: list[tuple[str, float, str, str]] = []
+        # In a heading an arrow says which way is better.
+        words = re.sub("[\u2191\u2193]", "", role.heading.lower())
+        # A comma before one or two digits is a decimal one.
+        text = re.sub(r"(?<![\d,.])(\d+),(?=\d{1,2}(?![\d,.]))", r"\1.", _SPREAD.sub("", text))
         for match in list(_NUMBER.finditer(text))[:2]:
-            printed, unit = match[2].replace(",", ""), match[3].lower()
+            before, printed, unit = match[1], match[2].replace(",", ""), match[4].lower()
             ratio, scale, said = role.ratio, role.scale, role.unit
-            if unit == "%" or (found and not found[0][2]):
-                ratio = ratio or ratio_of(match[1] + role.heading.lower())
-                scale, said = 0.01, "%"
-            elif unit in ("x", "\u00d7"):
+            second = found and not found[0][2]
+            if unit in ("x", "\u00d7"):
                 ratio, scale, said = "times", 1.0, "x"
+            elif unit == "%" or (second and before):
+                less = bool(re.search("[\u2193\u2212-]", before + (match[5] or "")))
+                ratio = ratio or ("saved" if less else ratio_of(words))
+                scale, said = 0.01, "%"
+            elif second:
+                break  # a footnote's number, or another remark
             elif unit and (known := unit_of(role.name, f"{printed}{unit}")):
                 said, scale = known
+            if match[3]:
+                said, scale = f"e{match[3]} {said}".rstrip(), (scale or 1.0) * 10.0 ** int(match[3])
+            if second and re.search("[\u2191+]", before):
+                break  # so much more than the base, which is no ratio that is looked at
             if scale is None and ratio:
                 scale = 1.0 if float(printed) <= 1.5 or ratio == "times" else 0.01
             if scale is None:
@@ -224,18 +303,25 @@ class _Rows:
         return found
 
     def _schedule(
-        self, name: str, section: str, full: float, frames: int, *, based: bool
+        self, name: str, model: str, section: str, full: float, frames: int, *, based: bool
     ) -> Schedule | None:
         """The visual tokens of a row, and whether they are stated or a method's default."""
         if self.said("schedule"):
             return parse_schedule(self.said("schedule"), full, frames)
         kept = self._kept(name, section)
+        name = re.sub(r"\s*=\s*", "=", name)
         layer = re.search(r"\d{1,4}", self.said("layer")) or re.search(r"(?<=K=)\d{1,4}", name)
-        method, baseline = _method(name), bool(_BASELINE.search(name))
+        words = " ".join([name, *map(self.said, ("tokens", "keep", "prune", "layer"))])
+        # A row that is named as a model, before any reduced one, is the model's own.
+        baseline = bool(_BASELINE.search(words)) or (not based and is_model(self.said("method")))
+        method = _method(name)
         if kept is None and method == "vtw":
             kept = "0"  # what it keeps is nothing
         if kept is None and baseline:
             kept = "V"
+        elif baseline and kept and not layer and re.fullmatch(r"[1-9]\d{0,6}", kept):
+            # An unreduced row states what its model sees, such as a picture's tiles.
+            self.full[model] = full = float(kept)
         if kept is None:
             alone = based or method or not full
             return None if alone else parse_schedule("0:V", full, frames, "inferred")
@@ -243,17 +329,24 @@ class _Rows:
             return parse_schedule(f"mean:{kept}", full, frames)
         if kept == "V" or (layer is None and kept == f"{full:g}"):
             return parse_schedule("0:V", full, frames)
-        start, kind = (int(layer[0]) if layer else None), "stated"
+        start = int(layer[0]) if layer else None
+        kind: Kind = "stated"
         if start is None and method and method_info(method).place == "llm-layer":
-            start, kind = method_info(method).default_layer, "default"
-            self.remarks[f"{method} acts at layer {start}, its default: the table states none"] = (
-                None
-            )
+            start = method_info(method).default_layer
+            kind = "inferred" if start is None else "default"
+            how = "is read as the same in every layer, which is no evidence"
+            if start is not None:
+                how = f"acts at layer {start}, its default"
+            self.remarks[f"{method} {how}: the table states no layer"] = None
         text = f"0:V;{start}:{kept}" if start else f"0:{kept}"
-        return parse_schedule(text, full, frames, "default" if kind == "default" else "stated")
+        return parse_schedule(text, full, frames, kind)
 
     def _kept(self, name: str, section: str) -> str | None:
         """Tokens kept, as a schedule writes them: a count, or a share such as 0.5V."""
+        each = re.search(_COUNT, self.said("per_frame"))
+        frames = re.search(r"\d{1,4}", self.said("frames"))
+        if each and frames:
+            return f"{float(each[0].replace(',', '')) * int(frames[0]):g}"
         for text in (self.said("mean"), self.said("tokens"), self.said("keep")):
             for number, percent in re.findall(rf"({_COUNT}|\.\d{{1,9}})\s*(%?)", text):
                 plain = number.replace(",", "")
@@ -271,9 +364,16 @@ class _Rows:
 
 
 def _method(name: str) -> str | None:
-    """The registered method that a row's name starts with."""
-    plain = re.sub(r"[^a-z0-9+]", "", name.lower().split("(")[0])
-    found = [m for m in list_methods() if plain.startswith(re.sub(r"[^a-z0-9+]", "", m))]
+    """The registered method that a row's name starts with, or names behind `+`, `w/` or `with`."""
+    last = re.split(r"(?:^|\s)\+\s*(?=\S)|\bw/\s*|\bwith\s", name.lower().split("(")[0])[
+        -1
+    ].lstrip()
+    last = last.replace("pdrop", "pyramiddrop")
+
+    def spelled(method: str) -> str:
+        return r"[\W_]*".join(map(re.escape, re.sub(r"[^a-z0-9+]", "", method))) + "(?![a-z])"
+
+    found = [method for method in list_methods() if re.match(spelled(method), last)]
     return max(found, key=len, default="") or None
 
 

@@ -46,6 +46,11 @@ def plain_model(name: str) -> str:
     return known.get(found) or found
 
 
+def is_model(name: str) -> bool:
+    """Return whether a table's words for a model are of one that is known."""
+    return plain_model(name) in {*list_models(), *_NAMES}
+
+
 def full_tokens(model: str) -> float:
     """Return the visual tokens of a model's usual image, 0 for a language model alone."""
     return float(getattr(counted_model(model), "default_visual_tokens", 0) or 0)

@@ -14,6 +14,7 @@ from costmodel.calibration.parameters import (
     Parameter,
     ShapeCurve,
 )
+from costmodel.calibration.residual import Residual
 from hardware_specs.errors import CalibrationError, InvalidFileError
 from hardware_specs.files.reading import look, read_json, user_path
 from hardware_specs.files.writing import prepare_folder, write_file
@@ -133,7 +134,7 @@ def _fields(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _class(entry: Mapping[str, Any]) -> ClassParameters:
-    held_out = entry.get("held_out")
+    held_out, residual = entry.get("held_out"), entry.get("residual")
     return ClassParameters(
         op_class=entry["op_class"],
         dtype=entry["dtype"],
@@ -150,6 +151,9 @@ def _class(entry: Mapping[str, Any]) -> ClassParameters:
             ShapeCurve(s["n"], s["k"], tuple(s["rows"]), tuple(s["log_ratios"]))
             for s in entry.get("shapes", ())
         ),
+        residual=None
+        if residual is None
+        else Residual(**{n: tuple(v) for n, v in residual.items()}),
     )
 
 
@@ -224,6 +228,10 @@ def _class_document(entry: ClassParameters) -> dict[str, Any]:
             }
             for s in entry.shapes
         ]
+    if entry.residual is not None:
+        sizes = {name: [int(v) for v in getattr(entry.residual, name)] for name in "mnk"}
+        weights = [round(weight, 4) for weight in entry.residual.weights]
+        document["residual"] = {**sizes, "weights": weights}
     return document
 
 
@@ -243,11 +251,13 @@ def write_document(document: Mapping[str, Any], path: str | Path) -> None:
 
 
 def _pretty(document: Mapping[str, Any]) -> str:
-    """Return JSON with innermost containers on one line each, so that a diff shows one number."""
+    """Return JSON with short containers, and numbers without names, on one line each."""
 
     def render(value: Any, indent: int) -> str:
         flat = json.dumps(value, allow_nan=False)
         if not isinstance(value, (dict, list)) or len(flat) + indent <= 100:
+            return flat
+        if isinstance(value, list) and all(isinstance(each, (int, float)) for each in value):
             return flat
         pad, end = " " * (indent + 1), "\n" + " " * indent
         if isinstance(value, dict):

@@ -13,6 +13,8 @@ from hardware_specs.showing import brief
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from costmodel.calibration.residual import Residual
+
 #: How a provenance begins that speaks of another dtype, class or device.
 TRANSFERRED = "transferred"
 
@@ -86,6 +88,7 @@ class ClassParameters:
         held_out: the errors behind those quantiles; None for an assumption.
         shapes: measured corrections of single weight matrices (model-specific tier).
         kernels: the kernel family, where the law knows several.
+        residual: what the library's choice of kernels adds to the law of products; None adds nothing.
     """
 
     op_class: str
@@ -97,6 +100,7 @@ class ClassParameters:
     held_out: HeldOut | None = None
     shapes: tuple[ShapeCurve, ...] = ()
     kernels: str = ""
+    residual: Residual | None = None
     values: Mapping[str, float] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -118,6 +122,7 @@ class ClassParameters:
                 self.held_out,
                 self.shapes,
                 self.kernels,
+                self.residual,
             ),
         )
 

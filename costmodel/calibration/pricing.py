@@ -18,6 +18,7 @@ from costmodel.calibration.curves import corrected, knots
 from costmodel.calibration.dtypes import LABELS, canonical
 from costmodel.calibration.gemm import FAMILIES, gemm_time_s
 from costmodel.calibration.law import stream_time_s
+from costmodel.calibration.residual import ResidualSteps
 from costmodel.calibration.stairs import Stairs
 from hardware_specs.errors import CalibrationError
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from costmodel.calibration.parameters import ClassParameters, Device
+
+    #: The law by rows, a measured curve's knots, and the residual by rows.
+    _Matrix = tuple[Stairs, tuple[np.ndarray, np.ndarray] | None, ResidualSteps | None]
 
 #: Weight matrices that are kept as tables; a model has a dozen.
 MOST_TABLES = 512
@@ -57,7 +61,7 @@ class Pricer:
         self._causal = op_class == "attention_prefill"
         if kind != "stream":
             self._peak = peak_of_dtype(canonical(dtype), device)
-        self._tables: dict[tuple[float, float], Stairs] = {}
+        self._tables: dict[tuple[float, float], _Matrix] = {}
         self._curves: dict[tuple[float, float], tuple[np.ndarray, np.ndarray]] = {}
         self.time_s: Callable[..., Any] = getattr(self, f"_{kind}")
         if kind == "gemm":
@@ -98,6 +102,11 @@ class Pricer:
             self._causal if causal is None else causal,
         )  # fmt: skip
 
+    def _matrix(self, n: float, k: float) -> _Matrix:
+        residual = self.found.residual
+        steps = None if residual is None else ResidualSteps(residual, n, k, self._device.units)
+        return Stairs(*self._law, n, k), self._curves.get((n, k)), steps
+
     def _gemm(self, m: Any, n: Any, k: Any, batch: Any = 1) -> Any:
         shape = (n, k)
         if (
@@ -115,10 +124,12 @@ class Pricer:
             if table is None:
                 if len(self._tables) >= MOST_TABLES:
                     self._tables.clear()
-                table = self._tables[shape] = Stairs(*self._law, n, k)
-            time = table.time_s(m)
-            curve = self._curves.get(shape)
-            return time if curve is None else corrected(time, *curve)
+                table = self._tables[shape] = self._matrix(n, k)
+            stairs, curve, steps = table
+            time = stairs.time_s(m)
+            if curve is not None:
+                time = corrected(time, *curve)
+            return time if steps is None else time * steps.factor(m)
         element = LABELS[self.found.dtype].operand_bytes
         sizes = np.broadcast_arrays(*(np.asarray(size, dtype=float) for size in (m, n, k, batch)))
         m, n, k, batch = (size.ravel() for size in sizes)
@@ -131,6 +142,10 @@ class Pricer:
             mask = (n == width) & (k == depth) & (batch == 1)
             if mask.any():
                 time[mask] = corrected(time[mask], *curve)
+        alone = (batch == 1) & (m > 0) & (n > 0) & (k > 0)
+        if self.found.residual is not None and alone.any():
+            shapes = (m[alone], n[alone], k[alone])
+            time[alone] *= np.exp(self.found.residual.log_ratio(*shapes, self._device.units))
         return time.reshape(sizes[0].shape) if sizes[0].shape else float(time[0])
 
 

@@ -37,6 +37,8 @@ STEP = 0.03
 #: Operand bandwidths, over the memory's, that a fit starts from: each lies in a valley of its own.
 STARTS = (4.0, 8.0, 16.0)
 _VALLEYS = "cache_bandwidth_ratio"
+#: Weight matrices from which on whole ones are left out of a fit.
+LEAST_MATRICES = 3
 #: Relative change of the sum below which a fit has arrived.
 TOLERANCE = 1e-5
 
@@ -52,6 +54,7 @@ class Law:
         device: peaks, bandwidth, SMs.
         priors: of the parameters that are fitted.
         fixed: parameters held at a value, as when a term is switched off to see what it buys.
+        warm: whether weights that a benchmark's few copies leave in the last cache come from there.
     """
 
     op_class: str
@@ -60,6 +63,7 @@ class Law:
     device: Device
     priors: Mapping[str, Prior]
     fixed: Mapping[str, float] = field(default_factory=dict)
+    warm: bool = False
 
     def time_s(self, values: Mapping[str, float], sizes: Mapping[str, Any]) -> Any:
         """Return the law's seconds at arrays of sizes."""
@@ -69,6 +73,8 @@ class Law:
         peak = peak_of(self.device, self.dtype)
         assert peak is not None  # noqa: S101 - `checks.usable` refused the group otherwise
         if kind == "gemm":
+            if not self.warm:
+                sizes = {name: each for name, each in sizes.items() if name != "copies"}
             return gemm_time_s(values, self.device, self.family, self.dtype, peak, **sizes)
         element = LABELS[self.dtype].output_bytes
         return attention_time_s(values, self.device, self.family, element, peak, **sizes)
@@ -169,9 +175,28 @@ def fit(
     return values(min(tried, key=lambda found: float(found.cost)).x)
 
 
-def folds(count: int, number: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Return index arrays that share `count` points out evenly at random."""
-    return np.array_split(rng.permutation(count), number)
+def row_folds(group: Group, number: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Return index arrays that share a group's points out evenly at random."""
+    return np.array_split(rng.permutation(len(group)), min(number, len(group)))
+
+
+def matrix_folds(group: Group, number: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Return index arrays that share the products out by weight matrix, each in one of them.
+
+    Rows of one matrix resemble each other, so that only whole matrices left out show how others are
+    predicted. Fewer than three matrices are shared out by rows.
+
+    Args:
+        group: products.
+        number: parts at most.
+        rng: source of random numbers.
+    """
+    pairs = np.column_stack([group.sizes["n"], group.sizes["k"]])
+    matrices, place = np.unique(pairs, axis=0, return_inverse=True)
+    if len(matrices) < LEAST_MATRICES:
+        return row_folds(group, number, rng)
+    parts = np.array_split(rng.permutation(len(matrices)), min(number, len(matrices)))
+    return [np.flatnonzero(np.isin(place.ravel(), part)) for part in parts]
 
 
 def out_of_fold(

@@ -13,6 +13,7 @@ from costmodel.calibration.attention import FAMILIES as ATTENTION_FAMILIES
 from costmodel.calibration.dtypes import LABELS
 from costmodel.calibration.gemm import FAMILIES as GEMM_FAMILIES
 from costmodel.calibration.priors import QUANTISING, priors_of
+from costmodel.calibration.residual import MOST_POINTS
 
 #: Kernel families by the first word of an op class; streams have none.
 _FAMILIES = {
@@ -113,6 +114,21 @@ class ShapeDocument(_Strict):
         return self
 
 
+class ResidualDocument(_Strict):
+    """What the library's choice of kernels adds: products and their weights."""
+
+    m: list[_Positive] = Field(min_length=1, max_length=MOST_POINTS)
+    n: list[_Positive]
+    k: list[_Positive]
+    weights: list[_Ratio]
+
+    @model_validator(mode="after")
+    def _aligned(self) -> ResidualDocument:
+        if len({len(each) for each in (self.m, self.n, self.k, self.weights)}) > 1:
+            raise ValueError("m, n, k and weights differ in length")
+        return self
+
+
 class ClassDocument(_Strict):
     """One op class in one dtype."""
 
@@ -125,6 +141,7 @@ class ClassDocument(_Strict):
     quantiles: list[tuple[Annotated[float, Field(gt=0, lt=1)], _Ratio]] = Field(min_length=2)
     held_out: HeldOutDocument | None = None
     shapes: list[ShapeDocument] = []
+    residual: ResidualDocument | None = None
 
     @model_validator(mode="after")
     def _sound(self) -> ClassDocument:

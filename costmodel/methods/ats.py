@@ -100,4 +100,6 @@ INFO = MethodInfo(
     published=("DeiT-S: 197 reference samples in blocks 3 to 11", "25 % on LLaVA-1.5"),
     needs_class_token=True,
     samples=True,
+    count_known=False,
+    fused_attention=False,
 )

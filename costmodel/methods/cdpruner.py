@@ -111,4 +111,6 @@ INFO = MethodInfo(
     keep_meaning="patches of each crop kept",
     default_keep=COUNT,
     options=(EMBEDDINGS,),
+    asks_question=True,
+    recomputes="the tower's last norm on the patches",
 )

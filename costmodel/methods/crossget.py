@@ -101,4 +101,5 @@ INFO = MethodInfo(
     trained=True,
     published=("r=13: 278 tokens, 48 %",),
     needs_class_token=True,
+    fused_attention=False,
 )

@@ -121,4 +121,6 @@ INFO = MethodInfo(
     keep_meaning="tokens taken by the pivots, rounded up to their number; image pivots on top",
     default_keep=COUNT,
     options=(IMAGE_PIVOTS, TEXT_PIVOTS, ORDER),
+    asks_question=True,
+    recomputes="rotary positions of the keys of layer K-1, the model's last norm on what enters layer K",
 )

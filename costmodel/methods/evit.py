@@ -89,4 +89,5 @@ INFO = MethodInfo(
     options=(LAYERS, FUSE),
     published=("keep 0.7 (also 0.5 to 0.9)",),
     needs_class_token=True,
+    recomputes="the class token's row of scores in three vision layers",
 )

@@ -67,4 +67,5 @@ INFO = MethodInfo(
     needs=frozenset({"clip_attention"}),
     keep_meaning="patches of each crop kept",
     default_keep=RATIO,
+    recomputes="the class token's row of scores in vision layer -2",
 )

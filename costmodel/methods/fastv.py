@@ -72,4 +72,6 @@ INFO = MethodInfo(
     variant_needs={"paper": frozenset({"llm_attention_full"})},
     options=(SEED,),
     published=("K=2, R=50 % (keep 0.5)", "demo: K=3, R=75 % (keep 0.25)"),
+    asks_question=True,
+    recomputes="the last query's row of scores in layer K-1",
 )

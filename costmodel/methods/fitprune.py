@@ -180,4 +180,6 @@ INFO = MethodInfo(
     keep_kind="ratio",
     options=(SCHEME,),
     published=("visual FLOPs reduced by 10 to 90 % (keep 0.9 to 0.1)", "449 of 576 at 60 %"),
+    asks_question=True,
+    fused_attention=False,
 )

@@ -151,4 +151,6 @@ INFO = MethodInfo(
     rounding="down",
     variants=("program", "paper"),
     options=(ALPHA,),
+    count_known=False,
+    recomputes="the class token's rows of scores in vision layers 0 and -2",
 )

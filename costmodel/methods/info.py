@@ -51,6 +51,13 @@ class MethodInfo:
         samples: whether it draws samples, so that asking for all tokens still runs it.
         counts: mean token counts that a paper reports for an adaptive method, by data set.
         program_flops: counted FLOPs of the authors' program, where it computes more than needed.
+        asks_question: whether the selection depends on the question, so that the cached image of one
+            question cannot serve the next.
+        count_known: whether the number of tokens left is known before the vision tower runs, which serving
+            engines need to lay out a prompt.
+        fused_attention: whether every attention kernel stays fused; else some layers write their scores out.
+        recomputes: what is computed a second time beside the model's own kernels, in words.
+        clips: whether it compares the frames of a clip, and leaves images as they are.
     """
 
     name: str
@@ -82,6 +89,11 @@ class MethodInfo:
     samples: bool = False
     counts: Mapping[str, int] = field(default_factory=dict)
     program_flops: Callable[[MethodInput], Num] | None = None
+    asks_question: bool = False
+    count_known: bool = True
+    fused_attention: bool = True
+    recomputes: str = "nothing"
+    clips: bool = False
 
     __repr__ = brief
 

@@ -232,6 +232,8 @@ PRUMERGE = MethodInfo(
     ),
     needs_class_token=True,
     counts=PUBLISHED_COUNTS,
+    count_known=False,
+    recomputes="the class token's row of scores in the tower's last layer",
     program_flops=_program_flops,
 )
 PRUMERGE_PLUS = replace(

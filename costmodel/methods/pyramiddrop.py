@@ -109,4 +109,6 @@ INFO = MethodInfo(
     default_keep=RATIO,
     rounding="down",
     options=(LAYERS,),
+    asks_question=True,
+    recomputes="norm, keys and last query of the layer to come, at three layers",
 )

@@ -45,6 +45,9 @@ MODULES: dict[str, str] = {
     "pyramiddrop": "pyramiddrop",
     "dart": "dart",
     "sparsevlm": "sparsevlm",
+    "random": "sampling",
+    "evs": "evs",
+    "vidcom2": "vidcom2",
 }
 ENTRY_POINTS = "vlm_roofline.methods"
 

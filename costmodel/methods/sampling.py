@@ -1,7 +1,8 @@
-"""Sequential and spatial sampling: baselines between vision tower and projector that rank nothing.
+"""Baselines that rank nothing: sequential and spatial sampling before the projector, random behind it.
 
-Source: Shang et al. 2024 (arXiv 2403.15388) Table 4, which compares them with PruMerge at 40, 35 and 16
-tokens. They cost no FLOPs and one copy of the kept tokens. A spatial count must have a grid: rows x columns.
+Source: Shang et al. 2024 (arXiv 2403.15388) Table 4, which compares the first two with PruMerge at 40, 35 and
+16 tokens; random picks are the baseline of half of the papers and of VTC-Bench. They cost no FLOPs and one
+copy of the kept tokens. A spatial count must have a grid: rows x columns.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import by_pair, kept_count
-from costmodel.methods.options import Option, grid, optional
+from costmodel.methods.options import Option, grid, optional, whole
 from costmodel.methods.pieces import gather
 from costmodel.methods.plan import before_layers
-from costmodel.methods.token_lists import crops_of
+from costmodel.methods.token_lists import crops_of, items_of
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 #: PruMerge's Table 4, TextVQA and MME.
 COUNT = 40
+RANDOM_COUNT = 64
+SEED = Option("seed", 0, whole(0), "an integer >= 0", "of the random picks")
 GRID: Option[tuple[int, int] | None] = Option(
     "grid",
     None,
@@ -46,6 +49,15 @@ def _spatial(given: MethodInput) -> MethodPlan:
     asked = n if cells is not None else kept_count("spatial", given.keep, n)
     count = partial(_spatial_count, cells=cells, variant=given.variant)
     return _copies("spatial", given, by_pair(count, n, asked))
+
+
+def _random(given: MethodInput) -> MethodPlan:
+    per_sample, lists, n, runs = items_of(given)
+    kept = kept_count("random", given.keep, n)
+    d, num = given.model.text.hidden_size, given.precision.projector
+    # Picked on the host; the device gets their places.
+    copy = gather("kept_tokens", lists * kept, d, num, runs)
+    return before_layers(given, per_sample * kept * runs, [copy], {})
 
 
 def _copies(name: str, given: MethodInput, kept: Num) -> MethodPlan:
@@ -134,4 +146,16 @@ SPATIAL = replace(
     options=(GRID,),
     published=("6x6, 5x8, 8x5, 5x7, 7x5, 4x4",),
 )
-INFOS = (SEQUENTIAL, SPATIAL)
+RANDOM = MethodInfo(
+    name="random",
+    place="after-projector",
+    source="a baseline of many papers (DivPrune Table 4, VTC-Bench); no program of its own",
+    summary="so many tokens at random: a baseline",
+    formula="round(keep n) tokens of each image or clip; no FLOPs",
+    complexity="O(m d)",
+    schedule=_random,
+    default_keep=RANDOM_COUNT,
+    default_text=f"{RANDOM_COUNT} tokens of each image",
+    options=(SEED,),
+)
+INFOS = (SEQUENTIAL, SPATIAL, RANDOM)

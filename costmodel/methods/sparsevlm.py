@@ -194,4 +194,6 @@ INFO = MethodInfo(
     rounding=None,
     keep_choices=tuple(KEEP_LISTS),
     options=(LAYERS, COUNTS),
+    asks_question=True,
+    recomputes="the text tokens' rows of scores behind three layers",
 )

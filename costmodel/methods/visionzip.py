@@ -129,4 +129,5 @@ INFO = MethodInfo(
     needs=frozenset({"clip_attention", "clip_keys"}),
     keep_meaning="tokens of each crop: dominant ones, the class token and 10 merged of 64",
     default_keep=COUNT,
+    recomputes="the class token's row of scores in vision layer -2; behind a merger the last layer's map",
 )

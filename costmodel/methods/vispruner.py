@@ -110,4 +110,5 @@ INFO = MethodInfo(
     keep_meaning="patches of each crop kept",
     default_keep=COUNT,
     options=(IMPORTANT,),
+    recomputes="the class token's row of scores in vision layer -2",
 )

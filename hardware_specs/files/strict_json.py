@@ -35,7 +35,7 @@ def parse_json(text: str | bytes, *, infinite: bool = False, repeated: bool = Fa
     try:
         document = json.loads(
             text,
-            parse_int=_whole,
+            parse_int=whole_number,
             parse_float=float if infinite else _finite,
             parse_constant=float if infinite else _refuse,
             object_pairs_hook=None if repeated else _once,
@@ -72,7 +72,12 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _whole(digits: str) -> int:
+def whole_number(digits: str) -> int:
+    """Return an integer of at most `MAX_DIGITS` digits.
+
+    Raises:
+        InvalidFileError: it has more.
+    """
     if len(digits) > MAX_DIGITS:
         raise InvalidFileError(f"a number of more than {MAX_DIGITS} digits")
     return int(digits)

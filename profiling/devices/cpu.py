@@ -94,7 +94,7 @@ class CpuDevice:
         """Return torch's profiler of host ops."""
         from torch.profiler import ProfilerActivity, profile
 
-        return profile(activities=[ProfilerActivity.CPU])
+        return profile(activities=[ProfilerActivity.CPU], record_shapes=True)
 
     def generator(self, seed: int) -> torch.Generator:
         """Return a seeded generator."""

@@ -324,4 +324,5 @@ class CudaDevice:
 def _profiler() -> AbstractContextManager[Any]:
     from torch.profiler import ProfilerActivity, profile
 
-    return profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA])
+    both = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
+    return profile(activities=both, record_shapes=True)

@@ -1,9 +1,7 @@
 """A profiler pass of its own: kernel time by module and op, joined through correlation ids.
 
-Every module's forward is wrapped in a named range. Each call into the CUDA runtime lies inside the
-innermost range that was open on its thread when it was made, and carries the correlation id of the
-kernel it launched; so kernels find their modules in one sorted sweep, whatever the trace's size. On a
-CPU there are no kernels: the outermost op inside the innermost range stands for one.
+Every module's forward is wrapped in a named range, so that each kernel finds its module around its
+launch (`profiling.tracing.linking`).
 
 The profiler slows the host by a quarter and more: its durations of kernels are good, its total time
 is not, and no sample of a measurement ever comes from here.
@@ -12,14 +10,12 @@ is not, and no sample of a measurement ever comes from here.
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import math
 import os
 import re
 import tempfile
 import warnings
-import zlib
 from collections import Counter, defaultdict
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -27,38 +23,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from costmodel.quantities import STAGES
-from hardware_specs.errors import InvalidFileError
-from hardware_specs.files.reading import MAX_BYTES, read_bytes, show_path
-from hardware_specs.files.strict_json import parse_json
 from hardware_specs.files.writing import write_file
 from profiling.devices.device import open_device
 from profiling.records.measurement import TOTAL
+from profiling.tracing.events import gather, read_events
+from profiling.tracing.linking import MODULE_PREFIX, STAGE_PREFIX, links
 from profiling.tracing.op_names import op_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import pandas as pd
     from torch import nn
 
     from profiling.subject.execution import Execution
+    from profiling.tracing.events import Trace
+    from profiling.tracing.linking import Visit
 
-MODULE_PREFIX = "module:"
-STAGE_PREFIX = "stage:"
-_DEVICE_CATEGORIES = frozenset({"kernel", "gpu_memcpy", "gpu_memset"})
-#: Ops that only describe a tensor anew; on a CPU they are ops like any other, but no work.
-_VIEWS = frozenset(
-    {"alias", "as_strided", "detach", "detach_", "empty", "empty_like", "expand", "flatten",
-     "lift_fresh", "narrow", "permute", "select", "slice", "split", "squeeze", "t", "transpose",
-     "unbind", "unflatten", "unsqueeze", "view", "view_as", "_unsafe_view"}
-)  # fmt: skip
 #: Stands for the process in a trace that is kept; no device has so high a number.
 _PROCESS = 1_000_000
 #: In a replayed graph no op is known; kernels of fused attention say what they are.
 _ATTENTION_KERNEL = re.compile(r"fmha|flash|sdpa|attention", re.IGNORECASE)
 #: Templates make names of kernels thousands of characters long.
 _LONGEST_NAME = 120
-_LAUNCH_CATEGORIES = frozenset({"cuda_runtime", "cuda_driver"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +69,6 @@ class KernelRecord:
     aten: str
     op: str
     op_class: str
-
-
-@dataclass(slots=True)
-class _Visit:
-    """One open range or op of a thread, while sweeping over its events."""
-
-    name: str
-    end: float
-    kind: str
-    calls: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(slots=True)
@@ -196,104 +173,55 @@ def read_trace(path: str | Path) -> list[KernelRecord]:
     Raises:
         InvalidFileError: not such a trace.
     """
-    source = Path(path)
-    try:
-        raw = read_bytes(source, "trace")
-        if source.suffix == ".gz":
-            most = MAX_BYTES["trace"]
-            raw = gzip.GzipFile(fileobj=io.BytesIO(raw)).read(most + 1)
-            if len(raw) > most:
-                raise InvalidFileError(f"larger than {most} bytes when unpacked")
-        events = parse_json(raw, infinite=True, repeated=True)["traceEvents"]
-    except (OSError, EOFError, zlib.error, InvalidFileError, KeyError, TypeError) as error:
-        raise InvalidFileError(f"{show_path(source)} is no Chrome trace: {error}") from error
-    return attribute(events)
+    return _records(read_events(path))
 
 
-def attribute(events: Sequence[Mapping[str, Any]]) -> list[KernelRecord]:
+def attribute(events: Iterable[Mapping[str, Any]]) -> list[KernelRecord]:
     """Assign device work to the module and op that launched it.
 
     Args:
         events: of a Chrome trace; times in microseconds.
     """
-    # A replayed graph is one launch with many kernels: keep them all.
-    kernels: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
-    for event in events:
-        if event.get("cat") in _DEVICE_CATEGORIES and "correlation" in event.get("args", {}):
-            kernels[event["args"]["correlation"]].append(event)
-    by_thread: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
-    for event in events:
-        if event.get("ph") == "X" and (
-            event.get("cat") in ("user_annotation", "cpu_op")
-            or event.get("cat") in _LAUNCH_CATEGORIES
-        ):
-            by_thread[event.get("tid")].append(event)
-    records: list[KernelRecord] = []
-    on_cpu = not kernels
-    for thread in by_thread.values():
-        thread.sort(key=lambda event: (event["ts"], -event.get("dur", 0.0)))
-        records += _sweep(thread, kernels, on_cpu=on_cpu)
-    return records
+    return _records(gather(events))
 
 
-def _sweep(
-    thread: list[Mapping[str, Any]],
-    kernels: dict[int, list[Mapping[str, Any]]],
-    *,
-    on_cpu: bool,
-) -> list[KernelRecord]:
-    stack: list[_Visit] = []
-    records: list[KernelRecord] = []
-    for event in thread:
-        begin = event["ts"]
-        while stack and stack[-1].end <= begin:
-            stack.pop()
-        category, name = event["cat"], event["name"]
-        if category in _LAUNCH_CATEGORIES:
-            # Two calls can bear one id (a launch inside a driver's call): its kernels ran once.
-            for kernel in kernels.pop(event.get("args", {}).get("correlation", -1), ()):
-                records.append(_record(stack, kernel["name"], kernel.get("dur", 0.0) * 1e-6))
-            continue
-        end = begin + event.get("dur", 0.0)
-        if category == "user_annotation":
-            if name.startswith((MODULE_PREFIX, STAGE_PREFIX)):
-                stack.append(_Visit(name, end, "range"))
-            continue
-        outermost = not stack or stack[-1].kind == "range"
-        if outermost and stack:
-            _innermost_module(stack).calls[name] += 1
-        stack.append(_Visit(name, end, "op"))
-        if on_cpu and outermost and name.removeprefix("aten::") not in _VIEWS:
-            records.append(_record(stack, name, event.get("dur", 0.0) * 1e-6))
-    return records
+def _records(trace: Trace) -> list[KernelRecord]:
+    return [
+        _record(link.stack, link.work.name, link.work.length_us * 1e-6)
+        for link in links(trace)
+        if link.launch is not None
+    ]
 
 
-def _innermost_module(stack: list[_Visit]) -> _Visit:
-    for visit in reversed(stack):
-        if visit.kind == "range" and visit.name.startswith(MODULE_PREFIX):
-            return visit
-    return stack[0]
-
-
-def _record(stack: list[_Visit], kernel: str, time_s: float) -> KernelRecord:
-    stage, module, aten = TOTAL, "", kernel
-    visit: _Visit | None = None
+def _record(stack: tuple[Visit, ...], kernel: str, time_s: float) -> KernelRecord:
+    stage, module, aten = stage_of(stack) or TOTAL, "", kernel
+    visit: Visit | None = None
     for item in stack:
-        if item.kind == "range":
+        name = item.event.name
+        if item.is_range:
             aten = kernel
-            if item.name.startswith(STAGE_PREFIX):
-                found = item.name.removeprefix(STAGE_PREFIX)
-                # The reduction may sit inside another stage; the inner one is what it is.
-                stage = found if found in STAGES else stage
-            else:
-                module, visit = item.name.removeprefix(MODULE_PREFIX), item
+            if name.startswith(MODULE_PREFIX):
+                module, visit = name.removeprefix(MODULE_PREFIX), item
         elif aten == kernel:
-            aten = item.name
+            aten = name
     repeat = max(0, visit.calls[aten] - 1) if visit is not None else 0
     op, op_class = op_of(module, aten, stage, repeat=repeat)
     if stage == "reduction":
         op = f"reduction.{op}"
     return KernelRecord(kernel, time_s, stage, module, aten, op, op_class)
+
+
+def stage_of(stack: Sequence[Visit]) -> str | None:
+    """Return the innermost stage among the ranges around a launch; None outside of all.
+
+    The reduction may sit inside another stage; the inner one is what it is.
+    """
+    found = (
+        visit.event.name.removeprefix(STAGE_PREFIX)
+        for visit in reversed(stack)
+        if visit.is_range and visit.event.name.startswith(STAGE_PREFIX)
+    )
+    return next((stage for stage in found if stage in STAGES), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
 import pytest
+from public_traces import TRACES
 
 from vlm_roofline.cli import COMMANDS, main
 from vlm_roofline.cli.examples import EXAMPLES
@@ -23,6 +25,7 @@ LONG = (
     "reconcile",
     "report",
     "loop",
+    "campaign",
     "measurements",
     "specs detect",
     "plot sweep",
@@ -128,6 +131,10 @@ def test_help_at_eighty_columns(monkeypatch, capsys, command: str) -> None:
 )
 def test_examples_run(monkeypatch, tmp_path, capsys, line: str) -> None:
     monkeypatch.chdir(tmp_path)
+    for word in line.split():
+        # Of the files that a user brings only traces are carried with the tests.
+        if word.endswith(".json.gz"):
+            shutil.copy(TRACES["h100_vit_b16"], word)
     assert main(line.split()) == 0, capsys.readouterr().err
 
 

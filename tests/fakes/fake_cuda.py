@@ -153,6 +153,7 @@ class FakeCuda(Ledger):
         #: Launches after which the context is lost; None never loses it.
         self.lose_after: int | None = None
         self.tracing: list[tuple[int, str, float]] | None = None
+        self.sensors: Any = None
 
     # ------------------------------------------------------------------ ops
 
@@ -281,6 +282,7 @@ class FakeCuda(Ledger):
     def graph(self, graph: Graph, pool: int | None = None) -> Iterator[None]:
         self._wait("synchronize")
         self.empty_cache()
+        before = self.stream_now
         self.stream_now, self.capturing, self.spoilt_capture = Stream(), graph, False
         pool = self.graph_pool_handle() if pool is None else pool
         self.open_pools.append(pool)
@@ -294,11 +296,11 @@ class FakeCuda(Ledger):
                     "operation failed due to a previous error during capture"
                 ) from None
             self.open_pools.remove(pool)
-            self.stream_now = self.main
+            self.stream_now = before
             raise
         self.capturing = None
         self.open_pools.remove(pool)
-        self.stream_now = self.main
+        self.stream_now = before
 
     def end_pool(self, _device: int, pool: int) -> None:
         if pool not in self.open_pools:
@@ -368,7 +370,8 @@ class FakeDevice(CudaDevice):
     @contextmanager
     def profiler(self) -> Iterator[Any]:
         self.cuda.tracing = []
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        cpu = [torch.profiler.ProfilerActivity.CPU]
+        with torch.profiler.profile(activities=cpu, record_shapes=True) as profiler:
             yield SimpleNamespace(export_chrome_trace=lambda path: self._export(profiler, path))
         self.kernels, self.cuda.tracing = self.cuda.tracing, None
 
@@ -411,7 +414,7 @@ class Sensors(FakeNvml):
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
     """A fake GPU under the name `cuda`, from here to the end of the test."""
     cuda = FakeCuda()
-    sensors = Sensors(cuda)
+    sensors = cuda.sensors = Sensors(cuda)
     monkeypatch.setattr(layer, "_cuda", lambda: cuda)
     monkeypatch.setitem(opening.OPENERS, "cuda", lambda name: FakeDevice(name, cuda))
     monkeypatch.setattr(CudaGraphs, "spoilt", None)
@@ -425,6 +428,12 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
         monkeypatch.setattr(torch.Tensor, name, _reading(cuda, name))
     with cuda:
         yield cuda
+
+
+@pytest.fixture
+def sensors(gpu: FakeCuda) -> Sensors:
+    """The fake GPU's sensors, which may be told to fail."""
+    return gpu.sensors
 
 
 @pytest.fixture

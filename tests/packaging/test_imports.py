@@ -25,6 +25,7 @@ WINGS = (
     ("measuring",),
     ("microbench",),
     ("reconciling",),
+    ("explaining",),
     ("report",),
     ("whole_loop", "sharing", "device_campaign"),
 )

@@ -12,9 +12,13 @@ from costmodel.quantities import STAGES
 from hardware_specs.errors import DeviceUnavailableError
 from profiling.measuring.profile import profile
 from profiling.measuring.stopping import StopRule, WarmUpRule
+from profiling.records.frame import measurements_frame
 from profiling.records.measurement import TOTAL
 from profiling.records.samples import summarise
 from profiling.records.storage import read_measurements
+from vlm_roofline.cli.console import console
+from vlm_roofline.cli.measurement_table import measurement_table
+from vlm_roofline.cli.units import show_share
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +72,7 @@ def test_a_point_has_every_quantity(
 
 
 def test_a_host_bound_point_says_how_much_is_host_and_how_much_device(
-    gpu: FakeCuda, tiny_source: str, tmp_path: Path, brief: Options
+    gpu: FakeCuda, tiny_source: str, tmp_path: Path, brief: Options, capsys: Any
 ) -> None:
     """Kernels of 4 us launched every 10 us: the device is idle for six of ten."""
     (record,) = _profile(tiny_source, tmp_path, brief)
@@ -80,6 +84,15 @@ def test_a_host_bound_point_says_how_much_is_host_and_how_much_device(
     event = prefill.median_s
     assert prefill.idle_s == pytest.approx(event - prefill.busy_s)
     assert prefill.idle_s == pytest.approx(0.6 * event, rel=0.05)
+    console().print(measurement_table([record]))
+    shown = capsys.readouterr().out
+    total = record.stages[TOTAL]
+    assert f"{total.kernels} " in shown
+    assert show_share(total.idle_s / total.median_s) in shown
+    assert f"{total.host_s_per_kernel * 1e6:.3g} us" in shown
+    (row,) = measurements_frame([("a", record)]).query("stage == 'prefill'").to_dict("records")
+    assert (row["idle_s"], row["kernels"]) == (prefill.idle_s, prefill.kernels)
+    assert (row["busy_s"], row["host_s_per_kernel"]) == (prefill.busy_s, prefill.host_s_per_kernel)
 
 
 def test_a_device_bound_point_does_not_blame_the_host(
@@ -235,16 +248,17 @@ def test_the_device_is_found_by_its_name_and_sensors(
 ) -> None:
     """Energy over a window in which the counter moved fifty times, begun and ended on a move."""
     gpu.law.overhead_s = 1.5e-3
+    gpu.sensors.period_s = 0.04
     (record,) = _profile(
         tiny_source, tmp_path,
-        replace(brief, energy=True, counters=False, memory=False, kernels=False),
+        replace(brief, energy=True, counters=False, memory=False, kernels=False), output_tokens=1,
     )  # fmt: skip
     windows = {window.stage: window for window in record.energy}
-    assert set(windows) == {TOTAL, "prefill", "vision"}
+    assert set(windows) == {TOTAL, "prefill", "vision", "decode"}
     for window in windows.values():
         assert window.method == "nvml_counter"
-        assert window.counter_period_s == pytest.approx(0.02, rel=0.2)
-        assert window.window_s >= 50 * 0.02
+        assert window.counter_period_s == pytest.approx(0.04, rel=0.2)
+        assert window.window_s >= 50 * 0.04
         # All kernels, no gaps: 600 W.
         assert window.counter_j * window.repetitions / window.window_s == pytest.approx(
             600, rel=0.04

@@ -210,7 +210,11 @@ SETTINGS = [
     ("pyramiddrop", {"keep": 9}),
     ("dart", {"keep": 9}),
     ("dart", {"keep": 0.2, "layer": 1}),
+    ("random", {"keep": 9}),
+    ("random", {"keep": 0.3}),
 ]
+#: Methods for clips, on three frames of 9 to 37 tokens.
+ON_CLIPS = [("evs", {}), ("evs", {"keep": 20}), ("vidcom2", {}), ("vidcom2", {"keep": 12})]
 #: Defaults that need the 576 patches of a real tower, and 17 language-model layers at least.
 LARGE = [
     ("visionzip", {}),
@@ -353,7 +357,7 @@ def test_options_and_variants(llava, line) -> None:
 
 
 def test_every_method_is_counted() -> None:
-    named = {name for name, _ in SETTINGS + LARGE} | {"prumerge+", "ats"}
+    named = {name for name, _ in SETTINGS + LARGE + ON_CLIPS} | {"prumerge+", "ats"}
     assert named == set(list_methods())
 
 
@@ -490,6 +494,8 @@ INPUTS = [
     *(("llava_next_video", "image", *row) for row in [*BY_CLASS, *IN_THE_LLM]),
     *(("llava_next_video", "video", *row) for row in IN_THE_LLM),
     *(("llava_onevision", kind, *row) for kind in ("image", "video") for row in IN_THE_LLM),
+    *((kind, "video", *row) for kind in FAMILIES for row in ON_CLIPS),
+    *(("llava_onevision", "image", *row) for row in ON_CLIPS),
 ]
 
 

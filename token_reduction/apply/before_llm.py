@@ -21,6 +21,7 @@ from token_reduction.apply.calls import (
     bind_call,
     cached_tokens,
     encode,
+    frames_of,
     image_sizes_of,
     pixels_of,
     plain_mask,
@@ -250,10 +251,14 @@ class PromptReduction:
         record.unit = "item"
         reduced = []
         sizes = record.image_sizes if modality == "image" else []
+        frames = frames_of(modality, pixels, call) or [1] * len(found)
+        tail = int(modality == "video" and self.parts.family.newline_ends_clips)
         for number, tokens in enumerate(found):
             size = sizes[number] if sizes else None
             with observed("reduction"):
-                result = self.reduce_item(Item(tokens, modality, number, size))
+                result = self.reduce_item(
+                    Item(tokens, modality, number, size, frames[number], tail)
+                )
             record.add(result, batched=False)
             reduced.append(result.tokens)
             if self.parts.three_axes:

@@ -93,6 +93,22 @@ def require_plain_cache(cache: Any, method: str) -> None:
         )
 
 
+def frames_of(modality: str, pixels: Tensor, call: dict[str, Any]) -> list[int]:
+    """Return the frames of each video, or pairs of them where the tower makes one of two; empty for images.
+
+    Args:
+        modality: "image" or "video".
+        pixels: [videos, frames, ...], or the patches of all videos, whose grids the call brings.
+        call: the forward's arguments.
+    """
+    if modality != "video":
+        return []
+    grids = call.get("video_grid_thw")
+    if grids is not None:
+        return [int(grid[0]) for grid in grids.tolist()]
+    return [int(pixels.shape[1])] * len(pixels)
+
+
 def plain_mask(call: dict[str, Any]) -> Tensor | None:
     """Return a forward's attention mask, [b, s], or None.
 

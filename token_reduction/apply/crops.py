@@ -41,12 +41,22 @@ class Item(NamedTuple):
         modality: "image" or "video".
         number: which one of its modality, from 0.
         size: (height, width) of a tiled image, or None.
+        frames: of a video, or pairs of frames where the tower makes one token list of two; 1 of an image.
+        tail: tokens behind the last frame.
     """
 
     tokens: Tensor
     modality: str
     number: int
     size: tuple[int, int] | None
+    frames: int = 1
+    tail: int = 0
+
+    @property
+    def by_frame(self) -> Tensor:
+        """The tokens of a video by its frames, [t, p, d], without its tail."""
+        inside = self.tokens[: len(self.tokens) - self.tail]
+        return inside.view(self.frames, -1, inside.shape[-1])
 
 
 @dataclass(slots=True)

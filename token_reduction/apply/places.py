@@ -4,6 +4,7 @@
 
     every crop, before or after the projector    reduce_crops(host, function on [c, n, w] and the tower)
     every whole image or video                   reduce_items(host, function on an `Item`)
+    every video, frame by frame                  reduce_clips(host, function on [t, p, d])
     inside the vision tower                      reduce_in_tower(host, a `Step`)
     between the language model's layers          reduce_between_layers(host, a `Policy`'s class)
 
@@ -12,13 +13,16 @@ Probes of its own a plug attaches to `host.patches`, so that they are undone wit
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import torch
 
 from token_reduction.apply.before_llm import PromptReduction
 from token_reduction.apply.crops import Crops
 from token_reduction.apply.inside_llm import LayerReduction
 from token_reduction.apply.inside_tower import TowerReduction
+from token_reduction.tokens.reduced import Reduced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +36,6 @@ if TYPE_CHECKING:
     from token_reduction.apply.inside_tower import Step
     from token_reduction.apply.patching import Patches
     from token_reduction.apply.record import ReductionRecord
-    from token_reduction.tokens.reduced import Reduced
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,29 @@ def reduce_crops(
 def reduce_items(host: Host, function: Callable[[Item], Reduced]) -> None:
     """Reduce each whole image or video after the projector, tiles and newlines joined."""
     PromptReduction(host.parts, host.record, None, function).attach(host.patches)
+
+
+def reduce_clips(host: Host, function: Callable[[Tensor], Reduced]) -> None:
+    """Reduce the frames of each video after the projector; images, and videos of one frame, stay whole.
+
+    Args:
+        host: the model.
+        function: from the tokens of frames [t, p, d] to those of the t * p that are kept.
+    """
+
+    def reduced(item: Item) -> Reduced:
+        n, inside = len(item.tokens), len(item.tokens) - item.tail
+        if item.frames < 2 or inside < item.frames:
+            return Reduced(item.tokens, torch.arange(n, device=item.tokens.device))
+        found = function(item.by_frame)
+        if not item.tail:
+            return found
+        tail = torch.arange(inside, n, device=item.tokens.device)
+        assert found.kept_indices is not None  # noqa: S101  (methods on frames select)
+        kept = torch.cat((found.kept_indices, tail))
+        return replace(found, tokens=item.tokens[kept], kept_indices=kept)
+
+    reduce_items(host, reduced)
 
 
 def reduce_in_tower(host: Host, step: Step) -> None:

@@ -43,7 +43,9 @@ COMMANDS = {
     "calibrate": "vlm_roofline.cli.calibrate",
     "reconcile": "vlm_roofline.cli.reconcile",
     "report": "vlm_roofline.cli.report",
+    "explain": "vlm_roofline.cli.explain",
     "loop": "vlm_roofline.cli.loop",
+    "campaign": "vlm_roofline.cli.campaign",
 }
 
 

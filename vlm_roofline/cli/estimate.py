@@ -151,8 +151,13 @@ def _title(given: Mapping[str, Any]) -> str:
 
 
 def _print_time_and_memory(cost: Estimate) -> None:
+    from costmodel.schedule import schedule_text
+
     out = console()
     out.print(f"TTFT {show_time(cost.totals.ttft_s)}; TPOT {show_time(cost.totals.tpot_s)}")
+    chosen = (cost.inputs.get("method"), cost.inputs.get("tokens_per_layer"))
+    if cost.visual_tokens_by_layer and any(one not in (None, "none") for one in chosen):
+        out.print(f"visual tokens: {schedule_text(cost.visual_tokens_by_layer)}")
     memory = cost.memory
     margin = ""
     if memory.capacity_bytes is not None and cost.inputs["convention"] == "torch":

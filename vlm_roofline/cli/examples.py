@@ -39,6 +39,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "specs detect": ("specs detect --device cpu",),
     "methods list": ("methods list",),
     "methods show": ("methods show divprune",),
+    "methods solve": ("methods solve llava-1.5-7b pyramiddrop --mean-tokens 64 --layers 2,4,8",),
     "generate": ("generate MODEL_FOLDER picture.jpg --method divprune --keep 64",),
     "profile": (
         "profile llava-1.5-7b --visual-tokens 576,64 --method none,divprune --out runs",
@@ -49,7 +50,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "calibrate": ("calibrate ops.csv --hardware a100 --out a100.json",),
     "reconcile": ("reconcile runs --calibration a100.json",),
     "report": ("report runs --out report.html",),
+    "explain": ("explain before.json.gz", "explain before.json.gz after.json.gz --out why.html"),
     "loop": ("loop llava-1.5-7b --out loop",),
+    "campaign": (
+        "campaign smoke --out gpu",
+        "campaign smoke --device cpu --scale layers=2,width=1/16 --budget 60 --out rehearsal",
+    ),
 }
 
 

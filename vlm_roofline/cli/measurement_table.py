@@ -23,8 +23,15 @@ if TYPE_CHECKING:
     from profiling.records.measurement import Measurement
 
 
+#: Heading -> key of what a profiler pass tells of the host.
+_HOST = {"host": "host_share", "kernels": "kernels", "host/kernel": "host_per_kernel"}
+
+
 def measurement_table(records: Sequence[Measurement]) -> RenderableType:
     """Return a table of medians in milliseconds, three significant figures.
+
+    Where a profiler pass saw the kernels, `host` is the share of the time to the first token in which
+    none ran, and `host/kernel` the microseconds that the host needs to issue one.
 
     Args:
         records: of any number of configurations and rounds.
@@ -55,6 +62,11 @@ def measurement_table(records: Sequence[Measurement]) -> RenderableType:
             *([Column("speed-up", "speed_up", "1")] if reduced else []),
             Column("spread", "spread", "1"),
             Column("bound", "bound", "1", priority=1),
+            *(
+                Column(heading, name, "1", priority=1)
+                for heading, name in _HOST.items()
+                if any(row[name] is not None for row in rows)
+            ),
             Column("FLOP", "flops", "FLOP", priority=2),
             Column("peak", "peak", "B", priority=1),
         ],
@@ -112,7 +124,7 @@ def _row(members: Sequence[Measurement], stages: Sequence[str]) -> dict[str, Any
         "visual": configuration.visual_tokens if visual is None else visual,
         "batch": configuration.batch_size,
         "mode": configuration.mode,
-        **dict.fromkeys((*stages, "spread", "bound", "flops", "peak")),
+        **dict.fromkeys((*stages, "spread", "bound", "flops", "peak", *_HOST.values())),
         TOTAL: first.status,
     }
     good = [record for record in members if record.status == "ok" and TOTAL in record.stages]
@@ -125,6 +137,13 @@ def _row(members: Sequence[Measurement], stages: Sequence[str]) -> dict[str, Any
         row |= {"spread": _spread(good, dispersion(totals)), "flops": total.flops}
         row |= {"peak": total.peak_allocated_bytes}
         row["bound"] = "host" if bounds == {True} else "device" if bounds == {False} else None
+        if total.idle_s is not None and total.median_s:
+            row |= {
+                "host_share": show_share(total.idle_s / total.median_s),
+                "kernels": total.kernels,
+            }
+        if total.host_s_per_kernel is not None:
+            row["host_per_kernel"] = f"{total.host_s_per_kernel * 1e6:.3g} us"
     return row
 
 

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 #: What is said of a method, in this order; and the attribute of its info, where it has another name.
 _SAID = (
     "name", "summary", "place", "default_keep", "default_layer", "takes_layer", "adaptive",
-    "mean_counts", "formula", "complexity", "needs", "published_settings", "source", "keep",
-    "keep_choices", "variants", "trained",
+    "mean_counts", "formula", "complexity", "needs", "asks_question", "count_known",
+    "fused_attention", "recomputes", "published_settings", "source", "keep", "keep_choices",
+    "variants", "trained",
 )  # fmt: skip
 _ATTRIBUTES = {
     "default_keep": "default_text",
@@ -34,6 +35,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="The token-reduction methods: what each does, and what it costs.")
     group.command("list")(list_methods)
     group.command("show")(show)
+    group.command("solve")(solve)
     app.add_typer(group, name="methods")
 
 
@@ -50,7 +52,11 @@ def list_methods(json: Json = False) -> None:
     shown = [
         Column("method", "name", whole=True),
         Column("place", "place", whole=True),
-        *columns(default="default_text", own_cost="complexity", what_it_does="summary"),
+        *columns(default="default_text"),
+        Column("asks the question", lambda info: _yes(info.asks_question), priority=2),
+        Column("count known", lambda info: _yes(info.count_known), priority=2),
+        Column("fused attention", lambda info: _yes(info.fused_attention), priority=2),
+        *columns(own_cost="complexity", what_it_does="summary"),
     ]
     console().print(table(infos, shown))
     console().print("`vlm-roofline methods show NAME` says more about one.")
@@ -83,6 +89,49 @@ def show(
     console().print(table(said, shown))
 
 
+def solve(
+    model: Annotated[
+        str, typer.Argument(help="A model, see `models list`.", autocompletion=completes("model"))
+    ],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A method, see `methods list`, with its settings.",
+            autocompletion=completes("method"),
+        ),
+    ],
+    mean_tokens: Annotated[
+        float, typer.Option(help="Visual tokens per language-model layer, on average.")
+    ],
+    layers: Annotated[
+        str | None, typer.Option(help="Layers that the method cuts at, such as 2,4,8.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Solve for the setting of a method that leaves so many visual tokens per layer on average."""
+    from costmodel.methods.options import layer_indices
+    from costmodel.questions.schedules import solve_schedule
+    from costmodel.schedule import schedule_text
+    from hardware_specs.errors import InvalidInputError
+
+    try:
+        cuts = None if layers is None else layer_indices(layers)
+    except ValueError:
+        raise InvalidInputError(
+            f"--layers {layers} is no list of layers; write it as 2,4,8"
+        ) from None
+    solved = solve_schedule(model, name, mean_tokens=mean_tokens, layers=cuts)
+    if json:
+        print_json(solved.to_dict())
+        return
+    out = console()
+    out.print(str(solved.method))
+    out.print(f"visual tokens: {schedule_text(solved.visual_tokens_by_layer)}")
+    out.print(
+        f"of all visual tokens are left: {', '.join(f'{ratio:.4g}' for ratio in solved.ratios)}"
+    )
+
+
 def document(info: MethodInfo) -> dict[str, Any]:
     """Return what is known of a method as plain values."""
     said = {key: getattr(info, _ATTRIBUTES.get(key, key)) for key in _SAID}
@@ -95,15 +144,20 @@ def document(info: MethodInfo) -> dict[str, Any]:
 
 
 def example(name: str) -> dict[str, Any]:
-    """Return what the method's default does to one request: LLaVA-1.5-7B on an A100."""
+    """Return what the method's default does to one request on an A100: LLaVA-1.5-7B's image, or a clip."""
     from costmodel import estimate
+    from costmodel.methods import method_info
 
     model, hardware = "llava-1.5-7b", "nvidia-a100-sxm4-80gb"
-    plain = estimate(model, hardware)
-    reduced = estimate(model, hardware, method=name)
+    shape: dict[str, Any] = {}
+    if method_info(name).clips:
+        model, shape = "llava-onevision-7b", {"frames": 32}
+    plain = estimate(model, hardware, **shape)
+    reduced = estimate(model, hardware, method=name, **shape)
     return {
         "model": model,
         "hardware": hardware,
+        **shape,
         "flops_without": plain.totals.flops,
         "flops": reduced.totals.flops,
         "own_flops": reduced.stages["reduction"].flops,
@@ -111,6 +165,10 @@ def example(name: str) -> dict[str, Any]:
         "ttft_s_without": plain.totals.ttft_s,
         "ttft_s": reduced.totals.ttft_s,
     }
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
 
 
 def _text(value: Any) -> str:

@@ -103,6 +103,114 @@ def test_a_number_may_carry_its_ratio_and_unit():
     ]
 
 
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        ("3.30$_{\\downarrow 58.9\\%}$", [("3.30", 1e12, ""), ("58.9", 0.01, "saved")]),
+        ("3.3 ($-$58.9\\%)", [("3.3", 1e12, ""), ("58.9", 0.01, "saved")]),
+        (r"\textbf{3.3} (41\%)", [("3.3", 1e12, ""), ("41", 0.01, "share")]),
+        (r"3.3 (2.4$\times$)", [("3.3", 1e12, ""), ("2.4", 1.0, "times")]),
+        (r"$3.3 \pm 0.1$", [("3.3", 1e12, "")]),
+        (r"3.3$^{\dagger}$", [("3.3", 1e12, "")]),
+        ("3.3$^1$", [("3.3", 1e12, "")]),
+        (r"3.3 (+66\%)", [("3.3", 1e12, "")]),
+        ("3.3 [12]", [("3.3", 1e12, "")]),
+        (r"$3.3\times10^{12}$", [("3.3", 1e24, "")]),
+        ("8,177.3", [("8177.3", 1e12, "")]),
+        ("8{,}177.3", [("8177.3", 1e12, "")]),
+        (r"8\,177", [("8177", 1e12, "")]),
+        ("8\u2009177", [("8177", 1e12, "")]),
+        ("8{,}5", [("8.5", 1e12, "")]),
+        (r"\textcolor{red}{3.3}", [("3.3", 1e12, "")]),
+        (r"\scalebox{0.8}{3.3}", [("3.3", 1e12, "")]),
+        (r"3.3 (42\% $\downarrow$)", [("3.3", 1e12, ""), ("42", 0.01, "saved")]),
+        ("--", []),
+        ("n/a", []),
+    ],
+)
+def test_what_stands_around_a_number(cell, expected):
+    """An arrow in the heading says which way is better, one in the cell that something was saved."""
+    text = r"\begin{tabular}{lcc} Method & Tokens & FLOPs (T) $\downarrow$ \\ V & 576 & 8.5 \\ Zip & 64 & "
+    found = [fact[1:4] for fact in facts(text + cell + r" \\ Pro & 1 & 1 \end{tabular}")[1:-1]]
+    assert found == [(printed, pytest.approx(scale), ratio) for printed, scale, ratio in expected]
+
+
+def test_numbers_with_their_powers_and_decimal_commas():
+    found = facts("Method,Tokens,FLOPs\nVanilla,576,8.5e12\nZip,64,1.8 x 10^12\n")
+    assert [fact[1:3] for fact in found] == [("8.5", 1e12), ("1.8", 1e12)]
+    found = facts("Method;Tokens;FLOPs (T)\nVanilla;576;8,50\nZip;64;1,8\n")
+    assert [fact[1] for fact in found] == ["8.50", "1.8"]
+
+
+def test_rules_of_one_dash_and_footnotes_of_markdown():
+    text = "| Method | Tokens | FLOPs (T) |\n|:-|-|:-:|\n| V | 576 | 8.5<sup>1</sup> |\n"
+    text += "| Zip | 64[^2] | 1.8[^1] |\n"
+    assert [fact[1] for fact in facts(text)] == ["8.5", "1.8"]
+    assert facts(text)[1][4] == "0:64"
+
+
+def test_a_table_with_its_quantities_as_rows_is_turned():
+    text = "| | Vanilla | Zip |\n|---|---|---|\n| Tokens | 576 | 64 |\n| FLOPs (T) | 8.5 | 1.8 |\n"
+    upright = (
+        "| | Tokens | FLOPs (T) |\n|---|---|---|\n| Vanilla | 576 | 8.5 |\n| Zip | 64 | 1.8 |\n"
+    )
+    assert facts(text) == facts(upright)
+    assert facts(text)[1] == ("flops", "1.8", 1e12, "", "0:64", "Zip")
+
+
+def test_a_method_that_spans_rows():
+    text = r"\begin{tabular}{lll} Method & Tokens & TFLOPs \\ Vanilla & 576 & 8.5 \\"
+    text += r" \multirow{2}{*}{FastV} & 128 & 2.5 \\ & 64 & 1.9 \end{tabular}"
+    found = facts(text)
+    assert [fact[4:] for fact in found[1:]] == [("0:V;2:128", "FastV"), ("0:V;2:64", "FastV")]
+
+
+def test_a_heading_over_the_settings_of_a_method():
+    """The layer and the pruned share are columns under it, and the baseline spans both."""
+    text = r"""\begin{tabular}{lcc|cc}
+    \multirow{2}{*}{Model} & \multicolumn{2}{c|}{FastV Settings} & FLOPs & FLOPs Ratio \\
+     & $K$ & $R$ & & \\ \hline
+    \multirow{2}{*}{LLaVA-1.5-7B} & \multicolumn{2}{c|}{Baseline} & 99.3B & 100\% \\
+     & 2 & 90\% & 19.9B & 20\% \\ \end{tabular}"""
+    found = cells(text, model=None)
+    assert [(c.schedule.text, c.schedule.kind, c.printed, c.scale) for c in found] == [
+        ("0:V", "stated", "99.3", 1e9), ("0:V", "stated", "100", 0.01),
+        ("0:V;2:0.1V", "stated", "19.9", 1e9), ("0:V;2:0.1V", "stated", "20", 0.01),
+    ]  # fmt: skip
+    assert found[3].base == found[0].row
+
+
+def test_columns_for_each_model_are_rows_of_it():
+    text = r"""\begin{tabular}{l|cc|cc}
+    \multirow{2}{*}{Method} & \multicolumn{2}{c|}{LLaVA-1.5-7B} & \multicolumn{2}{c}{LLaVA-NeXT-7B} \\
+     & Tokens & TFLOPs & Tokens & TFLOPs \\
+    Vanilla & 576 & 8.2 & 2{,}880 & 42.7 \\ \multicolumn{5}{c}{\textit{Pruned}} \\
+    VisionZip & 64 & 1.3 & 320 & 4.7 \\ \end{tabular}"""
+    assert [(c.model, c.schedule.uniform, c.printed) for c in cells(text, model=None)] == [
+        ("llava-1.5-7b", 576, "8.2"), ("llava-next-vicuna-7b", 2880, "42.7"),
+        ("llava-1.5-7b", 64, "1.3"), ("llava-next-vicuna-7b", 320, "4.7"),
+    ]  # fmt: skip
+
+
+def test_a_row_named_as_a_model_is_the_model_s_own():
+    """Its tokens are the full ones, here of a picture's tiles, and the rows below are of it."""
+    text = "Method,Tokens,TFLOPs\nLLaVA-NeXT-7B,2520,37\nVisionZip,320,4.7\nLLaVA-1.5-13B,576,16\n"
+    found = cells(text, model=None)
+    assert [(c.model, c.schedule.text, c.schedule.full) for c in found] == [
+        ("llava-next-vicuna-7b", "0:V", 2520), ("llava-next-vicuna-7b", "0:320", 2520),
+        ("llava-1.5-13b", "0:V", 576),
+    ]  # fmt: skip
+    named = cells("Method,Tokens,TFLOPs\nLLaVA-1.5,576,16\n", model="llava-1.5-13b")
+    assert named[0].model == "llava-1.5-13b"
+
+
+def test_tokens_of_each_frame():
+    text = "Method,Frames,Tokens/frame,TFLOPs\nVanilla,32,196,48\nFastVID,32,19,3.3\n"
+    found = cells(text, model="llava-onevision-7b")
+    # FastVID is no FastV, which would see all tokens in its first layers.
+    assert [c.schedule.uniform for c in found] == [6272, 608]
+
+
 def test_sections_of_a_table_give_the_tokens_of_their_rows():
     found = facts(
         "| Method | FLOPs (T) | POPE |\n|---|---|---|\n| Upper bound, 576 tokens | | |\n"
@@ -144,12 +252,21 @@ def test_a_default_layer_is_said_and_marked():
         ("0:V;2:128", "default"),
         ("0:V;3:128", "stated"),
     ]
-    assert table.remarks == ("fastv acts at layer 2, its default: the table states none",)
+    assert table.remarks == ("fastv acts at layer 2, its default: the table states no layer",)
+
+
+def test_a_method_without_a_default_layer_is_inferred():
+    text = "Method,Tokens,FLOPs (T)\nVanilla,576,8.5\nPyramidDrop,128,2.5\n"
+    table = table_of(read_grid(text, "t"), "t", model="llava-1.5-7b")
+    assert table.cells[1].schedule.kind == "inferred"
+    assert "which is no evidence" in table.remarks[0]
 
 
 def test_settings_in_a_row_s_name():
     text = "Method,FLOPs (T)\nVanilla,8.5\nFastV (K=3 R=75%),2.6\nVTW K=16,4.7\nOurs,3.0\n"
-    assert [fact[4] for fact in facts(text)] == ["0:V", "0:V;3:0.25V", "0:V;16:0", None]
+    text += "+ FastV (K = 3),2.6\nLLaVA w/ FastV (K=2 R=50%),5\n"
+    expected = ["0:V", "0:V;3:0.25V", "0:V;16:0", None, None, "0:V;2:0.5V"]
+    assert [fact[4] for fact in facts(text)] == expected
 
 
 def test_schedules():

@@ -11,7 +11,7 @@ import pytest
 
 from costmodel.calibration import Calibration, fit_calibration
 from costmodel.calibration.intervals import residual_quantiles
-from costmodel.calibration.regression import bootstrap, fit, folds, law_of
+from costmodel.calibration.regression import bootstrap, fit, law_of, matrix_folds, row_folds
 from costmodel.calibration.tables import group_points
 from hardware_specs import get_hardware
 from hardware_specs.errors import CalibrationError
@@ -78,7 +78,7 @@ def test_64_points_predict_unseen_ones_within_their_noise():
     found = calibration.lookup("gemm", "bf16")
     assert found.points == 64
     assert found.kernels == "library"
-    assert found.held_out.how == "16-fold cross-validation"
+    assert found.held_out.how == "16-fold cross-validation by weight matrix"
     efficiency = found.parameters["compute_efficiency"]
     assert efficiency.low < TRUE["compute_efficiency"] < efficiency.high
     # A convolution takes after the product, and says that it does.
@@ -288,10 +288,16 @@ def test_bootstrap_intervals_hold_the_fit():
         assert low <= values[name] <= high
 
 
-def test_folds_share_every_point_once():
-    parts = folds(17, 4, np.random.default_rng(0))
-    assert sorted(np.concatenate(parts).tolist()) == list(range(17))
-    assert {len(part) for part in parts} == {4, 5}
+def test_folds_share_every_point_once_and_matrices_whole():
+    group = as_group(products(40))
+    rng = np.random.default_rng(0)
+    for share, sizes in ((row_folds, {10}), (matrix_folds, None)):
+        parts = share(group, 4, rng)
+        assert sorted(np.concatenate(parts).tolist()) == list(range(40))
+        assert sizes is None or {len(part) for part in parts} == sizes
+    pairs = [set(zip(group.sizes["n"][p], group.sizes["k"][p], strict=True)) for p in parts]
+    assert not set.intersection(*pairs)
+    assert sum(map(len, pairs)) == len(set.union(*pairs))
 
 
 def test_quantiles_of_known_ratios():

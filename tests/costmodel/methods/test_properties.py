@@ -11,11 +11,12 @@ from costmodel.quantities import COST_KEYS
 from hardware_specs.errors import InvalidInputError
 
 MODEL, A100 = "llava-1.5-7b", "nvidia-a100-sxm4-80gb"
-NAMES = list_methods()
+#: Methods that compare the frames of a clip have tests of their own: they leave images alone.
+NAMES = tuple(name for name in list_methods() if not method_info(name).clips)
 #: Methods that take any count of tokens, and how many of them a model's default has.
 BY_COUNT = (
     *("prumerge", "divprune", "fastv", "tome", "ats", "evit", "crossget", "sequential"),
-    *("visionzip", "fastervlm", "vispruner", "cdpruner", "hired", "pyramiddrop"),
+    *("visionzip", "fastervlm", "vispruner", "cdpruner", "hired", "pyramiddrop", "random"),
 )
 #: Methods that work on one sequence of the batch after the other, so that they launch more for more.
 ONE_BY_ONE = ("hired", "pyramiddrop", "dart", "sparsevlm")

@@ -60,6 +60,20 @@ def test_a_calibration_gives_the_law_back_and_says_what_more_would_bring(
     assert bool(said) == any("used up" in reason for reason in table.skipped.values())
 
 
+def test_a_suite_ends_with_its_seconds(gpu_of_shapes: FakeCuda) -> None:
+    """On a device whose calls take 0.2 ms, two seconds are enough for the ceilings and some products."""
+    gpu_of_shapes.law.overhead_s = 0.2e-3
+    suite = replace(FEW, total_s=2.0, burn_in_s=0.1, sustained_s=0.0)
+    begun_s = gpu_of_shapes.host_s
+    table = _table(suite)
+    assert gpu_of_shapes.host_s - begun_s < 2.8
+    used_up = [name for name, reason in table.skipped.items() if "2 s were used up" in reason]
+    assert len(used_up) > 10
+    said = left_out(table, suite)
+    assert said is not None
+    assert said.startswith(f"{len(used_up)} of {len(used_up) + len(table.rows) - 3} ops left out")
+
+
 def test_what_a_longer_suite_would_measure_is_named() -> None:
     rows = ({"op_class": "gemm", "time_s": 1.0}, {"op_class": "host", "time_s": 1.0})
     skipped = {
@@ -94,6 +108,9 @@ def test_rows_of_the_suite(gpu_of_shapes: FakeCuda) -> None:
     assert table.ceilings["peak_flop_per_s.bf16"] == pytest.approx(500e12, rel=0.02)
     squares = rows[(rows["m"] == 8192) & (rows["n"] == 8192)]
     assert list(squares["load"]) == ["burst", "sustained"]
+    # The burst found the clocks up as well.
+    burst_s, sustained_s = squares["time_s"]
+    assert burst_s == pytest.approx(sustained_s, rel=0.02)
     loads = rows[rows["load"] == "sustained"]
     assert set(loads["op_class"]) == {"gemm", "copy", "pointwise"}
 
@@ -117,7 +134,7 @@ def test_rows_of_the_suite(gpu_of_shapes: FakeCuda) -> None:
     # A fit reads what models run, in a burst, with cold weights; the rest is named.
     groups, remarks = group_points([("ops", rows)], ())
     (fitted,) = [group for group in groups if group.op_class == "gemm"]
-    assert len(fitted) == len(products) + 1  # the square product
+    assert len(fitted) == len(products) + 1 + 256  # the square product and those of all sizes
     assert any("under a sustained load left out" in text for text in remarks)
     assert any("unlike a model's own left out" in text for text in remarks)
 

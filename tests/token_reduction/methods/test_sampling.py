@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hardware_specs.errors import InvalidInputError
 from token_reduction.m3 import m3
-from token_reduction.sampling import sequential, spatial, strided_indices
+from token_reduction.sampling import random, sequential, spatial, strided_indices
 
 
 def test_sequential_is_the_first(draw) -> None:
@@ -98,3 +98,18 @@ def test_identity_at_full_length(draw, keep) -> None:
     assert torch.equal(spatial(x, 1.0).tokens, x)
     assert torch.equal(sequential(x, 1.0).tokens, x)
     torch.testing.assert_close(m3(x, 1.0).tokens, x)
+
+
+def test_random_picks_are_spread_and_repeatable(draw) -> None:
+    x = draw(2, 576, 4)
+    out = random(x, 64)
+    assert out.kept_indices is not None
+    kept = out.kept_indices[0].tolist()
+    assert kept == sorted(set(kept))
+    assert len(kept) == 64
+    assert torch.equal(out.tokens[1], x[1, kept])
+    assert torch.equal(random(x, 64).kept_indices, out.kept_indices)
+    assert not torch.equal(random(x, 64, seed=1).kept_indices, out.kept_indices)
+    # Every token is as likely as any other: 400 draws of 1 of 4.
+    drawn = [int(random(draw(4, 1), 1, seed=seed).kept_indices) for seed in range(400)]
+    assert all(70 < drawn.count(token) < 130 for token in range(4))

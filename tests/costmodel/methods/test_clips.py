@@ -1,0 +1,84 @@
+"""Methods for clips: counts and own work by hand, images left alone, rows of a sweep."""
+
+import pytest
+
+from costmodel import estimate, sweep
+from costmodel.methods import list_methods, method_info
+
+A100 = "nvidia-a100-sxm4-80gb"
+CLIPS = tuple(name for name in list_methods() if method_info(name).clips)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "frames", "each", "tail"),
+    [
+        ("qwen2.5-vl-7b", {"frames": 16, "image_size": (480, 640)}, 8, 391, 0),
+        ("qwen3-vl-8b", {"frames": 16, "image_size": (480, 640)}, 8, 300, 0),
+        ("llava-onevision-7b", {"frames": 32}, 32, 196, 1),
+        ("video-llava-7b", {}, 8, 256, 0),
+        ("internvl3-8b", {"frames": 8}, 8, 256, 0),
+    ],
+)
+def test_counts(model, shape, frames, each, tail) -> None:
+    plain = estimate(model, A100, **shape)
+    assert plain.mean_visual_tokens == frames * each + tail
+    left = {
+        "evs": max(each, int(frames * each * 0.3)),
+        "vidcom2": max(frames, int(frames * each * 0.25)),
+    }
+    for name, kept in left.items():
+        cost = estimate(model, A100, method=name, **shape)
+        assert cost.mean_visual_tokens == kept + tail
+        for stage in ("vision", "projector"):
+            assert cost.stages[stage].flops == plain.stages[stage].flops
+        assert cost.stages["reduction"].flops == 0
+        assert cost.stages["reduction"].time_s > 0
+
+
+def test_of_three_frames_evs_leaves_one() -> None:
+    """int(3 x 196 x 0.3) = 176 is less than the first frame."""
+    assert estimate("llava-onevision-7b", A100, method="evs", frames=3).mean_visual_tokens == 197
+
+
+@pytest.mark.parametrize("name", CLIPS)
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        ("llava-1.5-7b", {}),
+        ("llava-next-vicuna-7b", {}),
+        ("llava-onevision-7b", {"images": 3}),
+        ("qwen2.5-vl-7b", {}),
+        ("qwen2.5-vl-7b", {"frames": 2}),
+        ("llava-onevision-7b", {"frames": 1}),
+    ],
+)
+def test_images_and_single_frames_are_left_alone(name, model, shape) -> None:
+    plain = estimate(model, A100, **shape)
+    reduced = estimate(model, A100, method=name, **shape)
+    assert reduced.totals.flops == plain.totals.flops
+    assert reduced.mean_visual_tokens == plain.mean_visual_tokens
+    assert reduced.stages["reduction"].kernels == 0
+    assert any("give frames=" in warning for warning in reduced.warnings)
+
+
+@pytest.mark.parametrize("name", CLIPS)
+@pytest.mark.parametrize("model", ["qwen2.5-vl-7b", "llava-onevision-7b", "video-llava-7b"])
+def test_rows_of_a_sweep_are_estimates(name, model) -> None:
+    frames = [1, 2, 3, 8, 33]
+    table = sweep(model, A100, method=name, frames=frames, batch_size=[1, 3])
+    for row in table.to_dict("records"):
+        cost = estimate(
+            model, A100, method=name, frames=int(row["frames"]), batch_size=int(row["batch_size"])
+        )
+        assert row["flops"] == cost.totals.flops
+        assert row["time_s"] == pytest.approx(cost.totals.time_s, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_more_frames_cost_more(name) -> None:
+    costs = [
+        estimate("llava-onevision-7b", A100, method=name, frames=n).totals.flops for n in (4, 8, 64)
+    ]
+    assert costs == sorted(costs)
+    whole = estimate("llava-onevision-7b", A100, frames=64).totals.flops
+    assert costs[-1] < whole

@@ -1,0 +1,207 @@
+"""`vlm-roofline explain`: anybody's profiler trace, or two of them, explained."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hardware_specs.errors import InvalidInputError
+from vlm_roofline.cli.console import console, print_json
+from vlm_roofline.cli.options import Json, parse_image_size, parse_keep
+
+if TYPE_CHECKING:
+    from profiling.explaining import Explanation
+
+#: Ops in the table for people.
+MOST_OPS = 12
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("explain")(explain)
+
+
+def explain(
+    trace: Annotated[
+        Path, typer.Argument(metavar="TRACE", help="A torch.profiler trace: .json or .json.gz.")
+    ],
+    other: Annotated[
+        Path | None,
+        typer.Argument(metavar="[TRACE2]", help="A second one: the run after a method."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Its model, for the estimate beside the trace.")
+    ] = None,
+    hardware: Annotated[
+        str | None,
+        typer.Option(
+            "--hardware", "-d", help="Device id or YAML file; found by its name if absent."
+        ),
+    ] = None,
+    calibration: Annotated[
+        str, typer.Option(help="auto, a file, a shipped calibration's name, or none.")
+    ] = "auto",
+    visual_tokens: Annotated[
+        int | None, typer.Option(help="Visual tokens of the model's run, if not its own number.")
+    ] = None,
+    image_size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH of its image.")] = None,
+    method: Annotated[str | None, typer.Option(help="The method that ran.")] = None,
+    keep: Annotated[str | None, typer.Option(help="What it was given: 64, 0.1 or 10%.")] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write its ops as a table that `calibrate` reads: .parquet or .csv."
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write a page: FILE.html.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Also draw its ops on the roofline: FILE.svg, .png or .pdf.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Say where the device's time went: stages, layers, ops against their roof, gaps, the host."""
+    from profiling.explaining import explain as explained
+
+    if out is not None and out.suffix.lower() not in (".html", ".htm"):
+        raise InvalidInputError(f"--out {str(out)!r} must end in .html")
+    found = explained(
+        trace, other, model=model, hardware=hardware, calibration=calibration,
+        visual_tokens=visual_tokens, image_size=parse_image_size(image_size), method=method,
+        keep=parse_keep(keep),
+    )  # fmt: skip
+    written = _write(found, calibrate, out, plot)
+    if json:
+        print_json(found.to_dict())
+        return
+    _print(found)
+    for line in written:
+        console().print(line)
+
+
+def _write(
+    found: Explanation, calibrate: Path | None, out: Path | None, plot: Path | None
+) -> list[str]:
+    lines = []
+    if calibrate is not None:
+        from profiling.explaining.optable import write_op_frame
+
+        lines.append(f"{write_op_frame(found, calibrate)} ops for `calibrate`: {calibrate}")
+    if out is not None or plot is not None:
+        from costmodel.plots import save_figure
+        from hardware_specs.files.writing import write_file
+        from profiling.report.explaining import explanation_html, plot_explanation
+
+        figure = plot_explanation(found) if plot is not None or _has_roofs(found) else None
+        if plot is not None and figure is not None:
+            lines.append(f"roofline: {save_figure(figure, plot)}")
+        if out is not None:
+            write_file(out, explanation_html(found, figure))
+            lines.append(f"page: {out}")
+    return lines
+
+
+def _has_roofs(found: Explanation) -> bool:
+    return any(row.ideal_s and row.flops for row in found.ops)
+
+
+def _print(found: Explanation) -> None:
+    from vlm_roofline.cli.tables import Column, columns, table
+
+    out, whole = console(), found.kernel_time_s or 1.0
+    share = Column("share", lambda row: row[1] / whole, "%")
+    title = f"{found.source}: {found.device}" + (
+        f", calibration {found.calibration.name}" if found.calibration is not None else ""
+    )
+    totals = [
+        ("attributed", found.attributed_time_s), ("unattributed", found.unattributed_time_s),
+        ("copies", found.copies_time_s), ("all device work", found.kernel_time_s),
+    ]  # fmt: skip
+    named = [Column("", lambda row: row[0]), Column("time", lambda row: row[1], "s"), share]
+    out.print(table(totals, named, title=title))
+    span = found.time.span_s or 1.0
+    times = [
+        ("busy", found.time.busy_s), ("waiting for the host", found.time.host_idle_s),
+        ("other gaps", found.idle_s - found.time.host_idle_s), ("first to last work", found.time.span_s),
+    ]  # fmt: skip
+    out.print(table(times, [*named[:2], Column("share", lambda row: row[1] / span, "%")]))
+    layers = [
+        Column("layers", "says"),
+        *columns("1", sequences="batch", passes="passes"),
+        *columns("s", time="time_s"),
+    ]
+    if found.layers:
+        out.print(table(found.layers, layers))
+    if found.stages:
+        stages = [Column("stage", lambda row: row[0]), *named[1:]]
+        out.print(table(list(found.stages.items()), stages))
+    classes = [
+        Column("class", "op_class", whole=True),
+        *columns("1", kernels="kernels"),
+        *columns("s", time="time_s", ideal=lambda row: row["ideal_s"] or None,
+                 predicted=lambda row: row["predicted_s"] or None),
+        Column("predicted / measured", _ratio, "1"),
+    ]  # fmt: skip
+    out.print(table(found.by_class(), classes))
+    if found.families:
+        families = [*columns(kernels="kind", implementation="name"), *columns("1", count="kernels"),
+                    *columns("s", time="time_s")]  # fmt: skip
+        out.print(table(found.families, families))
+    if found.unlinked_classes:
+        unlinked = [Column("linked to no op, by kernel", lambda row: row[0]), *named[1:]]
+        out.print(table(list(found.unlinked_classes.items()), unlinked))
+    ops = [
+        *columns(stage="stage", op="name", sizes="sizes"),
+        *columns("1", calls="calls"),
+        *columns("s", time="time_s", ideal="ideal_s", predicted="predicted_s"),
+    ]
+    out.print(table(found.ops[:MOST_OPS], ops, title=f"the longest of {len(found.ops)} ops"))
+    if found.against is not None:
+        _print_against(found.against)
+    if found.comparison is not None:
+        _print_comparison(found.comparison)
+    for note in found.notes:
+        out.print(f"note: {note}")
+    out.print(found.sentence)
+
+
+def _ratio(row: dict[str, Any]) -> str | None:
+    return f"{row['predicted_s'] / row['priced_s']:.2f}" if row["priced_s"] else None
+
+
+def _moved(name: str, row: dict[str, Any]) -> str:
+    return f"{row[name] * 1e3:+.3f}"
+
+
+def _print_against(against: Any) -> None:
+    from profiling.reconciling.gap import LABELS, PARTS
+    from vlm_roofline.cli.tables import Column, columns, table
+
+    shown = [name for name in PARTS if any(abs(row[name]) >= 5e-7 for row in against.rows)]
+    view = [
+        *columns(stage="stage"),
+        *columns("s", measured="measured_s", predicted="predicted_s", ideal="ideal_s"),
+        *(Column(LABELS[name], partial(_moved, name), "1") for name in shown),
+    ]
+    title = (
+        f"{against.model}, {against.visual_tokens} visual and {against.text_tokens} text tokens, batch "
+        f"{against.batch_size}: one pass beside the estimate, parts in ms"
+    )
+    console().print(table(against.rows, view, title=title))
+    for flag in against.flags:
+        console().print(f"! {flag}")
+
+
+def _print_comparison(both: Any) -> None:
+    from profiling.explaining.comparison import PARTS
+    from vlm_roofline.cli.tables import Column, columns, table
+
+    view = [
+        Column("part", lambda part: PARTS[part.name]),
+        *columns("s", before="before_s", after="after_s", expected="expected_s"),
+        Column("lost, ms", lambda part: f"{part.lost_s * 1e3:+.3f}", "1"),
+    ]
+    rows = sorted(both.parts, key=lambda part: -part.lost_s)
+    console().print(table(rows, view, title=f"before and after ({both.source}), one pass"))
