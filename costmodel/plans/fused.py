@@ -46,6 +46,7 @@ from costmodel.ops.attention import (
 )
 from costmodel.ops.linear import convolution, grouped, linear
 from costmodel.ops.pointwise import activation, copy, embedding, norm, pointwise, rope
+from costmodel.parallel.exchange import Exchange, exchanged
 from costmodel.plans.plan import Plan, over
 
 if TYPE_CHECKING:
@@ -261,5 +262,6 @@ PLAN = Plan(
         Mask: nothing,
         Learned: nothing,
         Plain: _plain,
+        Exchange: exchanged,
     },
 )
