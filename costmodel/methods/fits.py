@@ -137,6 +137,12 @@ def check_fits(info: MethodInfo, given: MethodInput) -> None:
             "token behind it, which a choice among patches leaves none of; divprune acts on the "
             "merged tokens, fastv, pyramiddrop, dart, sparsevlm and vtw in the language model"
         )
+    if info.by_crop and tower.native and not behind:
+        raise UnsupportedError(
+            f"{info.name} takes crops of one size, and images of {model.name} keep their own; divprune "
+            "acts on the tokens of each image, fastv, pyramiddrop, dart, sparsevlm and vtw in the "
+            "language model"
+        )
     if info.needs_class_token and not tower.has_cls and not behind:
         raise UnsupportedError(
             f"{info.name} ranks patches by the class token's attention, but the {tower.family} "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,16 +109,18 @@ def _device_of(
 ) -> HardwareSpec | None:
     from hardware_specs import get_hardware, match_device_name
 
-    if hardware is not None:
-        return get_hardware(hardware)
-    if trace.on_cpu:
-        return None
+    named = None
     for name in trace.device_names:
-        try:
+        with suppress(UnknownHardwareError):
             # A virtual function is the device itself, handed on to a guest.
-            return get_hardware(match_device_name(name.removesuffix(" VF")))
-        except UnknownHardwareError:
-            continue
+            named = named or get_hardware(match_device_name(name.removesuffix(" VF")))
+    if hardware is not None:
+        given = get_hardware(hardware)
+        if named is not None and named.id != given.id:
+            notes.append(f"the trace names {trace.device_names[0]!r}, not {given.id}")
+        return given
+    if named is not None or trace.on_cpu:
+        return named
     which = "the trace does not name its device"
     if trace.device_names:
         which = f"{trace.device_names[0]!r} is described by no device file"

@@ -18,6 +18,7 @@ from profiling.reconciling.gap import PARTS, split_gap
 from profiling.reconciling.joining import Predictor
 from profiling.reconciling.rows import stage_view
 from profiling.records.measurement import Configuration, Measurement, Sampling, TokenCounts
+from profiling.records.model_names import public_name
 
 if TYPE_CHECKING:
     from costmodel.models import ModelConfig
@@ -54,15 +55,23 @@ def against_model(
     if found.hardware is None:
         raise InvalidInputError("an estimate needs the device: name it with hardware=")
     config = load_model(model)
-    runs = [run for run in found._runs if found._placed[run.begin] == "prefill" and run.tokens]
+    name = public_name(config.name)
+    runs = _runs_of(found, "prefill")
+    # A tower alone has its stage as well; of a language model nothing is asked then.
+    if not runs and config.vision is not None:
+        runs = _runs_of(found, "vision")
     if not runs:
         raise InvalidInputError(
-            f"the trace {found.source} shows no prefill with its sizes, so nothing can be laid beside it"
+            f"the trace {found.source} shows neither a prefill nor a tower with its sizes, so nothing can "
+            f"be laid beside {name}"
         )
     first = runs[0]
     size = _size(image_size)
     plain = _visual_tokens(config, found, visual_tokens, size)
-    tokens, batch = first.tokens or 0, first.batch or 1
+    batch = first.batch or 1
+    tokens = first.tokens or 0
+    if "prefill" not in found.stages:
+        tokens = plain + _LEAST_TEXT
     passes = max(1, round(sum(run.count for run in runs) / first.whole))
     decoded = [run for run in found._runs if found._placed[run.begin] == "decode"]
     steps = round(sum(run.count for run in decoded) / (decoded[0].whole * passes)) if decoded else 0
@@ -77,7 +86,7 @@ def against_model(
     def predicted(entering: int) -> tuple[Configuration, Prediction]:
         """Lay the prompt out as so many visual tokens and the rest as text, and price it."""
         configuration = Configuration(
-            model=config.name,
+            model=name,
             dtype=next((name for name, _ in dtypes.most_common() if name), "fp16"),
             method=method or "none",
             keep=keep,
@@ -123,15 +132,19 @@ def against_model(
              **{name: gap.parts[name] for name in PARTS}}
         )  # fmt: skip
     return AgainstModel(
-        config.name,
+        name,
         entering,
         configuration.text_tokens,
         batch,
         steps,
         passes,
         tuple(rows),
-        tuple(_flags(config, first, found)),
+        tuple(_flags(config, name, first, found)),
     )
+
+
+def _runs_of(found: Explanation, stage: str) -> list[Run]:
+    return [run for run in found._runs if found._placed[run.begin] == stage and run.tokens]
 
 
 def _size(image_size: Any) -> tuple[int, int] | None:
@@ -165,19 +178,19 @@ def _visual_tokens(
     return int(config.visual_input(image_size=size).tokens)
 
 
-def _flags(config: ModelConfig, run: Run, found: Explanation) -> list[str]:
+def _flags(config: ModelConfig, name: str, run: Run, found: Explanation) -> list[str]:
     """Return what tells that the trace is not of the model."""
     flags = []
     text = config.text
     theirs = (text.num_layers, text.hidden_size)
-    if (run.whole, run.width) != theirs:
+    if found._placed[run.begin] == "prefill" and (run.whole, run.width) != theirs:
         flags.append(
-            f"the trace's language model has {run.whole} layers of {run.width}, {config.name} has "
+            f"the trace's language model has {run.whole} layers of {run.width}, {name} has "
             f"{theirs[0]} of {theirs[1]}"
         )
-    towers = [each for each in found._runs if found._placed[each.begin] == "vision"]
+    towers = _runs_of(found, "vision")
     if towers and config.vision is not None and towers[0].width != config.vision.hidden_size:
         flags.append(
-            f"the trace's tower is {towers[0].width} wide, that of {config.name} {config.vision.hidden_size}"
+            f"the trace's tower is {towers[0].width} wide, that of {name} {config.vision.hidden_size}"
         )
     return flags

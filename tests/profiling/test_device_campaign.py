@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from hardware_specs.errors import DeviceUnavailableError, InvalidInputError
 from profiling.device_campaign import (
+    STEPS,
     CampaignPlan,
     check_records,
     points_of,
@@ -56,9 +58,33 @@ def _no_energy(stage: str, *_args: Any) -> Any:
     return EnergyWindow(stage, "unavailable", why_missing={"energy_j": "left out here"})
 
 
-def test_each_step_on_a_fake_gpu(gpu: FakeCuda, tiny_source: str, tmp_path: Path) -> None:
+PAGE = (Path(__file__).parents[2] / "docs" / "gpu.md").read_text(encoding="utf-8")
+
+
+def _run(plan: CampaignPlan, folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Run a step; return its checks and what it said, which pytest's `-s` shows as a user sees it.
+
+    What came out is a row of docs/gpu.md.
+    """
     said: list[str] = []
-    checks = run_device_campaign(_plan(tiny_source, "smoke", "cuda"), tmp_path, tell=said.append)
+
+    def tell(text: str) -> None:
+        said.append(text)
+        sys.stderr.write(f"{text}\n")
+
+    sys.stderr.write(f"\n{plan.step} on {plan.device}\n")
+    checks = run_device_campaign(plan, folder, tell=tell)
+    held = f"{sum(item['ok'] for item in checks)} of {len(checks)}"
+    ran, there = sum("bound by" in text for text in said), said[-1].split()[0]
+    device = "fake GPU" if plan.device == "cuda" else "CPU"
+    row = f"| {plan.step}, {device} | {ran} | {there} | {held} |"
+    sys.stderr.write(f"{row}\n")
+    assert row in PAGE
+    return checks, said
+
+
+def test_each_step_on_a_fake_gpu(gpu: FakeCuda, tiny_source: str, tmp_path: Path) -> None:
+    checks, said = _run(_plan(tiny_source, "smoke", "cuda"), tmp_path)
     assert [item for item in checks if not item["ok"]] == []
     kinds = {item["check"] for item in checks}
     assert {
@@ -83,7 +109,7 @@ def test_each_step_on_a_fake_gpu(gpu: FakeCuda, tiny_source: str, tmp_path: Path
     assert {record.configuration.mode for record in smoke} == {"eager", "cuda-graph"}
     rows = (tmp_path / "ops.jsonl").read_text().splitlines()
 
-    run_device_campaign(_plan(tiny_source, "core", "cuda"), tmp_path)
+    _run(_plan(tiny_source, "core", "cuda"), tmp_path)
     core = read_measurements(tmp_path / "measurements.jsonl")
     # The points of the sweep that `smoke` had measured are taken over.
     assert len(core) > len(smoke)
@@ -115,13 +141,23 @@ def test_a_lost_device_keeps_what_was_measured(
     assert not any(record.configuration.key in text for record in kept for text in ran)
 
 
-def test_smoke_on_the_cpu(tiny_source: str, tmp_path: Path) -> None:
-    checks = run_device_campaign(_plan(tiny_source, "smoke", "cpu"), tmp_path)
-    assert checks
-    assert all(item["ok"] for item in checks), checks
+def test_each_step_on_the_cpu(tiny_source: str, tmp_path: Path) -> None:
+    """One after another into the same folder; nothing that is there is measured again."""
+    counts, seen = {}, set()
+    for step in STEPS:
+        checks, said = _run(_plan(tiny_source, step, "cpu"), tmp_path)
+        assert checks
+        assert all(item["ok"] for item in checks), checks
+        counts[step] = len(read_measurements(tmp_path / "measurements.jsonl"))
+        ran = [line.split(":")[0].strip() for line in said if "bound by" in line]
+        # `more` measures the sweep a second time, for the spread between rounds.
+        assert step == "more" or not seen & set(ran)
+        seen |= set(ran)
+    assert 0 < counts["smoke"] < counts["core"] < counts["more"]
     records = read_measurements(tmp_path / "measurements.jsonl")
     assert {record.configuration.mode for record in records} == {"eager"}
     assert any(record.configuration.method == "divprune" for record in records)
+    assert list((tmp_path / "passes").glob("*_ops.json"))
 
 
 def test_a_step_without_time_still_leaves_its_files(tiny_source: str, tmp_path: Path) -> None:
@@ -141,7 +177,7 @@ def test_more_on_a_fake_gpu(gpu: FakeCuda, tiny_source: str, tmp_path: Path) -> 
     """Quantised weights eagerly and as graphs, then batches, twice each."""
     pytest.importorskip("torchao")
     plan = replace(_plan(tiny_source, "more", "cuda"), counts=(1,), closely=(1,))
-    run_device_campaign(replace(plan, quantised=("w8a16",)), tmp_path)
+    _run(replace(plan, quantised=("w8a16",)), tmp_path)
     records = read_measurements(tmp_path / "measurements.jsonl")
     ran = Counter((r.configuration.dtype, r.configuration.mode, r.status) for r in records)
     assert ran == {
