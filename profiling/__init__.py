@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from profiling.device_campaign import CampaignPlan, run_device_campaign
     from profiling.explaining import explain
     from profiling.measuring.campaign import run_campaign
+    from profiling.measuring.kernel_pass import run_kernel_passes
     from profiling.measuring.planning import grid
+    from profiling.measuring.point import Options
     from profiling.measuring.profile import profile
+    from profiling.measuring.stopping import StopRule, WarmUpRule
     from profiling.microbench.calibrate import calibrate
-    from profiling.microbench.suite import run_microbenchmarks
+    from profiling.microbench.suite import Suite, run_microbenchmarks
     from profiling.reconciling import reconcile
     from profiling.records.frame import load_measurements
     from profiling.records.measurement import Configuration, Measurement
@@ -36,6 +39,10 @@ _HOMES = {
     "CampaignPlan": "profiling.device_campaign",
     "Configuration": "profiling.records.measurement",
     "Measurement": "profiling.records.measurement",
+    "Options": "profiling.measuring.point",
+    "StopRule": "profiling.measuring.stopping",
+    "Suite": "profiling.microbench.suite",
+    "WarmUpRule": "profiling.measuring.stopping",
     "build_model": "profiling.subject.models",
     "calibrate": "profiling.microbench.calibrate",
     "count_model": "profiling.counting.three_counters",
@@ -47,6 +54,7 @@ _HOMES = {
     "reconcile": "profiling.reconciling",
     "run_campaign": "profiling.measuring.campaign",
     "run_device_campaign": "profiling.device_campaign",
+    "run_kernel_passes": "profiling.measuring.kernel_pass",
     "run_microbenchmarks": "profiling.microbench.suite",
 }
 
@@ -54,6 +62,10 @@ __all__ = [
     "CampaignPlan",
     "Configuration",
     "Measurement",
+    "Options",
+    "StopRule",
+    "Suite",
+    "WarmUpRule",
     "build_model",
     "calibrate",
     "count_model",
@@ -65,6 +77,7 @@ __all__ = [
     "reconcile",
     "run_campaign",
     "run_device_campaign",
+    "run_kernel_passes",
     "run_microbenchmarks",
 ]
 
