@@ -139,6 +139,8 @@ def main() -> None:
         for name in device.tables:
             path = arguments.folder / name
             frame = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+            if "DeepBench" in device.attribution:
+                frame["weight_copies"] = 1
             tables.append(named(frame, device.attribution.partition(": ")[2].partition(" at")[0]))
         for hardware in device.ids:
             found = fit_calibration(

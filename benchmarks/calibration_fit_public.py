@@ -53,6 +53,8 @@ GENERIC_QUANTILES = tuple(
         strict=True,
     )
 )
+#: Copies of each weight that the collector of the products goes round.
+COPIES = 6
 SYNC_S = Parameter(0.0, 0.0, 50e-6)
 L2_RATIO = Parameter(2.0, 1.5, 3.5)
 NOTES = {
@@ -150,6 +152,8 @@ def main() -> None:
     base.save(arguments.out / "generic.json")
     for hardware in (A100, H100):
         tables = [gemms(public, h, dtype, s) for h, dtype, s in GEMM_SETS if h == hardware]
+        for each in tables:
+            each["weight_copies"] = COPIES
         tables.append(attention(public, hardware))
         if hardware == A100:
             # Its device, "NVIDIA A100 80GB", does not tell the form factor; the 80 GB cards' memory

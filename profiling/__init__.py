@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from profiling.explaining import explain
     from profiling.importing import import_results
     from profiling.measuring.campaign import run_campaign
+    from profiling.measuring.kernel_pass import run_kernel_passes
     from profiling.measuring.planning import grid
+    from profiling.measuring.point import Options
     from profiling.measuring.profile import profile
+    from profiling.measuring.stopping import StopRule, WarmUpRule
     from profiling.microbench.calibrate import calibrate
-    from profiling.microbench.suite import run_microbenchmarks
+    from profiling.microbench.suite import Suite, run_microbenchmarks
     from profiling.reconciling import reconcile
     from profiling.records.frame import load_measurements
     from profiling.records.measurement import Configuration, Measurement
@@ -38,6 +41,10 @@ _HOMES = {
     "CampaignPlan": "profiling.device_campaign",
     "Configuration": "profiling.records.measurement",
     "Measurement": "profiling.records.measurement",
+    "Options": "profiling.measuring.point",
+    "StopRule": "profiling.measuring.stopping",
+    "Suite": "profiling.microbench.suite",
+    "WarmUpRule": "profiling.measuring.stopping",
     "build_model": "profiling.subject.models",
     "calibrate": "profiling.microbench.calibrate",
     "count_model": "profiling.counting.three_counters",
@@ -50,6 +57,7 @@ _HOMES = {
     "reconcile": "profiling.reconciling",
     "run_campaign": "profiling.measuring.campaign",
     "run_device_campaign": "profiling.device_campaign",
+    "run_kernel_passes": "profiling.measuring.kernel_pass",
     "run_microbenchmarks": "profiling.microbench.suite",
 }
 
@@ -57,6 +65,10 @@ __all__ = [
     "CampaignPlan",
     "Configuration",
     "Measurement",
+    "Options",
+    "StopRule",
+    "Suite",
+    "WarmUpRule",
     "build_model",
     "calibrate",
     "count_model",
@@ -69,6 +81,7 @@ __all__ = [
     "reconcile",
     "run_campaign",
     "run_device_campaign",
+    "run_kernel_passes",
     "run_microbenchmarks",
 ]
 

@@ -74,7 +74,9 @@ def one_unit(group: Group, ratios: np.ndarray) -> list[str]:
     if not number:
         return []
     first = int(np.flatnonzero(beside)[0])
-    sizes = ", ".join(f"{name} {v[first]:g}" for name, v in group.sizes.items())
+    sizes = ", ".join(
+        f"{name} {v[first]:g}" for name, v in group.sizes.items() if np.isfinite(v[first])
+    )
     said = (
         f"{group.op_class} in {group.dtype}: {number} of {len(group)} points of {group.origin} "
         f"lie more than {OTHER_UNIT:g} times beside what the others say (the first: {sizes}, "
@@ -243,7 +245,9 @@ def _below_roofs(
         first = int(np.flatnonzero(broken)[0])
         most = f"up to {share[broken].max():.3g} times"
         if broken.sum() > MOST_BROKEN * among.sum():
-            sizes = ", ".join(f"{name} {v[first]:g}" for name, v in group.sizes.items())
+            sizes = ", ".join(
+                f"{name} {v[first]:g}" for name, v in group.sizes.items() if np.isfinite(v[first])
+            )
             raise CalibrationError(
                 f"{what}: {int(broken.sum())} of {int(among.sum())} points run above the datasheet "
                 f"{roof}, {most} (the first: {sizes}); are the times in seconds, is the dtype "

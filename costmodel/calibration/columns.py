@@ -20,7 +20,11 @@ NEEDED = {
     "attention": ("batch_size", "seq_len", "heads", "head_dim", "causal"),
     "stream": ("bytes",),
 }
-OPTIONAL = {"gemm": ("batch",), "attention": ("kv_len", "kv_heads"), "stream": ("flops",)}
+OPTIONAL = {
+    "gemm": ("batch", "weight_copies"),
+    "attention": ("kv_len", "kv_heads"),
+    "stream": ("flops",),
+}
 #: Seconds that each host row may take: no host launches a kernel in less than 0.1 us or in more
 #: than 1 ms; a wait for an idle device may take longer.
 HOST_SECONDS = {"module_kernel": (1e-7, 1e-3), "launch": (1e-7, 1e-3), "synchronise": (1e-7, 1e-2)}

@@ -9,37 +9,17 @@ import numpy as np
 
 from costmodel.calibration.calibration import Calibration
 from costmodel.calibration.checks import (
-    FULL_ATTENTION,
     TimesError,
     best_rates,
-    one_unit,
     trusted,
     usable,
 )
-from costmodel.calibration.classes import kind_of_class
-from costmodel.calibration.curves import (
-    MOST_SHAPES,
-    build_curves,
-    corrected,
-    knots,
-    shapes_with_rows,
-)
+from costmodel.calibration.class_fit import curve_shapes, fit_class
+from costmodel.calibration.classes import kind_of_class, peak_of
 from costmodel.calibration.device import raised
 from costmodel.calibration.foreign import in_seconds
-from costmodel.calibration.intervals import cross_coverage, residual_quantiles, share_inside
-from costmodel.calibration.parameters import ClassParameters, HeldOut, Parameter, ShapeCurve
-from costmodel.calibration.priors import families_of
-from costmodel.calibration.regression import (
-    Law,
-    bootstrap,
-    fit,
-    law_of,
-    matrix_folds,
-    out_of_fold,
-    row_folds,
-)
-from costmodel.calibration.residual import Residual, fit_residual
-from costmodel.calibration.tables import Group, group_points, host_seconds, read_tables
+from costmodel.calibration.parameters import ClassParameters, Parameter
+from costmodel.calibration.tables import group_points, host_seconds, read_tables
 from hardware_specs.errors import CalibrationError
 
 if TYPE_CHECKING:
@@ -47,15 +27,11 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from costmodel.calibration.parameters import Device
+    from costmodel.calibration.tables import Group
     from hardware_specs import HardwareSpec
 
-#: The residual must cut the error on held-out folds to this share of the law's.
-WORTH = 0.97
-#: An unusual kernel family must cut the error at least to this share of the usual one's.
-CLEARLY = 0.9
 _FLOATING = ("bf16", "fp16", "fp32")
-#: Parts that a cross-validation holds out one by one; a table of many points needs fewer.
-FOLDS, FEW_FOLDS, MANY_POINTS = 16, 4, 400
 
 
 def fit_calibration(
@@ -74,6 +50,7 @@ def fit_calibration(
     resamples: int = 40,
     seed: int = 0,
     base: Calibration | None = None,
+    near: Calibration | str | None = None,
     progress: Callable[[Iterable[Any], str, int], Iterable[Any]] | None = None,
 ) -> Calibration:
     """Fit the time law to measured ops and return the device's calibration.
@@ -103,6 +80,9 @@ def fit_calibration(
         resamples: bootstrap resamples behind each parameter's interval.
         seed: fixes every random choice.
         base: what the other classes are taken from; None is `generic`.
+        near: the calibration, or the name of a shipped one, of a device of the same architecture. Fits
+            may start from its parameters, held as close to them as predicts points outside the fit
+            best; classes that the tables lack are transferred from it, twice as uncertain.
         progress: wraps an iterable in a progress bar: (items, description, total).
 
     Raises:
@@ -132,7 +112,10 @@ def fit_calibration(
     if device != start.device:
         remarks.append("the device's measured peaks lie below its products: raised to the best")
         start = replace(start, device=device)
+    other = Calibration.load(near) if isinstance(near, str) else near
     classes = dict(start.classes)
+    moved = {} if other is None else _moved(other, device)
+    classes |= moved
     fitted: list[ClassParameters] = []
     refused: list[str] = []
     steps: Iterable[Group] = groups
@@ -142,10 +125,11 @@ def fit_calibration(
         try:
             points, notes = usable(group, device)
             remarks += notes
-            bends = _curve_shapes(points, curves)
-            found, notes = _fit_class(
-                points, device, bends, curve_rows, max_points, resamples, seed
-            )
+            bends = curve_shapes(points, curves)
+            found, notes = fit_class(
+                points, device, bends, curve_rows, max_points, resamples, seed,
+                moved.get((group.op_class, group.dtype)),
+            )  # fmt: skip
             remarks += notes
             trusted(found)
             fitted.append(found)
@@ -170,6 +154,7 @@ def fit_calibration(
             remarks.append(
                 f"GEMMs in {dtypes[0]} only: {', '.join(others)} keep assumed parameters"
             )
+    kept |= {op_class for op_class, _ in moved}
     assumed = [each for each in dict.fromkeys(c for c, _ in classes) if each not in kept]
     if assumed:
         remarks.append(f"not measured, parameters assumed: {', '.join(assumed)}")
@@ -230,167 +215,22 @@ _TWINS = {
 }
 
 
+def _moved(other: Calibration, device: Device) -> dict[tuple[str, str], ClassParameters]:
+    """Return what was measured on another device as transferred to this one, twice as uncertain."""
+    return {
+        key: _stand_in(each.transferred(other.hardware_id), each)
+        for key, each in other.classes.items()
+        if each.measured and (kind_of_class(key[0]) == "stream" or peak_of(device, key[1]))
+    }
+
+
 def _alike(found: ClassParameters, op_class: str) -> ClassParameters:
     """Return a measured class's parameters as an assumption about a similar class, twice as uncertain."""
-    return replace(
-        found,
-        op_class=op_class,
-        provenance=f"assumed: like {found.op_class} in {found.dtype}, {found.provenance}",
-        points=0,
-        quantiles=tuple((level, 2 * ratio) for level, ratio in found.quantiles),
-        held_out=None,
-        shapes=(),
-        residual=None,
-    )
+    said = f"assumed: like {found.op_class} in {found.dtype}, {found.provenance}"
+    return _stand_in(replace(found, op_class=op_class, provenance=said, points=0), found)
 
 
-def _fit_class(
-    group: Group,
-    device: Any,
-    shapes: list[tuple[int, int]],
-    curve_rows: Collection[int] | None,
-    max_points: int,
-    resamples: int,
-    seed: int,
-) -> tuple[ClassParameters, list[str]]:
-    rng = np.random.default_rng(seed)
-    total = len(group)
-    rest: Group | None = None
-    sample = group
-    if total > max_points:
-        order = rng.permutation(total)
-        sample, rest = group.take(order[:max_points]), group.take(order[max_points:])
-    number = FEW_FOLDS if len(sample) > MANY_POINTS else min(FOLDS, len(sample))
-    whole = kind_of_class(group.op_class) == "gemm" and not shapes
-    parts = (matrix_folds if whole else row_folds)(sample, number, rng)
-
-    def predictor(law: Law, smoothed: bool = False) -> Callable[[Group], Callable[[Group], Any]]:
-        def train(points: Group) -> Callable[[Group], Any]:
-            values = fit(law, points)
-            # Thinned-out tables are judged without curves, which see too few rows.
-            bends = shapes if rest is None else []
-            return _Bent(law, values, points, bends, curve_rows, smoothed).time_s
-
-        return train
-
-    few = kind_of_class(group.op_class) == "attention" and total < FULL_ATTENTION
-    laws = [
-        law_of(group.op_class, group.dtype, family, device, few)
-        for family in families_of(group.op_class, group.dtype)
-    ]
-    law, ratios = _best([(law, out_of_fold(sample, parts, predictor(law))) for law in laws])
-    values = fit(law, sample)
-    smoothed = False
-    if kind_of_class(group.op_class) == "gemm" and not _only(group, shapes):
-        tried = out_of_fold(sample, parts, predictor(law, smoothed=True))
-        smoothed = float(np.abs(tried).mean()) < WORTH * float(np.abs(ratios).mean())
-        ratios = tried if smoothed else ratios
-    bent = _Bent(law, values, sample, shapes if rest is None else [], curve_rows, smoothed)
-    how = f"{len(parts)}-fold cross-validation{' by weight matrix' if whole else ''}"
-    inside = cross_coverage(ratios, parts)
-    if rest is not None:
-        ratios = np.log(rest.time_s / bent.time_s(rest))
-        half = len(ratios) // 2
-        inside = share_inside(ratios[:half], ratios[half:])
-        how = f"the other {len(rest)} points"
-    intervals = bootstrap(law, sample, values, resamples, rng)
-    quantiles = residual_quantiles(ratios)
-    # A correction of one weight matrix would hide that all its rows are in another unit.
-    plain = np.log(sample.time_s / law.time_s(values, sample.sizes))
-    one_unit(sample, plain)
-    notes = one_unit(sample if rest is None else rest, ratios)
-    error = np.exp(-ratios) - 1
-    found = ClassParameters(
-        op_class=group.op_class,
-        dtype=group.dtype,
-        parameters={
-            name: Parameter(value, *intervals.get(name, ())) for name, value in values.items()
-        },
-        provenance=f"fitted on {len(sample)}{_of(total, sample)} points of {group.origin}",
-        points=len(sample),
-        quantiles=quantiles,
-        held_out=HeldOut(
-            points=len(ratios),
-            mape=float(np.abs(error).mean()),
-            worst=float(np.abs(error).max()),
-            coverage=inside,
-            how=how,
-        ),
-        shapes=bent.curves_of(group, shapes),
-        kernels=law.family,
-        residual=bent.residual,
-    )
-    return found, notes
-
-
-def _best(tried: list[tuple[Law, Any]]) -> tuple[Law, Any]:
-    """Return the usual kernel family, unless another has clearly smaller errors on held-out folds."""
-    errors = [float(np.abs(ratios).mean()) for _, ratios in tried]
-    best = int(np.argmin(errors))
-    return tried[best if errors[best] < CLEARLY * errors[0] else 0]
-
-
-def _only(group: Group, shapes: list[tuple[int, int]]) -> bool:
-    """Return whether all products are of weight matrices with curves, which say more than neighbours do."""
-    pairs = zip(group.sizes["n"].tolist(), group.sizes["k"].tolist(), strict=True)
-    return set(pairs) <= set(shapes)
-
-
-def _of(total: int, sample: Group) -> str:
-    return f" of {total}" if total > len(sample) else ""
-
-
-def _curve_shapes(group: Group, curves: bool | Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    if kind_of_class(group.op_class) != "gemm" or curves is False:
-        return []
-    found = shapes_with_rows(group)
-    if curves is True:
-        return found if len(found) <= MOST_SHAPES else []
-    return [pair for pair in found if pair in {(int(n), int(k)) for n, k in curves}]
-
-
-class _Bent:
-    """A fitted law with the corrections of single weight matrices and of the library's choice of kernels."""
-
-    def __init__(
-        self,
-        law: Law,
-        values: dict[str, float],
-        group: Group,
-        shapes: list[tuple[int, int]],
-        rows: Collection[int] | None,
-        smoothed: bool,
-    ) -> None:
-        self._law, self._values, self._rows = law, values, rows
-        self.residual: Residual | None = None
-        if smoothed:
-            ratios = np.log(group.time_s / law.time_s(values, group.sizes))
-            self.residual = fit_residual(group.sizes, ratios, law.device.units)
-        self.curves = self.curves_of(group, shapes)
-
-    def curves_of(self, group: Group, shapes: list[tuple[int, int]]) -> tuple[ShapeCurve, ...]:
-        """Return the curves of the weight matrices among `shapes` that a group has enough rows of."""
-        held = set(shapes_with_rows(group)) if shapes else set()
-        return build_curves(group, [s for s in shapes if s in held], self._smooth, self._rows)
-
-    def _smooth(self, points: Group) -> Any:
-        return self._factor(points) * self._law.time_s(self._values, points.sizes)
-
-    def _factor(self, points: Group) -> Any:
-        if self.residual is None:
-            return 1.0
-        m, n, k = (points.sizes[name] for name in "mnk")
-        return np.exp(self.residual.log_ratio(m, n, k, self._law.device.units))
-
-    def time_s(self, points: Group) -> Any:
-        """Return the predicted seconds of points."""
-        time = np.array(self._law.time_s(self._values, points.sizes))
-        for curve in self.curves:
-            mask = (points.sizes["n"] == curve.n) & (points.sizes["k"] == curve.k)
-            if mask.any():
-                rows = np.array(curve.rows)
-                full = np.ones(len(rows))
-                sizes = {"m": rows, "n": full * curve.n, "k": full * curve.k, "batch": full}
-                x, y = knots(curve, self._law.time_s(self._values, sizes))
-                time[mask] = corrected(time[mask], x, y)
-        return time * self._factor(points)
+def _stand_in(each: ClassParameters, found: ClassParameters) -> ClassParameters:
+    """Return parameters without what holds for the measured class alone, twice as uncertain as it."""
+    wider = tuple((level, 2 * ratio) for level, ratio in found.quantiles)
+    return replace(each, quantiles=wider, held_out=None, shapes=(), residual=None)

@@ -67,6 +67,8 @@ CHUNK = 2048
 SPLIT_DEPTH = 256
 #: Bytes of partial sums per split output: four written and read, at half the operands' rate.
 SPLIT_BYTES = 16.0
+#: Share of the last cache that a benchmark's weights may fill and still be read from it whole.
+WARM = 0.5
 #: Rows above which, and the multiple of rows at which, `ragged_cost` applies.
 RAGGED_ROWS, RAGGED_MULTIPLE = 256, 16
 
@@ -120,6 +122,7 @@ def gemm_time_s(
     n: Any,
     k: Any,
     batch: Any,
+    copies: Any = None,
 ) -> Any:
     """Return the predicted seconds of products of one-dimensional arrays of shapes.
 
@@ -133,32 +136,26 @@ def gemm_time_s(
         n: output features, shape (points,).
         k: input features, shape (points,).
         batch: independent products of that shape, shape (points,).
+        copies: copies of the weights that a benchmark goes round, shape (points,); None are a model's,
+            which no cache holds.
     """
     points = len(m)
-    if points <= CHUNK:
-        return _chunk(values, device, family, dtype, peak, m, n, k, batch)
-    out = np.empty(points)
+    math_s = np.empty(points)
     for start in range(0, points, CHUNK):
         s = slice(start, start + CHUNK)
-        out[s] = _chunk(values, device, family, dtype, peak, m[s], n[s], k[s], batch[s])
-    return out
+        math_s[s] = tiled_s(values, device, family, dtype, peak, m[s], n[s], k[s], batch[s])
+    cold = 1.0 if copies is None else 1.0 - warm_share(device, dtype, n, k, copies)
+    return finished(values, device, dtype, m, n, k, batch, math_s, cold)
 
 
-def _chunk(
-    values: Mapping[str, float],
-    device: Device,
-    family: str,
-    dtype: str,
-    peak: float,
-    m: Any,
-    n: Any,
-    k: Any,
-    batch: Any,
-) -> Any:
-    return finished(
-        values, device, dtype, m, n, k, batch,
-        tiled_s(values, device, family, dtype, peak, m, n, k, batch),
-    )  # fmt: skip
+def warm_share(device: Device, dtype: str, n: Any, k: Any, copies: Any) -> Any:
+    """Return the share of weights that a benchmark finds in the last cache.
+
+    All where its copies fill `WARM` of the cache or less, none where they exceed it. Arguments as
+    `gemm_time_s`.
+    """
+    filled = copies * LABELS[dtype].weight_bytes * n * k / (device.l2_bytes or 1.0)
+    return np.clip((1.0 - filled) / (1.0 - WARM), 0.0, 1.0)
 
 
 def finished(
@@ -170,15 +167,19 @@ def finished(
     k: Any,
     batch: Any,
     math_s: Any,
+    cold: Any = 1.0,
 ) -> Any:
-    """Return the seconds of products whose arithmetic takes T_math; numbers or arrays alike."""
+    """Return the seconds of products whose arithmetic takes T_math; numbers or arrays alike.
+
+    `cold` is the share of the weights that memory has to deliver.
+    """
     label = LABELS[dtype]
     bandwidth = device.bandwidth_bytes_per_s
     outputs = m * n * batch
     ragged = values.get("ragged_cost", 1.0)
     if ragged != 1.0:
         math_s = math_s * (1.0 + (ragged - 1.0) * ((m > RAGGED_ROWS) & (m % RAGGED_MULTIPLE > 0)))
-    moved = (m * label.operand_bytes + n * label.weight_bytes) * k * batch
+    moved = (m * label.operand_bytes + n * label.weight_bytes * cold) * k * batch
     moved = moved + outputs * label.output_bytes
     time = combine(math_s, moved / (values["memory_efficiency"] * bandwidth), values["exponent"])
     per_row = values.get("row_overhead_s", 0.0)

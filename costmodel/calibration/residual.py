@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 #: Distances in ln m, ln n and ln k over which the correlation falls to 1 / e.
 LENGTHS = (6.0, 6.0, 2.5)
 #: Tiles whose waves decide, and the distance in the logarithm of their last wave's idle share.
-WAVES = ((256, 128, 0.25), (128, 256, 0.25), (128, 128, 0.4), (64, 64, 0.8))
+WAVES = ((256, 128, 0.35), (128, 256, 0.35), (128, 128, 0.55), (64, 64, 1.1))
 #: Variance of a single measurement over that of the residual.
-NOISE = 0.2
+NOISE = 0.1
 #: No choice of kernels costs more than this factor's logarithm; what lies beyond is an interruption.
 MOST = 0.5
 #: Points that are kept at most.

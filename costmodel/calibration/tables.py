@@ -331,7 +331,9 @@ def _groups(name: str, kind: str, dtype: str, frame: pd.DataFrame) -> Iterable[G
         names = np.where(columns["causal"] > 0, "attention_prefill", "attention_encoder")
         names = np.where(decode, "attention_decode", names)
     elif kind == "gemm":
-        sizes = {**columns, "batch": optional("batch", 1.0)}
+        # A table that does not count its copies of the weights is taken to read them from memory.
+        copies = optional("weight_copies", np.inf)
+        sizes = {**columns, "batch": optional("batch", 1.0), "copies": copies}
         names = np.full(len(time), "gemm")
     else:
         sizes = {**columns, "flops": optional("flops", 0.0)}

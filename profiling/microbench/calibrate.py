@@ -28,6 +28,7 @@ def calibrate(
     dtypes: Sequence[str] = ("bf16",),
     suite: Suite | None = None,
     table: str | Path | None = None,
+    near: Calibration | str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Calibration:
     """Measure the device's ops and fit a calibration to them.
@@ -42,6 +43,7 @@ def calibrate(
         dtypes: floating and quantised labels.
         suite: which sizes are measured, and for how long.
         table: where to keep the measured ops as well.
+        near: the calibration of a device of the same architecture, as `fit_calibration` takes it.
         on_progress: called with (done, total).
 
     Raises:
@@ -67,7 +69,7 @@ def calibrate(
     )
     if table is not None:
         ops.write(table)
-    found = fit_calibration(ops.frame(), spec)
+    found = fit_calibration(ops.frame(), spec, near=near)
     for dtype in dtypes:
         check_products(found, canonical_dtype(dtype), ops)
     said = left_out(ops, suite or default_suite(device))

@@ -175,11 +175,15 @@ class StageSamples:
 
         Source: launch-bound streams idle between kernels, so event time equals host time. A stage
         whose kernels alone fill its time is not, however long the host took: it waited for room in
-        the queue. None when the host's time was not measured (a CPU has no queue).
+        the queue. Neither is one that is over in under two thirds of its issuing, which ran from a
+        queue behind the repetition before. None when the host's time was not measured (a CPU has no
+        queue).
 
         >>> StageSamples(event_s=(1.0,), enqueue_s=(0.95,)).host_bound
         True
         >>> StageSamples(event_s=(1.0,), enqueue_s=(0.95,), busy_s=0.97).host_bound
+        False
+        >>> StageSamples(event_s=(1.0,), enqueue_s=(2.0,)).host_bound
         False
         """
         event, enqueue = summarise(self.event_s).median_s, summarise(self.enqueue_s).median_s
@@ -187,7 +191,7 @@ class StageSamples:
             return None
         if self.busy_s is not None and self.busy_s > 0.9 * event:
             return False
-        return enqueue > 0.9 * event
+        return 0.9 * event < enqueue < 1.5 * event
 
     @property
     def idle_s(self) -> float | None:

@@ -80,7 +80,7 @@ def test_without_a_table_the_device_is_measured(monkeypatch, tmp_path, capsys):
     assert main(command) == 0
     assert asked == {
         "device": "cpu", "hardware": None, "model": "llava-1.5-7b",
-        "dtypes": ["fp32", "bf16"], "table": None,
+        "dtypes": ["fp32", "bf16"], "table": None, "near": None,
     }  # fmt: skip
     assert Calibration.load(out) == Calibration.load(A100)
     assert "attention_prefill" in capsys.readouterr().out

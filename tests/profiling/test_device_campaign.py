@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hardware_specs.errors import DeviceUnavailableError, InvalidInputError
+from hardware_specs.files.reading import DamagedFileWarning
+from hardware_specs.files.writing import appending
 from profiling.device_campaign import (
+    STEPS,
     CampaignPlan,
     check_records,
     points_of,
@@ -21,7 +25,8 @@ from profiling.device_campaign import (
 )
 from profiling.measuring.stopping import StopRule, WarmUpRule
 from profiling.microbench import suite
-from profiling.microbench.suite import CPU_SUITE
+from profiling.microbench.suite import CPU_SUITE, run_microbenchmarks
+from profiling.microbench.table import read_op_rows
 from profiling.records.storage import read_measurements
 
 if TYPE_CHECKING:
@@ -56,9 +61,33 @@ def _no_energy(stage: str, *_args: Any) -> Any:
     return EnergyWindow(stage, "unavailable", why_missing={"energy_j": "left out here"})
 
 
-def test_each_step_on_a_fake_gpu(gpu: FakeCuda, tiny_source: str, tmp_path: Path) -> None:
+PAGE = (Path(__file__).parents[2] / "docs" / "gpu.md").read_text(encoding="utf-8")
+
+
+def _run(plan: CampaignPlan, folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Run a step; return its checks and what it said, which pytest's `-s` shows as a user sees it.
+
+    What came out is a row of docs/gpu.md.
+    """
     said: list[str] = []
-    checks = run_device_campaign(_plan(tiny_source, "smoke", "cuda"), tmp_path, tell=said.append)
+
+    def tell(text: str) -> None:
+        said.append(text)
+        sys.stderr.write(f"{text}\n")
+
+    sys.stderr.write(f"\n{plan.step} on {plan.device}\n")
+    checks = run_device_campaign(plan, folder, tell=tell)
+    held = f"{sum(item['ok'] for item in checks)} of {len(checks)}"
+    ran, there = sum("bound by" in text for text in said), said[-1].split()[0]
+    device = "fake GPU" if plan.device == "cuda" else "CPU"
+    row = f"| {plan.step}, {device} | {ran} | {there} | {held} |"
+    sys.stderr.write(f"{row}\n")
+    assert row in PAGE
+    return checks, said
+
+
+def test_each_step_on_a_fake_gpu(gpu: FakeCuda, tiny_source: str, tmp_path: Path) -> None:
+    checks, said = _run(_plan(tiny_source, "smoke", "cuda"), tmp_path)
     assert [item for item in checks if not item["ok"]] == []
     kinds = {item["check"] for item in checks}
     assert {
@@ -83,7 +112,7 @@ def test_each_step_on_a_fake_gpu(gpu: FakeCuda, tiny_source: str, tmp_path: Path
     assert {record.configuration.mode for record in smoke} == {"eager", "cuda-graph"}
     rows = (tmp_path / "ops.jsonl").read_text().splitlines()
 
-    run_device_campaign(_plan(tiny_source, "core", "cuda"), tmp_path)
+    _run(_plan(tiny_source, "core", "cuda"), tmp_path)
     core = read_measurements(tmp_path / "measurements.jsonl")
     # The points of the sweep that `smoke` had measured are taken over.
     assert len(core) > len(smoke)
@@ -115,13 +144,50 @@ def test_a_lost_device_keeps_what_was_measured(
     assert not any(record.configuration.key in text for record in kept for text in ran)
 
 
-def test_smoke_on_the_cpu(tiny_source: str, tmp_path: Path) -> None:
-    checks = run_device_campaign(_plan(tiny_source, "smoke", "cpu"), tmp_path)
-    assert checks
-    assert all(item["ok"] for item in checks), checks
+def test_each_step_on_the_cpu(tiny_source: str, tmp_path: Path) -> None:
+    """One after another into the same folder; nothing that is there is measured again."""
+    counts, seen = {}, set()
+    for step in STEPS:
+        checks, said = _run(_plan(tiny_source, step, "cpu"), tmp_path)
+        assert checks
+        assert all(item["ok"] for item in checks), checks
+        counts[step] = len(read_measurements(tmp_path / "measurements.jsonl"))
+        ran = [line.split(":")[0].strip() for line in said if "bound by" in line]
+        # `more` measures the sweep a second time, for the spread between rounds.
+        assert step == "more" or not seen & set(ran)
+        seen |= set(ran)
+    assert 0 < counts["smoke"] < counts["core"] < counts["more"]
     records = read_measurements(tmp_path / "measurements.jsonl")
     assert {record.configuration.mode for record in records} == {"eager"}
     assert any(record.configuration.method == "divprune" for record in records)
+    assert list((tmp_path / "passes").glob("*_ops.json"))
+
+
+def test_rows_cut_short_or_of_another_device_are_measured_again(tmp_path: Path) -> None:
+    """A kill cuts the last line; rows of a GPU are no rows of this CPU."""
+    path = tmp_path / "ops.jsonl"
+    suite = replace(SUITE, rows=(1,), batches=())
+    first: list[dict[str, Any]] = []
+    with appending(path) as append:
+        run_microbenchmarks(
+            "cpu", model="llava-1.5-7b@layers=1,width=1/16", dtypes=("fp32",), suite=suite,
+            on_row=lambda row: (first.append(row), append(json.dumps(row)))[0],
+        )  # fmt: skip
+    lines = path.read_text().splitlines()
+    other = json.dumps({**first[-1], "device": "NVIDIA H200"})
+    path.write_text("\n".join([*lines[:-2], other, lines[-2][:40]]))
+    with pytest.warns(DamagedFileWarning, match=rf"line {len(lines)}: "):
+        known = read_op_rows(path)
+    assert len(known) == len(lines) - 1
+    again: list[dict[str, Any]] = []
+    table = run_microbenchmarks(
+        "cpu", model="llava-1.5-7b@layers=1,width=1/16", dtypes=("fp32",), suite=suite, known=known,
+        on_row=again.append,
+    )  # fmt: skip
+    assert len(again) == 2
+    assert len(table.rows) == len(lines)
+    assert {row["device"] for row in table.rows} == {first[0]["device"]}
+    assert read_op_rows(tmp_path / "none.jsonl") == []
 
 
 def test_a_step_without_time_still_leaves_its_files(tiny_source: str, tmp_path: Path) -> None:
@@ -141,7 +207,7 @@ def test_more_on_a_fake_gpu(gpu: FakeCuda, tiny_source: str, tmp_path: Path) -> 
     """Quantised weights eagerly and as graphs, then batches, twice each."""
     pytest.importorskip("torchao")
     plan = replace(_plan(tiny_source, "more", "cuda"), counts=(1,), closely=(1,))
-    run_device_campaign(replace(plan, quantised=("w8a16",)), tmp_path)
+    _run(replace(plan, quantised=("w8a16",)), tmp_path)
     records = read_measurements(tmp_path / "measurements.jsonl")
     ran = Counter((r.configuration.dtype, r.configuration.mode, r.status) for r in records)
     assert ran == {

@@ -57,6 +57,13 @@ def calibrate(
         str | None,
         typer.Option(help="Unit of a column `time` in tables without time_s: s, ms, us or ns."),
     ] = None,
+    near: Annotated[
+        str | None,
+        typer.Option(
+            help="The calibration of a device of the same architecture, a shipped one's name or a file, "
+            "from which fits may start and what was not measured is transferred.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:  # fmt: skip
     """Fit efficiencies, overheads and stairs per op class; say what could not be fitted."""
@@ -65,11 +72,11 @@ def calibrate(
             raise InvalidInputError(
                 "name the device of the tables with --hardware ID (see `vlm-roofline specs list`)"
             )
-        found = _from_tables(tables, hardware, software, date, time_unit, model)
+        found = _from_tables(tables, hardware, software, date, time_unit, model, near)
     else:
         for path in filter(None, (out, keep_table)):
             _check_place(path)
-        found = _measured(device, hardware, model or "llava-1.5-7b", dtypes, keep_table)
+        found = _measured(device, hardware, model or "llava-1.5-7b", dtypes, keep_table, near)
     found.save(out)
     if json:
         print_json({"out": str(out), "calibration": found.to_dict()})
@@ -93,6 +100,7 @@ def _from_tables(
     date: str,
     time_unit: str | None,
     model: str | None,
+    near: str | None,
 ) -> Calibration:
     from costmodel.calibration import fit_calibration
     from hardware_specs import get_hardware
@@ -104,12 +112,18 @@ def _from_tables(
         date=date,
         time_unit=time_unit,
         model=model,
+        near=near,
         progress=lambda items, description, total: progress(items, description, total),
     )
 
 
 def _measured(
-    device: str, hardware: str | None, model: str, dtypes: str, table: Path | None
+    device: str,
+    hardware: str | None,
+    model: str,
+    dtypes: str,
+    table: Path | None,
+    near: str | None,
 ) -> Calibration:
     from profiling import calibrate as measure
 
@@ -120,6 +134,7 @@ def _measured(
             model=model,
             dtypes=split(dtypes),
             table=table,
+            near=near,
             on_progress=bar.update,
         )
 

@@ -118,7 +118,7 @@ def killed_rows(kills: int, seed: int) -> tuple[list[dict[str, object]], bool]:
                 print(f"kill -9 of {name}: {error}")
             rows.append(
                 {
-                    "what": f"kill -9 of {name}", "cases": kills, "ok": counts["killed"],
+                    "what": f"kill -9 of {name}", "cases": sum(counts.values()), "ok": counts["killed"],
                     "refused": counts["ended first"], "faults": faults,
                     "processor_s": round(time.monotonic() - started),
                 }

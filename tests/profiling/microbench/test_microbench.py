@@ -204,7 +204,8 @@ def test_calibrate_fits_what_was_measured(
     products = replace(generic.classes["gemm", "fp32"], points=20, provenance="measured")
     fitted = replace(generic, classes={**generic.classes, ("gemm", "fp32"): products})
 
-    def fit(frame: Any, hardware: Any) -> Any:
+    def fit(frame: Any, hardware: Any, near: Any) -> Any:
+        assert near is None
         seen["classes"], seen["hardware"] = set(frame["op_class"]), hardware.id
         return fitted
 
