@@ -5,6 +5,7 @@
     run_device_campaign(CampaignPlan("core"), folder)     -> a device measured within a budget of seconds
     load_measurements(folder)                             -> tidy DataFrame
     explain(trace, other=None, model=None)                -> Explanation, of anybody's profiler trace
+    import_results(path)                                  -> list of Measurement, from other tools' results
     reconcile(measurements, calibration)                  -> Reconciliation, the gap in named parts
     count_model(model, ...)                               -> FLOPs by three counters, side by side
 
@@ -20,11 +21,15 @@ if TYPE_CHECKING:
     from profiling.counting.three_counters import count_model
     from profiling.device_campaign import CampaignPlan, run_device_campaign
     from profiling.explaining import explain
+    from profiling.importing import import_results
     from profiling.measuring.campaign import run_campaign
+    from profiling.measuring.kernel_pass import run_kernel_passes
     from profiling.measuring.planning import grid
+    from profiling.measuring.point import Options
     from profiling.measuring.profile import profile
+    from profiling.measuring.stopping import StopRule, WarmUpRule
     from profiling.microbench.calibrate import calibrate
-    from profiling.microbench.suite import run_microbenchmarks
+    from profiling.microbench.suite import Suite, run_microbenchmarks
     from profiling.reconciling import reconcile
     from profiling.records.frame import load_measurements
     from profiling.records.measurement import Configuration, Measurement
@@ -36,10 +41,15 @@ _HOMES = {
     "CampaignPlan": "profiling.device_campaign",
     "Configuration": "profiling.records.measurement",
     "Measurement": "profiling.records.measurement",
+    "Options": "profiling.measuring.point",
+    "StopRule": "profiling.measuring.stopping",
+    "Suite": "profiling.microbench.suite",
+    "WarmUpRule": "profiling.measuring.stopping",
     "build_model": "profiling.subject.models",
     "calibrate": "profiling.microbench.calibrate",
     "count_model": "profiling.counting.three_counters",
     "explain": "profiling.explaining",
+    "import_results": "profiling.importing",
     "grid": "profiling.measuring.planning",
     "load_measurements": "profiling.records.frame",
     "profile": "profiling.measuring.profile",
@@ -47,6 +57,7 @@ _HOMES = {
     "reconcile": "profiling.reconciling",
     "run_campaign": "profiling.measuring.campaign",
     "run_device_campaign": "profiling.device_campaign",
+    "run_kernel_passes": "profiling.measuring.kernel_pass",
     "run_microbenchmarks": "profiling.microbench.suite",
 }
 
@@ -54,17 +65,23 @@ __all__ = [
     "CampaignPlan",
     "Configuration",
     "Measurement",
+    "Options",
+    "StopRule",
+    "Suite",
+    "WarmUpRule",
     "build_model",
     "calibrate",
     "count_model",
     "explain",
     "grid",
+    "import_results",
     "load_measurements",
     "profile",
     "read_measurements",
     "reconcile",
     "run_campaign",
     "run_device_campaign",
+    "run_kernel_passes",
     "run_microbenchmarks",
 ]
 

@@ -28,8 +28,10 @@ from costmodel.methods.fitprune import SCHEME, scheme_for
 from hardware_specs.errors import InvalidInputError
 from token_reduction.apply.llm_attention import (
     attention_weights,
+    behind_attention,
     causal_mask,
     heads_of,
+    project,
     rotate,
     split_heads,
 )
@@ -284,8 +286,7 @@ class FittedDeletion(KeepEverything):
             attention = layer.self_attn
             normed = layer.input_layernorm(hidden_states)
             queries, keys, values = (
-                split_heads(projection(normed), heads.dim)
-                for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+                split_heads(project(attention, which, normed), heads.dim) for which in "qkv"
             )
             queries, keys = (rotate(part, *call["position_embeddings"]) for part in (queries, keys))
             cache = cache_in(call)
@@ -299,8 +300,7 @@ class FittedDeletion(KeepEverything):
             mixed = (grouped @ values).view(*queries.shape).transpose(1, 2).flatten(2)
             with observed("reduction"):
                 mixed, residual = self._delete(now, number, weights, mixed, hidden_states)
-            hidden = residual + attention.o_proj(mixed)
-            return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+            return behind_attention(layer, residual, mixed)
 
         return forward
 

@@ -175,4 +175,4 @@ def _latex(text: str) -> tuple[list[list[str]], dict[str, str]]:
 def _plain(text: str) -> str:
     for pattern, left in _LATEX:
         text = re.sub(pattern, left, text)
-    return " ".join(text.split())
+    return re.sub(r"(?<=\() | (?=[)%])", "", " ".join(text.split()))

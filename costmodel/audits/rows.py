@@ -123,7 +123,7 @@ def _led_by_model(heading: str) -> tuple[str, str]:
     (('LLaVA-1.5-7B', 'TFLOPs'), ('', 'FLOPs (T)'))
     """
     words = heading.split()
-    for number in range(1, len(words)):
+    for number in range(1, min(len(words), 6)):
         model, rest = " ".join(words[:number]), " ".join(words[number:])
         if is_model(model) and role_of(rest) is not None:
             return model, rest

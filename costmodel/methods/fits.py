@@ -130,12 +130,20 @@ def check_fits(info: MethodInfo, given: MethodInput) -> None:
         check_llm_layer(info.name, given.layer, model.text.num_layers)
     merged = model.patches_per_token
     behind = info.on_merged and tower.native
-    if merged > 1 and not behind and (info.place in VISION_PLACES or info.needs_class_token):
+    # What a method takes of the tower, there is one of for every patch.
+    by_patch = info.needs_class_token or any(need.startswith("clip_") for need in info.needs)
+    if merged > 1 and not behind and (info.place in VISION_PLACES or by_patch):
         where = _WHERE[info.place] if info.place in VISION_PLACES else "by the tower's own patches"
         raise UnsupportedError(
             f"{info.name} acts {where}, and {model.name} merges {merged} patches of a grid into one "
             "token behind it, which a choice among patches leaves none of; divprune acts on the "
             "merged tokens, fastv, pyramiddrop, dart, sparsevlm and vtw in the language model"
+        )
+    if info.by_crop and tower.native and not behind:
+        raise UnsupportedError(
+            f"{info.name} takes crops of one size, and images of {model.name} keep their own; divprune "
+            "acts on the tokens of each image, fastv, pyramiddrop, dart, sparsevlm and vtw in the "
+            "language model"
         )
     if info.needs_class_token and not tower.has_cls and not behind:
         raise UnsupportedError(

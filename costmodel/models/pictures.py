@@ -7,8 +7,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hardware_specs.errors import InvalidInputError, MissingDependencyError
-from hardware_specs.files.reading import invalid, open_file
+from hardware_specs.errors import InvalidInputError
+from hardware_specs.files.reading import invalid, open_file, pillow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,16 +28,13 @@ def picture_files(paths: Iterable[str | PathLike[str]]) -> list[Path]:
         MissingDependencyError: Pillow is not installed.
         InvalidInputError: a folder without a picture.
     """
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise MissingDependencyError("pillow", "profile") from error
+    images, _ = pillow()
     files = []
     for path in map(Path, paths):
         if not path.is_dir():
             files.append(path)
             continue
-        endings = Image.registered_extensions()
+        endings = images.registered_extensions()
         found = sorted(file for file in path.iterdir() if file.suffix.lower() in endings)
         if not found:
             raise InvalidInputError(f"the folder {path} has no picture in it")
@@ -52,22 +49,19 @@ def picture_size(path: str | PathLike[str]) -> tuple[int, int]:
         MissingDependencyError: Pillow is not installed.
         InvalidFileError: no regular file, or no picture.
     """
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError as error:
-        raise MissingDependencyError("pillow", "profile") from error
+    images, unidentified = pillow()
     try:
         with open_file(path, "picture") as file, warnings.catch_warnings():
             # Pillow warns of what decoding a huge picture would take.
             warnings.simplefilter("ignore")
-            with Image.open(file) as picture:
+            with images.open(file) as picture:
                 width, height = picture.size
                 turned = picture.getexif().get(_ORIENTATION) in _TURNED
-    except UnidentifiedImageError:
+    except unidentified:
         raise invalid(path, ValueError("no picture that can be read")) from None
     except (
         *(OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError),
-        *(struct.error, Image.DecompressionBombError),
+        *(struct.error, images.DecompressionBombError),
     ) as error:  # a damaged header raises whatever its reader trips over
         raise invalid(path, error) from None
     return (width, height) if turned else (height, width)

@@ -17,6 +17,7 @@ from costmodel.models.reading import read_document
 from costmodel.models.scale import parse_scale, scaled_document, split_scale
 from hardware_specs.errors import InvalidFileError, InvalidInputError, UnknownModelError
 from hardware_specs.files.reading import look, user_path
+from hardware_specs.showing import one_line
 
 _FOLDER = Path(__file__).parent / "configs"
 
@@ -159,13 +160,18 @@ def held_config(source: object) -> ModelConfig | None:
     if isinstance(source, (str, Path, ModelConfig)):
         return None
     config: Any = getattr(source, "config", source)
-    document = config if isinstance(config, Mapping) else None
-    if document is None and callable(getattr(config, "to_dict", None)):
-        document = config.to_dict()
-    if not isinstance(document, Mapping):
-        return None
-    # As a config.json would hold it: tuples as lists, keys and dtypes as text.
-    plain = json.loads(json.dumps(dict(document), default=str))
+    try:
+        document = config if isinstance(config, Mapping) else None
+        if document is None and callable(getattr(config, "to_dict", None)):
+            document = config.to_dict()
+        if not isinstance(document, Mapping):
+            return None
+        # As a config.json would hold it: tuples as lists, keys and dtypes as text.
+        plain = json.loads(json.dumps(dict(document), default=str))
+    except Exception as error:
+        raise InvalidFileError(
+            f"a config in memory that no config.json can hold: {one_line(error, 200)}"
+        ) from None
     origin = str(plain.get("_name_or_path") or "").rstrip("/").rpartition("/")[2]
     name = origin or str(plain.get("model_type", "config"))
     return replace(read_model(plain, name, name, "a config in memory"), is_checkpoint=True)

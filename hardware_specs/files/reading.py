@@ -263,6 +263,27 @@ def files_under(folder: str | PathLike[str], endings: tuple[str, ...]) -> list[P
     )
 
 
+def pillow() -> tuple[Any, type[OSError]]:
+    """Return Pillow's module of pictures, which says nothing on its own, and its error for what is none.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    import logging
+
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError:
+        from hardware_specs.errors import MissingDependencyError
+
+        raise MissingDependencyError("pillow", "profile") from None
+    # Of a damaged file it tells by its log, which goes to stderr where nobody listens.
+    log = logging.getLogger("PIL")
+    if not log.handlers:
+        log.addHandler(logging.NullHandler())
+    return Image, UnidentifiedImageError
+
+
 def read_picture(path: str | PathLike[str]) -> Image:
     """Return a picture as RGB.
 
@@ -273,13 +294,7 @@ def read_picture(path: str | PathLike[str]) -> Image:
     import io
     import struct
 
-    try:
-        from PIL import Image as Images
-        from PIL import UnidentifiedImageError
-    except ImportError:
-        from hardware_specs.errors import MissingDependencyError
-
-        raise MissingDependencyError("pillow", "profile") from None
+    Images, UnidentifiedImageError = pillow()
     content = read_bytes(path, "picture")
     try:
         with warnings.catch_warnings():
@@ -290,7 +305,8 @@ def read_picture(path: str | PathLike[str]) -> Image:
                         f"{opened.width} x {opened.height} pixels; at most "
                         f"{MAX_PIXELS // 10**6} million are read"
                     )
-                return opened.convert("RGB")
+                picture: Image = opened.convert("RGB")
+                return picture
     except (
         *(OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError),
         *(struct.error, Images.DecompressionBombError, Images.DecompressionBombWarning),

@@ -248,19 +248,22 @@ def work_by_stage(records: Sequence[KernelRecord]) -> dict[str, StageWork]:
 def attention_kernels(records: Sequence[KernelRecord]) -> dict[str, int]:
     """Return the kernels that ran attention in the prefill, each with how often it was launched.
 
-    They tell which implementation (flash, cuDNN, efficient, plain products) was timed.
+    They tell which implementation (flash, cuDNN, efficient, plain products) was timed. A fused one says by
+    its name what it is, also in a replayed graph, where no op is known; what its op launched besides,
+    such as a fill, is left out. Where none does, all kernels of the op are given.
 
     Args:
         records: what `trace_run` returned.
+
+    >>> from dataclasses import replace
+    >>> flash = KernelRecord("flash_fwd_kernel", 1e-5, "prefill", "", "", "attention", "attention_prefill")
+    >>> attention_kernels([flash, replace(flash, kernel="FillFunctor")])
+    {'flash_fwd_kernel': 1}
     """
-    return dict(
-        Counter(
-            record.kernel[:_LONGEST_NAME]
-            for record in records
-            if record.stage == "prefill"
-            and (record.op_class == "attention_prefill" or _ATTENTION_KERNEL.search(record.kernel))
-        )
-    )
+    prefill = [record for record in records if record.stage == "prefill"]
+    fused = [record for record in prefill if _ATTENTION_KERNEL.search(record.kernel)]
+    ran = fused or [record for record in prefill if record.op_class == "attention_prefill"]
+    return dict(Counter(record.kernel[:_LONGEST_NAME] for record in ran))
 
 
 def op_table(records: Sequence[KernelRecord]) -> pd.DataFrame:

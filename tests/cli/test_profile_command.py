@@ -81,6 +81,13 @@ def test_records_are_shown_again(
     assert len(json.loads(capsys.readouterr().out)["rows"]) == 4
 
 
+def test_two_formats_at_once_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["measurements", str(tmp_path), "--csv", "--json"]) == 2
+    assert "two formats" in json.loads(capsys.readouterr().out)["error"]["message"]
+
+
 BAD = {
     "unknown model": (["no-such-model"], "no-such-model"),
     "unknown method": (["--method", "magic"], "magic"),

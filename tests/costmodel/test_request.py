@@ -26,7 +26,12 @@ from costmodel.estimates import context_for
 from costmodel.precision import parse_precision
 from costmodel.request import ARGUMENTS, DEFAULTS, Request, names_of
 from hardware_specs import get_hardware
-from hardware_specs.errors import InvalidInputError, UnknownNameError, VlmRooflineError
+from hardware_specs.errors import (
+    InvalidFileError,
+    InvalidInputError,
+    UnknownNameError,
+    VlmRooflineError,
+)
 
 MODEL, A100 = "llava-1.5-7b", "nvidia-a100-sxm4-80gb"
 
@@ -101,6 +106,14 @@ anything = st.one_of(
     st.sampled_from([range(3), list(range(100_000)), parse_precision("fp16"), get_hardware(A100)]),
     st.just(load_model("llama-2-7b")),
 )
+
+
+@pytest.mark.parametrize(
+    "value", [{"text": 10**5000}, {"text": Strange()}, {(1, 2): 3}], ids=["digits", "repr", "key"]
+)
+def test_a_config_that_no_json_holds_is_refused(value) -> None:
+    with pytest.raises(InvalidFileError, match="config in memory"):
+        estimate(value, A100)
 
 
 @settings(max_examples=400)

@@ -19,14 +19,14 @@ which are taken back at the end of the block. A method's own module says which o
                                                            (or contiguous)
 
 What does not work says so: a static cache, labels, embeddings without ids, an attention mask with a row
-per query; inside the language model also sliding windows, other attention kernels, and a second image on
-top of a cache. Methods that rank by the class token need a tower that has one (CLIP; not SigLIP).
+per query; inside the language model also other attention kernels, and a second image on top of a cache.
+Methods that rank by the class token need a tower that has one (CLIP; not SigLIP).
 LLaVA-OneVision pools video frames on their grid, so only DivPrune and the methods inside the language
 model work on its videos.
 
 Inside the language model the cache is ragged: layers before the cut hold the whole prompt, those behind
 it less. New positions and masks follow from the first layer, so decoding works with sdpa and eager, one
-token at a time or several.
+token at a time or several. Sliding windows go by the places that tokens have in the whole prompt.
 
 Crops of a tiled image are reduced one by one and joined in order, without newline tokens, unpadding or
 shrinking, since they form no grid any more; methods on whole images see the joined tokens, newlines among

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 _TOWERS = ("vision_tower", "image_tower", "video_tower", "visual", "vision_model")
 _PROJECTORS = ("multi_modal_projector", "connector")
 _LANGUAGES = ("language_model", "text_model")
-#: A vision layer as CLIP and SigLIP have it, and a decoder layer as Llama, Mistral and Qwen2 have it.
+#: A vision layer as CLIP and SigLIP have it, and a decoder layer as Llama has it and those after it.
 _VISION_LAYER = ("layer_norm1", "self_attn", "layer_norm2", "mlp")
+#: What their attentions call the products that queries and keys come from.
+_PROJECTIONS = (("q_proj", "k_proj"), ("qkv_proj",))
 _DECODER_LAYER = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
 
 
@@ -94,6 +96,19 @@ class Parts:
                 "language model"
             )
 
+    def require_crops(self, method: str) -> None:
+        """Raise where images keep their own resolution.
+
+        Raises:
+            UnsupportedError: the tower's tokens are those of images of several sizes, in one row.
+        """
+        if self.three_axes:
+            raise UnsupportedError(
+                f"{method} takes crops of one size, and images of {self.family.label} keep their own; "
+                "divprune acts on the tokens of each image, fastv, pyramiddrop, dart, sparsevlm and vtw "
+                "in the language model"
+            )
+
     def require_vision_layers(self, method: str) -> None:
         """Raise unless every tower's layers are ones a method can act in.
 
@@ -130,26 +145,20 @@ class Parts:
         """Raise unless the language model is one that can lose tokens between its layers.
 
         Raises:
-            UnsupportedError: other layers than Llama's, a sliding window, or an attention
-                implementation whose cache cannot have another length in each layer.
+            UnsupportedError: other layers than Llama's, or an attention implementation whose cache
+                cannot have another length in each layer.
         """
         for layer in self.layers:
             attention = getattr(layer, "self_attn", None)
             parts = all(hasattr(layer, name) for name in _DECODER_LAYER)
-            if not parts or not all(hasattr(attention, name) for name in ("q_proj", "k_proj")):
+            if not parts or not any(
+                all(hasattr(attention, name) for name in names) for names in _PROJECTIONS
+            ):
                 raise UnsupportedError(
-                    f"{method} acts between the layers of Llama, Mistral and Qwen2 language models; "
+                    f"{method} acts between the layers of language models of Llama's kind; "
                     f"{type(self.language).__name__} has other layers"
                 )
         config: Any = self.language.config
-        kinds = getattr(config, "layer_types", None) or ()
-        if getattr(config, "sliding_window", None) or any(
-            kind != "full_attention" for kind in kinds
-        ):
-            raise UnsupportedError(
-                f"{method} drops tokens between layers, which a sliding-window cache cannot follow; "
-                f"this model's window is {getattr(config, 'sliding_window', None)}"
-            )
         chosen = getattr(config, "_attn_implementation", "sdpa")
         if chosen not in ("sdpa", "eager"):
             raise UnsupportedError(

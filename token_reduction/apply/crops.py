@@ -166,13 +166,15 @@ class Crops:
                 self._flat([crop[:n] for crop, n in zip(features, counts, strict=True)]),
                 *args[1:],
             ), kwargs
-        self.tokens_per_crop = features.shape[1]
         if not self.before_projector:
             return None
+        self.tokens_per_crop = features.shape[1]
         return (self._reduced(features), *args[1:]), kwargs
 
     def _after_projector(self, _module: Any, _args: Any, output: Tensor) -> Tensor:
         if self.reduce is not None and not self.before_projector:
+            # A bridge that merges patches has fewer of them behind it.
+            self.tokens_per_crop = output.shape[1]
             return self._reduced(output)
         if self._ragged:
             rows = torch.split(output[0], self.counts)

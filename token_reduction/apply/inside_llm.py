@@ -58,10 +58,12 @@ class Prefill:
         whole: the first layer's tokens.
         columns: what each layer's cache will hold; layers before the first cut are absent.
         lengths: tokens entering each layer so far.
-        full_mask: the model's mask over the whole sequence.
+        full_mask: the current layer's mask over the whole sequence.
         full_rope: its rotary embeddings.
-        mask: the current layers' mask.
-        rope: the current layers' rotary embeddings.
+        mask: its mask over the tokens that it sees; None before the first cut.
+        rope: its rotary embeddings of them, likewise.
+        places: where in the whole sequence the rotary embeddings of each token come from.
+        narrowed: by kind of layer, mask and rotary embeddings of the tokens since the last cut.
         current: what the current layer's cache will hold; None before the first cut.
     """
 
@@ -75,6 +77,8 @@ class Prefill:
     full_rope: tuple[Tensor, Tensor] | None = None
     mask: Tensor | None = None
     rope: tuple[Tensor, Tensor] | None = None
+    places: Tensor | None = None
+    narrowed: dict[str, tuple[Tensor | None, tuple[Tensor, Tensor]]] = field(default_factory=dict)
     current: Columns | None = None
 
     @property
@@ -197,15 +201,17 @@ class LayerReduction:
 
     def _prefill(self, now: Prefill, number: int, args: Any, kwargs: Any) -> Any:
         hidden = args[0] if args else kwargs["hidden_states"]
-        if number == 0:
-            now.full_mask = kwargs.get("attention_mask")
-            now.full_rope = kwargs["position_embeddings"]
+        now.full_mask = kwargs.get("attention_mask")
+        now.full_rope = kwargs["position_embeddings"]
+        if now.current is not None:
+            self._see(now, number)
         work = observed("reduction") if self.policy.cuts_at(number) else nullcontext()
         with work:
             hidden = self.policy.enter(number, now, hidden, self)
         now.lengths.append(hidden.shape[1])
         if now.current is None:
             return None
+        self._see(now, number)
         now.columns[number] = now.current
         cache = cache_in(kwargs)
         if cache is not None and getattr(cache, _NOTE, None) is not now.columns:
@@ -235,34 +241,51 @@ class LayerReduction:
         return [take_tokens(states, local) for states in hidden]
 
     def settle(self, now: Prefill, tokens: Tokens) -> None:
-        """Bring mask, rotary embeddings and notes up to date with what there is from here on.
+        """Bring places and notes up to date with what there is from here on.
 
         Args:
             now: the prefill, which is brought up to date.
             tokens: what there is.
         """
-        assert now.full_rope is not None  # noqa: S101  (the first layer ran)
         now.tokens = tokens
-        config: Any = self.parts.language.config
-        now.mask = narrow_mask(
-            now.full_mask,
-            tokens,
-            whole=_without_holes(now.prompt),
-            fused=config._attn_implementation == "sdpa",
-        )
-        places = tokens.index
-        dropped = None
+        now.narrowed.clear()
+        now.places, dropped = tokens.index, None
         # A token's place on three axes is its own: none counts on from another's.
         if self.policy.renumbers and not self.parts.three_axes:
-            places, dropped = _renumbered(now.whole, tokens)
-        cos, sin = now.full_rope
-        batch = len(tokens.counts)
-        now.rope = (
-            take_tokens(cos.expand(batch, -1, -1), places),
-            take_tokens(sin.expand(batch, -1, -1), places),
-        )
+            now.places, dropped = _renumbered(now.whole, tokens)
         self.record.note_cut(len(now.lengths), tokens)
         now.current = Columns(tokens.index, tokens.valid(), now.whole.width, dropped)
+
+    def _see(self, now: Prefill, number: int) -> None:
+        """Narrow mask and rotary embeddings of a layer to the tokens there are, once for every kind."""
+        kind = self._kinds[number]
+        if kind not in now.narrowed:
+            assert now.full_rope is not None  # noqa: S101  (the layer was given them)
+            assert now.places is not None  # noqa: S101  (there was a cut)
+            config: Any = self.parts.language.config
+            window = _window(config, kind)
+            # Without a mask the attention is causal, which it must be over the whole sequence.
+            plain = not self.parts.family.sees_whole_images and not 0 < window <= now.whole.width
+            mask = narrow_mask(
+                now.full_mask,
+                now.tokens,
+                whole=plain and _without_holes(now.prompt),
+                fused=config._attn_implementation == "sdpa",
+            )
+            cos, sin = now.full_rope
+            batch = len(now.tokens.counts)
+            rope = (
+                take_tokens(cos.expand(batch, -1, -1), now.places),
+                take_tokens(sin.expand(batch, -1, -1), now.places),
+            )
+            now.narrowed[kind] = mask, rope
+        now.mask, now.rope = now.narrowed[kind]
+
+    @property
+    def _kinds(self) -> list[str]:
+        """The kind of every layer, as the model's config has it."""
+        config: Any = self.parts.language.config
+        return getattr(config, "layer_types", None) or [""] * len(self.parts.layers)
 
     def _after_last(self, _module: Any, _args: Any, output: Any) -> None:
         now = self._now
@@ -280,14 +303,28 @@ class LayerReduction:
         mask = kwargs.get("attention_mask")
         hidden = args[0] if args else kwargs["hidden_states"]
         changed: dict[str, Any] = {}
-        if mask is not None or held.valid is not None:
-            cached = int(cache.get_seq_length(number))
-            changed["attention_mask"] = held.mask(mask, cached, hidden.shape[1])
+        cached, count = int(cache.get_seq_length(number)), hidden.shape[1]
+        if any(getattr(layer, "is_sliding", False) for layer in cache.layers):
+            # The model sizes one mask for each kind of layer, by the first of them.
+            window = int(getattr(cache.layers[number], "sliding_window", 0) or 0)
+            changed["attention_mask"] = held.mask_of_window(
+                window, cached, cache.layers[number].keys.shape[-2], count, hidden.dtype
+            )
+        elif mask is not None or held.valid is not None:
+            changed["attention_mask"] = held.mask(mask, cached, count)
         if held.dropped is not None:
             positions = kwargs["position_ids"] - held.dropped.unsqueeze(-1)
-            language: Any = self.parts.language
-            changed["position_embeddings"] = language.rotary_emb(hidden, position_ids=positions)
+            rotary: Any = self.parts.language.rotary_emb
+            # Where layers have rotary embeddings of several kinds, one is asked for.
+            kind = {"layer_type": self._kinds[number]} if hasattr(rotary, "layer_types") else {}
+            changed["position_embeddings"] = rotary(hidden, position_ids=positions, **kind)
         return (args, {**kwargs, **changed}) if changed else None
+
+
+def _window(config: Any, kind: str) -> int:
+    """Return the tokens that layers of a kind see at most; 0 for all."""
+    sliding = kind == "sliding_attention" or not kind
+    return int(getattr(config, "sliding_window", None) or 0) if sliding else 0
 
 
 def _with_hidden(args: Any, kwargs: dict[str, Any], hidden: Tensor) -> Any:

@@ -1,8 +1,8 @@
 """Attention weights of one language-model layer, recomputed from its own queries and keys.
 
-The layer itself runs whatever attention the model is set to. Hooks on q_proj and k_proj keep what it
-computed; rotary embedding, scaling, mask and softmax (in float32, as `transformers`' eager attention)
-are applied to the rows that a method needs, and to no others.
+The layer itself runs whatever attention the model is set to. Hooks on its projections keep what it
+computed; norms of heads, rotary embedding, scaling, mask and softmax (in float32, as `transformers`' eager
+attention) are applied to the rows that a method needs, and to no others.
 """
 
 from __future__ import annotations
@@ -104,19 +104,51 @@ def _pick(values: Tensor, places: Sequence[int]) -> Tensor:
 
 
 def project(attention: Any, which: str, states: Tensor) -> Tensor:
-    """Return a layer's queries or keys, unrotated, [b, s, h e], its heads normed where they are.
+    """Return a layer's queries, keys or values, unrotated, [b, s, h e], heads normed where they are.
 
     Args:
         attention: of a decoder layer.
-        which: `q` or `k`.
+        which: `q`, `k` or `v`.
         states: [b, s, d], normed.
     """
-    projected: Tensor = getattr(attention, f"{which}_proj")(states)
+    if not hasattr(attention, "qkv_proj"):
+        return normed(attention, which, getattr(attention, f"{which}_proj")(states))
+    one, rows = attention.qkv_proj, _rows_of(attention, which)
+    bias = None if one.bias is None else one.bias[rows]
+    return normed(attention, which, torch.nn.functional.linear(states, one.weight[rows], bias))
+
+
+def normed(attention: Any, which: str, projected: Tensor) -> Tensor:
+    """Return projected queries or keys, [b, s, h e], with each head normed where the layer does that."""
     norm = getattr(attention, f"{which}_norm", None)
     if norm is None:
         return projected
     heads: Tensor = norm(projected.view(*projected.shape[:-1], -1, attention.head_dim))
     return heads.flatten(2)
+
+
+def behind_attention(layer: Any, stream: Tensor, mixed: Tensor) -> Tensor:
+    """Return what a decoder layer makes of its stream and of the heads' output, both [b, s, ...].
+
+    Norms stand before attention and MLP, and in Gemma's layers behind them too.
+    """
+    attended = layer.self_attn.o_proj(mixed)
+    if hasattr(layer, "pre_feedforward_layernorm"):
+        stream = stream + layer.post_attention_layernorm(attended)
+        added = layer.post_feedforward_layernorm(layer.mlp(layer.pre_feedforward_layernorm(stream)))
+    else:
+        stream = stream + attended
+        added = layer.mlp(layer.post_attention_layernorm(stream))
+    result: Tensor = stream + added
+    return result
+
+
+def _rows_of(attention: Any, which: str) -> slice:
+    """Where queries, keys or values are in the one product of all three."""
+    config: Any = attention.config
+    h, k, e = config.num_attention_heads, config.num_key_value_heads, attention.head_dim
+    start, count = {"q": (0, h), "k": (h, k), "v": (h + k, k)}[which]
+    return slice(start * e, (start + count) * e)
 
 
 class AttentionProbe:
@@ -139,9 +171,11 @@ class AttentionProbe:
         """Watch the layer's arguments and its two projections."""
         attention: Any = self._layer.self_attn
         patches.before(self._layer, self._saw_layer)
-        # Where heads are normed, that is what the rotation gets.
-        patches.after(getattr(attention, "q_norm", attention.q_proj), self._saw_queries)
-        patches.after(getattr(attention, "k_norm", attention.k_proj), self._saw_keys)
+        if hasattr(attention, "qkv_proj"):
+            patches.after(attention.qkv_proj, self._saw_all)
+        else:
+            patches.after(attention.q_proj, self._saw_queries)
+            patches.after(attention.k_proj, self._saw_keys)
 
     def forget(self) -> None:
         """Drop what was kept."""
@@ -156,13 +190,18 @@ class AttentionProbe:
     def _saw_queries(self, _module: Any, _args: Any, output: Tensor) -> None:
         if not self.active:
             return
-        output = output.flatten(2)  # normed heads have an axis of their own
         self._width = output.shape[1]
-        self._queries = output if self.wanted is None else _pick(output, self.wanted).clone()
+        kept = output if self.wanted is None else _pick(output, self.wanted).clone()
+        self._queries = normed(self._layer.self_attn, "q", kept)
 
     def _saw_keys(self, _module: Any, _args: Any, output: Tensor) -> None:
         if self.active:
-            self._keys = output.flatten(2)
+            self._keys = normed(self._layer.self_attn, "k", output)
+
+    def _saw_all(self, module: Any, args: Any, output: Tensor) -> None:
+        attention: Any = self._layer.self_attn
+        self._saw_queries(module, args, output[..., _rows_of(attention, "q")])
+        self._saw_keys(module, args, output[..., _rows_of(attention, "k")])
 
     def keys(self) -> Tensor:
         """Rotated keys of all tokens, [b, k, s, e]."""

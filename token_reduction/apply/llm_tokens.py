@@ -264,6 +264,35 @@ class Columns:
         rest = self.valid.new_ones(batch, width - held)
         return _shut(narrow, torch.cat((self.valid, rest), dim=1)[:, None, None, :])
 
+    def mask_of_window(
+        self, window: int, cached: int, kept: int, count: int, dtype: torch.dtype
+    ) -> Tensor | None:
+        """Return the mask of new tokens where layers have windows, which go by places in the whole prompt.
+
+        Args:
+            window: tokens that this layer sees at most; 0 for all.
+            cached: tokens that this layer has seen before the new ones.
+            kept: how many of them, the last, its cache still holds.
+            count: new tokens q.
+            dtype: of an additive mask.
+        """
+        batch, held = self.index.shape
+        first = self.prompt + cached - held
+        if self.valid is None and count == 1 and not 0 < window <= first:
+            return None
+        device = self.index.device
+        later = torch.arange(self.prompt, first + count, device=device).expand(batch, -1)
+        columns = torch.cat((self.index, later), dim=1)[:, None, cached - kept :]
+        rows = torch.arange(first, first + count, device=device)[None, :, None]
+        seen = columns <= rows
+        if window:
+            seen = seen & (rows - columns < window)
+        if self.valid is not None:
+            valid = torch.cat((self.valid, torch.ones_like(later, dtype=torch.bool)), dim=1)
+            seen = seen & valid[:, None, cached - kept :]
+        closed = torch.zeros(seen.shape, dtype=dtype, device=device)
+        return closed.masked_fill(~seen, torch.finfo(dtype).min)[:, None]
+
 
 def _shut(mask: Tensor, valid: Tensor) -> Tensor:
     """Close a boolean or additive mask where tokens are padding."""

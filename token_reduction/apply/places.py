@@ -71,9 +71,13 @@ def reduce_crops(
         function: from patches [c, n, w] and their tower to one result for all crops, or one for each.
         before_projector: whether it sees the tower's features or the projector's output.
         includes_class_token: whether its output holds the class token already.
+
+    Raises:
+        UnsupportedError: patches are merged behind the tower, or images have a size of their own.
     """
     if before_projector:
         host.parts.require_a_token_per_patch(host.method.name)
+    host.parts.require_crops(host.method.name)
     crops = Crops(host.parts, host.record, function, before_projector, includes_class_token)
     PromptReduction(host.parts, host.record, crops, None).attach(host.patches)
 

@@ -32,6 +32,8 @@ def measurements(
     json: Json = False,
 ) -> None:
     """Show the records in a folder; damaged files are named and passed over."""
+    if csv and json:
+        raise InvalidInputError("--csv and --json are two formats; leave out one")
     if share is not None:
         if csv:
             raise InvalidInputError("--share prints what it reveals, no table; leave out --csv")

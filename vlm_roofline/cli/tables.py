@@ -88,8 +88,9 @@ def table(
     >>> found = table([{"a": 1, "b": None}], [Column("A", "a", "1"), Column("B", "b", "s")])
     >>> found.row_count, [list(column.cells) for column in found.columns]
     (1, [['1'], ['-']])
-    >>> table([{"a": 1}], [Column("A", "a"), Column("B" * 60, "a", "1", 1)], width=40).caption.split(":")[0]
-    'no room for'
+    >>> narrow = table([{"a": 1}], [Column("A", "a"), Column("B" * 40, "a", "1", 1)], width=40)
+    >>> str(narrow.renderables[-1])[:14]
+    'no room for: B'
     >>> wide = [Column(name * 30, "a", "1") for name in "abc"]
     >>> len(table([{"a": 1}], wide, width=70).renderables)
     2
@@ -112,12 +113,12 @@ def table(
     while kept and _least(kept) > room and any(each.column.priority for each in kept):
         last = max(each.column.priority for each in kept)
         kept.remove([each for each in kept if each.column.priority == last][-1])
-    parts = [
+    parts: list[Any] = [
         _drawn(part, room, cells, groups, styles, title if not number else None)
         for number, part in enumerate(_folded(kept, room, keys))
     ]
     if gone := [each.column.heading for each in fits if each not in kept]:
-        parts[-1].caption = f"no room for: {', '.join(gone)}"
+        parts.append(Text(f"no room for: {', '.join(gone)}", style="italic dim"))
     return parts[0] if len(parts) == 1 else Group(*parts)
 
 
@@ -181,7 +182,6 @@ def _drawn(
     view = Table(
         title=title,
         title_justify="left",
-        caption_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         collapse_padding=close,

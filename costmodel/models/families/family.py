@@ -72,6 +72,7 @@ class Family:
         extra_parameters: parameters of no part: newline tokens, a pooling layer.
         rescale: brings a size-reduced config's own keys in line with its widths.
         merges: whether its bridge makes one token of several patches of a grid.
+        sees_whole_images: whether the tokens of an image see each other whatever their order.
         reads_values: whether its forward reads numbers off its inputs, of which the meta device has none.
         pixels: the argument that takes an image's pixels.
         pixels_by_sample: whether it has an axis of samples before that of crops.
@@ -97,6 +98,7 @@ class Family:
     extra_parameters: Callable[[Section, VisionConfig, TextConfig], int] = lambda *_: 0
     rescale: Callable[[dict[str, Any]], None] = lambda _: None
     merges: bool = False
+    sees_whole_images: bool = False
     reads_values: bool = False
     pixels: str = "pixel_values"
     pixels_by_sample: bool = False

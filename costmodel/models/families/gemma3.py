@@ -59,6 +59,7 @@ FAMILY = Family(
     tower="siglip_vision_model",
     selects_features=False,
     merges=True,
+    sees_whole_images=True,
     joined=_joined,
     geometry=_geometry,
     bridge=_bridge,

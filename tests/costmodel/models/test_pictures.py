@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import struct
 from typing import TYPE_CHECKING
 
 import pytest
@@ -64,6 +66,20 @@ def test_pipes_and_missing_files_are_not_waited_for(tmp_path: Path) -> None:
     for name in ("pipe.png", "missing.png"):
         with pytest.raises(InvalidFileError, match=r"not a regular file|no such file"):
             picture_size(tmp_path / name)
+
+
+def test_a_damaged_picture_is_told_of_once(tmp_path: Path, capfd, monkeypatch) -> None:
+    """A tag that claims 133 samples per pixel: Pillow logs it, and an unheard log goes to stderr."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    path = tmp_path / "many.tiff"
+    Image.new("RGB", (4, 4)).save(path)
+    content = bytearray(path.read_bytes())
+    place = content.index(struct.pack("<HHI", 277, 3, 1))
+    content[place + 8] = 133
+    path.write_bytes(content)
+    with pytest.raises(InvalidFileError, match="no picture"):
+        picture_size(path)
+    assert capfd.readouterr().err == ""
 
 
 def test_a_picture_of_two_thousand_million_pixels_is_not_decoded(tmp_path: Path) -> None:

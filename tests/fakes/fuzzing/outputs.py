@@ -107,16 +107,24 @@ def child(argv: list[str], *, most_bytes: int | None = None, say: Path | None = 
         os._exit(code)
 
 
-def waited(pid: int, seconds: float = 60.0) -> int:
-    """Wait for a child; return its exit code, negative for a signal. A child that hangs is killed."""
+def waited(pid: int, seconds: float = 60.0, late: int = 0) -> int:
+    """Wait for a child; return its exit code, negative for a signal.
+
+    Args:
+        pid: the child.
+        seconds: how long.
+        late: the signal that it gets after that, as expected; 0 where it is a hang.
+    """
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.005)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    os.kill(pid, late or signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    if late:
+        return os.waitstatus_to_exitcode(status)
     raise TimeoutError(f"process {pid} did not end in {seconds:g} s")
 
 
@@ -147,7 +155,8 @@ def killed_often(
 ) -> dict[str, int]:
     """Kill a command at random moments; after each, the file is the old or the new one, whole.
 
-    Half of the moments lie near the end, where the file is written.
+    Half of the moments lie near the end, where the file is written. A run that ends first says how long
+    a run is by now, and another one is killed in its place.
     """
     generator = random.Random(f"{name}|{seed}")
     with tempfile.TemporaryDirectory() as home:
@@ -158,15 +167,18 @@ def killed_often(
         length = time.monotonic() - started
         whole = read_whole(place)
         counts = {"killed": 0, "ended first": 0}
-        for number in range(kills):
+        while counts["killed"] < kills and counts["ended first"] <= 2 * kills:
+            number = sum(counts.values())
             if number % 2:
                 place.unlink(missing_ok=True)
             before = visible(folder)
             pid = child(words(place))
             share = generator.uniform(0.7, 1.05) if number % 4 < 2 else generator.uniform(0, 1)
-            time.sleep(length * share)
-            os.kill(pid, signal.SIGKILL)
-            counts["killed" if waited(pid) == -signal.SIGKILL else "ended first"] += 1
+            started = time.monotonic()
+            ended = waited(pid, length * share, signal.SIGKILL)
+            if ended != -signal.SIGKILL:
+                length = time.monotonic() - started
+            counts["killed" if ended == -signal.SIGKILL else "ended first"] += 1
             after = visible(folder)
             assert set(after) <= {*before, name}, (
                 f"a file that nobody asked for: {set(after) - set(before)}"

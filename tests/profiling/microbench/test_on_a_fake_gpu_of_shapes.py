@@ -47,7 +47,7 @@ def test_a_calibration_gives_the_law_back_and_says_what_more_would_bring(
     begun_s = gpu_of_shapes.host_s
     suite = replace(CUDA_SUITE, batches=(1,), total_s=20.0)
     found = calibrate("cuda", suite=suite, table=tmp_path / "ops.json")
-    assert gpu_of_shapes.host_s - begun_s < 22.0
+    assert gpu_of_shapes.host_s - begun_s <= 20.0
     assert found.hardware_id == "nvidia-h200-sxm-141gb"
     table = read_op_table(tmp_path / "ops.json")
     assert table.ceilings["peak_flop_per_s.bf16"] == pytest.approx(600e12, rel=0.02)
@@ -66,7 +66,7 @@ def test_a_suite_ends_with_its_seconds(gpu_of_shapes: FakeCuda) -> None:
     suite = replace(FEW, total_s=2.0, burn_in_s=0.1, sustained_s=0.0)
     begun_s = gpu_of_shapes.host_s
     table = _table(suite)
-    assert gpu_of_shapes.host_s - begun_s < 2.8
+    assert gpu_of_shapes.host_s - begun_s <= 2.0
     used_up = [name for name, reason in table.skipped.items() if "2 s were used up" in reason]
     assert len(used_up) > 10
     said = left_out(table, suite)

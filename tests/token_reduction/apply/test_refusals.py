@@ -138,20 +138,6 @@ def test_labels(llava, cases):
         run(llava, inputs, get_method("divprune"))
 
 
-@pytest.mark.parametrize("name", ["fastv", "vtw", "fitprune"])
-def test_sliding_windows_cannot_follow(name, make_model):
-    model = make_model("llava")
-    model.config.text_config.sliding_window = 64
-    settings = {} if name == "fitprune" else {"layer": 2}
-    with (
-        pytest.raises(UnsupportedError, match="window is 64"),
-        reduce_tokens(model, get_method(name, **settings)),
-    ):
-        pass
-    with reduce_tokens(model, "divprune"):
-        pass
-
-
 def test_other_attention_implementations_inside_the_language_model(make_model):
     model = make_model("llava")
     model.config.text_config._attn_implementation = "flash_attention_2"

@@ -1,0 +1,28 @@
+"""Every method on every family that merges patches: what runs has equal counts, and the page says which.
+
+The rest is refused, by the cost model and by `reduce_tokens` alike.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from merging_families import CONFIGS, write_config
+from methods_on_families import OnFamily, said_of
+
+from costmodel.models.families import get_family
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: 4 x 4 tokens, or one crop.
+IMAGE = {"image_size": (32, 32)}
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_methods_run_with_equal_counts_or_are_refused(kind: str, tmp_path: Path) -> None:
+    found = OnFamily(write_config(kind, tmp_path), IMAGE).running()
+    for method, stages in found.items():
+        assert all(ours == torchs for ours, torchs in stages.values()), (method, stages)
+    assert set(found) == said_of(get_family(kind).label)
