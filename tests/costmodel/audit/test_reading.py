@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import re
+from pathlib import Path
+
 import pytest
 
 from costmodel.audits.columns import role_of
@@ -10,6 +14,7 @@ from costmodel.audits.rows import table_of
 from costmodel.audits.table import Span, parse_schedule
 from hardware_specs.errors import InvalidFileError, InvalidInputError, UnknownNameError
 
+TABLES = sorted((Path(__file__).parent / "tables").glob("*.csv"))
 CSV = """# hardware: A100
 Method,Tokens,FLOPs (T),KV cache (MB),Latency (ms)
 Vanilla,576,8.50,288.0,55.1
@@ -55,6 +60,22 @@ def test_three_formats_give_the_same_cells_and_keep_their_digits():
     assert found[0] == ("flops", "8.50", 1e12, "", "0:V", "Vanilla")
     assert ("kv_cache", "32.0", 1e6, "", "0:64", "VisionZip") in found
     assert facts(MARKDOWN) == facts(LATEX) == found
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
+def test_a_published_table_is_the_same_in_every_format(path):
+    # A star is emphasis in Markdown.
+    text = path.read_text(encoding="utf-8").replace("*", "")
+    about = [line[2:] for line in text.splitlines() if line.startswith("#")]
+    rows = list(csv.reader(line for line in text.splitlines() if not line.startswith("#")))
+    markdown = [*(f"# {line}" for line in about), *(f"| {' | '.join(row)} |" for row in rows)]
+    markdown.insert(len(about) + 1, "|---" * len(rows[0]) + "|")
+    escaped = [[re.sub(r"([%&#_])", r"\\\1", cell) for cell in row] for row in rows]
+    latex = [*(f"% {line}" for line in about), r"\begin{tabular}{llllllll}"]
+    latex += [" & ".join(row) + r" \\" for row in escaped] + [r"\end{tabular}"]
+    as_csv = table_of(read_grid(text, "t"), "t")
+    assert table_of(read_grid("\n".join(markdown), "t"), "t") == as_csv
+    assert table_of(read_grid("\n".join(latex), "t"), "t") == as_csv
 
 
 @pytest.mark.parametrize(
