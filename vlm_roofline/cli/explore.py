@@ -49,6 +49,7 @@ def explore(
     model: Annotated[
         list[str] | None,
         typer.Argument(
+            metavar="MODEL",
             help="Models: names, config.json files or folders, hub ids.",
             autocompletion=completes("model"),
         ),
