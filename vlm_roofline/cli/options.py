@@ -210,7 +210,7 @@ def request_options(
     >>> @request_options("convention", execution="hf-eager")
     ... def command(given: dict[str, object], *, json: bool = False) -> None: ...
     >>> list(inspect.signature(command).parameters)[-3:]
-    ['host_s', 'power_limit_w', 'json']
+    ['power_limit_w', 'request_s', 'json']
     """
     check_names(dict.fromkeys((*without, *defaults)), by="request_options")
 
