@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hardware_specs.errors import InvalidInputError
-from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json
-from vlm_roofline.cli.options import Json  # noqa: TC001 - typer reads the annotations when it runs
+from vlm_roofline.cli.options import (  # noqa: TC001 - typer reads the annotations when it runs
+    FoundHardware,
+    Json,
+    Records,
+    TimesOf,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -28,24 +32,9 @@ def register(app: typer.Typer) -> None:
 
 
 def reconcile(
-    folders: Annotated[
-        list[Path], typer.Argument(metavar="DIR", help="Folders or files of measured records.")
-    ],
-    calibration: Annotated[
-        str,
-        typer.Option(
-            help="auto, a file, a shipped calibration's name, or none: the ideal roofline."
-        ),
-    ] = "auto",
-    hardware: Annotated[
-        str | None,
-        typer.Option(
-            "--hardware",
-            "-d",
-            help="Device id or YAML file; found by its name if absent.",
-            autocompletion=completes("hardware"),
-        ),
-    ] = None,
+    folders: Records,
+    calibration: TimesOf = "auto",
+    hardware: FoundHardware = None,
     stage: Annotated[
         str, typer.Option(help="Stage of the table of runs: total, prefill, vision, decode, ...")
     ] = "total",
