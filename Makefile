@@ -74,7 +74,8 @@ outdated: $(VENV)/.dev
 	@$(BIN)/nox --sessions outdated
 
 notebooks: $(VENV)/.dev
-	$(BIN)/jupytext --to ipynb --execute notebooks/*.py
+	$(BIN)/jupytext --to ipynb --update notebooks/*.py
+	$(BIN)/python -m pytest --nbmake --overwrite -q --override-ini addopts= notebooks/*.ipynb
 
 images: $(VENV)/.dev
 	$(BIN)/vlm-roofline plot latency llava-1.5-7b -d nvidia-a100-sxm4-80gb --precision fp16 --out docs/images/latency_a100.png

@@ -220,6 +220,7 @@ def estimate(
     memory_margin_bytes: int = MEMORY_MARGIN_BYTES,
     host_s: float | None = None,
     power_limit_w: float | None = None,
+    request_s: float = 0.0,
 ) -> Estimate:
     """Predict what one request costs: FLOPs, traffic, time and memory, stage by stage.
 
@@ -274,6 +275,8 @@ def estimate(
             (`costmodel.calibration.host`).
         power_limit_w: the board's power limit under sustained load, W (`costmodel.power_roof`); None is
             the device's own. For a burst from idle give more than the device can draw.
+        request_s: host seconds per request before anything is launched (tokenising, preprocessing, Python),
+            a stage `request` of its own in the time to the first token.
 
     Raises:
         VlmRooflineError: a bad argument; the message says which, and what there is.

@@ -113,7 +113,7 @@ def run_microbenchmarks(
         suite: how much; a default for the device.
         on_progress: called with (done, total).
         on_row: called with each row as soon as it is measured.
-        known: rows measured before, which are taken over and not measured again.
+        known: rows measured before; those of this device are taken over and not measured again.
 
     Raises:
         DeviceUnavailableError: no such device.
@@ -144,13 +144,15 @@ class _Bench:
         on_row: Callable[[dict[str, Any]], None] | None,
         rows: list[dict[str, Any]],
     ) -> None:
-        self.device, self.suite, self.on_row, self.rows = device, suite, on_row, rows
+        self.device, self.suite, self.on_row = device, suite, on_row
         self.clock = device.clock()
         self.skipped: dict[str, str] = {}
         self.monitor = open_monitor(device.name)
         self.environment = describe_environment(device.name, self.monitor)
         self.begun_s = self.clock.now_s()
-        self.known = {_identity(row) for row in rows}
+        name = self.environment["device_name"]
+        self.rows = [row for row in rows if row.get("device") == name]
+        self.known = {_identity(row) for row in self.rows}
         #: Seconds of the longest case so far: the next one may take as long.
         self.longest_s = 0.0
 

@@ -45,6 +45,7 @@ COMMANDS = {
     "reconcile": "vlm_roofline.cli.reconcile",
     "report": "vlm_roofline.cli.report",
     "explain": "vlm_roofline.cli.explain",
+    "import": "vlm_roofline.cli.import_results",
     "loop": "vlm_roofline.cli.loop",
     "campaign": "vlm_roofline.cli.campaign",
 }

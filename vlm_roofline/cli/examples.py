@@ -55,6 +55,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "reconcile": ("reconcile runs --calibration a100.json",),
     "report": ("report runs --out report.html",),
     "explain": ("explain before.json.gz", "explain before.json.gz after.json.gz --out why.html"),
+    "import": (
+        "import full_report.csv --out others",
+        "import serve.json --model llava-1.5-7b --dtype fp16 -d a100 --visual-tokens 576 --out others",
+    ),
     "loop": ("loop llava-1.5-7b --out loop",),
     "campaign": (
         "campaign smoke --out gpu",

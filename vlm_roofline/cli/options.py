@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -44,6 +45,22 @@ MOST_COUNTS = 1_000_000
 
 ModelArgument = Annotated[
     str, typer.Argument(help=ARGUMENTS["model"].help, autocompletion=completes("model"))
+]
+Records = Annotated[
+    list[Path], typer.Argument(metavar="DIR", help="Folders or files of measured records.")
+]
+TimesOf = Annotated[
+    str,
+    typer.Option(help="auto, a file, a shipped calibration's name, or none: the ideal roofline."),
+]
+FoundHardware = Annotated[
+    str | None,
+    typer.Option(
+        "--hardware",
+        "-d",
+        help="Device id or YAML file; found by its name if absent.",
+        autocompletion=completes("hardware"),
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -209,7 +226,7 @@ def request_options(
     >>> @request_options("convention", execution="hf-eager")
     ... def command(given: dict[str, object], *, json: bool = False) -> None: ...
     >>> list(inspect.signature(command).parameters)[-3:]
-    ['host_s', 'power_limit_w', 'json']
+    ['power_limit_w', 'request_s', 'json']
     """
     check_names(dict.fromkeys((*without, *defaults)), by="request_options")
 
