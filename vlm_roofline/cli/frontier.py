@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -163,7 +164,7 @@ def _print_benchmarks(model: str, json: bool) -> None:
 
 
 def _print(result: Frontier, times: Sequence[float | None] | None) -> None:
-    from costmodel.accuracy.published import EVIDENCE
+    from costmodel.accuracy.rows import EVIDENCE
     from vlm_roofline.cli.tables import Column, table
 
     best = result.best
@@ -177,6 +178,7 @@ def _print(result: Frontier, times: Sequence[float | None] | None) -> None:
             Column("tokens", "visual_tokens", "1"),
             Column("score", "score", "1"),
             Column("of unreduced", "retained", "%"),
+            Column("tables", _tables, priority=1),
             Column("time", "time_s", "s"),
             *([Column("measured", lambda point: measured[id(point)], "s")] if measured else []),
             Column("memory", "peak_memory_bytes", "B"),
@@ -191,6 +193,9 @@ def _print(result: Frontier, times: Sequence[float | None] | None) -> None:
     out.print(f"a score is: {result.benchmark.metric}")
     out.print(view)
     out.print("> best within the budget   * nobody is as good and faster   x over the budget")
+    out.print("tables: whose the score is, and the range over all tables that have the setting")
+    if any(point.hearsay for point in result.points):
+        out.print("? one table, of a rival or a benchmark: never the best")
     used = {point.evidence for point in result.points}
     out.print(
         "read: " + "; ".join(f"{code} {text}" for code, text in EVIDENCE.items() if code in used)
@@ -204,10 +209,21 @@ def _print(result: Frontier, times: Sequence[float | None] | None) -> None:
             f"{best.score:g} in {show_time(best.time_s)}"
         )
     if result.unpriced:
-        names = ", ".join(f"{row.label} ({row.score:g})" for row in result.unpriced)
-        warn(f"without a known setting, so not priced: {names}")
+        known = Counter(row.method for row in result.unpriced)
+        names = ", ".join(f"{name} ({count})" for name, count in known.items())
+        warn(f"rows that are not priced, by method: {names}; --json has each with its reason")
+
+
+def _tables(point: FrontierPoint) -> str:
+    """Say whose table a score stands in, and how far others are from it."""
+    if point.tables == 1 or point.retained_low is None or point.retained_high is None:
+        return point.owner
+    return (
+        f"{point.owner}, {point.tables}: "
+        f"{100 * point.retained_low:.0f}-{100 * point.retained_high:.0f} %"
+    )
 
 
 def _mark(point: FrontierPoint, best: FrontierPoint | None) -> str:
-    mark = ">" if point is best else "*" if point.pareto else ""
+    mark = ">" if point is best else "*" if point.pareto else "?" if point.hearsay else ""
     return mark if point.within_budget else mark + "x"
