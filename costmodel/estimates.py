@@ -239,6 +239,7 @@ def estimate(
     tp: int = 1,
     pp: int = 1,
     dp: int = 1,
+    request_s: float = 0.0,
 ) -> Estimate:
     """Predict what one request costs: FLOPs, traffic, time and memory, stage by stage.
 
@@ -299,6 +300,8 @@ def estimate(
         pp: stages that the layers are cut into. A batch passes them one after the other: counts and
             times are those of all stages, memory is that of the fullest.
         dp: replicas that share the batch; the cost is that of the fullest one.
+        request_s: host seconds per request before anything is launched (tokenising, preprocessing, Python),
+            a stage `request` of its own in the time to the first token.
 
     Raises:
         VlmRooflineError: a bad argument; the message says which, and what there is.
@@ -311,8 +314,12 @@ def estimate(
     return answer(Request(**locals()))
 
 
-def answer(request: Request) -> Estimate:
+def answer(request: Request, context: Context | None = None) -> Estimate:
     """Predict what a request costs, as `estimate` does for its arguments.
+
+    Args:
+        request: the call.
+        context: what stays fixed, where the caller holds it already.
 
     >>> answer(Request("llama-2-7b", "nvidia-l4", text_tokens=8)).inputs["text_tokens"]
     8
@@ -321,7 +328,7 @@ def answer(request: Request) -> Estimate:
         from costmodel.conventions.estimating import convention_estimate
 
         return convention_estimate(request)
-    context = context_for(request)
+    context = context or context_for(request)
     warnings = list(context.warnings)
     scenario = scenario_of(request, context.model, warnings)
     if context.method is not None and differ_in_tokens(request, context.model):

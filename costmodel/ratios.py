@@ -15,6 +15,7 @@ import numpy as np
 
 from costmodel.parallel.links import COLLECTIVES
 from costmodel.parallel.network import LINK
+from costmodel.quantities import REQUEST
 from costmodel.uncertainty import HOST, SOURCE_MIDDLE, SOURCE_SPREAD, shared_share
 from hardware_specs.errors import UnknownNameError
 
@@ -99,6 +100,8 @@ def _drawn(estimate: Estimate, quantity: str) -> Any:
         factor = np.exp(SOURCE_MIDDLE + SOURCE_SPREAD * _scores("source"))
         device = {name: time * factor for name, time in device.items()}
     whole = np.zeros(DRAWS)
+    if REQUEST in names:
+        whole = whole + estimate.stages[REQUEST].time_s
     for name in names:
         whole = whole + _with_host(estimate, name, device[name])
     return whole / steps

@@ -5,6 +5,7 @@
     run_device_campaign(CampaignPlan("core"), folder)     -> a device measured within a budget of seconds
     load_measurements(folder)                             -> tidy DataFrame
     explain(trace, other=None, model=None)                -> Explanation, of anybody's profiler trace
+    import_results(path)                                  -> list of Measurement, from other tools' results
     reconcile(measurements, calibration)                  -> Reconciliation, the gap in named parts
     count_model(model, ...)                               -> FLOPs by three counters, side by side
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from profiling.counting.three_counters import count_model
     from profiling.device_campaign import CampaignPlan, run_device_campaign
     from profiling.explaining import explain
+    from profiling.importing import import_results
     from profiling.measuring.campaign import run_campaign
     from profiling.measuring.kernel_pass import run_kernel_passes
     from profiling.measuring.planning import grid
@@ -47,6 +49,7 @@ _HOMES = {
     "calibrate": "profiling.microbench.calibrate",
     "count_model": "profiling.counting.three_counters",
     "explain": "profiling.explaining",
+    "import_results": "profiling.importing",
     "grid": "profiling.measuring.planning",
     "load_measurements": "profiling.records.frame",
     "profile": "profiling.measuring.profile",
@@ -71,6 +74,7 @@ __all__ = [
     "count_model",
     "explain",
     "grid",
+    "import_results",
     "load_measurements",
     "profile",
     "read_measurements",

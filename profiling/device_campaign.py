@@ -24,8 +24,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hardware_specs.errors import InvalidInputError, VlmRooflineError
-from hardware_specs.files.reading import read_lines
-from hardware_specs.files.strict_json import parse_json
 from hardware_specs.files.writing import appending, prepare_folder, write_file
 from profiling.devices.device import open_device
 from profiling.instruments.environment import describe_environment
@@ -36,9 +34,11 @@ from profiling.measuring.planning import check, grid
 from profiling.measuring.point import Options
 from profiling.measuring.stopping import StopRule, WarmUpRule
 from profiling.microbench.suite import Suite, default_suite, run_microbenchmarks
+from profiling.microbench.table import read_op_rows
 from profiling.records.measurement import TOTAL, Measurement
 from profiling.records.model_names import model_of
 from profiling.records.storage import pack_measurements, read_measurements
+from profiling.subject.models import canonical_dtype, model_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -117,9 +117,16 @@ def run_device_campaign(
 
     Raises:
         OutputError: the folder cannot be written.
+        UnknownModelError: no such model.
+        UnknownPrecisionError: no such dtype.
         DeviceUnavailableError: no such device, or it was lost; what was measured is kept.
     """
-    target, device = prepare_folder(folder), open_device(plan.device)
+    # What is cheap to refuse comes before anything is written.
+    device = open_device(plan.device)
+    model_config(plan.model)
+    for dtype in (plan.dtype, *plan.quantised):
+        canonical_dtype(dtype)
+    target = prepare_folder(folder)
     say = tell or (lambda _text: None)
     begun_s, budget_s = time.monotonic() - spent_s, plan.budget_s or BUDGETS[plan.step]
 
@@ -178,7 +185,7 @@ def _environment(device: Device) -> dict[str, Any]:
 def _measure_ops(plan: CampaignPlan, folder: Path, seconds: float) -> OpTable:
     """Time single ops, each row appended to a file at once; rows in it are not timed again."""
     path = folder / "ops.jsonl"
-    known = [parse_json(text) for _, text in read_lines(path)] if path.exists() else []
+    known = read_op_rows(path)
     suite = plan.suite or default_suite(plan.device)
     if plan.step == "smoke":
         # A few of each kind show that they run; `core` measures the others.

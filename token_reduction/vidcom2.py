@@ -47,9 +47,11 @@ def vidcom2(frames: Tensor, keep: float = RATIO) -> Reduced:
     Raises:
         InvalidInputError: no clip, NaN or infinity, a keep out of range.
 
-    >>> clip = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [-1.0, 0.0]]])
-    >>> vidcom2(clip, 2).kept_indices.tolist()  # one of each frame, and the odd one out
-    [0, 3]
+    >>> steady = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]])
+    >>> restless = torch.tensor([[[5.0, 0.0], [0.0, 5.0]], [[5.0, 5.0], [0.0, 0.0]]])
+    >>> clip = torch.cat((steady, restless), dim=-1)  # the latter's channels have no part in it
+    >>> vidcom2(clip, 3).kept_indices.tolist()  # the unusual frame, and one of the other
+    [0, 2, 3]
     """
     if frames.ndim != 3 or not frames.shape[0] * frames.shape[1]:
         raise misfit("vidcom2", "the tokens of frames [t, p, d]", frames)

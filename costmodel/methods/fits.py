@@ -130,7 +130,9 @@ def check_fits(info: MethodInfo, given: MethodInput) -> None:
         check_llm_layer(info.name, given.layer, model.text.num_layers)
     merged = model.patches_per_token
     behind = info.on_merged and tower.native
-    if merged > 1 and not behind and (info.place in VISION_PLACES or info.needs_class_token):
+    # What a method takes of the tower, there is one of for every patch.
+    by_patch = info.needs_class_token or any(need.startswith("clip_") for need in info.needs)
+    if merged > 1 and not behind and (info.place in VISION_PLACES or by_patch):
         where = _WHERE[info.place] if info.place in VISION_PLACES else "by the tower's own patches"
         raise UnsupportedError(
             f"{info.name} acts {where}, and {model.name} merges {merged} patches of a grid into one "

@@ -48,6 +48,10 @@ MODULES: dict[str, str] = {
     "random": "sampling",
     "evs": "evs",
     "vidcom2": "vidcom2",
+    "holov": "holov",
+    "hiprune": "hiprune",
+    "v2drop": "v2drop",
+    "dycoke": "dycoke",
 }
 ENTRY_POINTS = "vlm_roofline.methods"
 

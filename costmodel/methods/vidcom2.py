@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from costmodel.methods.class_attention import FINITE_KERNELS
 from costmodel.methods.clips import clips_of, clips_plan
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import greatest, kept_count
@@ -33,15 +34,15 @@ def _plan(given: MethodInput) -> MethodPlan:
     half = lists * n * (d // 2)
     kept = greatest(kept_count("vidcom2", given.keep, n, "down"), clips.frames)
     ops = (
-        passes("variance", lists * n * d, num, reads=2, writes=0, kernels=2, flops=4, count=runs),
+        passes("variance", lists * n * d, num, reads=2, writes=0, kernels=2 + FINITE_KERNELS,
+               flops=4, count=runs),
         sort("channels", lists, d, num, runs),
         gather("quiet_channels", lists * n, d // 2, num, runs),
         passes("normalise", half, num, reads=3, writes=2, kernels=3, flops=3, count=runs),
         passes("centres", half, num, reads=2, writes=0, kernels=2, flops=2, count=runs),
         passes("distances", half, num, reads=6, writes=4, kernels=6, flops=6, count=runs),
-        passes("scores", lists * n, num, reads=32, writes=22, kernels=42, flops=40, count=runs),
-        sort("rank", 4 * lists, n, num, runs),
-        sort("frames", lists, clips.frames, num, runs),
+        passes("scores", lists * n, num, reads=34, writes=24, kernels=50, flops=40, count=runs),
+        sort("rank", lists, n, num, 4 * runs),
         sort("order", lists, kept, num, runs),
         gather("kept_tokens", lists * (kept + clips.tail), d, num, runs),
     )  # fmt: skip
@@ -56,9 +57,9 @@ INFO = MethodInfo(
     formula="max(T, int(keep n)) tokens of a clip; no FLOPs, passes over n d",
     complexity="O(n d + n log n) per clip",
     source="Liu et al. 2025, VidCom2, arXiv 2505.14454; xuyang-liu16/VidCom2; vLLM",
-    default_text=f"{RATIO} of a clip's tokens, one of each frame at least",
+    default_text=f"{RATIO} of a clip's tokens, as many as its frames at least",
     published=("retention 0.25",),
-    keep_meaning="tokens of each clip kept, one of each frame at least",
+    keep_meaning="tokens of each clip kept, as many as its frames at least",
     default_keep=RATIO,
     rounding="down",
     clips=True,

@@ -14,7 +14,8 @@ from costmodel.plots.style import (
     GREY,
     VERMILLION,
     legend_below,
-    new_figure,
+    name_panel,
+    new_panels,
     set_titles,
     styled,
 )
@@ -47,6 +48,7 @@ class LatencyCurve:
         knee_tokens: largest count up to which the language model's time is flat; None
             where there is none.
         interval: what the interval is.
+        panel: the device, where curves of several are drawn, each in axes of its own.
     """
 
     label: str
@@ -58,6 +60,7 @@ class LatencyCurve:
     kernels: int | None = None
     knee_tokens: int | None = None
     interval: str = "90 % interval"
+    panel: str = ""
 
     __repr__ = brief
 
@@ -91,6 +94,7 @@ def latency_curve(
     most: int | None = None,
     label: str | None = None,
     tower_execution: str | None = None,
+    panel: str = "",
     **arguments: Any,
 ) -> LatencyCurve:
     """Price every visual-token count from 1 to `most`.
@@ -104,6 +108,7 @@ def latency_curve(
         most: the largest count; None is the model's own.
         label: the curve's name in the legend.
         tower_execution: the plan of vision tower and projector where it is another one.
+        panel: the axes that it is drawn in, as `LatencyCurve`.
         arguments: any other single-valued argument of `costmodel.estimate`.
 
     Raises:
@@ -152,6 +157,7 @@ def latency_curve(
         int(np.min(kernels)),
         answer.knee_tokens,
         "full to no overlap" if context.calibration is None else "90 % interval",
+        panel,
     )
 
 
@@ -162,68 +168,98 @@ def plot_latency(
     title: str = "",
     what: str = "time to first token",
     measured: Sequence[MeasuredPoints] = (),
-    ideal: LatencyCurve | None = None,
+    ideal: Sequence[LatencyCurve] = (),
     across: str = "visual tokens entering the language model",
 ) -> Figure:
     """Return latency against visual tokens, with host floor and knee marked where there are any.
 
     Args:
-        curves: predictions; the first one gets its interval, floor and knee drawn.
+        curves: predictions; the first one of every panel gets its interval, floor and knee drawn.
         title: model, device, precision and calibration, for the second line.
         what: what the vertical axis measures.
-        measured: measured points, drawn as filled marks.
-        ideal: the ideal roofline, drawn below everything.
+        measured: measured points, drawn as filled marks in the first panel.
+        ideal: the ideal roofline of each panel, drawn below everything.
         across: what the horizontal axis counts.
     """
-    figure, axes = new_figure(7.2, 5.0)
-    if ideal is not None:
-        axes.plot(
-            ideal.visual_tokens, ideal.time_s * 1e3, color=BLACK, linestyle=(0, (1, 2)),
-            label=ideal.label,
-        )  # fmt: skip
-    for index, curve in enumerate(curves):
-        colour, line, _ = CYCLE[index % len(CYCLE)]
-        axes.plot(
-            curve.visual_tokens, curve.time_s * 1e3, color=colour, linestyle=line, label=curve.label
-        )
-        if index == 0 and curve.low_s is not None and curve.high_s is not None:
-            axes.fill_between(
-                curve.visual_tokens, curve.low_s * 1e3, curve.high_s * 1e3, color=colour,
-                alpha=0.15, linewidth=0, label=f"{curve.label}: {curve.interval}",
+    panels = list(dict.fromkeys(curve.panel for curve in (*curves, *ideal))) or [""]
+    figure, rows = new_panels(len(panels), 7.2, 5.0 if len(panels) == 1 else 3.2)
+    for panel, axes in zip(panels, rows, strict=True):
+        held = [curve for curve in curves if curve.panel == panel]
+        for curve in (each for each in ideal if each.panel == panel):
+            axes.plot(
+                curve.visual_tokens, curve.time_s * 1e3, color=BLACK, linestyle=(0, (1, 2)),
+                label=curve.label,
             )  # fmt: skip
-    if curves:
-        _floor_and_knee(axes, curves[0], whose=f"{curves[0].label}: " if len(curves) > 1 else "")
+        for index, curve in enumerate(held):
+            colour, line, _ = CYCLE[index % len(CYCLE)]
+            times = curve.time_s * 1e3
+            axes.plot(curve.visual_tokens, times, color=colour, linestyle=line, label=curve.label)
+            if index == 0 and curve.low_s is not None and curve.high_s is not None:
+                axes.fill_between(
+                    curve.visual_tokens, curve.low_s * 1e3, curve.high_s * 1e3, color=colour,
+                    alpha=0.15, linewidth=0, label=f"{curve.label}: {curve.interval}",
+                )  # fmt: skip
+        if held:
+            whose = f"{held[0].label}: " if len(held) > 1 else ""
+            _floor_and_knee(axes, held[0], whose=whose, apart=bool(panel))
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(left=0)
+        axes.set_ylabel(f"{what} (ms)")
     for index, points in enumerate(measured):
         colour, _, marker = CYCLE[index % len(CYCLE)]
         noise = [0.0 if value is None else value for value in points.noise_s]
-        axes.errorbar(
+        rows[0].errorbar(
             list(points.visual_tokens), [time * 1e3 for time in points.time_s],
             yerr=[value * 1e3 / 2 for value in noise] if noise else None, linestyle="",
             marker=marker, color=colour, markeredgecolor="white", capsize=2, label=points.label,
             zorder=5,
         )  # fmt: skip
-    axes.set_ylim(bottom=0)
-    axes.set_xlim(left=0)
-    axes.set_xlabel(across)
-    axes.set_ylabel(f"{what} (ms)")
-    legend_below(figure, axes)
-    set_titles(axes, f"{what[0].upper()}{what[1:]} against visual tokens", title)
+    rows[0].set_ylim(bottom=0)
+    rows[-1].set_xlabel(across)
+    legend_below(figure, *rows)
+    set_titles(rows[0], f"{what[0].upper()}{what[1:]} against visual tokens", title)
+    if panels != [""]:
+        for panel, axes in zip(panels, rows, strict=True):
+            first = next((curve for curve in curves if curve.panel == panel), None)
+            name_panel(axes, f"{panel}{_remark(first)}")
     return figure
 
 
-def _floor_and_knee(axes: Axes, curve: LatencyCurve, *, whose: str) -> None:
+def _floor_and_knee(axes: Axes, curve: LatencyCurve, *, whose: str, apart: bool) -> None:
+    """Draw both; their numbers stand in the legend, or with the name of the panel."""
     if curve.host_floor_s is not None:
         floor = curve.host_floor_s * 1e3
+        number = "" if apart else f" {floor:.1f} ms ({curve.kernels:,} launches)"
         axes.axhline(
-            floor, color=VERMILLION, linestyle=":", linewidth=1.4,
-            label=f"{whose}host floor {floor:.1f} ms ({curve.kernels:,} launches)",
-        )  # fmt: skip
-    knee = curve.knee_tokens
-    if knee is None or knee <= int(curve.visual_tokens[0]) + 1:
+            floor,
+            color=VERMILLION,
+            linestyle=":",
+            linewidth=1.4,
+            label=f"{whose}host floor{number}",
+        )
+    knee = _knee(curve)
+    if knee is None:
         return
     time = float(np.interp(knee, curve.visual_tokens, curve.time_s)) * 1e3
     axes.vlines(knee, 0, time, color=GREY, linestyle=":", linewidth=1)
+    number = "" if apart else f" {knee} tokens"
     axes.plot(
         knee, time, "o", markerfacecolor="white", color=BLUE, markersize=8, zorder=6,
-        label=f"{whose}knee {knee} tokens\n(fewer save the LLM under 10 %)",
+        label=f"{whose}knee{number}\n(fewer save the LLM under 10 %)",
     )  # fmt: skip
+
+
+def _knee(curve: LatencyCurve) -> int | None:
+    """Return the knee, where it is not the curve's beginning."""
+    knee = curve.knee_tokens
+    return knee if knee is not None and knee > int(curve.visual_tokens[0]) + 1 else None
+
+
+def _remark(curve: LatencyCurve | None) -> str:
+    """Return where the floor and the knee of a panel's first curve lie."""
+    said = []
+    if curve is not None and curve.host_floor_s is not None:
+        said.append(f"host floor {curve.host_floor_s * 1e3:.1f} ms ({curve.kernels:,} launches)")
+    if curve is not None and _knee(curve) is not None:
+        said.append(f"knee {curve.knee_tokens} tokens")
+    return f": {', '.join(said)}" if said else ""

@@ -111,6 +111,20 @@ def new_figure(width: float = 6.4, height: float = 4.0) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
+def new_panels(number: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Return a figure with axes below each other that share their horizontal axis.
+
+    Args:
+        number: of axes.
+        width: inches.
+        height: inches of each.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height * number), layout="constrained")
+    return figure, list(figure.subplots(number, 1, sharex=True, squeeze=False)[:, 0])
+
+
 def set_titles(axes: Axes, title: str, subtitle: str) -> None:
     """Give axes a bold title and a line below that says device, model and software.
 
@@ -131,16 +145,46 @@ def set_titles(axes: Axes, title: str, subtitle: str) -> None:
     note.set_in_layout(False)
 
 
-def legend_below(figure: Figure, axes: Axes, *, columns: int = 2) -> None:
+def name_panel(axes: Axes, text: str) -> None:
+    """Write a line above axes, below the figure's titles where these are the first.
+
+    Args:
+        axes: the axes.
+        text: what they show.
+    """
+    first = bool(axes.get_title(loc="left"))
+    if first:
+        axes.set_title(axes.get_title(loc="left") + "\n", fontweight="bold", pad=6)
+        for note in axes.texts:
+            note.set_text(note.get_text() + "\n")
+    axes.annotate(
+        escape(text), (0, 1), xytext=(0, 4), xycoords="axes fraction", textcoords="offset points",
+        fontsize=8, fontweight="bold",
+    )  # fmt: skip
+
+
+def legend_below(figure: Figure, *panels: Axes, columns: int = 2) -> None:
     """Put the legend below the axes, where it covers no line and no label at any size of the figure.
+
+    What several panels name alike stands there once. Where the columns are wider than the figure, there are
+    fewer.
 
     Args:
         figure: the figure, laid out by matplotlib's constrained layout.
-        axes: the axes whose artists are named.
+        panels: the axes whose artists are named.
         columns: columns of the legend.
     """
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower left", ncols=columns)
+    named: dict[str, Any] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            named.setdefault(label, handle)
+    for number in range(columns, 0, -1):
+        legend = figure.legend(
+            list(named.values()), list(named), loc="outside lower left", ncols=number
+        )
+        if number == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def plain_log_ticks(axis: Any) -> None:

@@ -127,20 +127,22 @@ def appending(path: str | PathLike[str]) -> Iterator[Callable[[str], None]]:
     '1\n2\n'
     """
     try:
-        with open(path, "ab+") as file:  # noqa: PTH123
-            if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
-                file.write(b"\n")
-
-            def append(line: str) -> None:
-                file.write(f"{line}\n".encode())
-                file.flush()
-                os.fsync(file.fileno())
-
-            yield append
+        file = open(path, "ab+")  # noqa: PTH123, SIM115
     except (OSError, ValueError) as error:
-        if isinstance(error, OutputError):
-            raise
         raise output_error(path, error) from error
+
+    def append(line: str) -> None:
+        try:
+            file.write(f"{line}\n".encode())
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError as error:
+            raise output_error(path, error) from error
+
+    with file:
+        if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+            append("")
+        yield append
 
 
 def write_file(path: str | PathLike[str], content: str | bytes) -> Path:

@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardware_specs.errors import InvalidFileError
-from hardware_specs.files.reading import read_json
+from hardware_specs.files.reading import read_json, read_lines, warn_damaged
+from hardware_specs.files.strict_json import parse_json
 from hardware_specs.files.writing import write_file
 from profiling.records.measurement import plain
 
@@ -106,10 +107,37 @@ def read_op_table(path: str | Path) -> OpTable:
     )
 
 
+def read_op_rows(path: str | Path) -> list[dict[str, Any]]:
+    """Return the rows that were appended to a file, one a line; an absent file has none.
+
+    A damaged line, such as the last one before a kill, is named in a `DamagedFileWarning` and passed
+    over.
+
+    Raises:
+        InvalidFileError: the file cannot be read.
+    """
+    rows = []
+    for place, text in read_lines(path) if Path(path).exists() else ():
+        try:
+            row = parse_json(text)
+            if not _is_row(row) or not isinstance(row.get("dtype"), str):
+                raise InvalidFileError(
+                    "no op_class, no dtype, or no positive time_s, flops or bytes"
+                )
+            rows.append(row)
+        except InvalidFileError as error:
+            warn_damaged(InvalidFileError(f"{place}: {error}"))
+    return rows
+
+
 def _is_row(row: Any) -> bool:
     return (
         isinstance(row, dict)
         and isinstance(row.get("op_class"), str)
-        and isinstance(row.get("time_s"), int | float)
+        and all(
+            isinstance(row.get(name), int | float) and row[name] >= 0
+            for name in ("time_s", "flops", "bytes")
+            if name == "time_s" or row["op_class"] in ("gemm", "copy", "pointwise")
+        )
         and row["time_s"] > 0
     )

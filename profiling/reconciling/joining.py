@@ -84,7 +84,8 @@ class Predictor:
             VlmRooflineError: the model, dtype or method cannot be priced; names the measurement.
         """
         tokens = record.tokens
-        key = (record.configuration, tokens.visual_in, tokens.visual_llm)
+        foreign = record.boundary is not None
+        key = (record.configuration, tokens.visual_in, tokens.visual_llm, foreign)
         found = self._known.get(key)
         if found is None:
             try:
@@ -136,9 +137,10 @@ class Predictor:
         if method is not None:
             keep = configuration.keep if configuration.keep is not None else asked
             keep = _settled_keep(replace(request, keep=keep), scenario, tokens.visual_llm)
-        return _assemble(
-            replace(request, keep=keep), MODE_PLANS[configuration.mode], scenario, warnings
-        )
+        language = MODE_PLANS[configuration.mode]
+        # Another tool's engine runs the tower as it runs the rest.
+        tower = TOWER_PLAN if record.boundary is None else language
+        return _assemble(replace(request, keep=keep), language, tower, scenario, warnings)
 
 
 def _settled_keep(request: Request, scenario: Scenario, seen: int | None) -> int | float | None:
@@ -164,9 +166,9 @@ def _settled_keep(request: Request, scenario: Scenario, seen: int | None) -> int
 
 
 def _assemble(
-    request: Request, language: str, scenario: Scenario, warnings: list[str]
+    request: Request, language: str, vision: str, scenario: Scenario, warnings: list[str]
 ) -> Prediction:
-    """Price a request under the plan that ran, and ideally; `language` is the decoder's plan."""
+    """Price a request under the plans that ran, the decoder's and the tower's, and ideally."""
 
     def evaluated(
         execution: str, calibration: Calibration | str | Path | None
@@ -176,10 +178,10 @@ def _assemble(
 
     ideal_context, ideal = evaluated(IDEAL_PLAN, None)
     _, fused = evaluated(IDEAL_PLAN, request.calibration)
-    priced = {plan: evaluated(plan, request.calibration) for plan in {TOWER_PLAN, language}}
-    tower_context, tower = priced[TOWER_PLAN]
+    priced = {plan: evaluated(plan, request.calibration) for plan in {vision, language}}
+    tower_context, tower = priced[vision]
     language_context, ran = priced[language]
-    plans = {stage: language if stage in LANGUAGE_STAGES else TOWER_PLAN for stage in STAGES}
+    plans = {stage: language if stage in LANGUAGE_STAGES else vision for stage in STAGES}
     stages = {
         stage: PlannedStage(
             ideal.stages[stage],

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from costmodel.written_tables import WrittenTable
+from hardware_specs.errors import VlmRooflineError
 from profiling.reconciling.devices import device_of
 from profiling.reconciling.energy import energy_rows
 from profiling.reconciling.joining import Predictor
@@ -15,6 +16,7 @@ from profiling.reconciling.opclasses import by_class, op_rows
 from profiling.reconciling.reading import listed, profiles_under, read
 from profiling.reconciling.rows import COLUMNS, identity, stage_rows
 from profiling.reconciling.summary import summarise_rows
+from profiling.records.model_names import is_shipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -151,22 +153,30 @@ def reconcile(
     spec = device_of(records, hardware, loaded)
     predictor = Predictor(spec, loaded)
     measured = [record for record in records if record.status == "ok" and record.stages]
-    skipped = tuple(_skipped(record, predictor) for record in records if record not in measured)
+    skipped = [_skipped(record, predictor) for record in records if record not in measured]
     spreads = _spreads(measured)
     rows: list[dict[str, Any]] = []
-    runs = [(record, predictor.predict(record)) for record in measured]
+    runs = []
+    for record in measured:
+        try:
+            runs.append((record, predictor.predict(record)))
+        except VlmRooflineError as error:
+            if record.boundary is None:
+                raise
+            # Another tool runs models that nobody here can price.
+            skipped.append({**_skipped(record, predictor), "reason": _why_unpriced(record, error)})
     for record, prediction in runs:
         rows += stage_rows(record, prediction, spec, spreads[record.configuration])
     energy, fitted = energy_rows(runs, spec, power)
     starts = sorted(record.started_at for record in records if record.started_at)
     return Reconciliation(
         rows=tuple(rows),
-        summary=summarise_rows(rows, skipped, energy, len(measured)),
+        summary=summarise_rows(rows, tuple(skipped), energy, len(runs)),
         hardware=spec,
         calibration=loaded,
         software=_software(records),
         dates=(starts[0], starts[-1]) if starts else ("", ""),
-        skipped=skipped,
+        skipped=tuple(skipped),
         energy=energy,
         ops=op_rows(profiles_under(measurements), predictor),
         power=fitted,
@@ -194,8 +204,6 @@ def _loaded(
 
 def _skipped(record: Measurement, predictor: Predictor) -> dict[str, Any]:
     """Return why a run has no times, and whether the model predicted the out-of-memory."""
-    from hardware_specs.errors import VlmRooflineError
-
     row = {**identity(record, None), "status": record.status, "reason": record.error}
     row["predicted_peak_bytes"] = row["capacity_bytes"] = row["predicted_to_fit"] = None
     if record.status == "out-of-memory":
@@ -207,6 +215,13 @@ def _skipped(record: Measurement, predictor: Predictor) -> dict[str, Any]:
         row["capacity_bytes"] = memory.capacity_bytes
         row["predicted_to_fit"] = None if memory.fits is None else bool(memory.fits)
     return row
+
+
+def _why_unpriced(record: Measurement, error: VlmRooflineError) -> str:
+    if record.model_config is None and not is_shipped(record.configuration.model):
+        model = record.configuration.model
+        return f"{model} is not shipped: import it again with its config, --model {model}=FOLDER"
+    return str(error)
 
 
 def _spreads(records: Iterable[Measurement]) -> dict[Any, dict[str, float]]:

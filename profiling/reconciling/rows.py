@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from costmodel.precision.arithmetic import matrix_peak
 from costmodel.quantities import STAGES
 from profiling.reconciling.gap import PARTS, PlannedStage, split_gap
-from profiling.reconciling.joining import added
-from profiling.records.measurement import TOTAL
+from profiling.reconciling.joining import LANGUAGE_STAGES, added
+from profiling.records.measurement import GENERATION, TOTAL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: What `total` spans: everything up to the first logits.
 TTFT_STAGES = ("vision", "projector", "reduction", "prefill")
+#: What several stages timed as one are made of; another tool's clock may hold the decode as well.
+TOGETHER = {TOTAL: TTFT_STAGES, GENERATION: (*TTFT_STAGES, "decode")}
 #: The id of a CPU that was measured: its peaks are rates achieved, not a data sheet's.
 MEASURED_CPU = "cpu-measured"
 #: A peak-memory prediction this far off is worth a flag.
@@ -60,18 +62,24 @@ class StageView:
 def stage_view(prediction: Prediction, name: str) -> StageView:
     """Return the predicted parts of a measured stage.
 
-    `total` is the language model's prefill with tower, projector and method left out; another stage
+    `total` is the language model's prefill with tower, projector and method left out, `generation` its
+    decode steps besides; another stage
     is itself, with the method left out where the method works inside it.
 
     Args:
         prediction: of the configuration.
-        name: a stage, or `total`.
+        name: a stage, `total` or `generation`.
     """
     stages = prediction.stages
-    if name == TOTAL:
-        inside = [stages[each] for each in TTFT_STAGES]
+    if name in TOGETHER:
+        inside = [stages[each] for each in TOGETHER[name]]
+        language = [stages[each] for each in TOGETHER[name] if each in LANGUAGE_STAGES]
         return StageView(
-            stages["prefill"],
+            PlannedStage(
+                added([each.ideal for each in language]),
+                added([each.fused for each in language]),
+                added([each.executed for each in language]),
+            ),
             float(stages["vision"].executed.time_s),
             float(stages["projector"].executed.time_s),
             float(stages["reduction"].executed.time_s),
@@ -106,7 +114,7 @@ def stage_rows(
         spread_s: by stage, how far apart the medians of repeated rounds lie.
     """
     rows = []
-    for name in (*STAGES, TOTAL):
+    for name in (*STAGES, *TOGETHER):
         data = record.stages.get(name)
         if data is None or data.median_s is None or data.median_s <= 0:
             continue
@@ -168,7 +176,7 @@ def _row(
     row: dict[str, Any] = {
         **identity(record, prediction),
         "stage": name,
-        "execution": prediction.plans["prefill" if name == TOTAL else name],
+        "execution": prediction.plans["prefill" if name in TOGETHER else name],
         "regime": view.everything.bound,
         "host_bound": data.host_bound,
         "measured_s": measured,
@@ -233,7 +241,7 @@ def above_roof(
     if measured_s >= ideal_s:
         return None
     products_s, moved = 0.0, 0.0
-    for stage in TTFT_STAGES if name == TOTAL else (name,):
+    for stage in TOGETHER.get(name, (name,)):
         ops, _ = prediction.ops(stage, ideal=True)
         for op in ops:
             moved += float(op.weight_bytes * op.count)
@@ -272,7 +280,7 @@ def stage_peak(memory: MemoryCost, name: str) -> int | None:
     peaks = []
     for phase in memory.timeline:
         stage = owner.get(phase.name, "prefill")
-        if stage == name or (name == TOTAL and stage != "decode"):
+        if stage == name or stage in TOGETHER.get(name, ()):
             peaks.append(phase.total_bytes)
     return int(max(peaks)) if peaks else None
 

@@ -13,7 +13,7 @@ from profiling.reconciling.metrics import (
     metrics,
     rank_correlation,
 )
-from profiling.records.measurement import TOTAL
+from profiling.records.measurement import GENERATION, TOTAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -42,7 +42,7 @@ def summarise_rows(
         "skipped": len(skipped),
         "time": {
             stage: found
-            for stage in (*STAGES, TOTAL)
+            for stage in (*STAGES, TOTAL, GENERATION)
             if (found := _errors(row for row in rows if row["stage"] == stage)) is not None
         },
         "by_regime": _by(totals, "regime"),

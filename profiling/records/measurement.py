@@ -26,6 +26,8 @@ SCHEMA_VERSION = 2
 
 #: Beside the stages of the cost model: everything up to the first logits (TTFT).
 TOTAL = "total"
+#: In other tools' results: the prompt and all tokens after it, timed as one.
+GENERATION = "generation"
 MODES = ("eager", "cuda-graph", "compile")
 
 Status = Literal["ok", "out-of-memory", "failed", "throttled"]

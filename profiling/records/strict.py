@@ -12,7 +12,7 @@ from typing import Any
 
 from costmodel.quantities import STAGES
 from hardware_specs.errors import InvalidFileError
-from profiling.records.measurement import TOTAL, Measurement
+from profiling.records.measurement import GENERATION, TOTAL, Measurement
 
 #: No run takes longer, in seconds: 30 years.
 MOST_SECONDS = 1e9
@@ -37,8 +37,8 @@ def check_record(record: Measurement) -> None:
     check_environment(record.environment)
     sampled = [name for name, stage in record.stages.items() if stage.event_s]
     for name in (*record.stages, *(window.stage for window in record.energy)):
-        if name not in (*STAGES, TOTAL):
-            known = ", ".join((*STAGES, TOTAL))
+        if name not in (*STAGES, TOTAL, GENERATION):
+            known = ", ".join((*STAGES, TOTAL, GENERATION))
             raise InvalidFileError(f"{name[:60]!r} is no stage; there is: {known}")
     if record.status != "ok":
         if sampled:

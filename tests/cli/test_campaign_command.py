@@ -60,12 +60,15 @@ def test_failed_checks_are_named_and_the_exit_code_is_1(
     [(["everything"], "none of smoke, core, more"), (["smoke", "--budget", "-1"], "--budget must be"),
      (["smoke", "--started", "1e12"], "--started lies in the past"),
      (["smoke", "--device", "tpu"], "not one of cuda"),
-     (["smoke", "--device", "cpu", "--model", "llava-1.5-7c"], "llava-1.5-7c")],
+     (["smoke", "--device", "cpu", "--model", "llava-1.5-7c"], "llava-1.5-7c"),
+     (["smoke", "--device", "cpu", "--scale", "layers=x"], "scale layers=x must be"),
+     (["smoke", "--device", "cpu", "--dtype", "int3"], "unknown precision 'int3'")],
 )  # fmt: skip
 def test_bad_input_is_one_line(
     tmp_path: Path, capsys: Any, arguments: list[str], said: str
 ) -> None:
     assert main(["campaign", *arguments, "--out", str(tmp_path / "out")]) == 2
-    error = capsys.readouterr().err.splitlines()[-1]
+    (error,) = capsys.readouterr().err.splitlines()
     assert error.startswith("error: ")
     assert said in error
+    assert not (tmp_path / "out").exists()

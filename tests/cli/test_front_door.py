@@ -24,6 +24,7 @@ LONG = (
     "calibrate",
     "reconcile",
     "report",
+    "import",
     "loop",
     "campaign",
     "measurements",

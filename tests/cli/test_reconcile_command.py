@@ -104,8 +104,10 @@ def test_latency_of_several_devices_and_methods_is_one_picture(tmp_path, monkeyp
          "--keep", "0.5", "--execution", "fused", "--most", "64", "--out", str(out)]
     ) == 0  # fmt: skip
     ((curves, more),) = drawn
-    assert [curve.label.rpartition(", ")[2] for curve in curves] == ["none", "divprune"] * 2
-    assert curves[1].label.startswith("NVIDIA L4")
+    assert [curve.label for curve in curves] == ["none", "divprune"] * 2
+    panels = [curve.panel for curve in curves]
+    assert panels == ["NVIDIA L4"] * 2 + ["NVIDIA H100 SXM5 80 GB"] * 2
+    assert [curve.panel for curve in more["ideal"]] == panels[::2]
     assert curves[1].time_s[-1] < curves[0].time_s[-1]
     assert curves[2].time_s[-1] < curves[0].time_s[-1]
     assert more["across"] == "visual tokens before the method"

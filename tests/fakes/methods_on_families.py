@@ -7,7 +7,6 @@ from typing import Any
 from unittest.mock import patch
 
 from costmodel import estimate
-from costmodel.methods import list_methods
 from hardware_specs.errors import UnsupportedError
 from profiling.counting.one_run import count_run
 from profiling.records.measurement import TOTAL, Configuration
@@ -91,13 +90,18 @@ class OnFamily:
         return flops | {"prefill": flops[TOTAL]}
 
     def running(self) -> dict[str, dict[str, tuple[int, int]]]:
-        """The methods that run, with their counts."""
-        found = {method: self.counted(method) for method in list_methods()}
+        """The methods that run, of all that the page names for any family, with their counts."""
+        found = {method: self.counted(method) for method in sorted(set().union(*_rows().values()))}
         return {method: stages for method, stages in found.items() if stages is not None}
 
 
 def said_of(label: str) -> set[str]:
-    """The methods of a family's row in the table of the page on families."""
-    rows = [line.split(" | ") for line in PAGE.read_text(encoding="utf-8").splitlines()]
-    (row,) = [row for row in rows if row[0].removeprefix("| ") == label]
-    return set(row[-1].removesuffix(" |").split(", "))
+    """The methods of a family's row in the page's table."""
+    return _rows()[label]
+
+
+def _rows() -> dict[str, set[str]]:
+    """Families of the page's table and their methods."""
+    table = PAGE.read_text(encoding="utf-8").split("| family | shipped |")[1].split("\n\n")[0]
+    rows = [line.removeprefix("| ").removesuffix(" |").split(" | ") for line in table.splitlines()]
+    return {row[0]: set(row[-1].split(", ")) for row in rows[2:]}

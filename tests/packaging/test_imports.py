@@ -25,7 +25,7 @@ WINGS = (
     ("measuring",),
     ("microbench",),
     ("reconciling",),
-    ("explaining",),
+    ("explaining", "importing"),
     ("report",),
     ("whole_loop", "sharing", "device_campaign"),
 )

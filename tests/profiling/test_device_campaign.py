@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hardware_specs.errors import DeviceUnavailableError, InvalidInputError
+from hardware_specs.files.reading import DamagedFileWarning
+from hardware_specs.files.writing import appending
 from profiling.device_campaign import (
     STEPS,
     CampaignPlan,
@@ -23,7 +25,8 @@ from profiling.device_campaign import (
 )
 from profiling.measuring.stopping import StopRule, WarmUpRule
 from profiling.microbench import suite
-from profiling.microbench.suite import CPU_SUITE
+from profiling.microbench.suite import CPU_SUITE, run_microbenchmarks
+from profiling.microbench.table import read_op_rows
 from profiling.records.storage import read_measurements
 
 if TYPE_CHECKING:
@@ -158,6 +161,33 @@ def test_each_step_on_the_cpu(tiny_source: str, tmp_path: Path) -> None:
     assert {record.configuration.mode for record in records} == {"eager"}
     assert any(record.configuration.method == "divprune" for record in records)
     assert list((tmp_path / "passes").glob("*_ops.json"))
+
+
+def test_rows_cut_short_or_of_another_device_are_measured_again(tmp_path: Path) -> None:
+    """A kill cuts the last line; rows of a GPU are no rows of this CPU."""
+    path = tmp_path / "ops.jsonl"
+    suite = replace(SUITE, rows=(1,), batches=())
+    first: list[dict[str, Any]] = []
+    with appending(path) as append:
+        run_microbenchmarks(
+            "cpu", model="llava-1.5-7b@layers=1,width=1/16", dtypes=("fp32",), suite=suite,
+            on_row=lambda row: (first.append(row), append(json.dumps(row)))[0],
+        )  # fmt: skip
+    lines = path.read_text().splitlines()
+    other = json.dumps({**first[-1], "device": "NVIDIA H200"})
+    path.write_text("\n".join([*lines[:-2], other, lines[-2][:40]]))
+    with pytest.warns(DamagedFileWarning, match=rf"line {len(lines)}: "):
+        known = read_op_rows(path)
+    assert len(known) == len(lines) - 1
+    again: list[dict[str, Any]] = []
+    table = run_microbenchmarks(
+        "cpu", model="llava-1.5-7b@layers=1,width=1/16", dtypes=("fp32",), suite=suite, known=known,
+        on_row=again.append,
+    )  # fmt: skip
+    assert len(again) == 2
+    assert len(table.rows) == len(lines)
+    assert {row["device"] for row in table.rows} == {first[0]["device"]}
+    assert read_op_rows(tmp_path / "none.jsonl") == []
 
 
 def test_a_step_without_time_still_leaves_its_files(tiny_source: str, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def llava(tmp_path):
 @pytest.fixture
 def large(tmp_path):
     vision = {**VISION, "image_size": 168, "patch_size": 7, "num_hidden_layers": 3}
-    language = {**LANGUAGE, "num_hidden_layers": 18}
+    language = {**LANGUAGE, "num_hidden_layers": 24}
     return build("llava", tmp_path, vision, language, image_seq_length=576)
 
 
@@ -212,9 +212,15 @@ SETTINGS = [
     ("dart", {"keep": 0.2, "layer": 1}),
     ("random", {"keep": 9}),
     ("random", {"keep": 0.3}),
+    ("holov", {"keep": 20}),
+    ("holov", {"keep": 0.1}),
+    ("hiprune", {"keep": 20}),
 ]
 #: Methods for clips, on three frames of 9 to 37 tokens.
-ON_CLIPS = [("evs", {}), ("evs", {"keep": 20}), ("vidcom2", {}), ("vidcom2", {"keep": 12})]
+ON_CLIPS = [
+    *(("evs", {}), ("evs", {"keep": 20}), ("vidcom2", {}), ("vidcom2", {"keep": 12})),
+    *(("dycoke", {}), ("dycoke", {"keep": 0.5})),
+]
 #: Defaults that need the 576 patches of a real tower, and 17 language-model layers at least.
 LARGE = [
     ("visionzip", {}),
@@ -225,6 +231,9 @@ LARGE = [
     ("sparsevlm", {"keep": 128}),
     ("sparsevlm", {"keep": 96}),
     ("sparsevlm", {"keep": 64}),
+    ("holov", {}),
+    ("v2drop", {}),
+    ("v2drop", {"keep": 0.3}),
 ]
 
 
@@ -303,6 +312,8 @@ class Launches(TorchDispatchMode):
         "pyramiddrop",
         "dart",
         "sparsevlm",
+        "holov",
+        "v2drop",
     ],
 )
 def test_kernels_are_about_those_that_run(large, name) -> None:
@@ -336,6 +347,10 @@ OPTIONS = [
     "pyramiddrop(layers=[1,3])",
     "dart(keep=8, image_pivots=2, text_pivots=1)",
     "sparsevlm(layers=[0,2], counts=[20,8])",
+    "v2drop(layers=[1,3], shares=[0.5,0])",
+    "v2drop(layers=[1,2], keep=7)",
+    "holov(keep=9, chunks=5)",
+    "hiprune(keep=9, shallow=2, alpha=0.8)",
 ]
 
 
@@ -429,6 +444,8 @@ def test_ats_costs_what_its_lengths_cost(llava, keep) -> None:
         ("cdpruner", {"keep": 10}),
         ("pyramiddrop", {}),
         ("dart", {"keep": 0.2}),
+        ("holov", {"keep": 10}),
+        ("hiprune", {"keep": 10}),
     ],
 )
 @pytest.mark.parametrize("size", [(168, 168), (100, 168)])
@@ -486,8 +503,13 @@ BY_CLASS = [
     ("fastervlm", {"keep": 0.25}),
     ("vispruner", {"keep": 10}),
     ("cdpruner", {"keep": 5}),
+    ("holov", {"keep": 10}),
+    ("hiprune(shallow=4)", {"keep": 10}),
 ]
-IN_THE_LLM = [("pyramiddrop", {}), ("dart", {"keep": 7}), ("sparsevlm(counts=[66,30,17])", {})]
+IN_THE_LLM = [
+    *(("pyramiddrop", {}), ("dart", {"keep": 7}), ("sparsevlm(counts=[66,30,17])", {})),
+    ("v2drop(layers=[1,5], shares=[0.4,0])", {}),
+]
 INPUTS = [
     *(("video_llava", "image", *row) for row in [*BY_CLASS, ("hired", {"keep": 0.3}), *IN_THE_LLM]),
     *(("video_llava", "video", *row) for row in [*BY_CLASS, *IN_THE_LLM]),

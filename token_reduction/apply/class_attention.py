@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hardware_specs.errors import UnsupportedError
+from hardware_specs.errors import InvalidInputError, UnsupportedError
 from token_reduction.apply.llm_attention import split_heads
 
 if TYPE_CHECKING:
@@ -24,13 +24,15 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class QueryKeyProbe:
-    """Raw queries of the class token and keys of one layer of whichever tower ran last.
+    """Raw queries and keys of one layer of whichever tower ran last.
 
     Args:
-        depth: the layer, counted from the end: -1 is the last.
+        depth: the layer; counted from the end where negative: -1 is the last.
+        whole: whether all queries are wanted; else the class token's.
     """
 
     depth: int
+    whole: bool = False
     queries: Tensor | None = None
     keys: Tensor | None = None
 
@@ -39,7 +41,7 @@ class QueryKeyProbe:
 
         def saw_queries(_module: Any, _args: Any, output: Tensor) -> None:
             # The class token's row is all that is needed; a view would keep the rest alive.
-            self.queries = output[:, :1].clone()
+            self.queries = output if self.whole else output[:, :1].clone()
 
         def saw_keys(_module: Any, _args: Any, output: Tensor) -> None:
             self.keys = output
@@ -50,7 +52,7 @@ class QueryKeyProbe:
             patches.after(attention.k_proj, saw_keys)
 
     def take(self) -> tuple[Tensor, Tensor]:
-        """Return queries [c, 1, w] and keys [c, n+1, w], and forget them."""
+        """Return queries [c, 1 or n+1, w] and keys [c, n+1, w], and forget them."""
         queries, keys = self.queries, self.keys
         self.queries = self.keys = None
         assert queries is not None  # noqa: S101  (the tower ran, or there were no features)
@@ -100,6 +102,42 @@ class ClassAttention:
         found = self.take()
         require_patches(self._method, tokens, tower)
         return found
+
+
+class MeanAttention:
+    """What each token of a layer is looked at by all, of whichever tower ran last.
+
+    Args:
+        parts: the model.
+        method: the method's name, for messages.
+        depth: the layer, from 0, or from the end where negative.
+
+    Raises:
+        UnsupportedError: a tower without class token, or with other layers.
+        InvalidInputError: a layer that the tower does not have.
+    """
+
+    def __init__(self, parts: Parts, method: str, depth: int) -> None:
+        parts.require_vision_layers(method)
+        parts.require_class_token(method)
+        count = len(parts.towers[0].layers)
+        if not -count <= depth < count:
+            raise InvalidInputError(
+                f"{method} looks at vision layer {depth + 1}, counted from 1, and this tower has {count}"
+            )
+        self._probe = QueryKeyProbe(depth, whole=True)
+        self._attention: Any = parts.towers[0].layers[depth].self_attn
+
+    def attach(self, parts: Parts, patches: Patches) -> None:
+        """Watch the layer."""
+        self._probe.attach(parts, patches)
+
+    def take(self) -> Tensor:
+        """Return the mean over heads and queries of attention to each token, [c, n+1], once."""
+        queries, keys = (split_heads(part, self._attention.head_dim) for part in self._probe.take())
+        logits = (queries @ keys.transpose(-1, -2)) * self._attention.scale
+        looked_at: Tensor = logits.softmax(dim=-1, dtype=torch.float32).mean(dim=(1, 2))
+        return looked_at
 
 
 def require_patches(method: str, tokens: Tensor, tower: Tower) -> None:

@@ -68,11 +68,11 @@ class ReductionRecord:
     def kept_indices(self) -> list[Tensor] | None:
         """For each unit, indices of the tokens kept, in the order they have afterwards.
 
-        None for methods that only merge. A class token that goes along is not counted.
+        None for methods that only merge. A class token that goes along is not counted, nor padding.
         """
         if self._cuts:
             return self._kept_in(self._cuts[max(self._cuts)])
-        return self._kept
+        return None if self._kept is None else [kept[kept >= 0] for kept in self._kept]
 
     @property
     def kept_by_layer(self) -> dict[int, list[Tensor]]:

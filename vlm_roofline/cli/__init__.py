@@ -28,6 +28,7 @@ COMMANDS = {
     "estimate": "vlm_roofline.cli.estimate",
     "compare": "vlm_roofline.cli.compare",
     "sweep": "vlm_roofline.cli.sweep",
+    "explore": "vlm_roofline.cli.explore",
     "break-even": "vlm_roofline.cli.break_even",
     "frontier": "vlm_roofline.cli.frontier",
     "plot": "vlm_roofline.cli.plot",
@@ -44,6 +45,7 @@ COMMANDS = {
     "reconcile": "vlm_roofline.cli.reconcile",
     "report": "vlm_roofline.cli.report",
     "explain": "vlm_roofline.cli.explain",
+    "import": "vlm_roofline.cli.import_results",
     "loop": "vlm_roofline.cli.loop",
     "campaign": "vlm_roofline.cli.campaign",
 }

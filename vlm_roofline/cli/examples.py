@@ -19,6 +19,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "compare llava-1.5-7b -d h100,l40s --method fastv,divprune --keep 50% --output-tokens 128",
     ),
     "sweep": ("sweep llava-1.5-7b -d a100,l4 --visual-tokens 64:576:64 --out sweep.csv",),
+    "explore": (
+        "explore --out explorer.html",
+        "explore llava-1.5-7b -d l40s --method fastv --keep 50%,64 --out explorer.html",
+    ),
     "break-even": ("break-even llava-1.5-7b -d l4 --latency-ms 100",),
     "frontier": (
         "frontier llava-1.5-7b -d a100",
@@ -51,6 +55,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "reconcile": ("reconcile runs --calibration a100.json",),
     "report": ("report runs --out report.html",),
     "explain": ("explain before.json.gz", "explain before.json.gz after.json.gz --out why.html"),
+    "import": (
+        "import full_report.csv --out others",
+        "import serve.json --model llava-1.5-7b --dtype fp16 -d a100 --visual-tokens 576 --out others",
+    ),
     "loop": ("loop llava-1.5-7b --out loop",),
     "campaign": (
         "campaign smoke --out gpu",

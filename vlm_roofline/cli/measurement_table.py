@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.text import Text
 
 from costmodel.quantities import STAGES
-from profiling.records.measurement import TOTAL
+from profiling.records.measurement import GENERATION, TOTAL
 from profiling.records.samples import dispersion, order_statistic
 from vlm_roofline.cli.tables import Column, columns, table
 from vlm_roofline.cli.units import show_share
@@ -39,7 +39,8 @@ def measurement_table(records: Sequence[Measurement]) -> RenderableType:
     groups: dict[str, list[Measurement]] = {}
     for record in records:
         groups.setdefault(record.configuration.key, []).append(record)
-    stages = [stage for stage in STAGES if any(stage in record.stages for record in records)]
+    known = (*STAGES, GENERATION)
+    stages = [stage for stage in known if any(stage in record.stages for record in records)]
     rows = [_row(members, stages) for members in groups.values()]
     for row in rows:
         row["speed_up"] = _speed_up(row, rows)
@@ -73,7 +74,12 @@ def measurement_table(records: Sequence[Measurement]) -> RenderableType:
         keys=2 if reduced else 1,
         title=f"{', '.join(said.values())}: medians in milliseconds",
     )
-    notes = []
+    notes = [
+        f"the clock of {timer} ran {boundary}"
+        for timer, boundary in sorted(
+            {(item.sampling.timer, item.boundary) for item in records if item.boundary is not None}
+        )
+    ]
     if any(row["speed_up"] is not None for row in rows):
         notes.append(
             "speed-up: first token, against the run without a method on as many visual tokens"
@@ -125,14 +131,16 @@ def _row(members: Sequence[Measurement], stages: Sequence[str]) -> dict[str, Any
         "batch": configuration.batch_size,
         "mode": configuration.mode,
         **dict.fromkeys((*stages, "spread", "bound", "flops", "peak", *_HOST.values())),
-        TOTAL: first.status,
+        TOTAL: None if first.status == "ok" else first.status,
     }
-    good = [record for record in members if record.status == "ok" and TOTAL in record.stages]
+    fine = [record for record in members if record.status == "ok"]
+    row |= {stage: _milliseconds(fine, stage) for stage in stages if fine}
+    good = [record for record in fine if TOTAL in record.stages]
     if good:
         totals = [value for record in good for value in record.stages[TOTAL].event_s]
         bounds = {record.stages[TOTAL].host_bound for record in good}
         total = good[0].stages[TOTAL]
-        row |= {stage: _milliseconds(good, stage) for stage in (*stages, TOTAL)}
+        row[TOTAL] = _milliseconds(good, TOTAL)
         row["seconds"] = order_statistic(totals, 0.5)
         row |= {"spread": _spread(good, dispersion(totals)), "flops": total.flops}
         row |= {"peak": total.peak_allocated_bytes}

@@ -37,6 +37,10 @@ def picture_processor(source: str) -> Any:
                 return None
             return super().check_argument_for_proper_class(name, argument)
 
+        def apply_chat_template(self, *given: Any, **more: Any) -> Any:
+            """What families do beside asks the part for videos."""
+            return transformers.ProcessorMixin.apply_chat_template(self, *given, **more)
+
     said, _ = kind.get_processor_dict(source)
     names = [name for name in inspect.signature(kind.__init__).parameters if name not in _PARTS]
     return Pictures(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
+    from costmodel.plots import LatencyCurve
     from costmodel.precision import Precision
     from costmodel.result import Estimate
 
@@ -86,28 +87,34 @@ def latency(
         {**given, "hardware": device, "method": method, **_without_keep(method, methods)}
         for device, method in product(devices, methods)
     ]
+    names = {device: get_hardware(device).name for device in devices}
+
+    def curve(request: dict[str, Any], **more: Any) -> LatencyCurve:
+        panel = names[request["hardware"]] if len(devices) > 1 else ""
+        return latency_curve(stage=stage, most=most, panel=panel, **{**request, **more})
+
     curves = []
     for request, plan in product(requests, plans):
-        # Only what tells the curves apart is in their names.
+        # Only what tells the curves of a device apart is in their names.
         parts = {
-            get_hardware(request["hardware"]).name: len(devices) > 1,
             str(request["method"]): len(methods) > 1,
-            get_plan(plan).label: len(plans) > 1 or len(requests) == 1,
+            get_plan(plan).label: len(plans) > 1 or len(methods) == 1,
         }
         label = ", ".join(part for part, varies in parts.items() if varies)
-        curves.append(latency_curve(execution=plan, stage=stage, most=most, label=label, **request))
-    ideal, state = None, "ideal roofline"
-    names = [get_hardware(device).name for device in devices]
+        curves.append(curve(request, execution=plan, label=label))
+    ideal, state = [], "ideal roofline"
     if given["calibration"] != "none":
-        label = f"ideal roofline of {names[0]}" if len(devices) > 1 else "ideal roofline"
-        bound = requests[0] | {"calibration": None, "label": label}
-        ideal = latency_curve(execution="fused", stage=stage, most=most, **bound)
-        laws = dict.fromkeys(_calibration(request) for request in requests)
+        label = f"ideal roofline, {methods[0]}" if len(methods) > 1 else "ideal roofline"
+        ideal = [
+            curve(request, execution="fused", calibration=None, label=label)
+            for request in requests[:: len(methods)]
+        ]
+        laws = dict.fromkeys(map(_calibration, requests))
         state = f"calibration {' and '.join(laws)}"
     text = estimate(**requests[0]).inputs["text_tokens"]
     title = (
         f"{load_model(given['model']).name} {_precision(requests[0]).name} on "
-        f"{' and '.join(names)}, batch {given['batch_size']}, "
+        f"{' and '.join(names.values())}, batch {given['batch_size']}, "
         f"{text} text tokens, {state}"
     )
     what = "prefill time" if stage == "prefill" else "time to first token"

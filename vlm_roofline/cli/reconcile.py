@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hardware_specs.errors import InvalidInputError
-from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json
-from vlm_roofline.cli.options import Json  # noqa: TC001 - typer reads the annotations when it runs
+from vlm_roofline.cli.options import (  # noqa: TC001 - typer reads the annotations when it runs
+    FoundHardware,
+    Json,
+    Records,
+    TimesOf,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -28,24 +32,9 @@ def register(app: typer.Typer) -> None:
 
 
 def reconcile(
-    folders: Annotated[
-        list[Path], typer.Argument(metavar="DIR", help="Folders or files of measured records.")
-    ],
-    calibration: Annotated[
-        str,
-        typer.Option(
-            help="auto, a file, a shipped calibration's name, or none: the ideal roofline."
-        ),
-    ] = "auto",
-    hardware: Annotated[
-        str | None,
-        typer.Option(
-            "--hardware",
-            "-d",
-            help="Device id or YAML file; found by its name if absent.",
-            autocompletion=completes("hardware"),
-        ),
-    ] = None,
+    folders: Records,
+    calibration: TimesOf = "auto",
+    hardware: FoundHardware = None,
     stage: Annotated[
         str, typer.Option(help="Stage of the table of runs: total, prefill, vision, decode, ...")
     ] = "total",
@@ -58,12 +47,11 @@ def reconcile(
     """Join every measured run and stage with its estimate and split the gap into named parts."""
     from costmodel.quantities import STAGES
     from profiling.reconciling import reconcile as join
-    from profiling.records.measurement import TOTAL
+    from profiling.records.measurement import GENERATION, TOTAL
 
-    if stage not in (*STAGES, TOTAL):
-        raise InvalidInputError(
-            f"--stage {stage!r} is unknown; there is: {', '.join((*STAGES, TOTAL))}"
-        )
+    known = (*STAGES, TOTAL, GENERATION)
+    if stage not in known:
+        raise InvalidInputError(f"--stage {stage!r} is unknown; there is: {', '.join(known)}")
     result = join(folders, calibration, hardware=hardware)
     if plots is not None:
         from profiling.report import reconciliation_figures, save_figures
@@ -90,6 +78,10 @@ def print_reconciliation(result: Reconciliation, stage: str = "total") -> None:
     """
     out = console()
     rows = result.of_stage(stage)
+    if not rows and result.rows:
+        # Another tool's clock may have held no total.
+        stage = str(result.rows[-1]["stage"])
+        rows = result.of_stage(stage)
     if rows:
         out.print(_runs(result, stage))
     out.print(_errors(result))

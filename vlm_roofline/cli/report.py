@@ -8,9 +8,13 @@ from typing import Annotated
 import typer
 
 from hardware_specs.errors import InvalidInputError
-from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json
-from vlm_roofline.cli.options import Json  # noqa: TC001 - typer reads the annotations when it runs
+from vlm_roofline.cli.options import (  # noqa: TC001 - typer reads the annotations when it runs
+    FoundHardware,
+    Json,
+    Records,
+    TimesOf,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -19,25 +23,10 @@ def register(app: typer.Typer) -> None:
 
 
 def report(
-    folders: Annotated[
-        list[Path], typer.Argument(metavar="DIR", help="Folders or files of measured records.")
-    ],
+    folders: Records,
     out: Annotated[Path, typer.Option(help="The HTML file.")],
-    calibration: Annotated[
-        str,
-        typer.Option(
-            help="auto, a file, a shipped calibration's name, or none: the ideal roofline."
-        ),
-    ] = "auto",
-    hardware: Annotated[
-        str | None,
-        typer.Option(
-            "--hardware",
-            "-d",
-            help="Device id or YAML file; found by its name if absent.",
-            autocompletion=completes("hardware"),
-        ),
-    ] = None,
+    calibration: TimesOf = "auto",
+    hardware: FoundHardware = None,
     figures: Annotated[bool, typer.Option(help="Put the figures in.")] = True,
     json: Json = False,
 ) -> None:

@@ -25,6 +25,7 @@ def test_counts(model, shape, frames, each, tail) -> None:
     left = {
         "evs": max(each, int(frames * each * 0.3)),
         "vidcom2": max(frames, int(frames * each * 0.25)),
+        "dycoke": frames * each - (frames // 2 + -(-(frames - 4) // 4)) * (each - int(0.3 * each)),
     }
     for name, kept in left.items():
         cost = estimate(model, A100, method=name, **shape)

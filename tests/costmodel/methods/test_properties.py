@@ -17,6 +17,7 @@ NAMES = tuple(name for name in list_methods() if not method_info(name).clips)
 BY_COUNT = (
     *("prumerge", "divprune", "fastv", "tome", "ats", "evit", "crossget", "sequential"),
     *("visionzip", "fastervlm", "vispruner", "cdpruner", "hired", "pyramiddrop", "random"),
+    *("holov", "hiprune", "v2drop"),
 )
 #: Methods that work on one sequence of the batch after the other, so that they launch more for more.
 ONE_BY_ONE = ("hired", "pyramiddrop", "dart", "sparsevlm")
@@ -75,7 +76,7 @@ def test_linear_in_the_batch(name, batch, text) -> None:
         assert own < all_ < batch * own
     else:
         # Only where there are several crops their keys are laid out for a batched product.
-        assert all_ - own == (name in ("visionzip", "fastervlm", "vispruner"))
+        assert all_ - own == (name in ("visionzip", "fastervlm", "vispruner", "holov"))
 
 
 @settings(max_examples=60, deadline=None)
@@ -139,6 +140,9 @@ NEWER = (
     "pyramiddrop",
     "dart",
     "sparsevlm",
+    "holov",
+    "hiprune",
+    "v2drop",
 )
 
 

@@ -50,7 +50,7 @@ def figures(cost):
         "roofline": plot_roofline(
             hardware, ops, dtype="bf16", title="of $ome model", measured=slower
         ),
-        "latency": plot_latency([curve], ideal=ideal, measured=[points], title="a device"),
+        "latency": plot_latency([curve], ideal=[ideal], measured=[points], title="a device"),
         "memory": plot_memory(cost.memory, title="a model", measured={"logits": 15e9}),
     }
 
@@ -131,6 +131,29 @@ def test_a_tower_under_another_plan():
         eager.stages[name].time_s for name in ("vision", "projector", "reduction")
     )
     assert mixed.time_s[-1] == pytest.approx(expected)
+
+
+def test_each_device_has_axes_of_its_own_and_one_legend_names_all() -> None:
+    curves = [
+        latency_curve("llava-1.5-7b", device, execution=plan, most=64, panel=device)
+        for device in (A100, "nvidia-l4")
+        for plan in ("hf-eager", "fused")
+    ]
+    figure = plot_latency(curves, title="two devices")
+    assert [axes.texts[-1].get_text().split(":")[0] for axes in figure.axes] == [A100, "nvidia-l4"]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert len(set(names)) == len(names)
+    assert curves[0].label in names
+    drawn = [
+        {line.get_label(): line.get_color() for line in axes.get_lines()} for axes in figure.axes
+    ]
+    for label in {curve.label for curve in curves}:
+        assert drawn[0][label] == drawn[1][label]
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.width
+    assert all(box.y1 <= axes.get_window_extent().y0 for axes in figure.axes)
 
 
 def _legend_texts(figure):

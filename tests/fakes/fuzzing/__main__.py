@@ -16,10 +16,11 @@ from typing import NamedTuple
 from fuzzing.doors_api import DOORS as API
 from fuzzing.doors_command_line import DOORS as COMMAND_LINE
 from fuzzing.doors_files import DOORS as FILES
+from fuzzing.doors_foreign import DOORS as FOREIGN
 from fuzzing.outputs import WRITERS, killed_often, prepared
 from fuzzing.running import Tally, fuzzed
 
-DOORS = {door.name: door for door in (*API, *COMMAND_LINE, *FILES)}
+DOORS = {door.name: door for door in (*API, *COMMAND_LINE, *FILES, *FOREIGN)}
 #: Cases of one piece of work: small enough that the processors end together.
 PIECE = 500
 COLUMNS = ("what", "cases", "ok", "refused", "faults", "processor_s", "date")

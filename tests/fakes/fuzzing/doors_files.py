@@ -31,7 +31,7 @@ A100 = "nvidia-a100-sxm4-80gb"
 ODD_SHARE = 0.01
 
 
-def _sometimes_odd(case: Callable[[Random, Path], Path]) -> Callable[[Random, Path], Path]:
+def sometimes_odd(case: Callable[[Random, Path], Path]) -> Callable[[Random, Path], Path]:
     """Put now and then something else in the place of the file that a case makes."""
 
     def made(random: Random, folder: Path) -> Path:
@@ -322,11 +322,11 @@ def _printed(path: Path) -> Any:
 
 
 DOORS = (
-    Door("config.json", _sometimes_odd(_config_case), _config),
-    Door("calibration", _sometimes_odd(_calibration_case), _calibration),
-    Door("device YAML", _sometimes_odd(_device_case), _device),
-    Door("op tables", _sometimes_odd(_table_case), _table_run),
-    Door("records", _sometimes_odd(_records_case), _records),
-    Door("pictures", _sometimes_odd(_picture_case), _picture),
-    Door("published tables", _sometimes_odd(_printed_case), _printed, heavy=10),
+    Door("config.json", sometimes_odd(_config_case), _config),
+    Door("calibration", sometimes_odd(_calibration_case), _calibration),
+    Door("device YAML", sometimes_odd(_device_case), _device),
+    Door("op tables", sometimes_odd(_table_case), _table_run),
+    Door("records", sometimes_odd(_records_case), _records),
+    Door("pictures", sometimes_odd(_picture_case), _picture),
+    Door("published tables", sometimes_odd(_printed_case), _printed, heavy=10),
 )

@@ -30,6 +30,7 @@ ALLOWED = {
     "costmodel/reproduce/published.py": {"read_text"},  # shipped
     "costmodel/calibration/tables.py": {"read_bytes", "read_csv", "ParquetFile"},  # of bytes read
     "profiling/explaining/optable.py": {"to_parquet"},  # into memory
+    "profiling/importing/content.py": {"read_text"},  # the one reader's
     "profiling/instruments/environment.py": {"read_text"},  # the kernel's files
     "profiling/instruments/watch.py": {"read_text"},  # the kernel's files
     "profiling/measuring/campaign.py": {"open"},  # the lock

@@ -18,7 +18,7 @@ import pytest
 
 from hardware_specs.errors import InvalidInputError, OutputError
 from hardware_specs.files import writing
-from hardware_specs.files.writing import prepare_folder, replacing, write_file
+from hardware_specs.files.writing import appending, prepare_folder, replacing, write_file
 
 
 def _names(folder: Path) -> list[str]:
@@ -262,3 +262,18 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
         prepare_folder(tmp_path / "file")
     assert prepare_folder(tmp_path / "new" / "folder").is_dir()
     assert _names(tmp_path) == ["file", "new"]
+
+
+def test_an_error_beside_appending_stays_what_it_is(tmp_path: Path) -> None:
+    """Only a failed write is an output error; the lines before it are there."""
+
+    def work() -> None:
+        with appending(tmp_path / "a.jsonl") as append:
+            append("1")
+            raise ValueError("of the work")
+
+    with pytest.raises(ValueError, match="of the work"):
+        work()
+    assert (tmp_path / "a.jsonl").read_text() == "1\n"
+    with pytest.raises(OutputError, match="it is a folder"), appending(tmp_path):
+        pass

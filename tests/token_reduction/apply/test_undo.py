@@ -21,7 +21,8 @@ HOOKS = (
 #: Settings under which each method acts in a tower of four layers and a language model of four.
 SETTINGS = {
     "vtw": {"layer": 2}, "evit": {"layers": (1, 2)}, "ats": {"layers": (1, 2)},
-    "prumerge+": {"keep": 32}, "sparsevlm": {"layers": (0, 1, 2)},
+    "prumerge+": {"keep": 32}, "sparsevlm": {"layers": (0, 1, 2)}, "hiprune": {"shallow": 2},
+    "v2drop": {"layers": (1, 2, 3)},
 }  # fmt: skip
 
 

@@ -1,0 +1,86 @@
+"""HiPrune: anchors that a middle vision layer looks at, with their neighbours, and registers of a deep one.
+
+Source: Liu et al. (ACL 2026, arXiv 2508.00553) and Danielement321/HiPrune. Of K tokens, round(K x alpha /
+5) anchors are what all patches look at most in vision layer 9 (counted from 1); the patches left, right,
+above and below each stay with it; the rest of K are what is looked at most in layer -2. Spatial order,
+after the projector.
+
+Own FLOPs per crop, n patches in a tower of width c: 2 x 2 (n+1)^2 c for the maps of two layers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from costmodel.methods.class_attention import FINITE_KERNELS, ranked_crops
+from costmodel.methods.fastervlm import kept_patches
+from costmodel.methods.info import MethodInfo
+from costmodel.methods.keep import kept_count
+from costmodel.methods.options import Option, fraction, whole
+from costmodel.methods.pieces import gather, passes, product, sort
+from costmodel.methods.plan import before_layers
+from hardware_specs.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from costmodel.methods.plan import MethodInput, MethodPlan
+
+COUNT = 64
+SHALLOW = Option("shallow", 9, whole(1), "an integer >= 1", "vision layer of the anchors, from 1")
+ALPHA = Option("alpha", 0.1, fraction(0.0, 1.0), "a number in [0, 1]", "share of K for the anchors")
+#: An anchor and its four neighbours.
+GROUP = 5
+
+
+def anchor_count(count: int, alpha: float) -> int:
+    """Return how many of K tokens are anchors.
+
+    >>> [anchor_count(count, 0.1) for count in (192, 128, 64)]  # 3.84, 2.56, 1.28
+    [4, 3, 1]
+    """
+    return round(count * alpha / GROUP)
+
+
+def _plan(given: MethodInput) -> MethodPlan:
+    tower, crops = given.tower, ranked_crops(given)
+    if SHALLOW.of(given) > tower.num_layers:
+        raise InvalidInputError(
+            f"hiprune looks at vision layer {SHALLOW.of(given)}, counted from 1, and this tower has "
+            f"{tower.num_layers}; give shallow="
+        )
+    num, h, e = given.precision.vision, tower.num_heads, tower.head_dim
+    images, n, runs = crops.images, crops.patches, crops.runs
+    kept = kept_count("hiprune", given.keep, n)
+    length = n + 1
+    ops = [
+        gather("keys_and_queries", 2 * images * length, tower.hidden_size, num, 2 * runs, kernels=1),
+        product("attention_again", images * h, length, length, e, num, 2 * runs),
+        passes("looked_at", images * h * length**2, num, reads=5, writes=4, kernels=3, flops=7,
+               count=2 * runs),
+        passes("finite", images * n, num, kernels=2 * FINITE_KERNELS, count=runs),
+        sort("rank", 2 * images, n, num, 2 * runs),
+        passes("marks", images * n, num, reads=4, writes=4, kernels=12, count=runs),
+        *kept_patches(given, crops, kept),
+    ]  # fmt: skip
+    note = {"hiprune": "keep counts patches of each crop"}
+    return before_layers(given, crops.left(given, kept), ops, note)
+
+
+INFO = MethodInfo(
+    name="hiprune",
+    schedule=_plan,
+    place="after-projector",
+    summary="keep anchors of a middle vision layer with their neighbours, and what a deep layer looks at",
+    formula="round(keep n) tokens per crop; 4(n+1)^2 c FLOPs",
+    complexity="O(n^2 c) per crop",
+    source="Liu et al. 2025, HiPrune, arXiv 2508.00553; Danielement321/HiPrune",
+    default_text=f"{COUNT} patches of each crop",
+    needs_text="the whole attention of vision layers 9 and -2",
+    by_crop=True,
+    needs_class_token=True,
+    needs=frozenset({"clip_attention_maps"}),
+    keep_meaning="patches of each crop kept",
+    default_keep=COUNT,
+    options=(SHALLOW, ALPHA),
+    published=("192, 128 and 64 of 576 tokens, alpha 0.1",),
+    recomputes="the attention maps of vision layers 9 and -2",
+)

@@ -1,0 +1,85 @@
+"""HoloV: after the projector share the count among chunks of each crop, by attention and variety.
+
+Source: Zou et al., NeurIPS 2025 (arXiv 2510.02912) and obananas/HoloV. The raster sequence of n patches is
+cut into P = 16 chunks. A chunk's weight is the mean over its tokens of their class attention and of how
+much their cosines with the rest of the chunk vary; its quota of the K tokens follows the weight, and within
+it the class token's attention decides. Where a quota is beyond its chunk, zero vectors fill up to K.
+
+Own FLOPs per crop, chunks of s = ceil(n / P) tokens of width d, tower width c: 2 (n+1) c for the class
+token's row, 2 P s^2 d for the cosines.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from costmodel.methods.class_attention import FINITE_KERNELS, class_row, ranked_crops
+from costmodel.methods.info import MethodInfo
+from costmodel.methods.keep import kept_count, least
+from costmodel.methods.options import Option, whole
+from costmodel.methods.pieces import gather, passes, product, sort
+from costmodel.methods.plan import before_layers
+
+if TYPE_CHECKING:
+    from costmodel.methods.plan import MethodInput, MethodPlan
+    from costmodel.quantities import Num
+
+COUNT = 64
+CHUNKS = Option("chunks", 16, whole(1), "an integer >= 1", "consecutive pieces of the raster order")
+
+
+def chunk_shape(n: Num, chunks: int) -> tuple[Num, Num]:
+    """Return how many chunks n tokens are cut into, and the tokens of the longest.
+
+    >>> chunk_shape(576, 16), chunk_shape(10, 16), chunk_shape(35, 16)
+    ((16, 36), (10, 1), (16, 3))
+    """
+    pieces = least(n, chunks)
+    return pieces, -(-n // (pieces + (pieces == 0)))
+
+
+def _plan(given: MethodInput) -> MethodPlan:
+    crops, h, d = ranked_crops(given), given.tower.num_heads, given.model.text.hidden_size
+    num, n, images, runs = given.precision.projector, crops.patches, crops.images, crops.runs
+    kept = kept_count("holov", given.keep, n)
+    pieces, size = chunk_shape(n, CHUNKS.of(given))
+    tokens, pairs = images * pieces * size, images * pieces * size * size
+    ops = [
+        *class_row(given, crops),
+        passes("mean_heads", images * h * n, given.precision.vision, writes=1 / h,
+               kernels=1 + FINITE_KERNELS, count=runs),
+        passes("normalise", images * n * d, num, reads=2, writes=1, kernels=3 + FINITE_KERNELS,
+               flops=3, count=runs),
+        gather("chunks", tokens, d, num, runs, kernels=3),
+        product("cosine", images * pieces, size, size, d, num, runs),
+        passes("variance", pairs, num, reads=7, writes=4, kernels=16, flops=6, count=runs),
+        passes("scores", tokens, num, reads=16, writes=10, kernels=34, flops=8, count=runs),
+        sort("weights", images, pieces, num, 2 * runs),
+        sort("rank", images, n, num, 3 * runs),
+        gather("kept_tokens", images * kept, d, num, runs, kernels=3),
+        passes("class_token_beside", images * (kept + 1) * d, num, flops=0,
+               count=runs * crops.beside),
+    ]  # fmt: skip
+    note = {"holov": "keep counts tokens of each crop, zero vectors among them"}
+    return before_layers(given, crops.left(given, kept), ops, note)
+
+
+INFO = MethodInfo(
+    name="holov",
+    schedule=_plan,
+    place="after-projector",
+    summary="share the count among chunks of each crop, and keep what the class token looks at in each",
+    formula="round(keep n) tokens per crop; 2(n+1)c + 2 P ceil(n/P)^2 d FLOPs, P = 16",
+    complexity="O(n^2 d / P + n c) per crop",
+    source="Zou et al. 2025, HoloV, arXiv 2510.02912; obananas/HoloV",
+    default_text=f"{COUNT} tokens of each crop",
+    needs_text="the class token's attention in vision layer -2",
+    by_crop=True,
+    needs_class_token=True,
+    needs=frozenset({"clip_attention"}),
+    keep_meaning="tokens of each crop, zero vectors among them where a quota is beyond its chunk",
+    default_keep=COUNT,
+    options=(CHUNKS,),
+    published=("192, 128 and 64 of 576 tokens, 16 chunks",),
+    recomputes="the class token's row of scores in vision layer -2",
+)

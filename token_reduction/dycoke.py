@@ -1,0 +1,74 @@
+"""DyCoke: of most frames of a clip, the places least like a frame before.
+
+Source: "DyCoke: Dynamic Compression of Tokens for Fast Video Large Language Models" (Tao et al., CVPR 2025,
+arXiv 2411.15024) and its program KD-TAO/DyCoke, whose first stage this is. The second, which at every decode
+step parks entries of the KV cache, is not here.
+Place: after the projector, on clips; images and clips of one frame are left alone. Needs nothing beside the
+tokens. Tokens that stay keep their places on three axes; elsewhere they count on.
+
+Complexity, n tokens of p per frame, d width: n*d and sorts of p. The length depends on the frames alone. As
+in the program, frame i + 2 is compared with i for i = 0, 4, 8, ... below T - 4, so two of the last four
+frames stay whole. Unlike there, the last of an odd number of frames is kept (the program loses it), and
+what stays of a frame is in spatial order, not by similarity.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from costmodel.methods.dycoke import RATIO
+from costmodel.methods.keep import resolve_keep
+from token_reduction.apply.places import Host, reduce_clips
+from token_reduction.tokens.checks import misfit, require_finite
+from token_reduction.tokens.reduced import Reduced
+from token_reduction.tokens.selection import bottom_indices
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def dycoke(frames: Tensor, keep: float = RATIO) -> Reduced:
+    """Thin out the frames that resemble one before.
+
+    Formula: frames 1, 3, 5, ... against the frame before, and frames 2, 6, 10, ... below T - 2 against the
+    second frame before; int(keep * p) places with the smallest cosine stay of each.
+
+    Args:
+        frames: [t, p, d] tokens of t frames.
+        keep: share of a frame's tokens, rounded down, or a count.
+
+    Returns:
+        Reduced of the t * p tokens; kept_indices ascending.
+
+    Raises:
+        InvalidInputError: no clip, NaN or infinity, a keep out of range.
+
+    >>> clip = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[2.0, 0.0], [0.0, 1.0]]])
+    >>> dycoke(clip, 1).kept_indices.tolist()
+    [0, 1, 3]
+    """
+    if frames.ndim != 3 or not frames.shape[0] * frames.shape[1]:
+        raise misfit("dycoke", "the tokens of frames [t, p, d]", frames)
+    count, each, width = frames.shape
+    kept = resolve_keep(keep, each, rounding="down")
+    fewer = [*range(1, count, 2), *range(2, count - 2, 4)]
+    against = [*range(0, count - 1, 2), *range(0, count - 4, 4)]
+    with torch.no_grad():
+        norms = frames.norm(dim=-1, keepdim=True)
+        require_finite("dycoke", frames=norms)
+        unit = frames / norms.clamp_min(torch.finfo(frames.dtype).tiny)
+        cosine = (unit[fewer] * unit[against]).sum(dim=-1)
+        stay = torch.ones(count, each, dtype=torch.uint8, device=frames.device)
+        chosen = torch.zeros_like(stay[fewer]).scatter(-1, bottom_indices(cosine, kept), 1)
+        stay[fewer] = chosen
+        total = count * each - len(fewer) * (each - kept)
+        order = stay.flatten().argsort(descending=True, stable=True)[:total]
+    return Reduced(frames.reshape(-1, width)[order], kept_indices=order, selection_order=order)
+
+
+def plug(host: Host) -> None:
+    """Thin out the frames of each clip behind the projector."""
+    keep = host.method.settled_keep
+    reduce_clips(host, lambda frames: dycoke(frames, keep))
