@@ -113,8 +113,11 @@ class EnergyCost:
         """Return the energy of so many devices that do the same."""
         if devices == 1:
             return self
-        ends = (self.energy_low_j, self.energy_high_j, self.energy_j)
-        return EnergyCost(*(None if end is None else end * devices for end in ends), self.basis)
+        low, high, mid = (
+            None if end is None else end * devices
+            for end in (self.energy_low_j, self.energy_high_j, self.energy_j)
+        )
+        return EnergyCost(low, high, mid, self.basis)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
