@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from costmodel.methods.keep import Rounding
-    from costmodel.methods.method import Method
     from costmodel.methods.options import Option
     from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num
@@ -59,7 +58,7 @@ class MethodInfo:
         fused_attention: whether every attention kernel stays fused; else some layers write their scores out.
         recomputes: what is computed a second time beside the model's own kernels, in words.
         clips: whether it compares the frames of a clip, and leaves images as they are.
-        stages: the methods that a stack is made of, first to last; empty for a method by itself.
+        stages: the requests (`Method`) that a stack is made of, first to last; empty for a method by itself.
     """
 
     name: str
@@ -96,7 +95,7 @@ class MethodInfo:
     fused_attention: bool = True
     recomputes: str = "nothing"
     clips: bool = False
-    stages: tuple[Method, ...] = ()
+    stages: tuple[Any, ...] = ()
 
     __repr__ = brief
 
