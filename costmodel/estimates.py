@@ -289,8 +289,12 @@ def estimate(
     return answer(Request(**locals()))
 
 
-def answer(request: Request) -> Estimate:
+def answer(request: Request, context: Context | None = None) -> Estimate:
     """Predict what a request costs, as `estimate` does for its arguments.
+
+    Args:
+        request: the call.
+        context: what stays fixed, where the caller holds it already.
 
     >>> answer(Request("llama-2-7b", "nvidia-l4", text_tokens=8)).inputs["text_tokens"]
     8
@@ -299,7 +303,7 @@ def answer(request: Request) -> Estimate:
         from costmodel.conventions.estimating import convention_estimate
 
         return convention_estimate(request)
-    context = context_for(request)
+    context = context or context_for(request)
     warnings = list(context.warnings)
     scenario = scenario_of(request, context.model, warnings)
     if context.method is not None and differ_in_tokens(request, context.model):
