@@ -41,6 +41,9 @@ def estimate(
     compute_w: Annotated[
         float | None, typer.Option(help="Measured power of compute-bound work, watts.")
     ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print a table for a model card.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Predict FLOPs, traffic, memory and time of one request."""
@@ -64,6 +67,11 @@ def estimate(
         return
     for line in cost.warnings:
         warn(line)
+    if markdown:
+        from vlm_roofline.cli.model_card import model_card
+
+        typer.echo(model_card(cost, given))
+        return
     _print(cost, ops)
     if thousand is not None:
         from vlm_roofline.cli.per_thousand import per_thousand_text
