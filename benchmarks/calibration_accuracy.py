@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from calibration_chosen import tables
 from calibration_public import (
     A100,
     GEMM_SETS,
@@ -243,6 +244,12 @@ def _interpolated(seen: pd.DataFrame, rest: pd.DataFrame) -> np.ndarray:
     return out
 
 
+def without_residual(found: Calibration) -> Calibration:
+    """Return the law alone."""
+    classes = {key: replace(each, residual=None) for key, each in found.classes.items()}
+    return replace(found, classes=classes)
+
+
 def _floor(frame: pd.DataFrame) -> float:
     """Return the error of every point against the median ratio of its neighbours in m.
 
@@ -251,7 +258,7 @@ def _floor(frame: pd.DataFrame) -> float:
     """
     hardware = A100 if frame["device"].str.contains("A100").any() else H100
     label = canonical(str(frame["dtype"].iloc[0]))
-    full = fit_calibration(frame, hardware, curves=False, resamples=1)
+    full = without_residual(fit_calibration(frame, hardware, curves=False, resamples=1))
     errors = []
     for n, k in MODEL_SHAPES:
         mine = frame[(frame["n"] == n) & (frame["k"] == k)].sort_values("m")
@@ -365,6 +372,8 @@ def main() -> None:
     model_tier(public)
     one_layer(public)
     attentions(public, min(arguments.draws, 10))
+    for each in tables(public, arguments.folder):
+        table(*each)
 
 
 if __name__ == "__main__":

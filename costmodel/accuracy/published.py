@@ -1,12 +1,14 @@
-"""Read `data/published.yaml`: tables of scores, checked against a schema, as flat rows."""
+"""Every published score: the tables of `data/published.yaml`, as flat rows, and those of `collected`."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from costmodel.accuracy.collected import collected_scores, collected_sources
+from costmodel.accuracy.rows import EVIDENCE, SETTINGS, TRAININGS, Benchmark, Score, Source
 from hardware_specs.errors import InvalidFileError, UnknownNameError
 from hardware_specs.files.strict_yaml import parse_yaml
 
@@ -16,93 +18,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA_VERSION = 1
-
-#: How a table was read, best first.
-EVIDENCE = {
-    "T": "read in a text copy of the paper, tables included",
-    "N2": "read in two public notes on the paper that agree",
-    "N": "read in one public note on the paper",
-    "M": "quoted from memory",
-}
-#: How the cost model's setting of a row is known.
-SETTINGS = ("stated", "inferred", "unknown")
-#: What was trained before the score was taken.
-TRAININGS = ("none", "lora", "full", "calibrated", "unknown")
-
-
-@dataclass(frozen=True, slots=True)
-class Benchmark:
-    """One benchmark.
-
-    Attributes:
-        name: its key.
-        metric: what a score is; higher is better for all of them.
-        most: the upper end of its scale.
-    """
-
-    name: str
-    metric: str
-    most: float
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One document that scores were read in."""
-
-    key: str
-    what: str
-    url: str
-    read: str
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """One published score.
-
-    Attributes:
-        paper: key of the paper, such as `prumerge`.
-        arxiv: its arXiv number.
-        table: the table's number.
-        label: the row as the paper names it.
-        model: a shipped model's name.
-        method: a method's name; `none` for the unreduced model.
-        keep: the setting of the cost model that is the same run, None for the method's default.
-        layer: the language-model layer of methods that have one.
-        setting: how `keep` and `layer` are known: `stated`, `inferred` or `unknown`.
-        visual_tokens: visual tokens that reach the language model as printed, None where not given.
-        flops_ratio: FLOPs against the unreduced model as printed, by the paper's own counting.
-        training: `none`, `lora`, `full`, `calibrated` or `unknown`.
-        benchmark: the benchmark's key.
-        score: the score as printed.
-        baseline: the score of the unreduced model in the same paper, None where there is none.
-        evidence: a key of `EVIDENCE`.
-        sources: keys of the sources it was read in.
-        note: what a reader should know.
-    """
-
-    paper: str
-    arxiv: str
-    table: str
-    label: str
-    model: str
-    method: str
-    keep: int | float | None
-    layer: int | None
-    setting: str
-    visual_tokens: int | None
-    flops_ratio: float | None
-    training: str
-    benchmark: str
-    score: float
-    baseline: float | None
-    evidence: str
-    sources: tuple[str, ...]
-    note: str
-
-    @property
-    def retained(self) -> float | None:
-        """The score over that of the same paper's unreduced model."""
-        return None if not self.baseline else self.score / self.baseline
 
 
 @lru_cache(maxsize=1)
@@ -120,10 +35,11 @@ def _document() -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def load_sources() -> dict[str, Source]:
     """Return the documents that scores were read in, by key."""
-    return {
+    named = {
         key: Source(key, entry["what"], entry["url"], entry["read"])
         for key, entry in _document()["sources"].items()
     }
+    return named | collected_sources()
 
 
 @lru_cache(maxsize=1)
@@ -138,7 +54,7 @@ def list_benchmarks(model: str | None = None) -> tuple[str, ...]:
     """Name the benchmarks, or those that have scores of a model.
 
     >>> list_benchmarks("video-llava-7b")
-    ('msvd-qa', 'msrvtt-qa', 'activitynet-qa')
+    ('msvd-qa', 'msrvtt-qa', 'activitynet-qa', 'tgif-qa')
     """
     names = tuple(_benchmarks())
     if model is None:
@@ -161,7 +77,7 @@ def get_benchmark(name: str) -> Benchmark:
 
 @lru_cache(maxsize=1)
 def load_scores() -> tuple[Score, ...]:
-    """Return every published score, in the order of the file.
+    """Return every published score, in the order of the files.
 
     Raises:
         InvalidFileError: a table that does not hold what it must.
@@ -181,9 +97,10 @@ def load_scores() -> tuple[Score, ...]:
     for row in rows:
         if row.method == "none":
             baselines.setdefault((row.paper, row.model, row.benchmark), row.score)
-    return tuple(
+    named = tuple(
         replace(row, baseline=baselines.get((row.paper, row.model, row.benchmark))) for row in rows
     )
+    return named + collected_scores()
 
 
 def _rows(
@@ -224,10 +141,21 @@ def _rows(
             evidence=entry.get("evidence", table["evidence"]),
             sources=tuple(table["sources"]),
             note=entry.get("note", ""),
+            owner=_owner(table["paper"], entry["method"]),
         )
         for benchmark, score in zip(columns, scores, strict=True)
         if score is not None
     ]
+
+
+def _owner(paper: str, method: str) -> str:
+    """Whose table a row stands in; the samplers are PruMerge's own baselines."""
+    if method == "none":
+        return "baseline"
+    own = method.rstrip("+") == paper or (
+        paper == "prumerge" and method in ("sequential", "spatial")
+    )
+    return "own" if own else "rival"
 
 
 def scores_frame() -> pd.DataFrame:

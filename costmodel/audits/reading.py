@@ -46,7 +46,7 @@ _LATEX = (
 
 
 #: Markdown around a number: footnotes with their text, emphasis, tags.
-_MARKS = r"<sup>.*?</sup>|\[\^[^\]]*\]|\*\*|__|`|<[^>]*>"
+_MARKS = r"<sup>.*?</sup>|\[\^[^\]]*\]|\*\*|(?<!\d)\*|\*(?!\d)|__|`|<[^>]*>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,9 @@ def _csv(text: str, name: str) -> tuple[list[list[str]], dict[str, str]]:
         raise InvalidFileError(f"{name}: no CSV ({error})") from None
     if mark == ";":
         # Where a comma separates no cells it may be the decimal one: 8,5.
-        rows = [[re.sub(r"^(\d+),(?=\d+$)", r"\1.", cell.strip()) for cell in row] for row in rows]
+        rows = [
+            [re.sub(r"(?<![\d,.])(\d+),(?=\d+(?![\d,.]))", r"\1.", c) for c in row] for row in rows
+        ]
     return [[cell.strip() for cell in row] for row in rows], about
 
 
@@ -151,10 +153,7 @@ def _latex(text: str) -> tuple[list[list[str]], dict[str, str]]:
         match = re.match(r"\s*%\s*(\w[\w ]*?)\s*:\s*(.*)", line)
         if match:
             about[match[1].lower()] = match[2].strip()
-    # Of the options behind \begin{tabular} nothing is a cell.
-    body = re.split(r"\\begin\{tabular[*xy]?\}", text, maxsplit=1)[1]
-    body = body.split("\\end{tabular")[0]
-    body = re.sub(r"^(?:\s*\[[^\]]*\]|\s*\{(?:[^{}]|\{[^{}]*\})*\})+", "", body)
+    body = _outer(re.split(r"\\begin\{tabular[*xy]?\}", text, maxsplit=1)[1])
     body = re.sub(r"(?<!\\)%.*", "", body)
     body = re.sub(r"\\(?:makecell|shortstack)\s*(?:\[[^\]]*\])?\{((?:[^{}]|\{[^{}]*\})*)\}",
                   lambda found: found[1].replace("\\\\", " "), body)  # fmt: skip
@@ -170,6 +169,32 @@ def _latex(text: str) -> tuple[list[list[str]], dict[str, str]]:
         rows.append(cells)
     # A row that only continues a \multirow leaves its first cells empty.
     return rows, about
+
+
+def _outer(text: str) -> str:
+    """Return what stands between the beginning and the end of a tabular, one inside a cell on one line."""
+    for _ in range(MOST_ROWS):
+        head, end, tail = text.partition("\\end{tabular")
+        before, begin, inside = head.rpartition("\\begin{tabular}")
+        if not begin or not end:
+            return _behind_options(head)
+        inside = re.sub(r"\\\\|(?<!\\)&", " ", _behind_options(inside))
+        text = before + inside + tail.partition("}")[2]
+    raise InvalidFileError("more tables inside cells than anybody prints")
+
+
+def _behind_options(text: str) -> str:
+    r"""Return a text without the brackets and braces that it begins with: of the options nothing is a cell.
+
+    >>> _behind_options(r"[t]{l *{3}{>{\centering}X}} Method & FLOPs")
+    ' Method & FLOPs'
+    """
+    depth = 0
+    for place, letter in enumerate(text):
+        depth += (letter in "[{") - (letter in "]}")
+        if depth == 0 and letter not in "]}" and not letter.isspace():
+            return text[place - 1 :] if place and text[place - 1].isspace() else text[place:]
+    return ""
 
 
 def _plain(text: str) -> str:

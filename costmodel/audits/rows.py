@@ -25,11 +25,13 @@ _COUNT = r"\d[\d,]{0,15}(?:\.\d{1,6})?"
 #: A number as printed, with what stands before it, its power of ten and its unit.
 _NUMBER = re.compile(
     rf"([~<>\u2248\u2264\u2193\u2191\u2212(+-]*)\s*({_COUNT}|\.\d{{1,6}})"
-    r"(?:\s*(?:e\+?|[x\u00d7]\s*10\s*\^?\s*)(\d{1,2}))?\s*"
+    r"(?:\s*(?:e\+?|[x\u00d7*\u00b7]\s*10\s*\^?\s*)(\d{1,2}))?\s*"
     r"([^\d\s,;|/()\u2191\u2193]*)(\s*[\u2191\u2193](?!\s*[\d.]))?"
 )
 #: Behind a number: how far it scatters, which is no number of its own.
 _SPREAD = re.compile(rf"(?:\u00b1|\+/-)\s*(?:{_COUNT}|\.\d{{1,6}})")
+#: What may be a model's name in a caption.
+_WORD = re.compile(r"[A-Za-z][\w.+-]*\w(?: \d{1,3}(?:\.\d)?[Bb]\b)?")
 _SHARE = r"(\d{1,3}(?:\.\d{1,9})?|\.\d{1,9})\s*(%?)"
 _BASELINE = re.compile(
     r"vanilla|baseline|upper ?bound|dense|original?\b|\bfull\b|unpruned|no pruning", re.IGNORECASE
@@ -63,7 +65,11 @@ def table_of(
     stated = re.search(r"\d{1,6}", grid.about.get("stated_text", ""))
     if text_tokens is None and stated:
         text_tokens = int(stated[0])
-    reader = _Rows(grid, name, model or grid.about.get("model"), columns)
+    said = {
+        plain_model(word) for word in _WORD.findall(grid.about.get("says", "")) if is_model(word)
+    }
+    model = model or grid.about.get("model") or (said.pop() if len(said) == 1 else None)
+    reader = _Rows(grid, name, model, columns)
     cells = reader.long() if reader.has("printed") else reader.wide()
     if not cells:
         if reader.unknown is not None:
@@ -140,12 +146,22 @@ class _Rows:
         self.roles = [role_of(heading, columns) for heading in grid.heading]
         if not self.has("method"):
             self.roles[0] = self.roles[0] or Role("method", heading=grid.heading[0])
+        self._settle_ratio(columns or {})
         self.images = self._whole(grid.about.get("seq_images", ""))
         self.remarks: dict[str, None] = {}
         self.unknown: UnknownNameError | None = None
         self.above = self.named = ""
         self.full: dict[str, float] = {}
         self.row: tuple[str, ...] = ()
+
+    def _settle_ratio(self, columns: Mapping[str, str]) -> None:
+        """A bare `Ratio` in front of all quantities is of tokens: kept, or pruned where it begins with 0."""
+        places = [i for i, role in enumerate(self.roles) if role is not None and role.name in UNITS]
+        heading = self.grid.heading[places[0]] if len(places) > 1 else ""
+        if heading not in columns and re.fullmatch(r"ratios?\W*", heading.lower()):
+            first = re.search(_COUNT, self.grid.rows[0][places[0]])
+            name = "prune" if first and float(first[0].replace(",", "")) == 0 else "keep"
+            self.roles[places[0]] = Role(name, heading=heading)
 
     def has(self, name: str) -> bool:
         return any(role is not None and role.name == name for role in self.roles)
@@ -268,8 +284,9 @@ class _Rows:
         found: list[tuple[str, float, str, str]] = []
         # In a heading an arrow says which way is better.
         words = re.sub("[\u2191\u2193]", "", role.heading.lower())
-        # A comma before one or two digits is a decimal one.
-        text = re.sub(r"(?<![\d,.])(\d+),(?=\d{1,2}(?![\d,.]))", r"\1.", _SPREAD.sub("", text))
+        # A comma before one or two digits, or behind a 0, is a decimal one.
+        text = _SPREAD.sub("", text)
+        text = re.sub(r"(?<![\d,.])(?:(\d+),(?=\d\d?(?![\d,.]))|(0),(?=\d))", r"\1\2.", text)
         for match in list(_NUMBER.finditer(text))[:2]:
             before, printed, unit = match[1], match[2].replace(",", ""), match[4].lower()
             ratio, scale, said = role.ratio, role.scale, role.unit

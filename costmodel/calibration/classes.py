@@ -22,20 +22,20 @@ OP_CLASSES = (
     "embedding",
 )
 #: PyTorch's own kernels, which are slower than a serving engine's fused ones: concatenations, kernels that
-#: read heads and halves with strides (rotary embedding, heads laid out in one piece), layer norm, and the
-#: chain of small kernels that an eager RMSNorm is.
+#: read heads and halves with strides (rotary embedding, heads laid out in one piece), layer norm, the chain
+#: of small kernels that an eager RMSNorm is, and softmax over rows too long for registers.
 TORCH_KERNELS = {
     "cat": "copy",
     "strided": "pointwise",
     "layer_norm": "norm",
     "norm_chain": "norm",
+    "softmax": "norm",
 }
 #: Classes that a calibration may hold apart, and the class that answers where it does not.
 PARENTS = {
     "rope": "pointwise",
     "activation": "pointwise",
     "residual": "pointwise",
-    "softmax": "norm",
     **TORCH_KERNELS,
 }
 

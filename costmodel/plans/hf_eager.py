@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 
 #: What PyTorch upcasts softmax to, in bytes.
 SOFTMAX_BYTES = 4
+#: Longest rows whose softmax keeps them in registers; longer ones are read several times.
+SOFTMAX_ROW = 1024
 
 
 def _norm(block: Norm, setting: Setting) -> list[Step]:
@@ -191,21 +193,36 @@ def _attend(block: Attend, setting: Setting) -> list[Step]:
     # first.
     back = size < SOFTMAX_BYTES
     first = back and numerics.attention_dtype == "bf16"
-    chain.append(
-        pointwise(
+    if back:
+        chain.append(
+            pointwise(
+                "softmax_casts",
+                numerics,
+                read=SOFTMAX_BYTES + size * first,
+                write=size + SOFTMAX_BYTES * first,
+                flops_per_element=0,
+                kernels=1 + first,
+            )
+        )
+
+    def softmax(op_class: str) -> RowsCost:
+        return pointwise(
             "softmax",
             numerics,
-            read=size + SOFTMAX_BYTES * (back + first),
-            write=SOFTMAX_BYTES + size * back + SOFTMAX_BYTES * first,
+            read=SOFTMAX_BYTES if first else size,
+            write=SOFTMAX_BYTES,
             flops_per_element=5,
-            kernels=1 + back + first,
+            op_class=op_class,
         )
-    )
+
+    short, long = softmax("pointwise"), softmax("softmax")
     output = copy("attention_output", numerics, op_class="strided")
     return [
         *steps,
         attending(attention_scores("attention_scores", h, k, e, numerics, cached=cached)),
         *(attending(lambda b, s, t, count=1, /, c=cost: c(b * h * s * t, count)) for cost in chain),
+        attending(lambda b, s, t, n=1, /: short(b * h * s * t, n * (t <= SOFTMAX_ROW))),
+        attending(lambda b, s, t, n=1, /: long(b * h * s * t, n * (t > SOFTMAX_ROW))),
         attending(
             attention_values("attention_values", h, k, e, numerics, cached=cached), "summed"
         ),

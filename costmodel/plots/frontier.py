@@ -88,6 +88,9 @@ def _points(axes: Axes, frontier: Frontier) -> None:
         if point.method not in named:
             named.add(point.method)
             label = "unreduced" if point.method == "none" else point.method
+        if frontier.rank == "retained" and point.tables > 1:
+            low, high = (100 * (end or 0) for end in (point.retained_low, point.retained_high))
+            axes.vlines(1e3 * point.time_s, low, high, colors=colour, linewidth=1, zorder=2)
         axes.plot(
             [1e3 * point.time_s],
             [_height(frontier, point)],

@@ -1,13 +1,14 @@
 """`frontier`: published accuracy joined with modelled cost, and what is best within a budget.
 
-Each published row whose setting is known is priced on the device; the points that no other beats in both
-score and time are the Pareto front. Scores of different papers come from different evaluation programs, so
-points are ranked by `retained`, the score over that of the same paper's unreduced model, unless asked
-otherwise.
+Each published setting that is known is priced on the device; the points that no other beats in both score
+and time are the Pareto front. Where several tables have a setting, its authors' own speaks, else the
+median, and the spread over all of them is its error bar. What a single rival's table says is shown, and
+never the best. Scores of different papers come from different evaluation programs, so points are ranked by
+`retained`, the score over that of the same paper's unreduced model, unless asked otherwise.
 
 >>> answer = frontier("llava-1.5-7b", "nvidia-a100-sxm4-80gb", benchmark="pope", latency_s=0.020)
->>> answer.best.method, answer.best.visual_tokens
-('divprune', 56)
+>>> answer.best.method, answer.best.owner, answer.best.tables
+('cdpruner', 'rival', 2)
 """
 
 from __future__ import annotations
@@ -15,14 +16,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from costmodel.accuracy.published import (
-    Benchmark,
-    Score,
-    get_benchmark,
-    list_benchmarks,
-    load_scores,
-)
+from costmodel.accuracy.published import get_benchmark, list_benchmarks, load_scores
 from costmodel.estimates import answer
+from costmodel.methods import method_info
 from costmodel.request import OUR_DEFAULTS, Request, check_budget, check_names, names_of
 from costmodel.written_tables import WrittenTable
 from hardware_specs.errors import InvalidInputError, VlmRooflineError
@@ -33,6 +29,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from costmodel.accuracy.rows import Benchmark, Score
     from costmodel.models import ModelConfig
     from hardware_specs import HardwareSpec
 
@@ -67,6 +64,10 @@ class FrontierPoint:
         time_high_s: upper end.
         peak_memory_bytes: modelled peak memory.
         within_budget: whether time and memory are within what was asked for.
+        owner: whose table the score stands in, see `costmodel.accuracy.rows.OWNERS`.
+        tables: papers whose tables have this setting.
+        retained_low: the lowest `retained` among them.
+        retained_high: the highest.
         pareto: whether no other point is at least as good and faster, or better and as fast.
         warnings: what its estimate warns of.
     """
@@ -89,10 +90,19 @@ class FrontierPoint:
     time_high_s: float
     peak_memory_bytes: float
     within_budget: bool
+    owner: str
+    tables: int
+    retained_low: float | None
+    retained_high: float | None
     pareto: bool = False
     warnings: tuple[str, ...] = ()
 
     __repr__ = brief
+
+    @property
+    def hearsay(self) -> bool:
+        """Whether no table but one that is not the method's authors' has this score."""
+        return self.tables == 1 and self.owner in ("rival", "benchmark")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +149,8 @@ class Frontier:
 
     @property
     def best(self) -> FrontierPoint | None:
-        """The best point within the budget (the faster of equals), or None."""
-        inside = [point for point in self.points if point.within_budget]
+        """The best point within the budget (the faster of equals), hearsay left out, or None."""
+        inside = [p for p in self.points if p.within_budget and not p.hearsay]
         return max(
             inside, key=lambda point: (_worth(point, self.rank), -point.time_s), default=None
         )
@@ -245,7 +255,8 @@ def frontier(
     capacity = device.usable_memory_bytes if memory_bytes is None else memory_bytes
     points: list[FrontierPoint] = []
     unpriced: list[Unpriced] = []
-    for row in rows:
+    for settings in rows:
+        row = _speaker(settings)
         if training_free and row.training != "none":
             continue
         if row.setting == "unknown":
@@ -253,7 +264,7 @@ def frontier(
             unpriced.append(Unpriced(row.label, row.method, row.score, reason))
             continue
         try:
-            points.append(_point(row, request, latency_s, memory_bytes))
+            points.append(_point(row, settings, request, latency_s, memory_bytes))
         except VlmRooflineError as error:
             if row.method == "none":
                 # What breaks the unreduced model (precision, calibration) breaks every row.
@@ -269,8 +280,8 @@ def frontier(
 
 def _rows_of(
     model: str | ModelConfig, hardware: Any, benchmark: str
-) -> tuple[str, HardwareSpec, list[Score]]:
-    """Return the model's name, the device and the distinct rows of a benchmark."""
+) -> tuple[str, HardwareSpec, list[list[Score]]]:
+    """Return the model's name, the device, and the rows of a benchmark by their setting."""
     from costmodel.models import load_model
     from hardware_specs import get_hardware
 
@@ -286,22 +297,40 @@ def _rows_of(
             f"no published scores of {name} on {benchmark}; "
             f"there are on: {', '.join(list_benchmarks(name))}"
         )
-    # A paper repeats its main rows in ablation tables.
-    distinct: dict[Any, Score] = {}
+    by_setting: dict[Any, list[Score]] = {}
     for row in rows:
-        key = (row.paper, row.method, row.keep, row.layer, row.training, row.score)
-        distinct.setdefault(key if row.method != "none" else (row.paper, "none"), row)
-    return name, device, list(distinct.values())
+        key: Any = (row.method, row.keep, row.layer, row.training)
+        if row.method == "none":
+            key = "none"
+        elif row.setting == "unknown":
+            key = (row.paper, *key, row.visual_tokens, row.score)
+        by_setting.setdefault(key, []).append(row)
+    return name, device, list(by_setting.values())
+
+
+def _speaker(rows: list[Score]) -> Score:
+    """Return the row that speaks for a setting: of the authors' own table, else the median of the others."""
+    own = [row for row in rows if row.owner in ("own", "baseline")]
+    if own:
+        return own[0]
+    return sorted(rows, key=lambda row: row.retained or 0)[len(rows) // 2]
 
 
 def _point(
-    row: Score, request: Request, latency_s: float | None, memory_bytes: float | None
+    row: Score,
+    rows: list[Score],
+    request: Request,
+    latency_s: float | None,
+    memory_bytes: float | None,
 ) -> FrontierPoint:
     settings: dict[str, Any] = {"visual_tokens": _visual_tokens(row), "layer": row.layer}
     if row.method != "none":
+        if method_info(row.method).clips and request.frames is None:
+            raise InvalidInputError(f"{row.method} is a method for clips; give frames=")
         settings |= {"method": row.method, "keep": row.keep}
     cost = answer(replace(request, **settings))
     totals, peak = cost.totals, cost.memory.peak_memory_bytes
+    spread = [each.retained for each in rows if each.retained is not None]
     fits = cost.memory.fits is not False if memory_bytes is None else bool(peak <= memory_bytes)
     return FrontierPoint(
         row.label, row.paper, row.table, row.method, row.keep, row.layer, row.visual_tokens,
@@ -309,6 +338,8 @@ def _point(
         float(totals.flops), float(totals.time_s), float(totals.time_low_s),
         float(totals.time_high_s), float(peak),
         fits and (latency_s is None or bool(totals.time_s <= latency_s)),
+        row.owner, len({each.paper for each in rows}),
+        min(spread, default=None), max(spread, default=None),
         warnings=cost.warnings,
     )  # fmt: skip
 
@@ -326,7 +357,7 @@ def _marked(points: list[FrontierPoint], rank: str) -> list[FrontierPoint]:
     best = float("-inf")
     marked = []
     for point in points:
-        worth = _worth(point, rank)
+        worth = float("-inf") if point.hearsay else _worth(point, rank)
         marked.append(replace(point, pareto=worth > best))
         best = max(best, worth)
     return marked

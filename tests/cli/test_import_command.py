@@ -63,3 +63,29 @@ def test_bad_input_is_one_line(
     assert word in captured.err
     assert len(captured.err.splitlines()) == 1
     assert not out.exists()
+
+
+def test_the_frontier_shows_what_was_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = {
+        "model_id": "llava-hf/llava-1.5-7b-hf", "completed": 4, "total_input_tokens": 4 * 616,
+        "total_output_tokens": 36, "ttfts": [0.05, 0.06, 0.07], "median_ttft_ms": 60.0,
+    }  # fmt: skip
+    (tmp_path / "serve.json").write_text(json.dumps(result))
+    out = tmp_path / "out"
+    told = ["-d", "nvidia-a100-sxm4-80gb", "--dtype", "fp16", "--visual-tokens", "576"]
+    assert main(["import", str(tmp_path / "serve.json"), "--out", str(out), *told]) == 0
+    capsys.readouterr()
+    asked = ["frontier", "llava-1.5-7b", "--benchmark", "pope", "--measured", str(out), "--json"]
+    assert main([*asked, "-d", "nvidia-a100-sxm4-80gb"]) == 0
+    points = json.loads(capsys.readouterr().out)["points"]
+    unreduced = [(point["method"], point["visual_tokens"]) == ("none", 576) for point in points]
+    assert any(unreduced)
+    assert [point["measured_s"] for point in points] == [
+        0.06 if each else None for each in unreduced
+    ]
+    # Another device's times are not this one's.
+    assert main([*asked, "-d", "nvidia-l4"]) == 0
+    points = json.loads(capsys.readouterr().out)["points"]
+    assert {point["measured_s"] for point in points} == {None}

@@ -119,9 +119,9 @@ def test_eager_softmax_runs_in_float32(precision: str, kernels: int, per_score: 
     cost = estimate(
         "llava-1.5-7b", A100, execution="hf-eager", attention="eager", precision=precision
     )
-    op = next(op for op in cost.ops if op.name == "softmax" and op.stage == "prefill")
-    assert op.kernels == 32 * kernels
-    assert op.hbm_bytes == 32 * 32 * 616**2 * per_score
+    ops = [op for op in cost.ops if op.name.startswith("softmax") and op.stage == "prefill"]
+    assert sum(op.kernels for op in ops) == 32 * kernels
+    assert sum(op.hbm_bytes for op in ops) == 32 * 32 * 616**2 * per_score
 
 
 @pytest.mark.parametrize(

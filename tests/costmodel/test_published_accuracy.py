@@ -4,6 +4,7 @@ import pytest
 
 from costmodel import list_models
 from costmodel.accuracy import list_benchmarks, load_scores, load_sources, scores_frame
+from costmodel.accuracy.collected import read_row
 from costmodel.accuracy.published import EVIDENCE, SETTINGS, TRAININGS, _rows, get_benchmark
 from costmodel.methods import list_methods
 from hardware_specs.errors import InvalidFileError, UnknownNameError
@@ -110,7 +111,7 @@ def test_benchmarks_by_model() -> None:
     assert "pope" in list_benchmarks("llava-1.5-7b")
     assert "pope" not in list_benchmarks("video-llava-7b")
     assert list_benchmarks("llama-2-7b") == ()
-    with pytest.raises(UnknownNameError, match="there is: vqav2"):
+    with pytest.raises(UnknownNameError, match="unknown benchmark 'imagenet'"):
         get_benchmark("imagenet")
 
 
@@ -127,6 +128,47 @@ def test_a_broken_table_is_named() -> None:
         _rows({**table, "evidence": "Z"}, {**row, "scores": [1, 2]}, papers)
     with pytest.raises(InvalidFileError, match="benchmark 'x' is none of"):
         _rows({**table, "columns": ["x", "mme"]}, {**row, "scores": [1, 2]}, papers)
+
+
+def test_whose_table_a_score_stands_in() -> None:
+    owners = {(row.paper, row.method): row.owner for row in load_scores()}
+    assert owners["divprune", "divprune"] == owners["prumerge", "prumerge+"] == "own"
+    assert owners["divprune", "fastv"] == "rival"
+    assert owners["hiprune", "hiprune"] == "own"
+    assert owners["holov", "visionzip"] == "rival"
+    assert all((row.owner == "baseline") == (row.method == "none") for row in load_scores())
+
+
+def test_contradictions_are_kept() -> None:
+    """PyramidDrop called 64 on GQA: its authors print 47.5, rivals 41.9."""
+    found = {
+        row.score
+        for row in load_scores()
+        if (row.method, row.visual_tokens, row.benchmark, row.model)
+        == ("pyramiddrop", 64, "gqa", "llava-1.5-7b")
+    }
+    assert {47.5, 41.9} <= found
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"owner": "nobody"}, "owner 'nobody' is none of own, rival"),
+        ({"source": "hearsay"}, "no source 'hearsay'"),
+        ({"score": "high"}, "could not convert"),
+        ({"keep": "half"}, "invalid literal"),
+    ],
+)
+def test_a_broken_row_is_named(changed, message) -> None:
+    row = {
+        "paper": "p", "arxiv": "1", "table": "1", "label": "x", "model": "llava-1.5-7b", "method": "none",
+        "keep": "", "layer": "", "setting": "stated", "visual_tokens": "", "training": "none",
+        "benchmark": "pope", "score": "1", "baseline": "1", "evidence": "T", "source": "dart_text",
+        "owner": "own", "note": "",
+    }  # fmt: skip
+    assert read_row(row).score == 1
+    with pytest.raises(InvalidFileError, match=message):
+        read_row({**row, **changed})
 
 
 def test_frame() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -97,11 +98,23 @@ CASES = [
 ]
 
 
-def write_config(kind: str, folder: Path) -> str:
-    """Write the config of a family's tiny model into a folder and return its path."""
+def write_config(kind: str, folder: Path, layers: int = 0, depth: int = 0) -> str:
+    """Write the config of a family's tiny model into a folder and return its path.
+
+    Args:
+        kind: the family.
+        folder: where.
+        layers: of the language model; 0 for its own.
+        depth: layers of the tower; likewise.
+    """
     import transformers
 
-    config = transformers.AutoConfig.for_model(kind, **CONFIGS[kind])
+    document = copy.deepcopy(CONFIGS[kind])
+    text, vision = document["text_config"], document["vision_config"]
+    text["num_hidden_layers"] = layers or text["num_hidden_layers"]
+    name = "depth" if "depth" in vision else "num_hidden_layers"
+    vision[name] = depth or vision[name]
+    config = transformers.AutoConfig.for_model(kind, **document)
     (folder / "config.json").write_text(json.dumps(config.to_dict()))
     return str(folder)
 

@@ -135,7 +135,7 @@ def test_frontier(scores, rank):
 
     def worth(point):
         value = point.retained if rank == "retained" else point.score
-        return float("-inf") if value is None else value
+        return float("-inf") if value is None or point.hearsay else value
 
     within = [
         point

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,8 @@ from vlm_roofline.cli.options import Json, request_options
 from vlm_roofline.cli.units import show_time
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from costmodel.questions.frontiers import Frontier, FrontierPoint
 
 
@@ -45,6 +48,13 @@ def frontier(
     training_free: Annotated[
         bool, typer.Option("--training-free", help="Leave out what needed training.")
     ] = False,
+    measured: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUNS",
+            help="Records: the time measured of a method at its tokens, beside ours.",
+        ),
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Save the picture here.")] = None,
     json: Json = False,
 ) -> None:
@@ -67,14 +77,57 @@ def frontier(
         from costmodel.plots import plot_frontier, save_figure
 
         save_figure(plot_frontier(result), plot)
+    times = None if measured is None else _measured(result, measured)
     if json:
-        print_json(result.to_dict())
+        document = result.to_dict()
+        if times is not None:
+            for row, time in zip(document["points"], times, strict=True):
+                row["measured_s"] = time
+        print_json(document)
         return
     for line in result.warnings:
         warn(line)
-    _print(result)
+    _print(result, times)
     if plot is not None:
         console().print(f"wrote {plot}")
+
+
+def _measured(result: Frontier, runs: Path) -> list[float | None]:
+    """Return of each point the time measured of its method at its tokens; None where nothing was.
+
+    A record counts if it is of the model, the batch and the device: its time to the first token, or with
+    `output_tokens` its generation, of whichever text.
+    """
+    from statistics import median
+
+    from hardware_specs import could_be, get_hardware
+    from profiling.records.measurement import GENERATION, TOTAL
+    from profiling.records.storage import iterate_measurements
+
+    steps, batch = int(result.fixed["output_tokens"]), result.fixed["batch_size"]
+    stage = GENERATION if steps else TOTAL
+    spec = get_hardware(result.hardware)
+    found: dict[tuple[str, int | None], list[float]] = {}
+    for _, record in iterate_measurements(runs):
+        asked = record.configuration
+        samples = record.stages.get(stage)
+        time = None if samples is None else samples.median_s
+        if (asked.model, asked.batch_size) != (result.model, batch) or time is None:
+            continue
+        device = record.environment.get("device_name")
+        memory = record.environment.get("device_memory_bytes")
+        if device is not None and not could_be(spec, device, memory):
+            continue
+        tokens = record.tokens.visual_llm
+        key = (
+            asked.method.partition("(")[0],
+            asked.visual_tokens if tokens is None else tokens,
+        )
+        found.setdefault(key, []).append(time)
+    if not found:
+        warn(f"{runs} holds no {stage} of {result.model} at batch {batch} on {spec.id}")
+    times = (found.get((point.method, point.visual_tokens)) for point in result.points)
+    return [None if time is None else median(time) for time in times]
 
 
 def _print_benchmarks(model: str, json: bool) -> None:
@@ -110,11 +163,12 @@ def _print_benchmarks(model: str, json: bool) -> None:
     out.print("give one with --benchmark")
 
 
-def _print(result: Frontier) -> None:
-    from costmodel.accuracy.published import EVIDENCE
+def _print(result: Frontier, times: Sequence[float | None] | None) -> None:
+    from costmodel.accuracy.rows import EVIDENCE
     from vlm_roofline.cli.tables import Column, table
 
     best = result.best
+    measured = {} if times is None else dict(zip(map(id, result.points), times, strict=True))
     view = table(
         result.points,
         [
@@ -124,7 +178,9 @@ def _print(result: Frontier) -> None:
             Column("tokens", "visual_tokens", "1"),
             Column("score", "score", "1"),
             Column("of unreduced", "retained", "%"),
+            Column("tables", _tables, priority=1),
             Column("time", "time_s", "s"),
+            *([Column("measured", lambda point: measured[id(point)], "s")] if measured else []),
             Column("memory", "peak_memory_bytes", "B"),
             Column("FLOPs", "flops", "FLOP", priority=1),
             Column("training", "training", priority=2, whole=True),
@@ -137,6 +193,9 @@ def _print(result: Frontier) -> None:
     out.print(f"a score is: {result.benchmark.metric}")
     out.print(view)
     out.print("> best within the budget   * nobody is as good and faster   x over the budget")
+    out.print("tables: whose the score is, and the range over all tables that have the setting")
+    if any(point.hearsay for point in result.points):
+        out.print("? one table, of a rival or a benchmark: never the best")
     used = {point.evidence for point in result.points}
     out.print(
         "read: " + "; ".join(f"{code} {text}" for code, text in EVIDENCE.items() if code in used)
@@ -150,10 +209,21 @@ def _print(result: Frontier) -> None:
             f"{best.score:g} in {show_time(best.time_s)}"
         )
     if result.unpriced:
-        names = ", ".join(f"{row.label} ({row.score:g})" for row in result.unpriced)
-        warn(f"without a known setting, so not priced: {names}")
+        known = Counter(row.method for row in result.unpriced)
+        names = ", ".join(f"{name} ({count})" for name, count in known.items())
+        warn(f"rows that are not priced, by method: {names}; --json has each with its reason")
+
+
+def _tables(point: FrontierPoint) -> str:
+    """Say whose table a score stands in, and how far others are from it."""
+    if point.tables == 1 or point.retained_low is None or point.retained_high is None:
+        return point.owner
+    return (
+        f"{point.owner}, {point.tables}: "
+        f"{100 * point.retained_low:.0f}-{100 * point.retained_high:.0f} %"
+    )
 
 
 def _mark(point: FrontierPoint, best: FrontierPoint | None) -> str:
-    mark = ">" if point is best else "*" if point.pareto else ""
+    mark = ">" if point is best else "*" if point.pareto else "?" if point.hearsay else ""
     return mark if point.within_budget else mark + "x"

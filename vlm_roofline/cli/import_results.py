@@ -115,7 +115,7 @@ def _print(found: Sequence[Imported], folders: Mapping[Path, str | None]) -> Non
     out = console()
     for each in found:
         out.print(
-            f"{each.source}: {len(each.records)} records ({each.format}; reader {each.tested})"
+            f"{each.source}: {len(each.records)} records ({each.format}; its reader: {each.tested})"
         )
         for boundary in sorted({record.boundary or "" for record in each.records}):
             out.print(f"  the clock ran {boundary}")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import re
+from pathlib import Path
+
 import pytest
 
 from costmodel.audits.columns import role_of
@@ -10,6 +14,7 @@ from costmodel.audits.rows import table_of
 from costmodel.audits.table import Span, parse_schedule
 from hardware_specs.errors import InvalidFileError, InvalidInputError, UnknownNameError
 
+TABLES = sorted((Path(__file__).parent / "tables").glob("*.csv"))
 CSV = """# hardware: A100
 Method,Tokens,FLOPs (T),KV cache (MB),Latency (ms)
 Vanilla,576,8.50,288.0,55.1
@@ -55,6 +60,22 @@ def test_three_formats_give_the_same_cells_and_keep_their_digits():
     assert found[0] == ("flops", "8.50", 1e12, "", "0:V", "Vanilla")
     assert ("kv_cache", "32.0", 1e6, "", "0:64", "VisionZip") in found
     assert facts(MARKDOWN) == facts(LATEX) == found
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
+def test_a_published_table_is_the_same_in_every_format(path):
+    # A star is emphasis in Markdown.
+    text = path.read_text(encoding="utf-8").replace("*", "")
+    about = [line[2:] for line in text.splitlines() if line.startswith("#")]
+    rows = list(csv.reader(line for line in text.splitlines() if not line.startswith("#")))
+    markdown = [*(f"# {line}" for line in about), *(f"| {' | '.join(row)} |" for row in rows)]
+    markdown.insert(len(about) + 1, "|---" * len(rows[0]) + "|")
+    escaped = [[re.sub(r"([%&#_])", r"\\\1", cell) for cell in row] for row in rows]
+    latex = [*(f"% {line}" for line in about), r"\begin{tabular}{llllllll}"]
+    latex += [" & ".join(row) + r" \\" for row in escaped] + [r"\end{tabular}"]
+    as_csv = table_of(read_grid(text, "t"), "t")
+    assert table_of(read_grid("\n".join(markdown), "t"), "t") == as_csv
+    assert table_of(read_grid("\n".join(latex), "t"), "t") == as_csv
 
 
 @pytest.mark.parametrize(
@@ -136,8 +157,9 @@ def test_what_stands_around_a_number(cell, expected):
 
 
 def test_numbers_with_their_powers_and_decimal_commas():
-    found = facts("Method,Tokens,FLOPs\nVanilla,576,8.5e12\nZip,64,1.8 x 10^12\n")
-    assert [fact[1:3] for fact in found] == [("8.5", 1e12), ("1.8", 1e12)]
+    found = facts("Method,Tokens,FLOPs\nVanilla,576,8.5e12\nZip,64,1.8 x 10^12\nPro,32,9*10^11\n")
+    assert [fact[1:3] for fact in found] == [("8.5", 1e12), ("1.8", 1e12), ("9", 1e11)]
+    assert facts("Method;Tokens;Cache\nVanilla;576;0,302 GB\n")[0][1] == "0.302"
     found = facts("Method;Tokens;FLOPs (T)\nVanilla;576;8,50\nZip;64;1,8\n")
     assert [fact[1] for fact in found] == ["8.50", "1.8"]
 
@@ -209,6 +231,34 @@ def test_tokens_of_each_frame():
     found = cells(text, model="llava-onevision-7b")
     # FastVID is no FastV, which would see all tokens in its first layers.
     assert [c.schedule.uniform for c in found] == [6272, 608]
+
+
+@pytest.mark.parametrize(
+    ("base", "row", "kept"), [("100%", "10%", "0:0.10V"), ("0", "0.9", "0:0.1V")]
+)
+def test_a_ratio_in_front_of_all_quantities_is_of_tokens(base, row, kept):
+    """Kept where the baseline has all of it, pruned where it has none; the reader may say otherwise."""
+    text = f"Method,Ratio,TFLOPs\nVanilla,{base},8.5\nZip,{row},1.2\n"
+    assert [fact[1:5:3] for fact in facts(text)][1] == ("1.2", kept)
+    named = facts(text, columns={"Ratio": "flops %"})
+    assert named[-2][1] == row.removesuffix("%")
+
+
+def test_a_table_inside_a_cell_and_options_of_columns():
+    text = r"""\begin{tabularx}{\linewidth}{l *{2}{>{\centering\arraybackslash}X}}
+    Method & \begin{tabular}[c]{@{}c@{}}Visual\\tokens\end{tabular} & TFLOPs \\
+    Vanilla & 576 & 8.5 \\ \end{tabularx}"""
+    assert read_grid(text, "t").heading == ("Method", "Visual tokens", "TFLOPs")
+    deep = r"\begin{tabular}{l}" * 2500 + r"\end{tabular}" * 2500
+    with pytest.raises(InvalidFileError):
+        read_grid(deep, "t")
+
+
+def test_the_one_model_of_a_caption_is_the_table_s():
+    rows = "\n\n| Method | Tokens | TFLOPs |\n|---|---|---|\n| Vanilla | 576 | 16 |\n"
+    assert cells(f"Costs of LLaVA-1.5 13B on A100.{rows}", model=None)[0].model == "llava-1.5-13b"
+    with pytest.raises(InvalidFileError, match="--model"):
+        cells(f"LLaVA-1.5-7B and LLaVA-1.5-13B{rows}", model=None)
 
 
 def test_sections_of_a_table_give_the_tokens_of_their_rows():

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves
 
-from costmodel import estimate
+from costmodel import estimate, sweep
 from costmodel.models import config_dict
 from profiling.counting.ledger import Ledger
 from token_reduction.caches import cache_keyword, cache_of
@@ -217,3 +217,18 @@ def test_traffic_and_kernels(shape: str, precision: str, attention: str, tmp_pat
         assert planned.hbm_bytes == pytest.approx(traffic.moved_bytes, rel=0.01), stage
         # The angles' chain is one kernel longer in one version or format, one shorter in another.
         assert abs(planned.kernels - traffic.kernels) <= 2, stage
+
+
+def test_softmax_over_rows_too_long_for_registers_is_slower_and_sweeps_agree() -> None:
+    given = {"execution": "hf-eager", "attention": "eager", "host_s": 0.0}
+    device = "nvidia-h100-sxm5-80gb"
+    costs = [estimate("llama-2-7b", device, text_tokens=n, **given) for n in (1024, 1025)]
+    classes = [{op.op_class for op in cost.ops if op.name == "softmax"} for cost in costs]
+    assert classes == [{"pointwise"}, {"softmax"}]
+    times = [
+        sum(op.time_s for op in cost.ops if op.name == "softmax" and op.stage == "prefill")
+        for cost in costs
+    ]
+    assert times[1] > 2.5 * times[0]
+    table = sweep("llama-2-7b", device, text_tokens=[1024, 1025], **given)
+    assert table["time_s"].tolist() == pytest.approx([cost.totals.time_s for cost in costs])
