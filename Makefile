@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 # One thread per test process: the arithmetic is small, and oversubscription slows it down.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test robustness fuzz check wheel versions matrix outdated notebooks images promises benchmarks clean
+.PHONY: demo test robustness browser fuzz check wheel versions matrix outdated notebooks images promises benchmarks clean
 
 $(VENV)/.core: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -33,11 +33,15 @@ demo: $(VENV)/.core
 	$(BIN)/vlm-roofline reproduce prumerge-table2
 
 test: $(VENV)/.dev
-	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadfile --ignore tests/robustness
+	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadfile --ignore tests/robustness --ignore tests/browser
 
 # Spoilt input at every door, kills, full disks, brute force: docs/reliability.md.
 robustness: $(VENV)/.dev
 	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadfile tests/robustness
+
+# The pages in a real browser. Debian's package chromium; without it the tests say so and are skipped.
+browser: $(VENV)/.dev
+	$(ONE_THREAD) $(BIN)/python -m pytest tests/browser
 
 # Every door with N spoilt inputs, and 3 K kills: docs/reliability.md.
 fuzz: $(VENV)/.dev

@@ -220,6 +220,7 @@ def estimate(
     memory_margin_bytes: int = MEMORY_MARGIN_BYTES,
     host_s: float | None = None,
     power_limit_w: float | None = None,
+    request_s: float = 0.0,
 ) -> Estimate:
     """Predict what one request costs: FLOPs, traffic, time and memory, stage by stage.
 
@@ -274,6 +275,8 @@ def estimate(
             (`costmodel.calibration.host`).
         power_limit_w: the board's power limit under sustained load, W (`costmodel.power_roof`); None is
             the device's own. For a burst from idle give more than the device can draw.
+        request_s: host seconds per request before anything is launched (tokenising, preprocessing, Python),
+            a stage `request` of its own in the time to the first token.
 
     Raises:
         VlmRooflineError: a bad argument; the message says which, and what there is.
@@ -286,8 +289,12 @@ def estimate(
     return answer(Request(**locals()))
 
 
-def answer(request: Request) -> Estimate:
+def answer(request: Request, context: Context | None = None) -> Estimate:
     """Predict what a request costs, as `estimate` does for its arguments.
+
+    Args:
+        request: the call.
+        context: what stays fixed, where the caller holds it already.
 
     >>> answer(Request("llama-2-7b", "nvidia-l4", text_tokens=8)).inputs["text_tokens"]
     8
@@ -296,7 +303,7 @@ def answer(request: Request) -> Estimate:
         from costmodel.conventions.estimating import convention_estimate
 
         return convention_estimate(request)
-    context = context_for(request)
+    context = context or context_for(request)
     warnings = list(context.warnings)
     scenario = scenario_of(request, context.model, warnings)
     if context.method is not None and differ_in_tokens(request, context.model):

@@ -24,9 +24,9 @@ from costmodel.plans import Plan, get_plan
 from costmodel.precision.resolving import resolve_precision
 from costmodel.prefix import continued, prefix_of
 from costmodel.program import Program
-from costmodel.quantities import STAGES
+from costmodel.quantities import REQUEST, STAGES
 from costmodel.request import AUTO, OUR_DEFAULTS, names_of
-from costmodel.roofline import Roofline, StageCost
+from costmodel.roofline import Roofline, StageCost, waiting
 from costmodel.schedule import LayerSpan, check_layers
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 
@@ -105,6 +105,7 @@ class Context:
         self.roofline = Roofline(
             hardware, self.calibration, self.plan, request.host_s, request.power_limit_w
         )
+        self.request_s = request.request_s
         modules = {precision.vision, precision.projector, precision.text, precision.lm_head}
         for numerics in modules | {own for module in modules for _, own in module.products}:
             self.roofline.peak(numerics.linear_dtype)
@@ -172,6 +173,7 @@ class Context:
                 keep=self.keep,
                 layer=self.layer,
                 unit_tokens=scenario.unit_tokens,
+                framed=scenario.framed,
             )
         prefix = prefix_of(scenario)
         if prefix is not None:
@@ -250,6 +252,8 @@ class Context:
             else self.roofline.stage(build(), vector)
             for stage, build in self._stages(scenario, plan).items()
         }
+        if self.request_s:
+            stages = {REQUEST: waiting(self.request_s), **stages}
         return Evaluation(stages, self._memory(scenario, plan, stages, vector), plan)
 
     def _vision_stage(

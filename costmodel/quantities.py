@@ -29,6 +29,8 @@ MEMORY_MARGIN_BYTES = 2**30
 
 #: The stages of one request, in their order.
 STAGES = ("vision", "projector", "reduction", "prefill", "decode")
+#: What the host takes before them, where it is given: a stage that launches nothing.
+REQUEST = "request"
 
 #: The quantities of a stage, in the order of the JSON document.
 COST_KEYS = (

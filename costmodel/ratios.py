@@ -13,6 +13,7 @@ from zlib import crc32
 
 import numpy as np
 
+from costmodel.quantities import REQUEST
 from costmodel.uncertainty import HOST, SOURCE_MIDDLE, SOURCE_SPREAD, shared_share
 from hardware_specs.errors import UnknownNameError
 
@@ -94,6 +95,8 @@ def _drawn(estimate: Estimate, quantity: str) -> Any:
         factor = np.exp(SOURCE_MIDDLE + SOURCE_SPREAD * _scores("source"))
         device = {name: time * factor for name, time in device.items()}
     whole = np.zeros(DRAWS)
+    if REQUEST in names:
+        whole = whole + estimate.stages[REQUEST].time_s
     for name in names:
         whole = whole + _with_host(estimate, name, device[name])
     return whole / steps

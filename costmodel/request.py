@@ -403,6 +403,11 @@ there is: last, all
         "beyond it stands for a burst.", "setting", ours=True,
     ))  # fmt: skip
 
+    request_s: float = field(default=0.0, metadata=_is(
+        Amount(60.0, "ms", 1e-3), "Milliseconds of the host per request before anything is launched: "
+        "tokens, pictures, Python.", "setting", ours=True,
+    ))  # fmt: skip
+
     __repr__ = brief
 
     def __post_init__(self) -> None:

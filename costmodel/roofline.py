@@ -21,7 +21,7 @@ from costmodel.plans.fused import PLAN as FUSED
 from costmodel.power_roof import power_roof
 from costmodel.precision.arithmetic import matrix_peak
 from costmodel.quantities import traffic
-from costmodel.uncertainty import BRACKET, NOTHING, Errors, Host, Part, errors_of
+from costmodel.uncertainty import BRACKET, HOST, NOTHING, Errors, Host, Part, errors_of
 from hardware_specs.showing import brief
 
 if TYPE_CHECKING:
@@ -116,6 +116,17 @@ class StageCost:
 
 #: A stage that runs nothing.
 _EMPTY = StageCost()
+
+
+def waiting(seconds: float) -> StageCost:
+    """Return a stage in which the host works and nothing is launched, as long as its user says."""
+    own = Errors(seconds, {(HOST, "", "measured"): Part(seconds, 0.0, 0.0)})
+    return StageCost(
+        time_s=seconds, time_low_s=seconds, time_high_s=seconds, ideal_time_s=seconds, host_s=seconds,
+        errors=own,
+    )  # fmt: skip
+
+
 #: The quantities that are numbers, in the order of the fields.
 SUMMED = tuple(each.name for each in fields(StageCost) if each.name != "errors")
 _summed = attrgetter(*SUMMED)

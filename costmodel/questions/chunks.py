@@ -27,7 +27,7 @@ COUNTS = (
 #: count of 1 and a ratio of 1.0 would be the same.
 _FIXED_COUNTS = ("layer", "frames", *BUDGET, "memory_margin_bytes")
 #: Fixed values that are any number.
-_FIXED_NUMBERS = ("host_s", "power_limit_w")
+_FIXED_NUMBERS = ("host_s", "power_limit_w", "request_s")
 
 
 class Chunk(NamedTuple):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.estimates import context_for
-from costmodel.quantities import COST_KEYS, MEMORY_KEYS, MOST_TOKENS, STAGES
+from costmodel.quantities import COST_KEYS, MEMORY_KEYS, MOST_TOKENS, REQUEST, STAGES
 from costmodel.questions.chunks import COUNTS, Chunk, join_chunks
 from costmodel.request import (
     ARGUMENTS,
@@ -260,6 +260,7 @@ class SweepPlan:
             images,
             columns["cached_tokens"],
             seen,
+            units is not None and units.framed,
         )
 
     def _rows(self, start: int, stop: int) -> dict[str, np.ndarray[Any, Any]]:
@@ -336,7 +337,11 @@ def _price(
 def _total_columns(evaluation: Evaluation, scenario: Scenario) -> dict[str, Any]:
     """Return the columns of `COLUMNS`."""
     stages = evaluation.stages
-    running = [cost for name, cost in stages.items() if name == "prefill" or np.any(cost.kernels)]
+    running = [
+        cost
+        for name, cost in stages.items()
+        if name in (REQUEST, "prefill") or np.any(cost.kernels)
+    ]
     total = StageCost(**added(running))
     decode = stages["decode"].time_s
     first = sum(cost.time_s for name, cost in stages.items() if name != "decode")

@@ -134,23 +134,20 @@ def _between(
         if (product := calls[place].product) is not None and product.weights and product.n == run.width
     ]  # fmt: skip
     ranks = [place for place in span if _RANKS.search(calls[place].name)]
-    first = next((place for place in bridge if not ranks or place < ranks[0]), begin - 1)
-    for place in bridge:
-        if ranks and first < place < ranks[0]:
-            first = place
     lookup = next(
-        (place for place in span if place > first and _table(calls[place])[1:] == (run.width,)), end
-    )
-    # Something that ranks tokens may stand before the bridge as well.
-    own = (
-        range(first + 1, lookup)
-        if ranks and ranks[0] > first
-        else range(begin, max(begin, first - len(bridge)))
-    )
+        (place for place in span if place > max(bridge, default=begin - 1)
+         and _table(calls[place])[1:] == (run.width,)), end
+    )  # fmt: skip
+    own = range(0)
+    if ranks:
+        ahead = [place for place in bridge if place < ranks[0]]
+        behind = (place for place in bridge if place > ranks[-1])
+        # What ranks tokens stands behind the bridge, or before it.
+        own = range(max(ahead) + 1, lookup) if ahead else range(begin, min(behind, default=lookup))
     return [
         (
             place,
-            after if place >= lookup else "reduction" if ranks and place in own else "projector",
+            after if place >= lookup else "reduction" if place in own else "projector",
         )
         for place in span
     ]

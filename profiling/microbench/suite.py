@@ -168,11 +168,10 @@ class _Bench:
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
         cases = list(self._cases(shape, labels))
         with torch.no_grad():
-            if self.suite.burn_in_s:
-                self._burn_in(labels)
-            if not any(row["op_class"] == "host" for row in self.rows):
-                for row in _host_rows(self.clock, self.device):
-                    self._keep(row)
+            try:
+                self._begin(labels)
+            except (MemoryError, RuntimeError) as error:
+                self._leave_out("host", error)
             for done, (case, sustained_s) in enumerate(cases):
                 if on_progress is not None:
                     on_progress(done, len(cases))
@@ -220,18 +219,26 @@ class _Bench:
         except UnsupportedError as error:
             self.skipped[name] = str(error)
         except (MemoryError, NotImplementedError, RuntimeError) as error:
-            self.skipped[name] = first_line(error)
-            if not is_out_of_memory(error) and not self.device.is_alive():
-                # Every further call would fail, and its message would blame the op.
-                self.skipped["lost"] = f"the CUDA context was lost at {name}: {first_line(error)}"
+            self._leave_out(name, error)
         # Only after a failure: what a case held is free by itself, and collecting takes its time.
         release_memory(self.device.name)
 
-    def _burn_in(self, labels: Sequence[str]) -> None:
-        side, place = self.suite.peak_side, self.device.place
-        case = gemm_case(side, side, side, _floating(labels)[0], place)
-        (product,) = case.prepare(1)
-        keep_busy(product, self.clock, self.suite.burn_in_s)
+    def _leave_out(self, name: str, error: BaseException) -> None:
+        self.skipped[name] = first_line(error)
+        if not is_out_of_memory(error) and not self.device.is_alive():
+            # Every further call would fail, and its message would blame the op.
+            self.skipped["lost"] = f"the CUDA context was lost at {name}: {first_line(error)}"
+
+    def _begin(self, labels: Sequence[str]) -> None:
+        """Keep the device busy until its clocks are up, and time the host."""
+        if self.suite.burn_in_s:
+            side, place = self.suite.peak_side, self.device.place
+            case = gemm_case(side, side, side, _floating(labels)[0], place)
+            (product,) = case.prepare(1)
+            keep_busy(product, self.clock, self.suite.burn_in_s)
+        if not any(row["op_class"] == "host" for row in self.rows):
+            for row in _host_rows(self.clock, self.device):
+                self._keep(row)
 
     def _cases(self, shape: ModelConfig, labels: Sequence[str]) -> Iterator[tuple[OpCase, float]]:
         """Yield cases in order of worth, each with the seconds of load before it."""

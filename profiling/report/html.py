@@ -3,48 +3,58 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from html import escape
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-#: One style sheet, inside the page: nothing is fetched. Widths follow the window, prints well.
-STYLE_SHEET = """
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, sans-serif; color: #111; background: #fff; margin: 0 auto;
-  max-width: 76rem; padding: 1rem 1.5rem 4rem; }
-h1 { font-size: 1.6rem; margin: 1rem 0 .2rem; } h2 { font-size: 1.2rem; margin: 2.4rem 0 .6rem;
-  border-bottom: 2px solid #0072b2; padding-bottom: .2rem; }
-p.lead { color: #444; margin: .2rem 0 1rem; } p.note, figcaption { color: #444; font-size: .87rem; }
-table { border-collapse: collapse; font-size: .87rem; margin: .6rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
-th { border-bottom: 2px solid #888; vertical-align: bottom; white-space: normal; }
-td.words, th.words { text-align: left; } td.long { white-space: normal; text-align: left; }
-div.wide { overflow-x: auto; }
-ul.flags li { margin: .2rem 0; } .bad { color: #a33b00; font-weight: 600; } .ok { color: #00664a; }
-figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; } dt { color: #555; }
-dd { margin: 0; }
-@media print { body { max-width: none; font-size: 11px; } h2 { break-after: avoid; }
-  figure, tr { break-inside: avoid; } div.wide { overflow: visible; } }
-"""
-
-#: No script, no remote picture or style sheet may load, whatever a name in the data may contain.
+#: No remote script, picture or style sheet may load, whatever a name in the data may contain.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-def page(title: str, body: Iterable[str]) -> str:
-    """Return a self-contained HTML document: a title in plain text over pieces of HTML."""
+def page(title: str, body: Iterable[str], *, style: str = "", script: str = "") -> str:
+    """Return a self-contained HTML document: a title in plain text over pieces of HTML.
+
+    Args:
+        title: plain text.
+        body: pieces of HTML.
+        style: rules beside the common style sheet.
+        script: the one script that the page's policy lets run.
+    """
+    policy, code = f"{_POLICY}; base-uri 'none'; form-action 'none'", ""
+    if script:
+        script = f'"use strict";\n{script}'
+        allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+        policy += f"; script-src 'sha256-{allowed}'"
+        code = f"<script>{script}</script>\n"
+    look = files("profiling.report").joinpath("page.css").read_text(encoding="utf-8")
     return (
         "<!DOCTYPE html>\n"
         '<html lang="en"><head><meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE_SHEET}</style></head>\n<body>\n"
+        f"<title>{escape(title)}</title>\n<style>{look}{style}</style></head>\n<body>\n"
         + "\n".join(body)
-        + "\n</body></html>\n"
+        + f"\n{code}</body></html>\n"
     )
+
+
+def held_data(identifier: str, kind: str, text: str) -> str:
+    r"""Return data inside the page that a script reads and nothing runs.
+
+    Args:
+        identifier: by which the script finds it.
+        kind: its media type; none that a browser runs.
+        text: JSON or plain text; a `<` in it is written so that no tag can begin.
+
+    >>> held_data("a", "application/json", '["</script>"]')
+    '<script type="application/json" id="a">["\\u003c/script>"]</script>'
+    """
+    safe = text.replace("<", "\\u003c")
+    return f'<script type="{escape(kind)}" id="{escape(identifier)}">{safe}</script>'
 
 
 def tag(name: str, text: object, css: str = "") -> str:

@@ -18,21 +18,23 @@ from hardware_specs.errors import (
     UnsupportedError,
 )
 from hardware_specs.files.reading import DamagedFileWarning
+from profiling.device_campaign import CampaignPlan, run_device_campaign
 from profiling.devices.cuda import CudaDevice
 from profiling.devices.device import clock_for, open_device
 from profiling.instruments.energy import measure_energy
 from profiling.instruments.nvml import open_monitor
+from profiling.measuring.campaign import run_campaign
 from profiling.measuring.kernel_pass import run_kernel_passes
 from profiling.measuring.planning import grid
-from profiling.measuring.point import Options
+from profiling.measuring.point import Options, measure_point
 from profiling.measuring.profile import profile
 from profiling.measuring.sampling import take_samples
 from profiling.measuring.stopping import StopRule, WarmUpRule
 from profiling.microbench.cases import gemm_case
-from profiling.microbench.suite import default_suite
+from profiling.microbench.suite import CPU_SUITE, default_suite
 from profiling.microbench.timing import time_case
 from profiling.records.measurement import TOTAL
-from profiling.subject.models import build_model
+from profiling.subject.models import build_model, model_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -142,6 +144,32 @@ def test_a_kept_trace_names_no_process_of_this_machine(
     assert len(read_trace(trace)) > 20
 
 
+def test_compiled(gpu: FakeCuda, tiny_source: str) -> None:
+    options = replace(BRIEF, compile_backend="eager", counters=False, memory=False)
+    record = _point(tiny_source, options, mode="compile", visual_tokens=4)
+    assert (record.status, record.error, record.configuration.mode) == ("ok", None, "compile")
+
+
+def test_one_point_by_itself(gpu: FakeCuda, tiny_source: str) -> None:
+    """Sensors are opened and the device described for it."""
+    (configuration,) = grid([tiny_source], dtypes=["fp32"], visual_tokens=[4], device="cuda")
+    model = build_model(tiny_source, dtype="fp32", device="cuda")
+    record = measure_point(model, model_config(tiny_source), configuration, options=BRIEF)
+    assert record.environment["device_name"] == "NVIDIA H200"
+    assert record.capabilities["energy"].startswith("available")
+
+
+def test_a_campaign_tells_how_much_is_left(gpu: FakeCuda, tiny_source: str, tmp_path: Path) -> None:
+    points = grid([tiny_source], dtypes=["fp32"], visual_tokens=[4, 2], device="cuda")
+    plans: list[tuple[int, int]] = []
+    for some in (points[:1], points):
+        for _record in run_campaign(
+            some, tmp_path, rounds=1, options=BRIEF, on_plan=lambda *plan: plans.append(plan)
+        ):
+            pass
+    assert plans == [(1, 0), (2, 1)]
+
+
 # ---------------------------------------------------------------------- when a point ends
 
 
@@ -180,6 +208,16 @@ def test_sampling_ends_for_a_reason(
     assert samples.sampling.steady is True
     event_s = samples.stages[TOTAL].event_s
     assert min(event_s) == pytest.approx(20e-3, rel=0.2)
+
+
+def test_latencies_of_long_runs_are_few(gpu: FakeCuda) -> None:
+    """Runs of 0.6 s: the least number of them, where shorter ones have ten."""
+    rule = StopRule(min_samples=3, min_time_s=0.0, max_time_s=0.1, max_samples=20)
+    warm_up = WarmUpRule(min_time_s=0.0, max_time_s=0.0)
+    for factor, runs in ((30.0, 3), (1.0, 10)):
+        target = _Kernels(gpu, lambda _run, factor=factor: factor)
+        samples = take_samples(target, clock_for("cuda"), rule=rule, warm_up=warm_up)
+        assert len(samples.stages[TOTAL].idle_event_s) == runs
 
 
 def test_throttled_samples_are_thrown_away(gpu: FakeCuda, tiny_source: str, sensors: Any) -> None:
@@ -260,6 +298,22 @@ def test_a_model_that_does_not_fit_is_a_result(
     assert next(passes)[1] is not None
     gpu.memory_bytes = gpu.live_bytes + 2_000_000
     assert next(passes)[1] is None
+
+
+def test_a_campaign_on_a_full_device_says_so(
+    gpu: FakeCuda, tiny_source: str, tmp_path: Path
+) -> None:
+    """Every point is a record, no check but that it ran is made of it; a row cut short is named."""
+    gpu.memory_bytes = gpu.live_bytes + 1000
+    suite = replace(CPU_SUITE, rows=(1,), max_flops=1e6, max_bytes=1 << 13, peak_side=32)
+    plan = CampaignPlan("smoke", "cuda", tiny_source, "fp32", closely=(4,), methods=(),
+                        quantised=(), suite=suite)  # fmt: skip
+    (tmp_path / "ops.jsonl").write_text('{"op_class": "ge')
+    said: list[str] = []
+    with pytest.warns(DamagedFileWarning, match="line 1"):
+        checks = run_device_campaign(plan, tmp_path, tell=said.append)
+    assert {(item["check"], item["ok"]) for item in checks} == {("runs", False)}
+    assert sum("out-of-memory" in text for text in said) == len(checks) > 2
 
 
 def test_a_damaged_record_is_measured_again(

@@ -28,6 +28,7 @@ COMMANDS = {
     "estimate": "vlm_roofline.cli.estimate",
     "compare": "vlm_roofline.cli.compare",
     "sweep": "vlm_roofline.cli.sweep",
+    "explore": "vlm_roofline.cli.explore",
     "break-even": "vlm_roofline.cli.break_even",
     "frontier": "vlm_roofline.cli.frontier",
     "plot": "vlm_roofline.cli.plot",

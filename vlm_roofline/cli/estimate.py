@@ -77,7 +77,11 @@ def _print(cost: Estimate, ops: bool) -> None:
     from vlm_roofline.cli.tables import Column, table
 
     given = cost.inputs
-    rows = [(name, stage) for name, stage in cost.stages.items() if stage.kernels or stage.flops]
+    rows = [
+        (name, stage)
+        for name, stage in cost.stages.items()
+        if stage.time_s or stage.kernels or stage.flops
+    ]
     view = table(
         [*rows, ("total", cost.totals)],
         [

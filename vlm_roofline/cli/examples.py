@@ -19,6 +19,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "compare llava-1.5-7b -d h100,l40s --method fastv,divprune --keep 50% --output-tokens 128",
     ),
     "sweep": ("sweep llava-1.5-7b -d a100,l4 --visual-tokens 64:576:64 --out sweep.csv",),
+    "explore": (
+        "explore --out explorer.html",
+        "explore llava-1.5-7b -d l40s --method fastv --keep 50%,64 --out explorer.html",
+    ),
     "break-even": ("break-even llava-1.5-7b -d l4 --latency-ms 100",),
     "frontier": (
         "frontier llava-1.5-7b -d a100",

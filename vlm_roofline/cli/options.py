@@ -31,7 +31,7 @@ from vlm_roofline.cli.method_settings import MethodOptions, Variant, with_settin
 from vlm_roofline.cli.pictures import PICTURE_OPTIONS, pictured, sampled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from costmodel.models.model import ImageSize
 
@@ -192,6 +192,22 @@ def _flag(name: str) -> str:
     return "--" + (stem + suffix).replace("_", "-")
 
 
+def written(given: Mapping[str, Any]) -> list[str]:
+    """Return the options that say these arguments on a command line, the defaults left out.
+
+    >>> written({"execution": "hf-eager", "calibration": "auto", "host_s": 5e-6, "images": 2})
+    ['--execution hf-eager', '--host-us 5', '--images 2']
+    """
+    words = []
+    for name, value in given.items():
+        if value in (None, DEFAULTS.get(name), OUR_DEFAULTS.get(name)):
+            continue
+        kind = ARGUMENTS[name].kind
+        text = f"{value / kind.unit:.12g}" if isinstance(kind, Amount) else str(value)
+        words.append(f"{_flag(name)} {text}")
+    return words
+
+
 def request_options(
     *without: str, several: bool = False, **defaults: Any
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -210,7 +226,7 @@ def request_options(
     >>> @request_options("convention", execution="hf-eager")
     ... def command(given: dict[str, object], *, json: bool = False) -> None: ...
     >>> list(inspect.signature(command).parameters)[-3:]
-    ['host_s', 'power_limit_w', 'json']
+    ['power_limit_w', 'request_s', 'json']
     """
     check_names(dict.fromkeys((*without, *defaults)), by="request_options")
 
@@ -228,7 +244,7 @@ def request_options(
 
         def called(**typed: Any) -> None:
             given = {name: _parsed(name, typed.pop(name), several) for name in names}
-            seen = {name: typed.pop(name) for name in PICTURE_OPTIONS}
+            seen = {name: typed.pop(name, None) for name in PICTURE_OPTIONS}
             subject = {"model": typed["model"]} if "model" in typed else {}
             shown = pictured(seen["image"], given | subject)
             shown |= sampled(seen["fps"], seconds=seen["seconds"], given=given)

@@ -64,9 +64,10 @@ def test_a_suite_ends_with_its_seconds(gpu_of_shapes: FakeCuda) -> None:
     """On a device whose calls take 0.2 ms, two seconds are enough for the ceilings and some products."""
     gpu_of_shapes.law.overhead_s = 0.2e-3
     suite = replace(FEW, total_s=2.0, burn_in_s=0.1, sustained_s=0.0)
-    begun_s = gpu_of_shapes.host_s
-    table = _table(suite)
+    begun_s, done = gpu_of_shapes.host_s, []
+    table = _table(suite, on_progress=lambda number, total: done.append((number, total)))
     assert gpu_of_shapes.host_s - begun_s <= 2.0
+    assert [number for number, _ in done] == list(range(done[0][1]))
     used_up = [name for name, reason in table.skipped.items() if "2 s were used up" in reason]
     assert len(used_up) > 10
     said = left_out(table, suite)
