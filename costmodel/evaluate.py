@@ -173,6 +173,7 @@ class Context:
                 keep=self.keep,
                 layer=self.layer,
                 unit_tokens=scenario.unit_tokens,
+                framed=scenario.framed,
             )
         prefix = prefix_of(scenario)
         if prefix is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from torch import nn
+
+    from token_reduction.apply.before_llm import PromptReduction
 
 _active: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 
@@ -53,7 +56,8 @@ def reduce_tokens(
             the end of the block, NaN or infinity in what a method looked at on an accelerator.
     """
     request = get_method(method) if isinstance(method, str) else method
-    plug = plug_of(request.name)
+    stages = request.info.stages
+    plugs = [plug_of(stage.name) for stage in stages or (request,)]
     parts = dissect(model)
     if model in _active:
         raise InvalidInputError(
@@ -67,14 +71,33 @@ def reduce_tokens(
         _refuse_labels(parts, request, patches)
         if request.keeps_everything and not request.info.samples:
             LayerReduction(parts, record, KeepEverything()).attach(patches)
+        elif stages:
+            _attach_stages(Host(request, parts, patches, record, trace), plugs)
         else:
-            plug(Host(request, parts, patches, record, trace))
+            plugs[0](Host(request, parts, patches, record, trace))
         yield record
     finally:
         patches.undo()
         del _active[model]
     # On an accelerator nothing waited for the checks of the methods' inputs; here one may.
     raise_deferred()
+
+
+def _attach_stages(host: Host, plugs: list[Callable[[Host], None]]) -> None:
+    """Put two methods into a model, the second on what the first leaves."""
+    stages = host.method.info.stages
+    records = tuple(ReductionRecord(stage) for stage in stages)
+    for stage, record, plug in zip(stages, records, plugs, strict=True):
+        if not stage.keeps_everything or stage.info.samples:
+            plug(replace(host, method=stage, record=record))
+        else:
+            LayerReduction(host.parts, record, KeepEverything(), _last(host)).attach(host.patches)
+    host.record.stages = records
+    host.patches.always_after(host.parts.base, host.record.gather_stages)
+
+
+def _last(host: Host) -> PromptReduction | None:
+    return host.shortened[-1] if host.shortened else None
 
 
 def plug_of(name: str) -> Callable[[Host], None]:

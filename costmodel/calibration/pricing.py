@@ -18,6 +18,7 @@ from costmodel.calibration.curves import corrected, knots
 from costmodel.calibration.dtypes import LABELS, canonical
 from costmodel.calibration.gemm import FAMILIES, gemm_time_s
 from costmodel.calibration.law import stream_time_s
+from costmodel.calibration.parameters import MODEL_SHARE
 from costmodel.calibration.residual import ResidualSteps
 from costmodel.calibration.stairs import Stairs
 from hardware_specs.errors import CalibrationError
@@ -42,6 +43,7 @@ class Pricer:
         dtype: a dtype label.
         found: the parameters that answer for it.
         device: the datasheet's numbers.
+        alone: whether ops are timed one by one, as their table's were, and not in a model's run.
 
     Attributes:
         found: those parameters.
@@ -52,7 +54,9 @@ class Pricer:
         CalibrationError: the device has no arithmetic of that dtype.
     """
 
-    def __init__(self, op_class: str, dtype: str, found: ClassParameters, device: Device) -> None:
+    def __init__(
+        self, op_class: str, dtype: str, found: ClassParameters, device: Device, alone: bool = False
+    ) -> None:
         self.found, self._device = found, device
         self.key = (found.op_class, found.dtype, found.standing)
         low, middle, high = (math.exp(found.log_ratio(level)) for level in (0.05, 0.5, 0.95))
@@ -66,7 +70,11 @@ class Pricer:
         self.time_s: Callable[..., Any] = getattr(self, f"_{kind}")
         if kind == "gemm":
             family = found.kernels or "library"
-            self._law = (found.values, device, family, found.dtype, self._peak)
+            share = 1.0 if alone else found.values.get(MODEL_SHARE, 1.0)
+            values = found.values
+            if share != 1.0:
+                values = {**values, "compute_efficiency": share * values["compute_efficiency"]}
+            self._law = (values, device, family, found.dtype, self._peak)
             self._tiled = bool(FAMILIES[family].tiles)
             self._read_curves()
 

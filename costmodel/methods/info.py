@@ -58,6 +58,7 @@ class MethodInfo:
         fused_attention: whether every attention kernel stays fused; else some layers write their scores out.
         recomputes: what is computed a second time beside the model's own kernels, in words.
         clips: whether it compares the frames of a clip, and leaves images as they are.
+        stages: the requests (`Method`) that a stack is made of, first to last; empty for a method by itself.
     """
 
     name: str
@@ -94,6 +95,7 @@ class MethodInfo:
     fused_attention: bool = True
     recomputes: str = "nothing"
     clips: bool = False
+    stages: tuple[Any, ...] = ()
 
     __repr__ = brief
 

@@ -8,13 +8,14 @@ entry point of the group `vlm_roofline.methods`, whose name is the method's.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.method import Method, ask
 from costmodel.methods.spelling import read_spelling
+from costmodel.methods.stack import split_stack, stack
 from hardware_specs.errors import InvalidInputError, UnknownMethodError
 
 if TYPE_CHECKING:
@@ -206,7 +207,8 @@ def get_method(
     """Return a method by name, with what is asked of it checked.
 
     Args:
-        name: one of `list_methods()`, or a line such as `tome(r=8)` with settings in it.
+        name: one of `list_methods()`, a line such as `tome(r=8)` with settings in it, or two with `/`
+            between them, one before the language model and one inside it.
         keep: tokens kept: a count (int: 1 is one token) or a ratio (float: 1.0 is all of them);
             None is the method's adaptive or published default.
         layer: language-model layer K for the methods that act there; None is the published one.
@@ -226,6 +228,15 @@ def get_method(
     """
     if not isinstance(name, str):
         raise UnknownMethodError(name, list_methods())
+    if len(split_stack(name)) > 1:
+        given = {"keep": keep, "layer": layer, **options}
+        also = ", ".join(key for key, value in given.items() if value is not None)
+        if also or variant != "program":
+            raise InvalidInputError(
+                f"{also or 'variant'} was given beside {name}; each of two methods has "
+                "its settings in brackets: divprune(keep=144)/fastv(keep=0.5)"
+            )
+        return _stacked(name)
     name, written = read_spelling(name)
     name = _as_registered(name)
     asked: dict[str, Any] = {"keep": keep, "layer": layer, "variant": variant, **options}
@@ -234,6 +245,12 @@ def get_method(
         asked[key] = value if key == "variant" else _agreed(name, key, value, beside)
     keep, layer, variant = (asked.pop(key) for key in ("keep", "layer", "variant"))
     return ask(method_info(name), keep=keep, layer=layer, variant=variant, options=asked)
+
+
+@lru_cache(maxsize=64)
+def _stacked(line: str) -> Method:
+    """Return the methods of a line as one request: the same for the same line."""
+    return stack([get_method(each) for each in split_stack(line)])
 
 
 def chosen_method(

@@ -371,6 +371,27 @@ def test_options_and_variants(llava, line) -> None:
     assert record.sequence_lengths[:-1] == entering
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "divprune(keep=20)/fastv(keep=9, layer=1)",
+        "visionzip(keep=20)/pyramiddrop(layers=[1,3])",
+        "tome(keep=20)/v2drop(layers=[1,2], keep=0.5)",
+    ],
+)
+def test_two_methods(llava, line, batch) -> None:
+    model, config = llava
+    pixels = torch.randn(batch, 3, 84, 84)
+    counted, decoded, record = run(model, get_method(line), batch, 36, pixels)
+    cost = estimate(config, A100, method=line, text_tokens=TEXT, batch_size=batch, output_tokens=1)
+    for stage in ("vision", "projector", "reduction", "prefill"):
+        assert cost.stages[stage].flops == counted.get(stage, 0), stage
+    assert cost.stages["decode"].flops == decoded["prefill"]
+    spans = cost.visual_tokens_by_layer
+    assert record.sequence_lengths[:-1] == [TEXT + n for layers, n in spans for _ in range(layers)]
+
+
 def test_every_method_is_counted() -> None:
     named = {name for name, _ in SETTINGS + LARGE + ON_CLIPS} | {"prumerge+", "ats"}
     assert named == set(list_methods())

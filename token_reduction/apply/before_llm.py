@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from token_reduction.apply.crops import Crops
     from token_reduction.apply.patching import Patches
     from token_reduction.apply.record import ReductionRecord
+    from token_reduction.apply.splice import Plan
     from token_reduction.tokens.reduced import Reduced
 
 
@@ -61,6 +62,8 @@ class PromptReduction:
     record: ReductionRecord
     crops: Crops | None
     reduce_item: Callable[[Item], Reduced] | None
+    #: How the running forward's prompt was shortened; None where it brought no pixels.
+    plan: Plan | None = None
     #: Where positions have three axes: which of its tokens each item keeps, on the host.
     _kept: list[np.ndarray] = field(default_factory=list)
     #: Of each item, the features for the first layers of the rows it keeps (deepstack).
@@ -84,6 +87,7 @@ class PromptReduction:
 
     def _before(self, module: Any, args: Any, kwargs: Any) -> Any:
         call = bind_call(module, args, kwargs)
+        self.plan = None
         pixels = pixels_of(call, self.record.method.name)
         cache = cache_in(call)
         cached = cached_tokens(cache)
@@ -162,7 +166,7 @@ class PromptReduction:
             self.record.items += [modality] * len(found)
             self.record.tokens_before += before
             self.record.tokens_after += [len(one) for one in found]
-        plan = plan_splice(prompt, places)
+        self.plan = plan = plan_splice(prompt, places)
         shorter = splice(
             plan,
             ids,

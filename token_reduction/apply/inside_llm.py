@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from token_reduction.apply.anatomy import Parts
+    from token_reduction.apply.before_llm import PromptReduction
     from token_reduction.apply.patching import Patches
     from token_reduction.apply.record import ReductionRecord
 
@@ -117,11 +118,13 @@ class LayerReduction:
         parts: the model.
         record: what the reduction did.
         policy: which layers cut, and what they keep.
+        before: what shortens the prompt before it gets here, of two methods that are stacked.
     """
 
     parts: Parts
     record: ReductionRecord
     policy: Policy
+    before: PromptReduction | None = None
     _now: Prefill | None = None
 
     def attach(self, patches: Patches) -> None:
@@ -141,27 +144,22 @@ class LayerReduction:
     def _before_model(self, module: Any, args: Any, kwargs: Any) -> None:
         call = bind_call(module, args, kwargs)
         self._now = None
-        cache, ids = cache_in(call), call.get("input_ids")
+        cache = cache_in(call)
         if not cached_tokens(cache) and getattr(cache, _NOTE, None):
             setattr(cache, _NOTE, None)
-        if not brings_visuals(call):
-            return
         name = self.record.method.name
-        if ids is None:
-            raise InvalidInputError(
-                f"{name} finds the visual tokens by their ids; give input_ids with the pixels, "
-                "not inputs_embeds"
-            )
+        found = self._visual_tokens(call, name)
+        if found is None:
+            return
         if cached_tokens(cache):
             raise UnsupportedError(
                 f"{name} looks at one prompt in one forward, and this cache holds "
                 f"{cached_tokens(cache)} tokens already; start with a new cache"
             )
         require_plain_cache(cache, name)
-        prompt = read_prompt(ids, plain_mask(call))
-        marks = np.isin(prompt.ids, list(self.parts.placeholders.values())) & prompt.real
+        prompt, marks, device = found
         places = [np.flatnonzero(row) for row in marks]
-        tokens = whole_sequence(places, prompt.real, ids.device)
+        tokens = whole_sequence(places, prompt.real, device)
         self.record.begin()
         self.record.unit = "sequence"
         self.record.image_sizes = image_sizes_of(call)
@@ -169,6 +167,27 @@ class LayerReduction:
         self.record.note_cut(-1, tokens)
         self._now = Prefill(prompt, places, tokens, tokens)
         self.policy.begin(self._now)
+
+    def _visual_tokens(
+        self, call: dict[str, Any], name: str
+    ) -> tuple[Prompt, np.ndarray, torch.device] | None:
+        """Return a prompt, where its visual tokens are, [b, s], and where it lives; None without any."""
+        if self.before is not None:
+            plan = self.before.plan
+            if plan is None:
+                return None
+            return Prompt(plan.source, plan.real), plan.visual >= 0, call["inputs_embeds"].device
+        if not brings_visuals(call):
+            return None
+        ids = call.get("input_ids")
+        if ids is None:
+            raise InvalidInputError(
+                f"{name} finds the visual tokens by their ids; give input_ids with the pixels, "
+                "not inputs_embeds"
+            )
+        prompt = read_prompt(ids, plain_mask(call))
+        marks = np.isin(prompt.ids, list(self.parts.placeholders.values())) & prompt.real
+        return prompt, marks, ids.device
 
     def _after_model(self) -> None:
         self.policy.forget()

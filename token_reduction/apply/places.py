@@ -13,7 +13,7 @@ Probes of its own a plug attaches to `host.patches`, so that they are undone wit
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,6 +48,8 @@ class Host:
         patches: collects hooks and replaced attributes, so that they can be undone.
         record: what the reduction did.
         trace: whether to follow every patch through the merges inside the vision tower.
+        shortened: what shortens the prompt before the language model, once something does; of two
+            methods that are stacked, the second finds the first one's here.
     """
 
     method: Method
@@ -55,6 +57,13 @@ class Host:
     patches: Patches
     record: ReductionRecord
     trace: bool
+    shortened: list[PromptReduction] = field(default_factory=list)
+
+    def shorten(self, crops: Crops | None, function: Callable[[Item], Reduced] | None) -> None:
+        """Shorten the prompt before the language model, by crops or by whole images and videos."""
+        reduction = PromptReduction(self.parts, self.record, crops, function)
+        reduction.attach(self.patches)
+        self.shortened.append(reduction)
 
 
 def reduce_crops(
@@ -79,12 +88,12 @@ def reduce_crops(
         host.parts.require_a_token_per_patch(host.method.name)
     host.parts.require_crops(host.method.name)
     crops = Crops(host.parts, host.record, function, before_projector, includes_class_token)
-    PromptReduction(host.parts, host.record, crops, None).attach(host.patches)
+    host.shorten(crops, None)
 
 
 def reduce_items(host: Host, function: Callable[[Item], Reduced]) -> None:
     """Reduce each whole image or video after the projector, tiles and newlines joined."""
-    PromptReduction(host.parts, host.record, None, function).attach(host.patches)
+    host.shorten(None, function)
 
 
 def reduce_clips(host: Host, function: Callable[[Tensor], Reduced]) -> None:
@@ -120,7 +129,7 @@ def reduce_in_tower(host: Host, step: Step) -> None:
     tower = TowerReduction(host.parts, host.record, step, host.trace)
     tower.attach(host.patches)
     crops = Crops(host.parts, host.record, None, before_projector=False, tower_counts=tower.counts)
-    PromptReduction(host.parts, host.record, crops, None).attach(host.patches)
+    host.shorten(crops, None)
 
 
 def reduce_between_layers(host: Host, policy: Callable[[Method, Parts], Policy]) -> None:
@@ -131,4 +140,5 @@ def reduce_between_layers(host: Host, policy: Callable[[Method, Parts], Policy])
     """
     host.parts.require_decoder_layers(host.method.name)
     chosen = policy(host.method, host.parts)
-    LayerReduction(host.parts, host.record, chosen).attach(host.patches)
+    before = host.shortened[-1] if host.shortened else None
+    LayerReduction(host.parts, host.record, chosen, before).attach(host.patches)

@@ -42,6 +42,7 @@ class ReductionRecord:
         items: "image" or "video", in order.
         image_sizes: (height, width) of each image as given to a tiled model, or empty.
         notes: what a reader of the result should know, such as random cross tokens.
+        stages: of two methods that are stacked, the record of each; what was kept stands there.
     """
 
     method: Method
@@ -55,6 +56,7 @@ class ReductionRecord:
     items: list[str] = field(default_factory=list)
     image_sizes: list[tuple[int, int]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    stages: tuple[ReductionRecord, ...] = ()
     _kept: list[Tensor] | None = None
     _weights: list[Callable[[], list[Tensor]]] = field(default_factory=list)
     _cuts: dict[int, Tokens] = field(default_factory=dict)
@@ -133,11 +135,20 @@ class ReductionRecord:
         if build is not None:
             self._weights.append(lambda: rows(build()))
 
+    def gather_stages(self) -> None:
+        """Bring up to date what the records of two stacked methods say together."""
+        first, last = self.stages
+        self.unit = "sequence"
+        self.items, self.image_sizes = first.items, first.image_sizes
+        self.tokens_before, self.vision_lengths = first.tokens_before, first.vision_lengths
+        self.tokens_after, self.sequence_lengths = last.tokens_after, last.sequence_lengths
+        self.notes = [*first.notes, *last.notes]
+
     def begin(self) -> None:
         """Forget the previous forward; notes about the method itself stay."""
         blank = ReductionRecord(self.method)
         for name in self.__slots__:
-            if name not in ("method", "notes"):
+            if name not in ("method", "notes", "stages"):
                 setattr(self, name, getattr(blank, name))
 
     def to_dict(self) -> dict[str, Any]:
