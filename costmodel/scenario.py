@@ -28,7 +28,8 @@ class Scenario(NamedTuple):
 
     Visual tokens come from `images` images or clips, which are `crops` crops or frames. `unit_tokens`
     are the visual tokens of one whole image or clip, 0 where that is not known. `seen` is what a tower
-    sees that takes images at their own resolution. `cached_tokens` of the prompt have their keys and
+    sees that takes images at their own resolution. `framed` says that they are frames of a clip, where that
+    was said. `cached_tokens` of the prompt have their keys and
     values in the cache already (`costmodel.prefix`).
     """
 
@@ -42,6 +43,7 @@ class Scenario(NamedTuple):
     images: Num = 1
     cached_tokens: Num = 0
     seen: Seen | None = None
+    framed: bool = False
 
 
 class Units(NamedTuple):
@@ -60,6 +62,7 @@ class Units(NamedTuple):
         text: text tokens that the model's processor puts among the frames of a clip.
         by_count: the geometry of such a tower where no size was said: then a count of visual tokens is
             that of an image of as many.
+        framed: whether frames were said.
     """
 
     counted: VisualInput
@@ -70,6 +73,7 @@ class Units(NamedTuple):
     seen: Seen | None = None
     by_count: Geometry | None = None
     text: int = 0
+    framed: bool = False
 
     def tower(self, tokens: Any, images: Any, *, asked: bool) -> Seen | None:
         """Return what a tower sees that takes images at their own resolution, None for others.
@@ -201,7 +205,8 @@ def visual_units(
     each = None if frames is not None else geometry.among_others
     seen = geometry.seen(image_sizes(size, images), frames)
     text = 0 if frames is None else geometry.text_of(frames)
-    return Units(counted, executed, images, each, seen=seen, text=text)
+    framed = frames is not None
+    return Units(counted, executed, images, each, seen=seen, text=text, framed=framed)
 
 
 @lru_cache(maxsize=256)
@@ -289,12 +294,13 @@ def scenario_of(request: Request, model: ModelConfig, warnings: list[str]) -> Sc
             image_size=request.image_size, frames=request.frames, images=request.images
         )  # refuses them
         tokens, projected, crops, images, unit, seen = asked or 0, 0, 0, 0, 0, None
+        framed = False
     else:
         units = units_of(model, request)
         tokens = units.counted.tokens if asked is None else asked
         images, crops, projected, unit = units.read(tokens)
         seen = units.tower(tokens, images, asked=asked is not None)
-        among = units.text
+        among, framed = units.text, units.framed
         if asked and units.default and (others := other_readings(model, asked)):
             warnings.append(
                 f"{asked} visual tokens are priced as {_priced(model, images, crops)}; they may as well "
@@ -313,7 +319,7 @@ def scenario_of(request: Request, model: ModelConfig, warnings: list[str]) -> Sc
         )
     return Scenario(
         tokens, projected, crops, text, request.batch_size, request.output_tokens, unit, images,
-        request.cached_tokens, seen,
+        request.cached_tokens, seen, framed,
     )  # fmt: skip
 
 

@@ -79,7 +79,7 @@ class Calibration:
     warnings: tuple[str, ...] = ()
     kind: str = field(default="file", compare=False)
     # Filled on use: the parameters that answer for a class and dtype, and what prices it.
-    _pricers: dict[tuple[str, str], Pricer] = field(
+    _pricers: dict[tuple[str, str, bool], Pricer] = field(
         init=False, compare=False, repr=False, default_factory=dict, hash=False
     )
     # Bound to a device once: what it has worked out serves every caller.
@@ -271,7 +271,7 @@ class Calibration:
         True
         """
         needed = _ARGUMENTS.get(op_class, ("bytes",))
-        pricer = self.pricer(op_class, dtype)
+        pricer = self.pricer(op_class, dtype, alone=True)
         missing = [name for name in needed if name not in sizes]
         if missing:
             raise CalibrationError(f"{op_class!r} also needs {', '.join(missing)}")
@@ -284,17 +284,22 @@ class Calibration:
             return float(pricer.time_s(**sizes))
         return pricer.time_s(**{name: np.asarray(value) for name, value in sizes.items()})
 
-    def pricer(self, op_class: str, dtype: str) -> Pricer:
+    def pricer(self, op_class: str, dtype: str, *, alone: bool = False) -> Pricer:
         """Return what prices an op class in a dtype, worked out once.
+
+        Args:
+            op_class: the class.
+            dtype: a dtype label.
+            alone: whether ops are timed one by one, and not in a model's run.
 
         Raises:
             CalibrationError: the class or dtype is not held, or the device lacks the arithmetic.
         """
-        found = self._pricers.get((op_class, dtype))
+        found = self._pricers.get((op_class, dtype, alone))
         if found is None:
             held = self.lookup(op_class, dtype)
-            found = Pricer(op_class, dtype, held, self._device())
-            self._pricers[op_class, dtype] = found
+            found = Pricer(op_class, dtype, held, self._device(), alone)
+            self._pricers[op_class, dtype, alone] = found
         return found
 
     def _device(self) -> Device:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 #: How a provenance begins that speaks of another dtype, class or device.
 TRANSFERRED = "transferred"
 
+#: A parameter of products: what runs of whole models reach of the arithmetic that their table shows one by
+#: one. Another source says so; predictions of models use it, single ops do not.
+MODEL_SHARE = "model_share"
+
 
 @dataclass(frozen=True, slots=True)
 class Parameter:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from costmodel.calibration.attention import FAMILIES as ATTENTION_FAMILIES
 from costmodel.calibration.dtypes import LABELS
 from costmodel.calibration.gemm import FAMILIES as GEMM_FAMILIES
+from costmodel.calibration.parameters import MODEL_SHARE
 from costmodel.calibration.priors import QUANTISING, priors_of
 from costmodel.calibration.residual import MOST_POINTS
 
@@ -28,6 +29,7 @@ _OPTIONAL = QUANTISING.keys() | {"score_cost", "l2_bandwidth_ratio"}
 #: peak above 1 would run faster than the device.
 _LIMITS = {
     "compute_efficiency": (1e-6, 1.0),
+    MODEL_SHARE: (0.1, 1.0),
     "memory_efficiency": (1e-6, 1.0),
     "exponent": (1.0, 1e6),
     "cache_bandwidth_ratio": (1e-3, 1e4),

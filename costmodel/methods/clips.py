@@ -42,7 +42,7 @@ def clips_of(given: MethodInput) -> Clips:
     """Return the clips of a request, as numbers or as arrays over scenarios."""
     items, rule = items_of(given), given.model.video
     frames = greatest(given.crops // items.per_sample, 1)
-    if rule is None:
+    if rule is None or (rule.as_tiles and not given.framed):
         return Clips(items.lists, frames, 0, 0, 0)
     clip = frames > 1
     if not given.model.geometry.keeps_size:

@@ -104,6 +104,7 @@ class Method:
         keep: Any = None,
         layer: int | None = None,
         unit_tokens: Num = 0,
+        framed: bool = False,
     ) -> MethodPlan:
         """Return the token schedule and the method's own ops for one scenario, or arrays of them.
 
@@ -120,7 +121,7 @@ class Method:
         layer = self.given_layer if layer is None else layer
         given = MethodInput(
             model, precision, visual_tokens, projected_tokens, crops, text_tokens, batch_size,
-            vision_layers, keep, layer, self.variant, self.options, unit_tokens, images,
+            vision_layers, keep, layer, self.variant, self.options, unit_tokens, images, framed,
         )  # fmt: skip
         return checked_plan(self.info, given)
 

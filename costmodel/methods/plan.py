@@ -35,6 +35,7 @@ class MethodInput(NamedTuple):
         options: every option of the method by name; read one as `OPTION.of(given)`.
         unit_tokens: visual tokens of one whole image or clip; 0 where that is not known.
         images: images or clips of one sample.
+        framed: whether the request says that its crops are frames.
     """
 
     model: ModelConfig
@@ -51,6 +52,7 @@ class MethodInput(NamedTuple):
     options: Mapping[str, object]
     unit_tokens: Num = 0
     images: Num = 1
+    framed: bool = False
 
     @property
     def tower(self) -> VisionConfig:

@@ -51,7 +51,7 @@ class Items(NamedTuple):
 def is_clip(given: MethodInput) -> Any:
     """Whether a scenario's tokens are those of a clip: so many per frame, and no tiles."""
     rule = given.model.video
-    if rule is None:
+    if rule is None or (rule.as_tiles and not given.framed):
         return False
     clip = given.crops * rule.tokens_per_frame + rule.tail_tokens
     # Two images of one crop have as many tokens as a clip of two frames.

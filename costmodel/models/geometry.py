@@ -71,6 +71,7 @@ class VideoRule(NamedTuple):
         projected_per_frame: tokens per frame through the projector, as papers count; `transformers`
             sends those plus what `exact_tokens_per_frame` has more.
         tail_tokens: tokens after the last frame.
+        as_tiles: whether a clip looks like an image of as many tiles.
     """
 
     default_frames: int
@@ -78,6 +79,7 @@ class VideoRule(NamedTuple):
     exact_tokens_per_frame: int
     projected_per_frame: int
     tail_tokens: int = 0
+    as_tiles: bool = False
 
     @property
     def carries_class_token(self) -> bool:

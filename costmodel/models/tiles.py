@@ -44,7 +44,7 @@ class TileGeometry(CropGeometry):
 
 def frames_alone(tokens: int) -> VideoRule:
     """Return the rule of models that take every frame of a clip as one crop."""
-    return VideoRule(0, tokens, tokens, tokens)
+    return VideoRule(0, tokens, tokens, tokens, as_tiles=True)
 
 
 def closest_tiles(height: int, width: int, side: int, most: int) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -131,9 +131,9 @@ def estimate_distribution(
     spread = copy(context)
     # The formulas take an array of counts as they take a number; `estimate` lets only one through.
     spread.keep = np.asarray(numbers, dtype=float)
-    *sizes, seen = scenario
-    wide = [np.full(len(numbers), float(value)) for value in sizes]
-    evaluation = spread.evaluate(Scenario._make([*wide, seen]), vector=True)
+    *sizes, seen, framed = scenario
+    wide = [np.full(len(numbers), float(cast("float", value))) for value in sizes]
+    evaluation = spread.evaluate(Scenario._make([*wide, seen, framed]), vector=True)
     stages = evaluation.stages.values()
     memory = evaluation.memory
     columns = {

@@ -260,6 +260,7 @@ class SweepPlan:
             images,
             columns["cached_tokens"],
             seen,
+            units is not None and units.framed,
         )
 
     def _rows(self, start: int, stop: int) -> dict[str, np.ndarray[Any, Any]]:

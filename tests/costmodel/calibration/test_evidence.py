@@ -81,6 +81,17 @@ def test_small_kernels_of_an_h100_are_measured():
         assert found.lookup(op_class, "fp16").standing == "transferred"
 
 
+def test_an_h100_s_products_are_slower_in_models_than_in_their_table():
+    device = "nvidia-h100-sxm5-80gb"
+    law = Calibration.load(device)
+    cost = estimate("llama-2-7b", device, text_tokens=4096, output_tokens=1)
+    share = law.lookup("gemm", "bf16").values["model_share"]
+    for stage, rows, least, most in (("prefill", 4096, 1.05, 1 / share), ("decode", 1, 1.0, 1.01)):
+        down = next(op for op in cost.ops if op.stage == stage and op.name == "down_proj")
+        alone = law.op_time_s("gemm", dtype="fp16", m=rows, n=4096, k=11008)
+        assert least <= down.time_s / down.count / alone <= most + 1e-9
+
+
 def test_torch_s_kernels_are_priced_apart_from_an_engine_s():
     given = {"output_tokens": 2, "batch_size": 64, "text_tokens": 600, "execution": "hf-eager"}
     classes = {op.op_class for op in estimate("llava-1.5-7b", A100, **given).ops}
