@@ -48,6 +48,7 @@ class Reconciliation:
         ops: one row per profiler pass, stage and op, keyed by `OP_COLUMNS`.
         power: the powers by regime that the windows give; None without one.
         notes: what the numbers rest on.
+        records: the runs themselves, with every sample.
     """
 
     rows: tuple[dict[str, Any], ...]
@@ -61,6 +62,7 @@ class Reconciliation:
     ops: tuple[dict[str, Any], ...] = ()
     power: PowerModel | None = None
     notes: tuple[str, ...] = ()
+    records: tuple[Measurement, ...] = ()
 
     @property
     def calibration_name(self) -> str | None:
@@ -181,6 +183,7 @@ def reconcile(
         ops=op_rows(profiles_under(measurements), predictor),
         power=fitted,
         notes=tuple(_notes(loaded, {id(p): p for _, p in runs}.values())),
+        records=tuple(records),
     )
 
 

@@ -11,6 +11,7 @@ from profiling.reconciling.metrics import knee_of
 from profiling.reconciling.summary import SERIES, medians_by_count, series_of
 from profiling.report.plot_accuracy import plot_accuracy
 from profiling.report.plot_gap import plot_gap, plot_gap_over_tokens
+from profiling.report.plot_quantity import plot_quantity
 from profiling.subject.plans import TOWER_PLAN
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def series_name(key: Sequence[Any], *, short: bool = False) -> str:
 
 
 def reconciliation_figures(result: Reconciliation) -> dict[str, Figure]:
-    """Return the figures: accuracy, latency and gap over tokens, waterfalls, roofline by op."""
+    """Return the figures: accuracy; latency, memory, energy, gap over tokens; waterfalls; roofline."""
     figures = {
         "predicted-vs-measured": plot_accuracy(
             [row for row in result.rows if row["stage"] == "total"] or result.rows,
@@ -76,6 +77,7 @@ def reconciliation_figures(result: Reconciliation) -> dict[str, Figure]:
     for index, (same, members) in enumerate(groups.items()):
         number = "" if len(groups) == 1 else f"-{index + 1}"
         figures[f"latency{number}"] = measured_latency(result, same, members)
+    figures |= _quantities(result)
     for index, (key, rows) in enumerate(long.items()):
         figures[f"gap-{index + 1}"] = plot_gap_over_tokens(
             rows, title=subtitle(result, series_name(key))
@@ -86,6 +88,32 @@ def reconciliation_figures(result: Reconciliation) -> dict[str, Figure]:
                                 f"{row['visual_tokens']} visual tokens")
         )  # fmt: skip
     figures |= _rooflines(result)
+    return figures
+
+
+def _quantities(result: Reconciliation) -> dict[str, Figure]:
+    """Return memory and energy over visual tokens, where enough counts were measured."""
+    held = [row for row in result.rows if row["measured_peak_bytes"] is not None]
+    spent = [row for row in result.energy if row["stage"] == "total"]
+    wanted = (
+        ("memory", held, "measured_peak_bytes", "predicted_peak_bytes", "peak memory", "GB", 1e9),
+        ("energy", spent, "measured_j", "predicted_j", "energy to the first token", "J", 1.0),
+    )
+    figures = {}
+    for name, rows, measured, predicted, what, unit, scale in wanted:
+        curves = {}
+        for key, members in series_of(rows, "total").items():
+            counts, values = medians_by_count(members, itemgetter(measured))
+            known = all(row[predicted] is not None for row in members)
+            guesses: list[Any] = [None] * len(counts)
+            if known:
+                guesses = medians_by_count(members, itemgetter(predicted))[1]
+            if len(counts) >= MIN_COUNTS:
+                curves[series_name(key)] = list(zip(counts, values, guesses, strict=True))
+        if curves:
+            figures[name] = plot_quantity(
+                curves, what=what, unit=unit, scale=scale, title=subtitle(result)
+            )
     return figures
 
 

@@ -9,6 +9,7 @@ from profiling.reconciling.gap import LABELS, PARTS
 from profiling.reconciling.opclasses import by_class
 from profiling.reconciling.reconciliation import calibration_words
 from profiling.records.measurement import TOTAL
+from profiling.report.evidence import contents, environment_section, ops_section, raw_section
 from profiling.report.html import definitions, items, number, page, picture, section, table, tag
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ CAPTIONS = {
     "predicted-vs-measured": "Every run to its first token. Bars: the prediction's interval "
     "(vertical) and the measurement's own spread (horizontal).",
     "latency": "Lines are predictions at every token count, marks are measured medians.",
+    "memory": "Lines are predictions, marks the largest allocation until the first token.",
+    "energy": "Lines are predictions from powers fitted to all other windows, marks are measured.",
     "gap": "From the ideal roofline of the language model up: what each part adds.",
     "waterfall": "One run, part by part. Percentages are of the measured time.",
     "roofline": "Ops where the profiler found them (filled) and where they were predicted (hollow).",
@@ -45,21 +48,25 @@ def report_html(
     that are drawn already.
     """
     title = f"Measured and predicted: {result.hardware.name}"
-    parts = [
-        tag("h1", title),
-        tag("p", _lead(result), "lead"),
-        _overview(result),
-        _errors(result),
-        _pictures(figures or {}, svg or {}),
-        _curves(result),
-        _runs(result),
-        _counts(result),
-        _op_classes(result),
-        _energy(result),
-        _flags(result),
-        _skipped(result),
-    ]
-    return page(title, [part for part in parts if part])
+    sections = {
+        "What ran": _overview(result),
+        "Flags": _flags(result),
+        "How far off": _errors(result),
+        "Figures": _pictures(figures or {}, svg or {}),
+        "Over visual tokens": _curves(result),
+        "Run by run": _runs(result),
+        "FLOPs, kernels, memory": _counts(result),
+        "By op class": _op_classes(result),
+        "Op by op": ops_section(result),
+        "Energy": _energy(result),
+        "Without a time": _skipped(result),
+        "Environment": environment_section(result.records),
+        "Raw data": raw_section(result),
+    }
+    held = {name: text for name, text in sections.items() if text}
+    names = [(text.split('id="', 1)[1].split('"', 1)[0], name) for name, text in held.items()]
+    head = [tag("h1", title), tag("p", _lead(result), "lead"), contents(names)]
+    return page(title, [*head, *held.values()])
 
 
 def _lead(result: Reconciliation) -> str:

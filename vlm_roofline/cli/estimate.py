@@ -41,6 +41,9 @@ def estimate(
     compute_w: Annotated[
         float | None, typer.Option(help="Measured power of compute-bound work, watts.")
     ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print a table for a model card.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Predict FLOPs, traffic, memory and time of one request."""
@@ -64,6 +67,11 @@ def estimate(
         return
     for line in cost.warnings:
         warn(line)
+    if markdown:
+        from vlm_roofline.cli.model_card import model_card
+
+        typer.echo(model_card(cost, given))
+        return
     _print(cost, ops)
     if thousand is not None:
         from vlm_roofline.cli.per_thousand import per_thousand_text
@@ -173,6 +181,12 @@ def _print_time_and_memory(cost: Estimate) -> None:
         f"activations {show_bytes(memory.peak_activation_bytes)}; device has "
         f"{show_bytes(memory.capacity_bytes)}{margin}"
     )
+    if (sent := cost.communication) is not None:
+        parts = [f"{show_bytes(size)} {kind}" for kind, size in sent["bytes"].items()]
+        out.print(
+            f"{sent['devices']} devices ({sent['node']}), each exchanging {' + '.join(parts)}: "
+            f"{show_time(sent['time_s'])}, not overlapped"
+        )
     out.print(f"activations written in prefill: {show_bytes(memory.activation_bytes_written)}")
     if cost.inputs["convention"] == "torch":
         out.print(cost.calibration.sentence(), style="dim")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,6 +25,7 @@ from costmodel.request import (
     Schedule,
     Size,
     check_names,
+    plain,
 )
 from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.completion import completes
@@ -197,14 +199,25 @@ def written(given: Mapping[str, Any]) -> list[str]:
 
     >>> written({"execution": "hf-eager", "calibration": "auto", "host_s": 5e-6, "images": 2})
     ['--execution hf-eager', '--host-us 5', '--images 2']
+    >>> written({"image_size": (480, 640), "method": "tome(r=8)", "tokens_per_layer": (576, 576)})
+    ['--image-size 480x640', "--method 'tome(r=8)'", '--tokens-per-layer 576,576']
     """
     words = []
     for name, value in given.items():
         if value in (None, DEFAULTS.get(name), OUR_DEFAULTS.get(name)):
             continue
         kind = ARGUMENTS[name].kind
-        text = f"{value / kind.unit:.12g}" if isinstance(kind, Amount) else str(value)
-        words.append(f"{_flag(name)} {text}")
+        text = str(plain(value))
+        if isinstance(kind, Amount):
+            text = f"{value / kind.unit:.12g}"
+        elif isinstance(kind, Size) and not isinstance(value, str):
+            sizes = value if isinstance(value[0], (tuple, list)) else (value,)
+            text = "+".join(f"{height}x{width}" for height, width in sizes)
+        elif isinstance(kind, Schedule):
+            text = ",".join(map(str, value))
+        elif name == "method":
+            text = getattr(value, "label", text)
+        words.append(f"{_flag(name)} {quote(text)}")
     return words
 
 

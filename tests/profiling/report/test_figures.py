@@ -106,16 +106,17 @@ def test_a_reconciliation_gives_named_files(tmp_path):
         {
             **row, "model": "llava-1.5-7b", "dtype": "bf16", "method": "none", "text_tokens": 40,
             "batch_size": 1, "mode": "eager", "execution": "hf-eager", "predicted_kernels": 1646,
+            "measured_peak_bytes": 15e9, "predicted_peak_bytes": 14.9e9,
         }
         for row in ROWS
     )  # fmt: skip
     result = SimpleNamespace(
-        rows=rows, ops=(), hardware=get_hardware("nvidia-a100-sxm4-80gb"), calibration=None,
+        rows=rows, ops=(), energy=(), hardware=get_hardware("nvidia-a100-sxm4-80gb"), calibration=None,
         calibration_name=None, software={"torch": "2.13"},
     )  # fmt: skip
     figures = reconciliation_figures(result)
     assert list(figures) == [
-        "predicted-vs-measured", "latency", "gap-1", "waterfall-most-tokens",
+        "predicted-vs-measured", "latency", "memory", "gap-1", "waterfall-most-tokens",
         "waterfall-fewest-tokens",
     ]  # fmt: skip
     paths = save_figures(figures, tmp_path / "new" / "folder", suffix=".png")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -10,6 +12,7 @@ from costmodel.models import config_dict
 from profiling import reconcile
 from profiling.reconciling import OpProfile
 from profiling.records.measurement import EnergyWindow, TokenCounts
+from profiling.records.storage import parse_measurement
 from profiling.report import reconciliation_figures
 from profiling.report.report import report_html
 from profiling.tracing.op_profile import OpRecord
@@ -72,7 +75,8 @@ def test_everything_printed_is_escaped(lab, hostile_model):
     assert "&lt;script&gt;alert(&#x27;x&#x27;)&lt;" in page
     assert "RuntimeError: &lt;script&gt;alert(2)" in page
     # Nothing is fetched: pictures are inside, and no address is anywhere.
-    assert all(link.startswith("data:image/svg+xml;base64,") for link in tags.links)
+    inside = ("data:image/svg+xml;base64,", "data:application/gzip;base64,", "#")
+    assert all(link.startswith(inside) for link in tags.links)
     assert "default-src 'none'" in page
 
 
@@ -104,3 +108,29 @@ def test_pictures_say_what_they_show(lab):
     page = report_html(result, reconciliation_figures(result))
     assert page.count('alt="') == page.count("<img")
     assert 'alt="Predicted against measured. ' in page
+
+
+def test_the_raw_data_are_the_runs(lab):
+    records = [lab.measured(lab.configuration(visual_tokens=n)) for n in (1, 64)]
+    result = reconcile(records, lab.law_of())
+    links = [link for link in parsed(report_html(result)).links if "gzip" in link]
+    texts = [gzip.decompress(base64.b64decode(link.partition(",")[2])).decode() for link in links]
+    assert json.loads(texts[0])["summary"]["runs"] == 2
+    again = [parse_measurement(line) for line in texts[1].splitlines()]
+    assert [record.to_dict() for record in again] == [record.to_dict() for record in records]
+    assert reconcile(again, lab.law_of()).rows == result.rows
+
+
+def test_every_part_has_a_name_and_the_contents_lead_to_it(lab):
+    record = lab.measured(lab.configuration())
+    profile = OpProfile(
+        lab.configuration(), TokenCounts(576, 576, 40, 1, ()),
+        (OpRecord("prefill", "down_proj", "gemm", 32, 0.1),), record.environment,
+    )  # fmt: skip
+    other = replace(record, round=1, environment={**record.environment, "driver": "590.1"})
+    page = report_html(reconcile([record, other, profile], lab.law_of()))
+    led = [link[1:] for link in parsed(page).links if link.startswith("#")]
+    assert {"overview", "flags", "errors", "every-op", "environment", "raw"} <= set(led)
+    assert all(f'<h2 id="{name}">' in page for name in led)
+    assert "590.1 (1 run)" in page
+    assert '<td class="words">down_proj</td>' in page
