@@ -109,6 +109,16 @@ class EnergyCost:
     energy_j: float | None
     basis: str
 
+    def times(self, devices: int) -> EnergyCost:
+        """Return the energy of so many devices that do the same."""
+        if devices == 1:
+            return self
+        low, high, mid = (
+            None if end is None else end * devices
+            for end in (self.energy_low_j, self.energy_high_j, self.energy_j)
+        )
+        return EnergyCost(low, high, mid, self.basis)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
         return asdict(self)
@@ -163,7 +173,9 @@ def regime_shares(cost: Any) -> tuple[float, float, float]:
     time = float(cost.time_s)
     if time <= 0:
         return 0.0, 0.0, 0.0
-    memory, compute = float(cost.memory_s) / time, float(cost.compute_s) / time
+    # A collective moves bytes, on the link and in memory.
+    moving = float(cost.memory_s) + float(cost.link_s)
+    memory, compute = moving / time, float(cost.compute_s) / time
     return max(0.0, 1.0 - memory - compute), memory, compute
 
 
@@ -294,7 +306,7 @@ def _bounded(
 def estimate_energy(
     estimate: Estimate, power: PowerModel | None = None, *, hardware: HardwareSpec | None = None
 ) -> EnergyEstimate:
-    """Return the predicted energy of an estimate, stage by stage.
+    """Return the predicted energy of an estimate, stage by stage, of all devices together.
 
     Without measured powers of the device it is the bracket that its data sheet allows; `hardware` is needed
     where the device is not a shipped one.
@@ -322,7 +334,9 @@ def estimate_energy(
             hardware = get_hardware(estimate.inputs["hardware"])
         sheet = datasheet_power(hardware)
         power = sheet if power is None else replace(power, limit_w=sheet.limit_w)
-    stages = {name: stage_energy(cost, power) for name, cost in estimate.stages.items()}
+    # Ranks and replicas do the same at the same time; pipeline stages one after the other.
+    busy = estimate.inputs.get("tp", 1) * estimate.inputs.get("dp", 1)
+    stages = {name: stage_energy(cost, power).times(busy) for name, cost in estimate.stages.items()}
     return EnergyEstimate(stages, _total(stages), power, _notes(estimate, power))
 
 
@@ -347,6 +361,8 @@ def _notes(estimate: Estimate, power: PowerModel) -> tuple[str, ...]:
         )
     if power.limit_w is None:
         notes.append("no power limit of this device is known, so there is no upper end")
+    if estimate.inputs.get("pp", 1) > 1:
+        notes.append("what a pipeline stage draws while others compute is left out")
     if estimate.inputs.get("calibration") is None:
         notes.append("times are the ideal roofline: energies at the same power are lower bounds")
     return tuple(notes)

@@ -66,9 +66,9 @@ def assemble(
         lambda: tuple(
             whole(size)
             for size in kv_by_layer(
-                context.model.text,
+                context.rank_model.text,
                 context.precision.text,
-                scenario.batch_size,
+                context.parallel.local_batch(scenario.batch_size),
                 scenario.text_tokens,
                 plan.llm_spans,
                 scenario.output_tokens,
@@ -117,6 +117,7 @@ def assumptions(context: Context, scenario: Scenario, plan: MethodPlan) -> dict[
         "memory_margin_bytes": context.margin_bytes,
         "decode_steps": "output_tokens steps, after the token that prefill yields",
         **_windows(context),
+        **_devices(context),
         **cache_told(scenario),
         **plan.notes,
     }
@@ -147,6 +148,21 @@ def _windows(context: Context) -> dict[str, Any]:
     return {
         "sliding_window": f"{which} and cache one less, as in transformers; executed_flops by the rule {rule}"
     }
+
+
+def _devices(context: Context) -> dict[str, Any]:
+    """Say how several devices share the work; nothing of one."""
+    network, (tp, pp, dp) = context.roofline.network, context.parallel
+    if context.parallel.devices == 1:
+        return {}
+    told: dict[str, Any] = {
+        "devices": f"{context.parallel.devices} = tp {tp} x pp {pp} x dp {dp}; counts and times of one "
+        "rank, memory of the fullest",
+        "replicated": "vision tower, bridge, reduction and norms, by every tensor-parallel rank",
+    }
+    if network is not None:
+        told |= {"node": network.node.name, "overlap": "none between collectives and computing"}
+    return told
 
 
 _CONTEXTS: dict[Any, Context] = {}
@@ -220,6 +236,9 @@ def estimate(
     memory_margin_bytes: int = MEMORY_MARGIN_BYTES,
     host_s: float | None = None,
     power_limit_w: float | None = None,
+    tp: int = 1,
+    pp: int = 1,
+    dp: int = 1,
     request_s: float = 0.0,
 ) -> Estimate:
     """Predict what one request costs: FLOPs, traffic, time and memory, stage by stage.
@@ -275,6 +294,12 @@ def estimate(
             (`costmodel.calibration.host`).
         power_limit_w: the board's power limit under sustained load, W (`costmodel.power_roof`); None is
             the device's own. For a burst from idle give more than the device can draw.
+        tp: devices that share every layer. With several devices, counts, times and memory are those of
+            the rank with most to do (`costmodel.parallel`); collectives are ops of their own, and
+            nothing overlaps with them.
+        pp: stages that the layers are cut into. A batch passes them one after the other: counts and
+            times are those of all stages, memory is that of the fullest.
+        dp: replicas that share the batch; the cost is that of the fullest one.
         request_s: host seconds per request before anything is launched (tokenising, preprocessing, Python),
             a stage `request` of its own in the time to the first token.
 

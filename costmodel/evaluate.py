@@ -16,10 +16,12 @@ from costmodel.memory import (
     CUBLAS_WORKSPACE_HOPPER_BYTES,
     Footprint,
     MemoryCost,
+    fullest,
     memory_cost,
 )
 from costmodel.methods import MethodPlan, chosen_method
 from costmodel.methods.bare_schedule import bare_plan
+from costmodel.parallel.sharding import pipeline_stage, rank_model, stages_of
 from costmodel.plans import Plan, get_plan
 from costmodel.precision.resolving import resolve_precision
 from costmodel.prefix import continued, prefix_of
@@ -27,7 +29,7 @@ from costmodel.program import Program
 from costmodel.quantities import REQUEST, STAGES
 from costmodel.request import AUTO, OUR_DEFAULTS, names_of
 from costmodel.roofline import Roofline, StageCost, waiting
-from costmodel.schedule import LayerSpan, check_layers
+from costmodel.schedule import LayerSpan, check_layers, cut_spans
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -102,8 +104,10 @@ class Context:
                 f"method {self.method.name!r} reduces visual tokens, but {model.name} has no "
                 "vision tower; choose a multimodal model"
             )
+        self.parallel = parallel = request.parallel
+        self.rank_model = rank_model(model, parallel.tp)
         self.roofline = Roofline(
-            hardware, self.calibration, self.plan, request.host_s, request.power_limit_w
+            hardware, self.calibration, self.plan, request.host_s, request.power_limit_w, parallel
         )
         self.request_s = request.request_s
         modules = {precision.vision, precision.projector, precision.text, precision.lm_head}
@@ -113,15 +117,25 @@ class Context:
         self.tower_layers = (
             0 if model.vision is None else model.vision.executed_layers(self.vision_layers)
         )
-        self.program = Program(model, precision, self.plan, attention=self.attention)
-        self.footprint = Footprint(
-            model,
+        self.stages = stages_of(parallel, model)
+        self.program = Program(
+            self.rank_model,
             precision,
             self.plan,
             attention=self.attention,
-            logits=self.logits,
-            workspace_bytes=_workspace_bytes(hardware, self.plan),
+            cuts=[first for first, _ in self.stages[1:]],
         )
+        self.footprints = [
+            Footprint(
+                self.rank_model if parallel.pp == 1 else pipeline_stage(self.rank_model, *layers),
+                precision,
+                self.plan,
+                attention=self.attention,
+                logits=self.logits,
+                workspace_bytes=_workspace_bytes(hardware, self.plan),
+            )
+            for layers in self.stages
+        ]
         self._vision_cache: dict[Any, StageCost] = {}
         self.inputs = request.inputs(_FIXED) | {
             "model": model.name,
@@ -196,7 +210,14 @@ class Context:
 
     def stage_ops(self, scenario: Scenario, plan: MethodPlan) -> dict[str, list[OpCost]]:
         """Return every stage's ops."""
-        return {stage: build() for stage, build in self._stages(scenario, plan).items()}
+        built = self._stages(self._local(scenario), plan)
+        return {stage: build() for stage, build in built.items()}
+
+    def _local(self, scenario: Scenario) -> Scenario:
+        """Return what the fullest replica gets of a scenario."""
+        if self.parallel.dp == 1:
+            return scenario
+        return scenario._replace(batch_size=self.parallel.local_batch(scenario.batch_size))
 
     def _stages(
         self, scenario: Scenario, plan: MethodPlan
@@ -235,7 +256,7 @@ class Context:
         if seen is not None:
             return self.program.native_vision(b, self.tower_layers, seen)
         spans = plan.vision_spans or (LayerSpan(self.tower_layers, tower.tokens),)
-        return self.program.vision(images, spans)
+        return self.program.vision(images, spans, plan.patches)
 
     def evaluate(self, scenario: Scenario, *, vector: bool) -> Evaluation:
         """Price a scenario.
@@ -244,6 +265,7 @@ class Context:
             scenario: the numbers.
             vector: whether they are arrays.
         """
+        scenario = self._local(scenario)
         plan = self.method_plan(scenario)
         scenario = _encoded(scenario)
         stages = {
@@ -269,7 +291,7 @@ class Context:
         images = scenario.batch_size * scenario.crops
         spans, b, seen = plan.vision_spans, scenario.batch_size, scenario.seen
         if not vector:
-            key = (images, spans, b if seen else 0, seen)
+            key = (images, spans, plan.patches, b if seen else 0, seen)
             found = self._vision_cache.get(key)
             if found is None:
                 found = self._vision_cache[key] = self.roofline.stage(build(), False)
@@ -289,24 +311,29 @@ class Context:
         self, scenario: Scenario, plan: MethodPlan, stages: dict[str, StageCost], vector: bool
     ) -> MemoryCost:
         maximum: Any = np.maximum if vector else max
-        phases = self.footprint.timeline(
-            scenario.batch_size,
-            scenario.crops,
-            plan.projected_tokens,
-            scenario.text_tokens,
-            plan.llm_spans,
-            scenario.output_tokens,
-            maximum,
-            scenario.seen,
-            prefix_of(scenario),
-        )
-        return memory_cost(
-            phases,
-            self.hardware.usable_memory_bytes,
-            stages["prefill"].activation_write_bytes,
-            maximum,
-            self.margin_bytes,
-        )
+        ranks = []
+        for footprint, (first, last) in zip(self.footprints, self.stages, strict=True):
+            phases = footprint.timeline(
+                scenario.batch_size,
+                scenario.crops,
+                plan.projected_tokens,
+                scenario.text_tokens,
+                plan.llm_spans if len(self.stages) == 1 else cut_spans(plan.llm_spans, first, last),
+                scenario.output_tokens,
+                maximum,
+                scenario.seen,
+                prefix_of(scenario),
+            )
+            ranks.append(
+                memory_cost(
+                    phases,
+                    self.hardware.usable_memory_bytes,
+                    stages["prefill"].activation_write_bytes,
+                    maximum,
+                    self.margin_bytes,
+                )
+            )
+        return ranks[0] if len(ranks) == 1 else fullest(ranks)
 
 
 def _calibration(

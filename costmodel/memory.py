@@ -12,7 +12,7 @@ features and the tower's output and selected states.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -366,6 +366,26 @@ def _tower_bytes(
         deep = [i if i >= 0 else vision.num_layers + 1 + i for i in vision.feature_layers]
         beside += sum(index < vision.num_layers - 1 for index in deep)
     return peak + beside * tokens * c * numerics.activation_bytes
+
+
+def fullest(ranks: list[MemoryCost]) -> MemoryCost:
+    """Return the memory of the rank whose peak is the highest, scenario by scenario.
+
+    Args:
+        ranks: the memory of every rank.
+    """
+    found = ranks[0]
+    for rank in ranks[1:]:
+        higher = rank.peak_memory_bytes > found.peak_memory_bytes
+        if not isinstance(higher, np.ndarray):
+            found = rank if higher else found
+            continue
+        pairs: list[tuple[Any, Any]] = list(zip(rank[:-1], found[:-1], strict=True))
+        columns: list[Any] = [
+            None if mine is None else np.where(higher, mine, other) for mine, other in pairs
+        ]
+        found = MemoryCost(*columns)
+    return found
 
 
 def memory_cost(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.blocks import Attend, Mask, Plain, Shuffle, Stack
+from costmodel.parallel.exchange import Exchange
 from costmodel.plans import Setting
 from costmodel.windows import cached_tokens, decode_parts
 
@@ -159,10 +160,17 @@ class Program:
         precision: the numerics of every module.
         plan: the execution plan.
         attention: `flash`, or `eager` for a kernel that writes its scores out.
+        cuts: layers of the language model in front of which a pipeline hands its rows on.
     """
 
     def __init__(
-        self, model: ModelConfig, precision: Precision, plan: Plan, *, attention: str
+        self,
+        model: ModelConfig,
+        precision: Precision,
+        plan: Plan,
+        *,
+        attention: str,
+        cuts: Iterable[int] = (),
     ) -> None:
         self._model = model
         self._written = attention == "eager"
@@ -173,7 +181,7 @@ class Program:
             _Layers(text.stack, plan, setting) for setting in (prefill, decode)
         )
         head = (*text.stack.after, text.head, *text.beyond)
-        self._embedding = plan.lower((text.embedding,), prefill)
+        self._embedding = plan.lower((text.embedding, *text.after_embedding), prefill)
         self._before_prefill = plan.lower(text.stack.before, prefill)
         # What depends on a window follows the decode steps on either side of where it is full.
         masks = [b for b in text.stack.before if isinstance(b, Mask) and b.window]
@@ -181,6 +189,9 @@ class Program:
         self._before_decode = self._embedding + plan.lower(whole, decode)
         self._sliding_decode = [(mask.window, plan.lower((mask,), decode)) for mask in masks]
         self._after = plan.lower(head, prefill)
+        self._cuts = tuple(cuts)
+        hand_on = Exchange("stage_send", "send", text.hidden_size, "mlp", 2)
+        (self._send,) = plan.lower((hand_on,), prefill)
         if model.vision is None:  # With a vision tower the prompt is embedded on the bridge's side.
             self._before_prefill = self._embedding + self._before_prefill
         if model.vision is not None:
@@ -220,22 +231,27 @@ class Program:
         ops += self._encoder.run(0, layers, self._written, dict(rows), pieces=pieces)
         return ops + [step(rows) for step in self._after_encoder]
 
-    def vision(self, images: Num, spans: tuple[LayerSpan, ...]) -> list[OpCost]:
+    def vision(
+        self, images: Num, spans: tuple[LayerSpan, ...], patches: Num | None = None
+    ) -> list[OpCost]:
         """Return the ops of the vision tower over a batch of crops or frames.
 
         Args:
             images: batch x crops.
             spans: tokens per layer, the class token included; they cover the layers that run.
+            patches: of each crop that are embedded; None for all.
         """
         vision = self._model.vision
         assert vision is not None  # noqa: S101 - callers checked; narrows the type
+        patches = vision.patches if patches is None else patches
+        tokens = patches + vision.tokens - vision.patches
         around: dict[str, Num] = {
             "image": images,
-            "patch": images * vision.patches,
-            "token": images * vision.tokens,
+            "patch": images * patches,
+            "token": images * tokens,
             "batch": images,
             "queries": 1,
-            "keys": vision.tokens,
+            "keys": tokens,
             "summed": 1,
             "count": 1,
         }
@@ -303,10 +319,10 @@ class Program:
             if span.layers == 0:
                 continue
             written = self._written or span.materialised
-            layer = self._prefill.run(
-                first, span.layers, written, _layer_rows(b, text, span, prefix)
-            )
+            rows_of = _layer_rows(b, text, span, prefix)
+            layer = self._prefill.run(first, span.layers, written, rows_of)
             ops += _within(layer, first, span.layers, self._model.text.num_layers)
+            ops += self._sent(first, span.layers, rows_of)
             first += span.layers
         left = _left(spans[-1])
         rows = b * (text + left if prefix is None else prefix.fresh(left))
@@ -347,8 +363,14 @@ class Program:
             }  # fmt: skip
             layer = self._decode.run(first, span.layers, self._written, rows, steps)
             ops += _within(layer, first, span.layers, self._model.text.num_layers)
+            ops += self._sent(first, span.layers, rows, steps)
             first += span.layers
         return ops + [step(around) for step in self._after]
+
+    def _sent(self, first: int, layers: int, rows: dict[str, Num], times: Num = 1) -> list[OpCost]:
+        """Return what pipeline stages that begin right behind one of these layers are handed."""
+        count = sum(first < cut <= first + layers for cut in self._cuts)
+        return [self._send(rows | {"count": count * times})] if count else []
 
 
 def _left(span: LayerSpan) -> Num:

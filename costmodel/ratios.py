@@ -13,6 +13,8 @@ from zlib import crc32
 
 import numpy as np
 
+from costmodel.parallel.links import COLLECTIVES
+from costmodel.parallel.network import LINK
 from costmodel.quantities import REQUEST
 from costmodel.uncertainty import HOST, SOURCE_MIDDLE, SOURCE_SPREAD, shared_share
 from hardware_specs.errors import UnknownNameError
@@ -81,16 +83,19 @@ def _drawn(estimate: Estimate, quantity: str) -> Any:
         return np.array([float(end) for end in ends]) / steps
     device = dict.fromkeys(names, np.zeros(DRAWS))
     for row in estimate.ops:
-        if row.stage in device and row.time_s:
+        if row.stage not in device or not row.time_s:
+            continue
+        if source.network is not None and row.op_class in COLLECTIVES:
+            spent = row.time_s * source.network.factors(_scores((LINK,)))
+        else:
             pricer = source.calibration.pricer(str(row.op_class), str(row.dtype))
             alike = (pricer.key, row.executed_flops / row.count, row.hbm_bytes / row.count)
             share = shared_share(pricer.key)
             z = share**0.5 * _scores(pricer.key)
             if share < 1:
                 z = z + (1 - share) ** 0.5 * _scores(alike)
-            device[row.stage] = device[row.stage] + row.time_s * np.exp(
-                _log_ratios(pricer.found, z)
-            )
+            spent = row.time_s * np.exp(_log_ratios(pricer.found, z))
+        device[row.stage] = device[row.stage] + spent
     if source.calibration.kind == "shipped":
         factor = np.exp(SOURCE_MIDDLE + SOURCE_SPREAD * _scores("source"))
         device = {name: time * factor for name, time in device.items()}

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from costmodel.methods import Method
     from costmodel.models import ModelConfig
     from costmodel.models.model import ImageSize
+    from costmodel.parallel import Parallel
     from costmodel.precision import Precision
     from hardware_specs import HardwareSpec
 
@@ -402,6 +403,15 @@ there is: last, all
         Amount(1e5, "w", 1.0), "The board's power limit in watts; the device's own when absent. A limit "
         "beyond it stands for a burst.", "setting", ours=True,
     ))  # fmt: skip
+    tp: int = field(default=1, metadata=_is(
+        Count(1), "Devices that share every layer (tensor parallel).", "setting", ours=True
+    ))  # fmt: skip
+    pp: int = field(default=1, metadata=_is(
+        Count(1), "Stages that the layers are cut into (pipeline parallel).", "setting", ours=True
+    ))  # fmt: skip
+    dp: int = field(default=1, metadata=_is(
+        Count(1), "Replicas that share the batch (data parallel).", "setting", ours=True
+    ))  # fmt: skip
 
     request_s: float = field(default=0.0, metadata=_is(
         Amount(60.0, "ms", 1e-3), "Milliseconds of the host per request before anything is launched: "
@@ -417,6 +427,13 @@ there is: last, all
                 checked = check(name, value)
                 if checked is not value:
                     object.__setattr__(self, name, checked)
+
+    @property
+    def parallel(self) -> Parallel:
+        """The plan of parallelism."""
+        from costmodel.parallel.degrees import Parallel
+
+        return Parallel(self.tp, self.pp, self.dp)
 
     def inputs(self, names: Iterable[str] | None = None) -> dict[str, Any]:
         """Return arguments, or all of them, as a JSON document holds them."""

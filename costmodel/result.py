@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from costmodel.parallel.links import COLLECTIVES
+from costmodel.parallel.network import is_collective
 from costmodel.quantities import COST_KEYS, MEMORY_KEYS, STAGES, traffic, whole
 from costmodel.roofline import SUMMED, StageCost, added
 from costmodel.time_source import source_of
@@ -117,6 +119,30 @@ class Estimate:
             return None
         return sum(count * tokens for count, tokens in self.visual_tokens_by_layer) / layers
 
+    @property
+    def communication(self) -> dict[str, Any] | None:
+        """What one rank exchanges: bytes of the tensors and executions by kind, and seconds.
+
+        None where the plan of parallelism has no collective.
+
+        >>> from costmodel import estimate
+        >>> estimate("llama-2-7b", "nvidia-l4", text_tokens=8, dp=2).communication is None
+        True
+        """
+        network = None if self.source is None else self.source.network
+        if network is None:
+            return None
+        rows = [row for row in self.ops if row.op_class in COLLECTIVES]
+        kinds = dict.fromkeys(str(row.op_class) for row in rows)
+        return {
+            "devices": self.inputs["tp"] * self.inputs["pp"] * self.inputs["dp"],
+            "node": network.node.name,
+            "links": {kind: network.links[kind] for kind in kinds},
+            "bytes": {kind: _sum(rows, kind, "link_bytes") for kind in kinds},
+            "count": {kind: _sum(rows, kind, "count") for kind in kinds},
+            "time_s": sum(stage.link_s for stage in self.stages.values()),
+        }
+
     def ops_frame(self) -> pd.DataFrame:
         """Return `ops` as a DataFrame, one row per op."""
         import pandas as pd
@@ -136,6 +162,7 @@ class Estimate:
             "visual_tokens_by_layer": [list(span) for span in self.visual_tokens_by_layer],
             "mean_visual_tokens": self.mean_visual_tokens,
             "warnings": list(self.warnings),
+            **({} if self.communication is None else {"communication": self.communication}),
         }
 
     def _repr_html_(self) -> str:
@@ -167,6 +194,10 @@ class Estimate:
             f"Estimate({given['model']} on {given['hardware']}, {given['visual_tokens']} visual + "
             f"{given['text_tokens']} text tokens, batch {given['batch_size']}: {', '.join(known)})"
         )
+
+
+def _sum(rows: list[OpRow], kind: str, quantity: str) -> Any:
+    return whole(sum(getattr(row, quantity) for row in rows if row.op_class == kind))
 
 
 def _scaled(value: Any, factor: float) -> str:
@@ -234,8 +265,9 @@ class OpRow:
         activation_write_bytes: activations written.
         hbm_bytes: all of these bytes.
         kernels: kernels launched.
+        link_bytes: bytes of the tensors that collectives exchange; None for other ops.
         intensity_flop_per_byte: executed FLOPs per byte.
-        bound: `compute`, `memory` or `power`.
+        bound: `compute`, `memory`, `power` or `link`.
         time_s: predicted seconds on the device.
         time_low_s: lower end.
         time_high_s: upper end.
@@ -258,6 +290,7 @@ class OpRow:
     activation_write_bytes: Known = None
     hbm_bytes: Known = field(init=False)
     kernels: Known = None
+    link_bytes: Known = None
     intensity_flop_per_byte: Known = None
     bound: Any = None
     time_s: Known = None
@@ -309,10 +342,11 @@ def op_rows(by_stage: Mapping[str, list[OpCost]], roofline: Roofline) -> tuple[O
                     activation_read_bytes=whole(op.activation_read_bytes * count),
                     activation_write_bytes=whole(op.activation_write_bytes * count),
                     kernels=whole(op.kernels * count),
+                    link_bytes=_sent(op),
                     intensity_flop_per_byte=float(op.executed_flops * count / total_bytes)
                     if total_bytes
                     else None,
-                    bound="power" if by_power else "memory" if in_memory else "compute",
+                    bound=_bound_of(op, by_power, in_memory),
                     time_s=float(time * count),
                     time_low_s=float(low * count),
                     time_high_s=float(high * count),
@@ -324,8 +358,21 @@ def op_rows(by_stage: Mapping[str, list[OpCost]], roofline: Roofline) -> tuple[O
     return tuple(rows)
 
 
+def _sent(op: OpCost) -> Any:
+    """Return the bytes that all executions of a collective exchange, None for other ops."""
+    return whole(op.shape[0] * op.count) if is_collective(op) and op.shape else None
+
+
+def _bound_of(op: OpCost, by_power: Any, in_memory: Any) -> str:
+    if is_collective(op):
+        return "link"
+    return "power" if by_power else "memory" if in_memory else "compute"
+
+
 def provenance(op: OpCost, roofline: Roofline, in_memory: bool) -> str:
     """Say where an op's time comes from."""
+    if roofline.network is not None and is_collective(op):
+        return roofline.network.provenance(op)
     if roofline.calibration is not None:
         return str(roofline.calibration.provenance(op.op_class, op.dtype))
     limit = "bytes / bandwidth" if in_memory else "executed FLOPs / peak"

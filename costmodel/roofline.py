@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.calibration.parameters import Parameter
+from costmodel.parallel.network import Network, apart, is_collective
 from costmodel.plans.fused import PLAN as FUSED
 from costmodel.power_roof import power_roof
 from costmodel.precision.arithmetic import matrix_peak
@@ -28,12 +29,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from costmodel.calibration import Calibration
+    from costmodel.parallel import Parallel
     from costmodel.plans import Plan
     from costmodel.quantities import Num, OpCost
     from hardware_specs import HardwareSpec
 
 #: Bounds by code, as `StageCost.bound_code` and arrays of scenarios hold them.
-BOUNDS = ("compute", "memory", "host", "power")
+BOUNDS = ("compute", "memory", "host", "power", "link")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +47,9 @@ class StageCost:
     Stages are kept and handed out again, so nobody may change one.
 
     `time_s` is the prediction, inside [`time_low_s`, `time_high_s`]; `ideal_time_s` is the roofline's,
-    at best. `compute_s` and `memory_s` split the device's time by what bounds each op, `power_s` is what
-    of it the board's power limit holds, `host_s` the time to launch the kernels. `errors` says how the
-    interval adds up with those of other stages.
+    at best. `compute_s` and `memory_s` split the device's time by what bounds each op, `link_s` is the time
+    of collectives beside them, `power_s` what of the time the board's power limit holds, `host_s` the time to
+    launch the kernels. `errors` says how the interval adds up with those of other stages.
     """
 
     flops: Num = 0
@@ -66,6 +68,7 @@ class StageCost:
     memory_s: Num = 0.0
     power_s: Num = 0.0
     host_s: Num = 0.0
+    link_s: Num = 0.0
     errors: Errors | None = field(default=NOTHING, repr=False, compare=False)
 
     __repr__ = brief
@@ -79,25 +82,28 @@ class StageCost:
     @property
     def device_s(self) -> Num:
         """Sum of the ops' times on the device, in seconds."""
-        return self.compute_s + self.memory_s
+        return self.compute_s + self.memory_s + self.link_s
 
     @property
     def bound_code(self) -> Num:
         """Index into `BOUNDS` of what holds most of the time; -1 for an empty stage."""
         busy = np.where(np.asarray(self.compute_s) >= self.memory_s, 0, 1)
         busy = np.where(2 * np.asarray(self.power_s) > self.device_s, 3, busy)
+        busy = np.where(2 * np.asarray(self.link_s) > self.device_s, 4, busy)
         code = np.where(np.asarray(self.host_s) > self.device_s, 2, busy)
         return np.where(np.asarray(self.kernels) > 0, code, -1)
 
     @property
     def bound(self) -> str | None:
-        """`compute`, `memory`, `host` or `power`; None for a stage that runs nothing (scalars only)."""
+        """What holds most of the time, one of `BOUNDS`; None for a stage that runs nothing (scalars only)."""
         if self.kernels == 0 or self.compute_s is None:
             return None
         if self.host_s is not None and self.host_s > self.device_s:
             return "host"
         if self.power_s is not None and 2 * self.power_s > self.device_s:
             return "power"
+        if self.link_s is not None and 2 * self.link_s > self.device_s:
+            return "link"
         return "compute" if self.compute_s >= self.memory_s else "memory"
 
     def __getitem__(self, name: str) -> Any:
@@ -155,6 +161,10 @@ class Roofline:
         plan: who launches the ops; `fused` when not given.
         host_s: host seconds per kernel; None takes the calibration's, and no host without one.
         power_limit_w: the board's power limit, W; None is the device's own.
+        parallel: how devices share the work; None is one device.
+
+    Attributes:
+        network: the links between the ranks of a tensor group or a pipeline, which price collectives.
     """
 
     def __init__(
@@ -164,6 +174,7 @@ class Roofline:
         plan: Plan | None = None,
         host_s: float | None = None,
         power_limit_w: float | None = None,
+        parallel: Parallel | None = None,
     ) -> None:
         self.hardware = hardware
         self.calibration = calibration
@@ -174,6 +185,11 @@ class Roofline:
         # A processor issues its own work: launching and computing cannot overlap, so they add up.
         self.own_host = hardware.id.startswith("cpu-")
         self.host = self._host(host_s)
+        self.network = None
+        if parallel is not None and parallel.tp * parallel.pp > 1:
+            self.network = Network(
+                hardware, parallel, direct=not self.plan.runs_pytorch, ideal=calibration is None
+            )
         # The ideal roofline is the datasheet's; a law predicts sustained load.
         self.power = None if calibration is None else power_roof(hardware, power_limit_w)
         # Bytes that a kernel of an eager chain may find in the cache; 0 where all pass through memory.
@@ -229,6 +245,8 @@ class Roofline:
 
         The last two are True where memory holds it at the datasheet's rates, and where power does.
         """
+        if self.network is not None and is_collective(op):
+            return self.network.seconds(op), self.network.ideal_s(op), False, False
         math, vector, memory = self.bounds_of(op)
         compute = maximum(math, vector)
         ideal = maximum(compute, memory)
@@ -266,6 +284,8 @@ class Roofline:
             time: its time, from `op_times`.
             maximum: `max`, or numpy's for arrays.
         """
+        if self.network is not None and is_collective(op):
+            return self.network.interval(time)
         if self.calibration is not None:
             below, above = self.calibration.op_interval(op.op_class, op.dtype)
             return time * min(below, 1.0), time * max(above, 1.0)
@@ -301,6 +321,9 @@ class Roofline:
         """
         if not ops:
             return _EMPTY
+        sent: list[OpCost] = []
+        if self.network is not None:
+            ops, sent = apart(ops)
         maximum: Callable[[Any, Any], Any] = np.maximum if vector else max
         flops: Num = 0
         executed: Num = 0
@@ -363,6 +386,7 @@ class Roofline:
                 held[0] = held[0] + spent
                 held[1] = held[1] + spent * spent
         device = time
+        link: Num = 0.0
         if self.calibration is None:
             best = time
             errors = Errors(time, {BRACKET: Part(time, time - low, high - time)})
@@ -372,11 +396,15 @@ class Roofline:
                 [(p.key, p.widths, whole, squares) for p, whole, squares in keyed],
                 across=self.calibration.kind == "shipped",
             )
+        if sent and self.network is not None:
+            link, least, launched = self.network.spent(sent, vector)
+            time, best, kernels = time + link, best + least, kernels + launched
+            errors = errors.plus(self.network.errors(link))
         host: Num = 0.0
         if self.host is not None:
             time, host, errors = self.host.launched(time, kernels, errors, self.own_host)
         low, high = errors.interval(time)
         return StageCost(
             flops, executed, weights, kv_read, kv_write, read, write, kernels, time, low, high,
-            best, compute, device - compute, power, host, errors,
+            best, compute, device - compute, power, host, link, errors,
         )  # fmt: skip

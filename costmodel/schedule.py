@@ -41,6 +41,22 @@ class LayerSpan(NamedTuple):
     materialised: bool | NDArray[Any] = False
 
 
+def cut_spans(spans: tuple[LayerSpan, ...], first: int, last: int) -> tuple[LayerSpan, ...]:
+    """Return the part of a schedule that falls on the layers from `first` to before `last`.
+
+    >>> cut_spans((LayerSpan(2, 576), LayerSpan(30, 64)), 1, 16)
+    (LayerSpan(layers=1, tokens=576, ...), LayerSpan(layers=14, tokens=64, ...))
+    """
+    found, begin = [], 0
+    for span in spans:
+        end = begin + span.layers
+        layers = min(end, last) - max(begin, first)
+        if layers > 0:
+            found.append(span._replace(layers=layers))
+        begin = end
+    return tuple(found)
+
+
 def tokens_by_layer(spans: tuple[LayerSpan, ...]) -> tuple[tuple[int, int], ...]:
     """Return (layers, tokens entering each) of a schedule, equal neighbours together.
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         VlmRooflineError,
     )
     from hardware_specs.matching import could_be, match_device_name
+    from hardware_specs.nodes import Node, get_node, list_nodes, node_of
     from hardware_specs.registry import alias_note, get_hardware, list_hardware, load_hardware
     from hardware_specs.sources import Disagreement, Source, list_disagreements, list_sources
     from hardware_specs.spec import HardwareSpec, Link, MeasuredRate, Provenance
@@ -42,6 +43,7 @@ __all__ = [
     "Link",
     "MeasuredRate",
     "MissingPeakError",
+    "Node",
     "Provenance",
     "Source",
     "UnknownHardwareError",
@@ -50,12 +52,15 @@ __all__ = [
     "could_be",
     "detect_hardware",
     "get_hardware",
+    "get_node",
     "list_disagreements",
     "list_hardware",
+    "list_nodes",
     "list_sources",
     "load_hardware",
     "match_device_name",
     "measure_cpu",
+    "node_of",
     "save_hardware",
 ]
 
@@ -63,6 +68,7 @@ __all__ = [
 _HOME = {
     **dict.fromkeys(("HardwareSpec", "Link", "MeasuredRate", "Provenance"), "spec"),
     **dict.fromkeys(("alias_note", "get_hardware", "list_hardware", "load_hardware"), "registry"),
+    **dict.fromkeys(("Node", "get_node", "list_nodes", "node_of"), "nodes"),
     **dict.fromkeys(("could_be", "match_device_name"), "matching"),
     **dict.fromkeys(("Disagreement", "Source", "list_disagreements", "list_sources"), "sources"),
     "detect_hardware": "detect",

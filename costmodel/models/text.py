@@ -39,6 +39,7 @@ class TextConfig:
         both_ways: tokens of an image that see each other whatever their order; 0 for none.
         deepstack: layers behind which features of the tower are added, the first ones.
         embedding: the look-up of tokens.
+        after_embedding: what is done to what it gives, where ranks share the table.
         stack: the layers, what runs before them, and the final norm after them.
         head: the product that gives logits.
         beyond: what is done to the logits.
@@ -77,6 +78,7 @@ class TextConfig:
     sandwich: bool = False
     both_ways: int = 0
     embedding: Embed = field(default=Embed("", 0, 0, ""), repr=False)
+    after_embedding: tuple[Block, ...] = field(default=(), repr=False)
     stack: Stack = field(default=Stack((), (), (), ()), repr=False)
     head: Project = field(default=Project("", 0, (), ""), repr=False)
     beyond: tuple[Block, ...] = field(default=(), repr=False)

@@ -46,7 +46,9 @@ from costmodel.ops.attention import (
 )
 from costmodel.ops.linear import convolution, grouped, linear
 from costmodel.ops.pointwise import activation, copy, embedding, norm, pointwise, rope
+from costmodel.parallel.exchange import Exchange
 from costmodel.plans.plan import Plan, over
+from costmodel.quantities import op_cost
 
 if TYPE_CHECKING:
     from costmodel.blocks import Block
@@ -231,6 +233,18 @@ def _inject(block: Inject, setting: Setting) -> list[Step]:
     return [lambda n: added(n["visual"], n["count"] * (n["visual"] > 0))]
 
 
+def _exchange(block: Exchange, setting: Setting) -> list[Step]:
+    """A collective, whose shape is (bytes, ranks): its traffic to memory is part of its time, not counted."""
+    numerics = setting.numerics
+    row_bytes = block.width * numerics.activation_bytes
+
+    def run(n: Rows) -> OpCost:
+        shape = (n[block.rows] * row_bytes, block.ranks)
+        return op_cost(block.name, block.kind, numerics.attention_dtype, n["count"], shape=shape)
+
+    return [run]
+
+
 def _plain(block: Plain, setting: Setting) -> list[Step]:
     return PLAN.lower(block.blocks, setting)
 
@@ -261,5 +275,6 @@ PLAN = Plan(
         Mask: nothing,
         Learned: nothing,
         Plain: _plain,
+        Exchange: _exchange,
     },
 )

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from hardware_specs import get_hardware, list_disagreements, list_hardware, list_sources
+from hardware_specs import (
+    get_hardware,
+    get_node,
+    list_disagreements,
+    list_hardware,
+    list_nodes,
+    list_sources,
+)
 from hardware_specs.schema import EVIDENCE_CODES
 from hardware_specs.sources import explain_evidence, is_weak
 
@@ -24,6 +31,7 @@ def test_every_document_is_used() -> None:
         spec = get_hardware(hardware_id)
         used |= {key for origin in spec.provenance.values() for key in origin.source}
         used |= {rate.source for rate in spec.measured}
+    used |= {key for name in list_nodes() for key in get_node(name).provenance.source}
     assert set(list_sources()) - used == set()
 
 

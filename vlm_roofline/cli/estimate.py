@@ -181,6 +181,12 @@ def _print_time_and_memory(cost: Estimate) -> None:
         f"activations {show_bytes(memory.peak_activation_bytes)}; device has "
         f"{show_bytes(memory.capacity_bytes)}{margin}"
     )
+    if (sent := cost.communication) is not None:
+        parts = [f"{show_bytes(size)} {kind}" for kind, size in sent["bytes"].items()]
+        out.print(
+            f"{sent['devices']} devices ({sent['node']}), each exchanging {' + '.join(parts)}: "
+            f"{show_time(sent['time_s'])}, not overlapped"
+        )
     out.print(f"activations written in prefill: {show_bytes(memory.activation_bytes_written)}")
     if cost.inputs["convention"] == "torch":
         out.print(cost.calibration.sentence(), style="dim")

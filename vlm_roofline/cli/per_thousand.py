@@ -22,9 +22,10 @@ _REQUESTS = 1000
 def per_thousand(
     cost: Estimate, powers_w: Mapping[str, float | None], price_per_hour: float | None
 ) -> dict[str, Any]:
-    """Return joules and price of a thousand requests on one busy device.
+    """Return joules and price of a thousand requests on busy devices.
 
-    A batch is `batch_size` requests: energy = 1000 E / b, price = 1000 t / b x price per hour / 3600.
+    A batch is `batch_size` requests: energy = 1000 E / b, price = 1000 t n / b x price per hour / 3600 of n
+    devices.
 
     Args:
         cost: the estimate.
@@ -53,7 +54,8 @@ def per_thousand(
     def joules(value: float | None) -> float | None:
         return None if value is None else value * batches
 
-    seconds = float(cost.totals.time_s) * batches
+    devices = cost.inputs["tp"] * cost.inputs["pp"] * cost.inputs["dp"]
+    seconds = float(cost.totals.time_s) * batches * devices
     return {
         "requests": _REQUESTS,
         "device_s": seconds,

@@ -97,8 +97,8 @@ def _read(name: str) -> str:
 def _body(grids: Sequence[Mapping[str, Any]]) -> list[str]:
     points = sum(len(grid["points"]["refused"]) for grid in grids)
     lead = (
-        f"{points:,} configurations. Every number is what `vlm-roofline estimate` answers, to {DIGITS} "
-        "digits; the command stands below each choice."
+        f"{points:,} configurations. Every number is what the command below its choice answers, to "
+        f"{DIGITS} digits."
     )
     keys = "".join(f'<span><i class="{stage}"></i>{stage}</span>' for stage in STAGES)
     options = "".join(f'<option value="{stage}">{stage}</option>' for stage in STAGES)

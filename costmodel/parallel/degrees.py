@@ -1,0 +1,38 @@
+"""A plan of parallelism: how many devices share a layer, a model and the requests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from costmodel.quantities import Num
+
+
+class Parallel(NamedTuple):
+    """Degrees of parallelism: ranks of a tensor group are neighbours, then come stages, then replicas.
+
+    Attributes:
+        tp: devices that share every layer of the language model.
+        pp: stages that the layers are cut into, one after the other.
+        dp: replicas that share the requests.
+
+    >>> Parallel(tp=2, dp=4).devices
+    8
+    """
+
+    tp: int = 1
+    pp: int = 1
+    dp: int = 1
+
+    @property
+    def devices(self) -> int:
+        """All devices together."""
+        return self.tp * self.pp * self.dp
+
+    def local_batch(self, batch: Num) -> Num:
+        """Return the samples of the fullest replica.
+
+        >>> Parallel(dp=4).local_batch(9)
+        3
+        """
+        return -(-batch // self.dp) if self.dp > 1 else batch
