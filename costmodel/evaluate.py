@@ -256,7 +256,7 @@ class Context:
         if seen is not None:
             return self.program.native_vision(b, self.tower_layers, seen)
         spans = plan.vision_spans or (LayerSpan(self.tower_layers, tower.tokens),)
-        return self.program.vision(images, spans)
+        return self.program.vision(images, spans, plan.patches)
 
     def evaluate(self, scenario: Scenario, *, vector: bool) -> Evaluation:
         """Price a scenario.
@@ -291,7 +291,7 @@ class Context:
         images = scenario.batch_size * scenario.crops
         spans, b, seen = plan.vision_spans, scenario.batch_size, scenario.seen
         if not vector:
-            key = (images, spans, b if seen else 0, seen)
+            key = (images, spans, plan.patches, b if seen else 0, seen)
             found = self._vision_cache.get(key)
             if found is None:
                 found = self._vision_cache[key] = self.roofline.stage(build(), False)

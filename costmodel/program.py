@@ -231,22 +231,27 @@ class Program:
         ops += self._encoder.run(0, layers, self._written, dict(rows), pieces=pieces)
         return ops + [step(rows) for step in self._after_encoder]
 
-    def vision(self, images: Num, spans: tuple[LayerSpan, ...]) -> list[OpCost]:
+    def vision(
+        self, images: Num, spans: tuple[LayerSpan, ...], patches: Num | None = None
+    ) -> list[OpCost]:
         """Return the ops of the vision tower over a batch of crops or frames.
 
         Args:
             images: batch x crops.
             spans: tokens per layer, the class token included; they cover the layers that run.
+            patches: of each crop that are embedded; None for all.
         """
         vision = self._model.vision
         assert vision is not None  # noqa: S101 - callers checked; narrows the type
+        patches = vision.patches if patches is None else patches
+        tokens = patches + vision.tokens - vision.patches
         around: dict[str, Num] = {
             "image": images,
-            "patch": images * vision.patches,
-            "token": images * vision.tokens,
+            "patch": images * patches,
+            "token": images * tokens,
             "batch": images,
             "queries": 1,
-            "keys": vision.tokens,
+            "keys": tokens,
             "summed": 1,
             "count": 1,
         }

@@ -16,7 +16,7 @@ from costmodel.calibration.attention import attention_time_s
 from costmodel.calibration.classes import kind_of_class, peak_of
 from costmodel.calibration.curves import corrected, knots
 from costmodel.calibration.dtypes import LABELS, canonical
-from costmodel.calibration.gemm import FAMILIES, gemm_time_s
+from costmodel.calibration.gemm import FAMILIES, finished, gemm_time_s, tiled_s
 from costmodel.calibration.law import stream_time_s
 from costmodel.calibration.parameters import MODEL_SHARE
 from costmodel.calibration.residual import ResidualSteps
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from costmodel.calibration.parameters import ClassParameters, Device
 
     #: The law by rows, a measured curve's knots, and the residual by rows.
-    _Matrix = tuple[Stairs, tuple[np.ndarray, np.ndarray] | None, ResidualSteps | None]
+    _Matrix = tuple[Stairs | None, tuple[np.ndarray, np.ndarray] | None, ResidualSteps | None]
 
 #: Weight matrices that are kept as tables; a model has a dozen.
 MOST_TABLES = 512
@@ -113,12 +113,17 @@ class Pricer:
     def _matrix(self, n: float, k: float) -> _Matrix:
         residual = self.found.residual
         steps = None if residual is None else ResidualSteps(residual, n, k, self._device.units)
-        return Stairs(*self._law, n, k), self._curves.get((n, k)), steps
+        stairs = Stairs(*self._law, n, k) if self._tiled else None
+        return stairs, self._curves.get((n, k)), steps
+
+    def _smooth(self, m: Any, n: float, k: float) -> Any:
+        values, _, _, dtype, _ = self._law
+        return finished(values, self._device, dtype, m, n, k, 1, tiled_s(*self._law, m, n, k, 1))
 
     def _gemm(self, m: Any, n: Any, k: Any, batch: Any = 1) -> Any:
         shape = (n, k)
         if (
-            self._tiled
+            (self._tiled or self.found.residual is not None)
             and batch.__class__ is int
             and batch == 1
             and not any(isinstance(size, np.ndarray) for size in shape)
@@ -134,7 +139,7 @@ class Pricer:
                     self._tables.clear()
                 table = self._tables[shape] = self._matrix(n, k)
             stairs, curve, steps = table
-            time = stairs.time_s(m)
+            time = self._smooth(m, n, k) if stairs is None else stairs.time_s(m)
             if curve is not None:
                 time = corrected(time, *curve)
             return time if steps is None else time * steps.factor(m)

@@ -22,9 +22,14 @@ if TYPE_CHECKING:
 _WHERE = {
     "after-vision": "between vision tower and projector",
     "after-projector": "after the projector",
+    "before-vision": "before the vision tower",
     "vision-layers": "inside the vision tower",
     "llm-layer": "in every language-model layer",
 }
+
+
+#: Places where the tower itself sees fewer patches.
+_TOWER = ("before-vision", "vision-layers")
 
 
 def checked_plan(info: MethodInfo, given: MethodInput) -> MethodPlan:
@@ -55,7 +60,7 @@ def checked_plan(info: MethodInfo, given: MethodInput) -> MethodPlan:
 def _check_start(info: MethodInfo, given: MethodInput) -> None:
     """Raise where the method takes whole crops, and the visual tokens are those of a part."""
     by_crop = info.place in VISION_PLACES or info.by_crop
-    if not (info.place == "vision-layers" or (by_crop and given.model.anyres is not None)):
+    if not (info.place in _TOWER or (by_crop and given.model.anyres is not None)):
         return
     unit = given.unit_tokens
     part = (unit > 0) & (given.visual_tokens % greatest(unit, 1) != 0)
@@ -162,7 +167,7 @@ def _check_clip(info: MethodInfo, given: MethodInput, patches: int) -> None:
     pooled_before = rule.projected_per_frame < patches
     pooled_after = rule.tokens_per_frame < rule.projected_per_frame
     by_crop = info.place in VISION_PLACES or info.by_crop
-    if pooled_before and (info.place == "vision-layers" or info.needs_class_token):
+    if pooled_before and (info.place in _TOWER or info.needs_class_token):
         raise UnsupportedError(
             f"{info.name} works on a crop's {patches} patches, but {given.model.name} pools every "
             f"frame to {rule.projected_per_frame} before its projector; use a method that acts on "

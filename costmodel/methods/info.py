@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num
 
-Place = Literal["after-vision", "after-projector", "llm-layer", "vision-layers"]
+Place = Literal["before-vision", "vision-layers", "after-vision", "after-projector", "llm-layer"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

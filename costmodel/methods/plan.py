@@ -75,6 +75,7 @@ class MethodPlan(NamedTuple):
         ops: the method's own ops, for the whole batch.
         notes: what was assumed, by name.
         warnings: what the caller should know, one sentence each.
+        patches: patches of each crop that the tower embeds; None for all.
     """
 
     llm_spans: tuple[LayerSpan, ...]
@@ -83,6 +84,7 @@ class MethodPlan(NamedTuple):
     ops: tuple[OpCost, ...] = ()
     notes: Mapping[str, str] = {}
     warnings: tuple[str, ...] = ()
+    patches: Num | None = None
 
     def __repr__(self) -> str:
         """Return the fields that are set, as far as they fit."""

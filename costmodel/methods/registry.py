@@ -53,6 +53,7 @@ MODULES: dict[str, str] = {
     "hiprune": "hiprune",
     "v2drop": "v2drop",
     "dycoke": "dycoke",
+    "downsample": "downsample",
 }
 ENTRY_POINTS = "vlm_roofline.methods"
 

@@ -101,6 +101,7 @@ def _plan(first: Method, second: Method, given: MethodInput) -> MethodPlan:
     return after._replace(
         projected_tokens=before.projected_tokens,
         vision_spans=before.vision_spans,
+        patches=before.patches,
         ops=(*before.ops, *after.ops),
         notes={**before.notes, **after.notes},
         warnings=(*before.warnings, *after.warnings),

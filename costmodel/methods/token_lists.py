@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from costmodel.quantities import Num
 
 #: Places inside the vision side, before the projector.
-VISION_PLACES = ("after-vision", "vision-layers")
+VISION_PLACES = ("before-vision", "after-vision", "vision-layers")
 
 
 class TokenLists(NamedTuple):

@@ -118,6 +118,8 @@ def _device_of(
         given = get_hardware(hardware)
         if named is not None and named.id != given.id:
             notes.append(f"the trace names {trace.device_names[0]!r}, not {given.id}")
+        elif trace.on_cpu:
+            notes.append(f"the trace holds no device's work: times are a CPU's, roofs {given.id}'s")
         return given
     if named is not None or trace.on_cpu:
         return named

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 LANGUAGE_STAGES = ("prefill", "decode")
 #: Where a method's own work happens inside another stage's marks.
-ENCLOSING_STAGE = {"llm-layer": "prefill", "vision-layers": "vision"}
+ENCLOSING_STAGE = {"llm-layer": "prefill", "vision-layers": "vision", "before-vision": "vision"}
 
 
 @dataclass(frozen=True)

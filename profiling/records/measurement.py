@@ -398,15 +398,20 @@ class Measurement:
 
 
 def shareable(measurement: Measurement) -> Measurement:
-    """Return a record that names no path and carries what prices it."""
-    configuration = measurement.configuration
+    """Return a record that names no path and carries what prices it.
+
+    Another tool's record carries its config already, or is of a model that nobody here knows.
+    """
+    configuration, config = measurement.configuration, measurement.model_config
+    if config is None and measurement.boundary is None:
+        config = carried_config(configuration.model)
     name, error = public_name(configuration.model), measurement.error
     if error is not None and name != configuration.model:
         error = error.replace(configuration.model.partition("@")[0], name)
     return replace(
         measurement,
         configuration=replace(configuration, model=name),
-        model_config=measurement.model_config or carried_config(configuration.model),
+        model_config=config,
         error=error,
     )
 

@@ -26,6 +26,8 @@ def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "the clock of optimum-benchmark-table ran around" in shown
     assert main(["reconcile", str(out)]) == 0
     assert "generation on NVIDIA A100" in capsys.readouterr().out
+    assert main(["measurements", str(out), "--share", str(tmp_path / "shared.zip")]) == 0
+    assert "alice-secret" not in capsys.readouterr().out
     page = tmp_path / "report.html"
     assert main(["report", str(out), "--out", str(page), "--no-figures"]) == 0
     assert "alice-secret" not in "".join(path.read_text() for path in out.iterdir())

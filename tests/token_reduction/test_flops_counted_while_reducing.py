@@ -215,6 +215,8 @@ SETTINGS = [
     ("holov", {"keep": 20}),
     ("holov", {"keep": 0.1}),
     ("hiprune", {"keep": 20}),
+    ("downsample", {"keep": 9}),
+    ("downsample", {"keep": 0.5}),  # 18 of 36: 16
 ]
 #: Methods for clips, on three frames of 9 to 37 tokens.
 ON_CLIPS = [
@@ -467,6 +469,7 @@ def test_ats_costs_what_its_lengths_cost(llava, keep) -> None:
         ("dart", {"keep": 0.2}),
         ("holov", {"keep": 10}),
         ("hiprune", {"keep": 10}),
+        ("downsample", {"keep": 9}),
     ],
 )
 @pytest.mark.parametrize("size", [(168, 168), (100, 168)])
@@ -526,6 +529,7 @@ BY_CLASS = [
     ("cdpruner", {"keep": 5}),
     ("holov", {"keep": 10}),
     ("hiprune(shallow=4)", {"keep": 10}),
+    ("downsample", {"keep": 16}),
 ]
 IN_THE_LLM = [
     *(("pyramiddrop", {}), ("dart", {"keep": 7}), ("sparsevlm(counts=[66,30,17])", {})),

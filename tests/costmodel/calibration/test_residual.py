@@ -51,6 +51,17 @@ def test_it_is_the_same_for_numbers_arrays_and_steps():
     assert steps.factor(129) == steps.factor(192)
 
 
+@pytest.mark.parametrize("dtype", ["fp16", "fp32"])
+def test_single_products_and_arrays_of_matrices_cost_the_same(dtype):
+    """Tiled and smooth kernels: one matrix by rows, and many matrices at once."""
+    pricer = Calibration.load(V100).pricer("gemm", dtype)
+    rows = np.array([1.0, 17.0, 64.0, 65.0, 577.0, 5000.0])
+    full = np.ones(len(rows))
+    many = pricer.time_s(rows, 4096 * full, 1024 * full)
+    assert pricer.time_s(rows, 4096, 1024) == pytest.approx(many, rel=1e-9)
+    assert [pricer.time_s(m, 4096, 1024) for m in rows.tolist()] == pytest.approx(many, rel=1e-9)
+
+
 def test_it_fades_far_from_all_points():
     one = np.ones(1)
     near = RESIDUAL.log_ratio(1024 * one, 4096 * one, 4096 * one, 108)

@@ -1,0 +1,100 @@
+"""Downsampling: a smaller picture for the vision tower, whose position embeddings are interpolated.
+
+The baseline that VTC-Bench (arXiv 2510.07143) holds every method against: it costs next to nothing and
+makes the tower cheaper as well. A crop of s x s patches becomes one of r x r: a count must be such a
+square, a ratio gives the nearest. Models that keep an image's own resolution need no method for it:
+`image_size`.
+
+Own FLOPs: none that a counter sees; one pass over the pixels, one over the positions.
+"""
+
+from __future__ import annotations
+
+from math import isqrt, sqrt
+from typing import TYPE_CHECKING
+
+from costmodel.methods.class_attention import ranked_crops
+from costmodel.methods.info import MethodInfo
+from costmodel.methods.keep import by_pair, kept_count
+from costmodel.methods.pieces import passes
+from costmodel.methods.plan import before_layers
+from costmodel.schedule import LayerSpan
+from hardware_specs.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from costmodel.methods.plan import MethodInput, MethodPlan
+    from costmodel.quantities import Num
+
+COUNT = 144
+#: Channels of a picture.
+CHANNELS = 3
+
+
+def nearest_square(n: int, count: int) -> int:
+    """Return the square number nearest to a count, 1 at least and n at most; 0 of 0.
+
+    >>> nearest_square(576, 58), nearest_square(576, 1), nearest_square(729, 700)
+    (64, 1, 676)
+    """
+    if not n:
+        return 0
+    side = min(max(round(sqrt(count)), 1), isqrt(n))
+    return side * side
+
+
+def whole_square(n: int, count: int) -> int:
+    """Return a count that is a square.
+
+    Raises:
+        InvalidInputError: it is none; names the nearest that are.
+
+    >>> whole_square(576, 144)
+    144
+    """
+    if n and isqrt(count) ** 2 != count:
+        low = isqrt(count)
+        raise InvalidInputError(
+            f"downsample makes a square grid of patches, and {count} is no square; give "
+            f"{low**2} or {(low + 1) ** 2}, or a ratio"
+        )
+    return count
+
+
+def squares_kept(keep: object, n: Num) -> Num:
+    """Return the patches of a crop of n that is made smaller: of a ratio the nearest square."""
+    counted = kept_count("downsample", keep, n)
+    return by_pair(nearest_square if isinstance(keep, float) else whole_square, n, counted)
+
+
+def _plan(given: MethodInput) -> MethodPlan:
+    tower, crops = given.tower, ranked_crops(given)
+    images, runs = crops.images, crops.runs
+    kept = squares_kept(given.keep, tower.patches)
+    beside = tower.tokens - tower.patches
+    num = given.precision.vision
+    pixels = images * CHANNELS * tower.patches * tower.patch_size**2
+    resize = passes("resize", pixels, num, writes=0, flops=2, count=runs)
+    smaller = images * CHANNELS * kept * tower.patch_size**2 * num.activation_bytes
+    ops = [
+        resize._replace(activation_write_bytes=smaller),
+        passes("positions", kept * tower.hidden_size, num, kernels=4, flops=8, count=runs),
+    ]
+    tokens = crops.left(given, kept)
+    note = {"downsample": "keep counts patches of each crop; position embeddings are interpolated"}
+    plan = before_layers(given, tokens, ops, note, projected=tokens)
+    spans = (LayerSpan(given.vision_layers, kept + beside),)
+    return plan._replace(vision_spans=spans, patches=kept)
+
+
+INFO = MethodInfo(
+    name="downsample",
+    schedule=_plan,
+    place="before-vision",
+    summary="a smaller picture for the vision tower: a baseline, and the tower gets cheaper too",
+    formula="a square number of patches per crop; no FLOPs",
+    complexity="O(pixels)",
+    source="a baseline of VTC-Bench, arXiv 2510.07143; no program of its own",
+    default_text=f"{COUNT} patches of each crop, half of the picture's side",
+    keep_meaning="patches of each crop, a square number",
+    default_keep=COUNT,
+)
