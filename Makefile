@@ -79,6 +79,7 @@ notebooks: $(VENV)/.dev
 
 images: $(VENV)/.dev
 	$(BIN)/vlm-roofline plot latency llava-1.5-7b -d nvidia-a100-sxm4-80gb --precision fp16 --out docs/images/latency_a100.png
+	$(ONE_THREAD) PYTHONPATH=tests/fakes $(BIN)/python benchmarks/pictures.py docs/images
 
 # What the project promises, and whether it holds: docs/promises.md. Fails where a promise does not.
 promises: $(VENV)/.dev

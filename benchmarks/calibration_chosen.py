@@ -67,6 +67,9 @@ def chosen(public: Public) -> Table:
         pool = frame[~model & (frame["n"] >= WIDTH) & (frame["k"] >= WIDTH)]
         cells = [hardware.split("-")[1].upper(), canonical(dtype)]
         for number in NUMBERS:
+            if number >= len(pool):
+                cells += ["-", "-"]
+                continue
             sample = nearest(pool, number)
             rest = pool.drop(sample.index)
             rest = rest.sample(min(OTHERS, len(rest)), random_state=0)

@@ -125,16 +125,17 @@ def new_panels(number: int, width: float, height: float) -> tuple[Figure, list[A
     return figure, list(figure.subplots(number, 1, sharex=True, squeeze=False)[:, 0])
 
 
-def set_titles(axes: Axes, title: str, subtitle: str) -> None:
+def set_titles(axes: Axes, title: str, subtitle: str, *, labels: float = 0.0) -> None:
     """Give axes a bold title and a line below that says device, model and software.
 
     Args:
         axes: the axes.
         title: what is shown.
         subtitle: device, model and software that the figure is of.
+        labels: inches of the labels left of the axes, where they are more than numbers.
     """
     figure = axes.get_figure(root=True)
-    width = 6.4 if figure is None else figure.get_figwidth()
+    width = (6.4 if figure is None else figure.get_figwidth()) - labels
     lines = textwrap.wrap(escape(subtitle), int(width * 15)) or [""]
     axes.set_title(escape(title) + "\n" * len(lines), fontweight="bold", pad=6)
     note = axes.text(

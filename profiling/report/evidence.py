@@ -122,7 +122,7 @@ def raw_section(result: Reconciliation) -> str:
         ]
         what = f"the {_runs(len(lines))} themselves, every sample of them"
         links.append(_download("runs.jsonl.gz", "\n".join(lines) + "\n", what))
-    note = "Unpacked with gunzip, `vlm-roofline measurements`, `reconcile` and `report` read runs.jsonl."
+    note = "Unpacked with gunzip, runs.jsonl is read by vlm-roofline measurements, reconcile and report."
     return section("raw", "Raw data", f"<ul>{''.join(links)}</ul>", tag("p", note, "note"))
 
 

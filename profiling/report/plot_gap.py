@@ -101,7 +101,7 @@ def plot_gap(row: Mapping[str, Any], *, title: str = "") -> Figure:
     axes.set_xlim(min(0.0, *ends), max(ends) * 1.28)
     axes.set_xlabel("time (ms)")
     stage = "time to first token" if row["stage"] == "total" else row["stage"]
-    set_titles(axes, f"Roofline to clock: {stage}", title)
+    set_titles(axes, f"Roofline to clock: {stage}", title, labels=1.2)
     return figure
 
 

@@ -57,11 +57,11 @@ def document(grids: Iterable[Mapping[str, Any]], options: Sequence[str] = ()) ->
     held = list(grids)
     if not held:
         raise InvalidInputError("the explorer needs at least one model and one device")
-    index = {
-        "digits": DIGITS,
-        "options": list(options),
-        "pairs": [{"model": grid["model"], "hardware": grid["hardware"]} for grid in held],
-    }
+    pairs = [{"model": grid["model"], "hardware": grid["hardware"]} for grid in held]
+    for number, pair in enumerate(pairs):
+        if pair in pairs[:number]:
+            raise InvalidInputError(f"{pair['model']} on {pair['hardware']} is there twice")
+    index = {"digits": DIGITS, "options": list(options), "pairs": pairs}
     data = [held_data("index", "application/json", json.dumps(index))]
     data += [
         held_data(f"grid-{number}", "text/plain", _packed(grid)) for number, grid in enumerate(held)
@@ -97,8 +97,8 @@ def _read(name: str) -> str:
 def _body(grids: Sequence[Mapping[str, Any]]) -> list[str]:
     points = sum(len(grid["points"]["refused"]) for grid in grids)
     lead = (
-        f"{points:,} configurations. Every number is what `vlm-roofline estimate` answers, to {DIGITS} "
-        "digits; the command stands below each choice."
+        f"{points:,} configurations. Every number is what the command below its choice answers, to "
+        f"{DIGITS} digits."
     )
     keys = "".join(f'<span><i class="{stage}"></i>{stage}</span>' for stage in STAGES)
     options = "".join(f'<option value="{stage}">{stage}</option>' for stage in STAGES)
