@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from costmodel import break_even, estimate, frontier, largest_batch, sweep
-from costmodel.plots.style import BLUE, GREY, ORANGE, SKY, STYLE, VERMILLION
+from costmodel.plots.style import BLUE, GREY, ORANGE, SKY, STYLE, VERMILLION, plain_log_ticks
 
 plt.rcParams.update(STYLE)
 pd.options.display.float_format = "{:,.2f}".format
@@ -87,6 +87,8 @@ for (tokens, most, table), colour, marker in zip(
     )  # fmt: skip
 axes.set_xscale("log")
 axes.set_yscale("log")
+plain_log_ticks(axes.xaxis)
+plain_log_ticks(axes.yaxis)
 axes.set_xlabel("seconds until a request is answered")
 axes.set_ylabel("requests per second")
 axes.legend()

@@ -39,6 +39,18 @@ DTYPES = {
 }
 
 
+#: Where `is_causal` stands among the inputs of an op of PyTorch.
+_CAUSAL_AT = {
+    "scaled_dot_product_attention": 5,
+    "_scaled_dot_product_flash_attention": 4,
+    "_scaled_dot_product_flash_attention_for_cpu": 4,
+    "_scaled_dot_product_efficient_attention": 6,
+    "_scaled_dot_product_cudnn_attention": 6,
+    "_scaled_dot_product_fused_attention_overrideable": 5,
+    "_flash_attention_forward": 8,
+}
+
+
 class Product(NamedTuple):
     """A matrix product out[m, n] = a[m, k] x b[k, n], `batch` of them.
 
@@ -311,7 +323,9 @@ def attention_of(ops: Sequence[Event]) -> Attention | None:
 
 def _is_causal(op: Event, s: int, t: int) -> bool:
     """Whether the mask is causal: it says so itself, or a mask of s x t is handed to it."""
-    if "True" in op.values:
+    # Behind `is_causal` stands `enable_gqa` or `return_debug_mask`, which say nothing of a mask.
+    at = _CAUSAL_AT.get(op.name.rpartition("::")[2])
+    if "True" in (op.values if at is None else op.values[at : at + 1]):
         return True
     return any(
         size is not None and size[-2:] == (s, t) and len(size) > 2

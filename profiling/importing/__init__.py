@@ -14,7 +14,7 @@ from hardware_specs.files.writing import prepare_folder
 from profiling.importing.content import read_content
 from profiling.importing.foreign import LeftOut, Told, record_of
 from profiling.importing.formats import format_of
-from profiling.records.storage import write_measurement
+from profiling.records.storage import read_measurement, write_measurement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -99,9 +99,18 @@ def write_records(found: Iterable[Imported], folder: str | Path) -> dict[Path, s
         name = re.sub(r"[^A-Za-z0-9.]+", "-", named).strip("-.").lower() or "device"
         home = prepare_folder(Path(folder) / name if len(by_device) > 1 else folder)
         for record in records:
-            write_measurement(record, home)
+            _write_beside(record, home)
         folders[home] = known
     return folders
+
+
+def _write_beside(record: Measurement, home: Path) -> None:
+    """Write a record; where another one has its name, as a further round of their configuration."""
+    while (home / record.file_name).exists():
+        if read_measurement(home / record.file_name).to_dict() == record.to_dict():
+            return
+        record = replace(record, round=record.round + 1)
+    write_measurement(record, home)
 
 
 def import_results(

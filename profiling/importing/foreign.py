@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from costmodel.models.registry import ALIASES, list_models
+from costmodel.precision import parse_precision
 from hardware_specs.errors import InvalidInputError, UnknownHardwareError, VlmRooflineError
 from profiling.records.measurement import (
     GENERATION,
@@ -107,7 +108,9 @@ class Told:
     output_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse counts that none can be."""
+        """Refuse counts that none can be, and an arithmetic that nothing can be priced in."""
+        if self.dtype is not None:
+            parse_precision(self.dtype)
         least = {"batch_size": 1, "visual_tokens": 0, "text_tokens": 1, "output_tokens": 1}
         for name, lowest in least.items():
             value = getattr(self, name)

@@ -156,20 +156,27 @@ def _ops(rows: Sequence[OpRow]) -> str:
     return section("ops", "Op by op", table(heads, shown, words=(0, 1, 2, 7)))
 
 
+def ops_with_roofs(found: Explanation) -> list[OpRow]:
+    """Return the ops that stand somewhere under their device's roof."""
+    return [
+        row for row in found.ops if row.ideal_s and row.flops and row.hbm_bytes and row.time_s > 0
+    ]
+
+
 def plot_explanation(found: Explanation) -> Figure:
     """Return the roofline of the trace's device with its ops.
 
     Raises:
-        InvalidInputError: no op has a roof: the device or the sizes are not known.
+        InvalidInputError: no op has a roof: the device, sizes or times are not known.
     """
     from costmodel.plots import PlacedOp, plot_roofline
     from hardware_specs.errors import InvalidInputError
 
-    rows = [row for row in found.ops if row.flops and row.hbm_bytes and row.time_s > 0]
+    rows = ops_with_roofs(found)
     matrix = [row for row in rows if row.op_class == "gemm"] or rows
     if found.hardware is None or not matrix:
         raise InvalidInputError(
-            f"no op of {found.source} can be placed: the device is not known, or no sizes were recorded"
+            f"no op of {found.source} can be placed: the device, their sizes or their times are not known"
         )
 
     def placed(row: OpRow, time_s: float) -> Any:

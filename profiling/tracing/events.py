@@ -125,7 +125,11 @@ def read_events(path: str | Path) -> Trace:
         reason = str(error).removeprefix(f"{show_path(path)}: ")
         raise InvalidFileError(f"{show_path(path)} is no Chrome trace: {reason}") from None
     if not trace.device and not any(trace.host.values()):
-        what = "no event of it has a time" if trace.damaged else "it holds no op and no kernel"
+        what = (
+            "no event of it has a name and a time"
+            if trace.damaged
+            else "it holds no op and no kernel"
+        )
         raise InvalidFileError(f"{show_path(path)} is no Chrome trace: {what}")
     trace.device_names = tuple(dict.fromkeys(names))
     return trace

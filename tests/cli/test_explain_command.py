@@ -193,3 +193,12 @@ def test_bad_input_is_one_line(
     assert len(captured.err.splitlines()) == 1
     assert captured.err.startswith("error: ")
     assert not list(tmp_path.glob("x.*"))
+
+
+def test_a_trace_whose_ops_took_no_time_has_a_page_without_a_roofline(tmp_path: Path) -> None:
+    document = json.loads(gzip.decompress(TRACES["h100_bert_small"].read_bytes()))
+    events = [each | {"dur": 0} if "dur" in each else each for each in document["traceEvents"]]
+    trace, out = tmp_path / "still.json", tmp_path / "still.html"
+    trace.write_text(json.dumps(document | {"traceEvents": events}))
+    assert main(["explain", str(trace), "--out", str(out)]) == 0
+    assert "Under the roof" not in out.read_text(encoding="utf-8")

@@ -112,9 +112,12 @@ def test_a_sweep_has_the_same_numbers(cached: int, execution: str) -> None:
 
 
 def test_more_cached_tokens_cost_less() -> None:
-    table = sweep("llava-1.5-7b", A100, cached_tokens=list(range(0, 616, 5)))
+    table = sweep("llava-1.5-7b", A100, cached_tokens=list(range(0, 616, 5)), calibration="none")
     for name in ("flops", "executed_flops", "ttft_s"):
         assert (table[name].diff().dropna() <= 0).all()
+    # Measured silicon is not monotonic: a few rows more may choose a quicker kernel.
+    silicon = sweep("llava-1.5-7b", A100, cached_tokens=list(range(0, 616, 5)))["ttft_s"]
+    assert (silicon.diff() / silicon).dropna().max() < 0.01
 
 
 def test_what_is_refused() -> None:

@@ -10,7 +10,8 @@ import pytest
 from costmodel import estimate
 from costmodel.energy import estimate_energy
 from costmodel.quantities import STAGES
-from hardware_specs.errors import VlmRooflineError
+from hardware_specs.errors import InvalidInputError, VlmRooflineError
+from vlm_roofline.cli.options import parse_keep
 from vlm_roofline.explorer.grid import Axes, digits, price
 
 SMALL = Axes(
@@ -36,7 +37,8 @@ def test_points_are_estimates(model: str, device: str) -> None:
     assert len(choices) == len(grid["points"]["refused"])
     # A sample: every point would price the grid twice.
     for number in random.Random(1).sample(range(len(choices)), 40):
-        precision, (method, keep), image, batch, text, output = choices[number]
+        precision, (method, typed), image, batch, text, output = choices[number]
+        keep = parse_keep(typed)
         shared = {
             "precision": precision, "method": method, "keep": keep, "image_size": image,
             "batch_size": batch, "text_tokens": text,
@@ -81,7 +83,7 @@ def test_what_does_not_fit_is_told_and_not_offered() -> None:
     axes = Axes(method=("tome", "divprune"), keep=(0.5,), precision=("fp16", "fp8"))
     grid = price("qwen2.5-vl-3b", "nvidia-a100-sxm4-80gb", axes, {})
     assert grid["axes"]["precision"] == ["fp16"]
-    assert grid["axes"]["setting"] == [[None, None], ["divprune", 0.5]]
+    assert grid["axes"]["setting"] == [[None, None], ["divprune", "0.5"]]
     told = dict(grid["left_out"])
     assert "does not support fp8" in told["fp8"]
     assert "inside the vision tower" in told["tome keep 0.5"]
@@ -97,3 +99,27 @@ def test_a_model_without_pictures_has_one_image_size_and_no_curve() -> None:
 def test_a_device_without_any_of_the_precisions_is_an_error() -> None:
     with pytest.raises(VlmRooflineError, match="fp8"):
         price("llava-1.5-7b", "nvidia-a100-sxm4-80gb", Axes(precision=("fp8",)), {})
+
+
+def test_a_token_is_not_all_tokens() -> None:
+    axes = Axes(
+        precision=("fp16",), method=("fastv",), keep=(1, 1.0), batch_size=(1,), text_tokens=(40,),
+        output_tokens=(8,),
+    )  # fmt: skip
+    grid = price("llava-1.5-7b", "nvidia-l40s", axes, {})
+    settings = [parse_keep(keep) for _, keep in grid["axes"]["setting"]]
+    assert [(type(keep), keep) for keep in settings[1:]] == [(int, 1), (float, 1.0)]
+
+
+def test_a_prompt_without_text_has_a_curve_from_its_first_tokens() -> None:
+    axes = Axes(
+        precision=("fp16",), method=(), batch_size=(1,), text_tokens=(0,), output_tokens=(8,)
+    )
+    grid = price("llava-1.5-7b", "nvidia-l40s", axes, {})
+    assert grid["curves"]["visual_tokens"][0] > 0
+    assert len(grid["curves"]["ttft_s"]) == len(grid["curves"]["visual_tokens"])
+
+
+def test_a_grid_without_a_price_says_why() -> None:
+    with pytest.raises(InvalidInputError, match="batch_size must be"):
+        price("llava-1.5-7b", "nvidia-l40s", Axes(batch_size=(0,)), {})

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import shlex
 import zlib
 from importlib.resources import files
 
@@ -72,8 +73,9 @@ def test_a_model_and_a_device_of_ones_own(tmp_path, capsys) -> None:
     assert told["bytes"] == out.stat().st_size < page.MOST_BYTES
     text = out.read_text("utf-8")
     assert "<b>my" not in text
-    assert unpacked(text, 0)["given"] == str(folder / "config.json")
-    assert unpacked(text, 0)["axes"]["setting"] == [[None, None], ["fastv", 0.5]]
+    command = shlex.split(unpacked(text, 0)["command"])
+    assert command[2:] == [str(folder / "config.json"), "-d", "l40s"]
+    assert unpacked(text, 0)["axes"]["setting"] == [[None, None], ["fastv", "0.5"]]
 
 
 def test_what_holds_everywhere_is_in_the_commands(tmp_path) -> None:
@@ -90,6 +92,11 @@ def test_a_page_too_large_is_refused_with_what_makes_it_so(monkeypatch) -> None:
         explorer_html(["llava-1.5-7b"], ["nvidia-l40s"], TINY)
     with pytest.raises(InvalidInputError, match="at least one model"):
         explorer_html([], ["nvidia-l40s"], TINY)
+
+
+def test_a_pair_that_is_there_twice_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="nvidia-l40s is there twice"):
+        explorer_html(["llava-1.5-7b"], ["nvidia-l40s", "l40s"], TINY)
 
 
 @pytest.mark.parametrize(

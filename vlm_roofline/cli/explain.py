@@ -92,19 +92,15 @@ def _write(
     if out is not None or plot is not None:
         from costmodel.plots import save_figure
         from hardware_specs.files.writing import write_file
-        from profiling.report.explaining import explanation_html, plot_explanation
+        from profiling.report.explaining import explanation_html, ops_with_roofs, plot_explanation
 
-        figure = plot_explanation(found) if plot is not None or _has_roofs(found) else None
+        figure = plot_explanation(found) if plot is not None or ops_with_roofs(found) else None
         if plot is not None and figure is not None:
             lines.append(f"roofline: {save_figure(figure, plot)}")
         if out is not None:
             write_file(out, explanation_html(found, figure))
             lines.append(f"page: {out}")
     return lines
-
-
-def _has_roofs(found: Explanation) -> bool:
-    return any(row.ideal_s and row.flops for row in found.ops)
 
 
 def _print(found: Explanation) -> None:

@@ -22,7 +22,7 @@ function brief(value, unit) {
   return `${Number((value / factor).toPrecision(3))} ${name}`.trim();
 }
 
-const keepText = (keep) => (keep === null ? "its default" : Number.isInteger(keep) && keep !== 1 ? `${keep} tokens` : `${keep * 100} %`);
+const keepText = (keep) => (keep === null ? "its default" : /^\d+$/.test(keep) ? `${keep} tokens` : `${Number((keep * 100).toPrecision(12))} %`);
 
 // An element with attributes; text is only ever text.
 function element(name, attributes = {}, ...children) {

@@ -7,6 +7,7 @@ digits; between the points of the grid there is nothing.
 
 from __future__ import annotations
 
+import shlex
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import product
@@ -208,7 +209,7 @@ def price(model: Any, hardware: Any, axes: Axes, fixed: Mapping[str, Any]) -> di
         fixed: other arguments of `costmodel.estimate`, the same everywhere.
 
     Raises:
-        VlmRooflineError: an unknown name, or a model that no precision of the axes fits on the device.
+        VlmRooflineError: an unknown name, or no point of the grid has a price; says the first reason.
     """
     pair = _Pair(load_model(model), get_hardware(hardware), fixed)
     images = _images(pair, axes)
@@ -216,10 +217,15 @@ def price(model: Any, hardware: Any, axes: Axes, fixed: Mapping[str, Any]) -> di
     settings = _settings(pair, axes, next(iter(plain)))
     for precision, setting in product(plain, settings):
         _price_setting(pair, axes, images, precision, setting)
+    if None not in pair.points.columns["refused"]:
+        reason = pair.words.columns["text"][0]
+        raise InvalidInputError(f"no configuration of {pair.model.name} has a price: {reason}")
     first = next(iter(plain.values()))
     return {
         "model": pair.model.name,
-        "given": str(plain_value(model)),
+        "command": shlex.join(
+            ["vlm-roofline", "estimate", str(plain_value(model)), "-d", str(plain_value(hardware))]
+        ),
         "hardware": pair.hardware.id,
         "hardware_name": pair.hardware.name,
         "capacity_bytes": digits(pair.hardware.usable_memory_bytes),
@@ -228,7 +234,8 @@ def price(model: Any, hardware: Any, axes: Axes, fixed: Mapping[str, Any]) -> di
         "calibration": "none" if first.calibration is None else str(first.calibration.name),
         "axes": {
             "precision": list(plain),
-            "setting": [list(each) for each in settings],
+            # As text, since 1 is one token and 1.0 all of them.
+            "setting": [[name, None if keep is None else str(keep)] for name, keep in settings],
             "image_size": [_size_text(image) for image in images],
             "batch_size": list(axes.batch_size),
             "text_tokens": list(axes.text_tokens),
@@ -341,7 +348,8 @@ def _curves(pair: _Pair, contexts: Mapping[str, Context], axes: Axes) -> dict[st
     """Return the time to the first token over visual tokens, by precision, batch and text."""
     most = max(count or 0 for count in pair.points.columns["visual_tokens"])
     step = max(1, -(-most // CURVE_POINTS))
-    counts = [0, *range(step, most + 1, step)] if most else []
+    # Without text, a prompt without a visual token is none.
+    counts = list(range(0 if all(axes.text_tokens) else step, most + 1, step)) if most else []
     columns = ("ttft_s", "time_low_s", "time_high_s", "ideal_time_s")
     curves: dict[str, list[Any]] = {name: [] for name in columns}
     for precision, batch, text in product(contexts, axes.batch_size, axes.text_tokens):

@@ -39,7 +39,7 @@ function readAddress() {
     return Object.fromEntries(FIELDS.map((field, k) => {
       const value = parts[k] ?? "";
       if (["model", "hardware", "precision"].includes(field)) return [field, value];
-      if (field === "method" || field === "image_size") return [field, value === "-" ? null : value];
+      if (["method", "keep", "image_size"].includes(field)) return [field, value === "-" ? null : value];
       return [field, value === "-" ? null : Number(value)];
     }));
   };
@@ -85,9 +85,9 @@ function control(side, field) {
 }
 
 function command({ grid, choice }) {
-  const words = ["vlm-roofline estimate", grid.given, "-d", choice.hardware, "--precision", choice.precision];
+  const words = [grid.command, "--precision", choice.precision];
   if (choice.method !== null) words.push("--method", choice.method);
-  if (choice.keep !== null) words.push("--keep", Number.isInteger(choice.keep) && choice.keep === 1 ? "1.0" : choice.keep);
+  if (choice.keep !== null) words.push("--keep", choice.keep);
   if (choice.image_size !== null) words.push("--image-size", choice.image_size);
   for (const field of ["batch_size", "text_tokens", "output_tokens"]) words.push(`--${field.replace("_", "-")}`, choice[field]);
   return [...words, ...INDEX.options].join(" ");

@@ -57,11 +57,11 @@ def document(grids: Iterable[Mapping[str, Any]], options: Sequence[str] = ()) ->
     held = list(grids)
     if not held:
         raise InvalidInputError("the explorer needs at least one model and one device")
-    index = {
-        "digits": DIGITS,
-        "options": list(options),
-        "pairs": [{"model": grid["model"], "hardware": grid["hardware"]} for grid in held],
-    }
+    pairs = [{"model": grid["model"], "hardware": grid["hardware"]} for grid in held]
+    for number, pair in enumerate(pairs):
+        if pair in pairs[:number]:
+            raise InvalidInputError(f"{pair['model']} on {pair['hardware']} is there twice")
+    index = {"digits": DIGITS, "options": list(options), "pairs": pairs}
     data = [held_data("index", "application/json", json.dumps(index))]
     data += [
         held_data(f"grid-{number}", "text/plain", _packed(grid)) for number, grid in enumerate(held)

@@ -110,7 +110,7 @@ def read_model(document: dict[str, Any], file: str, name: str, source: str) -> M
 
     >>> read_model({"model_type": "gpt2"}, "config.json", "gpt2", "here")
     Traceback (most recent call last):
-    hardware_specs.errors.InvalidFileError: config.json: model_type is 'gpt2'; this project knows llava, ...
+    hardware_specs.errors.InvalidFileError: config.json: model_type is 'gpt2'; what is missing is ...
     """
     outer = Section(document, file)
     if "model_type" not in outer:

@@ -11,8 +11,10 @@ import pytest
 from tiny_models import LLAVA
 
 from profiling import explain
+from profiling.explaining.calls import attention_of
 from profiling.measuring.kernel_pass import run_kernel_passes
 from profiling.records.measurement import TOTAL, Configuration
+from profiling.tracing.events import Event
 from profiling.tracing.op_profile import read_op_profile
 
 if TYPE_CHECKING:
@@ -97,3 +99,15 @@ def test_llava_is_recognised_by_its_sizes(gpu_of_shapes: FakeCuda, tmp_path: Pat
     assert list(found.stages) == ["vision", "projector", "prefill"]
     assert found.attributed_time_s + found.copies_time_s >= 0.95 * found.kernel_time_s
     assert gpu_of_shapes.launches > 0
+
+
+@pytest.mark.parametrize(("causal", "gqa"), [("True", "False"), ("False", "True")])
+def test_grouped_heads_are_no_causal_mask(causal: str, gqa: str) -> None:
+    sizes = ((1, 8, 64, 64), (1, 2, 64, 64), (1, 2, 64, 64), (), (), (), (), ())
+    op = Event(
+        "op", "aten::scaled_dot_product_attention", 0.0, 1.0,
+        sizes=sizes, values=("", "", "", "", "0.", causal, "", gqa),
+    )  # fmt: skip
+    found = attention_of([op])
+    assert found is not None
+    assert found.causal == (causal == "True")

