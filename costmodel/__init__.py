@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from costmodel.questions.distribution import estimate_distribution
     from costmodel.questions.frontiers import frontier
     from costmodel.questions.schedules import solve_schedule
+    from costmodel.questions.serving import Serving, serve
     from costmodel.questions.sweeps import sweep
     from costmodel.result import Estimate
 
@@ -30,6 +31,7 @@ _HOMES = {
     "Comparison": "costmodel.questions.comparisons",
     "Estimate": "costmodel.result",
     "ModelConfig": "costmodel.models",
+    "Serving": "costmodel.questions.serving",
     "audit": "costmodel.audits",
     "break_even": "costmodel.questions.break_evens",
     "compare": "costmodel.questions.comparisons",
@@ -45,6 +47,7 @@ _HOMES = {
     "register_family": "costmodel.models",
     "register_method": "costmodel.methods",
     "register_plan": "costmodel.plans",
+    "serve": "costmodel.questions.serving",
     "solve_schedule": "costmodel.questions.schedules",
     "sweep": "costmodel.questions.sweeps",
 }
@@ -55,6 +58,7 @@ __all__ = [
     "Comparison",
     "Estimate",
     "ModelConfig",
+    "Serving",
     "audit",
     "break_even",
     "compare",
@@ -70,6 +74,7 @@ __all__ = [
     "register_family",
     "register_method",
     "register_plan",
+    "serve",
     "solve_schedule",
     "sweep",
 ]

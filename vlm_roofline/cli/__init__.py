@@ -29,6 +29,7 @@ COMMANDS = {
     "compare": "vlm_roofline.cli.compare",
     "sweep": "vlm_roofline.cli.sweep",
     "explore": "vlm_roofline.cli.explore",
+    "serve": "vlm_roofline.cli.serve",
     "break-even": "vlm_roofline.cli.break_even",
     "frontier": "vlm_roofline.cli.frontier",
     "plot": "vlm_roofline.cli.plot",

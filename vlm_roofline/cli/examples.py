@@ -23,6 +23,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "explore --out explorer.html",
         "explore llava-1.5-7b -d l40s --method fastv --keep 50%,64 --out explorer.html",
     ),
+    "serve": ("serve llava-1.5-7b -d a100 --tp 2 --rate 4 --price-per-hour 2",),
     "break-even": ("break-even llava-1.5-7b -d l4 --latency-ms 100",),
     "frontier": (
         "frontier llava-1.5-7b -d a100",
