@@ -37,6 +37,10 @@ class Prefix(NamedTuple):
         """Rows that a layer computes which sees so many visual tokens."""
         return visual * (1 - self.images) + self.fresh_text
 
+    def fresh_visual(self, visual: Num) -> Num:
+        """Rows of these that are visual tokens: the cache takes the text before the images first."""
+        return visual * (1 - self.images) + self.fresh_text * (self.fresh_text < 0)
+
     def held(self, visual: Num) -> Num:
         """Tokens of the prompt that such a layer has in its cache before."""
         return self.text + visual - self.fresh(visual)

@@ -411,5 +411,6 @@ def _fresh_rows(b: Num, keys: Num, span: LayerSpan, prefix: Prefix) -> dict[str,
         "entering": b * queries,
         "out": b * out,
         "mlp": b * (out if span.mlp_tokens is None else prefix.fresh(span.mlp_tokens)),
+        "visual": b * prefix.fresh_visual(span.tokens),
         "held": prefix.held(span.tokens),
     }

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from costmodel.methods.dycoke import RATIO
+from costmodel.methods.dycoke import RATIO, compared_frames
 from costmodel.methods.keep import resolve_keep
 from token_reduction.apply.places import Host, reduce_clips
 from token_reduction.tokens.checks import misfit, require_finite
@@ -53,17 +53,19 @@ def dycoke(frames: Tensor, keep: float = RATIO) -> Reduced:
         raise misfit("dycoke", "the tokens of frames [t, p, d]", frames)
     count, each, width = frames.shape
     kept = resolve_keep(keep, each, rounding="down")
-    fewer = [*range(1, count, 2), *range(2, count - 2, 4)]
-    against = [*range(0, count - 1, 2), *range(0, count - 4, 4)]
+    # Of each four frames 1 and 3 against the one before, and 2 against the first: slices, so no copies.
+    steps = [(slice(1, None, 2), slice(0, count - 1, 2))]
+    if count > 4:
+        steps.append((slice(2, count - 2, 4), slice(0, count - 4, 4)))
     with torch.no_grad():
         norms = frames.norm(dim=-1, keepdim=True)
         require_finite("dycoke", frames=norms)
         unit = frames / norms.clamp_min(torch.finfo(frames.dtype).tiny)
-        cosine = (unit[fewer] * unit[against]).sum(dim=-1)
         stay = torch.ones(count, each, dtype=torch.uint8, device=frames.device)
-        chosen = torch.zeros_like(stay[fewer]).scatter(-1, bottom_indices(cosine, kept), 1)
-        stay[fewer] = chosen
-        total = count * each - len(fewer) * (each - kept)
+        for later, earlier in steps:
+            cosine = (unit[later] * unit[earlier]).sum(dim=-1)
+            stay[later] = torch.zeros_like(stay[later]).scatter(-1, bottom_indices(cosine, kept), 1)
+        total = count * each - int(compared_frames(count)) * (each - kept)
         order = stay.flatten().argsort(descending=True, stable=True)[:total]
     return Reduced(frames.reshape(-1, width)[order], kept_indices=order, selection_order=order)
 

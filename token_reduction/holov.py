@@ -109,7 +109,9 @@ def _weights(
     pieces, size = slots.shape
     lead = unit.shape[:-2]
     flat = slots.flatten().expand(*lead, -1)
-    rows = take_tokens(unit, flat).view(*lead, pieces, size, -1)
+    even = pieces * size == unit.shape[-2]  # then the chunks lie there as they are
+    rows = unit if even else take_tokens(unit, flat)
+    rows = rows.reshape(*lead, pieces, size, unit.shape[-1])
     cosine = rows @ rows.transpose(-1, -2)
     cosine = cosine.to(torch.promote_types(cosine.dtype, torch.float32))
     pair = inside.unsqueeze(-1) & inside.unsqueeze(-2)

@@ -45,7 +45,7 @@ def _plan(given: MethodInput) -> MethodPlan:
         passes("normalise", lists * n * d, num, reads=3, writes=2, kernels=3, flops=3, count=runs),
         passes("compared", lists * fewer * each * d, num, reads=4, writes=3, kernels=4, flops=2,
                count=runs),
-        passes("marks", lists * n, num, reads=6, writes=6, kernels=14, count=runs),
+        passes("marks", lists * n, num, reads=6, writes=6, kernels=20, count=runs),
         sort("rank", lists * fewer, each, num, runs),
         sort("order", lists, n, num, runs),
         gather("kept_tokens", lists * (kept + clips.tail), d, num, runs),

@@ -1,5 +1,7 @@
 """A prompt whose beginning is in the KV cache: FLOPs as torch counts them, and what follows."""
 
+import itertools
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -127,3 +129,24 @@ def test_what_is_refused() -> None:
         estimate("llava-1.5-7b", A100, cached_tokens=300, method="divprune")
     with pytest.raises(InvalidInputError, match="means nothing to the convention"):
         estimate("llava-1.5-7b", A100, cached_tokens=8, convention="fastv")
+
+
+@pytest.mark.parametrize("execution", ["fused", "hf-eager"])
+@pytest.mark.parametrize("name", ["gemma-3-4b", "qwen3-vl-2b"])
+def test_what_layers_do_to_visual_tokens_is_done_to_those_that_are_not_cached(
+    name: str, execution: str
+) -> None:
+    def cost(cached: int):
+        return estimate(name, A100, text_tokens=40, cached_tokens=cached, execution=execution)
+
+    def added(cached: int) -> float:
+        return sum(op.hbm_bytes for op in cost(cached).ops if op.name == "deepstack[deepstack]")
+
+    visual = cost(0).inputs["visual_tokens"]
+    # Text before the image leaves the image as it was; an image in the cache is added to no more.
+    assert added(30) == added(0)
+    assert added(visual) == 0
+    parts = [cost(cached).stages["prefill"] for cached in (0, 30, visual // 2, visual, visual + 30)]
+    for more, fewer in itertools.pairwise(parts):
+        assert fewer.executed_flops < more.executed_flops
+        assert fewer.flops < more.flops

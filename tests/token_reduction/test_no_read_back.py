@@ -14,17 +14,24 @@ from token_reduction.cdpruner import cdpruner
 from token_reduction.crossget import crossget
 from token_reduction.dart import dart
 from token_reduction.divprune import divprune
+from token_reduction.downsample import downsample
+from token_reduction.dycoke import dycoke
 from token_reduction.evit import evit
+from token_reduction.evs import evs
 from token_reduction.fastervlm import fastervlm
 from token_reduction.fastv import fastv, fastv_random
 from token_reduction.fitprune import fitprune
+from token_reduction.hiprune import hiprune
 from token_reduction.hired import hired
+from token_reduction.holov import holov
 from token_reduction.m3 import m3
 from token_reduction.prumerge import prumerge
 from token_reduction.pyramiddrop import pyramiddrop
-from token_reduction.sampling import sequential
+from token_reduction.sampling import random, sequential
 from token_reduction.sparsevlm import recycle, sparsevlm, text_raters
 from token_reduction.tome import tome
+from token_reduction.v2drop import v2drop
+from token_reduction.vidcom2 import vidcom2
 from token_reduction.visionzip import visionzip
 from token_reduction.vispruner import vispruner
 from token_reduction.vtw import vtw, withdrawal_divergence
@@ -66,6 +73,14 @@ FREE = {
     "pyramiddrop": lambda: pyramiddrop(
         meta(2, 4, 8), meta(2, 4, N + 9, 8), start=START, image_tokens=N
     ),
+    "random": lambda: random(meta(2, N, 8), 9),
+    "downsample": lambda: downsample(meta(2, 3, 56, 56), 4, patch=14),
+    "holov": lambda: holov(meta(2, N, 8), meta(2, 4, N), 9),
+    "hiprune": lambda: hiprune(meta(2, N, 8), meta(2, N), meta(2, N), 9, side=10),
+    "v2drop": lambda: v2drop(meta(2, N, 8), meta(2, N, 8), 0.5),
+    "evs": lambda: evs(meta(6, N, 8), 0.3),
+    "vidcom2": lambda: vidcom2(meta(6, N, 8), 0.3),
+    "dycoke": lambda: dycoke(meta(6, N, 8), 0.3),
     "sparsevlm": lambda: recycle(
         meta(2, N, 8),
         sparsevlm(
