@@ -158,7 +158,8 @@ def _devices(context: Context) -> dict[str, Any]:
     told: dict[str, Any] = {
         "devices": f"{context.parallel.devices} = tp {tp} x pp {pp} x dp {dp}; counts and times of one "
         "rank, memory of the fullest",
-        "replicated": "vision tower, bridge, reduction and norms, by every tensor-parallel rank",
+        "vision_tower_on_ranks": context.inputs["tower"],
+        "replicated": "bridge, reduction and norms, by every tensor-parallel rank",
     }
     if network is not None:
         told |= {"node": network.node.name, "overlap": "none between collectives and computing"}
@@ -239,6 +240,7 @@ def estimate(
     tp: int = 1,
     pp: int = 1,
     dp: int = 1,
+    tower: str = "replicated",
     request_s: float = 0.0,
 ) -> Estimate:
     """Predict what one request costs: FLOPs, traffic, time and memory, stage by stage.
@@ -300,6 +302,8 @@ def estimate(
         pp: stages that the layers are cut into. A batch passes them one after the other: counts and
             times are those of all stages, memory is that of the fullest.
         dp: replicas that share the batch; the cost is that of the fullest one.
+        tower: `replicated` runs the whole vision tower on every tensor-parallel rank, `sharded` divides its
+            layers like the language model's.
         request_s: host seconds per request before anything is launched (tokenising, preprocessing, Python),
             a stage `request` of its own in the time to the first token.
 

@@ -105,7 +105,7 @@ class Context:
                 "vision tower; choose a multimodal model"
             )
         self.parallel = parallel = request.parallel
-        self.rank_model = rank_model(model, parallel.tp)
+        self.rank_model = rank_model(model, parallel.tp, tower=request.tower == "sharded")
         self.roofline = Roofline(
             hardware, self.calibration, self.plan, request.host_s, request.power_limit_w, parallel
         )

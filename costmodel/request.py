@@ -412,6 +412,10 @@ there is: last, all
     dp: int = field(default=1, metadata=_is(
         Count(1), "Replicas that share the batch (data parallel).", "setting", ours=True
     ))  # fmt: skip
+    tower: str = field(default="replicated", metadata=_is(
+        Choice(("replicated", "sharded")), "Whether every tensor-parallel rank runs the vision tower, or "
+        "they share its layers: replicated or sharded.", "setting", ours=True,
+    ))  # fmt: skip
 
     request_s: float = field(default=0.0, metadata=_is(
         Amount(60.0, "ms", 1e-3), "Milliseconds of the host per request before anything is launched: "

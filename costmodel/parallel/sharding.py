@@ -3,9 +3,10 @@
 Products that widen a row (q, k, v; gate and up) lose columns, those that close a branch (o, down) lose rows
 and are followed by an all-reduce of the branch (Shoeybi et al. 2019, Megatron-LM). Query heads are divided;
 where there are fewer KV heads than ranks, each is held by several. Embedding and head are divided by
-vocabulary: an all-reduce follows the one, an all-gather of the logits the other. Norms, routers, vision
-tower and bridge are held whole by every rank, and computed there. Experts are divided within, each rank
-holding a slice of all of them, with one all-reduce of their sum.
+vocabulary: an all-reduce follows the one, an all-gather of the logits the other. Norms, routers and
+bridge are held whole by every rank, and computed there; so is the vision tower unless its layers are to be
+divided. Experts are divided within, each rank holding a slice of all of them, with one all-reduce of
+their sum.
 
 Everything else (parameters, FLOPs, bytes, memory) follows from the blocks, as for a whole model.
 """
@@ -24,16 +25,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from costmodel.blocks import Block
-    from costmodel.models import ModelConfig, TextConfig
+    from costmodel.models import ModelConfig, TextConfig, VisionConfig
     from costmodel.parallel.degrees import Parallel
 
 
-def rank_model(model: ModelConfig, tp: int) -> ModelConfig:
+def rank_model(model: ModelConfig, tp: int, *, tower: bool = False) -> ModelConfig:
     """Return what one rank of a tensor-parallel group computes; the first one, where parts differ.
 
     Args:
         model: the whole model.
         tp: ranks.
+        tower: whether the layers of the vision tower are divided as well.
 
     Raises:
         InvalidInputError: heads or widths that so many ranks cannot share.
@@ -62,32 +64,44 @@ def rank_model(model: ModelConfig, tp: int) -> ModelConfig:
         head=replace(text.head, parts=tuple((name, rows) for name, _ in text.head.parts)),
         beyond=(gather, *text.beyond),
     )
-    return replace(model, text=share)
+    if model.vision is None or not tower:
+        return replace(model, text=share)
+    vision = model.vision
+    _part(vision.num_heads, tp, "heads of the vision tower", vision)
+    kinds = tuple(_layer(kind, tp, vision) for kind in vision.stack.kinds)
+    return replace(
+        model, text=share, vision=replace(vision, stack=replace(vision.stack, kinds=kinds))
+    )
 
 
-def _part(whole: int, tp: int, what: str, text: TextConfig) -> int:
+def _kv_of(owner: TextConfig | VisionConfig) -> int:
+    """KV heads of a language model; a tower has as many as heads."""
+    return getattr(owner, "num_kv_heads", owner.num_heads)
+
+
+def _part(whole: int, tp: int, what: str, owner: TextConfig | VisionConfig) -> int:
     if whole % tp:
         raise InvalidInputError(
-            f"tp={tp} does not divide the {whole} {what} of this {text.family} model; take a divisor"
+            f"tp={tp} does not divide the {whole} {what} of this {owner.family} model; take a divisor"
         )
     return whole // tp
 
 
-def _kv_heads(heads: int, tp: int, text: TextConfig) -> int:
+def _kv_heads(heads: int, tp: int, owner: TextConfig | VisionConfig) -> int:
     """KV heads of a rank: a share of them, or one that others hold as well."""
     if tp > heads and tp % heads == 0:
         return 1
-    return _part(heads, tp, "KV heads", text)
+    return _part(heads, tp, "KV heads", owner)
 
 
-def _layer(blocks: Sequence[Block], tp: int, text: TextConfig) -> tuple[Block, ...]:
+def _layer(blocks: Sequence[Block], tp: int, owner: TextConfig | VisionConfig) -> tuple[Block, ...]:
     """Return a rank's blocks of a layer, with the all-reduces behind its branches."""
     found: list[Block] = []
     cut, summed = False, None
     for place, block in enumerate(blocks):
         match block:
             case Project() if cut:
-                width = _part(block.width, tp, f"inputs of {block.name}", text)
+                width = _part(block.width, tp, f"inputs of {block.name}", owner)
                 found.append(replace(block, width=width))
                 summed = Exchange(
                     f"{block.name}_all_reduce", "all_reduce", block.outputs, block.rows, tp
@@ -96,19 +110,19 @@ def _layer(blocks: Sequence[Block], tp: int, text: TextConfig) -> tuple[Block, .
                 if not block.experts:
                     found.append(summed)
             case Project() if (attend := _feeds(blocks[place + 1 :])) is not None:
-                found.append(replace(block, parts=_columns(block, attend, tp, text)))
+                found.append(replace(block, parts=_columns(block, attend, tp, owner)))
                 cut = True
             case Attend() | Rotate():
-                h = _part(block.heads, tp, "attention heads", text)
-                found.append(replace(block, heads=h, kv_heads=_kv_heads(block.kv_heads, tp, text)))
-            case Norm() if cut and block.per_row == text.num_heads:
+                h = _part(block.heads, tp, "attention heads", owner)
+                found.append(replace(block, heads=h, kv_heads=_kv_heads(block.kv_heads, tp, owner)))
+            case Norm() if cut and block.per_row == owner.num_heads:
                 found.append(
-                    replace(block, per_row=_part(block.per_row, tp, "attention heads", text))
+                    replace(block, per_row=_part(block.per_row, tp, "attention heads", owner))
                 )
-            case Norm() if cut and block.per_row == text.num_kv_heads:
-                found.append(replace(block, per_row=_kv_heads(block.per_row, tp, text)))
+            case Norm() if cut and block.per_row == _kv_of(owner):
+                found.append(replace(block, per_row=_kv_heads(block.per_row, tp, owner)))
             case Activate() if cut:
-                found.append(replace(block, width=_part(block.width, tp, "MLP features", text)))
+                found.append(replace(block, width=_part(block.width, tp, "MLP features", owner)))
             case Combine() if summed is not None:
                 found += [block, summed]
             case _:
@@ -127,13 +141,13 @@ def _feeds(blocks: Sequence[Block]) -> Attend | Activate | None:
 
 
 def _columns(
-    block: Project, reader: Attend | Activate, tp: int, text: TextConfig
+    block: Project, reader: Attend | Activate, tp: int, owner: TextConfig | VisionConfig
 ) -> tuple[tuple[str, int], ...]:
     """Return name and width of a rank's part of each product that widens a row."""
     if isinstance(reader, Activate):
-        return tuple((name, _part(n, tp, f"features of {name}", text)) for name, n in block.parts)
+        return tuple((name, _part(n, tp, f"features of {name}", owner)) for name, n in block.parts)
     h, k, e = reader.heads, reader.kv_heads, reader.head_dim
-    mine = {heads: share * e for heads, share in _heads(h, k, tp, text).items()}
+    mine = {heads: share * e for heads, share in _heads(h, k, tp, owner).items()}
     for name, n in block.parts:
         if n % e or n // e not in mine:
             raise InvalidInputError(
@@ -142,9 +156,9 @@ def _columns(
     return tuple((name, mine[n // e]) for name, n in block.parts)
 
 
-def _heads(h: int, k: int, tp: int, text: TextConfig) -> dict[int, int]:
+def _heads(h: int, k: int, tp: int, owner: TextConfig | VisionConfig) -> dict[int, int]:
     """Return a rank's heads of a product with all query heads, all KV heads, or both kinds in one."""
-    queries, keys = _part(h, tp, "attention heads", text), _kv_heads(k, tp, text)
+    queries, keys = _part(h, tp, "attention heads", owner), _kv_heads(k, tp, owner)
     return {k: keys, h: queries, h + 2 * k: queries + 2 * keys}
 
 

@@ -147,6 +147,30 @@ def test_flops_of_the_ranks_are_those_of_the_model() -> None:
         assert half.stages[stage].flops == whole.stages[stage].flops
 
 
+@pytest.mark.parametrize("name", ["llava-1.5-7b", "qwen2.5-vl-7b", "internvl3-8b", "gemma-3-4b"])
+def test_a_tower_that_ranks_share(name: str) -> None:
+    """Half the layers' FLOPs; the patches, and what stands behind the layers, stay whole."""
+    whole, half = (
+        estimate(name, A100, tp=2, tower=tower, text_tokens=8)
+        for tower in ("replicated", "sharded")
+    )
+    assert half.stages["prefill"] == whole.stages["prefill"]
+    vision = load_model(name).vision
+    assert vision is not None
+    around = {
+        block.name
+        for block in (*vision.stack.before, *vision.stack.after)
+        if hasattr(block, "name")
+    }
+    rows = [row for row in whole.ops if row.stage == "vision"]
+    shared = sum(
+        row.flops for row in rows if row.op_class != "all_reduce" and row.name not in around
+    )
+    assert half.stages["vision"].flops == whole.stages["vision"].flops - shared / 2
+    sums = [row for row in half.ops if row.stage == "vision" and row.op_class == "all_reduce"]
+    assert sum(row.count for row in sums) == 2 * whole.assumptions["vision_layers"]
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     tp=st.sampled_from([1, 2, 4, 8]), pp=st.sampled_from([1, 2, 5]), dp=st.sampled_from([1, 3]),
