@@ -43,7 +43,14 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Order the pages; one that has no place yet is about using it."""
     counting = ["cost-model.md", "calibration.md", "families.md", "hardware.md", "extending.md"]
     evidence = ["evidence.md", "reliability.md", "changed-numbers.md"]
-    using = ["questions.md", "comparing.md", "field-files.md", "audit.md", "explain.md"]
+    using = [
+        "questions.md",
+        "comparing.md",
+        "parallel.md",
+        "field-files.md",
+        "audit.md",
+        "explain.md",
+    ]
     placed = {"methods.md", "SKILL.md", *counting, *evidence, *using}
     using += sorted({page.name for page in (ROOT / "docs").glob("*.md")} - placed)
     config.nav = [
