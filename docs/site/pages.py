@@ -47,6 +47,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
         "price-your-model.md",
         "questions.md",
         "comparing.md",
+        "parallel.md",
         "field-files.md",
         "audit.md",
         "explain.md",
