@@ -19,9 +19,10 @@ from costmodel.models.reading import Section, read_document
 from hardware_specs.files.reading import look
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-    from costmodel.models.families.family import Family
+    from costmodel.models.geometry import Geometry
     from costmodel.models.model import ModelConfig
 
 _WHOLE = "processor_config.json"
@@ -45,18 +46,20 @@ class Processor(NamedTuple):
     clip: Section | None
 
 
-def with_processor(model: ModelConfig, family: Family, config: Path) -> ModelConfig:
+def with_processor(
+    model: ModelConfig, processed: Callable[[Any, Processor], Geometry] | None, config: Path
+) -> ModelConfig:
     """Return a model whose images are limited as the processor's files beside its config say.
 
     Args:
         model: as its config.json describes it.
-        family: the model's.
+        processed: its family's reader.
         config: path of the config.json; a file of another name has nothing beside it.
 
     Raises:
         InvalidFileError: a file that is broken, or that does not fit the tower.
     """
-    if family.processed is None or config.name != "config.json":
+    if processed is None or config.name != "config.json":
         return model
     whole = _read(config.with_name(_WHOLE))
     found = Processor(whole, *(_part(config, whole, key) for key in _PARTS))
@@ -65,7 +68,7 @@ def with_processor(model: ModelConfig, family: Family, config: Path) -> ModelCon
     # Pixels that depend on the number of frames are no limit of a clip's: the family's stays.
     if found.clip is not None and found.clip.values.get("cap_pixels_per_frame") is True:
         found = found._replace(clip=None)
-    geometry = family.processed(model.geometry, found)
+    geometry = processed(model.geometry, found)
     told = {"image": found.image, "video": found.clip}
     origin = {of: section.file for of, section in told.items() if section is not None}
     return replace(model, geometry=geometry, budget_from=origin)

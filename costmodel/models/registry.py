@@ -258,7 +258,7 @@ def _resolve(source: object) -> tuple[ModelConfig, dict[str, Any]]:
         document = document if beside is None else {**document, QUANTISED[0]: beside}
     model = replace(read_model(document, str(path), text, origin), is_checkpoint=True)
     if model.vision is not None:
-        model = with_processor(model, get_family(model.model_type), path)
+        model = with_processor(model, get_family(model.model_type).processed, path)
     return model, document
 
 
