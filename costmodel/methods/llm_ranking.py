@@ -34,7 +34,7 @@ def cut_layers(
     beyond = next((layer for layer in asked if layer > last), None)
     if beyond is not None:
         raise InvalidInputError(
-            f"{name} acts at layer {shown(beyond)} of the language model, and with {layers} layers, 0 to "
+            f"{name} acts at layer {shown(beyond)} of the language model, and with its layers 0 to "
             f"{layers - 1}, the last that can be is {last}; give layers="
         )
     return tuple(sorted({layer + behind for layer in asked}))

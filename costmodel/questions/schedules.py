@@ -13,7 +13,8 @@ import numpy as np
 
 from costmodel.methods import Method, get_method
 from costmodel.precision import parse_precision
-from costmodel.request import MOST_TOKENS, Amount
+from costmodel.quantities import MOST_TOKENS
+from costmodel.request import Amount
 from costmodel.schedule import tokens_by_layer
 from hardware_specs.errors import InvalidInputError
 from hardware_specs.showing import brief, shown
