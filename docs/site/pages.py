@@ -44,6 +44,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     counting = ["cost-model.md", "calibration.md", "families.md", "hardware.md", "extending.md"]
     evidence = ["evidence.md", "reliability.md", "changed-numbers.md"]
     using = [
+        "price-your-model.md",
         "questions.md",
         "comparing.md",
         "parallel.md",
