@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from costmodel.kinds import Amount
 from costmodel.methods import Method, get_method
 from costmodel.precision import parse_precision
 from costmodel.quantities import MOST_TOKENS
-from costmodel.request import Amount
 from costmodel.schedule import tokens_by_layer
 from hardware_specs.errors import InvalidInputError
 from hardware_specs.showing import brief, shown
