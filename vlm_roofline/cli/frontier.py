@@ -11,7 +11,7 @@ import typer
 from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json, warn
 from vlm_roofline.cli.options import Json, request_options
-from vlm_roofline.cli.units import show_time
+from vlm_roofline.cli.units import show_time, show_visual_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,6 +88,10 @@ def frontier(
     for line in result.warnings:
         warn(line)
     _print(result, times)
+    if given["image_size"] is not None:
+        from costmodel import estimate
+
+        console().print(f"an image gives {show_visual_tokens(estimate(model, **given).inputs)}")
     if plot is not None:
         console().print(f"wrote {plot}")
 

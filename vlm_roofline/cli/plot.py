@@ -11,6 +11,7 @@ import typer
 from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.console import console, print_json
 from vlm_roofline.cli.options import Json, request_options, split
+from vlm_roofline.cli.units import show_visual_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,11 +112,13 @@ def latency(
         ]
         laws = dict.fromkeys(map(_calibration, requests))
         state = f"calibration {' and '.join(laws)}"
-    text = estimate(**requests[0]).inputs["text_tokens"]
+    inputs = estimate(**requests[0]).inputs
+    # Its own image's, where one was given: the curve goes through other counts as well.
+    seen = f"{show_visual_tokens(inputs)} of the image, " if inputs["image_size"] else ""
     title = (
         f"{load_model(given['model']).name} {_precision(requests[0]).name} on "
         f"{' and '.join(names.values())}, batch {given['batch_size']}, "
-        f"{text} text tokens, {state}"
+        f"{seen}{inputs['text_tokens']} text tokens, {state}"
     )
     what = "prefill time" if stage == "prefill" else "time to first token"
     reduced = any(method not in (None, "none") for method in methods)
@@ -217,7 +220,7 @@ def _scenario(cost: Estimate) -> str:
         device = given["hardware"]
     parts = [
         f"{given['model']} {given['precision']} on {device}",
-        f"{given['visual_tokens']} visual + {given['text_tokens']} text tokens",
+        f"{show_visual_tokens(given)}, {given['text_tokens']} text tokens",
         f"batch {given['batch_size']}",
     ]
     if given["output_tokens"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from costmodel.quantities import Num
 
@@ -107,3 +107,17 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "s": show_time,
     "%": show_share,
 }
+
+
+def show_visual_tokens(inputs: Mapping[str, Any]) -> str:
+    """Say how many visual tokens a request has, and of which image where its size was given.
+
+    >>> show_visual_tokens({"visual_tokens": 2040, "image_size": [1080, 1920]})
+    '2040 visual tokens (1080x1920)'
+    """
+    size = inputs.get("image_size")
+    text = f"{inputs['visual_tokens']} visual tokens"
+    if not size:
+        return text
+    sizes = [size] if isinstance(size[0], int) else size
+    return f"{text} ({'+'.join(f'{height}x{width}' for height, width in sizes)})"
