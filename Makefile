@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 # One thread per test process: the arithmetic is small, and oversubscription slows it down.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test robustness browser fuzz check wheel versions matrix outdated notebooks images promises benchmarks clean
+.PHONY: demo test robustness browser fuzz check wheel versions matrix outdated notebooks docs images promises benchmarks clean
 
 $(VENV)/.core: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -76,6 +76,11 @@ outdated: $(VENV)/.dev
 notebooks: $(VENV)/.dev
 	$(BIN)/jupytext --to ipynb --update notebooks/*.py
 	$(BIN)/python -m pytest --nbmake --overwrite -q --override-ini addopts= notebooks/*.ipynb
+
+# build/site: the pages of docs/, one for each method and one for each package; a broken link is an error.
+docs: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 images: $(VENV)/.dev
 	$(BIN)/vlm-roofline plot latency llava-1.5-7b -d nvidia-a100-sxm4-80gb --precision fp16 --out docs/images/latency_a100.png

@@ -1,8 +1,8 @@
 """Nodes: how many devices stand together, and over which links they reach each other.
 
 One YAML file per usual node under `data/nodes/`; the rates of NVLink and PCIe are the device's own. A
-device that no file lists stands in a node of eight, joined by its own NVLink or else by PCIe, which is
-an assumption and says so.
+device that no file lists stands in a node of eight, joined by the fastest link of its own, which is an
+assumption and says so.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _DATA = Path(__file__).parent / "data" / "nodes"
 #: Devices of a node that nobody described.
 USUAL_COUNT = 8
 #: Links that join devices of one node, the fastest first.
-_LINKS = ("nvlink", "infinity_fabric", "pcie")
+_LINKS = ("nvlink", "infinity_fabric", "ici", "ethernet", "pcie")
 
 
 @dataclass(frozen=True, slots=True)

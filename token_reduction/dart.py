@@ -13,15 +13,27 @@ over a Python set of them: order="set" does the same, at the price of one read-b
 order="norm" takes text before image, each by falling norm, and reads nothing back.
 The number kept is pivots * ceil(keep / pivots) tokens and the image pivots on top. The paper does not
 define the turns.
+
+variant="embedding" is what NVIDIA's TensorRT Edge-LLM documents of its form: input embeddings in place of
+keys and states, image pivots within each image's share of the keep, text pivots shared by all images. It
+says neither how a share is rounded nor whose turn is first: shares are rounded down, what is left goes to
+the largest remainders, and turns follow `order`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
-from costmodel.methods.dart import COUNT, IMAGE_PIVOTS, ORDER, TEXT_PIVOTS
+from costmodel.methods.dart import (
+    COUNT,
+    IMAGE_PIVOTS,
+    ORDER,
+    TEXT_PIVOTS,
+    check_embedding_layer,
+)
 from costmodel.methods.keep import resolve_keep
 from hardware_specs.errors import InvalidInputError
 from token_reduction.apply.llm_attention import AttentionProbe
@@ -37,11 +49,14 @@ from token_reduction.tokens.selection import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from costmodel.methods import Method
     from token_reduction.apply.anatomy import Parts
     from token_reduction.apply.inside_llm import Prefill
+    from token_reduction.apply.llm_tokens import Group
     from token_reduction.apply.patching import Patches
 
 
@@ -124,6 +139,94 @@ def dart(
     )
 
 
+def dart_of_embeddings(
+    embeddings: Tensor,
+    keep: float = COUNT,
+    *,
+    spans: Sequence[tuple[int, int]],
+    image_pivots: int = IMAGE_PIVOTS.default,
+    text_pivots: int = TEXT_PIVOTS.default,
+    order: str = ORDER.default,
+) -> Selection:
+    """Keep, of every image in a prompt, its pivots and the tokens least similar to a pivot.
+
+    Formula: pivots of an image = its tokens with the largest L1 norm, and the same of all text; its share
+    q of the keep holds its own pivots, and each pivot in turn takes ceil((q - own) / pivots) tokens with
+    the smallest cosine that are not taken, until there are q.
+
+    Args:
+        embeddings: [s, d] what the first layer sees of one sequence.
+        keep: image tokens that stay: a count, or a ratio of all of them rounded to nearest.
+        spans: first token and number of tokens of every image, ascending.
+        image_pivots: pivots in each image, kept as well.
+        text_pivots: pivots among the tokens of no image.
+        order: as for `dart`.
+
+    Returns:
+        Selection; image_indices count through the tokens of all images, scores are L1 norms.
+
+    Raises:
+        InvalidInputError: an image outside the sequence, too few text tokens for the pivots, no pivot,
+            a keep out of range, NaN or infinity.
+
+    >>> x = torch.tensor([[9.0, 0.0], [2.0, 0.0], [1.0, 0.0], [0.0, 1.0]])  # text, three image tokens
+    >>> out = dart_of_embeddings(x, 2, spans=[(1, 3)], image_pivots=1, text_pivots=0)
+    >>> out.kept_indices.tolist()  # the text, the image pivot 1, and 3, the least like it
+    [0, 1, 3]
+    """
+    check_variant("dart's order", order, ("set", "norm"))
+    if embeddings.ndim != 2:
+        raise misfit("dart", "the embeddings [s, d] of one sequence", embeddings)
+    length = len(embeddings)
+    for start, count in spans:
+        check_image_span(start, count, length)
+    device, sizes = embeddings.device, [count for _, count in spans]
+    if min(image_pivots, text_pivots) < 0 or image_pivots + text_pivots < 1 or (
+        text_pivots > length - sum(sizes)
+    ):  # fmt: skip
+        raise InvalidInputError(
+            f"dart cannot take {image_pivots} image and {text_pivots} text pivots from {sum(sizes)} "
+            f"image tokens and {length - sum(sizes)} others"
+        )
+    with torch.no_grad():
+        norms = embeddings.abs().sum(dim=-1)
+        lengths = embeddings.norm(dim=-1, keepdim=True)
+        require_finite("dart", embeddings=lengths)
+        unit = embeddings / lengths.clamp_min(torch.finfo(embeddings.dtype).tiny)
+        places = torch.cat([torch.arange(start, start + count) for start, count in spans])
+        outside = complement(places, length).to(device, non_blocking=True)
+        places = places.to(device, non_blocking=True)
+        text = outside[top_indices(norms[outside], text_pivots)]
+        kept, before = [], 0
+        shares = quotas(resolve_keep(keep, sum(sizes)), sizes)
+        for (start, count), share in zip(spans, shares, strict=True):
+            image = slice(start, start + count)
+            own = top_indices(norms[image], min(image_pivots, share))
+            turns = _turns(own + start, text, order)
+            rest = share - len(own)
+            each = -(-rest // max(len(turns), 1))
+            found = _take_turns(unit[turns] @ unit[image].T, own, each, rest)
+            kept.append(found + before)
+            before += count
+        images = torch.cat(kept)
+        whole = torch.cat((outside, places[images])).sort().values
+    return Selection(kept_indices=whole, image_indices=images, scores=norms[places])
+
+
+def quotas(count: int, sizes: Sequence[int]) -> list[int]:
+    """Share a count among images in proportion to their tokens.
+
+    >>> quotas(5, [3, 3, 6])  # 1.25, 1.25, 2.5: what is left goes to the largest remainder
+    [1, 1, 3]
+    """
+    total = sum(sizes)
+    shares = [count * size // total for size in sizes]
+    by_remainder = sorted(range(len(sizes)), key=lambda i: -(count * sizes[i] % total))
+    for i in by_remainder[: count - sum(shares)]:
+        shares[i] += 1
+    return shares
+
+
 def _turns(image: Tensor, text: Tensor, order: str) -> Tensor:
     """Sequence positions of the pivots, in the order they choose."""
     if order == "norm":
@@ -133,20 +236,54 @@ def _turns(image: Tensor, text: Tensor, order: str) -> Tensor:
     return torch.tensor(pivots).to(image.device, non_blocking=True)
 
 
-def _take_turns(similarity: Tensor, own: Tensor, each: int) -> Tensor:
-    """Image tokens kept, ascending, from similarities [pivots, n]."""
+def _take_turns(similarity: Tensor, own: Tensor, each: int, rest: int | None = None) -> Tensor:
+    """Image tokens kept, ascending, from similarities [pivots, n]: `each` a turn, `rest` in all."""
+    left = each * len(similarity) if rest is None else rest
     taken = torch.zeros_like(similarity[0]).scatter(0, own, float("inf"))
     chosen = [own]
     for row in similarity:
-        picks = (row + taken).topk(each, largest=False).indices
+        picks = (row + taken).topk(min(each, left), largest=False).indices
+        left -= len(picks)
         taken = taken.scatter(0, picks, float("inf"))
         chosen.append(picks)
     return torch.cat(chosen).sort().values
 
 
 def plug(host: Host) -> None:
-    """Cut at one layer of the language model, by the keys of the layer before it."""
-    reduce_between_layers(host, Pivots)
+    """Cut at one layer of the language model: by the keys of the layer before it, or by embeddings."""
+    embedding = host.method.variant == "embedding"
+    reduce_between_layers(host, EmbeddingPivots if embedding else Pivots)
+
+
+class EmbeddingPivots(OneCut):
+    """DART on what the first layer sees: every image keeps its share.
+
+    Raises:
+        InvalidInputError: a layer was given.
+    """
+
+    def __init__(self, method: Method, parts: Parts) -> None:
+        check_embedding_layer(method.layer)
+        super().__init__(method, parts, 0)
+
+    def pick(self, group: Group, now: Prefill, hidden: Tensor) -> Tensor:
+        """Let the pivots take turns in every image of each sequence."""
+        if not group.places.shape[1]:
+            return group.places
+        return torch.stack([self._pivoted(row, now, hidden) for row in group.rows])
+
+    def _pivoted(self, row: int, now: Prefill, hidden: Tensor) -> Tensor:
+        span, method = now.tokens.span(row), self.method
+        marks = now.visual_places[row] - now.whole.span(row).start
+        images = np.split(marks, np.flatnonzero(np.diff(marks) != 1) + 1)
+        return dart_of_embeddings(
+            hidden[row, span],
+            method.settled_keep,
+            spans=[(int(image[0]), len(image)) for image in images],
+            image_pivots=IMAGE_PIVOTS.of(method),
+            text_pivots=TEXT_PIVOTS.of(method),
+            order=ORDER.of(method),
+        ).image_indices
 
 
 class Pivots(OneCut):

@@ -5,6 +5,10 @@ the largest L1 norm of their keys in layer K-1 are pivots. Each in turn takes th
 tokens least similar to it that are not taken yet. 8 ceil(keep / 8) tokens and the image pivots stay:
 132 of 576 for the program's 128. Layers 0..K-1 see and cache every token.
 
+variant="embedding" is the form that NVIDIA's TensorRT Edge-LLM ships, whose engine has no way in at a layer:
+before layer 0, from the input embeddings. Every image has its share of the keep, in which its own pivots
+count; text pivots are shared.
+
 Own FLOPs, n image tokens, d width: 2 x 8 n d for the similarities.
 """
 
@@ -20,6 +24,7 @@ from costmodel.methods.llm_ranking import eager_norm, narrowed, picked, rotated
 from costmodel.methods.options import Option, choice, whole
 from costmodel.methods.pieces import gather, passes, product, sort
 from costmodel.methods.plan import between_layers
+from costmodel.methods.token_lists import items_of
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -42,6 +47,19 @@ ORDER = Option(
 )
 
 
+def check_embedding_layer(layer: int | None) -> None:
+    """Raise where a layer is given to the form that acts on the embeddings.
+
+    Raises:
+        InvalidInputError: a layer that is neither 0 nor the other form's default.
+    """
+    if layer not in (None, 0, LAYER):
+        raise InvalidInputError(
+            f"dart's embedding variant acts before layer 0, and layer={layer} was given; leave layer "
+            "out, or variant for the keys of the layer before"
+        )
+
+
 def kept_tokens(given: MethodInput) -> Num:
     """Return the image tokens that stay.
 
@@ -54,8 +72,9 @@ def kept_tokens(given: MethodInput) -> Num:
         raise InvalidInputError(
             "dart needs a pivot: give image_pivots or text_pivots of at least 1"
         )
-    chosen = kept_count("dart", given.keep, n)
-    kept = (-(-chosen // pivots) * pivots + of_image) * (n > 0)
+    kept = kept_count("dart", given.keep, n)
+    if given.variant == "program":
+        kept = (-(-kept // pivots) * pivots + of_image) * (n > 0)
     beyond = kept > n
     if np.any(beyond):
         most, given = (np.broadcast_to(x, np.shape(beyond))[beyond].flat[0] for x in (n, kept))
@@ -73,6 +92,8 @@ def kept_tokens(given: MethodInput) -> Num:
 
 
 def _plan(given: MethodInput) -> MethodPlan:
+    if given.variant == "embedding":
+        return _plan_of_embeddings(given)
     text, num = given.model.text, given.precision.text
     if not given.layer:
         raise InvalidInputError(
@@ -104,6 +125,30 @@ def _plan(given: MethodInput) -> MethodPlan:
     return between_layers(given, (given.layer,), (n, kept), ops, {"dart": note})
 
 
+def _plan_of_embeddings(given: MethodInput) -> MethodPlan:
+    check_embedding_layer(given.layer)
+    d, num = given.model.text.hidden_size, given.precision.text
+    kept, n, t = kept_tokens(given), given.visual_tokens, given.text_tokens
+    images = items_of(given)
+    lists, each, rows = images.lists * images.runs, images.tokens, given.batch_size * images.runs
+    of_text = TEXT_PIVOTS.of(given)
+    pivots = IMAGE_PIVOTS.of(given) + of_text
+    ops = [
+        passes("norms", (t + n) * d, num, reads=2, writes=1, kernels=4, flops=2, count=rows),
+        passes("normalise", (t + n) * d, num, reads=2, kernels=3, flops=3, count=rows),
+        sort("text_pivots", 1, t, num, rows),
+        sort("image_pivots", 1, each, num, lists),
+        gather("pivots", pivots, d, num, lists, kernels=2),
+        product("similarity", 1, pivots, each, d, num, lists),
+        passes("turn", each, num, reads=3, writes=2, kernels=2, count=lists * pivots),
+        sort("least_similar", 1, each, num, lists * pivots),
+        sort("order", 1, kept, num, rows),
+        *narrowed(given, n, kept, images.runs),
+    ]
+    note = "keep counts tokens that stay, pivots among them; every image keeps its share"
+    return between_layers(given, (0,), (n, kept), ops, {"dart": note})
+
+
 INFO = MethodInfo(
     name="dart",
     schedule=_plan,
@@ -114,7 +159,12 @@ INFO = MethodInfo(
     source="Wen et al. 2025, DART, arXiv 2502.11494; ZichenWen1/DART",
     default_text=f"{COUNT} tokens, and 4 image pivots on top",
     needs_text="keys of layer K-1; 4 text tokens after the image",
-    published=("reduction ratio 0.778, at most 128 tokens (keep 128), K=2",),
+    published=(
+        "reduction ratio 0.778, at most 128 tokens (keep 128), K=2",
+        "variant=embedding: TensorRT Edge-LLM's, on the input embeddings",
+    ),
+    variants=("program", "embedding"),
+    variant_needs={"embedding": frozenset({"llm_states"})},
     takes_layer=True,
     default_layer=LAYER,
     needs=frozenset({"llm_keys", "llm_states"}),

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: The class whose errors all collectives share.
 LINK = "link"
+#: Links over which a device reads any other's memory in its group.
+DIRECT = ("nvlink", "infinity_fabric")
 
 
 class Network:
@@ -55,7 +57,7 @@ class Network:
         known = [hardware.id in law.devices for law in self._laws.values()]
         origin = [bool(law.devices) for law in self._laws.values()]
         # Everybody reading everybody's is priced like as many sends.
-        self._joined = direct and node.link != "pcie"
+        self._joined = direct and node.link in DIRECT
         self.standing = "assumed" if not all(origin) else "transferred"
         if all(known) and not self._joined:
             self.standing = "measured"

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.estimates import answer
+from costmodel.kinds import check_budget, refused
 from costmodel.methods import chosen_method
 from costmodel.quantities import MOST_TOKENS
 from costmodel.questions.sweeps import CHUNK_ROWS, SweepPlan, sweep_chunks
-from costmodel.request import Request, check_budget, refused
+from costmodel.request import Request
 from costmodel.scenario import within_budget
 from costmodel.time_source import IDEAL, TimeSource
 from costmodel.written_tables import WrittenTable

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from costmodel.estimates import context_for
-from costmodel.request import Request, check_count, check_names
+from costmodel.kinds import check_count
+from costmodel.request import Request, check_names
 from costmodel.scenario import Scenario, scenario_inputs, scenario_of
 from hardware_specs.errors import InvalidInputError
 

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.accuracy.published import get_benchmark, list_benchmarks, load_scores
 from costmodel.estimates import answer
+from costmodel.kinds import check_budget
 from costmodel.methods import method_info
-from costmodel.request import OUR_DEFAULTS, Request, check_budget, check_names, names_of
+from costmodel.request import OUR_DEFAULTS, Request, check_names, names_of
 from costmodel.written_tables import WrittenTable
 from hardware_specs.errors import InvalidInputError, VlmRooflineError
 from hardware_specs.showing import brief

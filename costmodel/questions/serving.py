@@ -29,7 +29,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from costmodel.estimates import answer
-from costmodel.request import Request, check_budget, check_count, check_names
+from costmodel.kinds import check_budget, check_count
+from costmodel.request import Request, check_names
 from hardware_specs.errors import InvalidInputError
 from hardware_specs.showing import brief
 

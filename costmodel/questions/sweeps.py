@@ -19,18 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.estimates import context_for
+from costmodel.kinds import Schedule, Size
 from costmodel.quantities import COST_KEYS, MEMORY_KEYS, MOST_TOKENS, REQUEST, STAGES
 from costmodel.questions.chunks import COUNTS, Chunk, join_chunks
-from costmodel.request import (
-    ARGUMENTS,
-    OUR_DEFAULTS,
-    Request,
-    Schedule,
-    Size,
-    check_names,
-    names_of,
-    plain,
-)
+from costmodel.request import ARGUMENTS, OUR_DEFAULTS, Request, check_names, names_of, plain
 from costmodel.roofline import StageCost, added
 from costmodel.scenario import Scenario, Units, units_of, within_budget
 from costmodel.uncertainty import BRACKET

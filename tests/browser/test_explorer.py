@@ -8,6 +8,7 @@ import shlex
 import pytest
 from chromium import Page, browser
 
+from costmodel.models import config_dict
 from vlm_roofline.cli import main
 
 pytestmark = pytest.mark.skipif(
@@ -192,3 +193,21 @@ def test_what_is_printed_is_dark_on_white(page) -> None:
     page.look(width=800, dark=True, media="print")
     assert page.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.run("getComputedStyle(document.querySelector('.bar')).display") == "none"
+
+
+def test_a_name_is_only_ever_text(tmp_path) -> None:
+    folder = tmp_path / "<img src=x onerror=alert(1)><b>"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config_dict("llava-1.5-7b")))
+    out = tmp_path / "x.html"
+    line = ["explore", str(folder), "-d", "l40s", "--method", "none", "--precision", "fp16"]
+    assert main([*line, "--text-tokens", "40", "--output-tokens", "8", "--out", str(out)]) == 0
+    page = Page(out.as_uri())
+    try:
+        drawn(page)
+        assert "<img src=x" in page.run("document.querySelector('fieldset.a code').textContent")
+        assert page.run("document.images.length + document.querySelectorAll('b').length") == 0
+        assert page.complaints == []
+        assert page.requests == page.requests[:1]
+    finally:
+        page.close()

@@ -74,6 +74,8 @@ def test_a_model_and_a_device_of_ones_own(tmp_path, capsys) -> None:
     text = out.read_text("utf-8")
     assert "<b>my" not in text
     command = shlex.split(unpacked(text, 0)["command"])
+    # A page that is handed on names the model, and no path but in the command that was typed.
+    assert "/" not in unpacked(text, 0)["model"]
     assert command[2:] == [str(folder / "config.json"), "-d", "l40s"]
     assert unpacked(text, 0)["axes"]["setting"] == [[None, None], ["fastv", "0.5"]]
 

@@ -19,6 +19,7 @@ ASKED: dict[str, tuple[str, float | None]] = {
     "dart": ("dart(layer=2,image_pivots=2,text_pivots=2)", 4),
     "sparsevlm": ("sparsevlm(layers=[2,4],counts=[8,4])", None),
     "fastv": ("fastv(layer=1)", 5),
+    "v2drop": ("v2drop(layers=[2,4],shares=[0.5,0])", None),
     "vtw": ("vtw(layer=2)", None),
     "m3": ("m3", 1),
     "prumerge+": ("prumerge+", 4),

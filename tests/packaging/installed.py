@@ -26,6 +26,10 @@ def main() -> None:
         calibration.Calibration.load(name)
     for name in reproduce.list_tables():
         reproduce.reproduce(name)
+    from vlm_roofline.explorer import Axes, explorer_html
+
+    axes = Axes(method=("fastv",), keep=(0.5,), batch_size=(1,), output_tokens=(8,))
+    assert "<script>" in explorer_html(["llava-1.5-7b"], ["nvidia-l40s"], axes)
     program = Path(sys.prefix, "bin", "vlm-roofline")
     command = [str(program), "estimate", "llava-1.5-7b", "--hardware", "nvidia-a100-sxm4-80gb"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout

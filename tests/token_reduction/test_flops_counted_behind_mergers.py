@@ -53,6 +53,7 @@ ON_IMAGES = [
     ("fastv", {"keep": 20}),
     ("pyramiddrop", {}),
     ("dart", {"keep": 24}),
+    ("dart(variant=embedding, keep=24)", {}),
     ("visionzip", {"keep": 64}),
     ("v2drop(layers=[2,5], shares=[0.5,0])", {}),
 ]

@@ -348,6 +348,7 @@ OPTIONS = [
     "vispruner(keep=12, important=0.25)",
     "pyramiddrop(layers=[1,3])",
     "dart(keep=8, image_pivots=2, text_pivots=1)",
+    "dart(keep=13, variant=embedding)",
     "sparsevlm(layers=[0,2], counts=[20,8])",
     "v2drop(layers=[1,3], shares=[0.5,0])",
     "v2drop(layers=[1,2], keep=7)",

@@ -14,19 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from costmodel.request import (
-    ARGUMENTS,
-    DEFAULTS,
-    OUR_DEFAULTS,
-    Amount,
-    Bytes,
-    Count,
-    Keep,
-    Schedule,
-    Size,
-    check_names,
-    plain,
-)
+from costmodel.kinds import Amount, Bytes, Count, Keep, Schedule, Size
+from costmodel.request import ARGUMENTS, DEFAULTS, OUR_DEFAULTS, check_names, plain
 from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.method_settings import MethodOptions, Variant, with_settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from costmodel.energy import REGIMES, PowerModel, estimate_energy
-from costmodel.request import check_budget
+from costmodel.kinds import check_budget
 from hardware_specs import get_hardware
 from hardware_specs.errors import UnknownHardwareError
 from vlm_roofline.cli.units import show_scaled

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from hardware_specs.errors import InvalidInputError
 from hardware_specs.sources import explain_evidence, is_weak, list_sources
 from vlm_roofline.cli.tables import Column, columns, table
 from vlm_roofline.cli.units import show_scaled
@@ -68,6 +69,8 @@ def spec_view(
     yield Text(f"{spec.id}: {spec.name}", style="bold")
     yield _facts(spec)
     yield _peaks(spec)
+    if (node := _node(spec)) is not None:
+        yield Text(node)
     if spec.unsupported:
         said = (f"{key} ({why})" if why else key for key, why in spec.unsupported.items())
         yield Text(f"not supported: {', '.join(said)}")
@@ -80,6 +83,23 @@ def spec_view(
         yield Text(f"note: {note}")
     if disagreements:
         yield _disagreements(disagreements)
+
+
+def _node(spec: HardwareSpec) -> str | None:
+    """Say which node a device stands in, None for one without a link to others."""
+    from hardware_specs.nodes import node_of
+
+    try:
+        node = node_of(spec)
+    except InvalidInputError:
+        return None
+    links = f"{node.link} within {node.group}"
+    if node.group < node.count:
+        links += f", {node.beyond} beyond"
+    if not node.id:
+        return f"node: {node.name}"
+    origin = f"{', '.join(node.provenance.source)}, {node.provenance.evidence}"
+    return f"node: {node.name}, {node.count} devices, {links} ({origin})"
 
 
 def _facts(spec: HardwareSpec) -> RenderableType:

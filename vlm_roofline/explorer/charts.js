@@ -92,7 +92,7 @@ function stairs(id, sides) {
   const right = Math.max(...curves.flatMap(({ curve, point }) => [curve.at(-1).tokens, mean(point)])) || 1;
   const high = Math.max(...curves.flatMap(({ curve, point }) => [curve.at(-1).high, point.ttft_s])) * 1.05;
   const plot = frame(id, "Time to the first token against visual tokens", 300,
-    { low: 0, high: right, scale: linear, ticks: niceTicks(right), show: (value) => show(value, "count"), label: "visual tokens in the prompt, unreduced; mark: mean per layer" },
+    { low: 0, high: right, scale: linear, ticks: niceTicks(right), show: (value) => show(value, "count"), label: "visual tokens, unreduced" },
     { low: 0, high, scale: linear, ticks: niceTicks(high), show: (value) => brief(value, "s") });
   const drawn = new Set();
   for (const { key, curve, point } of curves) {

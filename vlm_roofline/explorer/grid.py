@@ -25,6 +25,7 @@ from costmodel.scenario import scenario_of
 from hardware_specs import get_hardware
 from hardware_specs.errors import InvalidInputError, UnknownNameError, VlmRooflineError
 from hardware_specs.showing import one_line
+from profiling.records.model_names import public_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -222,7 +223,7 @@ def price(model: Any, hardware: Any, axes: Axes, fixed: Mapping[str, Any]) -> di
         raise InvalidInputError(f"no configuration of {pair.model.name} has a price: {reason}")
     first = next(iter(plain.values()))
     return {
-        "model": pair.model.name,
+        "model": public_name(pair.model.name),
         "command": shlex.join(
             ["vlm-roofline", "estimate", str(plain_value(model)), "-d", str(plain_value(hardware))]
         ),

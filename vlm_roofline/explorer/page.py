@@ -140,7 +140,8 @@ def _body(grids: Sequence[Mapping[str, Any]]) -> list[str]:
             "Latency against visual tokens",
             '<div id="stairs-chart-part"><div id="stairs-chart" class="chart"></div>',
             tag("p", "Dots are priced; the line between them only joins them. Band: the interval. "
-                "Dotted: the roofline at best. Square: this configuration, its method included.", "note"),
+                "Dotted: the roofline at best. Square: this configuration at its mean "
+                "over the layers, its method included.", "note"),
             "</div>",
         ),
         section(

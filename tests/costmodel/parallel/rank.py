@@ -19,12 +19,12 @@ from torch.distributed.tensor.parallel import (
     parallelize_module,
 )
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 TOKENS = 12
 SHAPE = {
     "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "vocab_size": 128, "tie_word_embeddings": False,
+    "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 128, "tie_word_embeddings": False,
 }  # fmt: skip
 
 
@@ -43,8 +43,8 @@ class Watch(TorchDispatchMode):
             tensor, kind = (out, "all_gather") if "all_gather" in name else (args[0], "all_reduce")
             self.seen[kind] += tensor.numel() * tensor.element_size()
             self.seen[f"{kind}s"] += 1
-        elif name == "aten.mm.default":
-            (m, k), (_, n) = (_local(tensor).shape for tensor in args)
+        elif name in ("aten.mm.default", "aten.addmm.default"):
+            (m, k), (_, n) = (_local(tensor).shape for tensor in args[-2:])
             self.seen["flops"] += 2 * m * k * n
         elif "attention" in name:
             (b, h, s, e), t = args[0].shape, args[1].shape[2]
@@ -57,21 +57,27 @@ def _local(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def main() -> None:
-    """Divide the model, run one prefill, print parameters, FLOPs and bytes."""
+    """Divide each model, run one prefill, print parameters, FLOPs and bytes."""
     rank, world = int(sys.argv[1]), int(sys.argv[2])
     dist.init_process_group(
         "gloo", init_method=f"file://{sys.argv[3]}", rank=rank, world_size=world
     )
     mesh = dist.init_device_mesh("cpu", (world,))
+    told = {name: _seen(AutoConfig.for_model(name, **SHAPE), mesh) for name in sys.argv[4:]}
+    sys.stdout.write(json.dumps(told))
+    dist.destroy_process_group()
+
+
+def _seen(config: Any, mesh: Any) -> dict[str, Any]:
     torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(**SHAPE)).eval()
+    model = AutoModelForCausalLM.from_config(config).eval()
     ids = torch.arange(TOKENS)[None]
     with torch.no_grad():
         whole = model(ids).logits
     styles = {"colwise": ColwiseParallel, "rowwise": RowwiseParallel}
     plan: dict[str, Any] = {
         f"model.{name}": styles[style]()
-        for name, style in LlamaConfig.base_model_tp_plan.items()
+        for name, style in config.base_model_tp_plan.items()
         if style in styles
     }
     plan["model.embed_tokens"] = RowwiseParallel(input_layouts=Replicate())
@@ -82,10 +88,7 @@ def main() -> None:
     with torch.no_grad(), watch:
         logits = model(ids).logits
     off = float((logits - whole).abs().max())
-    sys.stdout.write(json.dumps(
-        {"parameters": held, "off": off, **watch.seen}
-    ))  # fmt: skip
-    dist.destroy_process_group()
+    return {"parameters": held, "off": off, **watch.seen}
 
 
 if __name__ == "__main__":

@@ -21,36 +21,39 @@ from hardware_specs.errors import InvalidInputError, VlmRooflineError
 
 A100 = "nvidia-a100-sxm4-80gb"
 RANK = Path(__file__).with_name("rank.py")
-#: The model of `rank.py`.
+#: The shape of the models of `rank.py`, and their kinds: grouped heads, biases, normed heads.
 TINY = {
-    "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 64,
-    "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "vocab_size": 128, "tie_word_embeddings": False,
+    "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 128, "tie_word_embeddings": False,
 }  # fmt: skip
+KINDS = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 
 
 def test_two_gloo_ranks_hold_compute_and_send_what_is_predicted(tmp_path: Path) -> None:
     """The plan of transformers, run by two processes that answer as the whole model does."""
     ranks = [
         subprocess.Popen(
-            [sys.executable, str(RANK), str(rank), "2", str(tmp_path / "meet")],
+            [sys.executable, str(RANK), str(rank), "2", str(tmp_path / "meet"), *KINDS],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for rank in range(2)
     ]  # fmt: skip
     told = [process.communicate(timeout=240) for process in ranks]
     assert all(process.returncode == 0 for process in ranks), told
-    one, two = (json.loads(out) for out, _ in told)
-    assert one == two
-    assert one["off"] < 1e-5
-    cost = estimate(TINY, A100, text_tokens=12, precision="fp32", logits="all", tp=2)
-    assert rank_model(load_model(TINY), 2).parameters == one["parameters"]
-    assert cost.totals.flops == one["flops"]
-    # 12 rows of 64 numbers: the embedding, and two branches in each of two layers.
-    assert cost.communication["bytes"] == {
-        "all_reduce": one["all_reduce"], "all_gather": one["all_gather"],
-    } == {"all_reduce": 5 * 12 * 64 * 4, "all_gather": 12 * 128 * 4}  # fmt: skip
-    assert cost.communication["count"] == {"all_reduce": one["all_reduces"], "all_gather": 1}
+    first, second = (json.loads(out) for out, _ in told)
+    assert first == second
+    for kind, seen in first.items():
+        model = load_model({"model_type": kind, "architectures": [KINDS[kind]], **TINY})
+        cost = estimate(model, A100, text_tokens=12, precision="fp32", logits="all", tp=2)
+        assert seen["off"] < 1e-5
+        assert rank_model(model, 2).parameters == seen["parameters"]
+        assert cost.totals.flops == seen["flops"]
+        # 12 rows of 64 numbers: the embedding, and two branches in each of two layers.
+        assert cost.communication is not None
+        assert cost.communication["bytes"] == {
+            "all_reduce": seen["all_reduce"], "all_gather": seen["all_gather"],
+        } == {"all_reduce": 5 * 12 * 64 * 4, "all_gather": 12 * 128 * 4}  # fmt: skip
+        assert cost.communication["count"] == {"all_reduce": seen["all_reduces"], "all_gather": 1}
 
 
 def _shares(name: str, tp: int) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hardware_specs.errors import InvalidInputError
-from token_reduction.dart import dart
+from token_reduction.dart import dart, dart_of_embeddings
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
@@ -72,3 +72,48 @@ def test_dart_without_enough_pivots(draw, options) -> None:
 def test_dart_with_more_than_there_are(draw) -> None:
     with pytest.raises(InvalidInputError, match="more than the 40"):
         dart(draw(3, 60, 5), draw(60, 12), 1.0, start=5, image_tokens=40)
+
+
+def slow_embedding_dart(x, keep, spans, image_pivots, text_pivots) -> list[int]:
+    """Turns by falling norm, text first; places in the sequence."""
+    x = np.asarray(x, np.float64)
+    norm = np.abs(x).sum(axis=1)
+    visual = [j for start, count in spans for j in range(start, start + count)]
+    text = sorted((j for j in range(len(x)) if j not in visual), key=lambda j: -norm[j])
+    exact = [keep * count / len(visual) for _, count in spans]
+    shares = [int(share) for share in exact]
+    for i in sorted(range(len(spans)), key=lambda i: shares[i] - exact[i])[: keep - sum(shares)]:
+        shares[i] += 1
+    kept = []
+    for (start, count), share in zip(spans, shares, strict=True):
+        image = range(start, start + count)
+        own = sorted(image, key=lambda j: -norm[j])[: min(image_pivots, share)]
+        here, turns = list(own), text[:text_pivots] + own
+        each = math.ceil((share - len(own)) / len(turns))
+        for pivot in turns:
+            rest = sorted((j for j in image if j not in here), key=lambda j: cosine(x[pivot], x[j]))
+            here += rest[: min(each, share - len(here))]
+        kept += sorted(here)
+    return kept
+
+
+@pytest.mark.parametrize("spans", [[(3, 40)], [(0, 20), (25, 30), (60, 11)]])
+@pytest.mark.parametrize(("keep", "pivots"), [(25, (4, 4)), (7, (4, 2)), (30, (0, 3)), (3, (4, 0))])
+def test_embeddings_equal_the_slow_reference(draw, spans, keep, pivots) -> None:
+    x = draw(80, 12, seed=keep)
+    image, text = pivots
+    out = dart_of_embeddings(
+        x, keep, spans=spans, image_pivots=image, text_pivots=text, order="norm"
+    )
+    wanted = slow_embedding_dart(x, keep, spans, image, text)
+    visual = [j for start, count in spans for j in range(start, start + count)]
+    assert [visual[i] for i in out.image_indices.tolist()] == wanted
+    assert len(wanted) == keep
+    assert out.kept_indices.tolist() == sorted({*range(80)} - {*visual} | {*wanted})
+
+
+def test_embeddings_without_pivots_or_in_a_batch(draw) -> None:
+    with pytest.raises(InvalidInputError, match="pivots"):
+        dart_of_embeddings(draw(30, 4), 5, spans=[(0, 28)])
+    with pytest.raises(InvalidInputError, match="one sequence"):
+        dart_of_embeddings(draw(2, 30, 4), 5, spans=[(0, 20)])
