@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING
 
 from hardware_specs.errors import InvalidInputError, UnsupportedError, VlmRooflineError
 from hardware_specs.showing import shown
+from profiling.devices.device import visible_gpus
 from profiling.measuring.campaign import run_points
 from profiling.records.storage import read_measurement
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from profiling.measuring.campaign import Plan
     from profiling.records.measurement import Measurement
 
@@ -24,7 +27,12 @@ MOST_WORKERS = 1024
 
 
 def launch(
-    plan: Plan, folder: str | Path, *, engine: str = "local", workers: int = 1
+    plan: Plan,
+    folder: str | Path,
+    *,
+    engine: str = "local",
+    workers: int = 1,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Measurement]:
     """Measure a plan with worker processes and return its records.
 
@@ -37,6 +45,7 @@ def launch(
         folder: for the records, shared with workers of other machines if there are any.
         engine: `local`.
         workers: processes.
+        on_progress: is told, about every second, how many points are done and how many there are.
 
     Raises:
         InvalidInputError: no such engine or number of workers.
@@ -58,7 +67,11 @@ def launch(
         for process in processes:
             process.start()
         for process in processes:
-            process.join()
+            while process.is_alive():
+                process.join(1.0)
+                if on_progress is not None:
+                    done = sum((Path(folder) / name).exists() for name in plan.file_names())
+                    on_progress(done, len(plan.file_names()))
     finally:
         for process in processes:
             if process.is_alive():
@@ -79,13 +92,10 @@ def _gpus(plan: Plan, workers: int) -> list[str | None]:
     """Return which GPU each worker sees; None leaves all to it."""
     if workers == 1 or any(item.device != "cuda" for item in plan.configurations):
         return [None] * workers
-    import torch
-
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.split(",") if visible else [str(n) for n in range(torch.cuda.device_count())]
+    names = visible_gpus()
     if workers > len(names):
         raise InvalidInputError(f"{workers} workers need as many GPUs; there are {len(names)}")
-    return list(names[:workers])
+    return [*names[:workers]]
 
 
 def _work(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -212,7 +213,14 @@ def _run(plan: Plan, out: Path, shard: str | None, workers: int) -> list[Measure
         mine = {point.file_name for point in plan.points(shard)}
         names = [name for name in names if name in mine]
     if workers != 1:
-        records = launch(plan, out, workers=workers)
+        told = [0]
+
+        def on_progress(finished: int, total: int) -> None:
+            if finished > told[0] and sys.stderr.isatty():
+                told[0] = finished
+                remark(f"{finished} of {total} points are measured")
+
+        records = launch(plan, out, workers=workers, on_progress=on_progress)
     else:
         # The bar counts what is left, so that its time left is right when a campaign goes on.
         left = sum(not (out / name).exists() for name in names)

@@ -15,6 +15,7 @@ import pytest
 
 from hardware_specs.errors import InvalidFileError, InvalidInputError, UnsupportedError
 from profiling.measuring import campaign as module
+from profiling.measuring import launching
 from profiling.measuring.campaign import Plan, parse_shard, run_points
 from profiling.measuring.launching import launch
 from profiling.measuring.plan_file import read_plan
@@ -143,7 +144,9 @@ def test_a_job_array_needs_nothing_but_its_variables(
 
 def test_launched_processes_measure_a_plan(tiny_source: str, tmp_path: Path, quick: Any) -> None:
     plan = _plan(tiny_source, quick, 2, rounds=1)
-    records = launch(plan, tmp_path, workers=2)
+    seen: list[tuple[int, int]] = []
+    records = launch(plan, tmp_path, workers=2, on_progress=lambda *done: seen.append(done))
+    assert seen[-1] == (2, 2)
     assert [record.file_name for record in records] == plan.file_names()
     _assert_whole(plan, tmp_path)
     with pytest.raises(InvalidInputError, match="no engine"):
@@ -153,6 +156,17 @@ def test_launched_processes_measure_a_plan(tiny_source: str, tmp_path: Path, qui
     (tmp_path / "file").write_text("")
     with pytest.raises(UnsupportedError, match="exit codes 2: cannot write"):
         launch(plan, tmp_path / "file")
+
+
+def test_each_worker_sees_a_gpu_of_its_own(
+    tiny_source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan(grid([tiny_source], device="cuda"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    assert launching._gpus(plan, 1) == [None]
+    assert launching._gpus(plan, 2) == ["2", "5"]
+    with pytest.raises(InvalidInputError, match="3 workers need as many GPUs; there are 2"):
+        launching._gpus(plan, 3)
 
 
 def test_a_plan_file_is_measured_in_parts(
