@@ -18,7 +18,6 @@ PAGE = Path(__file__).parents[2] / "docs" / "families.md"
 ASKED: dict[str, tuple[str, float | None]] = {
     "dart": ("dart(layer=2,image_pivots=2,text_pivots=2)", 4),
     "sparsevlm": ("sparsevlm(layers=[2,4],counts=[8,4])", None),
-    "v2drop": ("v2drop(layers=[1,2,3])", None),
     "fastv": ("fastv(layer=1)", 5),
     "v2drop": ("v2drop(layers=[2,4],shares=[0.5,0])", None),
     "vtw": ("vtw(layer=2)", None),
