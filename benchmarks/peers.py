@@ -87,6 +87,29 @@ def run():
     return counted.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total()
 print(json.dumps(dict(prefill_flops=2 * run(), seconds=timeit.timeit(run, number=1))))
 """
+#: Our device -> its name there; the runtimes that its measurements are of.
+SYSTEMS = {"nvidia-h100-sxm5-80gb": "h100_sxm", "nvidia-h200-sxm-141gb": "h200_sxm"}
+RUNTIMES = ("vllm", "trtllm", "sglang")
+_AICONFIGURATOR = f"""
+import json, os, re, subprocess, sys, tempfile
+def run(model, system, backend, *more):
+    program = os.path.join(os.path.dirname(sys.executable), "aiconfigurator")
+    line = [program, "cli", "estimate", "--no-color", "--model-path", model, "--system", system, "--backend",
+            backend, "--estimate-mode", "static", "--batch-size", "1", "--osl", "{OUTPUT + 1}", *more]
+    out = subprocess.run(line, capture_output=True, text=True, check=True).stdout
+    return [float(re.search(name + r":\\s+([\\d.]+) ms", out)[1]) / 1e3 for name in ("TTFT", "TPOT")]
+folder = tempfile.mkdtemp()
+config = dict(
+    architectures=["LlamaForCausalLM"], model_type="llama", hidden_size=4096, intermediate_size=11008,
+    num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=32, vocab_size=32000,
+    max_position_embeddings=4096, torch_dtype="float16")
+json.dump(config, open(os.path.join(folder, "config.json"), "w"))
+first, step = run(folder, "a100_sxm", "vllm", "--isl", "{PROMPT}")
+picture = ["--isl", "40", "--image-height", "1024", "--image-width", "1024", "--num-images", "1"]
+seen = dict((system, dict((backend, run("Qwen/Qwen3-VL-8B-Instruct", system, backend, *picture))
+                          for backend in {RUNTIMES})) for system in {tuple(SYSTEMS.values())})
+print(json.dumps(dict(prefill_s=first, tpot_s=step, seen=seen)))
+"""
 _TORCH = ("torch==2.13.0", "transformers==5.24.0")
 #: Name -> what is installed, the first of it the tool itself; the script; what it counts, in words.
 PEERS: dict[str, tuple[tuple[str, ...], str, str]] = {
@@ -96,6 +119,11 @@ PEERS: dict[str, tuple[tuple[str, ...], str, str]] = {
         "datasheet peaks, language models only",
     ),
     "genz-llm": (("genz-llm==0.0.16",), _GENZ, "datasheet peaks, language models only"),
+    "aiconfigurator": (
+        ("aiconfigurator==0.12.0",),
+        _AICONFIGURATOR,
+        "measured kernels of vLLM 0.14, looked up",
+    ),
     "calflops": (
         ("calflops==0.3.2", *_TORCH, "accelerate"),
         _CALFLOPS,
@@ -153,6 +181,21 @@ def cells(found: dict[str, Any]) -> list[str]:
     ]
 
 
+def pictures(seen: dict[str, Any]) -> str:
+    """Return times of a request with a picture: Qwen3-VL-8B, 1024 x 1024 pixels, 40 text tokens, BF16."""
+    rows = []
+    for device, system in SYSTEMS.items():
+        cost = estimate(
+            "qwen3-vl-8b", device, image_size=(1024, 1024), output_tokens=OUTPUT, precision="bf16"
+        )
+        times = [seen[system][backend] for backend in RUNTIMES]
+        times.append([cost.totals.ttft_s, cost.totals.tpot_s])
+        cells = (f"{first * 1e3:.1f} + {step * 1e3:.2f}" for first, step in times)
+        rows.append((device, *cells, str(cost.inputs["calibration"])))
+    heads = ("TTFT + TPOT, ms", "vLLM", "TensorRT-LLM", "SGLang", "ours", "our calibration")
+    return WrittenTable("", heads, tuple(rows)).markdown()
+
+
 def table(folder: Path) -> str:
     heads = (
         "tool",
@@ -164,13 +207,18 @@ def table(folder: Path) -> str:
         "one estimate",
         "what it is",
     )
-    rows = []
+    rows, seen = [], ""
     for name, (packages, _, words) in PEERS.items():
         found = asked(name, folder)
+        if "seen" in found:
+            seen = (
+                "\nQwen3-VL-8B in BF16, one picture of 1024 x 1024 pixels, 40 text tokens, 64 tokens out, by "
+                f"aiconfigurator's runtimes and by us:\n\n{pictures(found['seen'])}"
+            )
         rows.append((packages[0].replace("==", " "), *cells(found), found.get("failed", words)))
     rows.append(("vlm-roofline, ideal", *cells(ours("none")), "datasheet peaks"))
     rows.append(("vlm-roofline", *cells(ours("auto")), "fitted to measured kernels of this device"))
-    return WrittenTable("", heads, tuple(rows)).markdown()
+    return f"{WrittenTable('', heads, tuple(rows)).markdown()}\n{seen}".rstrip()
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from costmodel.prefix import cache_told
 from costmodel.quantities import MEMORY_MARGIN_BYTES, whole
 from costmodel.request import AUTO, Request, names_of
 from costmodel.result import Estimate, Stages, op_rows, total_cost
-from costmodel.scenario import differ_in_tokens, scenario_inputs, scenario_of
+from costmodel.scenario import differ_in_tokens, scenario_inputs, scenario_of, within_budget
 from costmodel.schedule import tokens_by_layer
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def assemble(
         memory,
         tuple(warnings),
         lambda: op_rows(context.stage_ops(scenario, plan), context.roofline),
-        lambda: assumptions(context, scenario, plan),
+        lambda: {**assumptions(context, scenario, plan), **_budget(context, request)},
         lambda: tuple(
             whole(size)
             for size in kv_by_layer(
@@ -121,6 +121,13 @@ def assumptions(context: Context, scenario: Scenario, plan: MethodPlan) -> dict[
         **cache_told(scenario),
         **plan.notes,
     }
+
+
+def _budget(context: Context, request: Request) -> dict[str, Any]:
+    """Say where the limits of images or clips were read; nothing where there are none."""
+    limited = within_budget(context.model, request)
+    told = limited.budget_told(clip=request.frames is not None)
+    return {"visual_budget": told} if told else {}
 
 
 def _time(context: Context) -> str:

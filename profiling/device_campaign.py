@@ -275,6 +275,8 @@ def check_records(records: Sequence[Measurement]) -> list[dict[str, Any]]:
     Args:
         records: of one campaign.
     """
+    if not records:
+        return [{"check": "runs", "key": "every point", "ok": False, "found": "none was measured"}]
     found: list[dict[str, Any]] = []
     eager = {replace(record.configuration, mode="eager"): record for record in records
              if record.configuration.mode == "eager"}  # fmt: skip

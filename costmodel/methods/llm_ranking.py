@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from costmodel.methods.pieces import passes, sequence_gather, sort
 from hardware_specs.errors import InvalidInputError
+from hardware_specs.showing import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,10 +31,11 @@ def cut_layers(
     (3, 7)
     """
     last = layers - 1 - behind
-    if any(layer > last for layer in asked):
+    beyond = next((layer for layer in asked if layer > last), None)
+    if beyond is not None:
         raise InvalidInputError(
-            f"{name} acts at layers {', '.join(map(str, asked))} of the language model, and with "
-            f"{layers} layers, layers 0 to {layers - 1}, the last that can be is {last}; give layers="
+            f"{name} acts at layer {shown(beyond)} of the language model, and with its layers 0 to "
+            f"{layers - 1}, the last that can be is {last}; give layers="
         )
     return tuple(sorted({layer + behind for layer in asked}))
 

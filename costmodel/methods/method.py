@@ -14,6 +14,7 @@ from costmodel.methods.keep import check_keep, resolve_keep
 from costmodel.methods.plan import MethodInput
 from costmodel.methods.spelling import spell
 from hardware_specs.errors import InvalidInputError, UnknownNameError
+from hardware_specs.showing import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -248,7 +249,9 @@ def _checked_layer(info: MethodInfo, layer: int | None) -> int | None:
         where = "at fixed layers, see its options" if fixed else info.place
         raise InvalidInputError(f"{info.name} takes no layer: it acts {where}")
     if isinstance(layer, bool) or not isinstance(layer, int) or layer < 0:
-        raise InvalidInputError(f"layer={layer!r} must be a language-model layer, counted from 0")
+        raise InvalidInputError(
+            f"layer={shown(layer)} must be a language-model layer, counted from 0"
+        )
     return layer
 
 
@@ -266,6 +269,6 @@ def _checked_options(info: MethodInfo, given: Mapping[str, object]) -> dict[str,
             chosen[name] = option.parse(value)
         except (TypeError, ValueError):
             raise InvalidInputError(
-                f"{info.name}'s option {name}={value!r} must be {option.expects} ({option.meaning})"
+                f"{info.name}'s option {name}={shown(value)} must be {option.expects} ({option.meaning})"
             ) from None
     return chosen

@@ -98,7 +98,7 @@ def flag(value: object) -> bool:
 
 
 def layer_indices(value: object) -> tuple[int, ...]:
-    """A list of integers >= 0, or its text ("3,6,9" or "[3, 6, 9]").
+    """A list of integers >= 0, at least one, or its text ("3,6,9" or "[3, 6, 9]").
 
     >>> layer_indices("3,6,9")
     (3, 6, 9)
@@ -108,6 +108,8 @@ def layer_indices(value: object) -> tuple[int, ...]:
         value = json.loads(text if text.startswith("[") else f"[{text}]")
     if not isinstance(value, Sequence):
         raise TypeError(value)
+    if not value:
+        raise ValueError(value)
     return tuple(_integer(item, 0) for item in value)
 
 

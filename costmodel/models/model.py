@@ -11,6 +11,8 @@ from hardware_specs.errors import InvalidInputError
 from hardware_specs.showing import shown
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from costmodel.models.anyres import AnyRes
     from costmodel.models.geometry import Geometry, VideoRule
     from costmodel.models.projector import ProjectorConfig
@@ -43,6 +45,7 @@ class ModelConfig:
         config_json: the Hugging Face config as JSON.
         is_checkpoint: whether weights lie beside the config, whose precision it then says; a shipped
             shape has none.
+        budget_from: where limits of images were read, by `image`, `video` or a limit's name.
     """
 
     name: str
@@ -57,6 +60,7 @@ class ModelConfig:
     from_defaults: tuple[str, ...] = field(default=(), compare=False)
     config_json: str = field(default="{}", compare=False, repr=False)
     is_checkpoint: bool = False
+    budget_from: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
         """Name the model and its size; its config would fill a page."""
@@ -170,7 +174,23 @@ class ModelConfig:
                 raise InvalidInputError(
                     f"{name} must be a whole number from 1 to {most}, not {value!r}"
                 )
-        return replace(self, geometry=self.geometry.limited(given)) if given else self
+        if not given:
+            return self
+        told = {**self.budget_from, **dict.fromkeys(given, "given")}
+        return replace(self, geometry=self.geometry.limited(given), budget_from=told)
+
+    def budget_told(self, *, clip: bool) -> dict[str, str]:
+        """Say of every limit of an image, or of a clip, where it was read; empty where there is none.
+
+        >>> from costmodel import load_model
+        >>> load_model("internvl3-8b").limited(max_tiles=12).budget_told(clip=False)
+        {'max_tiles': 'given'}
+        >>> load_model("internvl3-8b").budget_told(clip=False)
+        {'max_tiles': "the family's default"}
+        """
+        told = self.budget_from
+        whole = told.get("video" if clip else "image", "the family's default")
+        return {name: told.get(name, whole) for name in self.geometry.budget(clip=clip)}
 
     def visual_input(
         self,

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from costmodel.models.beside import QUANTISED, precision_beside
-from costmodel.models.families import read_model
+from costmodel.models.families import get_family, read_model
 from costmodel.models.model import ModelConfig
+from costmodel.models.processors import with_processor
 from costmodel.models.reading import read_document
 from costmodel.models.scale import parse_scale, scaled_document, split_scale
 from hardware_specs.errors import InvalidFileError, InvalidInputError, UnknownModelError
@@ -125,7 +126,12 @@ def load_model(source: Any, *, scale: str | None = None) -> ModelConfig:
     wanted = parse_scale(scale)
     name = f"{model.name}@{wanted}"
     scaled = read_model(scaled_document(model, document, wanted), name, name, model.source)
-    return replace(scaled, is_checkpoint=model.is_checkpoint)
+    return replace(
+        scaled,
+        is_checkpoint=model.is_checkpoint,
+        geometry=model.geometry,
+        budget_from=model.budget_from,
+    )
 
 
 def model_from_config(document: dict[str, Any], name: str) -> ModelConfig:
@@ -250,7 +256,10 @@ def _resolve(source: object) -> tuple[ModelConfig, dict[str, Any]]:
     if not any(document.get(key) for key in QUANTISED):
         beside = precision_beside(path)
         document = document if beside is None else {**document, QUANTISED[0]: beside}
-    return replace(read_model(document, str(path), text, origin), is_checkpoint=True), document
+    model = replace(read_model(document, str(path), text, origin), is_checkpoint=True)
+    if model.vision is not None:
+        model = with_processor(model, get_family(model.model_type).processed, path)
+    return model, document
 
 
 def _local(text: str) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from math import ceil, floor
 from typing import TYPE_CHECKING
 
 from costmodel.models.geometry import CropGeometry, VideoRule, VisualInput
@@ -18,14 +19,16 @@ class TileGeometry(CropGeometry):
     Attributes:
         side: pixels along a side of a tile.
         most_tiles: tiles of an image; what it means, the rule says.
-        tiles: from (height, width) in pixels, the side and `most_tiles` to the crops of an image.
+        tiles: from (height, width) in pixels, the side, `most_tiles` and `more` to the crops of an image.
         default: (height, width) of the default image in pixels.
+        more: what else the rule takes.
     """
 
     side: int = 0
     most_tiles: int = 1
-    tiles: Callable[[int, int, int, int], int] = field(default=lambda *_: 1, compare=False)
+    tiles: Callable[..., int] = field(default=lambda *_: 1, compare=False)
     default: tuple[int, int] = (1024, 1024)
+    more: tuple[float, ...] = ()
 
     def budget(self, *, clip: bool) -> dict[str, int]:
         """Return the tiles of an image; a frame is one crop."""
@@ -37,7 +40,7 @@ class TileGeometry(CropGeometry):
 
     def image(self, size: tuple[int, int] | None, *, exact: bool) -> VisualInput:  # noqa: ARG002
         """Return what an image gives: the tokens of a tile for every crop."""
-        crops = self.tiles(*(size or self.default), self.side, self.most_tiles)
+        crops = self.tiles(*(size or self.default), self.side, self.most_tiles, *self.more)
         tokens = crops * self.tokens_per_crop
         return VisualInput(tokens, crops, tokens)
 
@@ -66,6 +69,22 @@ def closest_tiles(height: int, width: int, side: int, most: int) -> int:
             best, least = (columns, rows), away
     tiles = best[0] * best[1]
     return tiles + (tiles > 1)
+
+
+def pan_and_scan(height: int, width: int, side: int, most: int, ratio: float) -> int:
+    """Return the crops of an image that is cut along its longer side, the whole image beside them.
+
+    `pan_and_scan` of image_processing_pil_gemma3.py: as many squares as fit, from two to `most`, where one
+    side is at least `ratio` times the other and none is narrower than `side`.
+
+    >>> [pan_and_scan(*size, 256, 4, 1.2) for size in ((1000, 1000), (1080, 1920), (300, 4000), (200, 400))]
+    [1, 3, 5, 1]
+    """
+    longer, shorter = max(height, width), min(height, width)
+    if most < 2 or longer / shorter < ratio:
+        return 1
+    cut = min(max(2, min(longer // side, floor(longer / shorter + 0.5))), most)
+    return 1 if min(ceil(longer / cut), shorter) < side else 1 + cut
 
 
 #: No side of an image is resized beyond this by Idefics3's processor.

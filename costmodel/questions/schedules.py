@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from costmodel.kinds import Amount
 from costmodel.methods import Method, get_method
 from costmodel.precision import parse_precision
+from costmodel.quantities import MOST_TOKENS
 from costmodel.schedule import tokens_by_layer
 from hardware_specs.errors import InvalidInputError
-from hardware_specs.showing import brief
+from hardware_specs.showing import brief, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -115,8 +117,9 @@ no less than 144 on average, and 64 was asked for; cut at earlier layers
     """
     from costmodel.models import load_model
 
+    mean_tokens = Amount(MOST_TOKENS, "", 1.0).check("mean_tokens", mean_tokens)
     config = load_model(model)
-    chosen = _with_layers(get_method(method) if isinstance(method, str) else method, layers)
+    chosen = _with_layers(method if isinstance(method, Method) else get_method(method), layers)
     info = chosen.info
     if info.keep_kind == "none":
         raise InvalidInputError(
@@ -180,7 +183,7 @@ def _with_layers(method: Method, layers: int | Sequence[int] | None) -> Method:
     asked: dict[str, Any] = dict(method.options)
     layer = method.given_layer
     if layers is not None:
-        several = (layers,) if isinstance(layers, int) else tuple(layers)
+        several = tuple(layers) if isinstance(layers, (list, tuple, range)) else (layers,)
         if _layers_option(method):
             asked["layers"] = several
         elif method.info.takes_layer and len(several) == 1:
@@ -188,7 +191,7 @@ def _with_layers(method: Method, layers: int | Sequence[int] | None) -> Method:
         else:
             takes = "one layer" if method.info.takes_layer else "no layers"
             raise InvalidInputError(
-                f"{method.name} takes {takes}, and layers={layers!r} was given; pyramiddrop cuts at "
+                f"{method.name} takes {takes}, and layers={shown(layers)} was given; pyramiddrop cuts at "
                 "several"
             )
     return get_method(method.name, layer=layer, variant=method.variant, **asked)

@@ -192,7 +192,7 @@ def test_rows_cut_short_or_of_another_device_are_measured_again(tmp_path: Path) 
 
 def test_a_step_without_time_still_leaves_its_files(tiny_source: str, tmp_path: Path) -> None:
     plan = replace(_plan(tiny_source, "more", "cpu"), budget_s=1e5)
-    assert run_device_campaign(plan, tmp_path, spent_s=2e5) == []
+    assert [item["ok"] for item in run_device_campaign(plan, tmp_path, spent_s=2e5)] == [False]
     assert (tmp_path / "checks.json").exists()
 
 
@@ -255,3 +255,5 @@ def test_failed_points_and_other_flops_are_named(lab: Any) -> None:
     assert all(item["ok"] for item in check_records([good]))
     wrong = [item for item in check_records([good, odd, failed]) if not item["ok"]]
     assert {item["check"] for item in wrong} >= {"runs", "FLOPs of prefill"}
+    # A budget that was over before the first point is no success.
+    assert [item["ok"] for item in check_records([])] == [False]

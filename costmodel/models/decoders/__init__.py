@@ -42,6 +42,8 @@ DECODERS: Registry[Decoder] = Registry(
         "gemma3_text": "costmodel.models.decoders.gemma3",
         "phi3": "costmodel.models.decoders.phi3",
         "qwen3": "costmodel.models.decoders.qwen3",
+        "qwen3_moe": "costmodel.models.decoders.qwen3_moe",
+        "mixtral": "costmodel.models.decoders.mixtral",
         "qwen3_vl_text": "costmodel.models.decoders.qwen3_vl",
         "qwen3_vl_moe_text": "costmodel.models.decoders.qwen3_vl_moe",
         "qwen2_vl_text": "costmodel.models.decoders.qwen2_vl",

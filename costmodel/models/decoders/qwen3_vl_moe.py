@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from costmodel.models.decoders import Decoder
-from costmodel.models.decoders.gated import DEFAULTS, Kind, read_gated, with_blocks
+from costmodel.models.decoders.experts import with_experts
+from costmodel.models.decoders.gated import DEFAULTS, read_gated
 
 if TYPE_CHECKING:
     from costmodel.models.reading import Section
@@ -34,20 +34,7 @@ def _read(section: Section, tied: bool | None) -> TextConfig:
     dense = read_gated(
         section, "qwen3_vl_moe_text", _DEFAULTS, tied, says_biases=True, qk_norm=True
     )
-    # What checkpoints call num_experts, transformers writes under another name.
-    name = "num_local_experts" if "num_local_experts" in section else "num_experts"
-    n, k = section.whole(name), section.whole("num_experts_per_tok")
-    if k > n:
-        raise section.fail("num_experts_per_tok", f"({k}) is more than {name} ({n})")
-    step = section.whole("decoder_sparse_step")
-    plain = section.raw("mlp_only_layers") or []
-    if not isinstance(plain, list):
-        raise section.fail("mlp_only_layers", f"must be a list of layers, not {plain!r}")
-    text = replace(
-        dense, experts=n, chosen_experts=k, expert_size=section.whole("moe_intermediate_size")
-    )
-    sparse = [i not in plain and (i + 1) % step == 0 for i in range(text.num_layers)]
-    return with_blocks(text, [Kind(sparse=each) for each in sparse])
+    return with_experts(section, dense, "moe_intermediate_size")
 
 
 DECODER = Decoder("Qwen3-VL's language model of experts", _DEFAULTS, _read)

@@ -16,6 +16,7 @@ from costmodel.models.towers import TOWERS
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from costmodel.models.processors import Processor
     from costmodel.models.text import TextConfig
     from costmodel.models.vision import VisionConfig
 
@@ -68,6 +69,8 @@ class Family:
         tied_by_text: whether `text_config` alone may tie head and embedding.
         joined: the language model as it is beside the tower.
         geometry: from the config and the tower to what images and clips give.
+        processed: from that geometry and a checkpoint's processor files to what images and clips give;
+            None where those files limit nothing.
         bridge: from the config, tower and language model to what stands between them.
         extra_parameters: parameters of no part: newline tokens, a pooling layer.
         rescale: brings a size-reduced config's own keys in line with its widths.
@@ -94,6 +97,7 @@ class Family:
     tied_by_text: bool = False
     joined: Callable[[Section, TextConfig, VisionConfig], TextConfig] = lambda _, text, __: text
     geometry: Callable[[Section, VisionConfig], Geometry] = plain_geometry
+    processed: Callable[[Any, Processor], Geometry] | None = None
     bridge: Callable[[Section, VisionConfig, TextConfig], ProjectorConfig] = plain_bridge
     extra_parameters: Callable[[Section, VisionConfig, TextConfig], int] = lambda *_: 0
     rescale: Callable[[dict[str, Any]], None] = lambda _: None

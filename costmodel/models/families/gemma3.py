@@ -1,6 +1,8 @@
 """Gemma 3: every image is 256 tokens, which see each other whatever their order; modeling_gemma3.py.
 
-An image is resized to the tower's square, whatever its size; pan-and-scan, off by default, is not read.
+An image is resized to the tower's square, whatever its size. Pan-and-scan, off by default in class and
+checkpoints (processing_gemma3.py), adds crops of long images: `max_tiles=4` of them at most as their paper
+has it. The words that the processor writes between them are the prompt's, not counted here.
 """
 
 from __future__ import annotations
@@ -12,13 +14,21 @@ from typing import TYPE_CHECKING
 from costmodel.blocks import Norm, Pool, Shuffle, dense
 from costmodel.models.decoders.gated import kinds_of, with_blocks
 from costmodel.models.families.family import Family
-from costmodel.models.geometry import CropGeometry
+from costmodel.models.model import MOST_TILES
+from costmodel.models.processors import check
 from costmodel.models.projector import ProjectorConfig
+from costmodel.models.tiles import TileGeometry, pan_and_scan
 
 if TYPE_CHECKING:
+    from costmodel.models.processors import Processor
     from costmodel.models.reading import Section
     from costmodel.models.text import TextConfig
     from costmodel.models.vision import VisionConfig
+
+
+#: What the processor assumes of the crops of pan-and-scan: pixels of the narrowest, most of them, and from
+#: which ratio of an image's sides on there are any.
+_NARROWEST, _CROPS, _RATIO = 256, 4, 1.2
 
 
 def _side(outer: Section, vision: VisionConfig) -> int:
@@ -30,8 +40,27 @@ def _side(outer: Section, vision: VisionConfig) -> int:
     return vision.grid // side
 
 
-def _geometry(outer: Section, vision: VisionConfig) -> CropGeometry:
-    return CropGeometry(vision.patches // _side(outer, vision) ** 2)
+def _geometry(outer: Section, vision: VisionConfig) -> TileGeometry:
+    tokens = vision.patches // _side(outer, vision) ** 2
+    return TileGeometry(tokens, side=_NARROWEST, most_tiles=1, tiles=pan_and_scan, more=(_RATIO,))
+
+
+def _processed(geometry: TileGeometry, said: Processor) -> TileGeometry:
+    check(said.whole, "image_seq_length", geometry.tokens_per_crop, "the tokens of an image")
+    image = said.image
+    if image is None or "do_pan_and_scan" not in image or not image.flag("do_pan_and_scan"):
+        return geometry
+    image.defaults = {
+        "pan_and_scan_min_crop_size": _NARROWEST,
+        "pan_and_scan_max_num_crops": _CROPS,
+        "pan_and_scan_min_ratio_to_activate": _RATIO,
+    }
+    return replace(
+        geometry,
+        side=image.whole("pan_and_scan_min_crop_size"),
+        most_tiles=image.whole("pan_and_scan_max_num_crops", least=2, most=MOST_TILES),
+        more=(image.number("pan_and_scan_min_ratio_to_activate"),),
+    )
 
 
 def _bridge(outer: Section, vision: VisionConfig, text: TextConfig) -> ProjectorConfig:
@@ -62,5 +91,6 @@ FAMILY = Family(
     sees_whole_images=True,
     joined=_joined,
     geometry=_geometry,
+    processed=_processed,
     bridge=_bridge,
 )

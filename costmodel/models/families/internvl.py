@@ -8,17 +8,25 @@ A frame of a clip is one tile.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from costmodel.blocks import Activate, Norm, Shuffle, dense
 from costmodel.models.families.family import LLAVA_DEFAULTS, Family
+from costmodel.models.model import MOST_TILES
+from costmodel.models.processors import check
 from costmodel.models.projector import ProjectorConfig
 from costmodel.models.tiles import TileGeometry, closest_tiles, frames_alone
 
 if TYPE_CHECKING:
+    from costmodel.models.processors import Processor
     from costmodel.models.reading import Section
     from costmodel.models.text import TextConfig
     from costmodel.models.vision import VisionConfig
+
+
+#: Tiles of an image that is cut, where the processor's class alone says how many.
+TILES = 12
 
 
 def _merged(outer: Section, vision: VisionConfig) -> int:
@@ -43,6 +51,16 @@ def _geometry(outer: Section, vision: VisionConfig) -> TileGeometry:
         most_tiles=1,
         tiles=closest_tiles,
     )
+
+
+def _processed(geometry: TileGeometry, said: Processor) -> TileGeometry:
+    check(said.whole, "image_seq_length", geometry.tokens_per_crop, "the tokens of a tile")
+    image = said.image
+    if image is None or "crop_to_patches" not in image or not image.flag("crop_to_patches"):
+        return geometry
+    check(image, "min_patches", 1, "what is priced")
+    tiles = image.whole("max_patches", most=MOST_TILES) if "max_patches" in image else TILES
+    return replace(geometry, most_tiles=tiles)
 
 
 def _bridge(outer: Section, vision: VisionConfig, text: TextConfig) -> ProjectorConfig:
@@ -72,6 +90,7 @@ FAMILY = Family(
     decoder="qwen2",
     tower="internvl_vision",
     geometry=_geometry,
+    processed=_processed,
     merges=True,
     bridge=_bridge,
 )

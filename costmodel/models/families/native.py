@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from costmodel.models.native import NativeGeometry
+from costmodel.models.processors import check, pixels
 from costmodel.models.projector import ProjectorConfig
 from costmodel.models.towers.native import merger
 
 if TYPE_CHECKING:
     from costmodel.blocks import Block
+    from costmodel.models.processors import Processor
     from costmodel.models.reading import Section
     from costmodel.models.text import TextConfig
     from costmodel.models.vision import VisionConfig
@@ -40,6 +43,33 @@ def native_geometry(
         vision.patch_size, vision.merge, vision.window, tokens[0] * each, tokens[1] * each,
         vision.tubelet, video_tokens[0] * each, video_tokens[1] * each, clip_budget, timestamps,
     )  # fmt: skip
+
+
+#: Fewest and most pixels that the image processor's class assumes (image_processing_qwen2_vl.py), and
+#: fewest and most tokens' worth of them that those of clips do (video_processing_qwen2_vl.py, _qwen3_vl.py).
+_CLASS, _VIDEO_CLASS = (56 * 56, 1280 * 28 * 28), (128, 768)
+
+
+def processed(geometry: NativeGeometry, said: Processor) -> NativeGeometry:
+    """Return the geometry with the budgets of a checkpoint's processor.
+
+    Without a file of its own a clip keeps the family's default: qwen-vl-utils resizes its frames first.
+
+    Raises:
+        InvalidFileError: a budget that is none, or patches that are not the tower's.
+    """
+    for part in (said.image, said.clip):
+        check(part, "patch_size", geometry.patch, "the tower's")
+        check(part, "merge_size", geometry.merge, "the tower's")
+        check(part, "temporal_patch_size", geometry.tubelet, "the tower's")
+    if said.image is not None:
+        least, most = pixels(said.image, *_CLASS)
+        geometry = replace(geometry, least=least, most=most)
+    if said.clip is not None:
+        fewest, all_ = (tokens * geometry.unit**2 for tokens in _VIDEO_CLASS)
+        least, most = pixels(said.clip, fewest, all_)
+        geometry = replace(geometry, least_video=least, most_video=most)
+    return geometry
 
 
 def merged_bridge(

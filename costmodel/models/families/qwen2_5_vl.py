@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.blocks import Shuffle
 from costmodel.models.families.family import Family
-from costmodel.models.families.native import DEFAULTS, merged_bridge, native_geometry
+from costmodel.models.families.native import (
+    DEFAULTS,
+    merged_bridge,
+    native_geometry,
+    processed,
+)
 
 if TYPE_CHECKING:
     from costmodel.models.native import NativeGeometry
@@ -56,6 +61,7 @@ FAMILY = Family(
     selects_features=False,
     tied_by_text=True,
     geometry=_geometry,
+    processed=processed,
     bridge=_bridge,
     rescale=_rescale,
 )

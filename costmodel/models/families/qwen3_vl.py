@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.models.decoders.gated import with_deepstack
 from costmodel.models.families.family import Family
-from costmodel.models.families.native import DEFAULTS, merged_bridge, native_geometry
+from costmodel.models.families.native import (
+    DEFAULTS,
+    merged_bridge,
+    native_geometry,
+    processed,
+)
 
 if TYPE_CHECKING:
     from costmodel.models.native import NativeGeometry
@@ -54,6 +59,7 @@ FAMILY = Family(
     merges=True,
     reads_values=True,
     geometry=_geometry,
+    processed=processed,
     bridge=_bridge,
     joined=lambda _, text, vision: with_deepstack(text, vision.deepstack),
     rescale=_rescale,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from costmodel import estimate, list_models, sweep
-from costmodel.methods import list_methods, method_info
+from costmodel.methods import get_method, list_methods, method_info
 from hardware_specs.errors import InvalidInputError, UnknownMethodError, UnsupportedError
 
 MODEL, A100 = "llava-1.5-7b", "nvidia-a100-sxm4-80gb"
@@ -73,6 +73,12 @@ def test_llm_methods_need_their_layers() -> None:
     assert estimate("llava-1.5-7b@layers=17", A100, method="sparsevlm").totals.flops > 0
     with pytest.raises(InvalidInputError, match="3 layers have no quarters"):
         estimate("llava-1.5-7b@layers=3", A100, method="pyramiddrop")
+
+
+@pytest.mark.parametrize("name", ["evit", "pyramiddrop", "sparsevlm", "v2drop", "ats"])
+def test_a_list_of_no_layers_is_refused(name) -> None:
+    with pytest.raises(InvalidInputError, match="must be a list of layers"):
+        get_method(name, layers=[])
 
 
 def test_hired_takes_no_videos() -> None:

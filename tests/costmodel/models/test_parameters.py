@@ -132,6 +132,20 @@ VARIANTS = {
         "qwen3-vl-30b-a3b",
         {"text_config": {"mlp_only_layers": [1], "decoder_sparse_step": 1}},
     ),
+    "Qwen3 with experts in InternVL": (
+        "internvl3.5-8b",
+        {
+            "text_config": {
+                "model_type": "qwen3_moe",
+                "num_experts": 16,
+                "moe_intermediate_size": 768,
+            }
+        },
+    ),
+    "Mixtral in LLaVA": (
+        "llava-1.5-7b",
+        {"text_config": {"model_type": "mixtral", "num_local_experts": 4}},
+    ),
     "SigLIP in LLaVA": (
         "llava-1.5-7b",
         {
@@ -205,7 +219,7 @@ def test_defaults_are_those_of_transformers_classes():
                 assert model_type in DECODERS or (key, value) == ("vision_use_head", True)
                 continue
             seen = getattr(theirs, key)
-            if key in ("num_key_value_heads", "head_dim") and value is None:
+            if key in ("num_key_value_heads", "head_dim") and value is None and seen is not None:
                 value = {"num_key_value_heads": 32, "head_dim": 128}[key]
             if key == "sliding_window" and ours.get("use_sliding_window") is False:
                 assert seen is None  # the class empties it when use_sliding_window is false

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from costmodel import break_even, estimate, frontier, largest_batch, list_models, sweep
+from costmodel import (
+    break_even,
+    estimate,
+    frontier,
+    largest_batch,
+    list_models,
+    solve_schedule,
+    sweep,
+)
 from fuzzing.mutation import hostile
 from fuzzing.running import Door
 from hardware_specs import list_hardware
@@ -91,8 +99,18 @@ def _sweep(given: dict[str, Any]) -> Any:
 
 def _question_case(random: Random, _: Path) -> tuple[str, dict[str, Any]]:
     given = _arguments(random)
-    question = random.choice(("break_even", "largest_batch", "frontier"))
+    question = random.choice(("break_even", "largest_batch", "frontier", "solve_schedule"))
     budgets = (None, 0.02, 1e-9, 8e10)
+    if question == "solve_schedule":
+        asked = {
+            "model": given["model"],
+            "method": given.get("method") or "pyramiddrop",
+            "mean_tokens": random.choice((0.5, 64, 192, 576, 10**30)),
+            "layers": random.choice((None, 2, (4, 8), [16])),
+        }
+        if random.random() < 0.7:
+            asked[random.choice(sorted(asked))] = hostile(random)
+        return question, asked
     if question == "break_even":
         given.pop("visual_tokens", None)
         given |= {"most": random.choice((None, 1, 40)), "latency_s": random.choice(budgets)}
@@ -111,6 +129,8 @@ def _question(case: tuple[str, dict[str, Any]]) -> Any:
     name, given = case
     if name == "largest_batch":
         return largest_batch(**given)
+    if name == "solve_schedule":
+        return solve_schedule(**given).to_dict()
     return (break_even if name == "break_even" else frontier)(**given).to_dict()
 
 

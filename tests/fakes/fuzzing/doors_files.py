@@ -76,13 +76,36 @@ def configs() -> tuple[dict[str, Any], ...]:
     )
 
 
+#: What a processor's files say, all families together: each reads its own.
+_PROCESSOR = {
+    "patch_size": 16, "merge_size": 2, "temporal_patch_size": 2, "min_pixels": 3136,
+    "max_pixels": 1003520, "size": {"shortest_edge": 65536, "longest_edge": 2048},
+    "max_image_size": {"longest_edge": 512}, "do_resize": True, "do_image_splitting": True,
+    "crop_to_patches": True, "min_patches": 1, "max_patches": 12, "do_pan_and_scan": True,
+    "pan_and_scan_min_crop_size": 256, "pan_and_scan_max_num_crops": 4,
+    "pan_and_scan_min_ratio_to_activate": 1.2,
+}  # fmt: skip
+
+
 def _config_case(random: Random, folder: Path) -> Path:
-    return _write(random, folder / "config.json", random.choice(configs()))
+    path, document = folder / "config.json", random.choice(configs())
+    if random.random() < 0.7:
+        return _write(random, path, document)
+    path.write_text(json.dumps(document))
+    for name in ("preprocessor_config", "video_preprocessor_config"):
+        _write(random, folder / f"{name}.json", _PROCESSOR)
+    if random.random() < 0.3:
+        parts = {"image_seq_length": 256, "image_processor": _PROCESSOR}
+        _write(random, folder / "processor_config.json", parts)
+    return path
 
 
 def _config(path: Path) -> Any:
     model = load_model(path)
-    return estimate(model, A100, output_tokens=2).to_dict()
+    answer = estimate(model, A100, output_tokens=2).to_dict()
+    if model.vision is not None:
+        estimate(model, A100, image_size="720p").to_dict()
+    return answer
 
 
 @lru_cache(maxsize=1)
