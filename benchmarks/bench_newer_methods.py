@@ -4,8 +4,8 @@
 
 As in `bench_token_reduction.py`: plain loops that follow the descriptions step by step, on the same
 tensors, one CPU thread, in one run; both sides must keep the same tokens. On a CPU a loop over chunks or
-frames that stay in its cache can be the faster one (DyCoke's is, several times: one pass over all frames
-writes 90 MB). On an accelerator every step of a loop is a handful of launches from the host and a
+frames that stay in its cache is as quick as one pass over all, so DyCoke takes its pairs of frames one by one
+there. On an accelerator every step of a loop is a handful of launches from the host and a
 read-back, so the number of dependent steps is printed beside; ours have none, and none reads the device
 back (`tests/token_reduction/test_no_read_back.py`).
 """

@@ -3,6 +3,8 @@
     profile(model, device=..., visual_tokens=[...], ...)  -> list of Measurement
     calibrate(device)                                     -> Calibration, from micro-benchmarks
     run_device_campaign(CampaignPlan("core"), folder)     -> a device measured within a budget of seconds
+    run_points(Plan(grid(...)), folder, shard)            -> records of a campaign that many workers share
+    launch(plan, folder, workers=...)                     -> the same, with worker processes
     load_measurements(folder)                             -> tidy DataFrame
     explain(trace, other=None, model=None)                -> Explanation, of anybody's profiler trace
     import_results(path)                                  -> list of Measurement, from other tools' results
@@ -22,8 +24,10 @@ if TYPE_CHECKING:
     from profiling.device_campaign import CampaignPlan, run_device_campaign
     from profiling.explaining import explain
     from profiling.importing import import_results
-    from profiling.measuring.campaign import run_campaign
+    from profiling.measuring.campaign import Plan, run_campaign, run_points
     from profiling.measuring.kernel_pass import run_kernel_passes
+    from profiling.measuring.launching import launch
+    from profiling.measuring.plan_file import read_plan
     from profiling.measuring.planning import grid
     from profiling.measuring.point import Options
     from profiling.measuring.profile import profile
@@ -42,6 +46,7 @@ _HOMES = {
     "Configuration": "profiling.records.measurement",
     "Measurement": "profiling.records.measurement",
     "Options": "profiling.measuring.point",
+    "Plan": "profiling.measuring.campaign",
     "StopRule": "profiling.measuring.stopping",
     "Suite": "profiling.microbench.suite",
     "WarmUpRule": "profiling.measuring.stopping",
@@ -51,12 +56,15 @@ _HOMES = {
     "explain": "profiling.explaining",
     "import_results": "profiling.importing",
     "grid": "profiling.measuring.planning",
+    "launch": "profiling.measuring.launching",
     "load_measurements": "profiling.records.frame",
     "profile": "profiling.measuring.profile",
+    "read_plan": "profiling.measuring.plan_file",
     "read_measurements": "profiling.records.storage",
     "reconcile": "profiling.reconciling",
     "run_campaign": "profiling.measuring.campaign",
     "run_device_campaign": "profiling.device_campaign",
+    "run_points": "profiling.measuring.campaign",
     "run_kernel_passes": "profiling.measuring.kernel_pass",
     "run_microbenchmarks": "profiling.microbench.suite",
 }
@@ -66,6 +74,7 @@ __all__ = [
     "Configuration",
     "Measurement",
     "Options",
+    "Plan",
     "StopRule",
     "Suite",
     "WarmUpRule",
@@ -75,14 +84,17 @@ __all__ = [
     "explain",
     "grid",
     "import_results",
+    "launch",
     "load_measurements",
     "profile",
     "read_measurements",
+    "read_plan",
     "reconcile",
     "run_campaign",
     "run_device_campaign",
     "run_kernel_passes",
     "run_microbenchmarks",
+    "run_points",
 ]
 
 

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from costmodel.methods import Method, get_method
+from costmodel.methods.fits import RELEASED
 from costmodel.methods.registry import MODULES, outside
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 from token_reduction.apply.anatomy import Parts, dissect
@@ -58,6 +59,12 @@ def reduce_tokens(
     request = get_method(method) if isinstance(method, str) else method
     stages = request.info.stages
     plugs = [plug_of(stage.name) for stage in stages or (request,)]
+    for stage in stages or (request,):
+        if stage.variant == RELEASED and stage.info.released is not None:
+            raise UnsupportedError(
+                f"{stage.name}'s variant released is the price of the authors' program and is not run "
+                "here; leave variant out for the same tokens"
+            )
     parts = dissect(model)
     if model in _active:
         raise InvalidInputError(

@@ -8,6 +8,9 @@ program runs beside the vision tower on its own stream, is not charged.
 
 Own FLOPs per crop, n patches of width c, k kept, g width of the joint space: 2 n c g for the projection,
 2 n g for the relevance, 2 n^2 c for the cosines, n (k + 1) (k - 2) for the picks.
+
+variant="released" prices the program at ed9c12d: the cosines are those of the projected tokens, of width d,
+and each pick takes its places from lists made on the host, four of which are copied over.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from costmodel.methods.class_attention import ranked_crops
+from costmodel.methods.class_attention import Ranked, ranked_crops
 from costmodel.methods.fastervlm import kept_patches
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import greatest, kept_count
@@ -30,6 +33,7 @@ from hardware_specs.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from costmodel.methods.plan import MethodInput, MethodPlan
+    from costmodel.quantities import OpCost
 
 COUNT = 64
 EMBEDDINGS: Option[str | None] = Option(
@@ -43,6 +47,9 @@ EMBEDDINGS: Option[str | None] = Option(
 JOINT_WIDTH, QUESTIONS = 768, 1
 #: Kernels of one pick beside the product with the rows picked before.
 PICK_KERNELS = 14
+#: In the authors' program: argmax, its store, four copies of places with their reads or writes (8), root,
+#: quotient, store, square, two differences, and the value that is written.
+RELEASED_PICK_KERNELS = 17
 
 
 def check_joint_space(given: MethodInput) -> None:
@@ -64,9 +71,8 @@ def check_joint_space(given: MethodInput) -> None:
         )
 
 
-def _plan(given: MethodInput) -> MethodPlan:
-    check_joint_space(given)
-    crops = ranked_crops(given)
+def _own(given: MethodInput, crops: Ranked, width: int, pick_kernels: int) -> list[OpCost]:
+    """Own ops, the cosines taken of features of some width."""
     images, n, runs, c = crops.images, crops.patches, crops.runs, given.tower.hidden_size
     own, num = given.precision.vision, parse_precision("fp32").vision
     kept = kept_count("cdpruner", given.keep, n)
@@ -74,26 +80,41 @@ def _plan(given: MethodInput) -> MethodPlan:
     update = product("earlier_rows", images, 1, n, (kept + 1) / 2, num,
                      greatest(kept - 2, 0) * runs)  # fmt: skip
     flops = images * n * (kept + 1)
-    ops = [
+    return [
         passes("post_layernorm", images * n * c, own, reads=2, writes=2, kernels=2, flops=4,
                count=runs),
         linear("visual_projection", c, JOINT_WIDTH, num)(images * n, runs),
-        passes("normalise_features", images * n * c, num, reads=3, writes=2, kernels=4, flops=3,
+        passes("normalise_features", images * n * width, num, reads=3, writes=2, kernels=4, flops=3,
                count=runs),
         passes("normalise_embeddings", images * n * JOINT_WIDTH, num, reads=2, kernels=3, flops=3,
                count=runs),
         product("relevance", 1, images * n, QUESTIONS, JOINT_WIDTH, num, runs),
         passes("min_max", images * n, num, reads=6, writes=4, kernels=7, flops=4, count=runs),
-        product("cosine", images, n, n, c, num, runs),
+        product("cosine", images, n, n, width, num, runs),
         passes("kernel", images * n * n, num, reads=2, writes=2, kernels=2, flops=2, count=runs),
         gather("variance", images * n, 1, num, runs),
-        passes("pick", images * n, num, reads=12, writes=9, kernels=PICK_KERNELS, flops=6,
+        passes("pick", images * n, num, reads=12, writes=9, kernels=pick_kernels, flops=6,
                count=kept * runs),
         update._replace(flops=flops, matrix_flops=flops),
         *kept_patches(given, crops, kept),
     ]  # fmt: skip
+
+
+def _plan(given: MethodInput) -> MethodPlan:
+    check_joint_space(given)
+    crops, kept = (
+        ranked_crops(given),
+        kept_count("cdpruner", given.keep, ranked_crops(given).patches),
+    )
+    ops = _own(given, crops, given.tower.hidden_size, PICK_KERNELS)
     note = {"cdpruner": "keep counts patches of each crop; CLIP's text tower is not charged"}
     return before_layers(given, crops.left(given, kept), ops, note)
+
+
+def _released(given: MethodInput) -> list[OpCost]:
+    """The program's ops: projected tokens are compared, and picks wait for places from the host."""
+    width = given.model.text.hidden_size
+    return _own(given, ranked_crops(given), width, RELEASED_PICK_KERNELS)
 
 
 INFO = MethodInfo(
@@ -111,6 +132,8 @@ INFO = MethodInfo(
     keep_meaning="patches of each crop kept",
     default_keep=COUNT,
     options=(EMBEDDINGS,),
+    variants=("program", "released"),
+    released=_released,
     asks_question=True,
     recomputes="the tower's last norm on the patches",
 )

@@ -6,6 +6,9 @@ stay. They are chosen one after the other, and each pick waits for the one befor
 Own FLOPs, n tokens of width d: 2 n^2 d for the distances. The authors' program computes that product
 twice (2 x 2.718 GFLOP at 576 tokens of width 4096). With the 24.159 GFLOP of a projector that still
 sees all tokens this is the 29.595 GFLOP that one paper's profiler reports for DivPrune.
+
+variant="released" prices that program: both products, and a loop that copies the rows of all picks so far
+and takes their minimum again for each pick, K^2 n / 2 values in all.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from costmodel.methods.options import Option, dtype_name, optional
 from costmodel.methods.pieces import gather, passes, product, sort
 from costmodel.methods.plan import before_layers, between_layers
 from costmodel.methods.token_lists import items_of
+from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from costmodel.methods.plan import MethodInput, MethodPlan
@@ -42,6 +46,8 @@ _DTYPES = {
 }
 #: Kernels of one pick: argmax, gather of its row, running minimum.
 PICK_KERNELS = 3
+#: Those of the authors' program, which starts over from all picks: 6 calls a pick.
+RELEASED_PICK_KERNELS = 6
 
 
 def divprune_ops(given: MethodInput, lists: Num, n: Num, kept: Num, runs: Num) -> list[OpCost]:
@@ -91,6 +97,30 @@ def _program_flops(given: MethodInput) -> Num:
     return 2 * (2 * lists * n * n * given.model.text.hidden_size) * runs
 
 
+def _released(given: MethodInput) -> list[OpCost]:
+    """The authors' loop: each pick gathers the rows of all before it and takes their minimum anew."""
+    if given.layer:
+        raise InvalidInputError(
+            f"divprune's program acts before layer 0 alone, and layer={given.layer} was given; leave "
+            "layer out, or variant for the paper's layers"
+        )
+    d, num = given.model.text.hidden_size, given.precision.projector
+    _, lists, n, runs = items_of(given)
+    kept, pairs = kept_count("divprune", given.keep, n), n * n
+    once = lists * runs  # one image after the other
+    return [
+        passes("normalise", n * d, num, reads=2, kernels=2, flops=3, count=2 * once),
+        product("distance", 1, n, n, d, num, 2 * once),
+        passes("complement", pairs, num, count=2 * once),
+        sort("first_pick", n, n, num, once),
+        # arange, its picks, their rows copied, minimum, argmax, and the pick stored.
+        passes("pick", n * kept / 2, num, reads=2, kernels=RELEASED_PICK_KERNELS, flops=1,
+               count=kept * once),
+        sort("order", 1, kept, num, once),
+        gather("kept_tokens", kept, d, num, once, kernels=2),
+    ]  # fmt: skip
+
+
 INFO = MethodInfo(
     name="divprune",
     place="after-projector",
@@ -105,4 +135,6 @@ INFO = MethodInfo(
     options=(COMPUTE_DTYPE,),
     published=("keep 0.098 before layer 0", "paper: also at layers 1 to 3 (Table 3)"),
     program_flops=_program_flops,
+    variants=("program", "released"),
+    released=_released,
 )

@@ -42,8 +42,8 @@ def _plan(given: MethodInput) -> MethodPlan:
     fewer = compared_frames(clips.frames)
     kept = n - fewer * (each - kept_count("dycoke", given.keep, each, "down"))
     ops = (
-        passes("normalise", lists * n * d, num, reads=3, writes=2, kernels=3, flops=3, count=runs),
-        passes("compared", lists * fewer * each * d, num, reads=4, writes=3, kernels=4, flops=2,
+        passes("lengths", lists * n * d, num, reads=1, writes=0, kernels=2, flops=2, count=runs),
+        passes("compared", lists * fewer * each * d, num, reads=4, writes=2, kernels=8, flops=3,
                count=runs),
         passes("marks", lists * n, num, reads=6, writes=6, kernels=20, count=runs),
         sort("rank", lists * fewer, each, num, runs),

@@ -7,6 +7,9 @@ every token, layers K.. the kept ones: C(n) = 4nd^2 + 2n^2 d + 2ndm MACs per lay
 Own FLOPs: 2 h s e for the last query row of layer K-1, recomputed so that the layer keeps its fused
 attention; variant="paper" averages over all rows, 2 h s^2 e. At K = 0 the program keeps random tokens and
 looks at nothing.
+
+variant="released" prices what the program asks for: the attention of layer K-1 as a whole, so its scores are
+written out, softmaxed in float32, returned, and averaged over heads to look at one row.
 """
 
 from __future__ import annotations
@@ -54,6 +57,25 @@ def _plan(given: MethodInput) -> MethodPlan:
     return between_layers(given, (given.layer or 0,), (n, kept), ops, {})
 
 
+def _released(given: MethodInput) -> list[OpCost]:
+    """Layer K-1 with its scores written out, as the program asks for its attention: no FLOPs beside it."""
+    text, num, b = given.model.text, given.precision.text, given.batch_size
+    n, s = given.visual_tokens, given.text_tokens + given.visual_tokens
+    kept, runs = kept_count("fastv", given.keep, n), (n > 0) * 1
+    h, maps = text.num_heads, (n > 0) * bool(given.layer)
+    return [
+        # Scores written, scaled, masked, softmaxed in float32 and cast back, then read by the values.
+        passes("scores_written_out", b * h * s * s, num, reads=7, writes=7, kernels=5, flops=7,
+               count=maps),
+        # The mean over the heads of the whole map, of which the last row is looked at.
+        passes("mean_heads", b * h * s * s, num, writes=1 / h, count=maps),
+        sort("rank", 1, n, num, runs),
+        passes("indices", s, num, reads=2, writes=2, kernels=6, flops=0, count=runs),
+        sort("order", 1, s, num, runs),
+        *sequence_gather(given, kept, runs),
+    ]  # fmt: skip
+
+
 INFO = MethodInfo(
     name="fastv",
     place="llm-layer",
@@ -68,7 +90,8 @@ INFO = MethodInfo(
     default_text="half of the tokens",
     default_layer=LAYER,
     takes_layer=True,
-    variants=("program", "paper"),
+    variants=("program", "paper", "released"),
+    released=_released,
     variant_needs={"paper": frozenset({"llm_attention_full"})},
     options=(SEED,),
     published=("K=2, R=50 % (keep 0.5)", "demo: K=3, R=75 % (keep 0.25)"),

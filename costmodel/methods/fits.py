@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num
 
+#: The variant that prices the authors' program.
+RELEASED = "released"
 _WHERE = {
     "after-vision": "between vision tower and projector",
     "after-projector": "after the projector",
@@ -51,10 +53,20 @@ def checked_plan(info: MethodInfo, given: MethodInput) -> MethodPlan:
         given = given._replace(keep=keep)
     if given.layer is None:
         given = given._replace(layer=info.default_layer)
-    plan = info.schedule(given)
+    plan = _scheduled(info, given)
     arrays = isinstance(given.visual_tokens, np.ndarray) or isinstance(given.keep, np.ndarray)
     _check_plan(info.name, plan, given.visual_tokens, arrays)
     return plan
+
+
+def _scheduled(info: MethodInfo, given: MethodInput) -> MethodPlan:
+    """The plan of a variant; as released, the program's tokens with the ops of the authors' own code."""
+    if given.variant != RELEASED or info.released is None:
+        return info.schedule(given)
+    given = given._replace(variant=info.variants[0])
+    note = "own work counted from the steps of the authors' program, launches of its loops included"
+    plan = info.schedule(given)
+    return plan._replace(ops=tuple(info.released(given)), notes={**plan.notes, RELEASED: note})
 
 
 def _check_start(info: MethodInfo, given: MethodInput) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from costmodel.methods.keep import Rounding
     from costmodel.methods.options import Option
     from costmodel.methods.plan import MethodInput, MethodPlan
-    from costmodel.quantities import Num
+    from costmodel.quantities import Num, OpCost
 
 Place = Literal["before-vision", "vision-layers", "after-vision", "after-projector", "llm-layer"]
 
@@ -51,6 +51,8 @@ class MethodInfo:
         samples: whether it draws samples, so that asking for all tokens still runs it.
         counts: mean token counts that a paper reports for an adaptive method, by data set.
         program_flops: counted FLOPs of the authors' program, where it computes more than needed.
+        released: the own ops of the authors' program as released, counted from its steps; None where they
+            were not counted. With it the method has the variant "released", which is priced and not run.
         asks_question: whether the selection depends on the question, so that the cached image of one
             question cannot serve the next.
         count_known: whether the number of tokens left is known before the vision tower runs, which serving
@@ -90,6 +92,7 @@ class MethodInfo:
     samples: bool = False
     counts: Mapping[str, int] = field(default_factory=dict)
     program_flops: Callable[[MethodInput], Num] | None = None
+    released: Callable[[MethodInput], list[OpCost]] | None = None
     asks_question: bool = False
     count_known: bool = True
     fused_attention: bool = True

@@ -94,6 +94,27 @@ def _plan(given: MethodInput) -> MethodPlan:
     return before_layers(given, crops.left(given, kept), ops, note)
 
 
+def _released(given: MethodInput) -> list[OpCost]:
+    """The program's ops: every layer of the tower writes its scores out, and rounds wait for the host."""
+    crops, h, c = ranked_crops(given), given.tower.num_heads, given.tower.hidden_size
+    num, images, n, runs = given.precision.vision, crops.images, crops.patches, crops.runs
+    kept = kept_count("vispruner", given.keep, n)
+    important = share(IMPORTANT.of(given), kept, "down")
+    rounds = -(-(n - kept) // REMOVED_PER_ROUND)
+    return [
+        # Scores written, softmaxed in float32 and back, then read by the values; no FLOPs beside the tower's.
+        passes("scores_written_out", images * h * (n + 1) ** 2, num, reads=5, writes=5, kernels=4,
+               flops=7, count=given.vision_layers * runs),
+        passes("mean_heads", images * h * n, num, writes=1 / h, count=runs),
+        passes("normalise", images * n * c, num, reads=2, kernels=2, flops=3, count=runs),
+        sort("rank", images, n, num, runs),
+        *_rounds(images, n - important, kept - important, c, num, runs),
+        # Rows of two tables are picked by lists of places that the host makes and copies over.
+        passes("places_copied", images * n, num, flops=0, kernels=2, count=rounds * runs),
+        *kept_patches(given, crops, kept),
+    ]  # fmt: skip
+
+
 INFO = MethodInfo(
     name="vispruner",
     schedule=_plan,
@@ -110,5 +131,7 @@ INFO = MethodInfo(
     keep_meaning="patches of each crop kept",
     default_keep=COUNT,
     options=(IMPORTANT,),
+    variants=("program", "released"),
+    released=_released,
     recomputes="the class token's row of scores in vision layer -2",
 )

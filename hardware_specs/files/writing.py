@@ -167,7 +167,7 @@ def prepare_folder(path: str | PathLike[str]) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"")
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another machine may have a process of this number
     except (OSError, ValueError) as error:
         raise output_error(folder, error) from error
     return folder
@@ -200,10 +200,10 @@ def _host() -> str:
 
 
 def _owner() -> str:
-    return f"{_host()}-{os.getpid()}-{_started(os.getpid()) or 0}"
+    return f"{_host()}-{os.getpid()}-{start_of(os.getpid()) or 0}"
 
 
-def _started(process: int) -> int | None:
+def start_of(process: int) -> int | None:
     """Return when a process started, in clock ticks since the boot; None where nothing says so."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
@@ -213,7 +213,8 @@ def _started(process: int) -> int | None:
     return int(fields.rpartition(")")[2].split()[19])
 
 
-def _is_alive(process: int, started: int) -> bool:
+def is_alive(process: int, started: int) -> bool:
+    """Return whether the process of this number that started then still runs; True where nobody knows."""
     if os.name != "posix":  # elsewhere signal 0 is no mere question
         return True
     try:
@@ -223,7 +224,7 @@ def _is_alive(process: int, started: int) -> bool:
     except (PermissionError, OSError):
         return True
     # Process numbers are used again: another start is another process.
-    return started in (0, _started(process) or 0)
+    return started in (0, start_of(process) or 0)
 
 
 def _clear_dead(target: Path) -> None:
@@ -239,7 +240,7 @@ def _clear_dead(target: Path) -> None:
         owner = name[len(prefix) :].split(".")[0].split("-")
         # A folder may be shared with other hosts, whose processes cannot be seen from here.
         is_ours = len(owner) == 3 and owner[0] == _host() and "".join(owner[1:]).isdecimal()
-        if is_ours and not _is_alive(int(owner[1]), int(owner[2])):
+        if is_ours and not is_alive(int(owner[1]), int(owner[2])):
             with contextlib.suppress(OSError):
                 target.with_name(name).unlink(missing_ok=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from hardware_specs.errors import InvalidInputError, MissingDependencyError
@@ -53,6 +54,14 @@ def device_kind(name: str) -> str:
     """
     kind = _kind(name)
     return kind if kind == "meta" else open_device(name).kind
+
+
+def visible_gpus() -> list[str]:
+    """Return what CUDA_VISIBLE_DEVICES calls each GPU that this process sees, or their numbers."""
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",") if visible else [str(n) for n in range(torch.cuda.device_count())]
 
 
 def clock_for(name: str) -> Clock:

@@ -30,6 +30,8 @@ STEP = (
     "in the client, between streamed tokens of one request, beside {most} others at most, prefills of "
     "other requests included"
 )
+#: Every step of a record has its time.
+MOST_STEPS = 1_000_000
 
 
 def _runs(content: Content) -> Iterator[ForeignRun]:
@@ -47,12 +49,15 @@ def _of(document: Mapping[str, Any], where: str) -> Iterator[ForeignRun]:
         for name in ("input", "output")
     }
     made = per_request["output"]
+    left_out = None if completed else "no request was completed"
+    if made is not None and made > MOST_STEPS:
+        left_out = f"no request makes {made} tokens, more than {MOST_STEPS}"
     shared: dict[str, Any] = {
         "model": text(document.get("model_id")) or text(document.get("model")),
         "prompt_tokens": per_request["input"],
         "decode_steps": None if made is None else made - 1,
         "mode": "compile",
-        "left_out": None if completed else "no request was completed",
+        "left_out": left_out,
     }
     ttft = all_seconds(document.get("ttfts")) or (
         () if (one := seconds(document.get("median_ttft_ms"), 1e-3)) is None else (one,)
@@ -66,7 +71,7 @@ def _of(document: Mapping[str, Any], where: str) -> Iterator[ForeignRun]:
         **shared,
     )
     step = seconds(document.get("median_tpot_ms"), 1e-3)
-    if step is None or not made or made < 2:
+    if left_out is not None or step is None or not made or made < 2:
         return
     most = count(document.get("max_concurrency"))
     together = None if most is None or completed is None else min(most, completed)

@@ -1,8 +1,9 @@
-"""Many configurations on one device: random interleaved order, one file per point, resumable.
+"""Many configurations: random interleaved order, one file per point, resumable, any number of workers.
 
 Each round measures every configuration once, in an order of its own (A B C, C A B, ...), so that a
 drift of the device's temperature falls on all of them alike. A point is done when its file is there
 in full; a killed campaign starts again where it stopped, with the same orders, and repeats nothing.
+Workers that share a folder, on one machine or many, claim each point before they measure it.
 """
 
 from __future__ import annotations
@@ -10,19 +11,17 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import time
 import warnings
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from hardware_specs.errors import (
-    InvalidFileError,
-    InvalidInputError,
-    OutputError,
-    VlmRooflineError,
-)
+from hardware_specs.errors import InvalidFileError, InvalidInputError, VlmRooflineError
+from hardware_specs.files.claiming import STALE_S, Claims
 from hardware_specs.files.reading import DamagedFileWarning
 from hardware_specs.files.writing import output_error, prepare_folder
+from hardware_specs.showing import shown
 from profiling.instruments.environment import describe_environment
 from profiling.instruments.nvml import open_monitor
 from profiling.measuring.planning import Point, check, check_rounds, model_key, plan
@@ -33,109 +32,267 @@ from profiling.measuring.point import (
     measure_point,
     release_memory,
 )
-from profiling.records.measurement import shareable
+from profiling.records.measurement import record_name, shareable
 from profiling.records.storage import read_measurement, write_measurement
 from profiling.subject.models import build_model, model_config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from torch import nn
 
-    from profiling.instruments.nvml import DeviceMonitor
     from profiling.records.measurement import Configuration, Measurement
 
-LOCK_NAME = ".campaign.lock"
 MOST_THREADS = 4096
+#: Between two looks at points that other workers hold, in seconds.
+POLL_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A campaign: its points, each with the name of its record as a stable id, and how they are measured.
+
+    Args:
+        configurations: the settings to measure, see `grid`.
+        rounds: how often each configuration is measured.
+        seed: fixes the orders and the random weights.
+        options: how thoroughly each point is measured, or a function that says so point by point.
+        weights: `random` or `real`.
+        threads: CPU threads where the device is a CPU; None leaves torch's setting.
+        in_order: measure in the given order instead of a random one.
+    """
+
+    configurations: Sequence[Configuration]
+    rounds: int = 2
+    seed: int = 0
+    options: Options | Callable[[Configuration], Options] | None = None
+    weights: str = "random"
+    threads: int | None = 1
+    in_order: bool = False
+
+    def check(self) -> None:
+        """Reject an impossible campaign before anything is measured.
+
+        Raises:
+            VlmRooflineError: see `profiling.measuring.planning.check`.
+        """
+        check_rounds(self.rounds)
+        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
+            raise InvalidInputError(
+                f"threads must lie between 1 and {MOST_THREADS}, not {self.threads}"
+            )
+        check(self.configurations)
+
+    def points(self, shard: str | None = None) -> list[Point]:
+        """Return the points in the order they are measured; of shard `i/n` every n-th from the i-th."""
+        points = plan(
+            self.configurations, rounds=self.rounds, seed=self.seed, in_order=self.in_order
+        )
+        if shard is None:
+            return points
+        first, step = parse_shard(shard)
+        return points[first - 1 :: step]
+
+    def file_names(self) -> list[str]:
+        """Return the names of all records, the first round of every configuration first."""
+        return [
+            record_name(configuration, round_)
+            for round_ in range(self.rounds)
+            for configuration in self.configurations
+        ]
+
+
+def parse_shard(shard: str, environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """Return (i, n) of a shard `i/n`, counted from 1; `slurm` takes them from a job array's variables.
+
+    Args:
+        shard: `i/n` or `slurm`.
+        environment: where SLURM_ARRAY_TASK_ID, _COUNT, _MIN and _STEP are; an array of any start and
+            step will do. Arrays with gaps, such as `--array=1,2,5`, need `i/n`.
+
+    Raises:
+        InvalidInputError: neither, or i is not one of 1 to n.
+
+    >>> parse_shard("2/4")
+    (2, 4)
+    >>> parse_shard("slurm", {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "1",
+    ...                       "SLURM_ARRAY_TASK_STEP": "3", "SLURM_ARRAY_TASK_COUNT": "4"})
+    (3, 4)
+    """
+    text = shard
+    try:
+        if shard == "slurm":
+            task, count, least, step = (
+                environment.get(f"SLURM_ARRAY_TASK_{name}", default)
+                for name, default in (("ID", ""), ("COUNT", ""), ("MIN", "1"), ("STEP", "1"))
+            )
+            text = f"task {task} of {count} from {least} by {step}"
+            index, uneven = divmod(int(task) - int(least), int(step))
+            first, number = index + 1, int(count)
+            if uneven:
+                raise ValueError
+        else:
+            first, number = (int(part) for part in shard.split("/"))
+        if not 1 <= first <= number:
+            raise ValueError
+    except (ValueError, ZeroDivisionError):
+        raise InvalidInputError(
+            f"a shard is i/n with i from 1 to n, such as 1/4, or slurm inside a job array; not {shown(text)}"
+        ) from None
+    return first, number
+
+
+def run_points(
+    plan: Plan,
+    folder: str | Path,
+    shard: str | None = None,
+    *,
+    on_plan: Callable[[int, int], None] | None = None,
+    stale_s: float = STALE_S,
+) -> Generator[Measurement]:
+    """Measure a plan's missing points and yield each new record once its file is written.
+
+    Any number of workers may share the folder. Points that others hold are left to them, and waited
+    for at the end: a worker that dies loses its claim, on the same machine at once.
+
+    Args:
+        plan: the campaign.
+        folder: for the records; created when missing.
+        shard: `i/n` for the i-th of n parts, `slurm` for a job array's; None for all.
+        on_plan: is told how many points there are and how many are done already.
+        stale_s: seconds after which a claim that nobody touched is taken over.
+
+    Raises:
+        OutputError: the folder cannot be written.
+        InvalidInputError: no such shard.
+        VlmRooflineError: see `Plan.check`.
+    """
+    plan.check()
+    points = plan.points(shard)
+    target = prepare_folder(folder)
+    claims = Claims(stale_s)
+    left = []
+    for point in points:
+        path = target / point.file_name
+        if _damage(path) is None:
+            claims.clear(path)
+        else:
+            left.append(point)
+    if on_plan is not None:
+        on_plan(len(points), len(points) - len(left))
+    while left:
+        held: list[Point] = []
+        for _, members in itertools.groupby(left, key=lambda point: model_key(point.configuration)):
+            group = list(members)
+            with _threads(group, plan.threads), _subject(plan) as measure:
+                for point in group:
+                    path = target / point.file_name
+                    with claims.holding(path) as is_held:
+                        record = None
+                        if is_held is None:
+                            held.append(point)
+                        elif _is_missing(path):
+                            record = measure(point)
+                            if is_held():
+                                write_measurement(record, target)
+                            else:  # this process stood still, and another has the point
+                                record = None
+                                held.append(point)
+                    if record is not None:
+                        yield record
+        left = [point for point in held if _damage(target / point.file_name) is not None]
+        if left:
+            time.sleep(POLL_S)
 
 
 def run_campaign(
     configurations: Sequence[Configuration],
     folder: str | Path,
     *,
-    rounds: int = 2,
-    seed: int = 0,
-    options: Options | Callable[[Configuration], Options] | None = None,
-    weights: str = "random",
-    threads: int | None = 1,
     on_plan: Callable[[int, int], None] | None = None,
-    in_order: bool = False,
+    **settings: Any,
 ) -> Generator[Measurement]:
-    """Measure the missing points of a folder and yield each new record once its file is written.
-
-    Args:
-        configurations: the settings to measure, see `grid`.
-        folder: for the records; created when missing.
-        rounds: how often each configuration is measured.
-        seed: fixes the orders and the random weights.
-        options: how thoroughly each point is measured, or a function that says so point by point.
-        weights: `random` or `real`.
-        threads: CPU threads where the device is a CPU; None leaves torch's setting.
-        on_plan: is told how many points there are and how many are done already.
-        in_order: measure in the given order instead of a random one.
+    """Measure the missing points of a folder: `run_points` of `Plan(configurations, **settings)`.
 
     Raises:
-        OutputError: the folder cannot be written, or another campaign is writing there.
-        VlmRooflineError: see `check`.
+        VlmRooflineError: see `run_points`.
     """
-    check_rounds(rounds)
-    if threads is not None and not 1 <= threads <= MOST_THREADS:
-        raise InvalidInputError(f"threads must lie between 1 and {MOST_THREADS}, not {threads}")
-    check(configurations)
-    target = prepare_folder(folder)
-    points = plan(configurations, rounds=rounds, seed=seed, in_order=in_order)
-    options_of = options if callable(options) else lambda _point: options or Options()
-    with _only_writer(target):
-        todo = [point for point in points if not is_done(target / point.file_name)]
-        if on_plan is not None:
-            on_plan(len(points), len(points) - len(todo))
-        for _, members in itertools.groupby(todo, key=lambda point: model_key(point.configuration)):
-            with _threads(group := list(members), threads):
-                for record in _run_group(group, options_of, weights, seed):
-                    record = replace(record, sampling=replace(record.sampling, rounds=rounds))
-                    record = shareable(record)
-                    write_measurement(record, target)
-                    yield record
+    return run_points(Plan(configurations, **settings), folder, on_plan=on_plan)
 
 
-def is_done(path: Path) -> bool:
-    """Return whether a point's record is there and readable; a damaged one is set aside."""
+def _damage(path: Path) -> str | None:
+    """Return what is wrong with a point's record: empty text where there is none, None if it is whole."""
     if not path.exists():
-        return False
+        return ""
     try:
         read_measurement(path)
     except InvalidFileError as error:
+        return str(error)
+    return None
+
+
+def _is_missing(path: Path) -> bool:
+    """Return whether a claimed point has no whole record; a damaged one is set aside."""
+    damage = _damage(path)
+    if damage:
         aside = path.with_suffix(".damaged")
         try:
             path.replace(aside)
         except OSError as failure:
             raise output_error(aside, failure) from failure
         warnings.warn(
-            f"{error}; kept as {aside.name}, the point is measured again",
+            f"{damage}; kept as {aside.name}, the point is measured again",
             DamagedFileWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
-        return False
-    return True
+    return damage is not None
 
 
-def _run_group(
-    points: list[Point],
-    options_of: Callable[[Configuration], Options],
-    weights: str,
-    seed: int,
-) -> Iterator[Measurement]:
-    first = points[0].configuration
-    monitor = open_monitor(first.device)
-    environment = describe_environment(first.device, monitor)
-    shape = model_config(first.model)
-    model: nn.Module | None = None
-    failure: BaseException | None = None
+@contextmanager
+def _subject(plan: Plan) -> Iterator[Callable[[Point], Measurement]]:
+    """Give what measures points that share a model; the first of them builds it."""
+    built: dict[str, Any] = {}
+
+    def measure(point: Point) -> Measurement:
+        asked = point.configuration
+        if not built:
+            built["device"] = asked.device
+            built["monitor"] = open_monitor(asked.device)
+            built["environment"] = describe_environment(asked.device, built["monitor"])
+            built["model"], built["failure"] = _build(asked, plan)
+            # What is there by now stays to the end: collections between points need not look again.
+            gc.collect()
+            gc.freeze()
+        options = plan.options(asked) if callable(plan.options) else plan.options
+        where = {
+            "environment": built["environment"], "round_": point.round, "position": point.position,
+        }  # fmt: skip
+        if built["model"] is None:
+            record = failed_point(asked, built["failure"], **where)
+        else:
+            record = measure_point(
+                built["model"], model_config(asked.model), asked, options=options or Options(),
+                monitor=built["monitor"], **where,
+            )  # fmt: skip
+        return shareable(replace(record, sampling=replace(record.sampling, rounds=plan.rounds)))
+
     try:
-        model = build_model(
-            first.model, dtype=first.dtype, device=first.device, weights=weights,
-            attention=first.attention, seed=seed,
+        yield measure
+    finally:
+        if built:
+            gc.unfreeze()
+            device = built["device"]
+            built.clear()
+            release_memory(device)
+
+
+def _build(first: Configuration, plan: Plan) -> tuple[nn.Module | None, BaseException | None]:
+    """Return the model, or what a lack of memory raised."""
+    try:
+        model: nn.Module = build_model(
+            first.model, dtype=first.dtype, device=first.device, weights=plan.weights,
+            attention=first.attention, seed=plan.seed,
         )  # fmt: skip
     except VlmRooflineError:
         raise
@@ -143,39 +300,8 @@ def _run_group(
         if not is_out_of_memory(error):
             raise
         # The traceback holds the half-built model's memory.
-        failure = error.with_traceback(None)
-    # What is there by now stays to the end: collections between points need not look at it again.
-    gc.collect()
-    gc.freeze()
-    try:
-        for point in points:
-            options = options_of(point.configuration)
-            yield _run_point(point, model, shape, failure, options, monitor, environment)
-    finally:
-        gc.unfreeze()
-        del model
-        release_memory(first.device)
-
-
-def _run_point(
-    point: Point,
-    model: nn.Module | None,
-    shape: Any,
-    failure: BaseException | None,
-    options: Options,
-    monitor: DeviceMonitor,
-    environment: dict[str, Any],
-) -> Measurement:
-    if model is None:
-        assert failure is not None  # noqa: S101  (building either gave a model or failed)
-        return failed_point(
-            point.configuration, failure, environment=environment,
-            round_=point.round, position=point.position,
-        )  # fmt: skip
-    return measure_point(
-        model, shape, point.configuration, options=options, monitor=monitor,
-        environment=environment, round_=point.round, position=point.position,
-    )  # fmt: skip
+        return None, error.with_traceback(None)
+    return model, None
 
 
 @contextmanager
@@ -190,24 +316,3 @@ def _threads(points: Sequence[Point], threads: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def _only_writer(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; the system lets go of it when the process dies, however it dies."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: two campaigns at once are the user's own care there.
-        yield
-        return
-    descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise OutputError(
-                f"another campaign is writing to {folder}; wait for it or give another folder"
-            ) from error
-        yield
-    finally:
-        os.close(descriptor)

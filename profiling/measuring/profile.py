@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from costmodel.models.model import image_sizes
 from hardware_specs.errors import InvalidInputError
-from profiling.measuring.campaign import run_campaign
+from profiling.measuring.campaign import Plan, run_points
 from profiling.measuring.planning import grid
-from profiling.records.measurement import record_name
 from profiling.records.storage import read_measurement
 from profiling.subject.models import named
 
@@ -87,40 +86,31 @@ def profile(
     Raises:
         VlmRooflineError: see `profiling.measuring.planning.check`.
     """
-    wanted: list[str | Method] = _listed(method)
+    wanted: list[str | Method] = listed(method)
     configurations = grid(
         [named(_source(model), scale)],
-        dtypes=_listed(dtype),
-        visual_tokens=_listed(visual_tokens),
+        dtypes=listed(dtype),
+        visual_tokens=listed(visual_tokens),
         methods=[str(each) for each in wanted],
-        keeps=[] if keep is None else _listed(keep),
-        batch_sizes=_listed(batch_size),
-        modes=_listed(mode),
+        keeps=[] if keep is None else listed(keep),
+        batch_sizes=listed(batch_size),
+        modes=listed(mode),
         text_tokens=text_tokens,
         output_tokens=output_tokens,
         device=device,
         attention=attention,
         cache=cache,
-        images=_listed(images),
+        images=listed(images),
         image_sizes=_sizes(image_size),
         frames=frames,
     )
+    plan = Plan(
+        configurations, rounds=rounds, seed=seed, options=options, weights=weights, threads=threads
+    )
     with TemporaryDirectory() if out is None else nullcontext(out) as folder:
-        for _ in run_campaign(
-            configurations,
-            folder,
-            rounds=rounds,
-            seed=seed,
-            options=options,
-            weights=weights,
-            threads=threads,
-        ):
+        for _ in run_points(plan, folder):
             pass
-        return [
-            read_measurement(Path(folder) / record_name(configuration, round_))
-            for round_ in range(rounds)
-            for configuration in configurations
-        ]
+        return [read_measurement(Path(folder) / name) for name in plan.file_names()]
 
 
 def _source(model: str | ModelConfig) -> str:
@@ -146,7 +136,8 @@ def _sizes(image_size: ImageSize | None) -> tuple[tuple[int, int], ...]:
     return tuple(size for size in image_sizes(image_size, None) if size is not None)
 
 
-def _listed(value: T | Sequence[T]) -> list[T]:
+def listed(value: T | Sequence[T]) -> list[T]:
+    """Return the values of an argument that takes one or a list of them."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         return list(value)
     return [value]

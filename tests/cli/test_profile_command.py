@@ -98,8 +98,8 @@ BAD = {
     "graphs on a CPU": (["--mode", "cuda-graph"], "needs a CUDA device"),
     "no number": (["--visual-tokens", "many"], "many"),
     "a ratio for a batch": (["--batch-size", "0"], "batch_size"),
-    "bad noise": (["--noise", "2"], "--noise"),
-    "bad time": (["--max-time", "0"], "--max-time"),
+    "bad noise": (["--noise", "2"], "noise"),
+    "bad time": (["--max-time", "0"], "max-time"),
     "bad keep": (["--method", "divprune", "--keep", "most"], "most"),
     "two scales": (["--scale", "layers=zero"], "layers"),
 }

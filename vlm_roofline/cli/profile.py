@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import nullcontext
-from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,6 +28,7 @@ from vlm_roofline.cli.pictures import Fps, Pictures, Seconds, pictured, sampled
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from profiling.measuring.campaign import Plan
     from profiling.records.measurement import Measurement
 
 
@@ -37,11 +38,23 @@ def register(app: typer.Typer) -> None:
 
 
 def profile(
-    model: ModelArgument,
+    context: typer.Context,
+    model: Annotated[str | None, ModelArgument.__metadata__[0]] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for the records; an interrupted run goes on. Without it nothing is kept."),
     ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(help="A YAML file that describes the campaign, in place of MODEL and its options."),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="Measure part i/n of the plan only; slurm takes it from a job array."),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(help="Processes that share the work, with --out: one for each GPU.")
+    ] = 1,
     visual_tokens: Annotated[
         str | None,
         typer.Option(help="Counts such as 576,64,1; the model's own when absent. With a method: "
@@ -100,113 +113,130 @@ def profile(
     json: Json = False,
 ) -> None:  # fmt: skip
     """Measure a model stage by stage: vision, projector, reduction, prefill, decode."""
-    from costmodel.models.model import image_sizes
-    from profiling.measuring.planning import check, check_rounds, grid
+    from profiling.measuring.campaign import Plan, parse_shard
+    from profiling.measuring.plan_file import options_for, read_plan
+    from profiling.measuring.planning import check_rounds, grid
     from profiling.subject.models import check_weights, named
 
-    check_rounds(rounds)
-    check_weights(weights)
-    options = _options(noise, max_time, energy, device, max_foreign_load)
-    asked = {
-        "model": named(model, scale),
-        "images": images,
-        "image_size": parse_image_size(image_size),
-        "frames": frames,
-    }
-    size = (asked | pictured(image, asked))["image_size"]
-    configurations = grid(
-        [named(model, scale)],
-        dtypes=split(dtype),
-        visual_tokens=[None]
-        if visual_tokens is None
-        else parse_counts("--visual-tokens", visual_tokens),
-        methods=with_settings(split(method), variant=variant, options=option, layer=layer),
-        keeps=[_keep(part) for part in split(keep)],
-        batch_sizes=parse_counts("--batch-size", batch_size),
-        modes=split(mode),
-        text_tokens=text_tokens,
-        output_tokens=output_tokens,
-        device=device,
-        attention=attention,
-        cache=cache,
-        images=[None] if images is None else parse_counts("--images", images),
-        image_sizes=[each for each in image_sizes(size, None) if each is not None],
-        frames=sampled(fps, seconds, asked).get("frames", frames),
-    )
-    check(configurations)
-    if out is None and (kernels or traces):
-        raise InvalidInputError("--kernels and --traces write files; say where with --out")
-    with TemporaryDirectory() if out is None else nullcontext(out) as folder:
-        records = _run(
-            configurations, Path(folder), rounds=rounds, seed=seed, weights=weights, threads=threads,
-            options=options,
+    if plan is not None:
+        _only_the_plan(context)
+        campaign = read_plan(plan)
+    elif model is None:
+        raise InvalidInputError("give a MODEL, or a campaign with --plan FILE")
+    else:
+        from costmodel.models.model import image_sizes
+
+        check_rounds(rounds)
+        check_weights(weights)
+        options = options_for(noise, max_time, energy, device, max_foreign_load)
+        asked = {
+            "model": named(model, scale),
+            "images": images,
+            "image_size": parse_image_size(image_size),
+            "frames": frames,
+        }
+        size = (asked | pictured(image, asked))["image_size"]
+        configurations = grid(
+            [named(model, scale)],
+            dtypes=split(dtype),
+            visual_tokens=[None]
+            if visual_tokens is None
+            else parse_counts("--visual-tokens", visual_tokens),
+            methods=with_settings(split(method), variant=variant, options=option, layer=layer),
+            keeps=[_keep(part) for part in split(keep)],
+            batch_sizes=parse_counts("--batch-size", batch_size),
+            modes=split(mode),
+            text_tokens=text_tokens,
+            output_tokens=output_tokens,
+            device=device,
+            attention=attention,
+            cache=cache,
+            images=[None] if images is None else parse_counts("--images", images),
+            image_sizes=[each for each in image_sizes(size, None) if each is not None],
+            frames=sampled(fps, seconds, asked).get("frames", frames),
+        )
+        campaign = Plan(
+            configurations, rounds=rounds, seed=seed, options=options, weights=weights,
+            threads=threads,
         )  # fmt: skip
+        campaign.check()
+    if out is None and (kernels or traces or shard is not None or workers != 1):
+        raise InvalidInputError(
+            "--kernels, --traces, --shard and --workers write files; say where with --out"
+        )
+    if shard is not None:
+        parse_shard(shard)
+        if workers != 1:
+            raise InvalidInputError("--workers share the whole plan; give them or --shard")
+    with TemporaryDirectory() if out is None else nullcontext(out) as folder:
+        records = _run(campaign, Path(folder), shard, workers)
     if out is not None and (kernels or traces):
-        _run_passes(configurations, out, traces=traces, weights=weights, seed=seed)
+        _run_passes(
+            campaign.configurations, out, traces=traces, weights=campaign.weights,
+            seed=campaign.seed,
+        )  # fmt: skip
     if json:
         print_json(_document(out, records))
     else:
         _print_table(records, out)
 
 
+#: What may be said beside a plan: where and by whom it is measured, and what is shown.
+_BESIDE_A_PLAN = frozenset({"plan", "out", "shard", "workers", "kernels", "traces", "json"})
+
+
+def _only_the_plan(context: typer.Context) -> None:
+    """Refuse options that a plan says itself."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name not in _BESIDE_A_PLAN and source is not None and source.name == "COMMANDLINE":
+            given = "MODEL" if name == "model" else f"--{name.replace('_', '-')}"
+            raise InvalidInputError(f"{given} stands beside --plan; write it into the plan")
+
+
 def _keep(text: str) -> int | float | None:
     return None if text == "default" else parse_keep(text)
 
 
-def _options(
-    noise: float, max_time: float, energy: bool, device: str, max_foreign_load: float | None
-) -> Any:
-    from profiling.measuring.point import Options
-    from profiling.measuring.stopping import StopRule, WarmUpRule
-
-    if not 0 < noise < 1:
-        raise InvalidInputError(f"--noise is a share such as 0.02, not {noise}")
-    if not 0 < max_time < inf:
-        raise InvalidInputError(f"--max-time must be positive and finite, not {max_time}")
-    # A CPU has no clocks to wait for; a GPU needs seconds to reach its own.
-    warm_up_s = min(3.0 if device.startswith("cuda") else 0.3, max_time)
-    return Options(
-        rule=StopRule(target_dispersion=noise, max_time_s=max_time, min_time_s=min(0.5, max_time)),
-        warm_up=WarmUpRule(min_time_s=warm_up_s, max_time_s=max(warm_up_s, min(10.0, max_time))),
-        energy=energy,
-        max_foreign_load=max_foreign_load,
-        patience_s=10.0 if max_foreign_load is None else 300.0,
-    )
-
-
-def _run(
-    configurations: Sequence[Any], out: Path, *, rounds: int, **rest: Any
-) -> list[Measurement]:
-    """Measure what is missing, then read everything the grid names."""
-    from profiling.measuring.campaign import run_campaign
-    from profiling.records.measurement import record_name
+def _run(plan: Plan, out: Path, shard: str | None, workers: int) -> list[Measurement]:
+    """Measure what is missing, then read everything the plan, or its shard, names."""
+    from profiling.measuring.campaign import run_points
+    from profiling.measuring.launching import launch
     from profiling.records.storage import read_measurement
 
     def on_plan(total: int, finished: int) -> None:
         if finished and finished < total:
             remark(f"{finished} of {total} points are measured already; going on")
 
-    # The bar counts what is left, so that its time left is right when a campaign goes on.
-    left = sum(
-        not (out / record_name(configuration, round_)).exists()
-        for configuration in configurations
-        for round_ in range(rounds)
-    )
-    warned = False
-    campaign = run_campaign(configurations, out, rounds=rounds, on_plan=on_plan, **rest)
-    for record in progress(campaign, "measuring", total=left):
-        others = record.device_state.foreign_processes
-        if others and not warned:
-            warned = True
-            warn(f"{others} other processes hold memory on the device; times may not be its own")
-        if record.status != "ok":
-            remark(one_line(f"{record.configuration.key}: {record.status}: {record.error}"))
-    records = [
-        read_measurement(out / record_name(configuration, round_))
-        for configuration in configurations
-        for round_ in range(rounds)
-    ]
-    if all(record.status == "failed" for record in records):
+    names = plan.file_names()
+    if shard is not None:
+        mine = {point.file_name for point in plan.points(shard)}
+        names = [name for name in names if name in mine]
+    if workers != 1:
+        told = [0]
+
+        def on_progress(finished: int, total: int) -> None:
+            if finished > told[0] and sys.stderr.isatty():
+                told[0] = finished
+                remark(f"{finished} of {total} points are measured")
+
+        records = launch(plan, out, workers=workers, on_progress=on_progress)
+    else:
+        # The bar counts what is left, so that its time left is right when a campaign goes on.
+        left = sum(not (out / name).exists() for name in names)
+        warned = False
+        campaign = run_points(plan, out, shard, on_plan=on_plan)
+        for record in progress(campaign, "measuring", total=left):
+            others = record.device_state.foreign_processes
+            if others and not warned:
+                warned = True
+                warn(
+                    f"{others} other processes hold memory on the device; times may not be its own"
+                )
+            if record.status != "ok":
+                remark(one_line(f"{record.configuration.key}: {record.status}: {record.error}"))
+        records = [read_measurement(out / name) for name in names]
+    if records and all(record.status == "failed" for record in records):
         raise UnsupportedError(f"no point could be measured: {records[0].error}")
     return records
 

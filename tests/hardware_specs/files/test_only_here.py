@@ -34,7 +34,7 @@ ALLOWED = {
     "profiling/importing/content.py": {"read_text"},  # the one reader's
     "profiling/instruments/environment.py": {"read_text"},  # the kernel's files
     "profiling/instruments/watch.py": {"read_text"},  # the kernel's files
-    "profiling/measuring/campaign.py": {"open"},  # the lock
+    "profiling/measuring/plan_file.py": {"read_text"},  # the one reader's
     "profiling/records/storage.py": {"read_text"},  # the one reader's
     "profiling/report/html.py": {"read_text"},  # shipped
     "profiling/tracing/kernels.py": {"read_bytes"},  # the one reader's, and the profiler's own file

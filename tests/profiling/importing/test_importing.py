@@ -300,3 +300,11 @@ def test_every_format_says_what_it_was_tested_on() -> None:
     for name in FORMATS.names():
         assert f"`{name}`" in page
     assert page.count("no real file") >= len(untested)
+
+
+def test_more_tokens_than_any_request_makes_are_left_out_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "serve.json"
+    path.write_text(json.dumps({**SERVE, "total_output_tokens": 4 * 10**9}))
+    found = read_results(path, Told(dtype="bf16", visual_tokens=576))
+    assert not found.records
+    assert "no request makes 1000000000 tokens" in found.left_out[0].why

@@ -274,15 +274,6 @@ def test_a_damaged_record_is_set_aside_and_measured_again(
     assert path.with_suffix(".damaged").exists()
 
 
-def test_two_campaigns_do_not_share_a_folder(tiny_source: str, tmp_path: Path, quick: Any) -> None:
-    first = run_campaign(_grid(tiny_source), tmp_path, rounds=1, options=quick)
-    next(first)
-    with pytest.raises(OutputError, match="another campaign"):
-        next(run_campaign(_grid(tiny_source), tmp_path, rounds=1, options=quick))
-    first.close()
-    assert len(list(run_campaign(_grid(tiny_source), tmp_path, rounds=1, options=quick))) == 2
-
-
 def test_bad_campaigns_are_refused_before_anything_runs(
     tiny_source: str, tiny_text_source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
