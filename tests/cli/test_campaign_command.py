@@ -26,13 +26,14 @@ def test_a_step_without_time_leaves_its_files(
                  "--started", str(time.time() - 60), "--out", str(tmp_path)]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(campaign, "_measure_ops", lambda _plan, _folder, seconds: seconds)
-        assert main([*arguments, "--json"]) == 0
+        assert main([*arguments, "--json"]) == 1
     shown = capsys.readouterr()
-    assert json.loads(shown.out) == {
-        "schema_version": 1, "out": str(tmp_path), "step": step, "checks": []
-    }  # fmt: skip
+    answer = json.loads(shown.out)
+    assert (answer["out"], answer["step"]) == (str(tmp_path), step)
+    (check,) = answer["checks"]
+    assert not check["ok"]
     assert "environment" in shown.err
-    assert json.loads((tmp_path / "checks.json").read_text())["rows"] == []
+    assert json.loads((tmp_path / "checks.json").read_text())["rows"] == answer["checks"]
 
 
 def test_failed_checks_are_named_and_the_exit_code_is_1(
