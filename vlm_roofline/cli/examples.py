@@ -20,7 +20,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "sweep": ("sweep llava-1.5-7b -d a100,l4 --visual-tokens 64:576:64 --out sweep.csv",),
     "explore": (
-        "explore --out explorer.html",
+        "explore llava-next-vicuna-13b -d h100,l40s --method none --out explorer.html",
         "explore llava-1.5-7b -d l40s --method fastv --keep 50%,64 --out explorer.html",
     ),
     "serve": ("serve llava-1.5-7b -d a100 --tp 2 --rate 4 --price-per-hour 2",),
