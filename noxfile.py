@@ -33,7 +33,10 @@ def requirements() -> dict[str, str]:
     """Return every dependency of a user, by name, as `pyproject.toml` bounds it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    groups = [project["dependencies"], *(extras[name] for name in extras if name != "dev")]
+    groups = [
+        project["dependencies"],
+        *(extras[name] for name in extras if name not in ("dev", "docs")),
+    ]
     found = (re.match(r"([A-Za-z0-9_.-]+)(.*)", line) for group in groups for line in group)
     return {m[1]: m[2] for m in found if m and not m[2].startswith("[")}
 
