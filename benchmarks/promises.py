@@ -79,10 +79,14 @@ def tests(*targets: str) -> tuple[str, Callable[[], Found]]:
     return command, check
 
 
+def stored(name: str) -> list[dict[str, str]]:
+    """Return the rows of a table that a longer command wrote."""
+    return list(csv.DictReader((DOCS / f"{name}.csv").read_text(encoding="utf-8").splitlines()))
+
+
 def releases(which: str) -> Found:
     """Read what the suite said on a set of releases."""
-    rows = list(csv.DictReader((DOCS / "compatibility.csv").open(encoding="utf-8")))
-    rows = [row for row in rows if row["set"] == which and row["date"]]
+    rows = [row for row in stored("compatibility") if row["set"] == which and row["date"]]
     if not rows:
         return Found("not run", False, "")
     said = "; ".join(
@@ -96,8 +100,7 @@ def releases(which: str) -> Found:
 
 def fuzzed(kills: bool, least: int) -> Found:
     """Read the last long run of the fuzz: spoilt inputs, or kills."""
-    rows = list(csv.DictReader((DOCS / "reliability.csv").open(encoding="utf-8")))
-    rows = [row for row in rows if row["what"].startswith("kill") == kills]
+    rows = [row for row in stored("reliability") if row["what"].startswith("kill") == kills]
     # A run that ended before its kill is none.
     counted = "ok" if kills else "cases"
     cases, faults = (sum(int(row[name]) for row in rows) for name in (counted, "faults"))
