@@ -256,7 +256,7 @@ def _window(gpu: FakeCuda, *, polled: bool = True) -> Any:
         tensor.add_(1.0)
         if polled:
             looked.clear()
-            looked.wait(5.0)
+            looked.wait(1.0)
 
     return measure_energy("prefill", run, cast("Any", Watched()), clock_for("cuda"), window_s=0.2)
 
