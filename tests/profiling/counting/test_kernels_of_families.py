@@ -5,10 +5,12 @@ What comes before the first layer is not modelled in full: positions, window ind
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from merging_families import CONFIGS, write_config
+from packaging.version import Version
 
 from costmodel import estimate
 from profiling.counting.one_run import count_run
@@ -43,6 +45,10 @@ def _kernels(source: str) -> dict[str, tuple[int, int]]:
     return {each: (int(cost.stages[each].kernels), counted[each].ops) for each in stages}
 
 
+@pytest.mark.skipif(
+    Version(version("transformers")) < Version("5.23"),
+    reason="older code of experts, Gemma 3 and Idefics3 launches other kernels than the plan describes",
+)
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_a_layer_launches_what_is_computed(kind: str, tmp_path: Path) -> None:
     less = _kernels(write_config(kind, tmp_path, layers=8, depth=3))
