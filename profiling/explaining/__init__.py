@@ -126,5 +126,5 @@ def _device_of(
     which = "the trace does not name its device"
     if trace.device_names:
         which = f"{trace.device_names[0]!r} is described by no device file"
-    notes.append(f"{which}: there are no roofs; name the device with hardware=")
+    notes.append(f"{which}: there are no roofs; name the device with hardware= (--hardware)")
     return None

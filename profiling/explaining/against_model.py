@@ -53,7 +53,7 @@ def against_model(
         InvalidInputError: the device or the tokens of the trace are not known, or the model.
     """
     if found.hardware is None:
-        raise InvalidInputError("an estimate needs the device: name it with hardware=")
+        raise InvalidInputError("an estimate needs the device: name it with hardware= (--hardware)")
     config = load_model(model)
     name = public_name(config.name)
     runs = _runs_of(found, "prefill")
