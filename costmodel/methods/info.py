@@ -25,6 +25,7 @@ class MethodInfo:
     Attributes:
         name: the method's name.
         place: where it acts.
+        second_place: where it acts once more, so that nothing stacks on it; None where it acts once.
         source: paper and program.
         summary: what it does, in one line.
         formula: tokens left and the method's own FLOPs, in plain text.
@@ -99,8 +100,16 @@ class MethodInfo:
     recomputes: str = "nothing"
     clips: bool = False
     stages: tuple[Any, ...] = ()
+    second_place: Place | None = None
 
     __repr__ = brief
+
+    @property
+    def where(self) -> str:
+        """Where it acts, in words."""
+        return (
+            self.place if self.second_place is None else f"{self.place}, then {self.second_place}"
+        )
 
     @property
     def adaptive(self) -> bool:

@@ -54,6 +54,7 @@ MODULES: dict[str, str] = {
     "v2drop": "v2drop",
     "dycoke": "dycoke",
     "downsample": "downsample",
+    "vscan": "vscan",
 }
 ENTRY_POINTS = "vlm_roofline.methods"
 

@@ -215,6 +215,7 @@ SETTINGS = [
     ("holov", {"keep": 20}),
     ("holov", {"keep": 0.1}),
     ("hiprune", {"keep": 20}),
+    ("vscan", {"keep": 20}),  # 20 of 36 and 6 of them
     ("downsample", {"keep": 9}),
     ("downsample", {"keep": 0.5}),  # 18 of 36: 16
 ]
@@ -316,6 +317,7 @@ class Launches(TorchDispatchMode):
         "sparsevlm",
         "holov",
         "v2drop",
+        "vscan(shallow=1)",
     ],
 )
 def test_kernels_are_about_those_that_run(large, name) -> None:
@@ -355,6 +357,7 @@ OPTIONS = [
     "v2drop(layers=[1,2], keep=7)",
     "holov(keep=9, chunks=5)",
     "hiprune(keep=9, shallow=2, alpha=0.8)",
+    "vscan(keep=13, shallow=2, cut=3, deep=0.5)",
 ]
 
 
@@ -471,6 +474,7 @@ def test_ats_costs_what_its_lengths_cost(llava, keep) -> None:
         ("dart", {"keep": 0.2}),
         ("holov", {"keep": 10}),
         ("hiprune", {"keep": 10}),
+        ("vscan", {"keep": 10}),
         ("downsample", {"keep": 9}),
     ],
 )
@@ -531,6 +535,7 @@ BY_CLASS = [
     ("cdpruner", {"keep": 5}),
     ("holov", {"keep": 10}),
     ("hiprune(shallow=4)", {"keep": 10}),
+    ("vscan(shallow=4)", {"keep": 10}),
     ("downsample", {"keep": 16}),
 ]
 IN_THE_LLM = [

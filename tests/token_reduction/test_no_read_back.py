@@ -34,6 +34,7 @@ from token_reduction.v2drop import v2drop
 from token_reduction.vidcom2 import vidcom2
 from token_reduction.visionzip import visionzip
 from token_reduction.vispruner import vispruner
+from token_reduction.vscan import vscan
 from token_reduction.vtw import vtw, withdrawal_divergence
 
 N = 100
@@ -78,6 +79,7 @@ FREE = {
     "downsample": lambda: downsample(meta(2, 3, 56, 56), 4, patch=14),
     "holov": lambda: holov(meta(2, N, 8), meta(2, 4, N), 9),
     "hiprune": lambda: hiprune(meta(2, N, 8), meta(2, N), meta(2, N), 9, side=10),
+    "vscan": lambda: vscan(meta(2, N, 8), meta(2, 4, N), meta(2, 4, N), 20, side=10),
     "v2drop": lambda: v2drop(meta(2, N, 8), meta(2, N, 8), 0.5),
     "evs": lambda: evs(meta(6, N, 8), 0.3),
     "vidcom2": lambda: vidcom2(meta(6, N, 8), 0.3),

@@ -22,6 +22,7 @@ from token_reduction.apply.before_llm import PromptReduction
 from token_reduction.apply.crops import Crops
 from token_reduction.apply.inside_llm import LayerReduction
 from token_reduction.apply.inside_tower import TowerReduction
+from token_reduction.apply.record import ReductionRecord
 from token_reduction.tokens.reduced import Reduced
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from token_reduction.apply.inside_llm import Policy
     from token_reduction.apply.inside_tower import Step
     from token_reduction.apply.patching import Patches
-    from token_reduction.apply.record import ReductionRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,14 @@ class Host:
     record: ReductionRecord
     trace: bool
     shortened: list[PromptReduction] = field(default_factory=list)
+
+    def in_two(self) -> tuple[Host, Host]:
+        """Return the hosts of a method's two stages, each with a record of its own."""
+        records = ReductionRecord(self.method), ReductionRecord(self.method)
+        self.record.stages = records
+        self.patches.always_after(self.parts.base, self.record.gather_stages)
+        first, second = (replace(self, record=record) for record in records)
+        return first, second
 
     def shorten(self, crops: Crops | None, function: Callable[[Item], Reduced] | None) -> None:
         """Shorten the prompt before the language model, by crops or by whole images and videos."""
