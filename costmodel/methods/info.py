@@ -42,7 +42,7 @@ class MethodInfo:
         default_layer: the language-model layer that layer=None means, for methods that have one.
         takes_layer: whether `layer` may be given.
         variants: "program" first.
-        variant_needs: needs of a variant where they differ.
+        forms: the facts of variants that act elsewhere or need other things, each by `replace`.
         options: the method's own options.
         trained: whether the published results need weights trained for it.
         published: settings that its papers report.
@@ -82,7 +82,7 @@ class MethodInfo:
     default_layer: int | None = None
     takes_layer: bool = False
     variants: tuple[str, ...] = ("program",)
-    variant_needs: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    forms: Mapping[str, MethodInfo] = field(default_factory=dict)
     options: tuple[Option[Any], ...] = ()
     trained: bool = False
     published: tuple[str, ...] = ()

@@ -349,6 +349,7 @@ OPTIONS = [
     "pyramiddrop(layers=[1,3])",
     "dart(keep=8, image_pivots=2, text_pivots=1)",
     "dart(keep=13, variant=embedding)",
+    "cdpruner(keep=13, variant=split)",
     "sparsevlm(layers=[0,2], counts=[20,8])",
     "v2drop(layers=[1,3], shares=[0.5,0])",
     "v2drop(layers=[1,2], keep=7)",

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from token_reduction.ats import ats
-from token_reduction.cdpruner import cdpruner
+from token_reduction.cdpruner import cdpruner, split_cdpruner
 from token_reduction.crossget import crossget
 from token_reduction.dart import dart
 from token_reduction.divprune import divprune
@@ -67,6 +67,7 @@ FREE = {
         meta(2, N, 8), meta(2, 4, N), meta(2, N, 8), dominant=9, contextual=4
     ),
     "cdpruner": lambda: cdpruner(meta(2, N, 8), meta(2, N, 8), meta(3, 8), 9),
+    "cdpruner in halves": lambda: split_cdpruner(meta(N + 1, 8), meta(3, 8), 9),
     "dart": lambda: dart(
         meta(4, N + 9, 8), meta(N + 9, 8), 16, start=2, image_tokens=N, order="norm"
     ),
