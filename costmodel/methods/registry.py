@@ -55,6 +55,7 @@ MODULES: dict[str, str] = {
     "dycoke": "dycoke",
     "downsample": "downsample",
     "vscan": "vscan",
+    "fastvid": "fastvid",
 }
 ENTRY_POINTS = "vlm_roofline.methods"
 

@@ -62,7 +62,10 @@ EMBEDDED = [
     ("dart(variant=embedding, keep=24)", {}),
     ("cdpruner(variant=split, keep=0.2)", {}),
 ]
-ON_CLIPS = [("evs", {}), ("vidcom2", {}), ("dycoke", {})]
+ON_CLIPS = [
+    *(("evs", {}), ("vidcom2", {}), ("dycoke", {}), ("fastvid", {})),
+    ("fastvid(segments=1, threshold=-1)", {"keep": 0.25}),
+]
 RUNS = [
     *((kind, "image", *row) for kind in CONFIGS for row in ON_IMAGES),
     *(

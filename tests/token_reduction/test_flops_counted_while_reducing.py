@@ -224,6 +224,8 @@ ON_CLIPS = [
     *(("evs", {}), ("evs", {"keep": 20}), ("vidcom2", {}), ("vidcom2", {"keep": 12})),
     *(("dycoke", {}), ("dycoke", {"keep": 0.5})),
 ]
+#: Those that weigh frames by the tower, on three frames of 9 tokens, each a scene.
+WEIGHED = [("fastvid", {"keep": 0.5}), ("fastvid(threshold=-1)", {"keep": 0.6})]
 #: Defaults that need the 576 patches of a real tower, and 17 language-model layers at least.
 LARGE = [
     ("visionzip", {}),
@@ -400,7 +402,8 @@ def test_two_methods(llava, line, batch) -> None:
 
 
 def test_every_method_is_counted() -> None:
-    named = {name for name, _ in SETTINGS + LARGE + ON_CLIPS} | {"prumerge+", "ats"}
+    rows = SETTINGS + LARGE + ON_CLIPS + WEIGHED
+    named = {name for name, _ in rows if "(" not in name} | {"prumerge+", "ats"}
     assert named == set(list_methods())
 
 
@@ -549,6 +552,7 @@ INPUTS = [
     *(("llava_next_video", "video", *row) for row in IN_THE_LLM),
     *(("llava_onevision", kind, *row) for kind in ("image", "video") for row in IN_THE_LLM),
     *((kind, "video", *row) for kind in FAMILIES for row in ON_CLIPS),
+    *(("llava_onevision", "video", *row) for row in WEIGHED),
     *(("llava_onevision", "image", *row) for row in ON_CLIPS),
 ]
 

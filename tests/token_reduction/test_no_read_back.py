@@ -20,6 +20,7 @@ from token_reduction.evit import evit
 from token_reduction.evs import evs
 from token_reduction.fastervlm import fastervlm
 from token_reduction.fastv import fastv, fastv_random
+from token_reduction.fastvid import fastvid
 from token_reduction.fitprune import fitprune
 from token_reduction.hiprune import hiprune
 from token_reduction.hired import hired
@@ -110,6 +111,7 @@ FORCED = {
     ),
     "hired": lambda: hired(meta(5, 4, N), meta(5, 4, N), grid=(2, 2)),
     "dart": lambda: dart(meta(4, N + 9, 8), meta(N + 9, 8), 16, start=2, image_tokens=N),
+    "fastvid": lambda: fastvid(meta(6, N, 8), meta(6, 4), meta(6, N), 0.3),
 }
 
 
@@ -141,6 +143,7 @@ def test_they_do_it_once(name, monkeypatch) -> None:
         ),
         "hired": lambda: hired(value(5, 4, N), value(5, 4, N), grid=(2, 2)),
         "dart": lambda: dart(value(4, N + 9, 8), value(N + 9, 8), 16, start=2, image_tokens=N),
+        "fastvid": lambda: fastvid(value(6, N, 8), value(6, 4), value(6, N), 0.3),
     }
     monkeypatch.setattr(torch.Tensor, "tolist", counted)
     monkeypatch.setattr(torch.Tensor, "item", refused)

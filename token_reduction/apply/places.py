@@ -5,6 +5,7 @@
     every crop, before or after the projector    reduce_crops(host, function on [c, n, w] and the tower)
     every whole image or video                   reduce_items(host, function on an `Item`)
     every video, frame by frame                  reduce_clips(host, function on [t, p, d])
+                                                 reduce_clips_of(host, function on an `Item`)
     inside the vision tower                      reduce_in_tower(host, a `Step`)
     between the language model's layers          reduce_between_layers(host, a `Policy`'s class)
 
@@ -111,18 +112,24 @@ def reduce_clips(host: Host, function: Callable[[Tensor], Reduced]) -> None:
         host: the model.
         function: from the tokens of frames [t, p, d] to those of the t * p that are kept.
     """
+    reduce_clips_of(host, lambda item: function(item.by_frame))
+
+
+def reduce_clips_of(host: Host, function: Callable[[Item], Reduced]) -> None:
+    """Do the same by a function that is given the whole item: which one it is, and how many frames it has."""
 
     def reduced(item: Item) -> Reduced:
         n, inside = len(item.tokens), len(item.tokens) - item.tail
         if item.frames < 2 or inside < item.frames:
             return Reduced(item.tokens, torch.arange(n, device=item.tokens.device))
-        found = function(item.by_frame)
+        found = function(item)
         if not item.tail:
             return found
         tail = torch.arange(inside, n, device=item.tokens.device)
         assert found.kept_indices is not None  # noqa: S101  (methods on frames select)
         kept = torch.cat((found.kept_indices, tail))
-        return replace(found, tokens=item.tokens[kept], kept_indices=kept)
+        tokens = torch.cat((found.tokens, item.tokens[inside:]))
+        return replace(found, tokens=tokens, kept_indices=kept)
 
     reduce_items(host, reduced)
 
