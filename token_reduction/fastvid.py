@@ -245,7 +245,7 @@ def plug(host: Host) -> None:
         reduce_clips_of(host, of_native)
         return
     config: Any = parts.towers[0].module.config
-    if parts.family.pools_frames != "after projector" or "siglip" not in config.model_type:
+    if parts.family.pools_frames != "after projector" or parts.towers[0].has_class:
 
         def refuse(_item: Item) -> Reduced:
             raise UnsupportedError(refused(parts.family.label))

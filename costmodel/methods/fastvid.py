@@ -98,7 +98,7 @@ def check_frames(given: MethodInput) -> None:
     """
     rule, tower = given.model.video, given.tower
     pooled = rule is not None and rule.tokens_per_frame < rule.projected_per_frame
-    if tower.native or (pooled and tower.family == "siglip"):
+    if tower.native or (pooled and not tower.has_cls):
         return
     raise UnsupportedError(refused(given.model.name))
 
