@@ -237,7 +237,7 @@ class Context:
         before = text + 1 + (steps - 1) / 2
         return {
             "vision": lambda: (
-                self._vision_ops(b, images, plan, scenario.seen) if sees and _any(images) else []
+                self._vision_ops(b, images, plan, _seen(scenario, plan)) if sees and _any(images) else []
             ),
             "projector": lambda: (
                 program.projector(b, plan.projected_tokens, merged, embedded) if sees else []
@@ -289,7 +289,7 @@ class Context:
         if self.model.vision is None:
             return StageCost()
         images = scenario.batch_size * scenario.crops
-        spans, b, seen = plan.vision_spans, scenario.batch_size, scenario.seen
+        spans, b, seen = plan.vision_spans, scenario.batch_size, _seen(scenario, plan)
         if not vector:
             key = (images, spans, plan.patches, b if seen else 0, seen)
             found = self._vision_cache.get(key)
@@ -321,7 +321,7 @@ class Context:
                 plan.llm_spans if len(self.stages) == 1 else cut_spans(plan.llm_spans, first, last),
                 scenario.output_tokens,
                 maximum,
-                scenario.seen,
+                _seen(scenario, plan),
                 prefix_of(scenario),
             )
             ranks.append(
@@ -377,3 +377,10 @@ def _workspace_bytes(hardware: HardwareSpec, plan: Plan) -> int:
         return 0
     hopper = str(hardware.compute_capability).startswith("9.")
     return CUBLAS_WORKSPACE_HOPPER_BYTES if hopper else CUBLAS_WORKSPACE_BYTES
+
+
+def _seen(scenario: Scenario, plan: MethodPlan) -> Seen | None:
+    """What a tower of native resolution sees of a sample, under a method that leaves some of it out."""
+    if scenario.seen is None or plan.seen_share is None:
+        return scenario.seen
+    return scenario.seen.part(*plan.seen_share)

@@ -84,11 +84,15 @@ class PyramidStages(KeepEverything):
         name: the method's name, for messages.
         parts: the model.
         stages: at which layers, and what each keeps of what there is.
+        one_stays: whether a share that comes to none leaves one token.
     """
 
     renumbers = True
 
-    def __init__(self, name: str, parts: Parts, stages: Mapping[int, float]) -> None:
+    def __init__(
+        self, name: str, parts: Parts, stages: Mapping[int, float], *, one_stays: bool = False
+    ) -> None:
+        self._one_stays = one_stays
         self._name = name
         self._parts = parts
         self._stages = stages
@@ -119,8 +123,9 @@ class PyramidStages(KeepEverything):
         keep = self._stages[layer]
 
         def ranked(row: int, span: slice, start: int, count: int) -> Selection:
+            kept = max(1, int(keep * count)) if self._one_stays else keep
             return pyramiddrop(
-                queries[row], keys[row, :, span], keep, start=start, image_tokens=count
+                queries[row], keys[row, :, span], kept, start=start, image_tokens=count
             )
 
         return by_sequence(now, self._name, ranked)

@@ -137,4 +137,6 @@ def plug(host: Host) -> None:
         return vscan(tokens, shallow, late, method.settled_keep, side=tower.side)
 
     reduce_crops(before, merged, before_projector=False)
-    reduce_between_layers(inside, lambda *_: PyramidStages(method.name, parts, {cut: deep}))
+    reduce_between_layers(
+        inside, lambda *_: PyramidStages(method.name, parts, {cut: deep}, one_stays=True)
+    )

@@ -76,6 +76,7 @@ class MethodPlan(NamedTuple):
         notes: what was assumed, by name.
         warnings: what the caller should know, one sentence each.
         patches: patches of each crop that the tower embeds; None for all.
+        seen_share: tokens that reach a tower of native resolution, and all there are; None for all.
     """
 
     llm_spans: tuple[LayerSpan, ...]
@@ -85,6 +86,7 @@ class MethodPlan(NamedTuple):
     notes: Mapping[str, str] = {}
     warnings: tuple[str, ...] = ()
     patches: Num | None = None
+    seen_share: tuple[Num, Num] | None = None
 
     def __repr__(self) -> str:
         """Return the fields that are set, as far as they fit."""

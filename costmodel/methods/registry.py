@@ -56,6 +56,7 @@ MODULES: dict[str, str] = {
     "downsample": "downsample",
     "vscan": "vscan",
     "fastvid": "fastvid",
+    "pixelprune": "pixelprune",
 }
 ENTRY_POINTS = "vlm_roofline.methods"
 

@@ -24,6 +24,7 @@ from costmodel.methods.options import Option, fraction, optional, whole
 from costmodel.methods.pieces import gather, passes, product, sort
 from costmodel.methods.plan import between_layers
 from costmodel.methods.pyramiddrop import last_row_stage
+from costmodel.methods.v2drop import left_of
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def _plan(given: MethodInput) -> MethodPlan:
     )
     local = each * (side // window_side(side)) ** 2
     n = crops.left(given, local + others)
-    left = kept_count("vscan", DEEP.of(given), n, "down")
+    left = left_of(DEEP.of(given), n)
     ops = [
         *_before(given, local + others, local),
         *(

@@ -60,6 +60,24 @@ class Seen(NamedTuple):
         )
         return Seen(self.patches * number, pieces, windows)
 
+    def part(self, kept: Num, of: Num) -> Seen:
+        """Return what is left where `kept` of `of` patches are, all pieces and windows shrunk alike.
+
+        >>> Seen(128, ((2, 64),), ((8, 16),)).part(1, 4)
+        Seen(patches=32, pieces=((2, 16),), windows=((8, 4),))
+        """
+        pieces, windows = (
+            tuple((many, _part(length, kept, of)) for many, length in each)
+            for each in (self.pieces, self.windows)
+        )
+        return Seen(_part(self.patches, kept, of), pieces, windows)
+
+
+def _part(number: Num, kept: Num, of: Num) -> Num:
+    """Return a share of a number, whole where it is."""
+    share: Num = number * kept / of
+    return int(share) if isinstance(share, float) and share.is_integer() else share
+
 
 class VideoRule(NamedTuple):
     """How a model turns frames into tokens.

@@ -174,3 +174,29 @@ def test_a_clip_that_keeps_every_token_is_the_models_own(built, kind, name) -> N
         with reduce_tokens(model, get_method(name, keep=200)) as record:
             assert model.generate(**given, max_new_tokens=3, pad_token_id=0).shape == out.shape
     assert record.visual_tokens == (n, 200)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_the_tower_sees_what_pixels_leave(built, kind) -> None:
+    """Every second cell of a row is the one before it, so that half of every window is left."""
+    model, config = built(kind)
+    given = prompt(kind, (1, *config.geometry.grid(SIZE)), 120)
+    cells = given["pixel_values"].view(10, 7, 2, -1)
+    cells[:, :, 1] = cells[:, :, 0]
+    with reduce_tokens(model, get_method("pixelprune")) as record:
+        total, own = counted(model, given)
+    assert record.visual_tokens == (140, 70)
+    cost = estimate(config, A100, method="pixelprune", text_tokens=TEXT, image_size=SIZE)
+    assert own == cost.stages["reduction"].flops == 0
+    assert total == cost.totals.flops
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_a_picture_that_nothing_foretells_is_the_models_own(built, kind) -> None:
+    model, config = built(kind)
+    given = prompt(kind, (1, *config.geometry.grid(SIZE)), 120)
+    with torch.no_grad():
+        expected = model(**given).logits
+        with reduce_tokens(model, get_method("pixelprune")) as record:
+            torch.testing.assert_close(model(**given).logits, expected, rtol=1e-4, atol=1e-4)
+    assert record.visual_tokens == (140, 140)

@@ -150,6 +150,8 @@ def example(name: str) -> dict[str, Any]:
 
     model, hardware = "llava-1.5-7b", "nvidia-a100-sxm4-80gb"
     shape: dict[str, Any] = {}
+    if method_info(name).place == "before-vision" and method_info(name).on_merged:
+        model, shape = "qwen2.5-vl-7b", {"image_size": (672, 672)}
     if method_info(name).clips:
         model, shape = "llava-onevision-7b", {"frames": 32}
     plain = estimate(model, hardware, **shape)

@@ -104,6 +104,9 @@ def test_towers_without_a_class_token(name) -> None:
         assert method_info(name).needs_class_token
         with pytest.raises(UnsupportedError, match=r"siglip tower .* has no class token"):
             estimate("llava-onevision-7b", A100, method=name)
+    elif name == "pixelprune":
+        with pytest.raises(UnsupportedError, match="takes whole crops"):
+            estimate("llava-onevision-7b", A100, method=name)
     elif name == "cdpruner":
         with pytest.raises(UnsupportedError, match="it is no CLIP"):
             estimate("llava-onevision-7b", A100, method=name)

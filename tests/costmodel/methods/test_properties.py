@@ -15,7 +15,10 @@ from hardware_specs.errors import InvalidInputError
 
 MODEL, A100 = "llava-1.5-7b", "nvidia-a100-sxm4-80gb"
 #: Methods that compare the frames of a clip have tests of their own: they leave images alone.
-NAMES = tuple(name for name in list_methods() if not method_info(name).clips)
+#: pixelprune takes models of native resolution alone.
+NAMES = tuple(
+    name for name in list_methods() if not method_info(name).clips and name != "pixelprune"
+)
 #: Methods that take any count of tokens, and how many of them a model's default has.
 BY_COUNT = (
     *("prumerge", "divprune", "fastv", "tome", "ats", "evit", "crossget", "sequential"),

@@ -100,7 +100,7 @@ def test_methods_without_published_counts() -> None:
 
 
 #: Methods whose keep is no number of tokens.
-NO_COUNT = ("vtw", "fitprune", "sparsevlm")
+NO_COUNT = ("vtw", "fitprune", "sparsevlm", "pixelprune")
 CLIPS = tuple(name for name in list_methods() if method_info(name).clips)
 
 
