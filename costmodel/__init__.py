@@ -6,8 +6,9 @@ Modules are called `audits`, `estimates` and `sweeps` so that no module hides th
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hardware_specs.lazily import public
 
 if TYPE_CHECKING:
     from costmodel.audits import Audit, audit
@@ -24,33 +25,6 @@ if TYPE_CHECKING:
     from costmodel.questions.serving import Serving, serve
     from costmodel.questions.sweeps import sweep
     from costmodel.result import Estimate
-
-_HOMES = {
-    "Audit": "costmodel.audits",
-    "Calibration": "costmodel.calibration",
-    "Comparison": "costmodel.questions.comparisons",
-    "Estimate": "costmodel.result",
-    "ModelConfig": "costmodel.models",
-    "Serving": "costmodel.questions.serving",
-    "audit": "costmodel.audits",
-    "break_even": "costmodel.questions.break_evens",
-    "compare": "costmodel.questions.comparisons",
-    "estimate": "costmodel.estimates",
-    "estimate_distribution": "costmodel.questions.distribution",
-    "fit_calibration": "costmodel.calibration",
-    "frontier": "costmodel.questions.frontiers",
-    "get_method": "costmodel.methods",
-    "largest_batch": "costmodel.questions.break_evens",
-    "list_methods": "costmodel.methods",
-    "list_models": "costmodel.models",
-    "load_model": "costmodel.models",
-    "register_family": "costmodel.models",
-    "register_method": "costmodel.methods",
-    "register_plan": "costmodel.plans",
-    "serve": "costmodel.questions.serving",
-    "solve_schedule": "costmodel.questions.schedules",
-    "sweep": "costmodel.questions.sweeps",
-}
 
 __all__ = [
     "Audit",
@@ -79,17 +53,22 @@ __all__ = [
     "sweep",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name from its module on first use."""
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'costmodel' has no attribute {name!r}")
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    """List the public names."""
-    return sorted(__all__)
+__getattr__, __dir__ = public(
+    __name__,
+    {
+        "audits": "Audit audit",
+        "calibration": "Calibration fit_calibration",
+        "estimates": "estimate",
+        "methods": "get_method list_methods register_method",
+        "models": "list_models load_model ModelConfig register_family",
+        "plans": "register_plan",
+        "questions.break_evens": "break_even largest_batch",
+        "questions.comparisons": "compare Comparison",
+        "questions.distribution": "estimate_distribution",
+        "questions.frontiers": "frontier",
+        "questions.schedules": "solve_schedule",
+        "questions.serving": "serve Serving",
+        "questions.sweeps": "sweep",
+        "result": "Estimate",
+    },
+)

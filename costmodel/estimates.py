@@ -80,13 +80,7 @@ def assemble(
 
 
 def assumptions(context: Context, scenario: Scenario, plan: MethodPlan) -> dict[str, Any]:
-    """Say what an estimate rests on.
-
-    Args:
-        context: what stays fixed.
-        scenario: the numbers.
-        plan: the method's plan, for its notes.
-    """
+    """Say what an estimate rests on."""
     model, precision = context.model, context.precision
     modules = {
         "vision": precision.vision,
@@ -181,11 +175,7 @@ _PLAIN = {str, int, float, NoneType, tuple, Method}
 
 
 def context_for(request: Request) -> Context:
-    """Build the context of a request, or find it again when all it names ships with the package.
-
-    Args:
-        request: the call.
-    """
+    """Build the context of a request, or find it again when all it names ships with the package."""
     # As keys 1 and 1.0 are one; as what to keep, beside a method or in it, they are a token and all.
     key = (*_fixed(request), type(request.keep), str(request.method))
     named = _PLAIN.issuperset(map(type, key[:-2]))

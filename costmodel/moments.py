@@ -71,11 +71,6 @@ def moments(layer: Iterable[Block], d: int, plan: Plan) -> Moments:
     cache, and repeats them for every query head where they are grouped. Gate, value and product of a
     gated MLP are alive together, two tensors of a plain one, three where the activation is a chain.
 
-    Args:
-        layer: its blocks.
-        d: the stream's width.
-        plan: who runs it.
-
     >>> from costmodel import load_model
     >>> from costmodel.plans import get_plan
     >>> layer = load_model("llava-1.5-7b").text.stack.kinds[0]

@@ -210,13 +210,7 @@ class Program:
             self._merge = plan.lower((merge,), projector)
 
     def native_vision(self, b: Num, layers: int, seen: Seen) -> list[OpCost]:
-        """Return the ops of a vision tower that takes images at their own resolution.
-
-        Args:
-            b: batch.
-            layers: how many run.
-            seen: patches per sample.
-        """
+        """Return the ops of a vision tower that takes images at their own resolution."""
         vision = self._model.vision
         assert vision is not None  # noqa: S101 - callers checked; narrows the type
         patches = b * seen.patches
@@ -334,12 +328,6 @@ class Program:
 
         FLOPs and bytes are linear in the context, so the mean stands exactly for the sum; where a
         sliding window fills on the way, the steps before and after have a mean each.
-
-        Args:
-            b: batch.
-            spans: visual tokens that each layer's cache kept.
-            before: keys beside them, on average: text, decoded tokens, the new one.
-            steps: decode steps.
         """
         around: dict[str, Num] = {
             "batch": b,

@@ -250,27 +250,13 @@ def defined(**known: Num) -> StageCost:
 class OpRow:
     """One op over all its executions; what a convention does not define is None.
 
+    Counts and bytes are those of `OpCost`, times `count`.
+
     Attributes:
-        stage: the stage it belongs to.
         name: the op, with the layers it spans in brackets when they are not all.
-        op_class: its class.
-        dtype: its arithmetic.
-        count: executions.
-        flops: counted FLOPs.
-        executed_flops: FLOPs the kernels run.
-        weight_bytes: weights read.
-        kv_read_bytes: KV cache read.
-        kv_write_bytes: KV cache written.
-        activation_read_bytes: activations read.
-        activation_write_bytes: activations written.
-        hbm_bytes: all of these bytes.
-        kernels: kernels launched.
+        hbm_bytes: bytes of every kind together.
         link_bytes: bytes of the tensors that collectives exchange; None for other ops.
-        intensity_flop_per_byte: executed FLOPs per byte.
         bound: `compute`, `memory`, `power` or `link`.
-        time_s: predicted seconds on the device.
-        time_low_s: lower end.
-        time_high_s: upper end.
         ideal_time_s: the roofline's seconds, at best.
         sol_percent: speed of light, the ideal time as a share of the predicted one.
         provenance: where the time comes from.
@@ -312,12 +298,7 @@ class OpRow:
 
 
 def op_rows(by_stage: Mapping[str, list[OpCost]], roofline: Roofline) -> tuple[OpRow, ...]:
-    """Price every op on its own.
-
-    Args:
-        by_stage: the ops of each stage.
-        roofline: what prices them.
-    """
+    """Price every op on its own."""
     rows = []
     for stage, ops in by_stage.items():
         for op in ops:

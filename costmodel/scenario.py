@@ -168,12 +168,7 @@ def within_budget(model: ModelConfig, request: Request) -> ModelConfig:
 
 
 def units_of(model: ModelConfig, request: Request) -> Units:
-    """Return what a request's visual tokens are counted in.
-
-    Args:
-        model: the request's, with its budget for images.
-        request: the request.
-    """
+    """Return what a request's visual tokens are counted in."""
     # A text has become a size when the request was checked.
     size = cast("ImageSize | None", request.image_size)
     return visual_units(model, request.images, size, request.frames)
@@ -226,10 +221,6 @@ def _default_units(model: ModelConfig, images: int | None) -> Units:
 def other_readings(model: ModelConfig, tokens: int) -> tuple[str, ...]:
     """Return what else a bare count of visual tokens may be: all that gives it, with other crops.
 
-    Args:
-        model: a model with a vision tower.
-        tokens: visual tokens of one sample.
-
     >>> from costmodel.models import load_model
     >>> other_readings(load_model("llava-onevision-7b"), 1460)
     ('one image (10 crops) of whose tokens 1460 are left',)
@@ -269,12 +260,6 @@ def scenario_of(request: Request, model: ModelConfig, warnings: list[str]) -> Sc
 
     A count of visual tokens above what one image (or clip) gives stands for several of them, unless
     the request says how many there are.
-
-    Args:
-        request: the request; without a text length it has the project's own, and what stands among a
-            clip's frames.
-        model: its model.
-        warnings: receives what the caller should know.
 
     Raises:
         InvalidInputError: a picture for a model without a tower, more tokens than the pictures give,

@@ -85,11 +85,7 @@ class Errors(NamedTuple):
         return Errors(change(self.middle_s), parts, change(self.own_down2), change(self.own_up2))
 
     def interval(self, time_s: Any) -> tuple[Any, Any]:
-        """Return the ends of the 90 % interval, the prediction inside.
-
-        Args:
-            time_s: the prediction.
-        """
+        """Return the ends of the 90 % interval, the prediction inside."""
         down2, up2 = self.own_down2, self.own_up2
         for part in self.parts.values():
             down2 = down2 + part.down_s * part.down_s

@@ -13,8 +13,9 @@ with the first look-up.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from hardware_specs.lazily import public
 
 if TYPE_CHECKING:
     from hardware_specs.cpu import measure_cpu
@@ -64,28 +65,18 @@ __all__ = [
     "save_hardware",
 ]
 
-#: public name -> the module that defines it, imported on first use.
-_HOME = {
-    **dict.fromkeys(("HardwareSpec", "Link", "MeasuredRate", "Provenance"), "spec"),
-    **dict.fromkeys(("alias_note", "get_hardware", "list_hardware", "load_hardware"), "registry"),
-    **dict.fromkeys(("Node", "get_node", "list_nodes", "node_of"), "nodes"),
-    **dict.fromkeys(("could_be", "match_device_name"), "matching"),
-    **dict.fromkeys(("Disagreement", "Source", "list_disagreements", "list_sources"), "sources"),
-    "detect_hardware": "detect",
-    "measure_cpu": "cpu",
-    "save_hardware": "document",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Import the module of a public name when it is first asked for."""
-    if name not in __all__:
-        raise AttributeError(f"module 'hardware_specs' has no attribute {name!r}")
-    value: object = getattr(import_module(f"hardware_specs.{_HOME.get(name, 'errors')}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    """List the public names, imported or not."""
-    return sorted(__all__)
+__getattr__, __dir__ = public(
+    __name__,
+    {
+        "cpu": "measure_cpu",
+        "detect": "detect_hardware",
+        "document": "save_hardware",
+        "errors": "DeviceUnavailableError InvalidFileError InvalidInputError "
+        "MissingPeakError UnknownHardwareError VlmRooflineError",
+        "matching": "could_be match_device_name",
+        "nodes": "get_node list_nodes Node node_of",
+        "registry": "alias_note get_hardware list_hardware load_hardware",
+        "sources": "Disagreement list_disagreements list_sources Source",
+        "spec": "HardwareSpec Link MeasuredRate Provenance",
+    },
+)

@@ -182,50 +182,6 @@ pd.DataFrame(
 ).drop(columns=["floor_s", "marginal_s_at_most"])
 
 # %% [markdown]
-# ## Table 2 of the PruMerge paper, taken apart
-#
-# The paper prints FLOPs, prefill time, memory and activations of LLaVA-1.5 on a V100, and says they are
-# for 576 + 40 and 40 + 40 tokens. They come from LLM-Viewer as it was in early 2024, and its formulas
-# give the printed digits at sequence lengths of 700 and 70.
-
-# %%
-table2 = reproduce("prumerge-table2")
-shown = [
-    "model",
-    "precision",
-    "row",
-    "quantity",
-    "published",
-    "recomputed",
-    "stated",
-    "corrected",
-    "verdict",
-]
-cells = table2.to_frame()[shown]
-cells.rename(columns={"recomputed": "at 700 / 70", "stated": "at 616 / 80"})
-
-# %%
-cells.verdict.value_counts().to_frame()
-
-# %%
-for note in table2.notes:
-    print("-", note)
-
-# %% [markdown]
-# **A second number.** The first FLOPs cell without any of our code: LLM-Viewer counts, per layer and
-# with one operation per multiply and per add, the seven products, the two attention products, softmax
-# (5), two norms (7), two residuals (1), the activation (2, with the hidden width), and a head at one
-# operation per multiply-add.
-
-# %%
-S, d, f, h, layers, v = 700, 4096, 11008, 32, 32, 32000
-layer = 2 * S * (4 * d * d + 3 * d * f) + 4 * S * S * d + 5 * h * S * S
-layer += 2 * 7 * d * S + 2 * d * S + 2 * d * S
-operations = layers * layer + d * v
-print(f"{operations / 1e12:.4f} T; the paper prints 9.3")
-assert f"{operations / 1e12:.1f}" == "9.3"
-
-# %% [markdown]
 # ## One model, one image, nine numbers
 #
 # What papers print as the "TFLOPs" of LLaVA-1.5-7B at 576 visual tokens depends on what they count:
@@ -246,3 +202,13 @@ ladder[
         "verdict",
     ]
 ]
+
+# %% [markdown]
+# **A second number.** FastV's, in one line: its formula counts one operation per multiply-add, four
+# projections, two attention products and two FFN matrices of one layer, over 36 + 576 tokens.
+
+# %%
+n, m = 36 + 576, 11008
+giga = (4 * n * d * d + 2 * n * n * d + 2 * n * d * m) / 1e9
+print(f"{giga:.3f} G a layer; the paper prints 99.3")
+assert f"{giga:.1f}" == "99.3"

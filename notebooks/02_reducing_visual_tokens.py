@@ -13,7 +13,7 @@
 #
 # Methods drop or merge visual tokens at different places: inside the vision tower, before the
 # language model, or inside it. Where they do it, and what they compute to do it, decides what they
-# save. Prices here are the ideal roofline on an A100; the methods run on a small random LLaVA.
+# save. Prices here are the ideal roofline on an A100; the pictures are of a small LLaVA with random weights.
 
 # %%
 import matplotlib.pyplot as plt
@@ -98,17 +98,54 @@ axis.legend()
 figure.tight_layout()
 
 # %% [markdown]
-# ## The methods themselves
+# ## What each of them keeps
 #
-# The same names as tensor functions. Here DivPrune and PruMerge run on random features; DivPrune's
-# picks are checked against its definition: each new token is the one farthest from those before it.
+# The same names run in a model. This one has LLaVA-1.5's image size and patches, an eighth of its width and
+# random weights: it understands nothing, but patches that look alike have features that are alike, and that
+# is all that these three read. Spatial sampling takes every so many patches, whatever they show. DivPrune
+# takes the patches farthest from each other: edges, the sun, a window, hardly any sky. ToMe merges the most
+# alike in each layer of the tower; one colour is one token.
 
 # %%
 # %%capture
 import torch
+import transformers
+from PIL import Image
 
+from profiling import build_model
+from token_reduction import get_method, reduce_tokens
 from token_reduction.divprune import divprune as select
-from token_reduction.prumerge import prumerge
+from token_reduction.pictures.overlay import draw_overlay
+
+model = build_model("llava-1.5-7b@layers=6,width=1/16", dtype="fp32", device="cpu")
+processor_class = getattr(transformers, "CLIPImageProcessorPil", transformers.CLIPImageProcessor)
+processor = processor_class(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336})
+
+# %%
+picture = Image.open("data/house.png").convert("RGB")
+pixels = processor(images=picture, return_tensors="pt")["pixel_values"]
+prompt = torch.tensor([[1] + [model.config.image_token_id] * 576 + [2] * 10])
+
+
+def kept_of(method):
+    with torch.no_grad(), reduce_tokens(model, method, trace=True) as record:
+        model(input_ids=prompt, pixel_values=pixels)
+    return draw_overlay(picture, model, record, processor)
+
+
+chosen = (
+    get_method("spatial", keep=36),
+    get_method("divprune", keep=64),
+    get_method("tome", r=90),
+)
+figure, axes = plt.subplots(1, 3, figsize=(12, 4.8), layout="constrained")
+for axis, method in zip(axes, chosen, strict=True):
+    axis.imshow(kept_of(method))
+    axis.axis("off")
+
+# %% [markdown]
+# DivPrune's picks can be checked against its definition alone: each new token is the one farthest from those
+# before it.
 
 # %%
 torch.manual_seed(0)
@@ -121,10 +158,7 @@ for step in range(1, len(order)):
     nearest = distance[order[:step]].min(dim=0).values
     nearest[order[:step]] = -1
     assert int(nearest.argmax()) == order[step]
-
-x, q, k = (torch.randn(577, 64) for _ in range(3))
-merged = prumerge(x[1:], q, k)
-tuple(picked.tokens.shape), tuple(merged.tokens.shape)
+tuple(picked.tokens.shape)
 
 # %% [markdown]
 # ## Accuracy beside cost

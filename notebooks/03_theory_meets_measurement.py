@@ -13,16 +13,13 @@
 #
 # FLOPs say that pruning 576 visual tokens to 64 is worth a factor of six. What does an A100 say? This
 # notebook holds the calibrated time law against times that other people measured, and explains the
-# difference between FLOPs and seconds. It needs no GPU: the measurements are in the repository.
+# difference between FLOPs and seconds. It needs no GPU: the measurements lie in the folder `data` beside it.
 
 # %%
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-import costmodel
 from costmodel import estimate
 from costmodel.calibration import Calibration
 from costmodel.plots.style import STYLE
@@ -30,7 +27,6 @@ from costmodel.reproduce import reproduce
 
 plt.rcParams.update(STYLE)
 pd.options.display.float_format = "{:,.3f}".format
-ROOT = Path(costmodel.__file__).parents[1]
 A100, H100 = "nvidia-a100-sxm4-80gb", "nvidia-h100-sxm5-80gb"
 
 # %% [markdown]
@@ -42,10 +38,7 @@ A100, H100 = "nvidia-a100-sxm4-80gb", "nvidia-h100-sxm5-80gb"
 # so this also says how far a calibration travels.
 
 # %%
-layer = pd.read_parquet(ROOT / "tests/costmodel/calibration/data/layer.parquet").sort_values(
-    "num_tokens"
-)
-layer = layer[layer.num_tokens <= 1200]
+layer = pd.read_csv("data/vidur-a100-layer.csv")
 m = layer.num_tokens.to_numpy()
 products = {
     "attn_pre_proj_s": (12288, 4096),
@@ -163,10 +156,7 @@ for note in published.notes:
 # %%
 from profiling import reconcile
 
-result = reconcile(
-    ROOT / "measurements/amd-epyc-2026-11-20/sweep.jsonl",
-    Calibration.load(ROOT / "notebooks/data/amd-epyc-calibration.json"),
-)
+result = reconcile("data/amd-epyc-sweep.jsonl", Calibration.load("data/amd-epyc-calibration.json"))
 frame = result.to_frame()
 total = frame[frame.stage == "total"].groupby("visual_tokens").mean(numeric_only=True)
 parts = {
@@ -184,6 +174,20 @@ split["measured, ms"] = 1e3 * total.measured_s
 split["predicted, ms"] = 1e3 * total.predicted_s
 assert np.allclose(split[list(parts.values())].sum(axis=1), split["measured, ms"])
 split
+
+# %% [markdown]
+# With all tokens, as a waterfall. The first bar is what FLOPs promise. Most of what follows is products that
+# do not reach the processor's peak, then the tower, which FLOPs of the language model leave out; a few
+# per cent have no name.
+
+# %%
+from profiling.report.figures import reconciliation_figures
+
+reconciliation_figures(result)["waterfall-most-tokens"]
+
+# %% [markdown]
+# **A second number.** FLOPs of these runs were counted by torch while they ran; the cost model never saw a
+# run, nor its calibration one of the times. Both are held against each other, row by row.
 
 # %%
 prefill = frame[frame.stage == "prefill"]

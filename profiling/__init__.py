@@ -16,8 +16,9 @@ Importing this package imports neither torch nor pandas: each name loads its mod
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hardware_specs.lazily import public
 
 if TYPE_CHECKING:
     from profiling.counting.three_counters import count_model
@@ -39,35 +40,6 @@ if TYPE_CHECKING:
     from profiling.records.measurement import Configuration, Measurement
     from profiling.records.storage import read_measurements
     from profiling.subject.models import build_model
-
-#: name -> the module that holds it.
-_HOMES = {
-    "CampaignPlan": "profiling.device_campaign",
-    "Configuration": "profiling.records.measurement",
-    "Measurement": "profiling.records.measurement",
-    "Options": "profiling.measuring.point",
-    "Plan": "profiling.measuring.campaign",
-    "StopRule": "profiling.measuring.stopping",
-    "Suite": "profiling.microbench.suite",
-    "WarmUpRule": "profiling.measuring.stopping",
-    "build_model": "profiling.subject.models",
-    "calibrate": "profiling.microbench.calibrate",
-    "count_model": "profiling.counting.three_counters",
-    "explain": "profiling.explaining",
-    "import_results": "profiling.importing",
-    "grid": "profiling.measuring.planning",
-    "launch": "profiling.measuring.launching",
-    "load_measurements": "profiling.records.frame",
-    "profile": "profiling.measuring.profile",
-    "read_plan": "profiling.measuring.plan_file",
-    "read_measurements": "profiling.records.storage",
-    "reconcile": "profiling.reconciling",
-    "run_campaign": "profiling.measuring.campaign",
-    "run_device_campaign": "profiling.device_campaign",
-    "run_points": "profiling.measuring.campaign",
-    "run_kernel_passes": "profiling.measuring.kernel_pass",
-    "run_microbenchmarks": "profiling.microbench.suite",
-}
 
 __all__ = [
     "CampaignPlan",
@@ -97,12 +69,27 @@ __all__ = [
     "run_points",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = public(
+    __name__,
+    {
+        "counting.three_counters": "count_model",
+        "device_campaign": "CampaignPlan run_device_campaign",
+        "explaining": "explain",
+        "importing": "import_results",
+        "measuring.campaign": "Plan run_campaign run_points",
+        "measuring.kernel_pass": "run_kernel_passes",
+        "measuring.launching": "launch",
+        "measuring.plan_file": "read_plan",
+        "measuring.planning": "grid",
+        "measuring.point": "Options",
+        "measuring.profile": "profile",
+        "measuring.stopping": "StopRule WarmUpRule",
+        "microbench.calibrate": "calibrate",
+        "microbench.suite": "run_microbenchmarks Suite",
+        "reconciling": "reconcile",
+        "records.frame": "load_measurements",
+        "records.measurement": "Configuration Measurement",
+        "records.storage": "read_measurements",
+        "subject.models": "build_model",
+    },
+)

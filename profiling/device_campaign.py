@@ -271,9 +271,6 @@ def check_records(records: Sequence[Measurement]) -> list[dict[str, Any]]:
 
     A point runs; FLOPs counted on it equal the cost model's; a graph runs the attention of eager mode; in
     a graph the kernels fill the time.
-
-    Args:
-        records: of one campaign.
     """
     if not records:
         return [{"check": "runs", "key": "every point", "ok": False, "found": "none was measured"}]

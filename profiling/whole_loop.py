@@ -179,12 +179,7 @@ def check_plan(plan: LoopPlan) -> None:
 
 
 def write_report(result: Reconciliation, folder: Path) -> Path:
-    """Write a reconciliation's JSON, figures and report into a folder; return the report's path.
-
-    Args:
-        result: the reconciliation.
-        folder: an existing folder.
-    """
+    """Write a reconciliation's JSON, figures and report into a folder; return the report's path."""
     from hardware_specs.files.writing import write_file
     from profiling.report import reconciliation_figures, save_figures
     from profiling.report.report import report_html

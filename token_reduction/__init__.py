@@ -9,9 +9,10 @@ module of its name and is imported from there: `from token_reduction.prumerge im
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from costmodel.methods import Method, MethodInfo, get_method, list_methods, method_info
+from hardware_specs.lazily import public
 from token_reduction.tokens.observation import observe, observed
 
 if TYPE_CHECKING:
@@ -28,11 +29,4 @@ __all__ = [
     "reduce_tokens",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import `reduce_tokens`, and with it torch, only when it is asked for."""
-    if name == "reduce_tokens":
-        from token_reduction.reduction import reduce_tokens
-
-        return reduce_tokens
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = public(__name__, {"reduction": "reduce_tokens"})

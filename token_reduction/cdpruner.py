@@ -5,12 +5,19 @@ Source: "Beyond Attention or Similarity: Maximizing Conditional Diversity for To
 Place: after the projector. Needs CLIP's joint embedding of patches and question, so its text tower.
 The language model sees a plain shorter sequence in spatial order.
 
-Complexity, n tokens, k kept: n^2*c for the kernel, then k dependent picks that update n values with
-up to k rows: k^2*n/2. No length depends on the data. Everything is float32, as in the program.
-Program and paper agree. In a model, CLIP's joint space, which no LLaVA checkpoint holds, comes from a
-file: the projection into it, and the question's embedding as CLIP's text tower gives it, one question for
-all images of a forward. Without a file both are random, which costs the same and picks patches without
-meaning; the record says so. Past as many picks as the features are wide the kernel has no rank left.
+The form of OpenVINO GenAI (`variant="split"`, `split_cdpruner`) acts on what the first language-model layer
+sees, on any model: an image's tokens in two halves, relevance from the embeddings of all text of the
+sequence. Every run of visual tokens is a list
+of its own: an image, a clip, or a pair of frames where times stand between them.
+
+Complexity, n tokens of width d, k kept: n^2*d for the kernel, then k dependent picks that update n values
+with up to k rows: k^2*n/2. No length depends on the data. Everything is float32, as in the program. The
+kernel compares the projected tokens, as the program does. Relevance is brought to 0..1 in each crop; the
+program does so over all crops of a forward together, which differs for tiles alone. In a model, CLIP's
+joint space, which no LLaVA checkpoint holds, comes from a file: the projection into it, and the question's
+embedding as CLIP's text tower gives it, one question for all images of a forward. Without a file both are
+random, which costs the same and picks patches without meaning; the record says so. Past as many picks as
+the tokens are wide the kernel has no rank left.
 """
 
 from __future__ import annotations
@@ -20,19 +27,23 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from costmodel.methods.cdpruner import EMBEDDINGS, JOINT_WIDTH, QUESTIONS
+from costmodel.methods.cdpruner import EMBEDDINGS, JOINT_WIDTH, QUESTIONS, even_count
 from costmodel.methods.keep import resolve_keep
-from hardware_specs.errors import InvalidFileError
+from hardware_specs.errors import InvalidFileError, UnsupportedError
 from token_reduction.apply.class_attention import require_patches, watch_features
-from token_reduction.apply.places import Host, reduce_crops
+from token_reduction.apply.llm_policy import OneCut, image_spans
+from token_reduction.apply.places import Host, reduce_between_layers, reduce_crops
 from token_reduction.tokens.checks import misfit, require_finite
-from token_reduction.tokens.selection import picked_tokens
+from token_reduction.tokens.selection import complement, picked_tokens
 from token_reduction.tokens.weights import read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from token_reduction.apply.anatomy import Tower
+    from costmodel.methods import Method
+    from token_reduction.apply.anatomy import Parts, Tower
+    from token_reduction.apply.inside_llm import Prefill
+    from token_reduction.apply.llm_tokens import Group
     from token_reduction.tokens.reduced import Reduced
 
 _SLACK = 1e-6
@@ -45,8 +56,6 @@ def cdpruner(
     image_embeds: Tensor,
     text_embeds: Tensor,
     keep: float,
-    *,
-    features: Tensor | None = None,
 ) -> Reduced:
     """Greedy MAP of a determinantal point process conditioned on the question.
 
@@ -55,11 +64,10 @@ def cdpruner(
     var_j -= e_j^2 with e = (L[i] - sum of earlier e e[i]) / sqrt(var_i).
 
     Args:
-        tokens: [..., n, d] what is kept from; also the features, when none are given.
+        tokens: [..., n, d] what is kept from, and what the cosine is taken of.
         image_embeds: [..., n, c] patches in CLIP's joint space.
         text_embeds: [t, c] (or [..., t, c]) the question's embeddings there.
         keep: a count, or a ratio rounded to nearest.
-        features: [..., n, c'] what the cosine is taken of; None for `tokens`.
 
     Returns:
         Reduced in spatial order, with selection_order and scores (the relevance).
@@ -72,7 +80,6 @@ def cdpruner(
     >>> cdpruner(x, patches, torch.tensor([[1.0, 0.0]]), 1).kept_indices.tolist()
     [2]
     """
-    features = tokens if features is None else features
     if image_embeds.shape[:-1] != tokens.shape[:-1] or (
         image_embeds.shape[-1] != text_embeds.shape[-1]
     ):
@@ -81,12 +88,61 @@ def cdpruner(
     n = tokens.shape[-2]
     count = resolve_keep(keep, n)
     with torch.no_grad():
-        unit, images, texts = (_unit(v) for v in (features, image_embeds, text_embeds))
+        unit, images, texts = (_unit(v) for v in (tokens, image_embeds, text_embeds))
         relevance = _relevance(images, texts)
-        require_finite("cdpruner", features=unit, embeddings=relevance)
+        require_finite("cdpruner", tokens=unit, embeddings=relevance)
         kernel = relevance.unsqueeze(-1) * (unit @ unit.transpose(-1, -2)) * relevance.unsqueeze(-2)
         picks = greedy_map(kernel, count)
     return picked_tokens(tokens, picks, scores=relevance)
+
+
+def split_cdpruner(tokens: Tensor, texts: Tensor, keep: float) -> Reduced:
+    """Pick from two halves of an image by what the language model's embeddings of the text say.
+
+    Formula: the first n // 2 tokens and the others each have a kernel rel_i cos(x_i, x_j) rel_j, rel the mean
+    cosine with the text brought to 0..1 within the half, or 1 without text; of a count made even each gives
+    half.
+
+    Args:
+        tokens: [n, d] of one image, as the language model sees them.
+        texts: [t, d] its embeddings of the text; t may be 0.
+        keep: a count, or a ratio rounded to nearest; made even upwards.
+
+    Returns:
+        Reduced in spatial order, with selection_order: the first half's picks before the second's.
+
+    Raises:
+        InvalidInputError: shapes that do not fit, NaN or infinity, a keep out of range.
+
+    >>> split_cdpruner(torch.eye(4), torch.tensor([[1.0, 0.0, 0.0, 2.0]]), 2).kept_indices.tolist()
+    [0, 3]
+    """
+    if tokens.ndim != 2 or texts.ndim != 2 or texts.shape[-1] != tokens.shape[-1]:
+        raise misfit("cdpruner", "tokens [n, d] and text embeddings [t, d]", tokens, texts)
+    n = len(tokens)
+    count = int(even_count(resolve_keep(keep, n), n))
+    first, own = n // 2, count // 2
+    with torch.no_grad():
+        unit, text = _unit(tokens), _unit(texts)
+        require_finite("cdpruner", tokens=unit, text=text)
+        if n % 2:
+            halves = [(unit[None, :first], own), (unit[None, first:], count - own)]
+        else:
+            halves = [(unit.view(2, first, -1), own)]
+        picks = [greedy_map(_kernel_with_text(half, text), share) for half, share in halves]
+        both = torch.cat(picks).unbind() if n % 2 == 0 else (picks[0][0], picks[1][0])
+    return picked_tokens(tokens, torch.cat((both[0], both[1] + first)))
+
+
+def _kernel_with_text(half: Tensor, text: Tensor) -> Tensor:
+    """Kernel [c, n, n] of normalised tokens [c, n, d] and text [t, d]."""
+    cosine = half @ half.transpose(-1, -2)
+    if not len(text):
+        return cosine
+    mean = (half @ text.T).mean(dim=-1)
+    low, high = mean.amin(dim=-1, keepdim=True), mean.amax(dim=-1, keepdim=True)
+    relevance = (mean - low) / (high - low + _SLACK)
+    return relevance.unsqueeze(-1) * cosine * relevance.unsqueeze(-2)
 
 
 def greedy_map(kernel: Tensor, count: int) -> Tensor:
@@ -129,6 +185,39 @@ def _unit(values: Tensor) -> Tensor:
     return wide / norms.clamp_min(torch.finfo(wide.dtype).tiny)
 
 
+class Halves(OneCut):
+    """CDPruner in two halves, on what the first layer sees."""
+
+    def __init__(self, method: Method, parts: Parts) -> None:
+        super().__init__(method, parts, 0)
+
+    def pick(self, group: Group, now: Prefill, hidden: Tensor) -> Tensor:
+        """Pick from every image of each sequence."""
+        if not group.places.shape[1]:
+            return group.places
+        rows = [self._of_row(row, now, hidden) for row in group.rows]
+        if len({len(kept) for kept in rows}) > 1:
+            raise UnsupportedError(
+                f"{self.method.name} keeps a share of every image, and sequences with as many visual tokens "
+                "have them in images of other sizes; give them one by one"
+            )
+        return torch.stack(rows)
+
+    def _of_row(self, row: int, now: Prefill, hidden: Tensor) -> Tensor:
+        states, spans = hidden[row, now.tokens.span(row)], image_spans(now, row)
+        marks = torch.cat([torch.arange(start, start + count) for start, count in spans])
+        outside = complement(marks, len(states)).to(hidden.device, non_blocking=True)
+        texts, kept, before = states[outside], [], 0
+        for start, count in spans:
+            found = split_cdpruner(
+                states[start : start + count], texts, self.method.settled_keep
+            ).kept_indices
+            assert found is not None  # noqa: S101  (it selects)
+            kept.append(found + before)
+            before += count
+        return torch.cat(kept)
+
+
 def plug(host: Host) -> None:
     """Prune the projected patches of every crop, by the joint space that a file holds.
 
@@ -136,6 +225,9 @@ def plug(host: Host) -> None:
         UnsupportedError: the tower is no CLIP.
         InvalidFileError: the file does not hold what it must, or for another tower.
     """
+    if host.method.variant == "split":
+        reduce_between_layers(host, Halves)
+        return
     parts, name, keep = host.parts, host.method.name, host.method.settled_keep
     path = EMBEDDINGS.of(host.method)
     parts.require_class_token(name)
@@ -159,7 +251,7 @@ def plug(host: Host) -> None:
         norm: Any = tower.module.post_layernorm
         weight, texts = projection.to(tokens.device), question.to(tokens.device)
         embedded = norm(seen).float() @ weight.T
-        return cdpruner(tokens, embedded, texts, keep, features=seen.float())
+        return cdpruner(tokens, embedded, texts, keep)
 
     reduce_crops(host, pruned, before_projector=False)
 

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from costmodel.methods.dart import (
@@ -32,12 +31,11 @@ from costmodel.methods.dart import (
     IMAGE_PIVOTS,
     ORDER,
     TEXT_PIVOTS,
-    check_embedding_layer,
 )
 from costmodel.methods.keep import resolve_keep
 from hardware_specs.errors import InvalidInputError
 from token_reduction.apply.llm_attention import AttentionProbe
-from token_reduction.apply.llm_policy import OneCut, by_sequence
+from token_reduction.apply.llm_policy import OneCut, by_sequence, image_spans
 from token_reduction.apply.places import Host, reduce_between_layers
 from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.reduced import Selection
@@ -256,14 +254,9 @@ def plug(host: Host) -> None:
 
 
 class EmbeddingPivots(OneCut):
-    """DART on what the first layer sees: every image keeps its share.
-
-    Raises:
-        InvalidInputError: a layer was given.
-    """
+    """DART on what the first layer sees: every image keeps its share."""
 
     def __init__(self, method: Method, parts: Parts) -> None:
-        check_embedding_layer(method.layer)
         super().__init__(method, parts, 0)
 
     def pick(self, group: Group, now: Prefill, hidden: Tensor) -> Tensor:
@@ -274,12 +267,10 @@ class EmbeddingPivots(OneCut):
 
     def _pivoted(self, row: int, now: Prefill, hidden: Tensor) -> Tensor:
         span, method = now.tokens.span(row), self.method
-        marks = now.visual_places[row] - now.whole.span(row).start
-        images = np.split(marks, np.flatnonzero(np.diff(marks) != 1) + 1)
         return dart_of_embeddings(
             hidden[row, span],
             method.settled_keep,
-            spans=[(int(image[0]), len(image)) for image in images],
+            spans=image_spans(now, row),
             image_pivots=IMAGE_PIVOTS.of(method),
             text_pivots=TEXT_PIVOTS.of(method),
             order=ORDER.of(method),

@@ -25,9 +25,10 @@ from token_reduction.fastv import select_image_tokens
 from token_reduction.tokens.checks import misfit
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
-    from costmodel.methods import Method
     from token_reduction.apply.anatomy import Parts
     from token_reduction.apply.inside_llm import Prefill
     from token_reduction.tokens.reduced import Selection
@@ -71,22 +72,26 @@ def pyramiddrop(
 
 def plug(host: Host) -> None:
     """Cut before some layers of the language model."""
-    reduce_between_layers(host, PyramidStages)
+    layers = stage_layers(len(host.parts.layers), LAYERS.of(host.method))
+    stages = dict.fromkeys(layers, host.method.settled_keep)
+    reduce_between_layers(host, lambda *_: PyramidStages(host.method.name, host.parts, stages))
 
 
 class PyramidStages(KeepEverything):
     """PyramidDrop: each stage keeps the tokens that the last token would attend to in the next layer.
 
-    Raises:
-        InvalidInputError: a stage at a layer the model does not have.
+    Args:
+        name: the method's name, for messages.
+        parts: the model.
+        stages: at which layers, and what each keeps of what there is.
     """
 
     renumbers = True
 
-    def __init__(self, method: Method, parts: Parts) -> None:
-        self._method = method
+    def __init__(self, name: str, parts: Parts, stages: Mapping[int, float]) -> None:
+        self._name = name
         self._parts = parts
-        self._stages = stage_layers(len(parts.layers), LAYERS.of(method))
+        self._stages = stages
 
     def cuts_at(self, layer: int) -> bool:
         """Say whether a layer is one of its stages."""
@@ -111,11 +116,11 @@ class PyramidStages(KeepEverything):
         asked = project(attention, "q", normed.take_along_dim(last, 1))
         turns = (part.take_along_dim(last, 1) for part in (cos, sin))
         queries = rotate(split_heads(asked, heads.dim), *turns)[:, :, 0]
-        keep = self._method.settled_keep
+        keep = self._stages[layer]
 
         def ranked(row: int, span: slice, start: int, count: int) -> Selection:
             return pyramiddrop(
                 queries[row], keys[row, :, span], keep, start=start, image_tokens=count
             )
 
-        return by_sequence(now, self._method.name, ranked)
+        return by_sequence(now, self._name, ranked)

@@ -9,12 +9,13 @@ Predicting needs numpy alone; fitting scipy and pandas, imported when it is aske
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from costmodel.calibration.calibration import Calibration, best_calibration
 from costmodel.calibration.classes import OP_CLASSES
 from costmodel.calibration.file import list_calibrations
 from costmodel.calibration.parameters import ClassParameters, HeldOut, Parameter, ShapeCurve
+from hardware_specs.lazily import public
 
 if TYPE_CHECKING:
     from costmodel.calibration.fitting import fit_calibration
@@ -31,10 +32,4 @@ __all__ = [
     "list_calibrations",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "fit_calibration":
-        from costmodel.calibration.fitting import fit_calibration
-
-        return fit_calibration
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = public(__name__, {"fitting": "fit_calibration"})

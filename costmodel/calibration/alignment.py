@@ -19,11 +19,6 @@ COST = {2: 2.8, 4: 1.3, 8: 1.1}
 def alignment_cost(n: Any, k: Any, element_bytes: float) -> Any:
     """Return the factor on a batched product's time; numbers or arrays.
 
-    Args:
-        n: columns of the right operand and the output.
-        k: columns of the left operand.
-        element_bytes: bytes of an element.
-
     >>> alignment_cost(577, 64, 2), alignment_cost(576, 64, 2), alignment_cost(578, 64, 2)
     (2.8, 1.0, 1.3)
     """

@@ -141,9 +141,6 @@ class Calibration:
     def check_hardware(self, hardware: HardwareSpec) -> None:
         """Refuse a device that the calibration was not measured on.
 
-        Args:
-            hardware: the device that predictions are wanted for.
-
         Raises:
             CalibrationError: the calibration was measured on another device.
         """
@@ -155,9 +152,6 @@ class Calibration:
 
     def for_hardware(self, hardware: HardwareSpec) -> Calibration:
         """Return this calibration after checking that it belongs to a device, or bind it to the device.
-
-        Args:
-            hardware: the device that predictions are wanted for.
 
         Raises:
             CalibrationError: the calibration was measured on another device.
@@ -286,11 +280,6 @@ class Calibration:
 
     def pricer(self, op_class: str, dtype: str, *, alone: bool = False) -> Pricer:
         """Return what prices an op class in a dtype, worked out once.
-
-        Args:
-            op_class: the class.
-            dtype: a dtype label.
-            alone: whether ops are timed one by one, and not in a model's run.
 
         Raises:
             CalibrationError: the class or dtype is not held, or the device lacks the arithmetic.

@@ -115,10 +115,6 @@ def trusted(found: ClassParameters) -> None:
 def usable(group: Group, device: Device) -> tuple[Group, list[str]]:
     """Return the points of a group that a fit may use, with remarks on the rest.
 
-    Args:
-        group: points whose numbers are finite and positive.
-        device: the datasheet's roofs.
-
     Raises:
         CalibrationError: too few points, constant rows, an arithmetic the device does not have, or
             times in the wrong unit.

@@ -91,10 +91,6 @@ def as_in_models(name: str, frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str
     `load` tells a burst from a second without a pause, `variant` what differs from a model's own op
     (strided copies, unaligned products, an attention implementation that was forced), and `cache` a
     chain of products whose weights fit the last cache. Tables without these columns keep all rows.
-
-    Args:
-        name: what the table is called in remarks.
-        frame: its rows.
     """
     remarks = []
     for column, keeps, what in (

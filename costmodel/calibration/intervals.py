@@ -41,12 +41,7 @@ def residual_quantiles(ratios: Any) -> tuple[tuple[float, float], ...]:
 
 
 def share_inside(reference: Any, points: Any) -> float:
-    """Return the share of points within the 90 % interval that a reference gives.
-
-    Args:
-        reference: log ratios the interval is read from.
-        points: log ratios to count.
-    """
+    """Return the share of points within the 90 % interval that a reference gives."""
     quantiles = dict(residual_quantiles(reference))
     return float(np.mean((points >= quantiles[0.05]) & (points <= quantiles[0.95])))
 

@@ -145,11 +145,7 @@ class ClassParameters:
         return TRANSFERRED if text.startswith(TRANSFERRED) and "assumed" not in text else "assumed"
 
     def transferred(self, why: str) -> ClassParameters:
-        """Return the same parameters, marked as standing in for what was not measured.
-
-        Args:
-            why: what they were measured for.
-        """
+        """Return the same parameters, marked as standing in for what was not measured."""
         return replace(self, provenance=f"{TRANSFERRED} from {why}; {self.provenance}", points=0)
 
     def interval(self, level: float = 0.9) -> tuple[float, float]:

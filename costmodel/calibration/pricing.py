@@ -38,13 +38,6 @@ MOST_TABLES = 512
 class Pricer:
     """The predicted seconds of one op class in one dtype.
 
-    Args:
-        op_class: the class.
-        dtype: a dtype label.
-        found: the parameters that answer for it.
-        device: the datasheet's numbers.
-        alone: whether ops are timed one by one, as their table's were, and not in a model's run.
-
     Attributes:
         found: those parameters.
         key: the class and dtype whose errors it shares, and how they are known.

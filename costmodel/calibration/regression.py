@@ -185,11 +185,6 @@ def matrix_folds(group: Group, number: int, rng: np.random.Generator) -> list[np
 
     Rows of one matrix resemble each other, so that only whole matrices left out show how others are
     predicted. Fewer than three matrices are shared out by rows.
-
-    Args:
-        group: products.
-        number: parts at most.
-        rng: source of random numbers.
     """
     pairs = np.column_stack([group.sizes["n"], group.sizes["k"]])
     matrices, place = np.unique(pairs, axis=0, return_inverse=True)
@@ -202,13 +197,7 @@ def matrix_folds(group: Group, number: int, rng: np.random.Generator) -> list[np
 def out_of_fold(
     group: Group, parts: list[np.ndarray], predictor: Callable[[Group], Callable[[Group], Any]]
 ) -> np.ndarray:
-    """Return ln(measured / predicted) of every point, predicted without its fold.
-
-    Args:
-        group: the points.
-        parts: the indices of the folds.
-        predictor: fits the points it is given and returns what predicts others.
-    """
+    """Return ln(measured / predicted) of every point, predicted without its fold."""
     ratios = np.empty(len(group))
     for part in parts:
         kept = np.ones(len(group), dtype=bool)
@@ -221,15 +210,7 @@ def out_of_fold(
 def bootstrap(
     law: Law, group: Group, values: Mapping[str, float], samples: int, rng: np.random.Generator
 ) -> dict[str, tuple[float, float]]:
-    """Return the 90 % interval of every parameter over resampled points.
-
-    Args:
-        law: the law and its priors.
-        group: the points.
-        values: the fit of all of them, where each refit starts.
-        samples: how often points are drawn again with replacement.
-        rng: source of random numbers.
-    """
+    """Return the 90 % interval of every parameter over resampled points."""
     drawn = [
         fit(law, group.take(rng.integers(0, len(group), len(group))), values, evaluations=15)
         for _ in range(samples)

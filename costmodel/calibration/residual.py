@@ -58,14 +58,7 @@ class Residual:
     )
 
     def log_ratio(self, m: Any, n: Any, k: Any, units: int) -> np.ndarray:
-        """Return the correction's logarithm at arrays of shapes, shape (points,).
-
-        Args:
-            m: rows.
-            n: output features.
-            k: input features.
-            units: SMs.
-        """
+        """Return the correction's logarithm at arrays of shapes, shape (points,)."""
         held = self._features.get(units)
         if held is None:
             at = _features(np.array(self.m), np.array(self.n), np.array(self.k), units)
@@ -96,14 +89,7 @@ def fit_residual(sizes: Mapping[str, np.ndarray], ratios: np.ndarray, units: int
 
 
 class ResidualSteps:
-    """The correction of one weight matrix as a table over its rows, filled where it is asked for.
-
-    Args:
-        residual: the correction.
-        n: output features.
-        k: input features.
-        units: SMs.
-    """
+    """The correction of one weight matrix as a table over its rows, filled where it is asked for."""
 
     def __init__(self, residual: Residual, n: float, k: float, units: int) -> None:
         self._residual, self._shape, self._units = residual, (n, k), units

@@ -30,17 +30,7 @@ MOST_ROWS = 1 << 20
 
 
 class Stairs:
-    """The seconds of an activation's product with one weight matrix, by rows.
-
-    Args:
-        values: the law's parameters.
-        device: the datasheet's SMs and bandwidth.
-        family: a kernel family that has tiles.
-        dtype: a canonical label.
-        peak: FLOP/s of the arithmetic it runs at.
-        n: output features.
-        k: input features.
-    """
+    """The seconds of an activation's product with one weight matrix, by rows."""
 
     def __init__(
         self,

@@ -2,19 +2,25 @@
 
 Source: Zhang et al., NeurIPS 2025 (arXiv 2506.10967) and Theia-4869/CDPruner. Patches are projected into
 CLIP's joint space and compared with the question there. The kernel of a determinantal point process is
-relevance times cosine of the features; round(keep x n) patches are picked from it one after the other.
+relevance times cosine of the projected tokens; round(keep x n) of them are picked one after the other.
 Everything is float32, as in the program. The question's embedding is given: CLIP's text tower, which the
 program runs beside the vision tower on its own stream, is not charged.
 
-Own FLOPs per crop, n patches of width c, k kept, g width of the joint space: 2 n c g for the projection,
-2 n g for the relevance, 2 n^2 c for the cosines, n (k + 1) (k - 2) for the picks.
+Own FLOPs per crop, n patches of width c and tokens of width d, k kept, g width of the joint space: 2 n c g
+for the projection, 2 n g for the relevance, 2 n^2 d for the cosines, n (k + 1) (k - 2) for the picks.
 
-variant="released" prices the program at ed9c12d: the cosines are those of the projected tokens, of width d,
-and each pick takes its places from lists made on the host, four of which are copied over.
+variant="split" is the form that OpenVINO GenAI ships: relevance is the mean cosine with the language
+model's own embeddings of the text, no CLIP needed; the tokens of an image are cut into two halves, of which
+each gives half of an even count, in lockstep. Before layer 0, on any model. Own FLOPs per image of n = a +
+b tokens, t text tokens: 2 n t d, 2 (a^2 + b^2) d, and the picks of each half.
+
+variant="released" prices the program at ed9c12d: each pick takes its places from lists made on the host,
+four of which are copied over.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,18 +28,19 @@ import numpy as np
 from costmodel.methods.class_attention import Ranked, ranked_crops
 from costmodel.methods.fastervlm import kept_patches
 from costmodel.methods.info import MethodInfo
-from costmodel.methods.keep import greatest, kept_count
+from costmodel.methods.keep import greatest, kept_count, least
+from costmodel.methods.llm_ranking import narrowed
 from costmodel.methods.options import Option, optional, path_text
-from costmodel.methods.pieces import gather, passes, product
+from costmodel.methods.pieces import gather, passes, product, sort
 from costmodel.methods.plan import before_layers
-from costmodel.methods.token_lists import is_clip
+from costmodel.methods.token_lists import is_clip, pieces_of
 from costmodel.ops.linear import linear
 from costmodel.precision import parse_precision
 from hardware_specs.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from costmodel.methods.plan import MethodInput, MethodPlan
-    from costmodel.quantities import OpCost
+    from costmodel.quantities import Num, OpCost
 
 COUNT = 64
 EMBEDDINGS: Option[str | None] = Option(
@@ -71,9 +78,9 @@ def check_joint_space(given: MethodInput) -> None:
         )
 
 
-def _own(given: MethodInput, crops: Ranked, width: int, pick_kernels: int) -> list[OpCost]:
-    """Own ops, the cosines taken of features of some width."""
+def _own(given: MethodInput, crops: Ranked, pick_kernels: int) -> list[OpCost]:
     images, n, runs, c = crops.images, crops.patches, crops.runs, given.tower.hidden_size
+    width = given.model.text.hidden_size
     own, num = given.precision.vision, parse_precision("fp32").vision
     kept = kept_count("cdpruner", given.keep, n)
     # The first pick subtracts nothing and the second one row; each later one a product with all before.
@@ -106,24 +113,67 @@ def _plan(given: MethodInput) -> MethodPlan:
         ranked_crops(given),
         kept_count("cdpruner", given.keep, ranked_crops(given).patches),
     )
-    ops = _own(given, crops, given.tower.hidden_size, PICK_KERNELS)
+    ops = _own(given, crops, PICK_KERNELS)
     note = {"cdpruner": "keep counts patches of each crop; CLIP's text tower is not charged"}
     return before_layers(given, crops.left(given, kept), ops, note)
 
 
 def _released(given: MethodInput) -> list[OpCost]:
-    """The program's ops: projected tokens are compared, and picks wait for places from the host."""
-    width = given.model.text.hidden_size
-    return _own(given, ranked_crops(given), width, RELEASED_PICK_KERNELS)
+    """The program's ops: picks wait for places from the host."""
+    return _own(given, ranked_crops(given), RELEASED_PICK_KERNELS)
 
 
-INFO = MethodInfo(
+def even_count(kept: Num, n: Num) -> Num:
+    """Return a count made even upwards, so that both halves give as many; all where that is too many.
+
+    >>> even_count(9, 36), even_count(36, 36), even_count(5, 5)
+    (10, 36, 5)
+    """
+    return least(kept + kept % 2, n)
+
+
+def _plan_of_halves(given: MethodInput) -> MethodPlan:
+    d, num, text = given.model.text.hidden_size, parse_precision("fp32").text, given.text_tokens
+    items = pieces_of(given)
+    n, lists, runs = items.tokens, items.lists, items.runs
+    kept = even_count(kept_count("cdpruner", given.keep, n), n)
+    ops = [
+        passes("normalise", (n + text) * d, num, reads=3, writes=2, kernels=8, flops=3,
+               count=lists * runs),
+    ]  # fmt: skip
+    # Halves of the same length go through every step together.
+    first, odd = n // 2, n % 2
+    for half, count, both, own in (
+        (first, kept // 2, 2 - odd, lists * runs),
+        (n - first, kept - kept // 2, 1, lists * runs * odd),
+    ):
+        update = product("earlier_rows", both, 1, half, (count + 1) / 2, num,
+                         greatest(count - 2, 0) * own)  # fmt: skip
+        flops = both * half * (count + 1)
+        ops += [
+            product("relevance", both, half, text, d, num, own * (text > 0)),
+            passes("min_max", both * half, num, reads=6, writes=4, kernels=12, flops=4, count=own),
+            product("cosine", both, half, half, d, num, own),
+            passes("kernel", both * half * half, num, reads=2, writes=2, kernels=2, flops=2, count=own),
+            passes("pick", both * half, num, reads=12, writes=9, kernels=PICK_KERNELS, flops=6,
+                   count=count * own),
+            update._replace(flops=flops, matrix_flops=flops),
+        ]  # fmt: skip
+    ops += [
+        sort("order", lists, kept, num, runs),
+        *narrowed(given, given.visual_tokens, items.per_sample * kept, runs),
+    ]
+    note = {"cdpruner": "keep counts tokens of each image, made even; half of them of each half"}
+    return before_layers(given, items.per_sample * kept * runs, ops, note)
+
+
+_PROGRAM = MethodInfo(
     name="cdpruner",
     schedule=_plan,
     place="after-projector",
     summary="keep patches that fit the question and differ from each other (greedy DPP)",
-    formula="round(keep n) tokens per crop; 2ncg + 2ng + 2n^2 c + n(k+1)(k-2) FLOPs, k dependent picks",
-    complexity="O(n^2 c + n c g + n k^2) per crop, k sequential steps",
+    formula="round(keep n) tokens per crop; 2ncg + 2ng + 2n^2 d + n(k+1)(k-2) FLOPs, k dependent picks",
+    complexity="O(n^2 d + n c g + n k^2) per crop, k sequential steps",
     source="Zhang et al. 2025, CDPruner, arXiv 2506.10967; Theia-4869/CDPruner",
     default_text=f"{COUNT} patches of each crop",
     needs_text="CLIP's visual projection and its embedding of the question, from a file",
@@ -132,8 +182,26 @@ INFO = MethodInfo(
     keep_meaning="patches of each crop kept",
     default_keep=COUNT,
     options=(EMBEDDINGS,),
-    variants=("program", "released"),
+    variants=("program", "split", "released"),
     released=_released,
     asks_question=True,
     recomputes="the tower's last norm on the patches",
+)
+INFO = replace(
+    _PROGRAM,
+    forms={
+        "split": replace(
+            _PROGRAM,
+            schedule=_plan_of_halves,
+            place="llm-layer",
+            summary="before the LLM keep of each half of an image what fits the text and differs",
+            formula="round(keep n) tokens per image, made even; 2ntd + n^2 d FLOPs and picks in two halves",
+            needs=frozenset({"llm_states"}),
+            needs_text="the language model's embeddings of the text",
+            default_text=f"{COUNT} tokens of each image",
+            by_crop=False,
+            keep_meaning="tokens of each image kept, made even",
+            recomputes="nothing",
+        )
+    },
 )

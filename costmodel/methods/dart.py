@@ -14,6 +14,7 @@ Own FLOPs, n image tokens, d width: 2 x 8 n d for the similarities.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +25,7 @@ from costmodel.methods.llm_ranking import eager_norm, narrowed, picked, rotated
 from costmodel.methods.options import Option, choice, whole
 from costmodel.methods.pieces import gather, passes, product, sort
 from costmodel.methods.plan import between_layers
-from costmodel.methods.token_lists import items_of
+from costmodel.methods.token_lists import pieces_of
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -45,19 +46,6 @@ ORDER = Option(
     "'set' or 'norm'",
     "whose turn is first: as the program's set of them has it, or by falling norm",
 )
-
-
-def check_embedding_layer(layer: int | None) -> None:
-    """Raise where a layer is given to the form that acts on the embeddings.
-
-    Raises:
-        InvalidInputError: a layer that is neither 0 nor the other form's default.
-    """
-    if layer not in (None, 0, LAYER):
-        raise InvalidInputError(
-            f"dart's embedding variant acts before layer 0, and layer={layer} was given; leave layer "
-            "out, or variant for the keys of the layer before"
-        )
 
 
 def kept_tokens(given: MethodInput) -> Num:
@@ -92,8 +80,6 @@ def kept_tokens(given: MethodInput) -> Num:
 
 
 def _plan(given: MethodInput) -> MethodPlan:
-    if given.variant == "embedding":
-        return _plan_of_embeddings(given)
     text, num = given.model.text, given.precision.text
     if not given.layer:
         raise InvalidInputError(
@@ -126,10 +112,9 @@ def _plan(given: MethodInput) -> MethodPlan:
 
 
 def _plan_of_embeddings(given: MethodInput) -> MethodPlan:
-    check_embedding_layer(given.layer)
     d, num = given.model.text.hidden_size, given.precision.text
     kept, n, t = kept_tokens(given), given.visual_tokens, given.text_tokens
-    images = items_of(given)
+    images = pieces_of(given)
     lists, each, rows = images.lists * images.runs, images.tokens, given.batch_size * images.runs
     of_text = TEXT_PIVOTS.of(given)
     pivots = IMAGE_PIVOTS.of(given) + of_text
@@ -149,7 +134,7 @@ def _plan_of_embeddings(given: MethodInput) -> MethodPlan:
     return between_layers(given, (0,), (n, kept), ops, {"dart": note})
 
 
-INFO = MethodInfo(
+_PROGRAM = MethodInfo(
     name="dart",
     schedule=_plan,
     place="llm-layer",
@@ -164,7 +149,6 @@ INFO = MethodInfo(
         "variant=embedding: TensorRT Edge-LLM's, on the input embeddings",
     ),
     variants=("program", "embedding"),
-    variant_needs={"embedding": frozenset({"llm_states"})},
     takes_layer=True,
     default_layer=LAYER,
     needs=frozenset({"llm_keys", "llm_states"}),
@@ -173,4 +157,20 @@ INFO = MethodInfo(
     options=(IMAGE_PIVOTS, TEXT_PIVOTS, ORDER),
     asks_question=True,
     recomputes="rotary positions of the keys of layer K-1, the model's last norm on what enters layer K",
+)
+INFO = replace(
+    _PROGRAM,
+    forms={
+        "embedding": replace(
+            _PROGRAM,
+            schedule=_plan_of_embeddings,
+            summary="before the LLM keep, of every image, a few pivots and the tokens least like them",
+            formula="keep tokens of all images; 16 n d FLOPs",
+            needs=frozenset({"llm_states"}),
+            needs_text="the input embeddings; 4 text tokens",
+            takes_layer=False,
+            default_layer=None,
+            recomputes="nothing",
+        )
+    },
 )

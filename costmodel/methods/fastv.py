@@ -14,6 +14,7 @@ written out, softmaxed in float32, returned, and averaged over heads to look at 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from costmodel.methods.info import MethodInfo
@@ -76,7 +77,7 @@ def _released(given: MethodInput) -> list[OpCost]:
     ]  # fmt: skip
 
 
-INFO = MethodInfo(
+_PROGRAM = MethodInfo(
     name="fastv",
     place="llm-layer",
     source="Chen et al. 2024, FastV, arXiv 2403.06764; pkunlp-icler/FastV",
@@ -92,9 +93,12 @@ INFO = MethodInfo(
     takes_layer=True,
     variants=("program", "paper", "released"),
     released=_released,
-    variant_needs={"paper": frozenset({"llm_attention_full"})},
     options=(SEED,),
     published=("K=2, R=50 % (keep 0.5)", "demo: K=3, R=75 % (keep 0.25)"),
     asks_question=True,
     recomputes="the last query's row of scores in layer K-1",
+)
+INFO = replace(
+    _PROGRAM,
+    forms={"paper": replace(_PROGRAM, needs=frozenset({"llm_attention_full"}))},
 )

@@ -11,6 +11,7 @@ from costmodel.methods.keep import first, greatest, of_rows, some
 from costmodel.methods.plan import before_layers
 from costmodel.methods.token_lists import VISION_PLACES, check_llm_layer, is_clip, vision_parts
 from hardware_specs.errors import InvalidInputError, UnsupportedError
+from hardware_specs.showing import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -140,9 +141,7 @@ def check_fits(info: MethodInfo, given: MethodInput) -> None:
     model = given.model
     tower, _ = vision_parts(info.name, model)
     if given.layer is not None and not info.takes_layer:
-        raise InvalidInputError(
-            f"{info.name} takes no layer: it acts {_WHERE[info.place]}; leave layer out"
-        )
+        raise refused_layer(info, given.variant, given.layer)
     if given.layer is not None:
         check_llm_layer(info.name, given.layer, model.text.num_layers)
     merged = model.patches_per_token
@@ -169,6 +168,19 @@ def check_fits(info: MethodInfo, given: MethodInput) -> None:
             "divprune, fastv or vtw"
         )
     _check_clip(info, given, tower.patches)
+
+
+def refused_layer(info: MethodInfo, variant: str, layer: object) -> InvalidInputError:
+    """Return the error for a layer that was given to a method, or a variant of one, that takes none."""
+    where = _WHERE[info.place]
+    if any(option.name == "layers" for option in info.options):
+        where = "at fixed layers, see its options"
+    elif info.place == "llm-layer" and variant in info.variants[1:]:
+        return InvalidInputError(
+            f"{info.name}'s variant {variant} takes no layer, and layer={shown(layer)} was given: it acts "
+            "before layer 0; leave layer or variant out"
+        )
+    return InvalidInputError(f"{info.name} takes no layer: it acts {where}; leave layer out")
 
 
 def _check_clip(info: MethodInfo, given: MethodInput, patches: int) -> None:

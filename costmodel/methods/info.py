@@ -25,6 +25,7 @@ class MethodInfo:
     Attributes:
         name: the method's name.
         place: where it acts.
+        second_place: where it acts once more, so that nothing stacks on it; None where it acts once.
         source: paper and program.
         summary: what it does, in one line.
         formula: tokens left and the method's own FLOPs, in plain text.
@@ -42,7 +43,7 @@ class MethodInfo:
         default_layer: the language-model layer that layer=None means, for methods that have one.
         takes_layer: whether `layer` may be given.
         variants: "program" first.
-        variant_needs: needs of a variant where they differ.
+        forms: the facts of variants that act elsewhere or need other things, each by `replace`.
         options: the method's own options.
         trained: whether the published results need weights trained for it.
         published: settings that its papers report.
@@ -82,7 +83,7 @@ class MethodInfo:
     default_layer: int | None = None
     takes_layer: bool = False
     variants: tuple[str, ...] = ("program",)
-    variant_needs: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    forms: Mapping[str, MethodInfo] = field(default_factory=dict)
     options: tuple[Option[Any], ...] = ()
     trained: bool = False
     published: tuple[str, ...] = ()
@@ -99,8 +100,16 @@ class MethodInfo:
     recomputes: str = "nothing"
     clips: bool = False
     stages: tuple[Any, ...] = ()
+    second_place: Place | None = None
 
     __repr__ = brief
+
+    @property
+    def where(self) -> str:
+        """Where it acts, in words."""
+        return (
+            self.place if self.second_place is None else f"{self.place}, then {self.second_place}"
+        )
 
     @property
     def adaptive(self) -> bool:

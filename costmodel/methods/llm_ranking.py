@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def cut_layers(
-    name: str, asked: Sequence[int], layers: int, *, behind: bool = False
+    name: str, asked: Sequence[int], layers: int, *, behind: bool = False, option: str = "layers"
 ) -> tuple[int, ...]:
     """Return the layers at whose entry a method cuts, in order; it acts at, or `behind`, those asked.
 
@@ -35,7 +35,7 @@ def cut_layers(
     if beyond is not None:
         raise InvalidInputError(
             f"{name} acts at layer {shown(beyond)} of the language model, and with its layers 0 to "
-            f"{layers - 1}, the last that can be is {last}; give layers="
+            f"{layers - 1}, the last that can be is {last}; give {option}="
         )
     return tuple(sorted({layer + behind for layer in asked}))
 

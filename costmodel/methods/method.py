@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from costmodel.methods.fits import checked_plan
+from costmodel.methods.fits import checked_plan, refused_layer
 from costmodel.methods.keep import check_keep, resolve_keep
 from costmodel.methods.plan import MethodInput
 from costmodel.methods.spelling import spell
@@ -62,7 +62,7 @@ class Method:
     @property
     def needs(self) -> frozenset[str]:
         """What the method must be given beside the tokens, e.g. {"clip_qk"}."""
-        return self.info.variant_needs.get(self.variant, self.info.needs)
+        return self.info.needs
 
     @property
     def keep(self) -> int | float | None:
@@ -211,10 +211,11 @@ def ask(
         raise InvalidInputError(
             str(UnknownNameError(variant, info.variants, f"variant of {info.name}"))
         )
+    info = info.forms.get(variant, info)
     return Method(
         info,
         None if keep is None else _checked_keep(info, keep),
-        _checked_layer(info, layer),
+        _checked_layer(info, layer, variant),
         variant,
         MappingProxyType(_checked_options(info, options)),
     )
@@ -241,13 +242,11 @@ def _checked_keep(info: MethodInfo, keep: float) -> int | float:
     return checked
 
 
-def _checked_layer(info: MethodInfo, layer: int | None) -> int | None:
+def _checked_layer(info: MethodInfo, layer: int | None, variant: str) -> int | None:
     if layer is None:
         return None
     if not info.takes_layer:
-        fixed = any(option.name == "layers" for option in info.options)
-        where = "at fixed layers, see its options" if fixed else info.place
-        raise InvalidInputError(f"{info.name} takes no layer: it acts {where}")
+        raise refused_layer(info, variant, layer)
     if isinstance(layer, bool) or not isinstance(layer, int) or layer < 0:
         raise InvalidInputError(
             f"layer={shown(layer)} must be a language-model layer, counted from 0"

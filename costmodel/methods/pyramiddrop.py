@@ -56,7 +56,8 @@ def stage_layers(layers: int, asked: Sequence[int] | None = None) -> tuple[int, 
     return layers // 4, layers // 2, 3 * layers // 4
 
 
-def _stage(given: MethodInput, n: Num, kept: Num, runs: Num) -> list[OpCost]:
+def last_row_stage(given: MethodInput, n: Num, kept: Num, runs: Num) -> list[OpCost]:
+    """Return the work of a cut by the last token's attention, as the layer to come would compute it."""
     text, num = given.model.text, given.precision.text
     b, s = given.batch_size, given.text_tokens + n
     d, h, k, e = text.hidden_size, text.num_heads, text.num_kv_heads, text.head_dim
@@ -86,7 +87,7 @@ def _plan(given: MethodInput) -> MethodPlan:
         # A count that an earlier stage reached keeps all of it.
         asked = keep if isinstance(keep, float) or not stage else least(keep, n)
         kept = kept_count("pyramiddrop", asked, n, "down")
-        work = _stage(given, n, kept, runs)
+        work = last_row_stage(given, n, kept, runs)
         ops += [op._replace(name=f"{op.name}[{layer}]") for op in work]
         left.append(kept)
     note = {"pyramiddrop": "keep is the share that each stage leaves of what there is"}

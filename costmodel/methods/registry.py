@@ -54,6 +54,8 @@ MODULES: dict[str, str] = {
     "v2drop": "v2drop",
     "dycoke": "dycoke",
     "downsample": "downsample",
+    "vscan": "vscan",
+    "fastvid": "fastvid",
 }
 ENTRY_POINTS = "vlm_roofline.methods"
 

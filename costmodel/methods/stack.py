@@ -44,8 +44,13 @@ def stack(methods: list[Method]) -> Method:
     'divprune(keep=144)/fastv(keep=0.5)'
     """
     places = [method.place for method in methods]
-    if len(methods) != 2 or places[0] == "llm-layer" or places[1] != "llm-layer":
-        said = ", ".join(f"{method.name} {method.place}" for method in methods)
+    if (
+        len(methods) != 2
+        or places[0] == "llm-layer"
+        or places[1] != "llm-layer"
+        or (methods[0].info.second_place is not None)
+    ):
+        said = ", ".join(f"{method.name} {method.info.where}" for method in methods)
         raise InvalidInputError(
             f"{said}: two methods stack where the first acts before the language model and the second "
             "between its layers; write divprune(keep=144)/fastv"

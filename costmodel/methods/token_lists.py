@@ -118,6 +118,18 @@ def items_of(given: MethodInput) -> Items:
     return Items(per_sample, given.batch_size * per_sample, tokens, runs)
 
 
+def pieces_of(given: MethodInput) -> Items:
+    """Return the runs of visual tokens that text stands between: images and clips, as a prompt has them.
+
+    Where the time is written before each pair of a clip's frames, the tokens of every pair are a run.
+    """
+    items = items_of(given)
+    if not getattr(given.model.geometry, "timestamps", False):
+        return items
+    pairs = greatest(given.crops // items.per_sample, 1)
+    return Items(items.per_sample * pairs, items.lists * pairs, items.tokens // pairs, items.runs)
+
+
 def _each(tokens: Num, lists: Num, what: str) -> Num:
     """Return the tokens of one of some lists, which all have as many."""
     uneven = tokens % lists != 0

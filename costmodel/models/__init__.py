@@ -5,8 +5,9 @@ Nothing here imports torch or transformers; names are loaded when first used.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hardware_specs.lazily import public
 
 if TYPE_CHECKING:
     from costmodel.models.anyres import AnyRes
@@ -24,26 +25,6 @@ if TYPE_CHECKING:
     from costmodel.models.summary import describe
     from costmodel.models.text import TextConfig
     from costmodel.models.vision import VisionConfig
-
-_HOMES = {
-    "AnyRes": "anyres",
-    "CropGeometry": "geometry",
-    "Family": "families.family",
-    "ModelConfig": "model",
-    "ProjectorConfig": "projector",
-    "TextConfig": "text",
-    "VideoRule": "geometry",
-    "VisionConfig": "vision",
-    "VisualInput": "geometry",
-    "config_dict": "registry",
-    "describe": "summary",
-    "get_family": "families",
-    "list_families": "families",
-    "list_models": "registry",
-    "load_model": "registry",
-    "model_from_config": "registry",
-    "register_family": "families",
-}
 
 __all__ = [
     "AnyRes",
@@ -65,11 +46,18 @@ __all__ = [
     "register_family",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name from its module when it is first used."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__, __dir__ = public(
+    __name__,
+    {
+        "anyres": "AnyRes",
+        "families": "get_family list_families register_family",
+        "families.family": "Family",
+        "geometry": "CropGeometry VideoRule VisualInput",
+        "model": "ModelConfig",
+        "projector": "ProjectorConfig",
+        "registry": "config_dict list_models load_model model_from_config",
+        "summary": "describe",
+        "text": "TextConfig",
+        "vision": "VisionConfig",
+    },
+)

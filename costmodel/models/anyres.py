@@ -94,9 +94,6 @@ class AnyRes:
     def sizes_giving(self, tokens: int) -> dict[int, tuple[int, int]]:
         """Return images, (height, width) in pixels, that give so many tokens, by their crops.
 
-        Args:
-            tokens: visual tokens of one image.
-
         >>> next_7b = AnyRes(((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008)), 336, 24)
         >>> next_7b.sizes_giving(2340), next_7b.sizes_giving(64)
         ({5: (504, 672)}, {})
@@ -177,11 +174,6 @@ def unpadded(height: int, width: int, rows: int, columns: int) -> tuple[int, int
 
 def shrunk(rows: int, columns: int, most: int) -> tuple[int, int]:
     """Return a grid scaled down bilinearly to about `most` features, if it has many more.
-
-    Args:
-        rows: of the grid.
-        columns: of the grid.
-        most: features aimed at.
 
     >>> shrunk(162, 162, 9 * 27**2), shrunk(81, 81, 9 * 27**2)
     ((81, 81), (81, 81))

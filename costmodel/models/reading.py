@@ -26,9 +26,6 @@ _MISSING: Any = object()
 def read_document(path: Path) -> dict[str, Any]:
     """Return the JSON object of a config file.
 
-    Args:
-        path: of the file.
-
     Raises:
         InvalidFileError: unreadable, no JSON, or no JSON object.
     """

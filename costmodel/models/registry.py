@@ -137,10 +137,6 @@ def load_model(source: Any, *, scale: str | None = None) -> ModelConfig:
 def model_from_config(document: dict[str, Any], name: str) -> ModelConfig:
     """Return the model that a Hugging Face config describes.
 
-    Args:
-        document: as a config.json holds it.
-        name: what to call it.
-
     Raises:
         InvalidFileError: a config that is broken, foreign or impossible.
 

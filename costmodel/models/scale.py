@@ -98,11 +98,6 @@ def _width(value: str) -> Fraction:
 def scaled_document(model: ModelConfig, document: dict[str, Any], scale: Scale) -> dict[str, Any]:
     """Return a Hugging Face config of the reduced model.
 
-    Args:
-        model: the full model, which knows what the config leaves to defaults.
-        document: the full model's config.
-        scale: what to keep.
-
     Raises:
         InvalidInputError: a width that does not divide into whole heads.
 

@@ -40,18 +40,6 @@ def product(
 
     Source: `torch.utils.flop_counter.bmm_flop`.
 
-    Args:
-        name: the op's name.
-        dtype: the arithmetic it runs in.
-        batch: products in the kernel.
-        m: rows of the result.
-        n: columns of the result.
-        k: what is summed over.
-        count: how often it runs.
-        kv_read_bytes: KV cache read.
-        read_bytes: activations read.
-        write_bytes: activations written.
-
     >>> product("scores", "fp16", 2, 10, 10, 4, read_bytes=320, write_bytes=400).flops
     1600
     """
@@ -115,13 +103,6 @@ def convolution(name: str, k: int, n: int, numerics: Numerics, bias: bool = Fals
 
     Source: `torch.utils.flop_counter.conv_flop_count`.
 
-    Args:
-        name: the op's name.
-        k: channels x patch height x patch width.
-        n: output channels.
-        numerics: of the module.
-        bias: whether it has one.
-
     >>> from costmodel.precision import parse_precision
     >>> convolution("patch_embed", 588, 1024, parse_precision("fp16").vision)(576).flops
     693633024
@@ -159,15 +140,6 @@ def grouped(
     """Linear layers of experts over the rows that chose them: 2 m chosen k n FLOPs in one kernel.
 
     The weights of the experts that some row chose are read once (`distinct_experts`).
-
-    Args:
-        name: the op's name.
-        k: input width.
-        n: output width.
-        experts: how many there are.
-        chosen: experts of each row.
-        numerics: of the module.
-        stored_bytes: of one expert's weights.
 
     >>> from costmodel.precision import parse_precision
     >>> op = grouped("experts", 4, 6, 16, 2, parse_precision("fp16").text, 48)(1)

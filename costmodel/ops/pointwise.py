@@ -105,15 +105,7 @@ class RotationCost(Protocol):
 
 
 def rope(name: str, h: int, k: int, e: int, numerics: Numerics) -> RotationCost:
-    """Rotary embedding fused with the cache write: q, k, v read; q written; k, v into the cache.
-
-    Args:
-        name: the op's name.
-        h: query heads.
-        k: KV heads.
-        e: head dim.
-        numerics: of the module.
-    """
+    """Rotary embedding fused with the cache write: q, k, v read; q written; k, v into the cache."""
     size = numerics.activation_bytes
 
     def cost(b: Num, s: Num, count: Num = 1, /) -> OpCost:

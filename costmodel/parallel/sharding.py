@@ -32,11 +32,6 @@ if TYPE_CHECKING:
 def rank_model(model: ModelConfig, tp: int, *, tower: bool = False) -> ModelConfig:
     """Return what one rank of a tensor-parallel group computes; the first one, where parts differ.
 
-    Args:
-        model: the whole model.
-        tp: ranks.
-        tower: whether the layers of the vision tower are divided as well.
-
     Raises:
         InvalidInputError: heads or widths that so many ranks cannot share.
 
@@ -185,11 +180,6 @@ def stages_of(parallel: Parallel, model: ModelConfig) -> list[tuple[int, int]]:
 
 def pipeline_stage(model: ModelConfig, first: int, last: int) -> ModelConfig:
     """Return the layers of one pipeline stage, with what stands before the first or behind the last one.
-
-    Args:
-        model: a rank's model.
-        first: its first layer.
-        last: the layer behind its last one.
 
     >>> from costmodel import load_model
     >>> model = load_model("llama-2-7b")

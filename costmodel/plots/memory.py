@@ -38,13 +38,7 @@ _SHORT = {"projector": "projector", "vision": "vision\ntower"}
 def plot_memory(
     memory: MemoryCost, *, title: str = "", measured: Mapping[str, float] | None = None
 ) -> Figure:
-    """Return the timeline of resident bytes, phase by phase, its peak marked.
-
-    Args:
-        memory: of an estimate.
-        title: model, device and precision, for the second line.
-        measured: measured peak bytes by phase's name, drawn as marks.
-    """
+    """Return the timeline of resident bytes, phase by phase, its peak marked."""
     figure, axes = new_figure(7.2, 4.6)
     phases = [phase for phase in memory.timeline if phase.total_bytes > 0]
     decoding = [phase for phase in phases if phase.name == "decode" and not phase.activation_bytes]

@@ -147,12 +147,7 @@ def set_titles(axes: Axes, title: str, subtitle: str, *, labels: float = 0.0) ->
 
 
 def name_panel(axes: Axes, text: str) -> None:
-    """Write a line above axes, below the figure's titles where these are the first.
-
-    Args:
-        axes: the axes.
-        text: what they show.
-    """
+    """Write a line above axes, below the figure's titles where these are the first."""
     first = bool(axes.get_title(loc="left"))
     if first:
         axes.set_title(axes.get_title(loc="left") + "\n", fontweight="bold", pad=6)
@@ -169,11 +164,6 @@ def legend_below(figure: Figure, *panels: Axes, columns: int = 2) -> None:
 
     What several panels name alike stands there once. Where the columns are wider than the figure, there are
     fewer.
-
-    Args:
-        figure: the figure, laid out by matplotlib's constrained layout.
-        panels: the axes whose artists are named.
-        columns: columns of the legend.
     """
     named: dict[str, Any] = {}
     for axes in panels:

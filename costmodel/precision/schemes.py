@@ -52,13 +52,7 @@ class Quantisation(NamedTuple):
 
 
 class Keys:
-    """A `quantization_config`, read key by key with the file's name in every message.
-
-    Args:
-        values: the object.
-        file: the file.
-        path: the object's own key.
-    """
+    """A `quantization_config`, read key by key with the file's name in every message."""
 
     def __init__(self, values: Any, file: str, path: str) -> None:
         """Keep the object and where it stands."""

@@ -89,10 +89,6 @@ def allocator_peaks(execution: Execution, source: MemorySource) -> dict[str, Sta
     """Return the allocator's peaks of one repetition, stage by stage.
 
     In eager mode only: a replayed graph allocates nothing, and its pool is no peak of a stage.
-
-    Args:
-        execution: a model with its inputs.
-        source: the statistics of the device's allocator.
     """
     observer = PeakObserver(source)
     execution.run(observer)

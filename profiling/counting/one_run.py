@@ -152,11 +152,7 @@ class _Both:
 
 
 def count_run(execution: Execution) -> tuple[dict[str, StageCounts], dict[str, StageMemory]]:
-    """Run one repetition under the counters and return counts and live bytes by stage.
-
-    Args:
-        execution: a model with its inputs, in eager mode.
-    """
+    """Run one repetition under the counters and return counts and live bytes by stage."""
     quantised = execution.configuration.dtype in QUANTISED_DTYPES
     with ExitStack() as stack:
         ledger = stack.enter_context(ledger_for(execution.model, execution))

@@ -63,11 +63,7 @@ class Run:
 
 
 def find_layers(calls: Sequence[Call]) -> list[Run]:
-    """Return the layers of a trace in the order they ran.
-
-    Args:
-        calls: of the trace, in their order.
-    """
+    """Return the layers of a trace in the order they ran."""
     products = [call for call in calls if call.product is not None and call.product.weights]
     signatures = [(call.product.n, call.product.k) for call in products if call.product]
     runs: list[Run] = []
@@ -203,9 +199,6 @@ def find_named_layers(kernels: Sequence[Event]) -> list[Run]:
 
     Each layer attends once: by one kernel of fused attention, or several with no product between them, or
     by a softmax. Layers of one stack are as many kernels apart, give or take a half.
-
-    Args:
-        kernels: in the order they ran.
     """
     classes = [class_of_kernel(kernel.name) for kernel in kernels]
     mark = "attention_prefill" if "attention_prefill" in classes else "softmax"

@@ -31,12 +31,7 @@ _LEAST_VOCABULARY = 8192
 
 
 def place_calls(calls: Sequence[Call], runs: Sequence[Run]) -> list[str]:
-    """Return the stage of every call.
-
-    Args:
-        calls: of the trace, in their order.
-        runs: its layers.
-    """
+    """Return the stage of every call."""
     if any(call.stage for call in calls):
         return [call.stage or TOTAL for call in calls]
     stages = [TOTAL] * len(calls)
@@ -54,12 +49,7 @@ def place_calls(calls: Sequence[Call], runs: Sequence[Run]) -> list[str]:
 
 
 def kinds_of(calls: Sequence[Call], runs: Sequence[Run]) -> list[str]:
-    """Return the stage of each run of layers.
-
-    Args:
-        calls: of the trace, in their order.
-        runs: its layers.
-    """
+    """Return the stage of each run of layers."""
     kinds: list[str] = []
     before = 0
     for run in runs:

@@ -33,12 +33,7 @@ _INTERRUPTED = 5.0
 
 
 def compare_traces(before: Explanation, after: Explanation) -> Comparison:
-    """Return where the time of the second trace went, measured against the cut in tokens.
-
-    Args:
-        before: the run without the method.
-        after: the run with it.
-    """
+    """Return where the time of the second trace went, measured against the cut in tokens."""
     tokens = _mean_tokens(before), _mean_tokens(after)
     passes = _passes(before), _passes(after)
     dispatch_us = _dispatch_us(before) if before.on_cpu else 0.0

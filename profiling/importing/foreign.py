@@ -128,12 +128,6 @@ class LeftOut(NamedTuple):
 def record_of(run: ForeignRun, told: Told, tool: str, source: str) -> Measurement | LeftOut:
     """Return the record of a run, or why it becomes none.
 
-    Args:
-        run: as its file has it.
-        told: what the file does not say.
-        tool: the tool's name, for the record's timer.
-        source: the file's name, so that every number can be found again.
-
     Raises:
         InvalidInputError: what was told is none: an unknown model or device.
     """

@@ -38,13 +38,7 @@ _MIN_SAMPLES = 4
 
 @dataclass(slots=True)
 class PowerTrace:
-    """Poll a monitor's power in the background while a block runs.
-
-    Args:
-        monitor: the interface to the device's sensors.
-        clock: tells when each sample was taken.
-        period_s: seconds between two samples.
-    """
+    """Poll a monitor's power in the background while a block runs."""
 
     monitor: DeviceMonitor
     clock: Clock
@@ -199,13 +193,7 @@ def measure_energy(
 
 
 def counter_period_s(monitor: DeviceMonitor, clock: Clock, watch_s: float) -> float | None:
-    """Return the median seconds between two moves of the energy counter, None where it never moves.
-
-    Args:
-        monitor: the interface to the device's energy counter.
-        clock: of the device.
-        watch_s: how long to watch.
-    """
+    """Return the median seconds between two moves of the energy counter, None where it never moves."""
     begun_s = clock.now_s()
     moves_s: list[float] = []
     last_j = monitor.energy_j()

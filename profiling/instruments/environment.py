@@ -70,20 +70,12 @@ def _version(package: str) -> str | None:
 
 
 def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Return the processor's name.
-
-    Args:
-        cpuinfo: Linux's description of the processors.
-    """
+    """Return the processor's name."""
     return _cpuinfo(cpuinfo).get("model name") or platform.processor() or platform.machine()
 
 
 def cpu_signature(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
-    """Return family, model and stepping, which tell processors apart that share a name.
-
-    Args:
-        cpuinfo: Linux's description of the processors.
-    """
+    """Return family, model and stepping, which tell processors apart that share a name."""
     known = _cpuinfo(cpuinfo)
     if "cpu family" not in known:
         return None

@@ -268,10 +268,6 @@ def host_seconds_per_kernel(data: StageSamples, work: StageWork) -> float | None
     host's time is the device's. The host was free where it issued in under half of the stage's time,
     or where the device stood idle for over a fifth of it.
 
-    Args:
-        data: the samples of the stage.
-        work: its kernels and their time.
-
     >>> host_seconds_per_kernel(StageSamples((1.0,), enqueue_s=(0.2,)), StageWork(100, 0.9))
     0.002
     >>> host_seconds_per_kernel(StageSamples((1.0,), enqueue_s=(0.9,)), StageWork(100, 0.95)) is None

@@ -79,11 +79,6 @@ def calibrate(
 def check_products(found: Calibration, dtype: str, ops: OpTable) -> None:
     """Refuse a calibration whose products were measured and could not be fitted.
 
-    Args:
-        found: the fitted calibration.
-        dtype: a canonical label.
-        ops: the measured ops.
-
     Raises:
         CalibrationError: a fit that its own held-out points refuse, with the reason.
     """
@@ -100,12 +95,7 @@ def check_products(found: Calibration, dtype: str, ops: OpTable) -> None:
 
 
 def left_out(ops: OpTable, suite: Suite) -> str | None:
-    """Return what more time would have measured, None where nothing was left out for want of it.
-
-    Args:
-        ops: the measured ops.
-        suite: what was to be measured.
-    """
+    """Return what more time would have measured, None where nothing was left out for want of it."""
     names = [name for name, reason in ops.skipped.items() if "were used up" in reason]
     if not names:
         return None

@@ -131,14 +131,6 @@ def gemm_case(
     """Return one product [m, k] x [n, k]^T, its weight cold.
 
     2 m n k FLOPs; (m k + m n) activations and n k weights.
-
-    Args:
-        m: rows of the product.
-        n: output features.
-        k: input features.
-        dtype: a dtype label.
-        device: where torch makes the tensors.
-        shared: layers of a product that was timed before.
     """
     import torch
 
@@ -168,11 +160,6 @@ def unaligned_cases(shape: ModelConfig, dtype: str, device: Any) -> Iterator[OpC
 
     2 b s s e FLOPs for b heads; the rows of the result are s long, so that an odd s leaves every other
     one without an aligned start.
-
-    Args:
-        shape: the model.
-        dtype: a floating label.
-        device: where torch makes the tensors.
     """
     import torch
 
@@ -199,14 +186,7 @@ def _call(function: Callable[[Any], Any], argument: Any) -> Callable[[], Any]:
 
 
 def conv_case(shape: ModelConfig, images: int, dtype: str, device: Any) -> OpCase:
-    """Return the patch convolution of a vision tower over some images, as its implicit product.
-
-    Args:
-        shape: a model with a vision tower.
-        images: number of images.
-        dtype: a dtype label.
-        device: where torch makes the tensors.
-    """
+    """Return the patch convolution of a vision tower over some images, as its implicit product."""
     import torch
 
     from profiling.subject.models import torch_dtype
@@ -239,15 +219,7 @@ def conv_case(shape: ModelConfig, images: int, dtype: str, device: Any) -> OpCas
 def attention_cases(
     shape: ModelConfig, dtype: str, device: Any, *, batches: Sequence[int], max_flops: float
 ) -> Iterator[OpCase]:
-    """Yield the model's attentions: causal prefill, one decode query, the encoder's full square.
-
-    Args:
-        shape: the model.
-        dtype: a floating label.
-        device: where torch makes the tensors.
-        batches: batch sizes of the attentions.
-        max_flops: larger ones are left out.
-    """
+    """Yield the model's attentions: causal prefill, one decode query, the encoder's full square."""
     text = shape.text
     heads = (text.num_heads, text.num_kv_heads, text.head_dim)
     cases = []
@@ -328,12 +300,6 @@ def backend_cases(shape: ModelConfig, dtype: str, device: Any, *, max_flops: flo
     """Return the causal prefill at three lengths by each of torch's attention implementations.
 
     Which one torch takes by itself differs between releases and devices.
-
-    Args:
-        shape: the model.
-        dtype: a floating label.
-        device: where torch makes the tensors.
-        max_flops: larger ones are left out.
     """
     text = shape.text
     sizes = (text.num_heads, text.num_kv_heads, text.head_dim)

@@ -17,14 +17,7 @@ NORM_ROWS = (1, 16, 88, 136, 577, 2048)
 
 
 def ladder_cases(dtype: str, device: Any, *, width: int, max_bytes: float) -> Iterator[OpCase]:
-    """Yield copy, strided copy, product, norm and look-up over sizes from kilobytes to the largest allowed.
-
-    Args:
-        dtype: a floating label.
-        device: where torch makes the tensors.
-        width: row length of the norm and the look-up.
-        max_bytes: the largest operand.
-    """
+    """Yield copy, strided copy, product, norm and look-up over sizes from kilobytes to `max_bytes`."""
     from profiling.subject.models import torch_dtype
 
     size = torch_dtype(dtype).itemsize
@@ -92,11 +85,6 @@ def norm_cases(shape: ModelConfig, dtype: str, device: Any) -> Iterator[OpCase]:
 
     Bytes: 2 per element of rows x width, times the element. The softmax is over a square of scores, one
     row per head and token.
-
-    Args:
-        shape: the model.
-        dtype: a floating label.
-        device: where torch makes the tensors.
     """
     import torch
 

@@ -128,14 +128,7 @@ def run_microbenchmarks(
 
 
 class _Bench:
-    """One run of a suite.
-
-    Args:
-        device: where it runs.
-        suite: how much.
-        on_row: called with each row.
-        rows: rows measured before.
-    """
+    """One run of a suite."""
 
     def __init__(
         self,
@@ -310,9 +303,6 @@ def _identity(row: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
 
 def ceilings(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Return the best rates among measured rows, independent of the datasheet.
-
-    Args:
-        rows: the rows of an op table.
 
     >>> ceilings([{"op_class": "gemm", "dtype": "bf16", "flops": 8, "bytes": 1, "time_s": 2.0}])
     {'peak_flop_per_s.bf16': 4.0}

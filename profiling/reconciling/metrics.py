@@ -158,11 +158,6 @@ def leave_one_count_out(
     The scale is the geometric mean of measured / predicted over all other counts, so what is left is
     the error in the shape of the curve, not in its height. None for fewer than three counts.
 
-    Args:
-        counts: visual tokens of each pair.
-        predicted: predictions.
-        measured: measurements.
-
     >>> leave_one_count_out([1, 64, 576], [1.0, 2.0, 4.0], [2.0, 4.0, 8.0]).mape  # height only
     0.0
     """

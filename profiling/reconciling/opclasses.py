@@ -31,12 +31,7 @@ _LAYERS = re.compile(r"\[\d+:\d+\]$")
 
 
 def op_rows(profiles: Iterable[OpProfile], predictor: Predictor) -> tuple[dict[str, Any], ...]:
-    """Return one row per profiler pass, stage and op, the longest first in each stage.
-
-    Args:
-        profiles: profiler passes of the predictor's device.
-        predictor: prices the ops.
-    """
+    """Return one row per profiler pass, stage and op, the longest first in each stage."""
     rows: list[dict[str, Any]] = []
     for profile in profiles:
         record = Measurement(

@@ -105,14 +105,7 @@ def stage_rows(
     hardware: HardwareSpec,
     spread_s: Mapping[str, float],
 ) -> list[dict[str, Any]]:
-    """Return a measurement's rows, `total` last.
-
-    Args:
-        record: the measurement.
-        prediction: of its configuration.
-        hardware: the device.
-        spread_s: by stage, how far apart the medians of repeated rounds lie.
-    """
+    """Return a measurement's rows, `total` last."""
     rows = []
     for name in (*STAGES, *TOGETHER):
         data = record.stages.get(name)

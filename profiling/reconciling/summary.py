@@ -100,12 +100,7 @@ def series_of(
 def medians_by_count(
     rows: Sequence[dict[str, Any]], value: Callable[[dict[str, Any]], float]
 ) -> tuple[list[int], list[float]]:
-    """Return a curve's token counts and the median over its rounds at each.
-
-    Args:
-        rows: the rows of one curve.
-        value: returns the quantity of a row.
-    """
+    """Return a curve's token counts and the median over its rounds at each."""
     groups: dict[int, list[float]] = defaultdict(list)
     for row in rows:
         groups[int(row["visual_tokens"])].append(value(row))

@@ -209,11 +209,6 @@ def encode(model: nn.Module, inputs: VisualInputs) -> torch.Tensor:
 def text_ids(model: nn.Module, count: int, batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the text before and after the picture as ids, [b, s] each, count tokens together.
 
-    Args:
-        model: the model whose vocabulary limits the ids.
-        count: text tokens per sequence, at least 1.
-        batch_size: sequences.
-
     Raises:
         InvalidInputError: fewer than one text token.
     """

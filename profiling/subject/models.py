@@ -247,10 +247,6 @@ def fill_randomly(model: torch.nn.Module, seed: int = 0) -> None:
 
     On a CPU one pattern of a million normal numbers is repeated through the matrices, which turns
     minutes for 7B into seconds.
-
-    Args:
-        model: whose parameters are uninitialised.
-        seed: fixes the numbers.
     """
     import torch
 

@@ -83,10 +83,6 @@ class GraphedForward:
     The key is the input's shape with the cache's lengths: a decode step at another length is
     another graph. A captured decode step reads the cache where the previous graph left it, which is
     the same memory at every replay, so a prefill and its steps replay as a chain.
-
-    Args:
-        original: the forward function to capture.
-        graphs: captures a function as a graph.
     """
 
     original: Callable[..., Any]

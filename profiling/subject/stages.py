@@ -94,11 +94,7 @@ class StageObserver(Protocol):
 
 @dataclass(slots=True)
 class StageHooks:
-    """Hooks on the model's parts that tell one observer at a time; silent while there is none.
-
-    Args:
-        parts: the modules that begin and end the stages.
-    """
+    """Hooks on the model's parts that tell one observer at a time; silent while there is none."""
 
     parts: Anatomy
     observer: StageObserver | None = None

@@ -144,11 +144,7 @@ def trace_run(execution: Execution, path: str | Path | None = None) -> list[Kern
 
 
 def anonymous(trace: bytes) -> bytes:
-    """Return a Chrome trace without the machine's name and the process's number.
-
-    Args:
-        trace: as the profiler writes it.
-    """
+    """Return a Chrome trace without the machine's name and the process's number."""
     document = json.loads(trace)
     for key in ("host_name", "traceName", "trace_id"):
         document.pop(key, None)

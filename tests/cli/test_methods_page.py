@@ -29,7 +29,7 @@ def table():
         info = method_info(name)
         cells = (
             f"`{name}`",
-            info.place,
+            info.where,
             info.default_text,
             yes(info.asks_question),
             yes(info.count_known),

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-SOURCES = sorted((Path(__file__).parents[2] / "notebooks").glob("*.py"))
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
 
 
 def test_there_are_notebooks() -> None:
@@ -27,10 +28,17 @@ def test_page_matches_its_source(source: Path) -> None:
     assert errors == []
 
 
+def test_its_measurements_are_those_of_the_data_set() -> None:
+    copied = ROOT / "notebooks" / "data" / "amd-epyc-sweep.jsonl"
+    measured = ROOT / "measurements" / "amd-epyc-2026-11-20" / "sweep.jsonl"
+    assert copied.read_bytes() == measured.read_bytes()
+
+
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_runs_from_top_to_bottom(source: Path, tmp_path: Path) -> None:
     """Run by nbmake in a process of its own, on a copy, so that the shipped page stays as it is."""
     page = shutil.copy(source.with_suffix(".ipynb"), tmp_path)
+    shutil.copytree(source.parent / "data", tmp_path / "data")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "--nbmake", "--nbmake-timeout=300", "-q", "-p",
          "no:cacheprovider", "--override-ini", "addopts=", "--rootdir", str(tmp_path), str(page)],

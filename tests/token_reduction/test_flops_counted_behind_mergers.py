@@ -54,13 +54,25 @@ ON_IMAGES = [
     ("pyramiddrop", {}),
     ("dart", {"keep": 24}),
     ("dart(variant=embedding, keep=24)", {}),
+    ("cdpruner(variant=split, keep=23)", {}),
     ("visionzip", {"keep": 64}),
     ("v2drop(layers=[2,5], shares=[0.5,0])", {}),
 ]
-ON_CLIPS = [("evs", {}), ("vidcom2", {}), ("dycoke", {})]
+EMBEDDED = [
+    ("dart(variant=embedding, keep=24)", {}),
+    ("cdpruner(variant=split, keep=0.2)", {}),
+]
+ON_CLIPS = [
+    *(("evs", {}), ("vidcom2", {}), ("dycoke", {}), ("fastvid", {})),
+    ("fastvid(segments=1, threshold=-1)", {"keep": 0.25}),
+]
 RUNS = [
     *((kind, "image", *row) for kind in CONFIGS for row in ON_IMAGES),
-    *((kind, "video", *row) for kind in CONFIGS for row in [*ON_CLIPS, ("fastv", {"keep": 0.3})]),
+    *(
+        (kind, "video", *row)
+        for kind in CONFIGS
+        for row in [*ON_CLIPS, ("fastv", {"keep": 0.3}), *EMBEDDED]
+    ),
 ]
 
 

@@ -215,6 +215,7 @@ SETTINGS = [
     ("holov", {"keep": 20}),
     ("holov", {"keep": 0.1}),
     ("hiprune", {"keep": 20}),
+    ("vscan", {"keep": 20}),  # 20 of 36 and 6 of them
     ("downsample", {"keep": 9}),
     ("downsample", {"keep": 0.5}),  # 18 of 36: 16
 ]
@@ -223,6 +224,8 @@ ON_CLIPS = [
     *(("evs", {}), ("evs", {"keep": 20}), ("vidcom2", {}), ("vidcom2", {"keep": 12})),
     *(("dycoke", {}), ("dycoke", {"keep": 0.5})),
 ]
+#: Those that weigh frames by the tower, on three frames of 9 tokens, each a scene.
+WEIGHED = [("fastvid", {"keep": 0.5}), ("fastvid(threshold=-1)", {"keep": 0.6})]
 #: Defaults that need the 576 patches of a real tower, and 17 language-model layers at least.
 LARGE = [
     ("visionzip", {}),
@@ -316,6 +319,7 @@ class Launches(TorchDispatchMode):
         "sparsevlm",
         "holov",
         "v2drop",
+        "vscan(shallow=1)",
     ],
 )
 def test_kernels_are_about_those_that_run(large, name) -> None:
@@ -349,11 +353,13 @@ OPTIONS = [
     "pyramiddrop(layers=[1,3])",
     "dart(keep=8, image_pivots=2, text_pivots=1)",
     "dart(keep=13, variant=embedding)",
+    "cdpruner(keep=13, variant=split)",
     "sparsevlm(layers=[0,2], counts=[20,8])",
     "v2drop(layers=[1,3], shares=[0.5,0])",
     "v2drop(layers=[1,2], keep=7)",
     "holov(keep=9, chunks=5)",
     "hiprune(keep=9, shallow=2, alpha=0.8)",
+    "vscan(keep=13, shallow=2, cut=3, deep=0.5)",
 ]
 
 
@@ -396,7 +402,8 @@ def test_two_methods(llava, line, batch) -> None:
 
 
 def test_every_method_is_counted() -> None:
-    named = {name for name, _ in SETTINGS + LARGE + ON_CLIPS} | {"prumerge+", "ats"}
+    rows = SETTINGS + LARGE + ON_CLIPS + WEIGHED
+    named = {name for name, _ in rows if "(" not in name} | {"prumerge+", "ats"}
     assert named == set(list_methods())
 
 
@@ -470,6 +477,7 @@ def test_ats_costs_what_its_lengths_cost(llava, keep) -> None:
         ("dart", {"keep": 0.2}),
         ("holov", {"keep": 10}),
         ("hiprune", {"keep": 10}),
+        ("vscan", {"keep": 10}),
         ("downsample", {"keep": 9}),
     ],
 )
@@ -530,6 +538,7 @@ BY_CLASS = [
     ("cdpruner", {"keep": 5}),
     ("holov", {"keep": 10}),
     ("hiprune(shallow=4)", {"keep": 10}),
+    ("vscan(shallow=4)", {"keep": 10}),
     ("downsample", {"keep": 16}),
 ]
 IN_THE_LLM = [
@@ -543,6 +552,7 @@ INPUTS = [
     *(("llava_next_video", "video", *row) for row in IN_THE_LLM),
     *(("llava_onevision", kind, *row) for kind in ("image", "video") for row in IN_THE_LLM),
     *((kind, "video", *row) for kind in FAMILIES for row in ON_CLIPS),
+    *(("llava_onevision", "video", *row) for row in WEIGHED),
     *(("llava_onevision", "image", *row) for row in ON_CLIPS),
 ]
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from token_reduction.ats import ats
-from token_reduction.cdpruner import cdpruner
+from token_reduction.cdpruner import cdpruner, split_cdpruner
 from token_reduction.crossget import crossget
 from token_reduction.dart import dart
 from token_reduction.divprune import divprune
@@ -20,6 +20,7 @@ from token_reduction.evit import evit
 from token_reduction.evs import evs
 from token_reduction.fastervlm import fastervlm
 from token_reduction.fastv import fastv, fastv_random
+from token_reduction.fastvid import fastvid
 from token_reduction.fitprune import fitprune
 from token_reduction.hiprune import hiprune
 from token_reduction.hired import hired
@@ -34,6 +35,7 @@ from token_reduction.v2drop import v2drop
 from token_reduction.vidcom2 import vidcom2
 from token_reduction.visionzip import visionzip
 from token_reduction.vispruner import vispruner
+from token_reduction.vscan import vscan
 from token_reduction.vtw import vtw, withdrawal_divergence
 
 N = 100
@@ -67,6 +69,7 @@ FREE = {
         meta(2, N, 8), meta(2, 4, N), meta(2, N, 8), dominant=9, contextual=4
     ),
     "cdpruner": lambda: cdpruner(meta(2, N, 8), meta(2, N, 8), meta(3, 8), 9),
+    "cdpruner in halves": lambda: split_cdpruner(meta(N + 1, 8), meta(3, 8), 9),
     "dart": lambda: dart(
         meta(4, N + 9, 8), meta(N + 9, 8), 16, start=2, image_tokens=N, order="norm"
     ),
@@ -77,6 +80,7 @@ FREE = {
     "downsample": lambda: downsample(meta(2, 3, 56, 56), 4, patch=14),
     "holov": lambda: holov(meta(2, N, 8), meta(2, 4, N), 9),
     "hiprune": lambda: hiprune(meta(2, N, 8), meta(2, N), meta(2, N), 9, side=10),
+    "vscan": lambda: vscan(meta(2, N, 8), meta(2, 4, N), meta(2, 4, N), 20, side=10),
     "v2drop": lambda: v2drop(meta(2, N, 8), meta(2, N, 8), 0.5),
     "evs": lambda: evs(meta(6, N, 8), 0.3),
     "vidcom2": lambda: vidcom2(meta(6, N, 8), 0.3),
@@ -107,6 +111,7 @@ FORCED = {
     ),
     "hired": lambda: hired(meta(5, 4, N), meta(5, 4, N), grid=(2, 2)),
     "dart": lambda: dart(meta(4, N + 9, 8), meta(N + 9, 8), 16, start=2, image_tokens=N),
+    "fastvid": lambda: fastvid(meta(6, N, 8), meta(6, 4), meta(6, N), 0.3),
 }
 
 
@@ -138,6 +143,7 @@ def test_they_do_it_once(name, monkeypatch) -> None:
         ),
         "hired": lambda: hired(value(5, 4, N), value(5, 4, N), grid=(2, 2)),
         "dart": lambda: dart(value(4, N + 9, 8), value(N + 9, 8), 16, start=2, image_tokens=N),
+        "fastvid": lambda: fastvid(value(6, N, 8), value(6, 4), value(6, N), 0.3),
     }
     monkeypatch.setattr(torch.Tensor, "tolist", counted)
     monkeypatch.setattr(torch.Tensor, "item", refused)

@@ -142,14 +142,7 @@ def encode(parts: Parts, modality: str, pixels: Tensor, call: dict[str, Any]) ->
 
 
 def split_items(parts: Parts, modality: str, features: Any, pixels: Tensor) -> list[Tensor]:
-    """Return the unreduced tokens of each image or video, [n, d].
-
-    Args:
-        parts: the model.
-        modality: "image" or "video".
-        features: what the encoder gave.
-        pixels: what it was given.
-    """
+    """Return the unreduced tokens of each image or video, [n, d]."""
     if not isinstance(features, torch.Tensor):
         return [item.flatten(0, -2) for item in features]
     items = list(features.reshape(pixels.shape[0], -1, features.shape[-1]))

@@ -70,11 +70,17 @@ class ClassAttention:
 
     Raises:
         UnsupportedError: a tower without class token, or with other layers.
+        InvalidInputError: a layer that the tower does not have.
     """
 
     def __init__(self, parts: Parts, method: str, depth: int = -2) -> None:
         parts.require_vision_layers(method)
         parts.require_class_token(method)
+        if depth >= len(parts.towers[0].layers):
+            raise InvalidInputError(
+                f"{method} looks at vision layer {depth}, and this tower has layers 0 to "
+                f"{len(parts.towers[0].layers) - 1}; give shallow="
+            )
         self._method = method
         self._probe = QueryKeyProbe(depth)
         self._tower = parts.towers[0]

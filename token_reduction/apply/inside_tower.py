@@ -83,14 +83,7 @@ class Step(Protocol):
 
 @dataclass(slots=True)
 class TowerReduction:
-    """Shrinks the tokens layer by layer.
-
-    Args:
-        parts: the model.
-        record: lengths and traces of the last reduction.
-        step: the method.
-        trace: whether to follow every patch.
-    """
+    """Shrinks the tokens layer by layer."""
 
     parts: Parts
     record: ReductionRecord

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from hardware_specs.errors import InvalidInputError, UnsupportedError
@@ -145,3 +146,10 @@ def rows_of(values: Tensor, group: Group, tokens: Tokens) -> Tensor:
 def text_before(now: Prefill, row: int) -> int:
     """Tokens of a row in front of its visual tokens, padding not counted."""
     return int(now.visual_places[row][0]) - int(now.whole.span(row).start)
+
+
+def image_spans(now: Prefill, row: int) -> list[tuple[int, int]]:
+    """Return first token and number of tokens of every run of visual tokens in a row, padding not counted."""
+    marks = now.visual_places[row] - now.whole.span(row).start
+    runs = np.split(marks, np.flatnonzero(np.diff(marks) != 1) + 1)
+    return [(int(run[0]), len(run)) for run in runs]

@@ -5,6 +5,7 @@
     every crop, before or after the projector    reduce_crops(host, function on [c, n, w] and the tower)
     every whole image or video                   reduce_items(host, function on an `Item`)
     every video, frame by frame                  reduce_clips(host, function on [t, p, d])
+                                                 reduce_clips_of(host, function on an `Item`)
     inside the vision tower                      reduce_in_tower(host, a `Step`)
     between the language model's layers          reduce_between_layers(host, a `Policy`'s class)
 
@@ -22,6 +23,7 @@ from token_reduction.apply.before_llm import PromptReduction
 from token_reduction.apply.crops import Crops
 from token_reduction.apply.inside_llm import LayerReduction
 from token_reduction.apply.inside_tower import TowerReduction
+from token_reduction.apply.record import ReductionRecord
 from token_reduction.tokens.reduced import Reduced
 
 if TYPE_CHECKING:
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from token_reduction.apply.inside_llm import Policy
     from token_reduction.apply.inside_tower import Step
     from token_reduction.apply.patching import Patches
-    from token_reduction.apply.record import ReductionRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,14 @@ class Host:
     record: ReductionRecord
     trace: bool
     shortened: list[PromptReduction] = field(default_factory=list)
+
+    def in_two(self) -> tuple[Host, Host]:
+        """Return the hosts of a method's two stages, each with a record of its own."""
+        records = ReductionRecord(self.method), ReductionRecord(self.method)
+        self.record.stages = records
+        self.patches.always_after(self.parts.base, self.record.gather_stages)
+        first, second = (replace(self, record=record) for record in records)
+        return first, second
 
     def shorten(self, crops: Crops | None, function: Callable[[Item], Reduced] | None) -> None:
         """Shorten the prompt before the language model, by crops or by whole images and videos."""
@@ -103,18 +112,24 @@ def reduce_clips(host: Host, function: Callable[[Tensor], Reduced]) -> None:
         host: the model.
         function: from the tokens of frames [t, p, d] to those of the t * p that are kept.
     """
+    reduce_clips_of(host, lambda item: function(item.by_frame))
+
+
+def reduce_clips_of(host: Host, function: Callable[[Item], Reduced]) -> None:
+    """Do the same by a function that is given the whole item: which one it is, and how many frames it has."""
 
     def reduced(item: Item) -> Reduced:
         n, inside = len(item.tokens), len(item.tokens) - item.tail
         if item.frames < 2 or inside < item.frames:
             return Reduced(item.tokens, torch.arange(n, device=item.tokens.device))
-        found = function(item.by_frame)
+        found = function(item)
         if not item.tail:
             return found
         tail = torch.arange(inside, n, device=item.tokens.device)
         assert found.kept_indices is not None  # noqa: S101  (methods on frames select)
         kept = torch.cat((found.kept_indices, tail))
-        return replace(found, tokens=item.tokens[kept], kept_indices=kept)
+        tokens = torch.cat((found.tokens, item.tokens[inside:]))
+        return replace(found, tokens=tokens, kept_indices=kept)
 
     reduce_items(host, reduced)
 

@@ -26,11 +26,7 @@ BLOCK = 1024
 
 @dataclass(slots=True)
 class ReceivedAttention:
-    """Attention that the tokens of each image or clip receive in the tower's last layer.
-
-    Args:
-        parts: a model whose tower has native resolution.
-    """
+    """Attention that the tokens of each image or clip receive in the tower's last layer."""
 
     parts: Parts
     _grid: Tensor | None = None

@@ -23,12 +23,7 @@ if TYPE_CHECKING:
 
 
 class LayerStep:
-    """What the methods share: settings, and which layers act.
-
-    Args:
-        host: the model.
-        layers: the layers of the tower that act.
-    """
+    """What the methods share: settings, and which layers act."""
 
     needs_class_token = True
 
@@ -68,13 +63,7 @@ class LayerStep:
 
 
 class MergingStep(LayerStep):
-    """What the methods that merge a number of tokens in every layer share.
-
-    Args:
-        host: the model.
-        r: tokens merged per layer without keep: a number, or a list of them.
-        inflect: slope of r over the layers.
-    """
+    """What the methods that merge a number of tokens in every layer share."""
 
     def __init__(self, host: Host, r: int | Sequence[int], inflect: float = 0.0) -> None:
         super().__init__(host)

@@ -53,11 +53,7 @@ COMMANDS = {
 
 
 def build_app(argv: Sequence[str]) -> typer.Typer:
-    """Return the application holding the command that `argv` names, or all of them.
-
-    Args:
-        argv: the arguments after the program's name.
-    """
+    """Return the application holding the command that `argv` names, or all of them."""
     import typer
 
     app = typer.Typer(

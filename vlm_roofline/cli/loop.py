@@ -127,13 +127,7 @@ class _Steps:
         return self
 
     def update(self, what: str, done: int, total: int) -> None:
-        """Show how far a step is.
-
-        Args:
-            what: the name of the step.
-            done: how much of it is done.
-            total: how much there is of it.
-        """
+        """Show how far a step is."""
         if self._bar is None:
             if what not in self._tasks:
                 self._tasks[what] = None

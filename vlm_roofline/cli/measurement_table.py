@@ -32,9 +32,6 @@ def measurement_table(records: Sequence[Measurement]) -> RenderableType:
 
     Where a profiler pass saw the kernels, `host` is the share of the time to the first token in which
     none ran, and `host/kernel` the microseconds that the host needs to issue one.
-
-    Args:
-        records: of any number of configurations and rounds.
     """
     groups: dict[str, list[Measurement]] = {}
     for record in records:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 #: What is said of a method, in this order; and the attribute of its info, where it has another name.
 _SAID = (
-    "name", "summary", "place", "default_keep", "default_layer", "takes_layer", "adaptive",
+    "name", "summary", "place", "second_place", "default_keep", "default_layer", "takes_layer", "adaptive",
     "mean_counts", "formula", "complexity", "needs", "asks_question", "count_known",
     "fused_attention", "recomputes", "published_settings", "source", "keep", "keep_choices",
     "variants", "trained",
@@ -51,7 +51,7 @@ def list_methods(json: Json = False) -> None:
 
     shown = [
         Column("method", "name", whole=True),
-        Column("place", "place", whole=True),
+        Column("place", "where", whole=True),
         *columns(default="default_text"),
         Column("asks the question", lambda info: _yes(info.asks_question), priority=2),
         Column("count known", lambda info: _yes(info.count_known), priority=2),

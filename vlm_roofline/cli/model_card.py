@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 def model_card(cost: Estimate, given: Mapping[str, Any]) -> str:
     """Return an estimate as a Markdown table, with what its times rest on and the command that gives it.
 
-    Args:
-        cost: the estimate.
-        given: the arguments it answers.
-
     Raises:
         InvalidInputError: another tool's convention, which has neither intervals nor a timeline of memory.
     """

@@ -70,12 +70,7 @@ def reconcile(
 
 
 def print_reconciliation(result: Reconciliation, stage: str = "total") -> None:
-    """Print a reconciliation for people: runs with their parts, errors, curves, flags.
-
-    Args:
-        result: the reconciliation.
-        stage: whose runs to list.
-    """
+    """Print a reconciliation for people: runs with their parts, errors, curves, flags."""
     out = console()
     rows = result.of_stage(stage)
     if not rows and result.rows:

@@ -15,11 +15,6 @@ if TYPE_CHECKING:
 def with_experts(section: Section, dense: TextConfig, size: str) -> TextConfig:
     """Return a language model with a router and experts in place of its MLPs.
 
-    Args:
-        section: its config object.
-        dense: the language model without them.
-        size: what the object calls an expert's width.
-
     Raises:
         InvalidFileError: more experts for a token than there are, or layers that are none.
     """

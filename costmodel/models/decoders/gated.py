@@ -135,10 +135,6 @@ class Kind(NamedTuple):
 def gated_layer(text: TextConfig, kind: Kind = Kind()) -> tuple[Block, ...]:  # noqa: B008 - frozen
     """Return one layer: attention behind a norm, a gated MLP behind another, each added to the stream.
 
-    Args:
-        text: its numbers.
-        kind: what it may have beside.
-
     >>> from costmodel.blocks import parameters
     >>> from costmodel.models import load_model
     >>> parameters(gated_layer(load_model("llama-2-7b").text))  # 4 d^2 + 3 d f + 2 d
@@ -195,12 +191,7 @@ def experts(text: TextConfig) -> tuple[Block, ...]:
 
 
 def with_deepstack(text: TextConfig, features: int) -> TextConfig:
-    """Return a language model whose first layers are followed by features of the tower.
-
-    Args:
-        text: the language model.
-        features: how many there are.
-    """
+    """Return a language model whose first layers are followed by features of the tower."""
     layers = [kind._replace(injected=index < features) for index, kind in enumerate(kinds_of(text))]
     return with_blocks(replace(text, deepstack=features), layers)
 

@@ -25,11 +25,6 @@ LEAST_TRAINED = 2048
 def read_windows(section: Section, layers: int, *, switched: bool = False) -> tuple[int, ...]:
     """Return the sliding window of every layer in tokens, 0 for layers that see all.
 
-    Args:
-        section: the config object.
-        layers: how many there are.
-        switched: whether the config class has `use_sliding_window` and `max_window_layers`.
-
     Raises:
         InvalidFileError: a window, a number of layers or a kind of layer that is none.
     """

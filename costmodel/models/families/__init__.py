@@ -99,12 +99,6 @@ def family_of(model: object) -> Family | None:
 def read_model(document: dict[str, Any], file: str, name: str, source: str) -> ModelConfig:
     """Return the model that a Hugging Face config describes.
 
-    Args:
-        document: the config.json as parsed.
-        file: its name, for messages.
-        name: the model's.
-        source: where the config comes from.
-
     Raises:
         InvalidFileError: a model type the project does not know, a missing key, an impossible value.
 

@@ -113,11 +113,6 @@ class Family:
     def read(self, outer: Section, name: str, source: str) -> ModelConfig:
         """Return the model that a config of this family describes.
 
-        Args:
-            outer: the config.
-            name: the model's.
-            source: where the config comes from.
-
         Raises:
             InvalidFileError: a part the project does not know, a missing key, an impossible value.
         """

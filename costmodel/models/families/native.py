@@ -82,14 +82,6 @@ def merged_bridge(
 ) -> ProjectorConfig:
     """Return the merger as the bridge to the language model.
 
-    Args:
-        outer: the config.
-        vision: the tower, whose patches are merged.
-        text: the language model.
-        norm: kind of the merger's norm.
-        after: what follows it.
-        width: what the tower's config calls the width of the tokens.
-
     Raises:
         InvalidFileError: the tower's output is not as wide as the language model.
     """

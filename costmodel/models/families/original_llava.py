@@ -42,9 +42,6 @@ def is_original(config: Section) -> bool:
 def as_transformers(config: Section) -> dict[str, Any]:
     """Return the config that the conversion of such a checkpoint has.
 
-    Args:
-        config: the program's.
-
     Raises:
         InvalidFileError: a tower, a projector or a way of tiling that the program's later forks have.
     """

@@ -40,11 +40,6 @@ def check_grid(outer: Section, vision: VisionConfig) -> None:
 def read_tiles(outer: Section, vision: VisionConfig, most: int | None = None) -> AnyRes:
     """Return how a config cuts images into tiles.
 
-    Args:
-        outer: the config.
-        vision: the tower.
-        most: tiles' worth of tokens above which the grid is shrunk, or None.
-
     Raises:
         InvalidFileError: resolutions that are none, or no multiples of the crop.
     """

@@ -30,11 +30,6 @@ def read_shape(
 ) -> dict[str, Any]:
     """Return the numbers of a tower of native resolution, as `VisionConfig` names them.
 
-    Args:
-        section: the config object.
-        defaults: what stands in for missing keys.
-        width: what the config calls the tower's width.
-
     Raises:
         InvalidFileError: a value that is impossible, alone or beside the others.
     """
@@ -65,13 +60,7 @@ def patches(shape: dict[str, Any], *, bias: bool) -> Convolve:
 
 
 def attention(c: int, h: int, pieces: str) -> tuple[Block, ...]:
-    """Return the attention between a layer's norms: q, k and v are one product in the library too.
-
-    Args:
-        c: width.
-        h: heads.
-        pieces: what attends to itself: `images` or `windows`.
-    """
+    """Return the attention between a layer's norms: q, k and v are one product in the library too."""
     return (
         Project("qkv_proj", c, (("qkv", 3 * c),), "entering", bias=True, reads="attention_input"),
         Rotate(h, h, c // h, rows="entering", in_float32=True),

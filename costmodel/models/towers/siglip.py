@@ -55,13 +55,7 @@ def _read(section: Section) -> VisionConfig:
 
 
 def siglip(section: Section, shape: dict[str, Any], *, pools: bool) -> VisionConfig:
-    """Return the tower of a shape.
-
-    Args:
-        section: the config object, for its activation.
-        shape: its numbers.
-        pools: whether it has a pooling head.
-    """
+    """Return the tower of a shape."""
     function = section.word("hidden_act")
     c, f, h = shape["hidden_size"], shape["intermediate_size"], shape["num_heads"]
     tokens = (shape["image_size"] // shape["patch_size"]) ** 2

@@ -23,10 +23,6 @@ DEFAULTS: dict[str, Any] = {
 def read_shape(section: Section, defaults: dict[str, Any]) -> dict[str, Any]:
     """Return the numbers of a vision transformer, as `VisionConfig` names them.
 
-    Args:
-        section: the config object.
-        defaults: what stands in for missing keys.
-
     Raises:
         InvalidFileError: a value that is impossible, alone or beside the others.
     """

@@ -4,9 +4,13 @@ import pytest
 
 from costmodel import estimate, sweep
 from costmodel.methods import list_methods, method_info
+from hardware_specs.errors import UnsupportedError
 
 A100 = "nvidia-a100-sxm4-80gb"
 CLIPS = tuple(name for name in list_methods() if method_info(name).clips)
+
+#: Those that need the tower's own view of a frame.
+WEIGHED = ("fastvid",)
 
 
 @pytest.mark.parametrize(
@@ -62,9 +66,18 @@ def test_images_and_single_frames_are_left_alone(name, model, shape) -> None:
     assert any("give frames=" in warning for warning in reduced.warnings)
 
 
+@pytest.mark.parametrize("name", WEIGHED)
+def test_frames_that_no_tower_weighs_are_refused(name) -> None:
+    for model in ("video-llava-7b", "llava-next-video-7b", "internvl3-8b"):
+        with pytest.raises(UnsupportedError, match="SigLIP's pooling head"):
+            estimate(model, A100, method=name, frames=8)
+
+
 @pytest.mark.parametrize("name", CLIPS)
 @pytest.mark.parametrize("model", ["qwen2.5-vl-7b", "llava-onevision-7b", "video-llava-7b"])
 def test_rows_of_a_sweep_are_estimates(name, model) -> None:
+    if name in WEIGHED and model == "video-llava-7b":
+        return
     frames = [1, 2, 3, 8, 33]
     table = sweep(model, A100, method=name, frames=frames, batch_size=[1, 3])
     for row in table.to_dict("records"):
@@ -83,3 +96,13 @@ def test_more_frames_cost_more(name) -> None:
     assert costs == sorted(costs)
     whole = estimate("llava-onevision-7b", A100, frames=64).totals.flops
     assert costs[-1] < whole
+
+
+def test_fastvid_by_hand() -> None:
+    """Eight scenes of four frames, 28 anchors each; 12 of 196 tokens of a frame are salient."""
+    cost = estimate("llava-onevision-7b", A100, method="fastvid", frames=32)
+    assert cost.mean_visual_tokens == 32 * 12 + 8 * 28 + 1
+    c, d, n = 1152, 3584, 729
+    head = 32 * (4 * n * c * c + 4 * n * c + 2 * c * c + 4 * c * 4304) + 2 * c * c
+    merge = 8 * 4 * (4 * 184 * 28 * d)
+    assert cost.stages["reduction"].flops == head + 2 * 32 * 184**2 * d + merge

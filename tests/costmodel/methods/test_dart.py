@@ -18,5 +18,14 @@ def test_the_embedding_variant_shares_the_keep_among_images() -> None:
     cost = estimate(MODEL, A100, method=method, images=3)
     assert cost.stages["reduction"].flops == 2 * 8 * 3 * 576 * 4096
     assert cost.visual_tokens_by_layer[-1] == (32, 3 * 144)
-    with pytest.raises(InvalidInputError, match="acts before layer 0"):
-        estimate(MODEL, A100, method=get_method("dart(variant=embedding, layer=5)"))
+
+
+@pytest.mark.parametrize("layer", [0, 2, 5])
+def test_the_embedding_variant_takes_no_layer(layer) -> None:
+    line = "dart(variant=embedding)"
+    with pytest.raises(
+        InvalidInputError, match=r"takes no layer, and layer=.* acts before layer 0"
+    ):
+        get_method(line, layer=layer)
+    with pytest.raises(InvalidInputError, match="takes no layer"):
+        estimate(MODEL, A100, method=line, layer=layer)

@@ -10,7 +10,7 @@ from hardware_specs.errors import InvalidInputError, UnknownMethodError, Unsuppo
 MODEL, A100 = "llava-1.5-7b", "nvidia-a100-sxm4-80gb"
 CLASS_TOKEN = (
     *("prumerge", "prumerge+", "ats", "evit", "crossget"),
-    *("visionzip", "fastervlm", "vispruner", "hired", "holov", "hiprune"),
+    *("visionzip", "fastervlm", "vispruner", "hired", "holov", "hiprune", "vscan"),
 )
 
 

@@ -20,10 +20,10 @@ NAMES = tuple(name for name in list_methods() if not method_info(name).clips)
 BY_COUNT = (
     *("prumerge", "divprune", "fastv", "tome", "ats", "evit", "crossget", "sequential"),
     *("visionzip", "fastervlm", "vispruner", "cdpruner", "hired", "pyramiddrop", "random"),
-    *("holov", "hiprune", "v2drop"),
+    *("holov", "hiprune", "v2drop", "vscan"),
 )
 #: Methods that work on one sequence of the batch after the other, so that they launch more for more.
-ONE_BY_ONE = ("hired", "pyramiddrop", "dart", "sparsevlm")
+ONE_BY_ONE = ("hired", "pyramiddrop", "dart", "sparsevlm", "vscan")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -27,7 +27,7 @@ def test_tokens_are_the_same_and_the_work_is_more(name) -> None:
     assert theirs.visual_tokens_by_layer == ours.visual_tokens_by_layer
     assert theirs.stages["prefill"].flops == ours.stages["prefill"].flops
     assert more.time_s > less.time_s
-    assert more.hbm_bytes > less.hbm_bytes
+    assert more.hbm_bytes >= less.hbm_bytes
 
 
 def test_divprune_starts_over_at_each_pick() -> None:

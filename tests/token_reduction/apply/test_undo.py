@@ -22,7 +22,7 @@ HOOKS = (
 SETTINGS = {
     "vtw": {"layer": 2}, "evit": {"layers": (1, 2)}, "ats": {"layers": (1, 2)},
     "prumerge+": {"keep": 32}, "sparsevlm": {"layers": (0, 1, 2)}, "hiprune": {"shallow": 2},
-    "v2drop": {"layers": (1, 2, 3)},
+    "vscan": {"shallow": 2}, "v2drop": {"layers": (1, 2, 3)},
 }  # fmt: skip
 
 

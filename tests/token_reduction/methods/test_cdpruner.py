@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hardware_specs.errors import InvalidInputError
-from token_reduction.cdpruner import cdpruner, greedy_map
+from token_reduction.cdpruner import cdpruner, greedy_map, split_cdpruner
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
@@ -63,3 +63,43 @@ def test_cdpruner_on_batches_and_bad_shapes(draw) -> None:
 def test_greedy_map_past_the_rank_still_picks_distinct_tokens(draw) -> None:
     x = draw(30, 4)
     assert sorted(greedy_map(x @ x.T, 30).tolist()) == list(range(30))
+
+
+def slow_split(x, texts, keep: int) -> list[int]:
+    """float64, half by half, determinants afresh."""
+    x, texts = np.asarray(x, np.float64), np.asarray(texts, np.float64)
+    keep = min(keep + keep % 2, len(x))
+    middle, kept = len(x) // 2, []
+    for part, share in ((range(middle), keep // 2), (range(middle, len(x)), keep - keep // 2)):
+        mean = np.array(
+            [np.mean([cosine(x[i], t) for t in texts]) if len(texts) else 0 for i in part]
+        )
+        weight = (mean - mean.min()) / (np.ptp(mean) + 1e-6) if len(texts) else np.ones(len(part))
+        kernel = np.array(
+            [[a * cosine(x[i], x[j]) * b for b, j in zip(weight, part, strict=True)]
+             for a, i in zip(weight, part, strict=True)]
+        )  # fmt: skip
+        picks: list[int] = []
+        while len(picks) < share:
+            rest = [j for j in range(len(part)) if j not in picks]
+            volume = {j: np.linalg.det(kernel[np.ix_([*picks, j], [*picks, j])]) for j in rest}
+            picks.append(max(rest, key=volume.__getitem__))
+        kept += [part[0] + j for j in picks]
+    return kept
+
+
+@pytest.mark.parametrize(("n", "keep", "texts"), [(40, 10, 3), (41, 9, 3), (30, 6, 0), (7, 5, 1)])
+def test_halves_equal_the_slow_reference(draw, n, keep, texts) -> None:
+    x, text = draw(n, 24, seed=n), draw(texts, 24, seed=2)
+    out = split_cdpruner(x, text, keep)
+    assert out.selection_order is not None
+    assert out.selection_order.tolist() == slow_split(x, text, keep)
+
+
+def test_halves_give_as_many_each_and_an_odd_count_is_made_even(draw) -> None:
+    out = split_cdpruner(draw(36, 24), draw(3, 24, seed=1), 9)
+    assert out.kept_indices is not None
+    assert [int(part) for part in ((out.kept_indices < 18).sum(), len(out.kept_indices))] == [5, 10]
+    assert len(split_cdpruner(draw(5, 24), draw(3, 24, seed=1), 5).tokens) == 5
+    with pytest.raises(InvalidInputError, match="text embeddings"):
+        split_cdpruner(draw(36, 24), draw(3, 8), 9)
