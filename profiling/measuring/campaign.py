@@ -262,8 +262,11 @@ def _subject(plan: Plan) -> Iterator[Callable[[Point], Measurement]]:
             built["environment"] = describe_environment(asked.device, built["monitor"])
             built["model"], built["failure"] = _build(asked, plan)
             # What is there by now stays to the end: collections between points need not look again.
-            gc.collect()
-            gc.freeze()
+            # Objects that the caller froze stay frozen.
+            built["froze"] = not gc.get_freeze_count()
+            if built["froze"]:
+                gc.collect()
+                gc.freeze()
         options = plan.options(asked) if callable(plan.options) else plan.options
         where = {
             "environment": built["environment"], "round_": point.round, "position": point.position,
@@ -281,7 +284,8 @@ def _subject(plan: Plan) -> Iterator[Callable[[Point], Measurement]]:
         yield measure
     finally:
         if built:
-            gc.unfreeze()
+            if built["froze"]:
+                gc.unfreeze()
             device = built["device"]
             built.clear()
             release_memory(device)
