@@ -24,6 +24,7 @@ from costmodel.methods import list_methods, method_info
 from costmodel.plots import plot_frontier
 from costmodel.plots.style import STYLE
 from costmodel.questions.frontiers import frontier
+from hardware_specs.errors import UnsupportedError
 
 plt.rcParams.update(STYLE)
 pd.options.display.float_format = "{:,.3f}".format
@@ -39,7 +40,10 @@ full = estimate("llava-1.5-7b", A100, calibration="none")
 # %%
 rows = []
 for name in list_methods():
-    cost = estimate("llava-1.5-7b", A100, method=name, calibration="none")
+    try:
+        cost = estimate("llava-1.5-7b", A100, method=name, calibration="none")
+    except UnsupportedError:
+        continue  # takes models of native resolution alone
     rows.append(
         {
             "method": name,
