@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("step", campaign.STEPS)
 def test_a_step_without_time_leaves_its_files(
-    tiny_source: str, tmp_path: Path, capsys: Any, step: str
+    tiny_source: str, known_cpu: Any, tmp_path: Path, capsys: Any, step: str
 ) -> None:
     """The budget began when the caller says: here long ago."""
     if step != "more":

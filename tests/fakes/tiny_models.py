@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from hardware_specs import HardwareSpec
 from profiling.measuring.point import Options
 from profiling.measuring.stopping import StopRule, WarmUpRule
 from profiling.records.measurement import Configuration
@@ -33,6 +34,17 @@ LLAVA = {
     "image_seq_length": 16, "vision_feature_layer": -2, "vision_feature_select_strategy": "default",
     "projector_hidden_act": "gelu", "multimodal_projector_bias": True,
 }  # fmt: skip
+
+
+@pytest.fixture
+def known_cpu(monkeypatch: pytest.MonkeyPatch) -> HardwareSpec:
+    """What the probe of this machine's CPU, which takes a second or two, would have found."""
+    found = HardwareSpec(
+        id="cpu-measured", name="a CPU", vendor="unknown", architecture="x86_64",
+        bandwidth_bytes_per_s=2e10, peaks={"fp32.vector": 1.6e11},
+    )  # fmt: skip
+    monkeypatch.setattr("hardware_specs.detect.measure_cpu", lambda: found)
+    return found
 
 
 @pytest.fixture(autouse=True, scope="session")

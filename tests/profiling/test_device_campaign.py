@@ -49,7 +49,7 @@ def _plan(source: str, step: str, device: str, **changes: Any) -> CampaignPlan:
 
 
 @pytest.fixture(autouse=True)
-def short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_windows(known_cpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("profiling.measuring.point.measure_energy", _no_energy)
     # The host inside a module stack is the matter of the micro-benchmarks' own tests.
     monkeypatch.setattr(suite, "_module_kernel_seconds", lambda _clock, _device: [1e-5] * 3)
@@ -125,7 +125,7 @@ def test_a_lost_device_keeps_what_was_measured(
     gpu: FakeCuda, tiny_source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows and records are on disk when the context goes, and are not measured again."""
-    plan = replace(_plan(tiny_source, "smoke", "cuda"), methods=())
+    plan = replace(_plan(tiny_source, "smoke", "cuda"), methods=(), suite=replace(SUITE, rows=(1,)))
     before = gpu.launches
     run_device_campaign(plan, tmp_path / "whole")
     whole = gpu.launches - before

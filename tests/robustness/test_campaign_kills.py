@@ -1,4 +1,4 @@
-"""A campaign of `profile` killed with kill -9 twenty times."""
+"""A campaign of `profile` killed with kill -9 twenty times, and the command killed once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
+import time
 import warnings
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -13,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from profiling.measuring.campaign import run_campaign
 from profiling.measuring.planning import grid
 from profiling.records.storage import read_measurements
+from vlm_roofline.cli import main
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,3 +74,23 @@ def test_twenty_kills_lose_nothing_and_double_nothing(
     assert sorted(r.position for r in final) == list(range(20))
     assert not list(folder.glob(".*.partial"))
     assert {path.name: path.read_bytes() for path in folder.glob("*.json")}.items() >= kept.items()
+
+
+def test_a_killed_command_goes_on(tiny_source: str, tmp_path: Path) -> None:
+    command = [
+        sys.executable, "-m", "vlm_roofline", "profile", tiny_source, "--out", str(tmp_path),
+        "--device", "cpu", "--dtype", "fp32", "--text-tokens", "3", "--max-time", "0.02",
+        "--rounds", "1", "--visual-tokens", "1:6:1",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("*.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.json")}
+    assert 1 <= len(before) < 6
+    assert main(command[3:]) == 0
+    after = {path.name: path.read_bytes() for path in tmp_path.glob("*.json")}
+    assert len(after) == len(read_measurements(tmp_path)) == 6
+    assert before.items() <= after.items()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from fake_cuda import FakeCuda
 
-FEW = replace(CUDA_SUITE, rows=(1,), batches=(1,), budget_s=0.0, total_s=1e6)
+FEW = replace(CUDA_SUITE, rows=(1,), batches=(1,), budget_s=0.0, total_s=1e6, chosen=32)
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ def test_a_calibration_gives_the_law_back_and_says_what_more_would_bring(
     law = gpu_of_shapes.law
     law.overhead_s, law.flop_per_s, law.bytes_per_s = 4e-6, 600e12, 3.6e12
     begun_s = gpu_of_shapes.host_s
-    suite = replace(CUDA_SUITE, batches=(1,), total_s=20.0)
+    suite = replace(CUDA_SUITE, batches=(1,), total_s=20.0, chosen=64)
     found = calibrate("cuda", suite=suite, table=tmp_path / "ops.json")
     assert gpu_of_shapes.host_s - begun_s <= 20.0
     assert found.hardware_id == "nvidia-h200-sxm-141gb"
@@ -135,7 +135,9 @@ def test_rows_of_the_suite(gpu_of_shapes: FakeCuda) -> None:
     # A fit reads what models run, in a burst, with cold weights; the rest is named.
     groups, remarks = group_points([("ops", rows)], ())
     (fitted,) = [group for group in groups if group.op_class == "gemm"]
-    assert len(fitted) == len(products) + 1 + 256  # the square product and those of all sizes
+    assert (
+        len(fitted) == len(products) + 1 + FEW.chosen
+    )  # the square product and those of all sizes
     assert any("under a sustained load left out" in text for text in remarks)
     assert any("unlike a model's own left out" in text for text in remarks)
 
