@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: Where a schedule comes from: the table, the named method's default, or a guess, which is no evidence.
 Kind = Literal["stated", "default", "inferred"]
 #: Tokens that no table has in a layer.
-MOST_TOKENS = 10_000_000
+MOST_IN_A_LAYER = 10_000_000
 _STEP = re.compile(
     r"(?:(\d{1,4}|mean):)?(\d{1,8}(?:\.\d{1,9})?|\.\d{1,9})?(V|frozen)?", re.IGNORECASE
 )
@@ -136,7 +136,7 @@ def parse_schedule(
         # A mean and a share to a tenth of a percent are rounded labels, 0.5V is a setting.
         digits = decimals(number or "1")
         half = 0.5 * 10.0**-digits if match[1] == "mean" or (share and digits > 2) else 0.0
-        if count * (full if share else 1) > MOST_TOKENS:
+        if count * (full if share else 1) > MOST_IN_A_LAYER:
             raise InvalidFileError(f"{shown(text)} names more tokens than any table has")
         steps.append(Step(layer, count, share, frozen, half))
     ordered = [step.layer for step in steps]

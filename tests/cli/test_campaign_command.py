@@ -48,7 +48,7 @@ def test_failed_checks_are_named_and_the_exit_code_is_1(
             {"check": "runs", "key": "a", "ok": True, "found": "ok"},
         ]
 
-    monkeypatch.setattr(campaign, "run_device_campaign", run)
+    monkeypatch.setattr("profiling.run_device_campaign", run)
     assert main(["campaign", "core", "--device", "cuda", "--out", str(tmp_path)]) == 1
     out = capsys.readouterr().out
     assert "not as it should be: FLOPs of prefill: a: [1, 2]" in out
