@@ -62,7 +62,11 @@ def plot_sweep(
     if table.empty:
         raise InvalidInputError(f"no row has both {x} and {y}")
     told = _told_apart(table, x)
-    groups = list(table.groupby(told, dropna=False, sort=False)) if told else [((), table)]
+    groups = (
+        list(table.groupby(told, dropna=False, sort=False, observed=True))
+        if told
+        else [((), table)]
+    )
     if len(groups) > MOST_CURVES:
         raise InvalidInputError(
             f"{len(groups)} curves ({', '.join(told)}) cannot be told apart; at most {MOST_CURVES}: keep "

@@ -244,6 +244,8 @@ def test_memory_that_runs_out_in_a_capture_is_no_refusal() -> None:
     assert CudaGraphs.spoilt is None
 
 
+# torch warns so on the first release of Python 3.13 alone.
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0:RuntimeWarning")
 def test_compile_runs_the_language_model_through_the_compiler(
     tiny: Any, tiny_shape: Any, configure: Any
 ) -> None:
