@@ -138,6 +138,8 @@ def _kernel_with_text(half: Tensor, text: Tensor) -> Tensor:
     """Kernel [c, n, n] of normalised tokens [c, n, d] and text [t, d]."""
     cosine = half @ half.transpose(-1, -2)
     if not len(text):
+        # A cosine with itself, without its rounding: of equal tokens the first is picked.
+        cosine.diagonal(dim1=-2, dim2=-1).fill_(1)
         return cosine
     mean = (half @ text.T).mean(dim=-1)
     low, high = mean.amin(dim=-1, keepdim=True), mean.amax(dim=-1, keepdim=True)

@@ -37,7 +37,8 @@ def test_cdpruner(llava, cases, features, sequence, joint_space, tower_view, in_
     clip = {name: value.double() for name, value in load_file(joint_space).items()}
     images = tower.post_layernorm(x).float().double() @ clip["visual_projection.weight"].T
     images, texts, unit = (
-        v / v.norm(dim=1, keepdim=True) for v in (images, clip["text_embeds"], x)
+        v / v.norm(dim=1, keepdim=True)
+        for v in (images, clip["text_embeds"], features(llava, case))
     )
     distance = -(images @ texts.T).mean(1)
     relevance = (distance - distance.min() + 1e-6) / (distance.max() - distance.min())

@@ -66,7 +66,7 @@ def test_greedy_map_past_the_rank_still_picks_distinct_tokens(draw) -> None:
 
 
 def slow_split(x, texts, keep: int) -> list[int]:
-    """float64, half by half, determinants afresh."""
+    """float64, half by half, determinants afresh; of equal ones the first."""
     x, texts = np.asarray(x, np.float64), np.asarray(texts, np.float64)
     keep = min(keep + keep % 2, len(x))
     middle, kept = len(x) // 2, []
@@ -82,7 +82,9 @@ def slow_split(x, texts, keep: int) -> list[int]:
         picks: list[int] = []
         while len(picks) < share:
             rest = [j for j in range(len(part)) if j not in picks]
-            volume = {j: np.linalg.det(kernel[np.ix_([*picks, j], [*picks, j])]) for j in rest}
+            volume = {
+                j: round(np.linalg.det(kernel[np.ix_([*picks, j], [*picks, j])]), 12) for j in rest
+            }
             picks.append(max(rest, key=volume.__getitem__))
         kept += [part[0] + j for j in picks]
     return kept
