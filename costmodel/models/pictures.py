@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hardware_specs.errors import InvalidInputError
+from hardware_specs.errors import InvalidFileError, InvalidInputError
 from hardware_specs.files.reading import invalid, open_file, pillow
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def picture_size(path: str | PathLike[str]) -> tuple[int, int]:
             with images.open(file) as picture:
                 width, height = picture.size
                 turned = picture.getexif().get(_ORIENTATION) in _TURNED
+    except InvalidFileError:
+        raise
     except unidentified:
         raise invalid(path, ValueError("no picture that can be read")) from None
     except (

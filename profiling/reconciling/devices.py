@@ -78,7 +78,8 @@ def _gpu_named(name: str | None, environment: Any) -> HardwareSpec:
 
     if name is None:
         raise InvalidInputError(
-            "the measurements do not say which device they ran on; name it with hardware="
+            "the measurements do not say which device they ran on; name it with hardware= "
+            "(--hardware)"
         )
     try:
         return get_hardware(
@@ -87,7 +88,7 @@ def _gpu_named(name: str | None, environment: Any) -> HardwareSpec:
     except UnknownHardwareError as error:
         raise InvalidInputError(
             f"the measurements are of {name!r}, which no device file describes: {error}; give its "
-            "own file with hardware="
+            "own file with hardware= (--hardware)"
         ) from error
 
 
@@ -95,8 +96,8 @@ def _cpu_of(calibration: Calibration | None, name: str | None) -> HardwareSpec:
     if calibration is None or calibration.device is None:
         raise InvalidInputError(
             f"the measurements are of the CPU {name or 'of some machine'!r}, which has no data "
-            "sheet; give its calibration, or its file with hardware= (`vlm-roofline specs detect` "
-            "writes one)"
+            "sheet; give its calibration, or its file with hardware= (--hardware), which "
+            "`vlm-roofline specs detect --out FILE.yaml` writes"
         )
     from hardware_specs import HardwareSpec
 

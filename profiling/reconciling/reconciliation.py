@@ -274,8 +274,9 @@ def _notes(calibration: Calibration | None, predictions: Iterable[Prediction]) -
                 times[(op.op_class, op.dtype)] += spent
     whole = sum(times.values()) or 1.0
     assumed = [
-        f"{op_class} in {dtype} ({time / whole:.1%} of the predicted device time)"
+        f"{op_class} in {dtype} {time / whole:.1%}"
         for (op_class, dtype), time in sorted(times.items(), key=lambda item: -item[1])
         if time > 0 and not calibration.lookup(op_class, dtype).measured
     ]
-    return ["assumed, not measured: " + ", ".join(assumed)] if assumed else []
+    what = "assumed, not measured, by share of the predicted device time: "
+    return [what + ", ".join(assumed)] if assumed else []

@@ -116,3 +116,19 @@ def test_a_terminal_of_forty_columns_folds() -> None:
     text = out.file.getvalue()
     assert text.count("first") == 3
     assert all(f"{n * 10**22:,}" in text for n in (1, 2, 3))
+
+
+def test_every_part_of_a_folded_table_says_which_row_it_is_of() -> None:
+    """By the columns that tell rows apart, or by a number where these are too wide."""
+    from rich.console import Console
+
+    def printed(names: list[str]) -> str:
+        rows = [{"method": n, "keep": keep, "a": 10**22} for n in names for keep in (1, 2)]
+        shown = [tables.Column(n, n) for n in ("method", "keep")]
+        shown += [tables.Column(n, "a", "1") for n in "bc"]
+        out = Console(width=50, file=io.StringIO())
+        out.print(tables.table(rows, shown, width=50))
+        return out.file.getvalue()
+
+    assert printed(["fastv", "vtw"]).count("keep") == 2
+    assert printed(["x" * 30, "y" * 30]).count("#") >= 2

@@ -149,8 +149,10 @@ def _print(found: Explanation) -> None:
         unlinked = [Column("linked to no op, by kernel", lambda row: row[0]), *named[1:]]
         out.print(table(list(found.unlinked_classes.items()), unlinked))
     ops = [
-        *columns(stage="stage", op="name", sizes="sizes"),
-        *columns("1", calls="calls"),
+        Column("stage", "stage", priority=2),
+        Column("op", lambda row: row.name.removeprefix("aten::")),
+        Column("sizes", "sizes"),
+        Column("calls", "calls", "1", priority=1),
         *columns("s", time="time_s", ideal="ideal_s", predicted="predicted_s"),
     ]
     out.print(table(found.ops[:MOST_OPS], ops, title=f"the longest of {len(found.ops)} ops"))

@@ -185,7 +185,7 @@ def _print(result: Frontier, times: Sequence[float | None] | None) -> None:
             Column("tables", _tables, priority=1),
             Column("time", "time_s", "s"),
             *([Column("measured", lambda point: measured[id(point)], "s")] if measured else []),
-            Column("memory", "peak_memory_bytes", "B"),
+            Column("memory", "peak_memory_bytes", "B", priority=1),
             Column("FLOPs", "flops", "FLOP", priority=1),
             Column("training", "training", priority=2, whole=True),
             Column("read", "evidence", priority=2, whole=True),

@@ -68,7 +68,6 @@ def measurement_table(records: Sequence[Measurement]) -> RenderableType:
             Column("FLOP", "flops", "FLOP", priority=2),
             Column("peak", "peak", "B", priority=1),
         ],
-        keys=2 if reduced else 1,
         title=f"{', '.join(said.values())}: medians in milliseconds",
     )
     notes = [

@@ -131,7 +131,7 @@ def _show(frames: Iterator[pd.DataFrame], asked: list[str]) -> None:
         {name: _plain(value) for name, value in row.items()} for row in frame.to_dict("records")
     ]
     shown = [each for each in shown if any(each.of(row) != "-" for row in rows)]
-    console().print(table(rows, shown, keys=len(differ)))
+    console().print(table(rows, shown))
     if more > 0 or next(frames, None) is not None:
         console().print(
             f"the first {SHOWN_ROWS} rows; --out FILE.csv or FILE.parquet writes all of them"

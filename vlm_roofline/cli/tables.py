@@ -2,8 +2,8 @@
 
 No number is ever cut. Where the terminal is too narrow for all columns, words wrap first, then the gaps
 close, then columns leave, those of the highest priority number first, and a line below names them; and
-where the rest is still too wide, it is folded into several tables below each other that repeat the leading
-column.
+where the rest is still too wide, it is folded into several tables below each other, each of which repeats the
+leading columns that tell the rows apart, or numbers the rows.
 """
 
 from __future__ import annotations
@@ -72,7 +72,6 @@ def table(
     style: Callable[[Any], str | None] | None = None,
     section: Callable[[Any], str] | None = None,
     width: int | None = None,
-    keys: int = 1,
 ) -> Table | Group:
     """Return a table, or several where it had to be folded.
 
@@ -83,7 +82,6 @@ def table(
         style: returns the style of a row's cells.
         section: the group of a row; a new group begins with its name on a line of its own.
         width: characters of the terminal; None asks the console.
-        keys: leading columns that every part of a folded table repeats.
 
     >>> found = table([{"a": 1, "b": None}], [Column("A", "a", "1"), Column("B", "b", "s")])
     >>> found.row_count, [list(column.cells) for column in found.columns]
@@ -113,11 +111,19 @@ def table(
     while kept and _least(kept) > room and any(each.column.priority for each in kept):
         last = max(each.column.priority for each in kept)
         kept.remove([each for each in kept if each.column.priority == last][-1])
+    gone = [each.column.heading for each in fits if each not in kept]
+    keys = 1
+    if _least(kept) > room:
+        keys = _telling(kept, cells, groups, room)
+        if not keys:
+            keys, numbers = 1, [str(number) for number in range(1, len(rows) + 1)]
+            cells = [[*line, number] for line, number in zip(cells, numbers, strict=True)]
+            kept = [_Fit(Column("#", "", "1"), len(fits), numbers, []), *kept]
     parts: list[Any] = [
         _drawn(part, room, cells, groups, styles, title if not number else None)
         for number, part in enumerate(_folded(kept, room, keys))
     ]
-    if gone := [each.column.heading for each in fits if each not in kept]:
+    if gone:
         parts.append(Text(f"no room for: {', '.join(gone)}", style="italic dim"))
     return parts[0] if len(parts) == 1 else Group(*parts)
 
@@ -142,6 +148,20 @@ class _Fit:
 def _least(fits: list[_Fit]) -> int:
     """Characters of a line with closed gaps: a space between columns and at both ends."""
     return sum(each.least for each in fits) + 2 * len(fits)
+
+
+def _telling(fits: list[_Fit], cells: list[list[Any]], groups: list[str], room: int) -> int:
+    """Return how many leading columns tell the rows apart in half of the room, 0 where none do."""
+    for keys in range(1, len(fits)):
+        if _least(fits[:keys]) > room / 2:
+            break
+        told = {
+            (group, *(str(line[each.place]) for each in fits[:keys]))
+            for line, group in zip(cells, groups, strict=True)
+        }
+        if len(told) == len(cells):
+            return keys
+    return 0
 
 
 def _folded(fits: list[_Fit], room: int, keys: int) -> list[list[_Fit]]:
