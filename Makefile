@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 # One thread per test process: the arithmetic is small, and oversubscription slows it down.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test robustness browser fuzz check wheel versions matrix outdated notebooks docs images promises benchmarks clean
+.PHONY: demo test robustness ray browser fuzz check wheel versions matrix outdated notebooks docs images promises benchmarks clean
 
 $(VENV)/.core: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -33,11 +33,17 @@ demo: $(VENV)/.core
 	$(BIN)/vlm-roofline reproduce prumerge-table2
 
 test: $(VENV)/.dev
-	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadfile --ignore tests/robustness --ignore tests/browser
+	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadfile --ignore tests/robustness --ignore tests/browser \
+		--ignore tests/ray
 
 # Spoilt input at every door, kills, full disks, brute force: docs/reliability.md.
 robustness: $(VENV)/.dev
 	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadfile tests/robustness
+
+# Campaigns on a Ray cluster of two nodes on this machine, with kills: docs/campaigns.md.
+ray: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --editable '.[ray]'
+	$(ONE_THREAD) $(BIN)/python -m pytest tests/ray
 
 # The pages in a real browser. Debian's package chromium; without it the tests say so and are skipped.
 browser: $(VENV)/.dev

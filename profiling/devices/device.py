@@ -41,8 +41,12 @@ def open_device(name: str) -> Device:
         raise MissingDependencyError("torch", "profile") from error
 
 
-def device_kind(name: str) -> str:
+def device_kind(name: str, *, elsewhere: bool = False) -> str:
     """Return `cuda`, `cpu` or `meta` (shapes only) after checking that it can be used here.
+
+    Args:
+        name: `cuda`, `cuda:N`, `cpu` or `meta`.
+        elsewhere: it is used on another machine, and not looked for on this one.
 
     Raises:
         InvalidInputError: another kind of device.
@@ -53,7 +57,7 @@ def device_kind(name: str) -> str:
     'cpu'
     """
     kind = _kind(name)
-    return kind if kind == "meta" else open_device(name).kind
+    return kind if kind == "meta" or elsewhere else open_device(name).kind
 
 
 def visible_gpus() -> list[str]:

@@ -71,8 +71,11 @@ class Plan:
     threads: int | None = 1
     in_order: bool = False
 
-    def check(self) -> None:
+    def check(self, *, elsewhere: bool = False) -> None:
         """Reject an impossible campaign before anything is measured.
+
+        Args:
+            elsewhere: it is measured on other machines, whose devices this one need not have.
 
         Raises:
             VlmRooflineError: see `profiling.measuring.planning.check`.
@@ -82,7 +85,7 @@ class Plan:
             raise InvalidInputError(
                 f"threads must lie between 1 and {MOST_THREADS}, not {self.threads}"
             )
-        check(self.configurations)
+        check(self.configurations, elsewhere=elsewhere)
 
     def points(self, shard: str | None = None) -> list[Point]:
         """Return the points in the order they are measured; of shard `i/n` every n-th from the i-th."""

@@ -1,4 +1,4 @@
-"""`launch`: worker processes of this machine on one campaign.
+"""`launch`: workers on one campaign, on this machine or on the hosts of a Ray cluster.
 
 Each is `run_points` on the whole plan; claims share the points out, so that a worker that dies loses
 one measurement and the others take its point over.
@@ -15,6 +15,7 @@ from hardware_specs.errors import InvalidInputError, UnsupportedError, VlmRoofli
 from hardware_specs.showing import shown
 from profiling.devices.device import visible_gpus
 from profiling.measuring.campaign import run_points
+from profiling.measuring.ray_engine import Crew, drive
 from profiling.records.storage import read_measurement
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ def launch(
     *,
     engine: str = "local",
     workers: int = 1,
+    gpus: int | None = None,
+    device: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Measurement]:
     """Measure a plan with worker processes and return its records.
@@ -43,26 +46,39 @@ def launch(
     Args:
         plan: the campaign.
         folder: for the records, shared with workers of other machines if there are any.
-        engine: `local`.
-        workers: processes.
+        engine: `local`, or `ray` for the cluster that RAY_ADDRESS names or that runs here.
+        workers: processes, on every host of a cluster.
+        gpus: of a cluster, for each worker; None for one where the plan runs on GPUs.
+        device: of a cluster, hosts with this device alone, such as `A100`; None for all.
         on_progress: is told, about every second, how many points are done and how many there are.
 
     Raises:
-        InvalidInputError: no such engine or number of workers.
+        InvalidInputError: no such engine, number of workers or GPUs.
+        MissingDependencyError: Ray is not installed.
         UnsupportedError: the workers ended and left points unmeasured; start again to go on.
         VlmRooflineError: see `run_points`.
     """
-    if engine != "local":
-        raise InvalidInputError(f"there is no engine {shown(engine)}; there is: local")
+    if engine not in ("local", "ray"):
+        raise InvalidInputError(f"there is no engine {shown(engine)}; there is: local, ray")
     if not 1 <= workers <= MOST_WORKERS:
         raise InvalidInputError(f"there are 1 to {MOST_WORKERS} workers, not {shown(workers)}")
-    plan.check()
+    plan.check(elsewhere=engine == "ray")
     spawn = multiprocessing.get_context("spawn")
     errors = spawn.SimpleQueue()
-    processes = [
-        spawn.Process(target=_work, args=(plan, str(folder), gpu, errors), daemon=True)
-        for gpu in _gpus(plan, workers)
-    ]
+    if engine == "ray":
+        crew = Crew.of(plan, workers, gpus, device)
+        processes = [
+            spawn.Process(target=drive, args=(plan, str(folder), crew, errors), daemon=True)
+        ]
+    elif gpus is not None or device is not None:
+        raise InvalidInputError(
+            "gpus and device choose hosts of a cluster; give engine ray, or neither"
+        )
+    else:
+        processes = [
+            spawn.Process(target=_work, args=(plan, str(folder), gpu, errors), daemon=True)
+            for gpu in _gpus(plan, workers)
+        ]
     try:
         for process in processes:
             process.start()
@@ -80,10 +96,15 @@ def launch(
     missing = [name for name in plan.file_names() if not (Path(folder) / name).exists()]
     if missing:
         codes = ", ".join(str(process.exitcode) for process in processes)
-        why = f": {errors.get()}" if not errors.empty() else ""
+        why = "" if errors.empty() else f": {errors.get()}"
+        ended = f"the workers ended with exit codes {codes}{why}"
+        if engine == "ray":
+            ended = (
+                why.removeprefix(": ") or "the connection to Ray broke, as it does without its head"
+            )
         raise UnsupportedError(
-            f"{len(missing)} of {len(plan.file_names())} points were not measured, the workers ended with "
-            f"exit codes {codes}{why}; start again to go on"
+            f"{len(missing)} of {len(plan.file_names())} points were not measured, {ended}; start again "
+            "to go on"
         )
     return [read_measurement(Path(folder) / name) for name in plan.file_names()]
 

@@ -58,10 +58,14 @@ class PlanFile:
     __pydantic_config__ = STRICT
 
 
-def read_plan(path: str | Path) -> Plan:
+def read_plan(path: str | Path, *, elsewhere: bool = False) -> Plan:
     """Return the campaign that a YAML file describes, checked.
 
     A file with `model: llava-1.5-7b`, `visual_tokens: [576, 64]` and `rounds: 3` has six points.
+
+    Args:
+        path: of the file.
+        elsewhere: it is measured on other machines, whose devices this one need not have.
 
     Raises:
         InvalidFileError: no such file, no YAML, an unknown key, or a value of another kind.
@@ -104,7 +108,7 @@ def read_plan(path: str | Path) -> Plan:
         configurations, rounds=said.rounds, seed=said.seed, options=options, weights=said.weights,
         threads=said.threads,
     )  # fmt: skip
-    plan.check()
+    plan.check(elsewhere=elsewhere)
     return plan
 
 

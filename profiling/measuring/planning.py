@@ -180,8 +180,12 @@ def model_key(configuration: Configuration) -> tuple[str, ...]:
     return (configuration.model, configuration.dtype, configuration.device, configuration.attention)
 
 
-def check(configurations: Sequence[Configuration]) -> None:
+def check(configurations: Sequence[Configuration], *, elsewhere: bool = False) -> None:
     """Reject an impossible campaign before anything is measured.
+
+    Args:
+        configurations: the settings to measure.
+        elsewhere: on other machines, whose devices this one need not have.
 
     Raises:
         UnknownModelError: no such model.
@@ -191,9 +195,9 @@ def check(configurations: Sequence[Configuration]) -> None:
         UnsupportedError: the device cannot run a dtype, or a mode.
     """
     for configuration in configurations:
-        kind = device_kind(configuration.device)
+        kind = device_kind(configuration.device, elsewhere=elsewhere)
         shape = model_config(configuration.model)
-        if configuration.dtype in QUANTISED_DTYPES:
+        if configuration.dtype in QUANTISED_DTYPES and not (elsewhere and kind == "cuda"):
             check_device(configuration.dtype, configuration.device)
         if configuration.mode == "cuda-graph" and kind != "cuda":
             raise UnsupportedError("mode 'cuda-graph' needs a CUDA device; use eager or compile")

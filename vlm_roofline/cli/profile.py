@@ -55,6 +55,13 @@ def profile(
     workers: Annotated[
         int, typer.Option(help="Processes that share the work, with --out: one for each GPU.")
     ] = 1,
+    engine: Annotated[
+        str, typer.Option(help="Where --workers run: local, or ray: on each host of a cluster.")
+    ] = "local",
+    gpus: Annotated[int | None, typer.Option(help="With ray: GPUs of each worker.")] = None,
+    device_name: Annotated[
+        str | None, typer.Option(help="With ray: hosts with this device alone, such as A100.")
+    ] = None,
     visual_tokens: Annotated[
         str | None,
         typer.Option(help="Counts such as 576,64,1; the model's own when absent. With a method: "
@@ -118,9 +125,10 @@ def profile(
     from profiling.measuring.planning import check_rounds, grid
     from profiling.subject.models import check_weights, named
 
+    elsewhere = engine != "local"
     if plan is not None:
         _only_the_plan(context)
-        campaign = read_plan(plan)
+        campaign = read_plan(plan, elsewhere=elsewhere)
     elif model is None:
         raise InvalidInputError("give a MODEL, or a campaign with --plan FILE")
     else:
@@ -159,17 +167,21 @@ def profile(
             configurations, rounds=rounds, seed=seed, options=options, weights=weights,
             threads=threads,
         )  # fmt: skip
-        campaign.check()
-    if out is None and (kernels or traces or shard is not None or workers != 1):
+        campaign.check(elsewhere=elsewhere)
+    launched = workers != 1 or elsewhere or gpus is not None or device_name is not None
+    if out is None and (kernels or traces or shard is not None or launched):
         raise InvalidInputError(
-            "--kernels, --traces, --shard and --workers write files; say where with --out"
+            "--kernels, --traces, --shard, --workers and --engine write files; say where with --out"
         )
+    if elsewhere and (kernels or traces):
+        raise InvalidInputError("--kernels and --traces run here; give them or --engine ray")
     if shard is not None:
         parse_shard(shard)
-        if workers != 1:
+        if launched:
             raise InvalidInputError("--workers share the whole plan; give them or --shard")
+    crew = {"engine": engine, "workers": workers, "gpus": gpus, "device": device_name}
     with TemporaryDirectory() if out is None else nullcontext(out) as folder:
-        records = _run(campaign, Path(folder), shard, workers)
+        records = _run(campaign, Path(folder), shard, crew if launched else None)
     if out is not None and (kernels or traces):
         _run_passes(
             campaign.configurations, out, traces=traces, weights=campaign.weights,
@@ -182,7 +194,20 @@ def profile(
 
 
 #: What may be said beside a plan: where and by whom it is measured, and what is shown.
-_BESIDE_A_PLAN = frozenset({"plan", "out", "shard", "workers", "kernels", "traces", "json"})
+_BESIDE_A_PLAN = frozenset(
+    {
+        "plan",
+        "out",
+        "shard",
+        "workers",
+        "engine",
+        "gpus",
+        "device_name",
+        "kernels",
+        "traces",
+        "json",
+    }
+)
 
 
 def _only_the_plan(context: typer.Context) -> None:
@@ -198,7 +223,9 @@ def _keep(text: str) -> int | float | None:
     return None if text == "default" else parse_keep(text)
 
 
-def _run(plan: Plan, out: Path, shard: str | None, workers: int) -> list[Measurement]:
+def _run(
+    plan: Plan, out: Path, shard: str | None, crew: dict[str, Any] | None
+) -> list[Measurement]:
     """Measure what is missing, then read everything the plan, or its shard, names."""
     from profiling.measuring.campaign import run_points
     from profiling.measuring.launching import launch
@@ -212,7 +239,7 @@ def _run(plan: Plan, out: Path, shard: str | None, workers: int) -> list[Measure
     if shard is not None:
         mine = {point.file_name for point in plan.points(shard)}
         names = [name for name in names if name in mine]
-    if workers != 1:
+    if crew is not None:
         told = [0]
 
         def on_progress(finished: int, total: int) -> None:
@@ -220,7 +247,7 @@ def _run(plan: Plan, out: Path, shard: str | None, workers: int) -> list[Measure
                 told[0] = finished
                 remark(f"{finished} of {total} points are measured")
 
-        records = launch(plan, out, workers=workers, on_progress=on_progress)
+        records = launch(plan, out, **crew, on_progress=on_progress)
     else:
         # The bar counts what is left, so that its time left is right when a campaign goes on.
         left = sum(not (out / name).exists() for name in names)
