@@ -6,7 +6,7 @@ import random
 from contextlib import suppress
 
 import pytest
-from fuzzing.doors_api import METHODS
+from fuzzing.doors_api import METHODS, taking
 
 from costmodel import break_even, estimate, frontier, largest_batch
 from costmodel.accuracy import list_benchmarks
@@ -28,6 +28,7 @@ SETTINGS = (
 @pytest.mark.parametrize("method", [None, *METHODS])
 def test_break_even(method):
     generator = random.Random(str(method))
+    (model,) = taking(method, ("llava-1.5-7b",))
     for settings in SETTINGS:
         fixed = {**settings, "method": method, "keep": None if method is None else 0.5}
         device, fixed["precision"] = generator.choice(DEVICES)
@@ -36,10 +37,10 @@ def test_break_even(method):
         priced = {}
         for count in range(1, MOST + 1):
             with suppress(VlmRooflineError):
-                priced[count] = estimate("llava-1.5-7b", device, visual_tokens=count, **fixed)
+                priced[count] = estimate(model, device, visual_tokens=count, **fixed)
         if not priced:
             with pytest.raises(VlmRooflineError):
-                break_even("llava-1.5-7b", device, most=MOST, **fixed)
+                break_even(model, device, most=MOST, **fixed)
             continue
         # Counts that a method cannot start from are left out.
         counts, costs = [*priced], [*priced.values()]
@@ -47,7 +48,7 @@ def test_break_even(method):
         peak = [cost.memory.peak_memory_bytes for cost in costs]
         latency, memory = sorted(ttft)[len(costs) // 2], sorted(peak)[len(costs) // 3]
         answer = break_even(
-            "llava-1.5-7b",
+            model,
             device,
             most=MOST,
             latency_s=latency * (1 + 1e-9),
@@ -102,6 +103,7 @@ def test_largest_batch(device, precision, method):
 def test_largest_batch_at_the_very_edge(method):
     """A budget of a batch's own peak holds it, and one byte less does not; below one sample it is 0."""
     generator = random.Random(f"edge {method}")
+    (model,) = taking(method, ("llava-1.5-7b",))
     asked = 0
     for settings in (*SETTINGS, {"output_tokens": 128, "precision": "int4", "attention": "eager"}):
         device, precision = generator.choice(DEVICES)
@@ -110,7 +112,7 @@ def test_largest_batch_at_the_very_edge(method):
         count = generator.choice((1, 3, 29))
         with suppress(VlmRooflineError):
             peaks = [
-                estimate("llava-1.5-7b", device, batch_size=n, **fixed).memory.peak_memory_bytes
+                estimate(model, device, batch_size=n, **fixed).memory.peak_memory_bytes
                 for n in (1, count)
             ]
             for budget, expected in (
@@ -118,7 +120,7 @@ def test_largest_batch_at_the_very_edge(method):
                 (peaks[1] - 1, count - 1),
                 (peaks[0] - 1, 0),
             ):
-                found = largest_batch("llava-1.5-7b", device, memory_bytes=budget, **fixed)
+                found = largest_batch(model, device, memory_bytes=budget, **fixed)
                 assert found == expected, (device, fixed, count, budget)
             asked += 1
     assert asked

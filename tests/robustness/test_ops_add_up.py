@@ -6,7 +6,7 @@ import math
 import random
 
 import pytest
-from fuzzing.doors_api import DEVICES, METHODS
+from fuzzing.doors_api import DEVICES, METHODS, taking
 
 from costmodel import estimate, list_models
 from costmodel.calibration import Calibration
@@ -53,8 +53,10 @@ def test_ops_add_up_to_their_stage(method, execution):
     """On devices at random, ideal and calibrated, the rest at random too."""
     generator = random.Random(f"{method}|{execution}")
     priced = 0
+    models = list_models()
+    if method is not None:
+        models = taking(method, ("llava-1.5-7b", "llava-next-vicuna-7b"))
     for device in generator.sample(DEVICES, 16):
-        models = list_models() if method is None else ("llava-1.5-7b", "llava-next-vicuna-7b")
         given = {
             "model": generator.choice(models), "hardware": device, "method": method, "execution": execution,
             "output_tokens": generator.choice((0, 1, 7)), "batch_size": generator.choice((1, 8)),

@@ -6,7 +6,7 @@ import math
 import random
 
 import pytest
-from fuzzing.doors_api import METHODS
+from fuzzing.doors_api import METHODS, taking
 
 from costmodel import estimate, load_model, sweep
 from hardware_specs.errors import VlmRooflineError
@@ -56,7 +56,7 @@ def differences(row, expected):
 def test_every_row_and_column(method):
     generator = random.Random(method)
     priced = 0
-    for model in MODELS:
+    for model in taking(method, MODELS):
         config = load_model(model)
         one, run = config.visual_input(), config.visual_input(count="transformers")
         for settings in SETTINGS:

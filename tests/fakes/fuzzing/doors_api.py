@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from costmodel import (
@@ -16,6 +17,7 @@ from costmodel import (
 from fuzzing.mutation import hostile
 from fuzzing.running import Door
 from hardware_specs import list_hardware
+from hardware_specs.errors import VlmRooflineError
 from token_reduction import list_methods
 
 if TYPE_CHECKING:
@@ -139,3 +141,12 @@ DOORS = (
     Door("sweep", _sweep_case, _sweep, heavy=2),
     Door("questions", _question_case, _question, heavy=10),
 )
+
+
+def taking(method, models):
+    """The models where one of them takes a method as it stands, else one of native resolution."""
+    for model in models:
+        with suppress(VlmRooflineError):
+            estimate(model, "nvidia-a100-sxm4-80gb", method=method)
+            return models
+    return ("qwen2.5-vl-7b",)
