@@ -334,7 +334,7 @@ def _total_columns(evaluation: Evaluation, scenario: Scenario) -> dict[str, Any]
         for name, cost in stages.items()
         if name in (REQUEST, "prefill") or np.any(cost.kernels)
     ]
-    total = StageCost(**added(running))
+    total = StageCost(*added(running))
     decode = stages["decode"].time_s
     first = sum(cost.time_s for name, cost in stages.items() if name != "decode")
     steps = scenario.output_tokens
