@@ -348,20 +348,18 @@ class Roofline:
                 _, op_class, dtype, count, counted, matrix, units, op_weights, op_kv_read,
                 op_kv_write, op_read, op_write, launched, shape,
             ) = op  # fmt: skip
-            # The bounds of `bounds_of`; what runs no product waits for no matrix unit.
+            # The bounds of `bounds_of`.
             pointwise = units / vector_peak if vector_peak else 0.0
             memory = (op_weights + op_kv_read + op_kv_write + op_read + op_write) / bandwidth
-            if shape is None:
-                math, busy = 0.0, pointwise
-            else:
+            math, busy = 0.0, pointwise
+            if shape is not None:
                 math = matrix / (peaks.get(dtype) or self.peak(dtype))
                 busy = maximum(math, pointwise)
             if vector:
-                in_memory, op_best = memory > busy, np.maximum(busy, memory)
-            elif memory > busy:
-                in_memory, op_best = True, memory
+                computes, op_best = memory <= busy, np.maximum(busy, memory)
             else:
-                in_memory, op_best = False, busy
+                computes = memory <= busy
+                op_best = busy if computes else memory
             # Not in place: counts of whole numbers and of fractions may meet.
             flops = flops + counted * count
             executed = executed + (matrix + units) * count
@@ -373,16 +371,16 @@ class Roofline:
             kernels = kernels + launched * count
             if ideal:
                 spent = op_best * count
-                sure = shape is not None or certain
-                low += spent if sure else self._at_least(op, op_best, busy) * count
+                if not certain:
+                    low += self._at_least(op, op_best, busy) * count
                 high += (math + pointwise + memory) * count
             else:
                 op_time, by_power = self._law(op, op_best, maximum)
                 spent = op_time * count
             time += spent
             if vector:  # Multiplying by the flag picks the side without branching.
-                compute += spent * (1 - in_memory)
-            elif not in_memory:
+                compute += spent * computes
+            elif computes:
                 compute += spent
             if ideal:
                 continue
@@ -399,7 +397,8 @@ class Roofline:
         link: Num = 0.0
         if self.calibration is None:
             best = time
-            errors = Errors(time, {BRACKET: Part(time, time - low, high - time)})
+            below = 0.0 if certain else time - low
+            errors = Errors(time, {BRACKET: Part(time, below, high - time)})
         else:
             keyed = [(self.calibration.pricer(*each), *held) for each, held in sums.items()]
             errors = errors_of(

@@ -45,7 +45,7 @@ _SEQUENCES = tuple(n for n, known in ARGUMENTS.items() if isinstance(known.kind,
 #: Arguments that a context resolves.
 _SETTLED = names_of("subject", "setting")
 #: Scenarios priced at a time: the arrays of one chunk stay in the processor's cache.
-CHUNK_ROWS = 1 << 14
+CHUNK_ROWS = 6 << 10
 
 _COSTS = tuple(name for name in COST_KEYS if name != "bound")
 _MEMORY = tuple(name for name in MEMORY_KEYS if name not in ("weight_bytes", "capacity_bytes"))
