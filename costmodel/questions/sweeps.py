@@ -44,7 +44,8 @@ NUMBERS = names_of("number")
 _SEQUENCES = tuple(n for n, known in ARGUMENTS.items() if isinstance(known.kind, (Schedule, Size)))
 #: Arguments that a context resolves.
 _SETTLED = names_of("subject", "setting")
-#: Scenarios priced at a time: the arrays of one chunk stay in the processor's cache.
+#: Scenarios priced at a time: the arrays of one chunk, 48 KiB each, stay in the processor's cache, and below
+#: the 128 KiB from which the C library asks the system for each array anew.
 CHUNK_ROWS = 6 << 10
 
 _COSTS = tuple(name for name in COST_KEYS if name != "bound")
