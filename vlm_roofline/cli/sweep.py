@@ -52,7 +52,7 @@ def sweep(
     json: Json = False,
 ) -> None:
     """Price every combination of the arguments, one row each."""
-    from costmodel.questions.sweeps import SweepPlan
+    from costmodel.questions.sweep_plan import SweepPlan
 
     plan = SweepPlan(**given)
     chunks = plan.chunks(stage_columns=stage_columns, errors=errors)
