@@ -7,6 +7,8 @@ pieces have numbers too, which depend on the grid alone: whoever prices a piece 
 
 from __future__ import annotations
 
+import hashlib
+import pickle
 from itertools import accumulate, pairwise
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -169,6 +171,14 @@ class SweepPlan:
             arguments[name] = self.categories[name][place]
         return {name: arguments[name] for name in names}
 
+    def identity(self) -> dict[str, Any]:
+        """Return what tells this grid from others, as JSON has it: values, and digests of objects."""
+        return {
+            **{name: [_digest(v) for v in values] for name, values in self.categories.items()},
+            **{name: _digest(values.tobytes()) for name, values in self.numbers.items()},
+            "defaults": [self.default_visual, self.default_text],
+        }
+
     def piece_rows(self, chunk_rows: int = CHUNK_ROWS) -> int:
         """Return the rows of a piece of at most so many: whole blocks of decode steps, where they fit."""
         chunk_rows = min(chunk_rows, self.inner_rows)
@@ -216,7 +226,7 @@ class SweepPlan:
                 columns=columns,
             )
 
-    def at(self, rows: Sequence[int]) -> list[Chunk]:
+    def at(self, rows: Sequence[int] | np.ndarray) -> list[Chunk]:
         """Return the rows of some numbers, one piece for each combination, in the order of the rows.
 
         Args:
@@ -358,6 +368,12 @@ class SweepPlan:
             names += [f"{stage}_{name}" for stage in STAGES for name in (*COSTS, "bound")]
         held = {name: rows.get(name) for name in names if columns is None or name in columns}
         return Chunk({**fixed, "error": reason}, held, len(where), first=first + int(where[0]))
+
+
+def _digest(value: Any) -> Any:
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    return hashlib.sha256(pickle.dumps(value)).hexdigest()[:16]
 
 
 def _unreduced(method: Any) -> bool:
