@@ -254,7 +254,11 @@ def test_parts_that_are_there_are_not_priced_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweep_engines, "PART_PIECES", 1)
-    asked: dict[str, Any] = {"hardware": [A100, T4], "reduce": parquet_parts(tmp_path)}
+    asked: dict[str, Any] = {
+        "hardware": [A100, T4],
+        "reduce": parquet_parts(tmp_path),
+        "workers": 1,
+    }
     files = sweep("llava-1.5-7b", **asked).file
     kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     (tmp_path / "part-000001.parquet").unlink()
