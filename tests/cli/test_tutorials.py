@@ -1,4 +1,4 @@
-"""Tutorials and short pages: every command runs, in order and in one folder, and prints what the page shows."""
+"""Tutorials and short pages: every command runs, in order in one folder, and prints what is shown of it."""
 
 from __future__ import annotations
 
