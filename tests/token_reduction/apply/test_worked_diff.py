@@ -22,7 +22,9 @@ PAGE = (ROOT / "docs" / "add-a-method.md").read_text("utf-8")
 #: file -> its lines in the diff, with their marks
 FILES = {
     name: [line for line in body.splitlines() if not line.startswith(("@@", "+++"))]
-    for name, body in re.findall(r"^\+\+\+ b/(\S+)\n(.*?)(?=^---|\Z)", DIFF, re.MULTILINE | re.DOTALL)
+    for name, body in re.findall(
+        r"^\+\+\+ b/(\S+)\n(.*?)(?=^---|\Z)", DIFF, re.MULTILINE | re.DOTALL
+    )
 }
 NEW = {name: lines for name, lines in FILES.items() if all(line[0] == "+" for line in lines)}
 
