@@ -7,14 +7,21 @@ import re
 from pathlib import Path
 
 import pytest
-from page_runs import check_run, console_runs, python_blocks
+from page_runs import check_run, console_runs, python_blocks, write_files
 
 from costmodel import estimate
 from costmodel.conventions import list_conventions
 from costmodel.models import config_dict
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("price-your-model", "conventions", "boundaries", "which-plan")
+PAGES = (
+    "price-your-model",
+    "comparing",
+    "reproduce-a-table",
+    "conventions",
+    "boundaries",
+    "which-plan",
+)
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -24,6 +31,7 @@ def test_a_page_prints_what_it_shows(name: str, tmp_path, monkeypatch, capsys) -
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     page = DOCS / f"{name}.md"
+    write_files(page, tmp_path)
     runs = console_runs(page)
     assert runs
     for line, shown in runs:
