@@ -189,7 +189,7 @@ def _here(job: Job, workers: int) -> Iterator[Done]:
                     "workers=1 needs neither"
                 ) from None
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
 
 
 _JOB: Job

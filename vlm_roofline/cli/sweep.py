@@ -17,7 +17,7 @@ from hardware_specs.errors import InvalidInputError
 from hardware_specs.files.writing import replacing
 from hardware_specs.showing import harmless
 from vlm_roofline.cli.console import console, print_json, progress, warn
-from vlm_roofline.cli.options import Json, request_options
+from vlm_roofline.cli.options import Json, request_options, written_to
 from vlm_roofline.cli.sweep_reduced import (
     axis_columns,
     interval_columns,
@@ -49,8 +49,10 @@ def sweep(
     *,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="FILE.csv or FILE.parquet. Without it: a table in a terminal, CSV into a pipe."
+        written_to(
+            "FILE.csv or FILE.parquet. Without it: a table in a terminal, CSV into a pipe.",
+            ".csv",
+            ".parquet",
         ),
     ] = None,
     stage_columns: Annotated[
@@ -125,7 +127,7 @@ def sweep(
     if out is None:
         _print(chunks, json, asked)
         return
-    write = _writer(out)
+    write = _WRITERS[out.suffix.lower()]
     total = -(-plan.rows // GROUP_ROWS)
     rows = write(out, progress(_told(frames(chunks)), "pricing", total))
     if json:
@@ -142,13 +144,12 @@ def _answer(
     from costmodel.questions.reducers import Histogram
 
     reducer = how["reduce"]
-    write = None if out is None else _writer(out)
     answer = reduced(given, **how)
     for line in answer.attrs["warnings"]:
         warn(line)
     counted = {name: answer.attrs[name] for name in ("rows", "unpriced")}
-    if write is not None and out is not None:
-        write(out, [answer.reset_index() if answer.index.name else answer])
+    if out is not None:
+        _WRITERS[out.suffix.lower()](out, [answer.reset_index() if answer.index.name else answer])
     if json:
         print_json({"schema_version": 1, "answer": rows_of(answer, _plain), **counted})
         return
@@ -229,14 +230,6 @@ def _plain(value: Any) -> Any:
     return None if pd.isna(value) else value
 
 
-def _writer(out: Path) -> Any:
-    writers = {".csv": _write_csv, ".parquet": write_parquet}
-    write = writers.get(out.suffix.lower())
-    if write is None:
-        raise InvalidInputError(f"--out {str(out)!r} ends neither in .csv nor in .parquet")
-    return write
-
-
 def _write_csv(out: Path, frames: Iterable[pd.DataFrame]) -> int:
     rows = 0
     with replacing(out) as file:
@@ -246,3 +239,6 @@ def _write_csv(out: Path, frames: Iterable[pd.DataFrame]) -> int:
             rows += len(frame)
         text.detach()
     return rows
+
+
+_WRITERS = {".csv": _write_csv, ".parquet": write_parquet}
