@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from growth import growth
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -405,7 +406,10 @@ def page(found: list[tuple[Promise, Found]]) -> str:
         "Made by `make promises`, in a few minutes. A date before the others' is the one on which a longer\n"
         "command stored its figure.\n\n"
         "## To a user\n\n" + head + "\n".join(users) + "\n\n"
-        "## To a contributor\n\n" + head + "\n".join(others) + "\n"
+        "## To a contributor\n\n" + head + "\n".join(others) + "\n\n"
+        "## What it grew to\n\n"
+        "Made by `python benchmarks/growth.py`: lines of Python, blank ones and docstrings included, as git\n"
+        "counts them.\n\n" + growth()
     )
 
 

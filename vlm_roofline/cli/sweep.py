@@ -28,11 +28,6 @@ BATCH_ROWS = 1 << 18
 SHOWN_ROWS = 100
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("sweep")(sweep)
-
-
 @request_options("convention", several=True)
 def sweep(
     given: dict[str, Any],
