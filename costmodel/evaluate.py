@@ -247,7 +247,7 @@ class Context:
                 b, text, spans, all_logits=self.logits == "all", prefix=prefix
             ),
             # In arrays, rows without a decode step multiply its cost by zero.
-            "decode": lambda: program.decode(b, spans, before, steps) if _any(steps) else [],
+            "decode": lambda: _steps(program, b, plan, before, steps) if _any(steps) else [],
         }  # fmt: skip
 
     def _vision_ops(self, b: Num, images: Num, plan: MethodPlan, seen: Seen | None) -> list[OpCost]:
@@ -384,3 +384,9 @@ def _seen(scenario: Scenario, plan: MethodPlan) -> Seen | None:
     if scenario.seen is None or plan.seen_share is None:
         return scenario.seen
     return scenario.seen.part(*plan.seen_share)
+
+
+def _steps(program: Program, b: Num, plan: MethodPlan, before: Num, steps: Num) -> list[OpCost]:
+    """Return the ops of all decode steps, a method's own among them."""
+    ops = program.decode(b, plan.decode_spans or plan.llm_spans, before, steps)
+    return ops if plan.step_ops is None else [*ops, *plan.step_ops(before, steps)]

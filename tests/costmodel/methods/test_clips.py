@@ -118,3 +118,20 @@ def test_holitom_by_hand() -> None:
     )
     whole = estimate("llava-onevision-7b", A100, method="holitom(cut=0)", frames=32)
     assert whole.visual_tokens_by_layer == ((28, 961),)
+
+
+def test_dycokes_second_stage_by_hand() -> None:
+    """Of 3,099 visual entries 929 are read from layer 3 on; a step's row of scores is added to its FLOPs."""
+    asked = {"frames": 32, "text_tokens": 64, "output_tokens": 8}
+    first = estimate("llava-onevision-7b", A100, method="dycoke", **asked)
+    both = estimate("llava-onevision-7b", A100, method="dycoke(variant=both)", **asked)
+    d, mean = 3584, 64 + 1 + 3.5
+    row = 8 * 2 * d * (3099 + mean)
+    fewer = 8 * 25 * 4 * d * (3099 - 929)
+    assert both.stages["decode"].flops == first.stages["decode"].flops + row - fewer
+    for stage in ("prefill", "reduction"):
+        assert both.stages[stage].flops == first.stages[stage].flops
+    assert both.memory == first.memory
+    alone = estimate("llava-onevision-7b", A100, method="dycoke(variant=both)", output_tokens=8)
+    plain = estimate("llava-onevision-7b", A100, output_tokens=8)
+    assert alone.totals.flops == plain.totals.flops
