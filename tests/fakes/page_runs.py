@@ -38,6 +38,17 @@ def write_files(page: Path, folder: Path) -> None:
         (folder / name).write_text(text, "utf-8")
 
 
+def run_page(page: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Write a page's files into the working folder, and run its commands and then its Python there."""
+    write_files(page, folder)
+    runs = console_runs(page)
+    assert runs
+    for line, shown in runs:
+        check_run(line, shown, capsys)
+    for block in python_blocks(page):
+        exec(block, {})  # noqa: S102  (the page's own)
+
+
 def check_run(line: str, shown: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Run a command line, and look for what is shown of it in what it prints, spaces and breaks aside."""
     program, *arguments = shlex.split(line)

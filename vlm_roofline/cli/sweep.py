@@ -38,11 +38,6 @@ if TYPE_CHECKING:
 SHOWN_ROWS = 100
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("sweep")(sweep)
-
-
 @request_options("convention", several=True)
 def sweep(
     given: dict[str, Any],
