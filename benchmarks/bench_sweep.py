@@ -65,10 +65,11 @@ def told(workers: int, wall: float, used: float, front: Any) -> None:
         resource.getrusage(who).ru_maxrss
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
+    rates = f"{rows / wall / 1e3:,.0f} and {rows / used / 1e3:,.0f} thousand a second"
     print(
-        f"{workers} workers: {rows:,} scenarios ({front.attrs['unpriced']:,} not priced) in "
-        f"{wall:.1f} s, {used:.1f} s of processors: {rows / wall / 1e3:,.0f} and {rows / used / 1e3:,.0f} thousand a second; "
-        f"largest process {memory / 1024:.0f} MiB; front of {len(front)}",
+        f"{workers} workers: {rows:,} scenarios ({front.attrs['unpriced']:,} not priced) in {wall:.1f} s, "
+        f"{used:.1f} s of processors: {rates}; largest process {memory / 1024:.0f} MiB; "
+        f"front of {len(front)}",
         flush=True,
     )
 
