@@ -7,6 +7,7 @@ sweep. The formulas are the same.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -33,6 +34,7 @@ from costmodel.schedule import LayerSpan, check_layers, cut_spans
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from costmodel.calibration import Calibration
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from costmodel.scenario import Scenario
     from hardware_specs import HardwareSpec
 
-VISION = STAGES[0]
+VISION, DECODE = STAGES[0], STAGES[-1]
 _FIXED = names_of("subject", "setting")
 
 
@@ -214,7 +216,11 @@ class Context:
         scenario = self._local(scenario)
         prefix = prefix_of(scenario)
         scenario = _encoded(scenario, prefix)
-        return {VISION: self._vision_ops(scenario, plan), **self._later_ops(scenario, plan, prefix)}
+        return {
+            VISION: self._vision_ops(scenario, plan),
+            **self._prompt_ops(scenario, plan, prefix),
+            DECODE: self._decode_ops(scenario, plan),
+        }
 
     def _local(self, scenario: Scenario) -> Scenario:
         """Return what the fullest replica gets of a scenario."""
@@ -222,12 +228,12 @@ class Context:
             return scenario
         return scenario._replace(batch_size=self.parallel.local_batch(scenario.batch_size))
 
-    def _later_ops(
+    def _prompt_ops(
         self, scenario: Scenario, plan: MethodPlan, prefix: Prefix | None
     ) -> dict[str, list[OpCost]]:
-        """Return the ops of every stage behind the vision tower."""
+        """Return the ops of the stages between the vision tower and the first decode step."""
         program, b, text = self.program, scenario.batch_size, scenario.text_tokens
-        spans, steps = plan.llm_spans, scenario.output_tokens
+        spans = plan.llm_spans
         merged, embedded = spans[0].tokens, text
         if prefix is not None:
             embedded = prefix.fresh_text * (prefix.fresh_text > 0)
@@ -236,17 +242,20 @@ class Context:
         if self.model.vision is not None:
             bridge = program.projector(b, plan.projected_tokens, merged, embedded)
         every = self.logits == "all"
-        decoded: list[OpCost] = []
-        # In arrays, rows without a decode step multiply its cost by zero.
-        if _any(steps):
-            # Step i attends to the prompt, the i tokens before it and itself: the mean over all steps.
-            decoded = program.decode(b, spans, text + 1 + (steps - 1) / 2, steps)
         return {
             "projector": bridge,
             "reduction": list(plan.ops),
             "prefill": program.prefill(b, text, spans, all_logits=every, prefix=prefix),
-            "decode": decoded,
         }
+
+    def _decode_ops(self, scenario: Scenario, plan: MethodPlan) -> list[OpCost]:
+        """Return the ops of the decode steps; in arrays, rows without one multiply its cost by zero."""
+        steps = scenario.output_tokens
+        if not _any(steps):
+            return []
+        # Step i attends to the prompt, the i tokens before it and itself: the mean over all steps.
+        before = scenario.text_tokens + 1 + (steps - 1) / 2
+        return _steps(self.program, scenario.batch_size, plan, before, steps)
 
     def _vision_ops(self, scenario: Scenario, plan: MethodPlan) -> list[OpCost]:
         """Return the ops of the vision tower, where a scenario has an image that is to be encoded."""
@@ -260,26 +269,49 @@ class Context:
         spans = plan.vision_spans or (LayerSpan(self.tower_layers, tower.tokens),)
         return self.program.vision(images, spans, plan.patches)
 
-    def evaluate(self, scenario: Scenario, *, vector: bool) -> Evaluation:
+    def evaluate(
+        self, scenario: Scenario, *, vector: bool, repeat: int = 1, times_only: bool = False
+    ) -> Evaluation:
         """Price a scenario.
 
         Args:
             scenario: the numbers.
             vector: whether they are arrays.
+            repeat: length of the blocks of rows that differ in their decode steps alone, which share all
+                stages before; 1 where nothing is known of them.
+            times_only: whether stages shall have nothing but `time_s` and `kernels`; the memory is whole,
+                apart from `activation_bytes_written`.
         """
+        price = self.roofline.times if times_only else self.roofline.stage
         scenario = self._local(scenario)
-        prefix = prefix_of(scenario)
-        plan = self.method_plan(scenario)
-        scenario = _encoded(scenario, prefix)
-        stages = {VISION: self._vision_stage(scenario, plan, vector)}
-        for stage, ops in self._later_ops(scenario, plan, prefix).items():
-            stages[stage] = self.roofline.stage(ops, vector)
+        first = scenario if repeat == 1 else _mapped(scenario, lambda column: column[::repeat])
+        prefix = prefix_of(first)
+        plan = self.method_plan(first)
+        first = _encoded(first, prefix)
+        stages = {VISION: self._vision_stage(first, plan, vector, price)}
+        for stage, ops in self._prompt_ops(first, plan, prefix).items():
+            stages[stage] = price(ops, vector)
+        if repeat == 1:
+            scenario = first
+        else:
+            each = partial(_repeated, times=repeat)
+            stages = {stage: cost.mapped(each) for stage, cost in stages.items()}
+            plan = _mapped(plan._replace(ops=()), each)
+            prefix = prefix_of(scenario)
+            scenario = _encoded(scenario, prefix)
+        stages[DECODE] = price(self._decode_ops(scenario, plan), vector)
         if self.request_s:
             stages = {REQUEST: waiting(self.request_s), **stages}
         memory = self._memory(scenario, plan, prefix, stages["prefill"], vector)
         return Evaluation(stages, memory, plan)
 
-    def _vision_stage(self, scenario: Scenario, plan: MethodPlan, vector: bool) -> StageCost:
+    def _vision_stage(
+        self,
+        scenario: Scenario,
+        plan: MethodPlan,
+        vector: bool,
+        price: Callable[[list[OpCost], bool], StageCost],
+    ) -> StageCost:
         """The tower sees only batch x crops: price each distinct count once."""
         if self.model.vision is None:
             return StageCost()
@@ -290,17 +322,17 @@ class Context:
             found = self._vision_cache.get(key)
             if found is None:
                 ops = self._vision_ops(scenario, plan)
-                found = self._vision_cache[key] = self.roofline.stage(ops, False)
+                found = self._vision_cache[key] = price(ops, False)
                 if len(self._vision_cache) > 1024:
                     self._vision_cache.clear()
             return found
         by_row = spans is not None and any(isinstance(span.tokens, np.ndarray) for span in spans)
         if by_row or seen is not None:
-            cost = self.roofline.stage(self._vision_ops(scenario, plan), True)
+            cost = price(self._vision_ops(scenario, plan), True)
             return cost.mapped(lambda column: np.where(images > 0, column, 0))
         distinct, where = np.unique(images, return_inverse=True)
         each = scenario._replace(batch_size=1, crops=distinct)
-        cost = self.roofline.stage(self._vision_ops(each, plan), True)
+        cost = price(self._vision_ops(each, plan), True)
         some = distinct > 0
         return cost.mapped(lambda column: np.where(some, column, 0)[where])
 
@@ -367,6 +399,21 @@ def _encoded(scenario: Scenario, prefix: Prefix | None) -> Scenario:
     return scenario._replace(crops=scenario.crops * some, seen=seen)
 
 
+def _mapped(held: Any, change: Callable[[Any], Any]) -> Any:
+    """Return a scenario or a plan with each of its arrays changed."""
+    if isinstance(held, np.ndarray):
+        return change(held)
+    if not isinstance(held, tuple):
+        return held
+    entries = [_mapped(entry, change) for entry in held]
+    return type(held)(*entries) if hasattr(held, "_fields") else tuple(entries)
+
+
+def _repeated(column: Any, times: int) -> Any:
+    """Return each entry of an array several times in a row; a number holds for all rows already."""
+    return np.repeat(column, times) if isinstance(column, np.ndarray) else column
+
+
 def _any(count: Num) -> bool:
     """Whether a count is positive, in any row."""
     return bool(count.any() if isinstance(count, np.ndarray) else count)
@@ -385,3 +432,9 @@ def _seen(scenario: Scenario, plan: MethodPlan) -> Seen | None:
     if scenario.seen is None or plan.seen_share is None:
         return scenario.seen
     return scenario.seen.part(*plan.seen_share)
+
+
+def _steps(program: Program, b: Num, plan: MethodPlan, before: Num, steps: Num) -> list[OpCost]:
+    """Return the ops of all decode steps, a method's own among them."""
+    ops = program.decode(b, plan.decode_spans or plan.llm_spans, before, steps)
+    return ops if plan.step_ops is None else [*ops, *plan.step_ops(before, steps)]

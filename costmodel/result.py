@@ -129,7 +129,8 @@ class Estimate:
         layers = sum(span.layers for span in self._spans)
         if not layers:
             return None
-        return sum(span.layers * whole(span.tokens) for span in self._spans) / layers
+        tokens: int = sum(span.layers * whole(span.tokens) for span in self._spans)
+        return tokens / layers
 
     @property
     def communication(self) -> dict[str, Any] | None:
@@ -239,7 +240,7 @@ def total_cost(stages: Mapping[str, StageCost], output_tokens: Any) -> TotalCost
     first = add([cost.time_s for name, cost in stages.items() if name != "decode"])
     decode = stages["decode"].time_s
     tpot_s = decode / output_tokens if output_tokens and decode is not None else None
-    return TotalCost(*fields, ttft_s=first, tpot_s=tpot_s)
+    return TotalCost(*fields, first, tpot_s)
 
 
 def _known(values: Iterable[Any]) -> Any:
