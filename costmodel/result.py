@@ -240,7 +240,7 @@ def total_cost(stages: Mapping[str, StageCost], output_tokens: Any) -> TotalCost
     first = add([cost.time_s for name, cost in stages.items() if name != "decode"])
     decode = stages["decode"].time_s
     tpot_s = decode / output_tokens if output_tokens and decode is not None else None
-    return TotalCost(*fields, first, tpot_s)
+    return TotalCost(*[*fields, first, tpot_s])
 
 
 def _known(values: Iterable[Any]) -> Any:
