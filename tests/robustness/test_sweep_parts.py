@@ -46,8 +46,8 @@ def test_a_sweep_that_is_killed_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "parts"
     words = [
         sys.executable, "-m", "vlm_roofline", "sweep", GRID["model"], "-d", GRID["hardware"],
-        "--calibration", "none", "--memory-margin-bytes", ",".join(map(str, range(301))), "--batch-size", "1:30",
-        "--parts", str(out), "--workers", "2",
+        "--calibration", "none", "--parts", str(out), "--workers", "2", "--batch-size", "1:30",
+        "--memory-margin-bytes", ",".join(map(str, range(301))),
     ]  # fmt: skip
     running = subprocess.Popen(words, start_new_session=True)
     while running.poll() is None and not list(out.glob("part-*.parquet")):
