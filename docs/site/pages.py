@@ -41,7 +41,14 @@ _FACTS = (
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Order the pages; one that has no place yet is about using it."""
-    tutorials = ["price-your-model.md", "comparing.md", "add-a-method.md"]
+    tutorials = [
+        "price-your-model.md",
+        "comparing.md",
+        "add-a-method.md",
+        "measuring.md",
+        "calibrating.md",
+        "reproduce-a-table.md",
+    ]
     papers = ["conventions.md", "boundaries.md", "which-plan.md", "audit.md", "questions.md"]
     counting = ["cost-model.md", "calibration.md", "families.md", "hardware.md", "extending.md"]
     evidence = ["evidence.md", "reliability.md", "changed-numbers.md"]

@@ -7,14 +7,21 @@ import re
 from pathlib import Path
 
 import pytest
-from page_runs import check_run, console_runs, python_blocks
+from page_runs import run_page
 
 from costmodel import estimate
 from costmodel.conventions import list_conventions
 from costmodel.models import config_dict
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("price-your-model", "conventions", "boundaries", "which-plan")
+PAGES = (
+    "price-your-model",
+    "comparing",
+    "reproduce-a-table",
+    "conventions",
+    "boundaries",
+    "which-plan",
+)
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -23,13 +30,7 @@ def test_a_page_prints_what_it_shows(name: str, tmp_path, monkeypatch, capsys) -
     (tmp_path / "my-model" / "config.json").write_text(json.dumps(config_dict("qwen2.5-vl-7b")))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    page = DOCS / f"{name}.md"
-    runs = console_runs(page)
-    assert runs
-    for line, shown in runs:
-        check_run(line, shown, capsys)
-    for block in python_blocks(page):
-        exec(block, {})  # noqa: S102  (the page's own)
+    run_page(DOCS / f"{name}.md", tmp_path, capsys)
 
 
 def test_conventions_count_what_their_table_says() -> None:

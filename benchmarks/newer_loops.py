@@ -1,94 +1,27 @@
-"""The newer methods beside loops over chunks, windows, frames, anchors, cells and tokens.
+"""Loops over windows, scenes, cells and tokens: VScan, FastVID, HoliTom, PixelPrune, CDPruner in halves.
 
-    python benchmarks/bench_newer_methods.py [--json]
-
-As in `bench_token_reduction.py`: plain loops that follow the descriptions step by step, on the same
-tensors, one CPU thread, in one run; both sides must keep the same tokens. On a CPU a loop over chunks or
-frames that stay in its cache is as quick as one pass over all, so DyCoke takes its pairs of frames one by one
-there; HoliTom's merge in turn, one product here, is quicker as a loop there. On an accelerator every step
-of a loop is a handful of launches from the host and a read-back, so the number of dependent steps is printed
-beside; ours have none but those of CDPruner's picks, half as many, and the scenes of FastVID and HoliTom,
-which are read back once (`tests/token_reduction/test_no_read_back.py`). PixelPrune's program is a loop over
-cells above threshold 0 alone; that loop, at 0, is what it is held against.
+`bench_token_reduction.py` runs them. PixelPrune's program is a loop over cells above threshold 0 alone; that
+loop, at 0, is what it is held against.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import statistics
-import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 
 from token_reduction.cdpruner import split_cdpruner
-from token_reduction.dycoke import dycoke
 from token_reduction.fastvid import fastvid
-from token_reduction.hiprune import hiprune
 from token_reduction.holitom import holitom, merge_in_turn
-from token_reduction.holov import holov
 from token_reduction.pixelprune import pixelprune
 from token_reduction.vscan import vscan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
 
-
-def loop_holov(tokens: Tensor, attention: Tensor, count: int, chunks: int) -> list[int]:
-    """One chunk after the other."""
-    parts = list(zip(tokens.chunk(chunks), attention.chunk(chunks), strict=True))
-    weights = []
-    for rows, looked in parts:
-        unit = rows / (rows.norm(dim=1, keepdim=True) + 1e-6)
-        cosine = unit @ unit.T * (1 - torch.eye(len(rows)))
-        mean = cosine.sum(dim=1, keepdim=True) / (len(rows) - 1)
-        varied = (cosine - mean).square().sum(dim=1) / (len(rows) - 1)
-        scaled = looked * 1e3
-        weights.append((scaled + 0.09 * varied * scaled.mean() / (varied.mean() + 1e-6)).mean())
-    shares = torch.stack(weights)
-    shares = shares / (shares.sum() + 1e-6)
-    quotas = (shares * count).floor().long()
-    for place in shares.argsort(descending=True, stable=True)[: count - int(quotas.sum())]:
-        quotas[place] += 1
-    kept, start = [], 0
-    for (rows, looked), quota in zip(parts, quotas.tolist(), strict=True):
-        kept += (looked.argsort(descending=True, stable=True)[:quota] + start).tolist()
-        start += len(rows)
-    return kept
-
-
-def loop_dycoke(clip: Tensor, keep: float) -> list[int]:
-    """One pair of frames after the other."""
-    frames, each, _ = clip.shape
-    count = int(keep * each)
-    pairs = [(i, i + 1) for i in range(0, frames - 1, 2)]
-    pairs += [(i, i + 2) for i in range(0, frames - 4, 4)]
-    kept = {t: list(range(each)) for t in range(frames)}
-    for one, other in pairs:
-        cosine = torch.nn.functional.cosine_similarity(clip[one], clip[other], dim=-1)
-        kept[other] = sorted(cosine.argsort(stable=True)[:count].tolist())
-    return [t * each + p for t in range(frames) for p in kept[t]]
-
-
-def loop_hiprune(shallow: Tensor, deep: Tensor, count: int, side: int) -> list[int]:
-    """One anchor after the other, then one register after the other."""
-    n = len(shallow)
-    chosen: list[int] = []
-    for anchor in shallow.argsort(descending=True, stable=True)[: round(count * 0.1 / 5)].tolist():
-        for step in (0, -1, 1, -side, side):
-            place = min(max(anchor + step, 0), n - 1)
-            if place not in chosen:
-                chosen.append(place)
-    for place in deep.argsort(descending=True, stable=True).tolist():
-        if len(chosen) == count:
-            break
-        if place not in chosen:
-            chosen.append(place)
-    return sorted(chosen)
+Pair = tuple[Callable[[], object], Callable[[], object]]
 
 
 def loop_vscan(tokens: Tensor, shallow: Tensor, deep: Tensor, count: int, side: int) -> Tensor:
@@ -263,108 +196,67 @@ def moving_clip(made: torch.Generator) -> Tensor:
     return clip
 
 
-def newest(
-    made: torch.Generator,
-) -> dict[str, tuple[Callable[[], object], Callable[[], object], int]]:
-    """The cases of VScan, FastVID, HoliTom, PixelPrune and CDPruner in halves."""
+def alike(loop: Callable[[], Tensor], ours: Callable[[], Tensor]) -> Pair:
+    """A pair whose sides were compared."""
+    torch.testing.assert_close(ours(), loop(), rtol=1e-3, atol=1e-3)
+    return loop, ours
+
+
+def vscan_case() -> Pair:
+    made = torch.Generator().manual_seed(0)
     tokens = torch.randn(576, 4096, generator=made)
     shallow, deep = torch.rand(2, 1, 576, generator=made)
-    clip = moving_clip(made)
+    return alike(
+        lambda: loop_vscan(tokens, shallow[0], deep[0], 96, 24),
+        lambda: vscan(tokens, shallow, deep, 96, side=24).tokens,
+    )
+
+
+def fastvid_case() -> Pair:
+    made = torch.Generator().manual_seed(0)
+    clip, attention = moving_clip(made), torch.rand(32, 196, generator=made)
     # Four scenes, cut in two each.
     features = torch.randn(4, 1, 1152, generator=made).expand(4, 8, 1152).reshape(32, 1152)
     features = features + 0.1 * torch.randn(32, 1152, generator=made)
-    attention = torch.rand(32, 196, generator=made)
-    states, row = torch.randn(960, 3584, generator=made), torch.rand(1, 960, generator=made)
-    values = torch.randint(2, (36, 64, 1), generator=made).float()
-    cells = values.expand(-1, -1, 1176).contiguous()
-    texts = torch.randn(30, 4096, generator=made)
-    assert pixelprune(cells).tolist() == loop_pixelprune(cells)
-    assert split_cdpruner(tokens, texts, 64).kept_indices.tolist() == loop_split(tokens, texts, 64)
-    pairs = [
-        ("vscan n=576 K=96", lambda: loop_vscan(tokens, shallow[0], deep[0], 96, 24),
-         lambda: vscan(tokens, shallow, deep, 96, side=24).tokens, 16 + 480),
-        ("fastvid 32 x 196 d=3584", lambda: loop_fastvid(clip, features, attention),
-         lambda: fastvid(clip, features, attention).tokens, 32 + 32 * 7),
-        ("holitom 32 x 196 d=3584", lambda: loop_holitom(clip, attention),
-         lambda: holitom(clip, attention).tokens, 32 * 31 // 2 + 32),
-        ("holitom 960 -> 480", lambda: loop_merge(states, row[0], 480),
-         lambda: merge_in_turn(states, row, 480).tokens, 480),
-    ]  # fmt: skip
-    for _, loop, ours, _ in pairs:
-        torch.testing.assert_close(ours(), loop(), rtol=1e-3, atol=1e-3)
-    return {
-        **{name: (loop, ours, steps) for name, loop, ours, steps in pairs},
-        "pixelprune 36 x 64 cells": (lambda: loop_pixelprune(cells), lambda: pixelprune(cells), 2304),
-        "cdpruner split n=576 K=64": (
-            lambda: tokens[loop_split(tokens, texts, 64)],
-            lambda: split_cdpruner(tokens, texts, 64),
-            64,
-        ),
-    }  # fmt: skip
+    return alike(
+        lambda: loop_fastvid(clip, features, attention),
+        lambda: fastvid(clip, features, attention).tokens,
+    )
 
 
-def cases() -> dict[str, tuple[Callable[[], object], Callable[[], object], int]]:
-    """Name -> loop, ours, dependent steps of the loop."""
+def holitom_case() -> Pair:
     made = torch.Generator().manual_seed(0)
-    tokens = torch.randn(576, 4096, generator=made)
-    row = torch.randn(1, 576, generator=made).softmax(dim=-1)
-    assert holov(tokens, row, 64).kept_indices.tolist() == loop_holov(tokens, row[0], 64, 16)
-    clip = torch.randn(32, 196, 3584, generator=made)
-    assert dycoke(clip).kept_indices.tolist() == loop_dycoke(clip, 0.3)
-    shallow, deep = torch.rand(2, 576, generator=made)
-    ours = hiprune(tokens, shallow, deep, 192, side=24)
-    assert ours.kept_indices.tolist() == loop_hiprune(shallow, deep, 192, 24)
-    return {
-        "holov n=576 d=4096": (
-            lambda: tokens[loop_holov(tokens, row[0], 64, 16)],
-            lambda: holov(tokens, row, 64),
-            32,
-        ),
-        "dycoke 32 x 196 d=3584": (
-            lambda: clip.reshape(-1, 3584)[loop_dycoke(clip, 0.3)],
-            lambda: dycoke(clip),
-            23,
-        ),
-        "hiprune n=576 K=192": (
-            lambda: tokens[loop_hiprune(shallow, deep, 192, 24)],
-            lambda: hiprune(tokens, shallow, deep, 192, side=24),
-            192,
-        ),
-        **newest(made),
-    }
+    clip, attention = moving_clip(made), torch.rand(32, 196, generator=made)
+    return alike(lambda: loop_holitom(clip, attention), lambda: holitom(clip, attention).tokens)
 
 
-def median_s(call: Callable[[], object], seconds: float) -> float:
-    """Median time of a call, repeated for so long."""
-    samples = []
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        begin = time.perf_counter()
-        call()
-        samples.append(time.perf_counter() - begin)
-    return statistics.median(samples)
+def merge_case() -> Pair:
+    made = torch.Generator().manual_seed(0)
+    states, row = torch.randn(960, 3584, generator=made), torch.rand(1, 960, generator=made)
+    return alike(
+        lambda: loop_merge(states, row[0], 480), lambda: merge_in_turn(states, row, 480).tokens
+    )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("--seconds", type=float, default=1.0, help="time per side of a case")
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    rows = []
-    for name, (loop, ours, steps) in cases().items():
-        loop_s, ours_s = median_s(loop, given.seconds), median_s(ours, given.seconds)
-        rows.append({"case": name, "loop_s": loop_s, "ours_s": ours_s, "ratio": loop_s / ours_s,
-                     "loop_steps": steps})  # fmt: skip
-    if given.json:
-        print(json.dumps({"torch": torch.__version__, "threads": 1, "cases": rows}, indent=1))
-        return
-    for row in rows:
-        print(
-            f"{row['case']:26} loop {row['loop_s'] * 1e3:8.3f} ms ({row['loop_steps']} steps)   "
-            f"ours {row['ours_s'] * 1e3:8.3f} ms   {row['ratio']:5.2f}x"
-        )
+def pixelprune_case() -> Pair:
+    values = torch.randint(2, (36, 64, 1), generator=torch.Generator().manual_seed(0)).float()
+    cells = values.expand(-1, -1, 1176).contiguous()
+    assert pixelprune(cells).tolist() == loop_pixelprune(cells)
+    return lambda: loop_pixelprune(cells), lambda: pixelprune(cells)
 
 
-if __name__ == "__main__":
-    main()
+def split_case() -> Pair:
+    made = torch.Generator().manual_seed(0)
+    tokens, texts = torch.randn(576, 4096, generator=made), torch.randn(30, 4096, generator=made)
+    assert split_cdpruner(tokens, texts, 64).kept_indices.tolist() == loop_split(tokens, texts, 64)
+    return lambda: tokens[loop_split(tokens, texts, 64)], lambda: split_cdpruner(tokens, texts, 64)
+
+
+NEWER_CASES: dict[str, Callable[[], Pair]] = {
+    "vscan n=576 K=96": vscan_case,
+    "fastvid 32 x 196 d=3584": fastvid_case,
+    "holitom 32 x 196 d=3584": holitom_case,
+    "holitom in turn 960 to 480": merge_case,
+    "pixelprune 36 x 64 cells": pixelprune_case,
+    "cdpruner split n=576 K=64": split_case,
+}
