@@ -112,7 +112,7 @@ def _show(frames: Iterator[pd.DataFrame], asked: list[str]) -> None:
     frame = frame.head(SHOWN_ROWS)
     differ = [name for name in asked if frame[name].nunique(dropna=False) > 1] or ["model"]
     shown = [
-        *(Column(name.replace("_", " "), name) for name in differ),
+        *(Column(name.replace("_", " "), name, _unit(frame[name])) for name in differ),
         Column("FLOP", "flops", "FLOP", 1),
         Column("kernels", "kernels", "1", 2),
         Column("TTFT", "ttft_s", "s"),
@@ -132,6 +132,11 @@ def _show(frames: Iterator[pd.DataFrame], asked: list[str]) -> None:
         console().print(
             f"the first {SHOWN_ROWS} rows; --out FILE.csv or FILE.parquet writes all of them"
         )
+
+
+def _unit(values: pd.Series) -> str:
+    """Numbers stand to the right; a column of names, or of names and numbers, to the left."""
+    return "1" if values.dtype.kind in "iuf" else ""
 
 
 def _plain(value: Any) -> Any:
