@@ -19,11 +19,6 @@ if TYPE_CHECKING:
     from costmodel.questions.frontiers import Frontier, FrontierPoint
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("frontier")(frontier)
-
-
 @request_options("visual_tokens", "method", "keep", "layer", "convention")
 def frontier(
     given: dict[str, Any],
