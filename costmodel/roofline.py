@@ -313,6 +313,33 @@ class Roofline:
         spent: Num = pricer.time_s(op.hbm_bytes / kernels, op.vector_flops / kernels)
         return spent * kernels
 
+    def times(self, ops: Sequence[OpCost], vector: bool) -> StageCost:
+        """Return what `stage` does, of which only the time and the kernels are worked out.
+
+        Args:
+            ops: the stage's ops.
+            vector: whether the numbers are arrays over scenarios.
+        """
+        maximum: Callable[[Any, Any], Any] = np.maximum if vector else max
+        sent: list[OpCost] = []
+        if self.network is not None:
+            ops, sent = apart(ops)
+        time: Num = 0.0
+        kernels: Num = 0
+        for op in ops:
+            math, pointwise, memory = self.bounds_of(op)
+            spent = maximum(maximum(math, pointwise), memory)
+            if self.calibration is not None:
+                spent, _ = self._law(op, spent, maximum)
+            time = time + spent * op.count
+            kernels = kernels + op.kernels * op.count
+        if sent and self.network is not None:
+            link, _, launched = self.network.spent(sent, vector)
+            time, kernels = time + link, kernels + launched
+        if self.host is not None:
+            time, _ = self.host.lasts(time, kernels, self.own_host)
+        return StageCost(kernels=kernels, time_s=time)
+
     def stage(self, ops: Sequence[OpCost], vector: bool) -> StageCost:
         """Add ops up to a stage.
 
