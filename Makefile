@@ -88,9 +88,9 @@ docs: $(VENV)/.core
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
+# The pictures of README and of docs/gallery.md.
 images: $(VENV)/.dev
-	$(BIN)/vlm-roofline plot latency llava-1.5-7b -d nvidia-a100-sxm4-80gb --precision fp16 --out docs/images/latency_a100.png
-	$(ONE_THREAD) PYTHONPATH=tests/fakes $(BIN)/python benchmarks/pictures.py docs/images
+	$(ONE_THREAD) PYTHONPATH=tests/fakes $(BIN)/python benchmarks/pictures.py
 
 # What the project promises, and whether it holds: docs/promises.md. Fails where a promise does not.
 promises: $(VENV)/.dev
