@@ -17,13 +17,12 @@ from profiling.records.measurement import (
     SCHEMA_VERSION,
     TOTAL,
     Configuration,
-    DeviceState,
-    EnergyWindow,
     Measurement,
     Sampling,
     StageSamples,
     TokenCounts,
 )
+from profiling.records.readings import DeviceState, EnergyWindow
 from profiling.records.storage import (
     pack_measurements,
     parse_measurement,
