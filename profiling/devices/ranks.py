@@ -1,8 +1,8 @@
 """Processes that run one model together, as `torchrun` starts them: who each is, and what they agree on.
 
-`torchrun` sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. `join` meets the others once: over
-gloo on CPUs, over NCCL on GPUs, each process on the GPU of its local rank. What the processes decide (how many
-repetitions, when to stop) travels over gloo in both cases, apart from what is measured.
+`torchrun` sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. `join` meets the others once:
+over gloo on CPUs, over NCCL on GPUs, each process on the GPU of its local rank. What the processes decide
+(how many repetitions, when to stop) travels over gloo in both cases, apart from what is measured.
 
 When one process fails the others cannot go on. The first to fail leaves its reason in the store where they
 met; every other one, whose connection closes or that waits in vain for `TIMEOUT_S`, raises that same reason,
@@ -98,15 +98,15 @@ class Group:
     def __init__(self, where: Place, backend: str, store: Any, control: Any) -> None:
         self.rank, self.size, self.backend = where.rank, where.size, backend
         self._store, self._control = store, control
+        self._reasons: set[str] = set()
 
     def same(self, value: T) -> T:
         """Return the value of rank 0 on every rank."""
         import torch.distributed as dist
 
-        box = [value if self.rank == 0 else None]
+        box: list[T] = [value]
         dist.broadcast_object_list(box, src=0, group=self._control)
-        found: Any = box[0]
-        return found
+        return box[0]
 
     def any_of(self, flag: bool) -> bool:
         """Return on every rank whether the flag is set on one."""
@@ -147,13 +147,15 @@ class Group:
         return self._told(f"{mine}; nothing of this point is kept, start again to go on")
 
     def _told(self, mine: str) -> RankError:
-        """Return the first reason that a process gave; it speaks where that is this one's own."""
+        """Return the first reason that a process gave; it speaks where that is one of this process."""
+        # A signal may come while another reason is being told.
+        self._reasons.add(mine)
         try:
             self._store.set_timeout(timedelta(seconds=_ASK_S))
             first = self._store.compare_set(_FAILURE, "", mine).decode()
         except RuntimeError:  # the store went with the process that kept it
             first = mine
-        return RankError(first, speaks=first == mine)
+        return RankError(first, speaks=first in self._reasons)
 
     def _stopped(self, *_: Any) -> NoReturn:
         raise self._told(
@@ -176,7 +178,7 @@ def join(device: str) -> Group | None:
         InvalidInputError: a numbered device, or another kind of device than before.
         RankError: the device is missing here, or the others did not come.
     """
-    global _joined  # noqa: PLW0603
+    global _joined
     where = place()
     if where is None:
         return None
@@ -202,17 +204,20 @@ def _meet(where: Place, kind: str) -> Group:
     backend = BACKENDS[kind]
     try:
         open_device(kind).choose(where.local_rank)
-        rendezvous: Any = dist.rendezvous
-        store, *_ = next(iter(rendezvous("env://", where.rank, where.size, timeout=timeout)))
+        meet: Any = vars(dist)["rendezvous"]  # public, and not named as such
+        store, *_ = next(iter(meet("env://", where.rank, where.size, timeout=timeout)))
         dist.init_process_group(
             backend, store=store, rank=where.rank, world_size=where.size, timeout=timeout
         )
         control = (
-            dist.group.WORLD if backend == "gloo" else dist.new_group(backend="gloo", timeout=timeout)
+            dist.group.WORLD
+            if backend == "gloo"
+            else dist.new_group(backend="gloo", timeout=timeout)
         )
     except Exception as error:
         raise RankError(
-            f"process {where.rank} of {where.size} could not join the others over {backend}: {one_line(error)}"
+            f"process {where.rank} of {where.size} could not join the others over {backend}: "
+            f"{one_line(error)}"
         ) from error
     atexit.register(_leave)
     return Group(where, backend, store, control)

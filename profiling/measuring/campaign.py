@@ -176,8 +176,8 @@ def run_points(
     Any number of workers may share the folder. Points that others hold are left to them, and waited
     for at the end: a worker that dies loses its claim, on the same machine at once.
 
-    Processes that share a model (`torchrun`) are one worker: each of them calls this, and the first one yields
-    and writes the records.
+    Processes that share a model (`torchrun`) are one worker: each of them calls this, and the first one
+    yields and writes the records.
 
     Args:
         plan: the campaign.

@@ -16,7 +16,7 @@ from profiling.measuring.planning import grid
 from profiling.measuring.point import Options
 from profiling.measuring.profile import listed
 from profiling.measuring.stopping import StopRule, WarmUpRule
-from profiling.records.measurement import STRICT
+from profiling.records.readings import STRICT
 from profiling.records.storage import validated
 from profiling.subject.models import check_weights, named
 

@@ -211,7 +211,7 @@ def check(configurations: Sequence[Configuration], *, elsewhere: bool = False) -
                 )
             _check_method(configuration)
         if not elsewhere or configuration.tp > 1:
-            check_division(configuration, shape, lambda: _shape_only(configuration.model))
+            check_division(configuration, shape, _shape_only)
 
 
 def _check_method(configuration: Configuration) -> None:

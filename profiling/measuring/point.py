@@ -35,7 +35,6 @@ from profiling.records.measurement import (
     StageSamples,
     TokenCounts,
 )
-from profiling.records.readings import EnergyWindow
 from profiling.records.samples import summarise
 from profiling.subject.execution import Execution
 from profiling.subject.models import QUANTISED_DTYPES
@@ -56,6 +55,7 @@ if TYPE_CHECKING:
     from costmodel.models import ModelConfig
     from profiling.devices.interface import Clock, Device
     from profiling.measuring.together import Sharing
+    from profiling.records.readings import EnergyWindow
 
 
 @dataclass(frozen=True, slots=True)

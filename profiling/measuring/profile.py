@@ -60,8 +60,8 @@ def profile(
     Every argument that takes one value takes a list too; all combinations are measured, in random
     order. See `profiling.records.measurement.Configuration` for what each means.
 
-    In processes that `torchrun` started each calls this; together they share every model by the tensor-parallel
-    plan that transformers has for it, and each gets the records, which the first one writes.
+    In processes that `torchrun` started each calls this; together they share every model by the
+    tensor-parallel plan that transformers has for it, and each gets the records, which the first one writes.
 
     Args:
         model: shipped name, path of a `config.json` or its folder, hub id, or a `ModelConfig`

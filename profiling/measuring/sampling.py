@@ -149,9 +149,7 @@ def take_samples(
     recorder = Recorder(clock)
     with _no_garbage_collection():
         first_s, warm_s, steady = _warm(target, clock, warm_up, together)
-        accepted, reason = _sample(
-            target, recorder, rule, guard, [*warm_s, first_s], together
-        )
+        accepted, reason = _sample(target, recorder, rule, guard, [*warm_s, first_s], together)
         latencies = _latencies(target, recorder, rule, together) if clock.asynchronous else []
     sampling = Sampling(
         timer=clock.name,
@@ -202,7 +200,11 @@ def _warm(
 
 
 def _sample(
-    target: Runnable, recorder: Recorder, rule: StopRule, guard: Guard, warm: list[float],
+    target: Runnable,
+    recorder: Recorder,
+    rule: StopRule,
+    guard: Guard,
+    warm: list[float],
     together: Together,
 ) -> tuple[_Accepted, str]:
     accepted = _Accepted()

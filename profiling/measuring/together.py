@@ -38,9 +38,7 @@ class Sharing:
         run()
         return dict(self.collectives.sent)
 
-    def joined(
-        self, record: Measurement, model: nn.Module, sent: Mapping[str, int]
-    ) -> Measurement:
+    def joined(self, record: Measurement, model: nn.Module, sent: Mapping[str, int]) -> Measurement:
         """Return the record of all processes, the same on each of them.
 
         Args:
@@ -48,12 +46,11 @@ class Sharing:
             model: its share.
             sent: the bytes of its collectives in one repetition, by kind.
         """
-        held = {id(each): each.numel() for each in model.parameters()}
-        mine = {
+        mine: dict[str, Any] = {
             "stages": dict(record.stages),
             "device_name": record.environment.get("device_name"),
             "device_state": record.device_state,
-            "parameters": sum(held.values()),
+            "parameters": sum(each.numel() for each in model.parameters()),
         }
         members = tuple(RankSamples(**each) for each in self.group.gather(mine))
         stages = {
@@ -73,7 +70,10 @@ def slowest(samples: Sequence[StageSamples]) -> StageSamples:
     StageSamples(event_s=(2.0, 4.0), flops=8)
     """
     return StageSamples(
-        **{item.name: _largest([getattr(each, item.name) for each in samples]) for item in fields(StageSamples)}
+        **{
+            item.name: _largest([getattr(each, item.name) for each in samples])
+            for item in fields(StageSamples)
+        }
     )
 
 

@@ -32,14 +32,13 @@ RANKS_VERSION = 3
 TOTAL = "total"
 #: In other tools' results: the prompt and all tokens after it, timed as one.
 GENERATION = "generation"
-#: Of several processes: their collectives up to the first logits, inside other stages, and those of the decode
-#: steps. On a CPU the seconds from a collective's call to its return, on a GPU between events on the stream
-#: before and behind it: waiting for the others is inside.
+#: Of several processes: their collectives up to the first logits, inside other stages, and those of the
+#: decode steps. On a CPU the seconds from a collective's call to its return, on a GPU between events on the
+#: stream before and behind it: waiting for the others is inside.
 COMMUNICATION, DECODE_COMMUNICATION = "communication", "decode-communication"
 MODES = ("eager", "cuda-graph", "compile")
 
 Status = Literal["ok", "out-of-memory", "failed", "throttled"]
-
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,8 +71,8 @@ def _check_ranks(record: Measurement) -> None:
     if (ranks is None) != (tp == 1) or (ranks is None) != (record.schema_version < RANKS_VERSION):
         raise InvalidFileError(
             f"schema_version is {record.schema_version} and tp {tp}, yet ranks is "
-            f"{'missing' if ranks is None else 'there'}; schema_version {RANKS_VERSION}, tp above 1 and ranks "
-            "go together"
+            f"{'missing' if ranks is None else 'there'}; schema_version {RANKS_VERSION}, tp above 1 and "
+            "ranks go together"
         )
     if ranks is None:
         return
@@ -83,7 +83,8 @@ def _check_ranks(record: Measurement) -> None:
             count = len(member.stages[name].event_s) if name in member.stages else 0
             if count != len(stage.event_s):
                 raise InvalidFileError(
-                    f"ranks.members.{number} has {count} samples of {name}, yet the record {len(stage.event_s)}"
+                    f"ranks.members.{number} has {count} samples of {name}, yet the record "
+                    f"{len(stage.event_s)}"
                 )
 
 

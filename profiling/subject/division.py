@@ -218,14 +218,14 @@ _STYLES: dict[str, Callable[[Any, _Cut, str], None]] = {
 
 
 def check_division(
-    configuration: Configuration, shape: ModelConfig, whole: Callable[[], nn.Module]
+    configuration: Configuration, shape: ModelConfig, build: Callable[[str], nn.Module]
 ) -> None:
     """Refuse a configuration that these processes cannot measure together.
 
     Args:
         configuration: the settings.
         shape: the cost model's description of its model.
-        whole: gives the model of that shape, with or without weights.
+        build: gives the model of a name, with or without weights.
 
     Raises:
         InvalidInputError: it is meant for another number of processes, or heads or widths that these
@@ -242,7 +242,9 @@ def check_division(
     if tp == 1:
         return
     if configuration.mode != "eager":
-        raise UnsupportedError(f"mode {configuration.mode!r} is measured with one process; use eager")
+        raise UnsupportedError(
+            f"mode {configuration.mode!r} is measured with one process; use eager"
+        )
     if configuration.dtype not in FLOAT_DTYPES:
         raise UnsupportedError(
             f"{configuration.dtype} is measured with one process; give {', '.join(FLOAT_DTYPES)}"
@@ -257,7 +259,7 @@ def check_division(
     rank_model(shape, tp)
     if shape.text.num_kv_heads % tp:
         raise InvalidInputError(
-            f"tp={tp} does not divide the {shape.text.num_kv_heads} KV heads of {shape.name}, and the plan of "
-            "transformers repeats none; take a divisor"
+            f"tp={tp} does not divide the {shape.text.num_kv_heads} KV heads of {shape.name}, and the plan "
+            "of transformers repeats none; take a divisor"
         )
-    tensor_plan(whole())
+    tensor_plan(build(configuration.model))

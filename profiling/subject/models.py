@@ -190,7 +190,9 @@ def build_model(
         check_device(label, device)
     try:
         if weights == "real":
-            model = _load_real(source, "auto" if own else torch_dtype(label), place, attention, divide)
+            model = _load_real(
+                source, "auto" if own else torch_dtype(label), place, attention, divide
+            )
         else:
             model = _build_random(source, label, place, attention, seed, divide)
     except ImportError as error:

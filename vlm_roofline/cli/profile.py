@@ -191,7 +191,10 @@ def profile(
             raise InvalidInputError("--workers share the whole plan; give them or --shard")
     crew = {"engine": engine, "workers": workers, "gpus": gpus, "device": device_name}
     group = join(campaign.configurations[0].device) if campaign.is_shared else None
-    with ending_together(group), TemporaryDirectory() if out is None else nullcontext(out) as folder:
+    with (
+        ending_together(group),
+        TemporaryDirectory() if out is None else nullcontext(out) as folder,
+    ):
         if group is not None and group.rank:
             # The first process writes and prints what all of them measure.
             for _ in run_points(campaign, folder, shard):
