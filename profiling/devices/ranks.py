@@ -61,7 +61,7 @@ def place(environment: Mapping[str, str] = os.environ) -> Place | None:
     >>> given = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "h", "MASTER_PORT": "1"}
     >>> place(given)
     Place(rank=1, size=2, local_rank=1)
-    >>> place({**given, "RANK": "0", "WORLD_SIZE": "1"}) is None
+    >>> place({**given, "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}) is None
     True
     """
     if any(name not in environment for name in (*_VARIABLES, *_MEETING)):
