@@ -86,6 +86,18 @@ def test_the_command_writes_and_prints_one_record(tiny_source: str, tmp_path: Pa
     assert read_measurements(out) == [record]
 
 
+def test_the_command_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "parallel.md").read_text().replace("\\\n", " ")
+    (command,) = (line.split() for line in page.splitlines() if line.startswith("    torchrun"))
+    monkeypatch.chdir(tmp_path)
+    code, printed, err = _end(_start(*command[command.index("-m") :], "--max-time", "0.5"))
+    assert code == 0, err
+    assert "tp 2: medians in milliseconds" in printed
+    (record,) = read_measurements(tmp_path / "tp2")
+    assert record.ranks is not None
+    assert len(record.ranks.members) == 2
+
+
 def test_every_process_gets_the_records(tiny_source: str, tmp_path: Path) -> None:
     code, printed, err = _end(_start(str(SHARED), "records", tiny_source, str(tmp_path)))
     assert code == 0, err
