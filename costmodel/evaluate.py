@@ -7,6 +7,7 @@ sweep. The formulas are the same.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from costmodel.scenario import Scenario
     from hardware_specs import HardwareSpec
 
-VISION = STAGES[0]
+VISION, DECODE = STAGES[0], STAGES[-1]
 _FIXED = names_of("subject", "setting")
 
 
@@ -247,7 +248,7 @@ class Context:
                 b, text, spans, all_logits=self.logits == "all", prefix=prefix
             ),
             # In arrays, rows without a decode step multiply its cost by zero.
-            "decode": lambda: program.decode(b, spans, before, steps) if _any(steps) else [],
+            "decode": lambda: _steps(program, b, plan, before, steps) if _any(steps) else [],
         }  # fmt: skip
 
     def _vision_ops(self, b: Num, images: Num, plan: MethodPlan, seen: Seen | None) -> list[OpCost]:
@@ -258,22 +259,39 @@ class Context:
         spans = plan.vision_spans or (LayerSpan(self.tower_layers, tower.tokens),)
         return self.program.vision(images, spans, plan.patches)
 
-    def evaluate(self, scenario: Scenario, *, vector: bool) -> Evaluation:
+    def evaluate(
+        self, scenario: Scenario, *, vector: bool, repeat: int = 1, times_only: bool = False
+    ) -> Evaluation:
         """Price a scenario.
 
         Args:
             scenario: the numbers.
             vector: whether they are arrays.
+            repeat: length of the blocks of rows that differ in their decode steps alone, which share all
+                stages before; 1 where nothing is known of them.
+            times_only: whether stages shall have nothing but `time_s` and `kernels`; the memory is whole,
+                apart from `activation_bytes_written`.
         """
+        price = self.roofline.times if times_only else self.roofline.stage
         scenario = self._local(scenario)
-        plan = self.method_plan(scenario)
-        scenario = _encoded(scenario)
+        first = scenario if repeat == 1 else _mapped(scenario, lambda column: column[::repeat])
+        plan = self.method_plan(first)
+        scenario, first = _encoded(scenario), _encoded(first)
+        before = self._stages(first, plan)
         stages = {
-            stage: self._vision_stage(build, scenario, plan, vector)
+            stage: self._vision_stage(build, first, plan, vector, price)
             if stage == VISION
-            else self.roofline.stage(build(), vector)
-            for stage, build in self._stages(scenario, plan).items()
+            else price(build(), vector)
+            for stage, build in before.items()
+            if stage != DECODE
         }
+        if repeat > 1:
+            stages = {
+                stage: cost.mapped(partial(_repeated, times=repeat))
+                for stage, cost in stages.items()
+            }
+            plan = _mapped(plan._replace(ops=()), partial(_repeated, times=repeat))
+        stages[DECODE] = price(self._stages(scenario, plan)[DECODE](), vector)
         if self.request_s:
             stages = {REQUEST: waiting(self.request_s), **stages}
         return Evaluation(stages, self._memory(scenario, plan, stages, vector), plan)
@@ -284,6 +302,7 @@ class Context:
         scenario: Scenario,
         plan: MethodPlan,
         vector: bool,
+        price: Callable[[list[OpCost], bool], StageCost],
     ) -> StageCost:
         """The tower sees only batch x crops: price each distinct count once."""
         if self.model.vision is None:
@@ -294,16 +313,16 @@ class Context:
             key = (images, spans, plan.patches, b if seen else 0, seen)
             found = self._vision_cache.get(key)
             if found is None:
-                found = self._vision_cache[key] = self.roofline.stage(build(), False)
+                found = self._vision_cache[key] = price(build(), False)
                 if len(self._vision_cache) > 1024:
                     self._vision_cache.clear()
             return found
         by_row = spans is not None and any(isinstance(span.tokens, np.ndarray) for span in spans)
         if by_row or seen is not None:
-            cost = self.roofline.stage(self._vision_ops(b, images, plan, seen), True)
+            cost = price(self._vision_ops(b, images, plan, seen), True)
             return cost.mapped(lambda column: np.where(images > 0, column, 0))
         distinct, where = np.unique(images, return_inverse=True)
-        cost = self.roofline.stage(self._vision_ops(1, distinct, plan, None), True)
+        cost = price(self._vision_ops(1, distinct, plan, None), True)
         some = distinct > 0
         return cost.mapped(lambda column: np.where(some, column, 0)[where])
 
@@ -366,6 +385,21 @@ def _encoded(scenario: Scenario) -> Scenario:
     return scenario._replace(crops=scenario.crops * some, seen=seen)
 
 
+def _mapped(held: Any, change: Callable[[Any], Any]) -> Any:
+    """Return a scenario or a plan with each of its arrays changed."""
+    if isinstance(held, np.ndarray):
+        return change(held)
+    if not isinstance(held, tuple):
+        return held
+    entries = [_mapped(entry, change) for entry in held]
+    return type(held)(*entries) if hasattr(held, "_fields") else tuple(entries)
+
+
+def _repeated(column: Any, times: int) -> Any:
+    """Return each entry of an array several times in a row; a number holds for all rows already."""
+    return np.repeat(column, times) if isinstance(column, np.ndarray) else column
+
+
 def _any(count: Num) -> bool:
     """Whether a count is positive, in any row."""
     return bool(count.any() if isinstance(count, np.ndarray) else count)
@@ -384,3 +418,9 @@ def _seen(scenario: Scenario, plan: MethodPlan) -> Seen | None:
     if scenario.seen is None or plan.seen_share is None:
         return scenario.seen
     return scenario.seen.part(*plan.seen_share)
+
+
+def _steps(program: Program, b: Num, plan: MethodPlan, before: Num, steps: Num) -> list[OpCost]:
+    """Return the ops of all decode steps, a method's own among them."""
+    ops = program.decode(b, plan.decode_spans or plan.llm_spans, before, steps)
+    return ops if plan.step_ops is None else [*ops, *plan.step_ops(before, steps)]

@@ -49,7 +49,8 @@ class StageCost:
     `time_s` is the prediction, inside [`time_low_s`, `time_high_s`]; `ideal_time_s` is the roofline's,
     at best. `compute_s` and `memory_s` split the device's time by what bounds each op, `link_s` is the time
     of collectives beside them, `power_s` what of the time the board's power limit holds, `host_s` the time to
-    launch the kernels. `errors` says how the interval adds up with those of other stages.
+    launch all its kernels (the argument `host_s` of `estimate` is seconds for one). `errors` says how the
+    interval adds up with those of other stages.
     """
 
     flops: Num = 0
@@ -311,6 +312,33 @@ class Roofline:
         kernels = op.kernels
         spent: Num = pricer.time_s(op.hbm_bytes / kernels, op.vector_flops / kernels)
         return spent * kernels
+
+    def times(self, ops: Sequence[OpCost], vector: bool) -> StageCost:
+        """Return what `stage` does, of which only the time and the kernels are worked out.
+
+        Args:
+            ops: the stage's ops.
+            vector: whether the numbers are arrays over scenarios.
+        """
+        maximum: Callable[[Any, Any], Any] = np.maximum if vector else max
+        sent: list[OpCost] = []
+        if self.network is not None:
+            ops, sent = apart(ops)
+        time: Num = 0.0
+        kernels: Num = 0
+        for op in ops:
+            math, pointwise, memory = self.bounds_of(op)
+            spent = maximum(maximum(math, pointwise), memory)
+            if self.calibration is not None:
+                spent, _ = self._law(op, spent, maximum)
+            time = time + spent * op.count
+            kernels = kernels + op.kernels * op.count
+        if sent and self.network is not None:
+            link, _, launched = self.network.spent(sent, vector)
+            time, kernels = time + link, kernels + launched
+        if self.host is not None:
+            time, _ = self.host.lasts(time, kernels, self.own_host)
+        return StageCost(kernels=kernels, time_s=time)
 
     def stage(self, ops: Sequence[OpCost], vector: bool) -> StageCost:
         """Add ops up to a stage.

@@ -166,6 +166,15 @@ class Host(NamedTuple):
     wait_high_s: float
     standing: str
 
+    def lasts(self, device_s: Any, kernels: Any, adds: bool) -> tuple[Any, Any]:
+        """Return a stage's time and its host's part of it; arguments as of `launched`."""
+        host = kernels * self.per_kernel_s + self.wait_s * (kernels > 0)
+        if adds:
+            return device_s + host, host
+        arrays = isinstance(host, np.ndarray) or isinstance(device_s, np.ndarray)
+        largest: Any = np.maximum if arrays else max
+        return largest(device_s, host), host
+
     def launched(
         self, device_s: Any, kernels: Any, errors: Errors, adds: bool
     ) -> tuple[Any, Any, Errors]:
@@ -179,13 +188,13 @@ class Host(NamedTuple):
                 longer one is the stage's.
         """
         runs = kernels > 0
-        host = kernels * self.per_kernel_s + self.wait_s * runs
+        time, host = self.lasts(device_s, kernels, adds)
         low = kernels * self.low_s + self.wait_low_s * runs
         high = kernels * self.high_s + self.wait_high_s * runs
         key = (HOST, "", self.standing)
         if adds:
             alone = Errors(host, {key: Part(host, host - low, high - host)})
-            return device_s + host, host, errors.plus(alone)
+            return time, host, errors.plus(alone)
         arrays = isinstance(host, np.ndarray) or isinstance(device_s, np.ndarray)
         largest: Any = np.maximum if arrays else max
         device_low, device_high = errors.interval(errors.middle_s)
@@ -206,7 +215,7 @@ class Host(NamedTuple):
         found = Errors(
             middle, parts, errors.own_down2 * scale_down**2, errors.own_up2 * scale_up**2
         )
-        return largest(device_s, host), host, found
+        return time, host, found
 
 
 def _ratio(one: Any, two: Any) -> Any:

@@ -339,7 +339,7 @@ def _subject(
         yield measure
     finally:
         if built:
-            if built["froze"]:
+            if built.get("froze"):
                 gc.unfreeze()
             device = built["device"]
             built.clear()

@@ -223,9 +223,13 @@ SETTINGS = [
 ON_CLIPS = [
     *(("evs", {}), ("evs", {"keep": 20}), ("vidcom2", {}), ("vidcom2", {"keep": 12})),
     *(("dycoke", {}), ("dycoke", {"keep": 0.5})),
+    *(("dycoke(variant=both)", {}), ("dycoke(variant=both, park=0.4, at=5)", {"keep": 0.5})),
 ]
 #: Those that weigh frames by the tower, on three frames of 9 tokens, each a scene.
-WEIGHED = [("fastvid", {"keep": 0.5}), ("fastvid(threshold=-1)", {"keep": 0.6})]
+WEIGHED = [
+    *(("fastvid", {"keep": 0.5}), ("fastvid(threshold=-1)", {"keep": 0.6})),
+    *(("holitom", {"keep": 0.5}), ("holitom(cut=3, deep=0.2)", {}), ("holitom(cut=0)", {})),
+]
 #: Defaults that need the 576 patches of a real tower, and 17 language-model layers at least.
 LARGE = [
     ("visionzip", {}),

@@ -16,11 +16,6 @@ if TYPE_CHECKING:
     from costmodel.questions.comparisons import Comparison, ComparisonRow
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("compare")(compare)
-
-
 @request_options("convention", "tokens_per_layer", "method", "keep")
 def compare(
     given: dict[str, Any],

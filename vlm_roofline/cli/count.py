@@ -14,11 +14,6 @@ if TYPE_CHECKING:
     from profiling.counting.three_counters import FlopReport
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("count")(count)
-
-
 def count(
     model: ModelArgument,
     visual_tokens: Annotated[

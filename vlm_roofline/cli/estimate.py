@@ -18,11 +18,6 @@ if TYPE_CHECKING:
     from costmodel.result import Estimate, OpRow
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("estimate")(estimate)
-
-
 @request_options()
 def estimate(
     given: dict[str, Any],
@@ -120,7 +115,13 @@ def _print(cost: Estimate, ops: bool) -> None:
         for name, text in cost.assumptions.items():
             out.print(f"{name.replace('_', ' ')}: {text}", style="dim")
     if ops:
+        from costmodel.precision.numerics import label_note
+
         out.print(_ops_table(cost))
+        for note in filter(
+            None, map(label_note, dict.fromkeys(row.dtype or "" for row in cost.ops))
+        ):
+            out.print(note, style="dim")
 
 
 def _saved(given: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ import typer
 
 from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.console import console, print_json
-from vlm_roofline.cli.options import Json, request_options, split
+from vlm_roofline.cli.options import Json, request_options, split, written_to
 from vlm_roofline.cli.units import show_visual_tokens
 
 if TYPE_CHECKING:
@@ -22,22 +22,13 @@ if TYPE_CHECKING:
     from costmodel.precision import Precision
     from costmodel.result import Estimate
 
-Out = Annotated[Path, typer.Option(help="FILE.png, FILE.svg or FILE.pdf.")]
+Out = Annotated[Path, written_to("FILE.png, FILE.svg or FILE.pdf.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command with its kinds of figures to `app`."""
-    group = typer.Typer(
-        name="plot", no_args_is_help=True, help="Draw what the cost model says, to a file."
-    )
-    group.command("roofline")(roofline)
-    group.command("latency")(latency)
-    group.command("memory")(memory)
-    group.command("sweep")(sweep)
-    group.command("timeline")(timeline)
-    app.add_typer(group)
+group = typer.Typer(no_args_is_help=True, help="Draw what the cost model says, to a file.")
 
 
+@group.command("roofline")
 @request_options("convention")
 def roofline(given: dict[str, Any], *, out: Out, json: Json = False) -> None:
     """Place a request's ops under the device's roofline."""
@@ -55,6 +46,7 @@ def roofline(given: dict[str, Any], *, out: Out, json: Json = False) -> None:
     _save(figure, out, json=json)
 
 
+@group.command("latency")
 @request_options("convention", "visual_tokens", "output_tokens")
 def latency(
     given: dict[str, Any],
@@ -127,6 +119,7 @@ def latency(
     _save(figure, out, json=json)
 
 
+@group.command("memory")
 @request_options("convention", "calibration", execution="hf-eager")
 def memory(given: dict[str, Any], *, out: Out, json: Json = False) -> None:
     """Draw what is resident in each phase, and the peak."""
@@ -137,6 +130,7 @@ def memory(given: dict[str, Any], *, out: Out, json: Json = False) -> None:
     _save(plot_memory(cost.memory, title=_scenario(cost)), out, json=json)
 
 
+@group.command("sweep")
 def sweep(
     table: Annotated[Path, typer.Argument(metavar="FILE", help="What `sweep --out` wrote.")],
     out: Out,
@@ -168,11 +162,12 @@ def sweep(
     _save(plot_sweep(frames[0], x=x, y=y, where=asked), out, json=json)
 
 
+@group.command("timeline")
 @request_options("convention")
 def timeline(
     given: dict[str, Any],
     *,
-    out: Annotated[Path, typer.Option(help="FILE.json, for Perfetto or chrome://tracing.")],
+    out: Annotated[Path, written_to("FILE.json, for Perfetto or chrome://tracing.", ".json")],
     json: Json = False,
 ) -> None:
     """Write the predicted timeline as a Chrome trace: stages, layers and ops, one track a stage."""
@@ -182,8 +177,6 @@ def timeline(
     from costmodel.timeline import timeline as drawn
     from hardware_specs.files.writing import write_file
 
-    if out.suffix.lower() != ".json":
-        raise InvalidInputError(f"--out {str(out)!r} does not end in .json")
     trace = drawn(estimate(**given))
     path = write_file(out, dumps(trace, allow_nan=False))
     if json:

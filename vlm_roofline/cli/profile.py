@@ -32,11 +32,6 @@ if TYPE_CHECKING:
     from profiling.records.measurement import Measurement
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("profile")(profile)
-
-
 def profile(
     context: typer.Context,
     model: Annotated[str | None, ModelArgument.__metadata__[0]] = None,

@@ -26,11 +26,6 @@ if TYPE_CHECKING:
 MOST_FLAGS = 12
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("reconcile")(reconcile)
-
-
 def reconcile(
     folders: Records,
     calibration: TimesOf = "auto",

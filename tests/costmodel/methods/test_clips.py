@@ -10,7 +10,7 @@ A100 = "nvidia-a100-sxm4-80gb"
 CLIPS = tuple(name for name in list_methods() if method_info(name).clips)
 
 #: Those that need the tower's own view of a frame.
-WEIGHED = ("fastvid",)
+WEIGHED = ("fastvid", "holitom")
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_images_and_single_frames_are_left_alone(name, model, shape) -> None:
 @pytest.mark.parametrize("name", WEIGHED)
 def test_frames_that_no_tower_weighs_are_refused(name) -> None:
     for model in ("video-llava-7b", "llava-next-video-7b", "internvl3-8b"):
-        with pytest.raises(UnsupportedError, match="SigLIP's pooling head"):
+        with pytest.raises(UnsupportedError, match="a SigLIP tower"):
             estimate(model, A100, method=name, frames=8)
 
 
@@ -106,3 +106,32 @@ def test_fastvid_by_hand() -> None:
     head = 32 * (4 * n * c * c + 4 * n * c + 2 * c * c + 4 * c * 4304) + 2 * c * c
     merge = 8 * 4 * (4 * 184 * 28 * d)
     assert cost.stages["reduction"].flops == head + 2 * 32 * 184**2 * d + merge
+
+
+def test_holitom_by_hand() -> None:
+    """30 of each frame's 196 tokens and the newline; half of them go at layer 18 of 28."""
+    cost = estimate("llava-onevision-7b", A100, method="holitom", frames=32, text_tokens=64)
+    assert cost.visual_tokens_by_layer == ((18, 961), (10, 480))
+    c, d, n, s = 1152, 3584, 729, 961 + 64
+    assert cost.stages["reduction"].flops == (
+        32 * 2 * n * n * c + 2 * d * s + 2 * (2 * 481 * 480 * d)
+    )
+    whole = estimate("llava-onevision-7b", A100, method="holitom(cut=0)", frames=32)
+    assert whole.visual_tokens_by_layer == ((28, 961),)
+
+
+def test_dycokes_second_stage_by_hand() -> None:
+    """Of 3,099 visual entries 929 are read from layer 3 on; a step's row of scores is added to its FLOPs."""
+    asked = {"frames": 32, "text_tokens": 64, "output_tokens": 8}
+    first = estimate("llava-onevision-7b", A100, method="dycoke", **asked)
+    both = estimate("llava-onevision-7b", A100, method="dycoke(variant=both)", **asked)
+    d, mean = 3584, 64 + 1 + 3.5
+    row = 8 * 2 * d * (3099 + mean)
+    fewer = 8 * 25 * 4 * d * (3099 - 929)
+    assert both.stages["decode"].flops == first.stages["decode"].flops + row - fewer
+    for stage in ("prefill", "reduction"):
+        assert both.stages[stage].flops == first.stages[stage].flops
+    assert both.memory == first.memory
+    alone = estimate("llava-onevision-7b", A100, method="dycoke(variant=both)", output_tokens=8)
+    plain = estimate("llava-onevision-7b", A100, output_tokens=8)
+    assert alone.totals.flops == plain.totals.flops
