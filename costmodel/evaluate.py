@@ -422,5 +422,6 @@ def _seen(scenario: Scenario, plan: MethodPlan) -> Seen | None:
 
 def _steps(program: Program, b: Num, plan: MethodPlan, before: Num, steps: Num) -> list[OpCost]:
     """Return the ops of all decode steps, a method's own among them."""
-    ops = program.decode(b, plan.decode_spans or plan.llm_spans, before, steps)
-    return ops if plan.step_ops is None else [*ops, *plan.step_ops(before, steps)]
+    spans = plan.decode_spans or plan.llm_spans
+    ops = program.decode(b, spans, before, steps)
+    return ops if plan.step_ops is None else [*ops, *plan.step_ops(b, spans, before, steps)]

@@ -7,11 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
 from page_runs import run_page
 
 from costmodel import estimate
 from costmodel.conventions import list_conventions
 from costmodel.models import config_dict
+from vlm_roofline.cli import plot
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = (
@@ -43,3 +45,14 @@ def test_conventions_count_what_their_table_says() -> None:
         device = "nvidia_V100" if name.startswith("llmviewer") else "nvidia-v100-sxm2-16gb"
         cost = estimate("llava-1.5-7b", device, convention=name)
         assert told[name] == f"{cost.totals.flops / 1e12:.3f} T"
+
+
+def test_the_gallery_has_every_picture() -> None:
+    """Every picture of docs/images, and every command that draws one."""
+    text = (DOCS / "gallery.md").read_text("utf-8")
+    shown = re.findall(r"!\[[^\]]+\]\(images/(.*?)\)", text)
+    assert sorted(shown) == sorted(path.name for path in (DOCS / "images").iterdir())
+    app = typer.Typer()
+    plot.register(app)
+    kinds = app.registered_groups[0].typer_instance.registered_commands
+    assert all(f"$ vlm-roofline plot {kind.name} " in text for kind in kinds)
