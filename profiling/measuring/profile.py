@@ -5,6 +5,7 @@ Records are files first, in the folder given or in a temporary one, so that both
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,7 +14,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from costmodel.models.model import image_sizes
 from hardware_specs.errors import InvalidInputError
-from hardware_specs.files.reading import read_text
 from profiling.devices.ranks import join, world_size
 from profiling.measuring.campaign import Plan, run_points
 from profiling.measuring.planning import grid
@@ -116,12 +116,13 @@ def profile(
         for _ in run_points(plan, folder):
             pass
         group = join(device)
-        if group is None:
-            return [read_measurement(Path(folder) / name) for name in plan.file_names()]
-        texts = [
-            read_text(Path(folder) / name, "record") for name in plan.file_names() if not group.rank
-        ]
-        return [parse_measurement(text) for text in group.same(texts)]
+        if group is not None and group.rank:
+            texts: list[str] = group.same([])
+            return [parse_measurement(text) for text in texts]
+        records = [read_measurement(Path(folder) / name) for name in plan.file_names()]
+        if group is not None:
+            group.same([json.dumps(record.to_dict()) for record in records])
+        return records
 
 
 def _source(model: str | ModelConfig) -> str:
