@@ -138,7 +138,7 @@ def products(data: Path) -> list[Finding]:
         for dtype, part in frame.groupby("dtype"):
             sizes = {each: part[each].to_numpy(dtype=float) for each in ("m", "n", "k")}
             time = law.op_time_s("gemm", dtype=str(dtype), **sizes)
-            low, high = law.op_interval("gemm", str(dtype))
+            low, high = law.op_interval("gemm", str(dtype), rows=sizes["m"])
             points = np.stack([part["time_s"], time, low * time, high * time], axis=1)
             found.append(
                 Finding(name, law.attribution.partition(": ")[2].partition(" at")[0],

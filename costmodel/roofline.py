@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from costmodel.calibration.intervals import spread_at
 from costmodel.calibration.parameters import Parameter
 from costmodel.parallel.network import Network, apart, is_collective
 from costmodel.plans.fused import PLAN as FUSED
@@ -287,8 +288,9 @@ class Roofline:
         if self.network is not None and is_collective(op):
             return self.network.interval(time)
         if self.calibration is not None:
-            below, above = self.calibration.op_interval(op.op_class, op.dtype)
-            return time * min(below, 1.0), time * max(above, 1.0)
+            rows = None if op.shape is None else op.shape[0]
+            below, above = self.calibration.op_interval(op.op_class, op.dtype, rows=rows)
+            return time - maximum(time - time * below, 0.0), maximum(time, time * above)
         math, vector, memory = self.bounds_of(op)
         return self._at_least(op, time, maximum(math, vector)), math + vector + memory
 
@@ -339,9 +341,11 @@ class Roofline:
         power: Num = 0.0
         low: Num = 0.0
         high: Num = 0.0
-        # By class: the sum of the ops' times, and of their squares.
+        # By class: the sum of the ops' times, of their spreads and of the squares of these; how spreads grow,
+        # and the last rows with their spread.
         sums: dict[tuple[str, str], list[Any]] = {}
-        ideal = self.calibration is None
+        calibration = self.calibration
+        ideal = calibration is None
         peaks, vector_peak, bandwidth = self._peaks, self.vector_peak, self.bandwidth
         for op in ops:
             # One unpacking costs less than a dozen attributes, and this loop is most of an estimate.
@@ -374,27 +378,34 @@ class Roofline:
             time += spent
             # Multiplying by the flag picks the side without branching over arrays.
             compute += spent * (memory <= busy)
-            if ideal:
+            if calibration is None:
                 continue
             if by_power is not False:
                 power += spent * by_power
             best += op_best * count
             held = sums.get((op_class, dtype))
             if held is None:
-                sums[op_class, dtype] = [spent, spent * spent]
-            else:
-                held[0] = held[0] + spent
-                held[1] = held[1] + spent * spent
+                growth = calibration.pricer(op_class, dtype).growth
+                held = sums[op_class, dtype] = [0.0, 0.0, 0.0, growth, None, 1.0]
+            wide = spent
+            if held[3]:
+                # A layer's products mostly share their rows.
+                if held[4] is not shape[0]:
+                    held[4], held[5] = shape[0], spread_at(shape[0], held[3])
+                wide = spent * held[5]
+            held[0] = held[0] + spent
+            held[1] = held[1] + wide
+            held[2] = held[2] + wide * wide
         device = time
         link: Num = 0.0
-        if self.calibration is None:
+        if calibration is None:
             best = time
             errors = Errors(time, {BRACKET: Part(time, time - low, high - time)})
         else:
-            keyed = [(self.calibration.pricer(*each), *held) for each, held in sums.items()]
+            keyed = [(calibration.pricer(*each), held) for each, held in sums.items()]
             errors = errors_of(
-                [(p.key, p.widths, whole, squares) for p, whole, squares in keyed],
-                across=self.calibration.kind == "shipped",
+                [(p.key, p.widths, *held[:3]) for p, held in keyed],
+                across=calibration.kind == "shipped",
             )
         if sent and self.network is not None:
             link, least, launched = self.network.spent(sent, vector)

@@ -121,11 +121,14 @@ BRACKET: ClassKey = ("roofline", "", "assumed")
 HOST = "host"
 
 
-def errors_of(times: Iterable[tuple[ClassKey, Widths, Any, Any]], across: bool = False) -> Errors:
+def errors_of(
+    times: Iterable[tuple[ClassKey, Widths, Any, Any, Any]], across: bool = False
+) -> Errors:
     """Return the uncertainty of a sum of ops.
 
     Args:
-        times: of each class its key, its widths, the sum of its ops' times and of their squares.
+        times: of each class its key, its widths, the sum of its ops' times, of these times the spread of each
+            op's errors (1 where all err alike), and of the squares of the latter.
         across: whether other people's measurements shall lie inside as well, as of a shipped table, which
             is one source of many: sigma^2 = sigma_table^2 + 0.09^2, around exp(0.05) of what it says.
     """
@@ -134,11 +137,11 @@ def errors_of(times: Iterable[tuple[ClassKey, Widths, Any, Any]], across: bool =
     down2: Any = 0.0
     up2: Any = 0.0
     parts: dict[ClassKey, Part] = {}
-    for key, (centre, down, up), whole, squares in times:
+    for key, (centre, down, up), whole, wide, squares in times:
         share = shared_share(key)
         centre, down, up = centre * scale, down * scale, up * scale
         middle = middle + whole * centre
-        part = Part(whole, whole * (down * share**0.5), whole * (up * share**0.5))
+        part = Part(whole, wide * (down * share**0.5), wide * (up * share**0.5))
         held = parts.get(key)
         parts[key] = part if held is None else Part(*map(_add, held, part))
         if share < 1.0:

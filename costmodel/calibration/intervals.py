@@ -1,4 +1,10 @@
-"""Prediction intervals: quantiles of errors on held-out points, and the share of points they cover."""
+"""Prediction intervals: quantiles of errors on held-out points, and the share of points they cover.
+
+Products of few rows err more than those of many, whose time nears a peak whatever kernel the library picks:
+around its median, ln(measured / predicted) spreads as (1024 / m)^g, with m between 16 and 4,096. The quantiles
+are those of 1,024 rows, and g is fitted to held-out errors, so that points of other rows than a model's say the
+right thing of it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +13,11 @@ from typing import Any
 
 import numpy as np
 
+#: Rows that the quantiles are of, and between which the spread grows.
+ROWS, FEWEST_ROWS, MOST_ROWS = 1024, 16, 4096
+#: Exponents g that are tried, and how much (1 / g)^2 one has to be worth in log likelihood.
+GROWTHS = np.linspace(0.0, 1.0, 51)
+DOUBT = 4.0
 #: Levels at which held-out errors are kept; what lies between is interpolated.
 LEVELS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99)
 
@@ -38,6 +49,34 @@ def residual_quantiles(ratios: Any) -> tuple[tuple[float, float], ...]:
                 values[i] = middle + (ordered[end] - middle) * scale
     values = np.maximum.accumulate(values)
     return tuple((level, float(value)) for level, value in zip(LEVELS, values, strict=True))
+
+
+def spread_at(rows: Any, growth: float) -> Any:
+    """Return how much wider than at 1,024 rows errors spread, a number or an array.
+
+    >>> spread_at(64, 0.5), spread_at(1, 0.5), spread_at(1024, 0.5)
+    (4.0, 8.0, 1.0)
+    """
+    if isinstance(rows, np.ndarray):
+        return (ROWS / np.clip(rows, FEWEST_ROWS, MOST_ROWS)) ** growth
+    return float((ROWS / min(max(rows, FEWEST_ROWS), MOST_ROWS)) ** growth)
+
+
+def fitted_growth(ratios: np.ndarray, rows: np.ndarray) -> float:
+    """Return the exponent g that Laplace-distributed errors are likeliest with.
+
+    Args:
+        ratios: ln(measured / predicted) of products the fit did not see, shape (points,).
+        rows: their row counts, shape (points,).
+    """
+    beside = np.abs(ratios - np.median(ratios))
+
+    def cost(growth: float) -> float:
+        spread = spread_at(rows, growth)
+        scale = max(float(np.mean(beside / spread)), 1e-12)
+        return len(ratios) * np.log(scale) + np.log(spread).sum() + DOUBT * growth**2
+
+    return float(min(GROWTHS.tolist(), key=cost))
 
 
 def share_inside(reference: Any, points: Any) -> float:
