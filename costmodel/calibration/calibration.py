@@ -237,7 +237,7 @@ class Calibration:
             op_class: one of `OP_CLASSES`.
             dtype: a dtype label.
             level: probability that a measurement lies inside.
-            rows: of products, a number or an array; those of few rows err more. None is 1,024.
+            rows: of products, a number or an array; those of few err more. None is 1,024 and more.
 
         >>> low, high = Calibration.load("nvidia-a100-sxm4-80gb").op_interval("gemm", "bf16")
         >>> low < 1 < high

@@ -1,9 +1,9 @@
 """Prediction intervals: quantiles of errors on held-out points, and the share of points they cover.
 
 Products of few rows err more than those of many, whose time nears a peak whatever kernel the library picks:
-around its median, ln(measured / predicted) spreads as (1024 / m)^g, with m between 16 and 4,096. The quantiles
-are those of 1,024 rows, and g is fitted to held-out errors, so that points of other rows than a model's say the
-right thing of it.
+around its median, ln(measured / predicted) spreads as (1024 / m)^g, with m between 16 and 1,024. The quantiles
+are those of 1,024 rows and more, and g is fitted to held-out errors, so that points of other rows than a model's
+say the right thing of it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-#: Rows that the quantiles are of, and between which the spread grows.
-ROWS, FEWEST_ROWS, MOST_ROWS = 1024, 16, 4096
-#: Exponents g that are tried, and how much (1 / g)^2 one has to be worth in log likelihood.
+#: Rows that the quantiles are of, and those below which the spread grows no more.
+ROWS, FEWEST_ROWS = 1024, 16
+#: Exponents g that are tried, and what g = 1 has to be worth in log likelihood; others g^2 of it.
 GROWTHS = np.linspace(0.0, 1.0, 51)
 DOUBT = 4.0
 #: Levels at which held-out errors are kept; what lies between is interpolated.
@@ -52,14 +52,14 @@ def residual_quantiles(ratios: Any) -> tuple[tuple[float, float], ...]:
 
 
 def spread_at(rows: Any, growth: float) -> Any:
-    """Return how much wider than at 1,024 rows errors spread, a number or an array.
+    """Return how much wider errors spread than at 1,024 rows and more, a number or an array.
 
     >>> spread_at(64, 0.5), spread_at(1, 0.5), spread_at(1024, 0.5)
     (4.0, 8.0, 1.0)
     """
     if isinstance(rows, np.ndarray):
-        return (ROWS / np.clip(rows, FEWEST_ROWS, MOST_ROWS)) ** growth
-    return float((ROWS / min(max(rows, FEWEST_ROWS), MOST_ROWS)) ** growth)
+        return (ROWS / np.clip(rows, FEWEST_ROWS, ROWS)) ** growth
+    return float((ROWS / min(max(rows, FEWEST_ROWS), ROWS)) ** growth)
 
 
 def fitted_growth(ratios: np.ndarray, rows: np.ndarray) -> float:

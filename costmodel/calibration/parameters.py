@@ -162,7 +162,7 @@ class ClassParameters:
 
         Args:
             level: probability that a measurement lies inside, in (0, 1).
-            rows: of products, a number or an array; None is 1,024, or another class.
+            rows: of products, a number or an array; None is 1,024 and more, or another class.
 
         Raises:
             CalibrationError: the level is no probability.
