@@ -50,7 +50,8 @@ class StageCost:
     `time_s` is the prediction, inside [`time_low_s`, `time_high_s`]; `ideal_time_s` is the roofline's,
     at best. `compute_s` and `memory_s` split the device's time by what bounds each op, `link_s` is the time
     of collectives beside them, `power_s` what of the time the board's power limit holds, `host_s` the time to
-    launch the kernels. `errors` says how the interval adds up with those of other stages.
+    launch all its kernels (the argument `host_s` of `estimate` is seconds for one). `errors` says how the
+    interval adds up with those of other stages.
     """
 
     flops: Num = 0

@@ -1,6 +1,11 @@
-r"""A table as documents hold it: Markdown, LaTeX with booktabs, HTML; whatever stands in a cell is text.
+r"""A table as documents hold it: text, Markdown, LaTeX (booktabs), HTML; whatever stands in a cell is text.
 
 >>> found = WrittenTable("sizes", ("name", "GB"), (("a_b", "1.0"), ("c", "2.5")))
+>>> print(found.text())
+sizes
+name   GB
+a_b   1.0
+c     2.5
 >>> print(found.markdown())
 | name | GB |
 |:---|---:|
@@ -14,7 +19,7 @@ import re
 from html import escape
 from typing import NamedTuple
 
-from hardware_specs.showing import harmless
+from hardware_specs.showing import harmless, one_line
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
@@ -43,6 +48,20 @@ class WrittenTable(NamedTuple):
             all(_NUMBER.fullmatch(row[place]) for row in self.rows)
             for place in range(len(self.headings))
         ]
+
+    def text(self) -> str:
+        """Return it for a terminal or a log: its title, and columns in line."""
+        lines = [self.headings, *(tuple(map(one_line, row)) for row in self.rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        right = self.to_the_right
+        shown = (
+            "  ".join(
+                cell.rjust(width) if number else cell.ljust(width)
+                for cell, width, number in zip(line, widths, right, strict=True)
+            ).rstrip()
+            for line in lines
+        )
+        return "\n".join([harmless(self.title), *shown])
 
     def markdown(self) -> str:
         """Return it as Markdown."""

@@ -23,12 +23,13 @@ these into one line on stderr and exit code 2.
 from __future__ import annotations
 
 import difflib
+import re
 from typing import TYPE_CHECKING, Any
 
 from hardware_specs.showing import SHOWN_CHARACTERS, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 
 #: A registry of up to this many names is listed whole in the message.
@@ -72,29 +73,38 @@ class UnknownNameError(VlmRooflineError, LookupError):
         given: the name that was asked for.
         known: the names there are.
         kind: what they name, when the class does not say.
+        aliases: other names that people use, with the name each stands for.
 
     >>> str(UnknownNameError("falcon", ["llava-1.5-7b"]))
     "unknown name 'falcon'; there is: llava-1.5-7b"
     >>> UnknownHardwareError("nvidia-a100", ["google-tpu-v5e", "nvidia-a100-sxm4-80gb"]).near_matches
     ('nvidia-a100-sxm4-80gb',)
+    >>> UnknownModelError("gpt_4", ["gemma"], aliases={"gpt-v4-turbo": "gemma"}).near_matches
+    ('gemma',)
     """
 
     kind = "name"
     hint = ""
 
-    def __init__(self, given: object, known: Iterable[str], kind: str | None = None) -> None:
+    def __init__(
+        self,
+        given: object,
+        known: Iterable[str],
+        kind: str | None = None,
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
         """Keep the name, the known names and the near matches; build the message."""
         self.kind = kind or self.kind
         self.given = given
         self.known = tuple(known)
         lowered = {name.lower(): name for name in self.known}
+        lowered |= {alias.lower(): name for alias, name in (aliases or {}).items()}
         text = given.lower()[:SHOWN_CHARACTERS] if isinstance(given, str) else shown(given)
         # A name typed in part is the commonest slip, so what contains it comes first.
-        near = [name for name in lowered if text and text in name]
-        near += [
-            n for n in difflib.get_close_matches(text, lowered, n=4, cutoff=0.6) if n not in near
-        ]
-        self.near_matches = tuple(lowered[name] for name in near[:4])
+        part = _letters(text)
+        near = [name for name in lowered if part and part in _letters(name)]
+        near += difflib.get_close_matches(text, lowered, n=4, cutoff=0.6)
+        self.near_matches = tuple(dict.fromkeys(lowered[name] for name in near))[:4]
         message = f"unknown {self.kind} {shown(given)}"
         if self.near_matches:
             message += f"; did you mean {' or '.join(self.near_matches)}?"
@@ -105,6 +115,11 @@ class UnknownNameError(VlmRooflineError, LookupError):
             message += " " if self.near_matches else "; "
             message += f"{self.hint} names all {len(self.known)}"
         super().__init__(message)
+
+
+def _letters(name: str) -> str:
+    """Return a name without what people leave out: `llava16` of `llava-v1.6`."""
+    return re.sub(r"[-_. ]|\bv(?=\d)", "", name)
 
 
 class UnknownHardwareError(UnknownNameError):
@@ -149,7 +164,14 @@ class MissingPeakError(UnsupportedError):
 
 
 class CalibrationError(VlmRooflineError, ValueError):
-    """Data that a calibration cannot be fitted from, or a calibration that does not apply."""
+    """Data that a calibration cannot be fitted from, or a calibration that does not apply.
+
+    Attributes:
+        measured: the table of ops whose fit was refused right after they were measured, and the device's
+            spec, so that a caller can keep both; None where nothing was measured.
+    """
+
+    measured: Any = None
 
 
 class MissingDependencyError(VlmRooflineError, ImportError):

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from costmodel.methods.clips import not_weighed
 from costmodel.methods.fastvid import (
     CONTEXT,
     EVERY,
@@ -32,11 +33,10 @@ from costmodel.methods.fastvid import (
     SEGMENTS,
     THRESHOLD,
     anchors_of,
-    refused,
     split_frame,
 )
 from hardware_specs.errors import InvalidFileError, UnsupportedError
-from token_reduction.apply.class_attention import watch_features
+from token_reduction.apply.class_attention import pooled_frames, watch_features
 from token_reduction.apply.llm_attention import split_heads
 from token_reduction.apply.places import Host, reduce_clips_of
 from token_reduction.apply.received_attention import ReceivedAttention
@@ -248,7 +248,7 @@ def plug(host: Host) -> None:
     if parts.family.pools_frames != "after projector" or parts.towers[0].has_class:
 
         def refuse(_item: Item) -> Reduced:
-            raise UnsupportedError(refused(parts.family.label))
+            raise UnsupportedError(not_weighed(method.name, parts.family.label))
 
         reduce_clips_of(host, refuse)
         return
@@ -264,9 +264,6 @@ def plug(host: Host) -> None:
     def of_pooled(item: Item) -> Reduced:
         start = item.number * item.frames
         features, looked = head(patches[0][start : start + item.frames])
-        grid = looked.view(item.frames, 1, side, side)
-        half = [-(-side // 2)] * 2
-        small = torch.nn.functional.interpolate(grid, size=half, mode="bilinear")
-        return reduced(item, features, small.view(item.frames, -1))
+        return reduced(item, features, pooled_frames(looked, side))
 
     reduce_clips_of(host, of_pooled)

@@ -131,7 +131,7 @@ def audit(
             raise InvalidInputError(
                 f"{name}={shown(value)} must be a whole number from 0 to {most}"
             )
-    read = _read(table, model, columns, text_tokens)
+    read = read_table(table, model=model, columns=columns, text_tokens=text_tokens)
     against = contradictions(read)
     suspects = {id(c) for said in against for c in said.pop("suspects", ())}
     said = hardware or " ".join(read.about.values())
@@ -145,9 +145,14 @@ def audit(
     })  # fmt: skip
 
 
-def _read(
-    table: Any, model: str | None, columns: Mapping[str, str] | None, text: int | None
+def read_table(
+    table: str | Path | PublishedTable,
+    *,
+    model: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    text_tokens: int | None = None,
 ) -> PublishedTable:
+    """Return a table in any form that `audit` takes, as it is read; arguments and errors are the same."""
     if isinstance(table, PublishedTable):
         return table
     if isinstance(table, str) and table in list_tables():
@@ -157,7 +162,9 @@ def _read(
     inline = isinstance(table, str) and "\n" in table
     name = "the table" if inline else show_path(table)
     content = str(table) if inline else read_text(user_path(table), "table")
-    return table_of(read_grid(content, name), name, model=model, columns=columns, text_tokens=text)
+    return table_of(
+        read_grid(content, name), name, model=model, columns=columns, text_tokens=text_tokens
+    )
 
 
 def evidence(

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from costmodel.methods.keep import greatest, some
+from costmodel.methods.pieces import passes, product
 from costmodel.methods.plan import before_layers
 from costmodel.methods.token_lists import items_of
+from hardware_specs.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -76,3 +78,47 @@ def clips_plan(
         f"{name} compares the frames of a clip, and leaves images and single frames as they are: "
     )
     return plan._replace(warnings=(f"{said}give frames=",))
+
+
+def check_weighed(name: str, given: MethodInput) -> None:
+    """Raise where neither a feature of a frame nor the attention to its tokens can be had.
+
+    Raises:
+        UnsupportedError: a tower that is neither of native resolution nor SigLIP's with frames pooled behind
+            the projector.
+    """
+    rule, tower = given.model.video, given.tower
+    pooled = rule is not None and rule.tokens_per_frame < rule.projected_per_frame
+    if tower.native or (pooled and not tower.has_cls):
+        return
+    raise UnsupportedError(not_weighed(name, given.model.name))
+
+
+def not_weighed(name: str, model: str) -> str:
+    """Return why a method cannot weigh a model's frames."""
+    return (
+        f"{name} weighs frames by a SigLIP tower or by one of native resolution, and {model} has neither; "
+        "vidcom2, evs and dycoke need nothing but the tokens"
+    )
+
+
+def received_in_tower(given: MethodInput, clips: Clips) -> list[OpCost]:
+    """Return the ops of the attention that each token of a frame receives in a tower's last layer, again."""
+    tower, num = given.tower, given.precision.vision
+    c, h, runs, frames = tower.hidden_size, tower.num_heads, clips.runs, clips.lists * clips.frames
+    if not tower.native:
+        n = tower.patches
+        return [
+            product("attention_again", frames * h, n, n, tower.head_dim, num, runs),
+            passes("received", frames * h * n**2, num, reads=5, writes=4, kernels=3, flops=7,
+                   count=runs),
+            passes("pool", frames * n, num, kernels=2, flops=4, count=runs),
+        ]  # fmt: skip
+    patches = clips.each * tower.merge**2
+    return [
+        passes("rotate", frames * patches * c, num, reads=11, writes=9, kernels=10, flops=6,
+               count=runs),
+        product("attention_again", frames * h, patches, patches, tower.head_dim, num, runs),
+        passes("received", frames * h * patches**2, num, reads=5, writes=3, kernels=4, flops=7,
+               count=runs),
+    ]  # fmt: skip

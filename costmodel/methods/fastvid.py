@@ -20,14 +20,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from costmodel.methods.class_attention import FINITE_KERNELS
-from costmodel.methods.clips import clips_of, clips_plan
+from costmodel.methods.clips import check_weighed, clips_of, clips_plan, received_in_tower
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import by_pair, kept_count, share, some
 from costmodel.methods.options import Option, fraction, optional, path_text, whole
 from costmodel.methods.pieces import gather, passes, product, sort
 from costmodel.ops.linear import linear
 from costmodel.precision import parse_precision
-from hardware_specs.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from costmodel.methods.clips import Clips
@@ -89,40 +88,13 @@ def scenes(frames: int, segments: int) -> list[int]:
     return [frames // count + (place < frames % count) for place in range(count)]
 
 
-def check_frames(given: MethodInput) -> None:
-    """Raise where no frame feature and no attention of its tokens can be had.
-
-    Raises:
-        UnsupportedError: a tower that is neither of native resolution nor SigLIP's with frames pooled behind
-            the projector.
-    """
-    rule, tower = given.model.video, given.tower
-    pooled = rule is not None and rule.tokens_per_frame < rule.projected_per_frame
-    if tower.native or (pooled and not tower.has_cls):
-        return
-    raise UnsupportedError(refused(given.model.name))
-
-
-def refused(model: str) -> str:
-    """Return why a model's frames cannot be weighed."""
-    return (
-        f"fastvid weighs frames by SigLIP's pooling head or by a tower of native resolution, and {model} has "
-        "neither; vidcom2, evs and dycoke need nothing but the tokens"
-    )
-
-
 def _looked_at(given: MethodInput, clips: Clips) -> list[OpCost]:
     """Frame features, and what the tower looks at in each frame."""
     tower, num, d = given.tower, given.precision.vision, given.model.text.hidden_size
     c, h, runs, frames = tower.hidden_size, tower.num_heads, clips.runs, clips.lists * clips.frames
     if tower.native:
-        patches = clips.each * tower.merge**2
         return [
-            passes("rotate", frames * patches * c, num, reads=11, writes=9, kernels=10, flops=6,
-                   count=runs),
-            product("attention_again", frames * h, patches, patches, tower.head_dim, num, runs),
-            passes("received", frames * h * patches**2, num, reads=5, writes=3, kernels=4, flops=7,
-                   count=runs),
+            *received_in_tower(given, clips),
             passes("frame_features", clips.lists * clips.tokens * d, num, writes=0, count=runs),
         ]  # fmt: skip
     n, rows = tower.patches, frames
@@ -142,7 +114,7 @@ def _looked_at(given: MethodInput, clips: Clips) -> list[OpCost]:
 def _plan(given: MethodInput) -> MethodPlan:
     clips = clips_of(given)
     if some(clips.runs > 0):
-        check_frames(given)
+        check_weighed("fastvid", given)
     runs, d, lists = clips.runs, given.model.text.hidden_size, clips.lists
     num, frames, each = given.precision.projector, clips.frames, clips.each
     wide = parse_precision("fp32").projector

@@ -57,6 +57,7 @@ MODULES: dict[str, str] = {
     "vscan": "vscan",
     "fastvid": "fastvid",
     "pixelprune": "pixelprune",
+    "holitom": "holitom",
 }
 ENTRY_POINTS = "vlm_roofline.methods"
 

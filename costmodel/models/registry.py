@@ -63,6 +63,8 @@ ALIASES = {
     "llava-next-13b": "llava-next-vicuna-13b",
     "llava-v1.5-7b": "llava-1.5-7b",
     "llava-v1.5-13b": "llava-1.5-13b",
+    "llava-1.6-7b": "llava-next-vicuna-7b",
+    "llava-1.6-13b": "llava-next-vicuna-13b",
     "llava-v1.6-vicuna-7b": "llava-next-vicuna-7b",
     "llava-v1.6-vicuna-13b": "llava-next-vicuna-13b",
     "llava-v1.6-mistral-7b": "llava-next-mistral-7b",
@@ -246,7 +248,7 @@ def _resolve(source: object) -> tuple[ModelConfig, dict[str, Any]]:
         from costmodel.models.hub import fetch_config, is_hub_id
 
         if not is_hub_id(text):
-            raise UnknownModelError(text, list_models())
+            raise UnknownModelError(text, list_models(), aliases=ALIASES)
         path, origin = fetch_config(text), f"huggingface.co/{text}"
     document = read_document(path)
     if not any(document.get(key) for key in QUANTISED):

@@ -10,14 +10,14 @@ from __future__ import annotations
 import io
 import textwrap
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from hardware_specs.errors import InvalidInputError, MissingDependencyError
-from hardware_specs.files.writing import write_file
+from hardware_specs.errors import MissingDependencyError
+from hardware_specs.files.writing import check_ending, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -229,9 +229,5 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
         InvalidInputError: another ending.
         OutputError: the file cannot be written.
     """
-    target = Path(path)
-    if target.suffix.lower() not in FORMATS:
-        raise InvalidInputError(
-            f"{str(target)!r} does not end in {', '.join(FORMATS)}; the ending says which picture"
-        )
-    return write_file(target, figure_bytes(figure, target.suffix.lower()[1:]))
+    kind = check_ending(path, *FORMATS)[1:]
+    return write_file(path, figure_bytes(figure, kind))

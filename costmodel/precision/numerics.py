@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from hardware_specs.showing import brief
@@ -144,6 +145,19 @@ def stored_label(bits: float, scales: tuple[Scale, ...], operand_bits: int) -> s
     if operand_bits in (4, 16) and total == 4 + 16 / 128:
         total = 4  # The usual group is understood.
     return f"w{total:.3g}a{operand_bits}"
+
+
+def label_note(label: str) -> str | None:
+    """Say what the bits in a label are that holds more than whole ones; None for any other.
+
+    >>> label_note("w4.16a16")
+    'w4.16a16: 4.16 bits stored per weight, its share of scales and zero points included; 16-bit products'
+    """
+    found = re.fullmatch(r"w(\d+\.\d+)a(\d+)", label)
+    return found and (
+        f"{label}: {found[1]} bits stored per weight, its share of scales and zero points included; "
+        f"{found[2]}-bit products"
+    )
 
 
 def weight_only(name: str, bits: float, scales: tuple[Scale, ...]) -> Numerics:

@@ -183,6 +183,10 @@ class Comparison:
     def _repr_html_(self) -> str:
         return self.table().html()
 
+    def __str__(self) -> str:
+        """Return the table, and why what saves little does."""
+        return "\n".join([self.table().text(), *(f"{what}: {why}" for what, why in reasons(self))])
+
     def __repr__(self) -> str:
         """Say what was compared."""
         devices = dict.fromkeys(row.hardware for row in self.rows)

@@ -41,21 +41,17 @@ _FACTS = (
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Order the pages; one that has no place yet is about using it."""
+    tutorials = ["price-your-model.md", "comparing.md", "add-a-method.md"]
+    papers = ["conventions.md", "boundaries.md", "which-plan.md", "audit.md", "questions.md"]
     counting = ["cost-model.md", "calibration.md", "families.md", "hardware.md", "extending.md"]
     evidence = ["evidence.md", "reliability.md", "changed-numbers.md"]
-    using = [
-        "price-your-model.md",
-        "questions.md",
-        "comparing.md",
-        "parallel.md",
-        "field-files.md",
-        "audit.md",
-        "explain.md",
-    ]
-    placed = {"methods.md", "SKILL.md", *counting, *evidence, *using}
+    using = ["parallel.md", "field-files.md", "explain.md"]
+    placed = {"methods.md", "SKILL.md", *tutorials, *papers, *counting, *evidence, *using}
     using += sorted({page.name for page in (ROOT / "docs").glob("*.md")} - placed)
     config.nav = [
         {"Start": "index.md"},
+        {"Tutorials": tutorials},
+        {"Read papers": papers},
         {"Use it": using},
         {"How it counts": counting},
         {"Methods": ["methods.md", *(f"methods/{_slug(name)}.md" for name in list_methods())]},

@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hardware_specs.errors import OutputError
+from hardware_specs.errors import InvalidInputError, OutputError
 from hardware_specs.files.reading import show_path
 
 if TYPE_CHECKING:
@@ -154,6 +154,25 @@ def write_file(path: str | PathLike[str], content: str | bytes) -> Path:
     with replacing(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
     return Path(path)
+
+
+def check_ending(path: str | PathLike[str], *endings: str) -> str:
+    """Return a file's ending in lower case; refuse one that is none of those it may have.
+
+    Asked before anything is computed, so that no work is lost, and no other file written, over a slip.
+
+    Raises:
+        InvalidInputError: another ending.
+
+    >>> check_ending("Rows.CSV", ".csv", ".parquet")
+    '.csv'
+    """
+    ending = Path(path).suffix.lower()
+    if ending not in endings:
+        *most, last = endings
+        known = f"{', '.join(most)} or {last}" if most else last
+        raise InvalidInputError(f"{show_path(path)!r} must end in {known}")
+    return ending
 
 
 def prepare_folder(path: str | PathLike[str]) -> Path:

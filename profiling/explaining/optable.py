@@ -64,18 +64,15 @@ def write_op_frame(found: Explanation, path: Any) -> int:
         OutputError: the file cannot be written.
     """
     import io
-    from pathlib import Path
 
-    from hardware_specs.files.writing import write_file
+    from hardware_specs.files.writing import check_ending, write_file
 
-    target = Path(path)
+    ending = check_ending(path, ".parquet", ".csv")
     frame = op_frame(found)
-    if target.suffix == ".csv":
-        write_file(target, frame.to_csv(index=False))
-    elif target.suffix == ".parquet":
+    if ending == ".csv":
+        write_file(path, frame.to_csv(index=False))
+    else:
         buffer = io.BytesIO()
         frame.to_parquet(buffer, index=False)
-        write_file(target, buffer.getvalue())
-    else:
-        raise InvalidInputError(f"{str(target)!r} must end in .parquet or .csv")
+        write_file(path, buffer.getvalue())
     return len(frame)

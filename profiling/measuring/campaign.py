@@ -287,7 +287,7 @@ def _subject(plan: Plan) -> Iterator[Callable[[Point], Measurement]]:
         yield measure
     finally:
         if built:
-            if built["froze"]:
+            if built.get("froze"):
                 gc.unfreeze()
             device = built["device"]
             built.clear()

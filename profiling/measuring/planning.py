@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: More rounds are taken for a slip of the keyboard.
 MOST_ROUNDS = 10_000
+#: Attention that every release of transformers runs everywhere.
+ALWAYS_THERE = ("sdpa", "eager")
 
 
 def grid(
@@ -80,6 +82,10 @@ def grid(
     ):  # fmt: skip
         if not values:
             raise InvalidInputError(f"the grid has no {name}")
+    if any(keep is not None for keep in keeps) and set(methods) == {"none"}:
+        raise InvalidInputError(
+            "keep belongs to a method, and none was given; set visual_tokens instead"
+        )
     configurations = []
     for model, dtype, method, batch, mode, number in itertools.product(
         models, dtypes, methods, batch_sizes, modes, images
@@ -192,7 +198,7 @@ def check(configurations: Sequence[Configuration], *, elsewhere: bool = False) -
         UnknownMethodError: no such method.
         InvalidInputError: a method that refuses what it was asked to keep.
         DeviceUnavailableError: no such device.
-        UnsupportedError: the device cannot run a dtype, or a mode.
+        UnsupportedError: the device cannot run a dtype or a mode, or has no such attention.
     """
     for configuration in configurations:
         kind = device_kind(configuration.device, elsewhere=elsewhere)
@@ -201,6 +207,8 @@ def check(configurations: Sequence[Configuration], *, elsewhere: bool = False) -
             check_device(configuration.dtype, configuration.device)
         if configuration.mode == "cuda-graph" and kind != "cuda":
             raise UnsupportedError("mode 'cuda-graph' needs a CUDA device; use eager or compile")
+        if configuration.attention not in ALWAYS_THERE and not elsewhere:
+            _shape_only(configuration.model, configuration.attention)
         if configuration.method != "none":
             if shape.vision is None:
                 raise UnsupportedError(
@@ -220,6 +228,6 @@ def _check_method(configuration: Configuration) -> None:
 
 
 @lru_cache(maxsize=2)
-def _shape_only(model: str) -> nn.Module:
-    shape: nn.Module = build_model(model, device="meta")
+def _shape_only(model: str, attention: str = "sdpa") -> nn.Module:
+    shape: nn.Module = build_model(model, device="meta", attention=attention)
     return shape

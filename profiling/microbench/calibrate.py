@@ -50,15 +50,17 @@ def calibrate(
         DeviceUnavailableError: no such device.
         UnknownHardwareError: the device is not one of the shipped ones.
         CalibrationError: too little could be measured, or a fit of the products is refused by the
-            points that it did not see.
+            points that it did not see; its `measured` has the ops and the device.
     """
-    from costmodel.calibration import fit_calibration
+    from costmodel.calibration import Calibration, fit_calibration
     from hardware_specs import detect_hardware, get_hardware
 
     # Recognising a CPU measures it, which takes seconds: what is cheap to refuse comes first.
     model_config(model)
     for dtype in dtypes:
         canonical_dtype(dtype)
+    if isinstance(near, str):
+        near = Calibration.load(near)
     spec = (
         get_hardware(hardware)
         if hardware is not None
@@ -69,9 +71,13 @@ def calibrate(
     )
     if table is not None:
         ops.write(table)
-    found = fit_calibration(ops.frame(), spec, near=near)
-    for dtype in dtypes:
-        check_products(found, canonical_dtype(dtype), ops)
+    try:
+        found = fit_calibration(ops.frame(), spec, near=near)
+        for dtype in dtypes:
+            check_products(found, canonical_dtype(dtype), ops)
+    except CalibrationError as error:
+        error.measured = ops, spec
+        raise
     said = left_out(ops, suite or default_suite(device))
     return found if said is None else replace(found, warnings=(*found.warnings, said))
 

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from vlm_roofline.cli import audit as audit_command
 from vlm_roofline.cli import main
 
 TABLE = """# hardware: Tesla V100
@@ -71,3 +72,8 @@ def test_bad_input_is_one_line(capsys, table, words, reason):
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert reason in err
+
+
+def test_a_missing_file_draws_no_bar(capsys, monkeypatch):
+    monkeypatch.setattr(audit_command, "progress", lambda *_args, **_options: pytest.fail("a bar"))
+    assert run(capsys, "nosuch.csv")[0] == 2

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from costmodel.calibration import Calibration
+from hardware_specs.errors import CalibrationError
 from vlm_roofline.cli import main
 
 A100 = "nvidia-a100-sxm4-80gb"
@@ -84,3 +86,41 @@ def test_without_a_table_the_device_is_measured(monkeypatch, tmp_path, capsys):
     }  # fmt: skip
     assert Calibration.load(out) == Calibration.load(A100)
     assert "attention_prefill" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_ops_whose_fit_is_refused_are_kept(kept, monkeypatch, tmp_path, capsys):
+    """The message's command fits them again."""
+    import profiling
+    from hardware_specs import get_hardware
+    from profiling.microbench.table import OpTable, read_op_table
+
+    rows = (
+        {
+            "op_class": "copy",
+            "dtype": "bf16",
+            "flops": 0,
+            "bytes": size,
+            "time_s": 5e-6 + size / 1e12,
+        }
+        for size in np.geomspace(1e6, 1e9, 30).tolist()
+    )
+    ops = OpTable(rows=tuple(rows))
+    own = replace(get_hardware(A100), id="my-a100")
+
+    def refuse(device, *, table, **options):
+        if table is not None:
+            ops.write(table)
+        error = CalibrationError("the products make no calibration")
+        error.measured = ops, own
+        raise error
+
+    monkeypatch.setattr(profiling, "calibrate", refuse, raising=False)
+    out, table = tmp_path / "here.json", tmp_path / "table.json"
+    assert main(["calibrate", "--out", str(out), *(["--keep-table", str(table)] * kept)]) == 2
+    said = capsys.readouterr().err
+    assert read_op_table(table if kept else tmp_path / "here.ops.json").rows == ops.rows
+    command = said.partition(": vlm-roofline ")[2].split()
+    assert "30 ops" in said
+    assert main(command) == 0
+    assert Calibration.load(out).hardware_id == "my-a100"

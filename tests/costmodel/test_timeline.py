@@ -89,4 +89,4 @@ def test_from_the_command_line(tmp_path, capsys) -> None:
     trace = json.loads(path.read_text())
     assert json.loads(capsys.readouterr().out)["events"] == len(trace["traceEvents"])
     assert main([*line[:-1], str(tmp_path / "trace.png")]) == 2
-    assert "does not end in .json" in capsys.readouterr().err
+    assert "must end in .json" in capsys.readouterr().err

@@ -29,7 +29,7 @@ WORDS = {20: "twenty", 21: "twenty-one", 22: "twenty-two", 23: "twenty-three", 2
 def test_the_printed_estimate_is_what_the_command_prints(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    block = re.search(r"```text\n\$ vlm-roofline (.*?)\n(.*?)```", README, re.DOTALL)
+    block = re.search(r"```console\n\$ vlm-roofline (.*?)\n(.*?)```", README, re.DOTALL)
     assert block is not None
     monkeypatch.setenv("COLUMNS", "160")
     assert main(block[1].split()) == 0

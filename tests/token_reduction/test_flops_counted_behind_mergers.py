@@ -65,6 +65,7 @@ EMBEDDED = [
 ON_CLIPS = [
     *(("evs", {}), ("vidcom2", {}), ("dycoke", {}), ("fastvid", {})),
     ("fastvid(segments=1, threshold=-1)", {"keep": 0.25}),
+    *(("holitom(threshold=1)", {}), ("holitom(threshold=1, cut=2)", {"keep": 0.4})),
 ]
 RUNS = [
     *((kind, "image", *row) for kind in CONFIGS for row in ON_IMAGES),

@@ -225,7 +225,10 @@ ON_CLIPS = [
     *(("dycoke", {}), ("dycoke", {"keep": 0.5})),
 ]
 #: Those that weigh frames by the tower, on three frames of 9 tokens, each a scene.
-WEIGHED = [("fastvid", {"keep": 0.5}), ("fastvid(threshold=-1)", {"keep": 0.6})]
+WEIGHED = [
+    *(("fastvid", {"keep": 0.5}), ("fastvid(threshold=-1)", {"keep": 0.6})),
+    *(("holitom", {"keep": 0.5}), ("holitom(cut=3, deep=0.2)", {}), ("holitom(cut=0)", {})),
+]
 #: Defaults that need the 576 patches of a real tower, and 17 language-model layers at least.
 LARGE = [
     ("visionzip", {}),

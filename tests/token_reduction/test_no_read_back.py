@@ -24,6 +24,7 @@ from token_reduction.fastvid import fastvid
 from token_reduction.fitprune import fitprune
 from token_reduction.hiprune import hiprune
 from token_reduction.hired import hired
+from token_reduction.holitom import holitom, merge_in_turn
 from token_reduction.holov import holov
 from token_reduction.m3 import m3
 from token_reduction.prumerge import prumerge
@@ -85,6 +86,7 @@ FREE = {
     "evs": lambda: evs(meta(6, N, 8), 0.3),
     "vidcom2": lambda: vidcom2(meta(6, N, 8), 0.3),
     "dycoke": lambda: dycoke(meta(6, N, 8), 0.3),
+    "holitom merging": lambda: merge_in_turn(meta(2, N, 8), meta(2, 4, N), 0.5),
     "sparsevlm": lambda: recycle(
         meta(2, N, 8),
         sparsevlm(
@@ -112,6 +114,7 @@ FORCED = {
     "hired": lambda: hired(meta(5, 4, N), meta(5, 4, N), grid=(2, 2)),
     "dart": lambda: dart(meta(4, N + 9, 8), meta(N + 9, 8), 16, start=2, image_tokens=N),
     "fastvid": lambda: fastvid(meta(6, N, 8), meta(6, 4), meta(6, N), 0.3),
+    "holitom": lambda: holitom(meta(6, N, 8), meta(6, N), 0.3),
 }
 
 
@@ -144,6 +147,7 @@ def test_they_do_it_once(name, monkeypatch) -> None:
         "hired": lambda: hired(value(5, 4, N), value(5, 4, N), grid=(2, 2)),
         "dart": lambda: dart(value(4, N + 9, 8), value(N + 9, 8), 16, start=2, image_tokens=N),
         "fastvid": lambda: fastvid(value(6, N, 8), value(6, 4), value(6, N), 0.3),
+        "holitom": lambda: holitom(value(6, N, 8), value(6, N), 0.3, threshold=0.5),
     }
     monkeypatch.setattr(torch.Tensor, "tolist", counted)
     monkeypatch.setattr(torch.Tensor, "item", refused)

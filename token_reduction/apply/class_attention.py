@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from token_reduction.apply.anatomy import Parts, Tower
     from token_reduction.apply.patching import Patches
 
+#: Crops whose whole attention is held at a time.
+CROPS = 8
+
 
 @dataclass(slots=True)
 class QueryKeyProbe:
@@ -117,15 +120,17 @@ class MeanAttention:
         parts: the model.
         method: the method's name, for messages.
         depth: the layer, from 0, or from the end where negative.
+        class_token: whether the tower must have one.
 
     Raises:
         UnsupportedError: a tower without class token, or with other layers.
         InvalidInputError: a layer that the tower does not have.
     """
 
-    def __init__(self, parts: Parts, method: str, depth: int) -> None:
+    def __init__(self, parts: Parts, method: str, depth: int, *, class_token: bool = True) -> None:
         parts.require_vision_layers(method)
-        parts.require_class_token(method)
+        if class_token:
+            parts.require_class_token(method)
         count = len(parts.towers[0].layers)
         if not -count <= depth < count:
             raise InvalidInputError(
@@ -139,11 +144,13 @@ class MeanAttention:
         self._probe.attach(parts, patches)
 
     def take(self) -> Tensor:
-        """Return the mean over heads and queries of attention to each token, [c, n+1], once."""
+        """Return the mean over heads and queries of attention to each token, [c, n], once."""
         queries, keys = (split_heads(part, self._attention.head_dim) for part in self._probe.take())
-        logits = (queries @ keys.transpose(-1, -2)) * self._attention.scale
-        looked_at: Tensor = logits.softmax(dim=-1, dtype=torch.float32).mean(dim=(1, 2))
-        return looked_at
+        looked_at = []
+        for some, their in zip(torch.split(queries, CROPS), torch.split(keys, CROPS), strict=True):
+            logits = (some @ their.transpose(-1, -2)) * self._attention.scale
+            looked_at.append(logits.softmax(dim=-1, dtype=torch.float32).mean(dim=(1, 2)))
+        return torch.cat(looked_at)
 
 
 def require_patches(method: str, tokens: Tensor, tower: Tower) -> None:
@@ -169,3 +176,14 @@ def watch_features(parts: Parts, patches: Patches) -> list[Tensor]:
 
     patches.before(parts.projector, saw_features)
     return seen
+
+
+def pooled_frames(rows: Tensor, side: int) -> Tensor:
+    """Return what is known of each patch of frames, [t, side * side], on the grid of half the side.
+
+    Model and method pool alike: bilinear, to the next larger half.
+    """
+    grid = rows.view(len(rows), 1, side, side)
+    half = [-(-side // 2)] * 2
+    small = torch.nn.functional.interpolate(grid, size=half, mode="bilinear")
+    return small.view(len(rows), -1)

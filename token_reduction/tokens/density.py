@@ -23,16 +23,28 @@ def peak_scores(tokens: Tensor, neighbours: int) -> Tensor:
     >>> peak_scores(x, 3).topk(2).indices.tolist()
     [1, 4]
     """
+    return scores_of(distances(tokens), neighbours)
+
+
+def distances(tokens: Tensor) -> Tensor:
+    """Return |x_i - x_j| / sqrt(d) of tokens [..., p, d], [..., p, p], in float32 at least.
+
+    >>> distances(torch.tensor([[0.0, 0.0], [1.0, 1.0]])).tolist()
+    [[0.0, 1.0], [1.0, 0.0]]
+    """
     p, d = tokens.shape[-2:]
     wide = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
     square = wide.square().sum(dim=-1)
     both = square.unsqueeze(-1) + square.unsqueeze(-2)
     apart = (both - 2 * (wide @ wide.transpose(-1, -2))).clamp_min(0) / d
     # What rounding leaves between a token and itself would be a distance of its own.
-    apart = apart * ~torch.eye(p, dtype=torch.bool, device=tokens.device)
-    nearest = apart.topk(min(neighbours, p), dim=-1, largest=False).values
-    density = (-nearest.mean(dim=-1)).exp()
-    distance = apart.sqrt()
+    return (apart * ~torch.eye(p, dtype=torch.bool, device=tokens.device)).sqrt()
+
+
+def scores_of(distance: Tensor, neighbours: int) -> Tensor:
+    """Score tokens by the distances between them, [..., p, p], as `peak_scores` does."""
+    nearest = distance.topk(min(neighbours, distance.shape[-1]), dim=-1, largest=False).values
+    density = (-nearest.square().mean(dim=-1)).exp()
     denser = density.unsqueeze(-2) > density.unsqueeze(-1)
     farthest = distance.amax(dim=(-2, -1), keepdim=True)
     gap = torch.where(denser, distance, farthest).amin(dim=-1)

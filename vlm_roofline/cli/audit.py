@@ -56,15 +56,15 @@ def audit(
 ) -> None:
     """Find contradictions, impossible cells and the assumptions behind a published table."""
     from costmodel.audits import audit as answer
+    from costmodel.audits import read_table
 
     columns = dict(_named(text) for text in column or ())
+    # Read first: a bar for a file that is not there would be a promise.
+    read = read_table(table, model=model, columns=columns, text_tokens=text_tokens)
     runs = (
-        answer(
-            each, model=model, hardware=hardware, text_tokens=text_tokens, columns=columns,
-            copies=copies, seed=seed,
-        )
-        for each in (table,)
-    )  # fmt: skip
+        answer(each, hardware=hardware, text_tokens=text_tokens, copies=copies, seed=seed)
+        for each in (read,)
+    )
     (result,) = progress(runs, "auditing", total=1)
     if json:
         print_json(result.to_dict())

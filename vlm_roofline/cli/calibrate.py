@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hardware_specs.errors import InvalidInputError
+from hardware_specs.errors import CalibrationError, InvalidInputError
 from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, error_console, print_json, progress
 from vlm_roofline.cli.options import Json, split
@@ -76,7 +77,10 @@ def calibrate(
     else:
         for path in filter(None, (out, keep_table)):
             _check_place(path)
-        found = _measured(device, hardware, model or "llava-1.5-7b", dtypes, keep_table, near)
+        try:
+            found = _measured(device, hardware, model or "llava-1.5-7b", dtypes, keep_table, near)
+        except CalibrationError as error:
+            raise _kept(error, keep_table, out) from error
     found.save(out)
     if json:
         print_json({"out": str(out), "calibration": found.to_dict()})
@@ -91,6 +95,25 @@ def _check_place(path: Path) -> None:
     if path.is_dir():
         raise InvalidInputError(f"{path} is a folder; name a file in it")
     prepare_folder(path.parent)
+
+
+def _kept(error: CalibrationError, table: Path | None, out: Path) -> CalibrationError:
+    """Keep what was measured before its fit was refused; say where, and how to fit it again."""
+    if error.measured is None:
+        return error
+    from hardware_specs import list_hardware, save_hardware
+
+    ops, spec = error.measured
+    path = table or ops.write(out.with_name(f"{out.stem}.ops.json"))
+    device = spec.id
+    if device not in list_hardware():
+        device = str(out.with_name(f"{spec.id}.yaml"))
+        save_hardware(spec, device)
+    again = f"vlm-roofline calibrate {quote(str(path))} -d {quote(device)} --out {quote(str(out))}"
+    return CalibrationError(
+        f"{error}; measure again when the machine is quiet, or fit the {len(ops.rows)} ops that were "
+        f"measured as they are: {again}"
+    )
 
 
 def _from_tables(

@@ -120,7 +120,13 @@ def _print(cost: Estimate, ops: bool) -> None:
         for name, text in cost.assumptions.items():
             out.print(f"{name.replace('_', ' ')}: {text}", style="dim")
     if ops:
+        from costmodel.precision.numerics import label_note
+
         out.print(_ops_table(cost))
+        for note in filter(
+            None, map(label_note, dict.fromkeys(row.dtype or "" for row in cost.ops))
+        ):
+            out.print(note, style="dim")
 
 
 def _saved(given: Mapping[str, Any]) -> str:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.console import console, print_json
-from vlm_roofline.cli.options import Json, parse_image_size, parse_keep
+from vlm_roofline.cli.options import HTML, Json, parse_image_size, parse_keep, written_to
 
 if TYPE_CHECKING:
     from profiling.explaining import Explanation
@@ -52,21 +51,20 @@ def explain(
     keep: Annotated[str | None, typer.Option(help="What it was given: 64, 0.1 or 10%.")] = None,
     calibrate: Annotated[
         Path | None,
-        typer.Option(
-            help="Also write its ops as a table that `calibrate` reads: .parquet or .csv."
+        written_to(
+            "Also write its ops as a table that `calibrate` reads: .parquet or .csv.",
+            ".parquet", ".csv",
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Also write a page: FILE.html.")] = None,
+    out: Annotated[Path | None, written_to("Also write a page: FILE.html.", *HTML)] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Also draw its ops on the roofline: FILE.svg, .png or .pdf.")
+        Path | None, written_to("Also draw its ops on the roofline: FILE.svg, .png or .pdf.")
     ] = None,
     json: Json = False,
-) -> None:
+) -> None:  # fmt: skip
     """Say where the device's time went: stages, layers, ops against their roof, gaps, the host."""
     from profiling.explaining import explain as explained
 
-    if out is not None and out.suffix.lower() not in (".html", ".htm"):
-        raise InvalidInputError(f"--out {str(out)!r} must end in .html")
     found = explained(
         trace, other, model=model, hardware=hardware, calibration=calibration,
         visual_tokens=visual_tokens, image_size=parse_image_size(image_size), method=method,

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from costmodel.request import ARGUMENTS
-from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json, progress
 from vlm_roofline.cli.options import (
+    HTML,
     Json,
     parse_counts,
     parse_image_size,
@@ -20,6 +20,7 @@ from vlm_roofline.cli.options import (
     request_options,
     split,
     written,
+    written_to,
 )
 
 #: What is shown where nothing is named: a projector with fixed tokens and a tower at native resolution.
@@ -63,7 +64,7 @@ def explore(
             autocompletion=completes("hardware"),
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("explorer.html"),
+    out: Annotated[Path, written_to("The HTML file.", *HTML)] = Path("explorer.html"),
     precision: Annotated[str | None, _several("precision")] = None,
     method: Annotated[str | None, _several("method")] = None,
     keep: Annotated[str | None, _several("keep")] = None,
@@ -78,8 +79,6 @@ def explore(
     from vlm_roofline.explorer.grid import Axes, price
     from vlm_roofline.explorer.page import document
 
-    if out.suffix.lower() not in (".html", ".htm"):
-        raise InvalidInputError(f"--out {str(out)!r} must end in .html")
     typed = {"batch_size": batch_size, "text_tokens": text_tokens, "output_tokens": output_tokens}
     axes: dict[str, Any] = {
         name: parse_counts(f"--{name.replace('_', '-')}", text)

@@ -10,7 +10,7 @@ import typer
 
 from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json, warn
-from vlm_roofline.cli.options import Json, request_options
+from vlm_roofline.cli.options import Json, request_options, written_to
 from vlm_roofline.cli.units import show_time, show_visual_tokens
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def frontier(
             help="Records: the time measured of a method at its tokens, beside ours.",
         ),
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Save the picture here.")] = None,
+    plot: Annotated[Path | None, written_to("Save the picture here.")] = None,
     json: Json = False,
 ) -> None:
     """Join published accuracy with modelled cost, and say what is best within a budget."""

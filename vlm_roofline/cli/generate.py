@@ -21,7 +21,7 @@ from hardware_specs.showing import one_line
 from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json, warn
 from vlm_roofline.cli.method_settings import MethodOptions, Variant, with_settings
-from vlm_roofline.cli.options import Json, parse_keep
+from vlm_roofline.cli.options import Json, parse_keep, written_to
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -70,7 +70,8 @@ def generate(
         bool, typer.Option("--warm-up", help="Run once before the run that is timed.")
     ] = False,
     save_overlay: Annotated[
-        Path | None, typer.Option(help="Draw what was kept on the picture: out.png.")
+        Path | None,
+        written_to("Draw what was kept on the picture: out.png.", ".png", ".jpg", ".jpeg", ".webp"),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -17,6 +17,7 @@ import typer
 from costmodel.kinds import Amount, Bytes, Count, Keep, Schedule, Size
 from costmodel.request import ARGUMENTS, DEFAULTS, OUR_DEFAULTS, check_names, plain
 from hardware_specs.errors import InvalidInputError
+from hardware_specs.files.writing import check_ending
 from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.method_settings import MethodOptions, Variant, with_settings
 from vlm_roofline.cli.pictures import PICTURE_OPTIONS, pictured, sampled
@@ -34,6 +35,24 @@ _ONE_VALUE = ("calibration", "tokens_per_layer")
 #: Numbers that one option may name; the combinations of several options go far beyond.
 MOST_COUNTS = 1_000_000
 
+
+def written_to(help_: str, *endings: str) -> Any:
+    """Return the option of a file to write, refused by its ending before anything is computed.
+
+    Without `endings` it is a picture.
+    """
+
+    def check(path: Path | None) -> Path | None:
+        if path is not None:
+            from costmodel.plots.style import FORMATS
+
+            check_ending(path, *endings or FORMATS)
+        return path
+
+    return typer.Option(help=help_, callback=check)
+
+
+HTML = (".html", ".htm")
 ModelArgument = Annotated[
     str, typer.Argument(help=ARGUMENTS["model"].help, autocompletion=completes("model"))
 ]

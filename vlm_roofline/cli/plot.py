@@ -10,7 +10,7 @@ import typer
 
 from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.console import console, print_json
-from vlm_roofline.cli.options import Json, request_options, split
+from vlm_roofline.cli.options import Json, request_options, split, written_to
 from vlm_roofline.cli.units import show_visual_tokens
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from costmodel.precision import Precision
     from costmodel.result import Estimate
 
-Out = Annotated[Path, typer.Option(help="FILE.png, FILE.svg or FILE.pdf.")]
+Out = Annotated[Path, written_to("FILE.png, FILE.svg or FILE.pdf.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -172,7 +172,7 @@ def sweep(
 def timeline(
     given: dict[str, Any],
     *,
-    out: Annotated[Path, typer.Option(help="FILE.json, for Perfetto or chrome://tracing.")],
+    out: Annotated[Path, written_to("FILE.json, for Perfetto or chrome://tracing.", ".json")],
     json: Json = False,
 ) -> None:
     """Write the predicted timeline as a Chrome trace: stages, layers and ops, one track a stage."""
@@ -182,8 +182,6 @@ def timeline(
     from costmodel.timeline import timeline as drawn
     from hardware_specs.files.writing import write_file
 
-    if out.suffix.lower() != ".json":
-        raise InvalidInputError(f"--out {str(out)!r} does not end in .json")
     trace = drawn(estimate(**given))
     path = write_file(out, dumps(trace, allow_nan=False))
     if json:

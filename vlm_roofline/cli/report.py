@@ -7,14 +7,8 @@ from typing import Annotated
 
 import typer
 
-from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.console import console, print_json
-from vlm_roofline.cli.options import (  # noqa: TC001 - typer reads the annotations when it runs
-    FoundHardware,
-    Json,
-    Records,
-    TimesOf,
-)
+from vlm_roofline.cli.options import HTML, FoundHardware, Json, Records, TimesOf, written_to
 
 
 def register(app: typer.Typer) -> None:
@@ -24,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 def report(
     folders: Records,
-    out: Annotated[Path, typer.Option(help="The HTML file.")],
+    out: Annotated[Path, written_to("The HTML file.", *HTML)],
     calibration: TimesOf = "auto",
     hardware: FoundHardware = None,
     figures: Annotated[bool, typer.Option(help="Put the figures in.")] = True,
@@ -35,8 +29,6 @@ def report(
     from profiling.reconciling import reconcile
     from profiling.report.report import report_html
 
-    if out.suffix.lower() not in (".html", ".htm"):
-        raise InvalidInputError(f"--out {str(out)!r} must end in .html")
     result = reconcile(folders, calibration, hardware=hardware)
     pictures = {}
     if figures:

@@ -10,7 +10,7 @@ import typer
 from hardware_specs.errors import InvalidInputError
 from hardware_specs.files.writing import write_file
 from vlm_roofline.cli.console import console, print_json
-from vlm_roofline.cli.options import Json  # noqa: TC001 - typer reads the annotations when it runs
+from vlm_roofline.cli.options import Json, written_to
 
 
 def register(app: typer.Typer) -> None:
@@ -24,7 +24,7 @@ def reproduce(
     ],
     json: Json = False,
     out: Annotated[
-        Path | None, typer.Option(help="Also write every row and column to FILE.csv.")
+        Path | None, written_to("Also write every row and column to FILE.csv.", ".csv")
     ] = None,
 ) -> None:
     """Recompute a published table and say of each number whether it holds."""
@@ -35,8 +35,6 @@ def reproduce(
             raise InvalidInputError("--out writes one table's rows; name a table instead of `list`")
         _list(json=json)
         return
-    if out is not None and out.suffix.lower() != ".csv":
-        raise InvalidInputError(f"--out {str(out)!r} must end in .csv")
     result = recompute(table)
     if out is not None:
         write_file(out, result.to_csv())

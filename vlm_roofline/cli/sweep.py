@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hardware_specs.errors import InvalidInputError, MissingDependencyError
+from hardware_specs.errors import MissingDependencyError
 from hardware_specs.files.writing import replacing
 from hardware_specs.showing import harmless
 from vlm_roofline.cli.console import console, print_json, progress, warn
-from vlm_roofline.cli.options import Json, request_options
+from vlm_roofline.cli.options import Json, request_options, written_to
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -39,8 +39,9 @@ def sweep(
     *,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="FILE.csv or FILE.parquet. Without it: a table in a terminal, CSV into a pipe."
+        written_to(
+            "FILE.csv or FILE.parquet. Without it: a table in a terminal, CSV into a pipe.",
+            ".csv", ".parquet",
         ),
     ] = None,
     stage_columns: Annotated[
@@ -50,7 +51,7 @@ def sweep(
         str, typer.Option(help="raise, or keep rows that cannot be priced, with their reason.")
     ] = "raise",
     json: Json = False,
-) -> None:
+) -> None:  # fmt: skip
     """Price every combination of the arguments, one row each."""
     from costmodel.questions.sweeps import SweepPlan
 
@@ -59,7 +60,7 @@ def sweep(
     if out is None:
         _print(chunks, json, [name for name, value in given.items() if isinstance(value, list)])
         return
-    write = _writer(out)
+    write = {".csv": _write_csv, ".parquet": _write_parquet}[out.suffix.lower()]
     total = -(-plan.rows // BATCH_ROWS)
     rows = write(out, progress(_frames(chunks), "pricing", total))
     if json:
@@ -143,14 +144,6 @@ def _plain(value: Any) -> Any:
     import pandas as pd
 
     return None if pd.isna(value) else value
-
-
-def _writer(out: Path) -> Any:
-    writers = {".csv": _write_csv, ".parquet": _write_parquet}
-    write = writers.get(out.suffix.lower())
-    if write is None:
-        raise InvalidInputError(f"--out {str(out)!r} ends neither in .csv nor in .parquet")
-    return write
 
 
 def _write_csv(out: Path, frames: Iterable[pd.DataFrame]) -> int:

@@ -10,7 +10,7 @@ A100 = "nvidia-a100-sxm4-80gb"
 CLIPS = tuple(name for name in list_methods() if method_info(name).clips)
 
 #: Those that need the tower's own view of a frame.
-WEIGHED = ("fastvid",)
+WEIGHED = ("fastvid", "holitom")
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_images_and_single_frames_are_left_alone(name, model, shape) -> None:
 @pytest.mark.parametrize("name", WEIGHED)
 def test_frames_that_no_tower_weighs_are_refused(name) -> None:
     for model in ("video-llava-7b", "llava-next-video-7b", "internvl3-8b"):
-        with pytest.raises(UnsupportedError, match="SigLIP's pooling head"):
+        with pytest.raises(UnsupportedError, match="a SigLIP tower"):
             estimate(model, A100, method=name, frames=8)
 
 
@@ -106,3 +106,15 @@ def test_fastvid_by_hand() -> None:
     head = 32 * (4 * n * c * c + 4 * n * c + 2 * c * c + 4 * c * 4304) + 2 * c * c
     merge = 8 * 4 * (4 * 184 * 28 * d)
     assert cost.stages["reduction"].flops == head + 2 * 32 * 184**2 * d + merge
+
+
+def test_holitom_by_hand() -> None:
+    """30 of each frame's 196 tokens and the newline; half of them go at layer 18 of 28."""
+    cost = estimate("llava-onevision-7b", A100, method="holitom", frames=32, text_tokens=64)
+    assert cost.visual_tokens_by_layer == ((18, 961), (10, 480))
+    c, d, n, s = 1152, 3584, 729, 961 + 64
+    assert cost.stages["reduction"].flops == (
+        32 * 2 * n * n * c + 2 * d * s + 2 * (2 * 481 * 480 * d)
+    )
+    whole = estimate("llava-onevision-7b", A100, method="holitom(cut=0)", frames=32)
+    assert whole.visual_tokens_by_layer == ((28, 961),)

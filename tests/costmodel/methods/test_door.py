@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import tomllib
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -11,15 +12,16 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from page_runs import check_run, console_runs, python_blocks
 
 from costmodel import estimate, get_method, list_methods, register_method, sweep
 from costmodel.methods import registry
 from hardware_specs.errors import InvalidInputError, UnknownMethodError, UnsupportedError
 
 MODEL, A100 = "llava-1.5-7b", "nvidia-a100-sxm4-80gb"
-PAGE = Path(__file__).parents[3] / "docs" / "extending.md"
-SECTION = PAGE.read_text("utf-8").partition("## A method\n")[2].partition("\n## ")[0]
-EXAMPLES = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
+DOCS = Path(__file__).parents[3] / "docs"
+PAGE = DOCS / "add-a-method.md"
+EXAMPLES = python_blocks(PAGE)
 
 
 @pytest.fixture
@@ -33,9 +35,8 @@ def outside(monkeypatch):
 
 
 def test_the_page_runs(outside) -> None:
-    for example in EXAMPLES[1:]:
-        exec(example, {})  # noqa: S102
-    assert len(EXAMPLES) == 3
+    exec(EXAMPLES[1], {})  # noqa: S102
+    exec(python_blocks(DOCS / "extending.md")[0], {})  # noqa: S102
     assert list_methods()[-1] == "every-second"
     assert estimate(MODEL, A100, method="every-second").to_dict()["inputs"]["method"] == (
         "every-second"
@@ -95,6 +96,26 @@ def test_an_installed_distribution_brings_methods(outside, monkeypatch) -> None:
         assert get_method("every-second").info is outside.INFO
         with pytest.raises(InvalidInputError, match="name it after its MethodInfo"):
             get_method("x")
+    finally:
+        registry._installed.cache_clear()
+
+
+def test_the_page_s_distribution_is_found(outside, tmp_path, monkeypatch, capsys) -> None:
+    """What `pip install` leaves of the page's pyproject.toml, and then the page's commands."""
+    (told,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    project = tomllib.loads(told)["project"]
+    info = tmp_path / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Name: {project['name']}\nVersion: {project['version']}\n")
+    group, points = next(iter(project["entry-points"].items()))
+    lines = [f"{name} = {module}" for name, module in points.items()]
+    (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    registry._installed.cache_clear()
+    try:
+        for line, shown in console_runs(PAGE):
+            check_run(line, shown, capsys)
     finally:
         registry._installed.cache_clear()
 

@@ -83,7 +83,7 @@ def test_pictures_are_written_whole_and_alike(figures, name, tmp_path):
 
 
 def test_another_ending_and_a_missing_folder_are_refused(figures, tmp_path):
-    with pytest.raises(InvalidInputError, match=r"\.png, \.svg, \.pdf"):
+    with pytest.raises(InvalidInputError, match=r"\.png, \.svg or \.pdf"):
         save_figure(figures["memory"], tmp_path / "figure.bmp")
     with pytest.raises(OutputError, match="cannot write"):
         save_figure(figures["memory"], tmp_path / "no" / "figure.png")

@@ -133,6 +133,10 @@ def test_documents() -> None:
     assert len(answer.to_markdown().splitlines()) == 8
     assert "<table>" in answer._repr_html_()
     assert len(repr(answer)) < 200
+    lines = str(answer).splitlines()
+    assert len(lines) >= 8
+    assert len({len(line) for line in lines[1:8]}) == 1
+    assert str(answer.rows[1].ratios["ttft"].value)[:4] in lines[3]
 
 
 @pytest.mark.parametrize("form", ["text", "csv", "markdown", "latex"])

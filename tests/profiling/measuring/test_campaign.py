@@ -299,6 +299,10 @@ def test_bad_campaigns_are_refused_before_anything_runs(
         check(_grid(tiny_source, modes=["cuda-graph"]))
     with pytest.raises(UnsupportedError, match="no CPU kernels"):
         check(_grid(tiny_source, dtypes=["int4"]))
+    with pytest.raises(UnsupportedError, match="with attention 'no-such'"):
+        check(_grid(tiny_source, attention="no-such"))
+    with pytest.raises(InvalidInputError, match="keep belongs to a method"):
+        _grid(tiny_source, keeps=[64])
     with pytest.raises(UnsupportedError, match="has none"):
         check(_grid(tiny_text_source, methods=["divprune"]))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -213,6 +213,10 @@ def test_random_cross_tokens_are_said(checkpoint, picture, capsys):
         (("--method", "vtw", "--layer", "40"), "layers 0 to 3"),
         (("--temperature", "-1"), "must be 0 or more"),
         (("--save-overlay", "x.png"), "give --method"),
+        (
+            ("--method", "divprune", "--save-overlay", "x.tx"),
+            "must end in .png, .jpg, .jpeg or .webp",
+        ),
         (("--dtype", "fp7"), "unknown precision"),
         (("--method", "divprune", "--save-overlay", "/nonexistent/x.png"), "cannot write"),
     ],

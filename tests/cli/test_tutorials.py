@@ -1,0 +1,44 @@
+"""Tutorials and short pages: every command runs, in order in one folder, and prints what is shown of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from page_runs import check_run, console_runs, python_blocks
+
+from costmodel import estimate
+from costmodel.conventions import list_conventions
+from costmodel.models import config_dict
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = ("price-your-model", "conventions", "boundaries", "which-plan")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_prints_what_it_shows(name: str, tmp_path, monkeypatch, capsys) -> None:
+    (tmp_path / "my-model").mkdir()
+    (tmp_path / "my-model" / "config.json").write_text(json.dumps(config_dict("qwen2.5-vl-7b")))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    page = DOCS / f"{name}.md"
+    runs = console_runs(page)
+    assert runs
+    for line, shown in runs:
+        check_run(line, shown, capsys)
+    for block in python_blocks(page):
+        exec(block, {})  # noqa: S102  (the page's own)
+
+
+def test_conventions_count_what_their_table_says() -> None:
+    text = (DOCS / "conventions.md").read_text("utf-8").split("| `--convention` |")[1]
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| `")]
+    told = {name: row[-1].strip() for row in rows for name in re.findall(r"`(.*?)`", row[0])}
+    assert told.pop("torch") == "8.584 T"
+    assert set(told) == set(list_conventions())
+    for name in list_conventions():
+        device = "nvidia_V100" if name.startswith("llmviewer") else "nvidia-v100-sxm2-16gb"
+        cost = estimate("llava-1.5-7b", device, convention=name)
+        assert told[name] == f"{cost.totals.flops / 1e12:.3f} T"
