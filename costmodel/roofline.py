@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from costmodel.calibration import Calibration
+    from costmodel.calibration.pricing import Pricer
     from costmodel.parallel import Parallel
     from costmodel.plans import Plan
     from costmodel.quantities import Num, OpCost
@@ -253,16 +254,26 @@ class Roofline:
         compute = maximum(math, vector)
         ideal = maximum(compute, memory)
         time, by_power = (
-            (ideal, False) if self.calibration is None else self._law(op, ideal, maximum)
+            (ideal, False)
+            if self.calibration is None
+            else self._law(op, self.calibration.pricer(op.op_class, op.dtype), ideal, maximum)
         )
         return time, ideal, memory > compute, by_power
 
-    def _law(self, op: OpCost, ideal: Num, maximum: Callable[[Any, Any], Any]) -> tuple[Num, Num]:
+    def _law(
+        self, op: OpCost, pricer: Pricer, ideal: Num, maximum: Callable[[Any, Any], Any]
+    ) -> tuple[Num, Num]:
         """Return the calibrated time of one execution, and whether power holds it."""
         # Bytes are counted as traffic to device memory. The law lets a cache serve some of them; how
         # many is known of no run, so that the bound on all of them holds for every prediction.
-        time = maximum(self._calibrated(op), ideal)
-        if self.power is None or op.shape is None:
+        shape = op.shape
+        if shape is None:
+            # A chain of kernels: each passes over its share of the bytes.
+            kernels = op.kernels
+            each = pricer.time_s(op.hbm_bytes / kernels, op.vector_flops / kernels)
+            return maximum(each * kernels, ideal), False
+        time = maximum(pricer.time_s(*shape), ideal)
+        if self.power is None:
             return time, False
         joules = self._joules_per_flop(op.dtype)
         if joules is None:
@@ -304,17 +315,6 @@ class Roofline:
         cached = op.hbm_bytes < self._rereads_below * op.kernels
         return time * (1 - cached) + compute * cached
 
-    def _calibrated(self, op: OpCost) -> Num:
-        assert self.calibration is not None  # noqa: S101 - callers checked; narrows the type
-        pricer = self.calibration.pricer(op.op_class, op.dtype)
-        if op.shape is not None:
-            time: Num = pricer.time_s(*op.shape)
-            return time
-        # A chain of kernels: each passes over its share of the bytes.
-        kernels = op.kernels
-        spent: Num = pricer.time_s(op.hbm_bytes / kernels, op.vector_flops / kernels)
-        return spent * kernels
-
     def stage(self, ops: Sequence[OpCost], vector: bool) -> StageCost:
         """Add ops up to a stage.
 
@@ -342,11 +342,10 @@ class Roofline:
         power: Num = 0.0
         low: Num = 0.0
         high: Num = 0.0
-        # By class: the sum of the ops' times, of their spreads and of the squares of these; how spreads grow,
-        # and the last rows with their spread.
+        # By class: its pricer and how errors grow as rows get fewer; the sums of the ops' times, of their
+        # spreads' squares, and of these spreads where they grow; the last rows, and the spread there.
         sums: dict[tuple[str, str], list[Any]] = {}
         calibration = self.calibration
-        ideal = calibration is None
         peaks, vector_peak, bandwidth = self._peaks, self.vector_peak, self.bandwidth
         for op in ops:
             # One unpacking costs less than a dozen attributes, and this loop is most of an estimate.
@@ -369,43 +368,44 @@ class Roofline:
             read = read + op_read * count
             write = write + op_write * count
             kernels = kernels + launched * count
-            if ideal:
+            if calibration is None:
                 spent = op_best * count
                 low += spent if shape is not None else self._at_least(op, op_best, busy) * count
                 high += (math + pointwise + memory) * count
-            else:
-                op_time, by_power = self._law(op, op_best, maximum)
-                spent = op_time * count
-            time += spent
-            # Multiplying by the flag picks the side without branching over arrays.
-            compute += spent * (memory <= busy)
-            if calibration is None:
+                time += spent
+                # Multiplying by the flag picks the side without branching over arrays.
+                compute += spent * (memory <= busy)
                 continue
+            held = sums.get((op_class, dtype))
+            if held is None:
+                pricer = calibration.pricer(op_class, dtype)
+                held = sums[op_class, dtype] = [pricer, pricer.growth, 0.0, 0.0, 0.0, None, 1.0]
+            op_time, by_power = self._law(op, held[0], op_best, maximum)
+            spent = op_time * count
+            time += spent
+            compute += spent * (memory <= busy)
             if by_power is not False:
                 power += spent * by_power
             best += op_best * count
-            held = sums.get((op_class, dtype))
-            if held is None:
-                growth = calibration.pricer(op_class, dtype).growth
-                held = sums[op_class, dtype] = [0.0, 0.0, 0.0, growth, None, 1.0]
-            wide = spent
-            if held[3]:
+            held[2] = held[2] + spent
+            if held[1]:
                 # A layer's products mostly share their rows.
-                if held[4] is not shape[0]:
-                    held[4], held[5] = shape[0], spread_at(shape[0], held[3])
-                wide = spent * held[5]
-            held[0] = held[0] + spent
-            held[1] = held[1] + wide
-            held[2] = held[2] + wide * wide
+                if held[5] is not shape[0]:
+                    held[5], held[6] = shape[0], spread_at(shape[0], held[1])
+                spent = spent * held[6]
+                held[4] = held[4] + spent
+            held[3] = held[3] + spent * spent
         device = time
         link: Num = 0.0
         if calibration is None:
             best = time
             errors = Errors(time, {BRACKET: Part(time, time - low, high - time)})
         else:
-            keyed = [(calibration.pricer(*each), held) for each, held in sums.items()]
             errors = errors_of(
-                [(p.key, p.widths, *held[:3]) for p, held in keyed],
+                [
+                    (pricer.key, pricer.widths, whole, wide if growth else whole, squares)
+                    for pricer, growth, whole, squares, wide, _, _ in sums.values()
+                ],
                 across=calibration.kind == "shipped",
             )
         if sent and self.network is not None:

@@ -1,13 +1,14 @@
 """Prediction intervals: quantiles of errors on held-out points, and the share of points they cover.
 
-Products of few rows err more than those of many, whose time nears a peak whatever kernel the library picks:
-around its median, ln(measured / predicted) spreads as (1024 / m)^g, with m between 16 and 1,024. The quantiles
-are those of 1,024 rows and more, and g is fitted to held-out errors, so that points of other rows than a model's
-say the right thing of it.
+Products of few rows err more than those of many, whose time nears a peak whatever kernel the library
+picks: around its median, ln(measured / predicted) spreads as (1024 / m)^g, with m between 16 and 1,024.
+The quantiles are those of 1,024 rows and more, and g is fitted to held-out errors, so that points of
+other rows than a model's say the right thing of it.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Any
 
@@ -54,12 +55,21 @@ def residual_quantiles(ratios: Any) -> tuple[tuple[float, float], ...]:
 def spread_at(rows: Any, growth: float) -> Any:
     """Return how much wider errors spread than at 1,024 rows and more, a number or an array.
 
-    >>> spread_at(64, 0.5), spread_at(1, 0.5), spread_at(1024, 0.5)
+    >>> spread_at(64, 0.5), spread_at(1, 0.5), spread_at(2048, 0.5)
     (4.0, 8.0, 1.0)
     """
+    spreads = _spreads(growth)
     if isinstance(rows, np.ndarray):
-        return (ROWS / np.clip(rows, FEWEST_ROWS, ROWS)) ** growth
-    return float((ROWS / min(max(rows, FEWEST_ROWS), ROWS)) ** growth)
+        found: np.ndarray = spreads.take(rows.astype(np.intp), mode="clip")
+        return found
+    return spreads.item(min(int(rows), ROWS))
+
+
+@lru_cache(maxsize=64)
+def _spreads(growth: float) -> np.ndarray:
+    """Return the spread at each row count up to 1,024, shape (1025,): a power takes long over a sweep."""
+    spreads: np.ndarray = (ROWS / np.maximum(np.arange(ROWS + 1), FEWEST_ROWS)) ** growth
+    return spreads
 
 
 def fitted_growth(ratios: np.ndarray, rows: np.ndarray) -> float:
