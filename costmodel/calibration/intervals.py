@@ -18,7 +18,7 @@ import numpy as np
 ROWS, FEWEST_ROWS = 1024, 16
 #: Exponents g that are tried, and what g = 1 has to be worth in log likelihood; others g^2 of it.
 GROWTHS = np.linspace(0.0, 1.0, 51)
-DOUBT = 4.0
+DOUBT = 50.0
 #: Levels at which held-out errors are kept; what lies between is interpolated.
 LEVELS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99)
 
