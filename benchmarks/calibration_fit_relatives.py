@@ -5,8 +5,8 @@
 Run after `calibration_fit_devices.py`. FOLDER is `tests/costmodel/calibration/data/evidence`, which the
 repository carries. An L4 is priced as its relative RTX 4090 (Ada), an AGX Orin as its relative RTX A6000
 (Ampere), each at its own peaks, bandwidth and power limit; the share of their memory, which is another, stays
-the prior's. An MI300X has seven products in profiler traces of two models: their law is held to its priors, and
-its interval is that of leaving one out.
+the prior's. An MI300X has seven products in profiler traces of two models: their law is held to its priors,
+and its interval is that of leaving one out.
 """
 
 from __future__ import annotations
