@@ -40,7 +40,7 @@ test: $(VENV)/.dev
 robustness: $(VENV)/.dev
 	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadfile tests/robustness
 
-# Campaigns on a Ray cluster of two nodes on this machine, with kills: docs/campaigns.md.
+# Campaigns and sweeps on a Ray cluster of two nodes on this machine, with kills.
 ray: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --editable '.[ray]'
 	$(ONE_THREAD) $(BIN)/python -m pytest tests/ray
@@ -88,16 +88,16 @@ docs: $(VENV)/.core
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
+# The pictures of README and of docs/gallery.md.
 images: $(VENV)/.dev
-	$(BIN)/vlm-roofline plot latency llava-1.5-7b -d nvidia-a100-sxm4-80gb --precision fp16 --out docs/images/latency_a100.png
-	$(ONE_THREAD) PYTHONPATH=tests/fakes $(BIN)/python benchmarks/pictures.py docs/images
+	$(ONE_THREAD) PYTHONPATH=tests/fakes $(BIN)/python benchmarks/pictures.py
 
 # What the project promises, and whether it holds: docs/promises.md. Fails where a promise does not.
 promises: $(VENV)/.dev
 	$(ONE_THREAD) $(BIN)/python benchmarks/promises.py --out docs/promises.md
 
 benchmarks: $(VENV)/.dev
-	$(ONE_THREAD) $(BIN)/python -m pytest benchmarks/bench_*.py --benchmark-only --override-ini 'addopts=--import-mode=importlib'
+	$(ONE_THREAD) PYTHONPATH=benchmarks $(BIN)/python -m pytest benchmarks/bench_*.py --benchmark-only --override-ini 'addopts=--import-mode=importlib'
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -12,6 +12,13 @@ tokens, or the run fails. They take turns, and the ratio is that of the medians.
 `divprune` on tokens of that width, the n^2 d distances included, which both sides must compute.
 PruMerge's loop builds 4.7 MB of lists for each kept token; whether the allocator gives that back to
 the system each time moves the loop, and so the ratio, by a factor of two to three between runs.
+
+HoloV, DyCoke and HiPrune stand beside loops over chunks, pairs of frames and anchors: 32, 23 and 192
+dependent steps, each a handful of launches on an accelerator, where ours have none. On a CPU a loop whose
+pieces stay in its cache is as quick as one pass over all, and DyCoke takes its pairs of frames one by one.
+The loops of `newer_loops.py` have 496 steps (VScan), 256 (FastVID), 528 and 480 (HoliTom's scenes, and its
+merge in turn, one product here, which a CPU runs more slowly than the loop), 2,304 (PixelPrune) and 64
+(CDPruner in halves, where ours has 32); FastVID and HoliTom loop over scenes, which they read back once.
 """
 
 from __future__ import annotations
@@ -27,8 +34,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from newer_loops import NEWER_CASES
 
 from token_reduction.divprune import cosine_distance, divprune, farthest_points
+from token_reduction.dycoke import dycoke
+from token_reduction.hiprune import hiprune
+from token_reduction.holov import holov
 from token_reduction.prumerge import prumerge
 
 if TYPE_CHECKING:
@@ -105,6 +116,59 @@ def loop_divprune(tokens: Tensor, k: int) -> Tensor:
     return loop_selection(1.0 - unit @ unit.T, k)
 
 
+def loop_holov(tokens: Tensor, attention: Tensor, count: int, chunks: int) -> list[int]:
+    """One chunk after the other."""
+    parts = list(zip(tokens.chunk(chunks), attention.chunk(chunks), strict=True))
+    weights = []
+    for rows, looked in parts:
+        unit = rows / (rows.norm(dim=1, keepdim=True) + 1e-6)
+        cosine = unit @ unit.T * (1 - torch.eye(len(rows)))
+        mean = cosine.sum(dim=1, keepdim=True) / (len(rows) - 1)
+        varied = (cosine - mean).square().sum(dim=1) / (len(rows) - 1)
+        scaled = looked * 1e3
+        weights.append((scaled + 0.09 * varied * scaled.mean() / (varied.mean() + 1e-6)).mean())
+    shares = torch.stack(weights)
+    shares = shares / (shares.sum() + 1e-6)
+    quotas = (shares * count).floor().long()
+    for place in shares.argsort(descending=True, stable=True)[: count - int(quotas.sum())]:
+        quotas[place] += 1
+    kept, start = [], 0
+    for (rows, looked), quota in zip(parts, quotas.tolist(), strict=True):
+        kept += (looked.argsort(descending=True, stable=True)[:quota] + start).tolist()
+        start += len(rows)
+    return kept
+
+
+def loop_dycoke(clip: Tensor, keep: float) -> list[int]:
+    """One pair of frames after the other."""
+    frames, each, _ = clip.shape
+    count = int(keep * each)
+    pairs = [(i, i + 1) for i in range(0, frames - 1, 2)]
+    pairs += [(i, i + 2) for i in range(0, frames - 4, 4)]
+    kept = {t: list(range(each)) for t in range(frames)}
+    for one, other in pairs:
+        cosine = torch.nn.functional.cosine_similarity(clip[one], clip[other], dim=-1)
+        kept[other] = sorted(cosine.argsort(stable=True)[:count].tolist())
+    return [t * each + p for t in range(frames) for p in kept[t]]
+
+
+def loop_hiprune(shallow: Tensor, deep: Tensor, count: int, side: int) -> list[int]:
+    """One anchor after the other, then one register after the other."""
+    n = len(shallow)
+    chosen: list[int] = []
+    for anchor in shallow.argsort(descending=True, stable=True)[: round(count * 0.1 / 5)].tolist():
+        for step in (0, -1, 1, -side, side):
+            place = min(max(anchor + step, 0), n - 1)
+            if place not in chosen:
+                chosen.append(place)
+    for place in deep.argsort(descending=True, stable=True).tolist():
+        if len(chosen) == count:
+            break
+        if place not in chosen:
+            chosen.append(place)
+    return sorted(chosen)
+
+
 def compare(
     baseline: Callable[[], object], method: Callable[[], object], seconds: float
 ) -> tuple[float, float]:
@@ -164,6 +228,30 @@ def whole_case(n: int, width: int) -> Pair:
     return lambda: loop_divprune(tokens, k), lambda: divprune(tokens, k)
 
 
+def holov_case() -> Pair:
+    tokens = random_tokens(576, 4096)
+    row = random_tokens(1, 576).softmax(dim=-1)
+    assert holov(tokens, row, 64).kept_indices.tolist() == loop_holov(tokens, row[0], 64, 16)
+    return lambda: tokens[loop_holov(tokens, row[0], 64, 16)], lambda: holov(tokens, row, 64)
+
+
+def dycoke_case() -> Pair:
+    clip = random_tokens(32 * 196, 3584).reshape(32, 196, 3584)
+    assert dycoke(clip).kept_indices.tolist() == loop_dycoke(clip, 0.3)
+    return lambda: clip.reshape(-1, 3584)[loop_dycoke(clip, 0.3)], lambda: dycoke(clip)
+
+
+def hiprune_case() -> Pair:
+    tokens = random_tokens(576, 4096)
+    shallow, deep = torch.rand(2, 576, generator=torch.Generator().manual_seed(0))
+    ours = hiprune(tokens, shallow, deep, 192, side=24)
+    assert ours.kept_indices.tolist() == loop_hiprune(shallow, deep, 192, 24)
+    return (
+        lambda: tokens[loop_hiprune(shallow, deep, 192, 24)],
+        lambda: hiprune(tokens, shallow, deep, 192, side=24),
+    )
+
+
 def random_tokens(n: int, width: int) -> Tensor:
     return torch.randn(n, width, generator=torch.Generator().manual_seed(n))
 
@@ -177,6 +265,10 @@ CASES: dict[str, Callable[[], Pair]] = {
     "divprune whole n=2880 d=64": lambda: whole_case(2880, 64),
     "divprune whole n=576 d=4096": lambda: whole_case(576, 4096),
     "divprune whole n=2880 d=4096": lambda: whole_case(2880, 4096),
+    "holov n=576 d=4096": holov_case,
+    "dycoke 32 x 196 d=3584": dycoke_case,
+    "hiprune n=576 K=192": hiprune_case,
+    **NEWER_CASES,
 }
 
 

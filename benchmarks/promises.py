@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from growth import growth
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -250,144 +251,53 @@ def table_2() -> Found:
 
 
 PROMISES = (
-    Promise(
-        "user",
-        "`make test` passes on the newest releases",
-        "all pass",
-        "nox",
-        lambda: releases("newest"),
-    ),
-    Promise(
-        "user", "and on the lowest that are allowed", "all pass", "nox", lambda: releases("lowest")
-    ),
+    Promise("user", "`make test` passes on the newest releases", "all pass", "nox",
+        lambda: releases("newest")),
+    Promise("user", "and on the lowest that are allowed", "all pass", "nox", lambda: releases("lowest")),
     Promise("user", "and on those of GPU images", "all pass", "nox", lambda: releases("gpu-image")),
-    Promise(
-        "user",
-        "FLOPs equal `torch.utils.flop_counter` for every family, at every image size "
-        "tried, with a cached prefix, and with every method at work",
-        "no difference",
-        *tests(
-            "tests/costmodel/test_flop_counter.py",
-            "tests/costmodel/test_native_flops.py",
-            "tests/costmodel/test_windows_counted.py",
-            "tests/costmodel/test_cached_prefix.py",
-            "tests/token_reduction/test_flops_counted_while_reducing.py",
-        ),
-    ),
-    Promise(
-        "user",
-        "Parameters equal what transformers builds, part by part",
-        "no difference",
-        *tests("tests/costmodel/models/test_parameters.py"),
-    ),
-    Promise(
-        "user",
-        "A sweep's row is what `estimate` says of it alone; break-even, frontier and "
-        "the largest batch are what asking one by one gives",
-        "no difference",
-        *tests(
-            "tests/robustness/test_sweep_equals_estimate.py", "tests/robustness/test_brute_force.py"
-        ),
-    ),
-    Promise(
-        "user",
-        "Ops add up to stages, stages to totals; nothing is below nothing, and nothing "
-        "calibrated below its roofline",
-        "no exception",
-        *tests("tests/robustness/test_ops_add_up.py", "tests/robustness/test_signs_and_bounds.py"),
-    ),
-    Promise(
-        "user",
-        "PruMerge's Table 2 comes out to the printed digit",
-        "31 of 32 cells",
-        "vlm-roofline reproduce prumerge-table2",
-        table_2,
-    ),
-    Promise(
-        "user",
-        "Predictions agree with other people's measurements",
-        "medians 0.9 to 1.1; 80 % of the points inside 90 % intervals",
-        "python benchmarks/evidence.py",
-        evidence,
-    ),
-    Promise(
-        "user",
-        "Spoilt input ends in an answer or in one clear error",
-        "100,000 cases, no fault",
-        "make fuzz",
-        lambda: fuzzed(False, 100_000),
-    ),
-    Promise(
-        "user",
-        "kill -9 loses nothing",
-        "200 kills, no fault",
-        "make fuzz",
-        lambda: fuzzed(True, 200),
-    ),
-    Promise(
-        "user",
-        "A full or read-only disk costs one line, and the old file stays; shared "
-        "records tell nothing private",
-        "no exception",
-        *tests(
-            "tests/robustness/test_outputs.py",
-            "tests/robustness/test_privacy.py",
-            "tests/robustness/test_last_net.py",
-        ),
-    ),
-    Promise(
-        "user",
-        "A calibrated estimate costs little more than an ideal one",
-        "2.2 times",
-        "make promises",
-        estimates,
-    ),
-    Promise(
-        "user",
-        "A calibrated sweep keeps the rate of an ideal one",
-        "half of it",
-        "make promises",
-        sweeps,
-    ),
-    Promise(
-        "user",
-        "`estimate --json` from a cold start",
-        "2.3 times the import of its libraries",
-        "make promises",
-        cold_start,
-    ),
-    Promise(
-        "user",
-        "Every number of README comes from a run or a page",
-        "no exception",
-        *tests("tests/packaging/test_readme.py", "tests/packaging/test_commands.py"),
-    ),
-    Promise(
-        "contributor",
-        "Imports run one way, between packages and inside them, without a circle; "
-        "nothing outside its own file knows a family's, method's or plan's name",
-        "no exception",
-        *tests("tests/packaging/test_imports.py", "tests/costmodel/test_names_stay_home.py"),
-    ),
-    Promise(
-        "contributor",
-        "A method is two files and a line, a family one and a line, a plan one; from "
-        "outside they need no change here",
-        "as said",
-        *tests(
-            "tests/costmodel/methods/test_files.py",
-            "tests/costmodel/methods/test_door.py",
-            "tests/costmodel/test_extending.py",
-        ),
-    ),
-    Promise(
-        "contributor",
-        "A number that is stored changes only with its reason in docs/changed-numbers.md",
-        "no difference",
-        *tests("tests/costmodel/test_stored_numbers.py"),
-    ),
+    Promise("user", "FLOPs equal `torch.utils.flop_counter` for every family, at every image size "
+        "tried, with a cached prefix, and with every method at work", "no difference",
+        *tests("tests/costmodel/test_flop_counter.py", "tests/costmodel/test_native_flops.py",
+        "tests/costmodel/test_windows_counted.py", "tests/costmodel/test_cached_prefix.py",
+        "tests/token_reduction/test_flops_counted_while_reducing.py")),
+    Promise("user", "Parameters equal what transformers builds, part by part", "no difference",
+        *tests("tests/costmodel/models/test_parameters.py")),
+    Promise("user", "A sweep's row is what `estimate` says of it alone; break-even, frontier and "
+        "the largest batch are what asking one by one gives", "no difference",
+        *tests("tests/robustness/test_sweep_equals_estimate.py", "tests/robustness/test_brute_force.py")),
+    Promise("user", "Ops add up to stages, stages to totals; nothing is below nothing, and nothing "
+        "calibrated below its roofline", "no exception", *tests("tests/robustness/test_ops_add_up.py",
+        "tests/robustness/test_signs_and_bounds.py")),
+    Promise("user", "PruMerge's Table 2 comes out to the printed digit", "31 of 32 cells",
+        "vlm-roofline reproduce prumerge-table2", table_2),
+    Promise("user", "Predictions agree with other people's measurements",
+        "medians 0.9 to 1.1; 80 % of the points inside 90 % intervals", "python benchmarks/evidence.py",
+        evidence),
+    Promise("user", "Spoilt input ends in an answer or in one clear error", "100,000 cases, no fault",
+        "make fuzz", lambda: fuzzed(False, 100_000)),
+    Promise("user", "kill -9 loses nothing", "200 kills, no fault", "make fuzz", lambda: fuzzed(True, 200)),
+    Promise("user", "A full or read-only disk costs one line, and the old file stays; shared "
+        "records tell nothing private", "no exception", *tests("tests/robustness/test_outputs.py",
+        "tests/robustness/test_privacy.py", "tests/robustness/test_last_net.py")),
+    Promise("user", "A calibrated estimate costs little more than an ideal one", "2.2 times",
+        "make promises", estimates),
+    Promise("user", "A calibrated sweep keeps the rate of an ideal one", "half of it", "make promises",
+        sweeps),
+    Promise("user", "`estimate --json` from a cold start", "2.3 times the import of its libraries",
+        "make promises", cold_start),
+    Promise("user", "Every number of README comes from a run or a page", "no exception",
+        *tests("tests/packaging/test_readme.py", "tests/packaging/test_commands.py")),
+    Promise("contributor", "Imports run one way, between packages and inside them, without a circle; "
+        "nothing outside its own file knows a family's, method's or plan's name", "no exception",
+        *tests("tests/packaging/test_imports.py", "tests/costmodel/test_names_stay_home.py")),
+    Promise("contributor", "A method is two files and a line, a family one and a line, a plan one; from "
+        "outside they need no change here", "as said", *tests("tests/costmodel/methods/test_files.py",
+        "tests/costmodel/methods/test_door.py", "tests/costmodel/test_extending.py")),
+    Promise("contributor",
+        "A number that is stored changes only with its reason in docs/changed-numbers.md", "no difference",
+        *tests("tests/costmodel/test_stored_numbers.py")),
     Promise("contributor", "A file is one idea", f"{MOST_LINES} lines", "make promises", lines),
-)
+)  # fmt: skip
 
 
 def page(found: list[tuple[Promise, Found]]) -> str:
@@ -405,7 +315,10 @@ def page(found: list[tuple[Promise, Found]]) -> str:
         "Made by `make promises`, in a few minutes. A date before the others' is the one on which a longer\n"
         "command stored its figure.\n\n"
         "## To a user\n\n" + head + "\n".join(users) + "\n\n"
-        "## To a contributor\n\n" + head + "\n".join(others) + "\n"
+        "## To a contributor\n\n" + head + "\n".join(others) + "\n\n"
+        "## What it grew to\n\n"
+        "Made by `python benchmarks/growth.py`: lines of Python, blank ones and docstrings included, as git\n"
+        "counts them.\n\n" + growth()
     )
 
 

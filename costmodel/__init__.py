@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from costmodel.questions.comparisons import Comparison, compare
     from costmodel.questions.distribution import estimate_distribution
     from costmodel.questions.frontiers import frontier
+    from costmodel.questions.parts import parquet_parts
+    from costmodel.questions.reducers import histogram, pareto, top_k
     from costmodel.questions.schedules import solve_schedule
     from costmodel.questions.serving import Serving, serve
     from costmodel.questions.sweeps import sweep
@@ -41,16 +43,20 @@ __all__ = [
     "fit_calibration",
     "frontier",
     "get_method",
+    "histogram",
     "largest_batch",
     "list_methods",
     "list_models",
     "load_model",
+    "pareto",
+    "parquet_parts",
     "register_family",
     "register_method",
     "register_plan",
     "serve",
     "solve_schedule",
     "sweep",
+    "top_k",
 ]
 
 __getattr__, __dir__ = public(
@@ -66,6 +72,8 @@ __getattr__, __dir__ = public(
         "questions.comparisons": "compare Comparison",
         "questions.distribution": "estimate_distribution",
         "questions.frontiers": "frontier",
+        "questions.parts": "parquet_parts",
+        "questions.reducers": "histogram pareto top_k",
         "questions.schedules": "solve_schedule",
         "questions.serving": "serve Serving",
         "questions.sweeps": "sweep",

@@ -23,7 +23,7 @@ from costmodel.plans.fused import PLAN as FUSED
 from costmodel.power_roof import power_roof
 from costmodel.precision.arithmetic import matrix_peak
 from costmodel.quantities import traffic
-from costmodel.uncertainty import BRACKET, HOST, NOTHING, Errors, Host, Part, errors_of
+from costmodel.uncertainty import BRACKET, HOST, NOTHING, Errors, Host, Part, errors_of, joined
 from hardware_specs.showing import brief
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class StageCost:
 
     def __add__(self, other: StageCost) -> StageCost:
         """Return the two stages run one after the other."""
-        return StageCost(**added((self, other)))
+        return StageCost(*added((self, other)))
 
     def mapped(self, change: Callable[[Any], Any]) -> StageCost:
         """Return the cost of other scenarios, as an index or a mask gives them."""
@@ -136,23 +136,21 @@ def waiting(seconds: float) -> StageCost:
     )  # fmt: skip
 
 
-#: The quantities that are numbers, in the order of the fields.
+#: The quantities that are numbers, in the order of the fields: all but the last, `errors`.
 SUMMED = tuple(each.name for each in fields(StageCost) if each.name != "errors")
+_TIME, _LOW, _HIGH = map(SUMMED.index, ("time_s", "time_low_s", "time_high_s"))
 _summed = attrgetter(*SUMMED)
 _fieldwise: Callable[[Any, Any], Any] = partial(map, add)
 
 
-def added(costs: Sequence[StageCost]) -> dict[str, Any]:
+def added(costs: Sequence[StageCost]) -> list[Any]:
     """Return the fields of stages run one after the other; only the interval is no plain sum."""
     costs = [cost for cost in costs if cost is not _EMPTY] or [_EMPTY]
     # Field by field; an array needs no pass to start from 0.
-    found = dict(zip(SUMMED, reduce(_fieldwise, map(_summed, costs)), strict=False))
-    errors = NOTHING
-    for cost in costs:
-        if cost.errors is not None and cost.errors.parts:
-            errors = errors.plus(cost.errors) if errors.parts else cost.errors
-    low, high = errors.interval(found["time_s"])
-    return found | {"time_low_s": low, "time_high_s": high, "errors": errors}
+    found = list(reduce(_fieldwise, map(_summed, costs)))
+    errors = joined([cost.errors for cost in costs if cost.errors is not None])
+    found[_LOW], found[_HIGH] = errors.interval(found[_TIME])
+    return [*found, errors]
 
 
 class Roofline:
@@ -315,6 +313,34 @@ class Roofline:
         cached = op.hbm_bytes < self._rereads_below * op.kernels
         return time * (1 - cached) + compute * cached
 
+    def times(self, ops: Sequence[OpCost], vector: bool) -> StageCost:
+        """Return what `stage` does, of which only the time and the kernels are worked out.
+
+        Args:
+            ops: the stage's ops.
+            vector: whether the numbers are arrays over scenarios.
+        """
+        maximum: Callable[[Any, Any], Any] = np.maximum if vector else max
+        sent: list[OpCost] = []
+        if self.network is not None:
+            ops, sent = apart(ops)
+        time: Num = 0.0
+        kernels: Num = 0
+        for op in ops:
+            math, pointwise, memory = self.bounds_of(op)
+            spent = maximum(maximum(math, pointwise), memory)
+            if self.calibration is not None:
+                pricer = self.calibration.pricer(op.op_class, op.dtype)
+                spent, _ = self._law(op, pricer, spent, maximum)
+            time = time + spent * op.count
+            kernels = kernels + op.kernels * op.count
+        if sent and self.network is not None:
+            link, _, launched = self.network.spent(sent, vector)
+            time, kernels = time + link, kernels + launched
+        if self.host is not None:
+            time, _ = self.host.lasts(time, kernels, self.own_host)
+        return StageCost(kernels=kernels, time_s=time)
+
     def stage(self, ops: Sequence[OpCost], vector: bool) -> StageCost:
         """Add ops up to a stage.
 
@@ -347,6 +373,7 @@ class Roofline:
         sums: dict[tuple[str, str], list[Any]] = {}
         calibration = self.calibration
         peaks, vector_peak, bandwidth = self._peaks, self.vector_peak, self.bandwidth
+        certain = not self._rereads_below
         for op in ops:
             # One unpacking costs less than a dozen attributes, and this loop is most of an estimate.
             (
@@ -354,11 +381,18 @@ class Roofline:
                 op_kv_write, op_read, op_write, launched, shape,
             ) = op  # fmt: skip
             # The bounds of `bounds_of`.
-            math = matrix / (peaks.get(dtype) or self.peak(dtype)) if shape is not None else 0.0
             pointwise = units / vector_peak if vector_peak else 0.0
             memory = (op_weights + op_kv_read + op_kv_write + op_read + op_write) / bandwidth
-            busy = maximum(math, pointwise)
-            op_best = maximum(busy, memory)
+            math: Num = 0.0
+            busy = pointwise
+            if shape is not None:
+                math = matrix / (peaks.get(dtype) or self.peak(dtype))
+                busy = maximum(math, pointwise)
+            if vector:
+                computes, op_best = memory <= busy, np.maximum(busy, memory)
+            else:
+                computes = memory <= busy
+                op_best = busy if computes else memory
             # Not in place: counts of whole numbers and of fractions may meet.
             flops = flops + counted * count
             executed = executed + (matrix + units) * count
@@ -370,20 +404,25 @@ class Roofline:
             kernels = kernels + launched * count
             if calibration is None:
                 spent = op_best * count
-                low += spent if shape is not None else self._at_least(op, op_best, busy) * count
+                if not certain:
+                    low += self._at_least(op, op_best, busy) * count
                 high += (math + pointwise + memory) * count
-                time += spent
-                # Multiplying by the flag picks the side without branching over arrays.
-                compute += spent * (memory <= busy)
-                continue
-            held = sums.get((op_class, dtype))
-            if held is None:
-                pricer = calibration.pricer(op_class, dtype)
-                held = sums[op_class, dtype] = [pricer, pricer.growth, 0.0, 0.0, 0.0, None, 1.0]
-            op_time, by_power = self._law(op, held[0], op_best, maximum)
-            spent = op_time * count
+                held = None
+            else:
+                held = sums.get((op_class, dtype))
+                if held is None:
+                    pricer = calibration.pricer(op_class, dtype)
+                    held = [pricer, pricer.growth, 0.0, 0.0, 0.0, None, 1.0]
+                    sums[op_class, dtype] = held
+                op_time, by_power = self._law(op, held[0], op_best, maximum)
+                spent = op_time * count
             time += spent
-            compute += spent * (memory <= busy)
+            if vector:  # Multiplying by the flag picks the side without branching.
+                compute += spent * computes
+            elif computes:
+                compute += spent
+            if held is None:
+                continue
             if by_power is not False:
                 power += spent * by_power
             best += op_best * count
@@ -399,7 +438,8 @@ class Roofline:
         link: Num = 0.0
         if calibration is None:
             best = time
-            errors = Errors(time, {BRACKET: Part(time, time - low, high - time)})
+            below = 0.0 if certain else time - low
+            errors = Errors(time, {BRACKET: Part(time, below, high - time)})
         else:
             errors = errors_of(
                 [

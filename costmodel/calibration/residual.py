@@ -64,12 +64,16 @@ class Residual:
             at = _features(np.array(self.m), np.array(self.n), np.array(self.k), units)
             held = self._features[units] = at, np.array(self.weights)
         at, weights = held
+        # Rows of a sweep differ in batch and output, and their products often do not.
+        (m, n, k), where = _distinct(_stepped(m), n, k)
         asked = _features(m, n, k, units)
         out = np.empty(len(asked))
         for start in range(0, len(asked), _CHUNK):
             part = slice(start, start + _CHUNK)
-            out[part] = np.exp(-_distance(asked[part], at)) @ weights
-        return out
+            # Not a matrix product, whose last bit depends on how many rows there are.
+            out[part] = (np.exp(-_distance(asked[part], at)) * weights).sum(axis=1)
+        found: np.ndarray = out[where]
+        return found
 
 
 def fit_residual(sizes: Mapping[str, np.ndarray], ratios: np.ndarray, units: int) -> Residual:
@@ -129,13 +133,31 @@ class ResidualSteps:
 
 def _features(m: Any, n: Any, k: Any, units: int) -> np.ndarray:
     """Return the coordinates whose absolute differences add up to a distance, shape (points, 7)."""
-    m = np.minimum(m, MOST_ROWS)
-    m = np.where(m <= STEP, np.ceil(m), STEP * np.ceil(m / STEP))
+    m = _stepped(m)
     columns = [np.log(size) / length for size, length in zip((m, n, k), LENGTHS, strict=True)]
     for rows, wide, length in WAVES:
         waves = np.ceil(m / rows) * np.ceil(n / wide) / units
         columns.append(np.log(np.ceil(waves) / waves) / length)
     return np.stack(columns, axis=1)
+
+
+def _stepped(m: Any) -> Any:
+    """Return the rows that as many count as."""
+    m = np.minimum(m, MOST_ROWS)
+    return np.where(m <= STEP, np.ceil(m), STEP * np.ceil(m / STEP))
+
+
+def _distinct(*columns: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """Return the distinct rows of some columns, and which of them each row is."""
+    order = np.lexsort(columns)
+    new = np.zeros(len(order), dtype=bool)
+    new[:1] = True
+    for column in columns:
+        ordered = column[order]
+        new[1:] |= ordered[1:] != ordered[:-1]
+    where = np.empty(len(order), dtype=np.intp)
+    where[order] = np.cumsum(new) - 1
+    return [column[order[new]] for column in columns], where
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:

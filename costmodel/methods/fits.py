@@ -105,7 +105,7 @@ def _check_plan(name: str, plan: MethodPlan, visual_tokens: Num, arrays: bool) -
                     "tokens, and a reduction adds none; give a smaller keep"
                 )
                 raise of_rows(error, more)
-    spans = (*plan.llm_spans, *(plan.vision_spans or ()))
+    spans = (*plan.llm_spans, *(plan.vision_spans or ()), *(plan.decode_spans or ()))
     lengths = [tokens for span in spans for tokens in span[1:5] if tokens is not None]
     sound = _sound_arrays if arrays else _sound
     wrong = next((op.name for op in plan.ops if not sound(op[3:13])), None)

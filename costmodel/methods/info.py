@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num, OpCost
 
-Place = Literal["before-vision", "vision-layers", "after-vision", "after-projector", "llm-layer"]
+Place = Literal[
+    "before-vision", "vision-layers", "after-vision", "after-projector", "llm-layer", "decode"
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

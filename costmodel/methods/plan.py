@@ -9,7 +9,7 @@ from costmodel.schedule import LayerSpan
 from hardware_specs.showing import brief
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from costmodel.models import ModelConfig, ProjectorConfig, VisionConfig
     from costmodel.precision import Precision
@@ -77,6 +77,11 @@ class MethodPlan(NamedTuple):
         warnings: what the caller should know, one sentence each.
         patches: patches of each crop that the tower embeds; None for all.
         seen_share: tokens that reach a tower of native resolution, and all there are; None for all.
+        decode_spans: visual tokens whose keys and values each layer reads at a decode step, where these are
+            fewer than it has cached; None where it reads all.
+        step_ops: the method's own ops in all decode steps, from the samples, `decode_spans`, the other tokens
+            in the cache at the mean step, its own among them, and the number of steps; None for none. A sweep
+            calls it with more rows than the plan was made for, so it holds no arrays.
     """
 
     llm_spans: tuple[LayerSpan, ...]
@@ -87,6 +92,8 @@ class MethodPlan(NamedTuple):
     warnings: tuple[str, ...] = ()
     patches: Num | None = None
     seen_share: tuple[Num, Num] | None = None
+    decode_spans: tuple[LayerSpan, ...] | None = None
+    step_ops: Callable[[Num, tuple[LayerSpan, ...], Num, Num], list[OpCost]] | None = None
 
     def __repr__(self) -> str:
         """Return the fields that are set, as far as they fit."""

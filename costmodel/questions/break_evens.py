@@ -20,7 +20,8 @@ from costmodel.estimates import answer
 from costmodel.kinds import check_budget, refused
 from costmodel.methods import chosen_method
 from costmodel.quantities import MOST_TOKENS
-from costmodel.questions.sweeps import CHUNK_ROWS, SweepPlan, sweep_chunks
+from costmodel.questions.sweep_plan import CHUNK_ROWS, SweepPlan
+from costmodel.questions.sweeps import sweep_chunks
 from costmodel.request import Request
 from costmodel.scenario import within_budget
 from costmodel.time_source import IDEAL, TimeSource
@@ -196,7 +197,7 @@ def _one_value_each(model: Any, hardware: Any, arguments: dict[str, Any]) -> Req
     plan = SweepPlan(model, hardware, **arguments)
     if plan.rows != 1:
         raise InvalidInputError("one value per argument is needed here; sweep takes lists")
-    return Request(**next(plan.combinations()))
+    return Request(**plan.combination(0))
 
 
 def _budget(memory_bytes: float | None, request: Request) -> float | None:

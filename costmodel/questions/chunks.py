@@ -36,13 +36,14 @@ class Chunk(NamedTuple):
 
     Columns named `bound` hold indices into `costmodel.roofline.BOUNDS`, -1 for an empty stage. A
     column that is not known (rows that could not be priced, a device without a capacity) is None.
-    `warnings` are those that hold for all of its rows.
+    `warnings` are those that hold for all of its rows, `first` is the number of the first one in the sweep.
     """
 
     fixed: dict[str, Any]
     columns: dict[str, Any]
     rows: int
     warnings: tuple[str, ...] = ()
+    first: int = 0
 
     def __repr__(self) -> str:
         """Return the fields that are set, as far as they fit."""

@@ -41,15 +41,32 @@ _FACTS = (
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Order the pages; one that has no place yet is about using it."""
-    tutorials = ["price-your-model.md", "comparing.md", "add-a-method.md"]
+    tutorials = [
+        "price-your-model.md",
+        "comparing.md",
+        "add-a-method.md",
+        "measuring.md",
+        "calibrating.md",
+        "reproduce-a-table.md",
+    ]
     papers = ["conventions.md", "boundaries.md", "which-plan.md", "audit.md", "questions.md"]
     counting = ["cost-model.md", "calibration.md", "families.md", "hardware.md", "extending.md"]
     evidence = ["evidence.md", "reliability.md", "changed-numbers.md"]
     using = ["parallel.md", "field-files.md", "explain.md"]
-    placed = {"methods.md", "SKILL.md", *tutorials, *papers, *counting, *evidence, *using}
+    placed = {
+        "methods.md",
+        "SKILL.md",
+        "gallery.md",
+        *tutorials,
+        *papers,
+        *counting,
+        *evidence,
+        *using,
+    }
     using += sorted({page.name for page in (ROOT / "docs").glob("*.md")} - placed)
     config.nav = [
         {"Start": "index.md"},
+        {"Gallery": "gallery.md"},
         {"Tutorials": tutorials},
         {"Read papers": papers},
         {"Use it": using},
@@ -203,15 +220,24 @@ def _arguments(text: str) -> str:
     for block in rest:
         head, _, body = block.partition("\n")
         if head.endswith(":") and body.startswith("    "):
-            pieces.append(f"**{head[:-1]}**\n\n```text\n{dedented(body)}\n```")
+            pieces.append(f"**{head[:-1]}**\n\n{entries(body)}")
         else:
             pieces.append(prose(block))
     return "\n\n".join(pieces)
 
 
-def dedented(text: str) -> str:
-    """Return lines without their common indentation."""
-    return "\n".join(line.removeprefix("    ") for line in text.split("\n"))
+def entries(text: str) -> str:
+    """Return a section of a docstring as a list where all of it is `name: meaning`, else as prose.
+
+    >>> entries("    keep: how many;\\n        or a share.\\n    layer: which.")
+    '- `keep`: how many; or a share.\\n- `layer`: which.'
+    """
+    whole = re.sub(r"\n {8,}", " ", text)
+    lines = [line.removeprefix("    ") for line in whole.split("\n")]
+    pairs = [re.fullmatch(r"([\w*., ]+?): (.+)", line) for line in lines]
+    if all(pairs):
+        return "\n".join(f"- `{pair[1]}`: {prose(pair[2])}" for pair in pairs if pair)
+    return prose(" ".join(lines))
 
 
 def _public(package: str) -> dict[str, Path]:

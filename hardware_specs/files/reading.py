@@ -31,6 +31,7 @@ MAX_BYTES = {
     "model config": 16 * _MEGABYTE,
     "calibration": 16 * _MEGABYTE,
     "plan": 4 * _MEGABYTE,
+    "sweep": 64 * _MEGABYTE,
     "record": 64 * _MEGABYTE,
     "op profile": 64 * _MEGABYTE,
     "table": 256 * _MEGABYTE,

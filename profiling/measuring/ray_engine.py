@@ -3,9 +3,6 @@
 The claims in the folder say who measures what, as among workers of any kind; Ray places and starts
 them: one task for a host, which Ray never repeats, in a process of its own that ends with it. A task
 that died is started anew while the others go on, so that nothing rests on what Ray remembers.
-
-What is connected to Ray is a process of its own, too: Ray ends it when the head has been silent for a
-minute. It starts no cluster, so that Ray writes nothing into the home folder.
 """
 
 from __future__ import annotations
@@ -15,11 +12,11 @@ import time
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hardware_specs.errors import InvalidInputError, MissingDependencyError, VlmRooflineError
+from hardware_specs.cluster import check_ray, connected
+from hardware_specs.errors import InvalidInputError, VlmRooflineError
 from hardware_specs.files.claiming import Claims
 from hardware_specs.files.writing import prepare_folder
 from hardware_specs.showing import one_line, shown
@@ -65,8 +62,7 @@ class Crew:
             InvalidInputError: no such number of GPUs.
             MissingDependencyError: Ray is not installed.
         """
-        if find_spec("ray") is None:
-            raise MissingDependencyError("ray", "ray")
+        check_ray()
         on_gpus = any(item.device.startswith("cuda") for item in plan.configurations)
         if gpus is None:
             gpus = int(on_gpus)
@@ -143,22 +139,9 @@ def drive(plan: Plan, folder: str, crew: Crew, errors: multiprocessing.SimpleQue
         crew: the workers.
         errors: is given the reason if points are left.
     """
-    # Ray reports at length on what is expected here; what must be told goes into the queue.
-    silence = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):
-        os.dup2(silence, stream)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        import ray
-
         target = prepare_folder(Path(folder).resolve())
-        try:
-            ray.init(address="auto", log_to_driver=False, logging_level="error")
-        except Exception as error:
-            raise VlmRooflineError(
-                f"no Ray cluster answers ({one_line(error, 200)}); start one with `ray start --head`, or "
-                "name one in RAY_ADDRESS"
-            ) from error
+        ray = connected()
         with _seen_by_all(target) as mark:
             reason = _keep_working(ray, plan, target, crew, mark)
     except Exception as error:

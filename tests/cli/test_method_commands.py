@@ -5,24 +5,17 @@ import subprocess
 import sys
 
 import pytest
-import typer
 
 from costmodel.methods import list_methods
-from vlm_roofline.cli import frontier as frontier_command
-from vlm_roofline.cli import methods as methods_command
+from vlm_roofline.cli import main
 
 A100 = "nvidia-a100-sxm4-80gb"
 
 
 @pytest.fixture
 def run(capsys):
-    app = typer.Typer()
-    app.callback()(lambda: None)
-    methods_command.register(app)
-    frontier_command.register(app)
-
     def call(*arguments):
-        app(list(arguments), standalone_mode=False)
+        assert main(list(arguments)) == 0
         return capsys.readouterr().out
 
     return call

@@ -4,15 +4,7 @@ import json
 
 import pytest
 
-from vlm_roofline.cli import COMMANDS, main
-
-MODULES = {name: f"vlm_roofline.cli.{name}" for name in ("plot", "reconcile", "report", "loop")}
-
-
-@pytest.fixture(autouse=True)
-def registered(monkeypatch):
-    for name, module in MODULES.items():
-        monkeypatch.setitem(COMMANDS, name, module)
+from vlm_roofline.cli import main
 
 
 def test_reconcile_prints_runs_errors_and_curves(folder, capsys):

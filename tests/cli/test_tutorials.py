@@ -7,14 +7,23 @@ import re
 from pathlib import Path
 
 import pytest
-from page_runs import check_run, console_runs, python_blocks
+import typer
+from page_runs import run_page
 
 from costmodel import estimate
 from costmodel.conventions import list_conventions
 from costmodel.models import config_dict
+from vlm_roofline.cli import plot
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("price-your-model", "conventions", "boundaries", "which-plan")
+PAGES = (
+    "price-your-model",
+    "comparing",
+    "reproduce-a-table",
+    "conventions",
+    "boundaries",
+    "which-plan",
+)
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -23,13 +32,7 @@ def test_a_page_prints_what_it_shows(name: str, tmp_path, monkeypatch, capsys) -
     (tmp_path / "my-model" / "config.json").write_text(json.dumps(config_dict("qwen2.5-vl-7b")))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    page = DOCS / f"{name}.md"
-    runs = console_runs(page)
-    assert runs
-    for line, shown in runs:
-        check_run(line, shown, capsys)
-    for block in python_blocks(page):
-        exec(block, {})  # noqa: S102  (the page's own)
+    run_page(DOCS / f"{name}.md", tmp_path, capsys)
 
 
 def test_conventions_count_what_their_table_says() -> None:
@@ -42,3 +45,14 @@ def test_conventions_count_what_their_table_says() -> None:
         device = "nvidia_V100" if name.startswith("llmviewer") else "nvidia-v100-sxm2-16gb"
         cost = estimate("llava-1.5-7b", device, convention=name)
         assert told[name] == f"{cost.totals.flops / 1e12:.3f} T"
+
+
+def test_the_gallery_has_every_picture() -> None:
+    """Every picture of docs/images, and every command that draws one."""
+    text = (DOCS / "gallery.md").read_text("utf-8")
+    shown = re.findall(r"!\[[^\]]+\]\(images/(.*?)\)", text)
+    assert sorted(shown) == sorted(path.name for path in (DOCS / "images").iterdir())
+    app = typer.Typer()
+    plot.register(app)
+    kinds = app.registered_groups[0].typer_instance.registered_commands
+    assert all(f"$ vlm-roofline plot {kind.name} " in text for kind in kinds)

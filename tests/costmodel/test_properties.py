@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from costmodel import estimate, sweep
 from costmodel.precision import parse_precision
-from costmodel.questions.sweeps import COLUMNS, SHARES, sweep_chunks
+from costmodel.questions.sweep_columns import COLUMNS, SHARES
+from costmodel.questions.sweeps import sweep_chunks
 from hardware_specs.errors import InvalidInputError, UnknownNameError
 
 A100 = "nvidia-a100-sxm4-80gb"

@@ -55,11 +55,11 @@ def test_the_signature_of_estimate_is_the_request() -> None:
 
 def test_a_new_field_reaches_every_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     """What else knows the arguments is derived: nothing but a field is written for a new one."""
-    from costmodel.questions import sweeps
+    from costmodel.questions import sweep_plan
     from vlm_roofline.cli.options import request_options
     from vlm_roofline.cli.pictures import PICTURE_OPTIONS
 
-    assert {*sweeps.CATEGORIES, *sweeps.NUMBERS} == set(ARGUMENTS) - {"convention"}
+    assert {*sweep_plan.CATEGORIES, *sweep_plan.NUMBERS} == set(ARGUMENTS) - {"convention"}
     assert set(estimate(MODEL, A100).inputs) == set(ARGUMENTS) | {"crops"}
     counted = estimate(MODEL, A100, convention="fastv")
     assert set(counted.inputs) == set(ARGUMENTS) | {"crops"}

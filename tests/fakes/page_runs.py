@@ -31,6 +31,24 @@ def python_blocks(page: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), flags=re.DOTALL)
 
 
+def write_files(page: Path, folder: Path) -> None:
+    """Write the blocks of a page that are files, ```csv title="table.csv", into a folder."""
+    found = re.findall(r'```\w+ title="(.*?)"\n(.*?)```', page.read_text("utf-8"), flags=re.DOTALL)
+    for name, text in found:
+        (folder / name).write_text(text, "utf-8")
+
+
+def run_page(page: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Write a page's files into the working folder, and run its commands and then its Python there."""
+    write_files(page, folder)
+    runs = console_runs(page)
+    assert runs
+    for line, shown in runs:
+        check_run(line, shown, capsys)
+    for block in python_blocks(page):
+        exec(block, {})  # noqa: S102  (the page's own)
+
+
 def check_run(line: str, shown: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Run a command line, and look for what is shown of it in what it prints, spaces and breaks aside."""
     program, *arguments = shlex.split(line)

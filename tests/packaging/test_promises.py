@@ -21,10 +21,12 @@ def program():
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules["promises"] = module
+    sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(module)
         yield module
     finally:
+        sys.path.remove(str(path.parent))
         del sys.modules["promises"]
 
 
@@ -32,7 +34,7 @@ def rows() -> dict[str, list[str]]:
     """Return the page's rows by their promise."""
     cells = [
         [cell.strip() for cell in line.strip("|").split(" | ")]
-        for line in PAGE.read_text(encoding="utf-8").splitlines()
+        for line in PAGE.read_text(encoding="utf-8").partition("## What it grew to")[0].splitlines()
         if re.match(r"\| (?!promise)", line)
     ]
     return {row[0].strip("| "): row[1:] for row in cells}
@@ -83,3 +85,24 @@ def test_stored_figures_are_held_to_their_limits(program, tmp_path, monkeypatch)
         "what,cases,ok,faults,date\nestimate,200000,9,1,2026-11-02\n", encoding="utf-8"
     )
     assert not program.fuzzed(False, 100_000).holds
+
+
+def test_lines_by_package_are_gits(program, monkeypatch) -> None:
+    """Two commits of a small history: a room that was there, one that is new."""
+    growth = sys.modules["growth"]
+    told = {
+        "old": ["old:tests/a.py:3", "old:costmodel/ops/b.py:5"],
+        "HEAD": [
+            "HEAD:tests/a.py:4",
+            "HEAD:costmodel/ops/b.py:5",
+            "HEAD:costmodel/new/deep/c.py:10",
+        ],
+    }
+    monkeypatch.setattr(
+        growth, "_git", lambda *words: told[next(word for word in words if word in told)]
+    )
+    said = growth.growth("old")
+    assert "| costmodel | 5 | 15 | 5 | 10 | 1 to 2 |" in said
+    assert "Rooms since: costmodel/new 10." in said
+    page = PAGE.read_text(encoding="utf-8")
+    assert all(f"| {package} |" in page for package in growth.WENT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from itertools import product
 
 import pytest
 from fuzzing.doors_api import METHODS, taking
@@ -95,10 +96,24 @@ def test_a_count_that_is_none_is_kept_with_its_reason(images):
 
 
 def test_rows_are_counted_without_going_through_them():
-    from costmodel.questions.sweeps import SweepPlan
+    from costmodel.questions.sweep_plan import SweepPlan
 
     for method in ("none", "divprune", ["none", "divprune", None, "fastv"]):
         plan = SweepPlan(MODELS[0], [A100] * 3, method=method, keep=[0.1, 0.5], layer=[None, 2, 3])
-        assert plan.rows == len(list(plan.combinations()))
+        methods = method if isinstance(method, list) else [method]
+        expected = [
+            (device, name, keep, layer)
+            for device in range(3)
+            for name in methods
+            for keep, layer in (
+                [(None, None)]
+                if len(methods) > 1 and name in ("none", None)
+                else product([0.1, 0.5], [None, 2, 3])
+            )
+        ]
+        found = [plan.combination(number) for number in range(plan.combined)]
+        names = ("method", "keep", "layer")
+        assert plan.rows == len(expected)
+        assert [tuple(each[name] for name in names) for each in found] == [e[1:] for e in expected]
     many = ["flash"] * 5000
     assert SweepPlan(MODELS[0], [A100] * 5000, attention=many).rows == 25_000_000

@@ -223,6 +223,7 @@ SETTINGS = [
 ON_CLIPS = [
     *(("evs", {}), ("evs", {"keep": 20}), ("vidcom2", {}), ("vidcom2", {"keep": 12})),
     *(("dycoke", {}), ("dycoke", {"keep": 0.5})),
+    *(("dycoke(variant=both)", {}), ("dycoke(variant=both, park=0.4, at=5)", {"keep": 0.5})),
 ]
 #: Those that weigh frames by the tower, on three frames of 9 tokens, each a scene.
 WEIGHED = [

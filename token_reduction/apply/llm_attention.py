@@ -227,6 +227,13 @@ class AttentionProbe:
         queries = rotate(split_heads(self._queries, self.heads.dim), cos, sin)
         return attention_weights(queries, self.keys(), self.heads, mask)[:, :, 0]
 
+    def row_over(self, keys: Tensor) -> Tensor:
+        """A decode step's row of attention over cached keys [b, k, t, e], its own among them: [b, h, t]."""
+        assert self._queries is not None  # noqa: S101  (the layer ran, active)
+        assert self._rope is not None  # noqa: S101
+        queries = rotate(split_heads(self._queries, self.heads.dim), *self._rope)
+        return attention_weights(queries, keys, self.heads, self._mask)[:, :, 0]
+
     def block(self, row: int, span: slice, rows: slice) -> Tensor:
         """Some rows of attention of one sequence, without its padding: [h, rows, tokens].
 

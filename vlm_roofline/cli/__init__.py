@@ -14,7 +14,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from hardware_specs.errors import VlmRooflineError
+from hardware_specs.errors import RankError, VlmRooflineError
 from hardware_specs.showing import one_line
 from vlm_roofline.cli.examples import complete_help
 
@@ -23,33 +23,15 @@ if TYPE_CHECKING:
 
     import typer
 
-#: command -> the module that registers it.
+#: Command -> its module here, in which it is the function of the module's name, or the commands of `group`.
 COMMANDS = {
-    "estimate": "vlm_roofline.cli.estimate",
-    "compare": "vlm_roofline.cli.compare",
-    "sweep": "vlm_roofline.cli.sweep",
-    "explore": "vlm_roofline.cli.explore",
-    "serve": "vlm_roofline.cli.serve",
-    "break-even": "vlm_roofline.cli.break_even",
-    "frontier": "vlm_roofline.cli.frontier",
-    "plot": "vlm_roofline.cli.plot",
-    "reproduce": "vlm_roofline.cli.reproduce",
-    "audit": "vlm_roofline.cli.audit",
-    "models": "vlm_roofline.cli.models",
-    "specs": "vlm_roofline.cli.specs",
-    "methods": "vlm_roofline.cli.methods",
-    "generate": "vlm_roofline.cli.generate",
-    "profile": "vlm_roofline.cli.profile",
-    "measurements": "vlm_roofline.cli.measurements",
-    "count": "vlm_roofline.cli.count",
-    "calibrate": "vlm_roofline.cli.calibrate",
-    "reconcile": "vlm_roofline.cli.reconcile",
-    "report": "vlm_roofline.cli.report",
-    "explain": "vlm_roofline.cli.explain",
-    "import": "vlm_roofline.cli.import_results",
-    "loop": "vlm_roofline.cli.loop",
-    "campaign": "vlm_roofline.cli.campaign",
-}
+    name: name.replace("-", "_")
+    for name in (
+        "estimate", "compare", "sweep", "explore", "serve", "break-even", "frontier", "plot", "reproduce",
+        "audit", "models", "specs", "methods", "generate", "profile", "measurements", "count", "calibrate",
+        "reconcile", "report", "explain", "import", "loop", "campaign",
+    )
+} | {"import": "import_results"}  # fmt: skip
 
 
 def build_app(argv: Sequence[str]) -> typer.Typer:
@@ -75,9 +57,12 @@ def build_app(argv: Sequence[str]) -> typer.Typer:
     def program(version: bool = shows_version) -> None: ...
 
     word = next((word for word in argv if not word.startswith("-")), "")
-    modules = [COMMANDS[word]] if word in COMMANDS else list(dict.fromkeys(COMMANDS.values()))
-    for module in modules:
-        import_module(module).register(app)
+    for name in [word] if word in COMMANDS else COMMANDS:
+        module = import_module(f"{__name__}.{COMMANDS[name]}")
+        if hasattr(module, "group"):
+            app.add_typer(module.group, name=name)
+        else:
+            app.command(name)(getattr(module, COMMANDS[name]))
     complete_help(app)
     return app
 
@@ -150,8 +135,11 @@ def _run(arguments: list[str]) -> int:
 def _refuse(reason: BaseException | str, arguments: Sequence[str]) -> int:
     """Say in one line why the command ended, and return its exit code.
 
-    A program that asked for JSON gets the reason as a JSON document on stdout as well.
+    A program that asked for JSON gets the reason as a JSON document on stdout as well. Of several processes
+    that torchrun started one alone says it.
     """
+    if "RANK" in os.environ and not _speaks(reason):
+        return 2
     text = one_line(reason, 1900) or type(reason).__name__
     if isinstance(reason, MemoryError):
         text = f"out of memory: {text}"
@@ -165,6 +153,19 @@ def _refuse(reason: BaseException | str, arguments: Sequence[str]) -> int:
             print_json({"schema_version": 1, "error": {"type": kind, "message": text}})
     sys.stderr.write(f"error: {text}\n")
     return 2
+
+
+def _speaks(reason: BaseException | str) -> bool:
+    """Return whether this process says why the command ended."""
+    from profiling.devices.ranks import place
+
+    try:
+        where = place()
+    except VlmRooflineError:
+        return True
+    if isinstance(reason, RankError):
+        return reason.speaks
+    return where is None or where.rank == 0
 
 
 def _open_closed_streams() -> None:

@@ -22,11 +22,6 @@ _STYLES = {
 MOST_SHOWN = 12
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("audit")(audit)
-
-
 def audit(
     table: Annotated[
         str,

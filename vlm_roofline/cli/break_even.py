@@ -11,11 +11,6 @@ from vlm_roofline.cli.options import Json, request_options
 from vlm_roofline.cli.units import show_bytes, show_time
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("break-even")(break_even)
-
-
 @request_options("convention", "visual_tokens", "output_tokens")
 def break_even(
     given: dict[str, Any],

@@ -18,11 +18,6 @@ if TYPE_CHECKING:
     from costmodel.calibration import Calibration, ClassParameters
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("calibrate")(calibrate)
-
-
 def calibrate(
     out: Annotated[Path, typer.Option(help="The calibration's JSON file.")],
     tables: Annotated[

@@ -14,11 +14,6 @@ from vlm_roofline.cli.console import console, print_json, remark
 from vlm_roofline.cli.options import Json  # noqa: TC001  (typer reads it)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("campaign")(campaign)
-
-
 def campaign(
     step: Annotated[
         str,

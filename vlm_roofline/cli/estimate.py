@@ -18,11 +18,6 @@ if TYPE_CHECKING:
     from costmodel.result import Estimate, OpRow
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("estimate")(estimate)
-
-
 @request_options()
 def estimate(
     given: dict[str, Any],

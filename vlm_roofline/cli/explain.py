@@ -18,11 +18,6 @@ if TYPE_CHECKING:
 MOST_OPS = 12
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("explain")(explain)
-
-
 def explain(
     trace: Annotated[
         Path, typer.Argument(metavar="TRACE", help="A torch.profiler trace: .json or .json.gz.")

@@ -33,11 +33,6 @@ _LEFT_OUT = (
 )  # fmt: skip
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("explore")(explore)
-
-
 def _several(name: str) -> Any:
     text = f"{ARGUMENTS[name].help} Several: comma-separated."
     return typer.Option(help=text, autocompletion=completes(name))

@@ -31,11 +31,6 @@ if TYPE_CHECKING:
     from token_reduction.apply import ReductionRecord
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("generate")(generate)
-
-
 def generate(
     model: Annotated[str, typer.Argument(help="A local model folder, or a hub id.")],
     image: Annotated[Path, typer.Option(help="The picture.")],

@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 MOST_NAMED = 5
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("import")(import_results)
-
-
 def import_results(
     files: Annotated[
         list[Path],

@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from profiling.whole_loop import LoopPlan
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("loop")(loop)
-
-
 def loop(
     out: Annotated[Path, typer.Option(help="Folder for everything; an interrupted loop goes on.")],
     device: Annotated[str, typer.Option(help="cuda, cuda:N or cpu.")] = "cuda",

@@ -13,11 +13,6 @@ from vlm_roofline.cli.console import console, print_json
 from vlm_roofline.cli.options import Json  # noqa: TC001 - typer reads the annotations when it runs
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("measurements")(measurements)
-
-
 def measurements(
     folder: Annotated[Path, typer.Argument(help="A folder of records, or one .json or .jsonl.")],
     csv: Annotated[bool, typer.Option("--csv", help="Print every stage as CSV.")] = False,

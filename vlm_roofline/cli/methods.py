@@ -30,15 +30,10 @@ _ATTRIBUTES = {
 }
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command group to `app`."""
-    group = typer.Typer(help="The token-reduction methods: what each does, and what it costs.")
-    group.command("list")(list_methods)
-    group.command("show")(show)
-    group.command("solve")(solve)
-    app.add_typer(group, name="methods")
+group = typer.Typer(help="The token-reduction methods: what each does, and what it costs.")
 
 
+@group.command("list")
 def list_methods(json: Json = False) -> None:
     """List the methods with their place, default and complexity."""
     from costmodel import methods
@@ -62,6 +57,7 @@ def list_methods(json: Json = False) -> None:
     console().print("`vlm-roofline methods show NAME` says more about one.")
 
 
+@group.command("show")
 def show(
     name: Annotated[
         str,
@@ -89,6 +85,7 @@ def show(
     console().print(table(said, shown))
 
 
+@group.command("solve")
 def solve(
     model: Annotated[
         str, typer.Argument(help="A model, see `models list`.", autocompletion=completes("model"))
@@ -174,6 +171,8 @@ def _yes(value: bool) -> str:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, dict):
         return "\n".join(f"{key}: {_text(entry)}" for key, entry in value.items())
     if isinstance(value, (list, tuple)):

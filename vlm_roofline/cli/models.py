@@ -24,14 +24,10 @@ PARTS = {
 }
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command group to `app`."""
-    group = typer.Typer(help="What models are made of: parameters, visual tokens, KV cache.")
-    group.command("list")(list_all)
-    group.command("show")(show)
-    app.add_typer(group, name="models")
+group = typer.Typer(help="What models are made of: parameters, visual tokens, KV cache.")
 
 
+@group.command("list")
 def list_all(json: Json = False) -> None:
     """List the shipped models with their main figures."""
     from costmodel.models import describe, list_models
@@ -57,6 +53,7 @@ def list_all(json: Json = False) -> None:
     )
 
 
+@group.command("show")
 def show(
     model: Annotated[
         str,

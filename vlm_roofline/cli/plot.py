@@ -25,19 +25,10 @@ if TYPE_CHECKING:
 Out = Annotated[Path, written_to("FILE.png, FILE.svg or FILE.pdf.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command with its kinds of figures to `app`."""
-    group = typer.Typer(
-        name="plot", no_args_is_help=True, help="Draw what the cost model says, to a file."
-    )
-    group.command("roofline")(roofline)
-    group.command("latency")(latency)
-    group.command("memory")(memory)
-    group.command("sweep")(sweep)
-    group.command("timeline")(timeline)
-    app.add_typer(group)
+group = typer.Typer(no_args_is_help=True, help="Draw what the cost model says, to a file.")
 
 
+@group.command("roofline")
 @request_options("convention")
 def roofline(given: dict[str, Any], *, out: Out, json: Json = False) -> None:
     """Place a request's ops under the device's roofline."""
@@ -55,6 +46,7 @@ def roofline(given: dict[str, Any], *, out: Out, json: Json = False) -> None:
     _save(figure, out, json=json)
 
 
+@group.command("latency")
 @request_options("convention", "visual_tokens", "output_tokens")
 def latency(
     given: dict[str, Any],
@@ -127,6 +119,7 @@ def latency(
     _save(figure, out, json=json)
 
 
+@group.command("memory")
 @request_options("convention", "calibration", execution="hf-eager")
 def memory(given: dict[str, Any], *, out: Out, json: Json = False) -> None:
     """Draw what is resident in each phase, and the peak."""
@@ -137,6 +130,7 @@ def memory(given: dict[str, Any], *, out: Out, json: Json = False) -> None:
     _save(plot_memory(cost.memory, title=_scenario(cost)), out, json=json)
 
 
+@group.command("sweep")
 def sweep(
     table: Annotated[Path, typer.Argument(metavar="FILE", help="What `sweep --out` wrote.")],
     out: Out,
@@ -168,6 +162,7 @@ def sweep(
     _save(plot_sweep(frames[0], x=x, y=y, where=asked), out, json=json)
 
 
+@group.command("timeline")
 @request_options("convention")
 def timeline(
     given: dict[str, Any],

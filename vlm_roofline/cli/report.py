@@ -11,11 +11,6 @@ from vlm_roofline.cli.console import console, print_json
 from vlm_roofline.cli.options import HTML, FoundHardware, Json, Records, TimesOf, written_to
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("report")(report)
-
-
 def report(
     folders: Records,
     out: Annotated[Path, written_to("The HTML file.", *HTML)],

@@ -13,11 +13,6 @@ from vlm_roofline.cli.console import console, print_json
 from vlm_roofline.cli.options import Json, written_to
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("reproduce")(reproduce)
-
-
 def reproduce(
     table: Annotated[
         str, typer.Argument(metavar="list|TABLE", help="A table's name, or `list` for all of them.")

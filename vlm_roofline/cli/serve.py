@@ -11,11 +11,6 @@ from vlm_roofline.cli.options import Json, request_options
 from vlm_roofline.cli.units import show_time
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("serve")(serve)
-
-
 @request_options("convention", "batch_size", output_tokens=128)
 def serve(
     given: dict[str, Any],

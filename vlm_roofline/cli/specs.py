@@ -15,15 +15,10 @@ if TYPE_CHECKING:
     from hardware_specs import HardwareSpec
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command group to `app`."""
-    group = typer.Typer(help="What devices can do, and where each number comes from.")
-    group.command("list")(list_specs)
-    group.command("show")(show)
-    group.command("detect")(detect)
-    app.add_typer(group, name="specs")
+group = typer.Typer(help="What devices can do, and where each number comes from.")
 
 
+@group.command("list")
 def list_specs(
     words: Annotated[
         list[str] | None,
@@ -53,6 +48,7 @@ def list_specs(
     console().print(mark_legend())
 
 
+@group.command("show")
 def show(
     hardware: Annotated[
         str,
@@ -69,6 +65,7 @@ def show(
     _print_spec(get_hardware(hardware), json=json)
 
 
+@group.command("detect")
 def detect(
     device: Annotated[str, typer.Option(help="auto, cuda or cpu.")] = "auto",
     out: Annotated[

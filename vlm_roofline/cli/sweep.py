@@ -1,4 +1,7 @@
-"""`vlm-roofline sweep`: every combination, streamed to CSV or Parquet, or as a table in a terminal."""
+"""`vlm-roofline sweep`: every combination, streamed to CSV or Parquet, or as a table in a terminal.
+
+Or what is kept of them: `vlm_roofline.cli.sweep_reduced`.
+"""
 
 from __future__ import annotations
 
@@ -9,28 +12,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hardware_specs.errors import MissingDependencyError
+from costmodel.questions.parts import GROUP_ROWS, frames, write_parquet
+from hardware_specs.errors import InvalidInputError
 from hardware_specs.files.writing import replacing
 from hardware_specs.showing import harmless
 from vlm_roofline.cli.console import console, print_json, progress, warn
 from vlm_roofline.cli.options import Json, request_options, written_to
+from vlm_roofline.cli.sweep_reduced import (
+    axis_columns,
+    interval_columns,
+    reduced,
+    reducer_of,
+    rows_of,
+)
+from vlm_roofline.cli.tables import Column, table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     import pandas as pd
 
     from costmodel.questions.chunks import Chunk
 
-#: Rows written at a time: large enough for a good Parquet row group, small enough for any memory.
-BATCH_ROWS = 1 << 18
 #: Rows that a terminal shows.
 SHOWN_ROWS = 100
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("sweep")(sweep)
 
 
 @request_options("convention", several=True)
@@ -41,7 +46,8 @@ def sweep(
         Path | None,
         written_to(
             "FILE.csv or FILE.parquet. Without it: a table in a terminal, CSV into a pipe.",
-            ".csv", ".parquet",
+            ".csv",
+            ".parquet",
         ),
     ] = None,
     stage_columns: Annotated[
@@ -50,74 +56,148 @@ def sweep(
     errors: Annotated[
         str, typer.Option(help="raise, or keep rows that cannot be priced, with their reason.")
     ] = "raise",
+    top: Annotated[int | None, typer.Option(help="Keep so many of the best rows alone.")] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(help="What --top goes by: a column, with - where more is better. [time_s]"),
+    ] = None,
+    pareto: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMNS", help="Keep the rows that no other beats on all of these."),
+    ] = None,
+    histogram: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Count the rows by their value.")
+    ] = None,
+    per: Annotated[
+        str | None,
+        typer.Option(metavar="ARGUMENTS", help="Keep or count apart by these, such as hardware."),
+    ] = None,
+    any_memory: Annotated[
+        bool, typer.Option("--any-memory", help="Keep or count what does not fit as well.")
+    ] = False,
+    parts: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write Parquet in parts; started again, it goes on."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes for the answers above. [all processors]")
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(help="Where they run: local, or ray: on a cluster.")
+    ] = "local",
     json: Json = False,
-) -> None:  # fmt: skip
-    """Price every combination of the arguments, one row each."""
-    from costmodel.questions.sweeps import SweepPlan
+) -> None:
+    """Price every combination of the arguments, one row each, or what is asked for of them."""
+    from costmodel.questions.sweep_plan import SweepPlan
 
+    asked = [name for name, value in given.items() if isinstance(value, list)]
+    reducer = reducer_of(
+        top=top,
+        by=by,
+        pareto=pareto,
+        histogram=histogram,
+        parts=parts,
+        per=per,
+        fits=not any_memory,
+    )
+    if reducer is not None:
+        crew = {"engine": engine, "workers": workers}
+        _answer(
+            given,
+            out,
+            asked,
+            json,
+            reduce=reducer,
+            errors=errors,
+            stage_columns=stage_columns,
+            **crew,
+        )
+        return
+    if workers is not None or engine != "local":
+        raise InvalidInputError(
+            "--workers and --engine are for --top, --pareto, --histogram and --parts; give one of these"
+        )
     plan = SweepPlan(**given)
     chunks = plan.chunks(stage_columns=stage_columns, errors=errors)
     if out is None:
-        _print(chunks, json, [name for name, value in given.items() if isinstance(value, list)])
+        _print(chunks, json, asked)
         return
-    write = {".csv": _write_csv, ".parquet": _write_parquet}[out.suffix.lower()]
-    total = -(-plan.rows // BATCH_ROWS)
-    rows = write(out, progress(_frames(chunks), "pricing", total))
+    write = _WRITERS[out.suffix.lower()]
+    total = -(-plan.rows // GROUP_ROWS)
+    rows = write(out, progress(_told(frames(chunks)), "pricing", total))
     if json:
         print_json({"schema_version": 1, "out": str(out), "rows": rows})
     else:
         console().print(f"{rows:,} rows written to {out}")
 
 
-def _frames(chunks: Iterable[Chunk]) -> Iterator[pd.DataFrame]:
-    """Join chunks into frames of about `BATCH_ROWS` rows, and tell each warning once."""
-    from costmodel.questions.chunks import join_chunks
+def _answer(
+    given: dict[str, Any], out: Path | None, asked: list[str], json: bool, **how: Any
+) -> None:
+    """Reduce a sweep, and write or print what is left of it."""
+    from costmodel.questions.parts import ParquetParts
+    from costmodel.questions.reducers import Histogram
 
-    held: list[Chunk] = []
+    reducer = how["reduce"]
+    answer = reduced(given, **how)
+    for line in answer.attrs["warnings"]:
+        warn(line)
+    counted = {name: answer.attrs[name] for name in ("rows", "unpriced")}
+    if out is not None:
+        _WRITERS[out.suffix.lower()](out, [answer.reset_index() if answer.index.name else answer])
+    if json:
+        print_json({"schema_version": 1, "answer": rows_of(answer, _plain), **counted})
+        return
+    said = f"{counted['rows']:,} scenarios"
+    if counted["unpriced"]:
+        said += f", {counted['unpriced']:,} of them not priced"
+    if isinstance(reducer, ParquetParts):
+        console().print(f"{said}, {len(answer):,} files in {reducer.folder}")
+    elif out is not None:
+        console().print(f"{said}; {len(answer):,} rows written to {out}")
+    elif isinstance(reducer, Histogram):
+        console().print(table(rows_of(answer, _plain), interval_columns(reducer.per, reducer.axis)))
+        console().print(said)
+    else:
+        if len(answer):
+            _show(iter([answer.reset_index()]), [*asked, *reducer.per], reducer.axes)
+        console().print(f"{said}; {len(answer):,} kept")
+
+
+def _told(tables: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """Tell each warning of tables once."""
     told: set[str] = set()
-    rows = 0
-    for chunk in chunks:
-        held.append(chunk)
-        rows += chunk.rows
-        for line in chunk.warnings:
+    for frame in tables:
+        for line in frame.attrs["warnings"]:
             if line not in told:
                 told.add(line)
                 warn(line)
-        if rows >= BATCH_ROWS:
-            yield join_chunks(held)
-            held, rows = [], 0
-    if held:
-        yield join_chunks(held)
+        yield frame
 
 
 def _print(chunks: Iterable[Chunk], json: bool, asked: list[str]) -> None:
     if json:
-        frames = list(_frames(chunks))
-        rows = [
-            {name: _plain(value) for name, value in row.items()}
-            for frame in frames
-            for row in frame.to_dict("records")
-        ]
-        told = dict.fromkeys(text for frame in frames for text in frame.attrs["warnings"])
+        tables = list(_told(frames(chunks)))
+        rows = [row for frame in tables for row in rows_of(frame, _plain)]
+        told = dict.fromkeys(text for frame in tables for text in frame.attrs["warnings"])
         print_json({"schema_version": 1, "rows": rows, "warnings": list(told)})
         return
     if sys.stdout.isatty():
-        _show(_frames(chunks), asked)
+        _show(_told(frames(chunks)), asked)
         return
-    for number, frame in enumerate(_frames(chunks)):
+    for number, frame in enumerate(_told(frames(chunks))):
         typer.echo(harmless(frame.to_csv(index=False, header=number == 0)), nl=False)
 
 
-def _show(frames: Iterator[pd.DataFrame], asked: list[str]) -> None:
+def _show(tables: Iterator[pd.DataFrame], asked: list[str], axes: Sequence[str] = ()) -> None:
     """Show what differs from row to row, and what the rows cost; the file has the other columns."""
-    from vlm_roofline.cli.tables import Column, table
-
-    frame = next(frames)
+    frame = next(tables)
     more = len(frame) - SHOWN_ROWS
     frame = frame.head(SHOWN_ROWS)
-    differ = [name for name in asked if frame[name].nunique(dropna=False) > 1] or ["model"]
+    # Of picked rows, what they have in common is news.
+    differ = [n for n in dict.fromkeys(asked) if axes or frame[n].nunique(dropna=False) > 1]
     shown = [
-        *(Column(name.replace("_", " "), name) for name in differ),
+        *(Column(name.replace("_", " "), name, _unit(frame[name])) for name in differ or ["model"]),
         Column("FLOP", "flops", "FLOP", 1),
         Column("kernels", "kernels", "1", 2),
         Column("TTFT", "ttft_s", "s"),
@@ -128,15 +208,19 @@ def _show(frames: Iterator[pd.DataFrame], asked: list[str]) -> None:
         Column("fits", lambda row: {True: "yes", False: "no"}.get(row["fits"], "?"), priority=1),
         Column("bound", "bound", priority=1),
     ]
-    rows = [
-        {name: _plain(value) for name, value in row.items()} for row in frame.to_dict("records")
-    ]
+    shown += axis_columns(axes, shown)
+    rows = rows_of(frame, _plain)
     shown = [each for each in shown if any(each.of(row) != "-" for row in rows)]
     console().print(table(rows, shown))
-    if more > 0 or next(frames, None) is not None:
+    if more > 0 or next(tables, None) is not None:
         console().print(
             f"the first {SHOWN_ROWS} rows; --out FILE.csv or FILE.parquet writes all of them"
         )
+
+
+def _unit(values: pd.Series) -> str:
+    """Numbers stand to the right; a column of names, or of names and numbers, to the left."""
+    return "1" if values.dtype.kind in "iuf" else ""
 
 
 def _plain(value: Any) -> Any:
@@ -157,31 +241,4 @@ def _write_csv(out: Path, frames: Iterable[pd.DataFrame]) -> int:
     return rows
 
 
-def _write_parquet(out: Path, frames: Iterable[pd.DataFrame]) -> int:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise MissingDependencyError("pyarrow", "analysis") from None
-    rows = 0
-    writer = None
-    with replacing(out) as file:
-        try:
-            for frame in frames:
-                table = _plain_types(pa.Table.from_pandas(frame, preserve_index=False), pa)
-                if writer is None:
-                    writer = pq.ParquetWriter(file, table.schema)
-                writer.write_table(table.select(writer.schema.names).cast(writer.schema))
-                rows += len(frame)
-        finally:
-            if writer is not None:
-                writer.close()
-    return rows
-
-
-def _plain_types(table: Any, pa: Any) -> Any:
-    """Write names as text, whichever of them a piece happens to hold."""
-    for position, field in enumerate(table.schema):
-        if pa.types.is_dictionary(field.type):
-            table = table.set_column(position, field.name, table.column(position).cast(pa.string()))
-    return table
+_WRITERS = {".csv": _write_csv, ".parquet": write_parquet}

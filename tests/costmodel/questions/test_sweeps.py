@@ -140,7 +140,7 @@ def test_columns_keep_their_type_whatever_is_known() -> None:
 @pytest.mark.parametrize("name", ["table.csv", "table.parquet"])
 def test_pieces_of_a_file_agree(name: str, tmp_path, capsys, monkeypatch) -> None:
     """Each combination becomes a piece of its own here, the unpriced ones first."""
-    monkeypatch.setattr("vlm_roofline.cli.sweep.BATCH_ROWS", 1)
+    monkeypatch.setattr("costmodel.questions.parts.GROUP_ROWS", 1)
     out = tmp_path / name
     line = f"sweep llava-1.5-7b -d nosuch,{TPU},{A100} --precision bf16 --method divprune \
 --keep 600,0.5,64 --visual-tokens 576 --errors keep --out {out}"

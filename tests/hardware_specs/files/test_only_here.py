@@ -35,16 +35,16 @@ ALLOWED = {
     "profiling/instruments/environment.py": {"read_text"},  # the kernel's files
     "profiling/instruments/watch.py": {"read_text"},  # the kernel's files
     "profiling/measuring/plan_file.py": {"read_text"},  # the one reader's
-    "profiling/measuring/ray_engine.py": {"open"},  # the null device, for what Ray reports
     "profiling/records/storage.py": {"read_text"},  # the one reader's
     "profiling/report/html.py": {"read_text"},  # shipped
     "profiling/tracing/kernels.py": {"read_bytes"},  # the one reader's, and the profiler's own file
     "profiling/whole_loop.py": {"read_bytes"},  # what the loop has just written
     "token_reduction/tokens/weights.py": {"safe_open"},  # after `regular_file`
     "costmodel/plots/style.py": {"savefig"},  # into memory
+    "costmodel/questions/parts.py": {"ParquetWriter"},  # into the one writer's file
+    "hardware_specs/cluster.py": {"open"},  # the null device, for Ray's reports
     "vlm_roofline/cli/__init__.py": {"open"},  # the null device, for closed streams
     "vlm_roofline/explorer/page.py": {"read_text"},  # shipped
-    "vlm_roofline/cli/sweep.py": {"ParquetWriter"},  # into the one writer's file
 }
 
 

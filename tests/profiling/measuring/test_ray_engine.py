@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from hardware_specs import cluster
 from hardware_specs.errors import InvalidInputError, MissingDependencyError
 from profiling.measuring import ray_engine as module
 from profiling.measuring.campaign import Plan
@@ -118,10 +119,10 @@ def test_a_cluster_without_such_hosts_says_what_it_has(keep: Any) -> None:
 
 def test_a_crew_fits_its_plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     plan = Plan(grid(["llava-1.5-7b"]))
-    monkeypatch.setattr(module, "find_spec", lambda _name: None)
+    monkeypatch.setattr(cluster, "find_spec", lambda _name: None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'vlm-roofline\[ray\]'"):
         launch(plan, tmp_path, engine="ray")
-    monkeypatch.setattr(module, "find_spec", lambda _name: True)
+    monkeypatch.setattr(cluster, "find_spec", lambda _name: True)
     assert Crew.of(plan, 2, None, "A100") == Crew(2, 1, 1, "A100")
     with pytest.raises(InvalidInputError, match="1 to 1024 GPUs, not 0"):
         Crew.of(plan, 1, 0, None)
