@@ -412,8 +412,7 @@ class Roofline:
                 held = sums.get((op_class, dtype))
                 if held is None:
                     pricer = calibration.pricer(op_class, dtype)
-                    held = [pricer, pricer.growth, 0.0, 0.0, 0.0, None, 1.0]
-                    sums[op_class, dtype] = held
+                    held = sums[op_class, dtype] = [pricer, pricer.growth, 0.0, 0.0, 0.0, None, 1.0]
                 op_time, by_power = self._law(op, held[0], op_best, maximum)
                 spent = op_time * count
             time += spent
@@ -427,7 +426,7 @@ class Roofline:
                 power += spent * by_power
             best += op_best * count
             held[2] = held[2] + spent
-            if held[1]:
+            if held[1] and shape is not None:
                 # A layer's products mostly share their rows.
                 if held[5] is not shape[0]:
                     held[5], held[6] = shape[0], spread_at(shape[0], held[1])

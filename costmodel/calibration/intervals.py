@@ -62,7 +62,7 @@ def spread_at(rows: Any, growth: float) -> Any:
     if isinstance(rows, np.ndarray):
         found: np.ndarray = spreads.take(rows.astype(np.intp), mode="clip")
         return found
-    return spreads.item(min(int(rows), ROWS))
+    return float(spreads[min(int(rows), ROWS)])
 
 
 @lru_cache(maxsize=64)
@@ -84,7 +84,7 @@ def fitted_growth(ratios: np.ndarray, rows: np.ndarray) -> float:
     def cost(growth: float) -> float:
         spread = spread_at(rows, growth)
         scale = max(float(np.mean(beside / spread)), 1e-12)
-        return len(ratios) * np.log(scale) + np.log(spread).sum() + DOUBT * growth**2
+        return float(len(ratios) * np.log(scale) + np.log(spread).sum() + DOUBT * growth**2)
 
     return float(min(GROWTHS.tolist(), key=cost))
 

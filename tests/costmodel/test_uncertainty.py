@@ -38,7 +38,10 @@ def test_equal_ops_of_a_class_share_part_of_their_error():
 
 
 def test_classes_err_independently():
-    one, two = errors_of([(GEMM, WIDTHS, 1.0, 1.0, 1.0)]), errors_of([(NORM, WIDTHS, 1.0, 1.0, 1.0)])
+    one, two = (
+        errors_of([(GEMM, WIDTHS, 1.0, 1.0, 1.0)]),
+        errors_of([(NORM, WIDTHS, 1.0, 1.0, 1.0)]),
+    )
     low, high = one.plus(two).interval(2.0)
     assert (2 - low, high - 2) == pytest.approx((0.1 * math.sqrt(2), 0.2 * math.sqrt(2)))
 
@@ -50,7 +53,10 @@ def test_sums_are_covered_as_the_model_says():
     spread = 0.1
     q05, q95 = np.exp(-1.6449 * spread), np.exp(1.6449 * spread)
     found = errors_of(
-        [(key, (1.0, 1 - q05, q95 - 1), t.sum(), t.sum(), (t * t).sum()) for key, t in times.items()]
+        [
+            (key, (1.0, 1 - q05, q95 - 1), t.sum(), t.sum(), (t * t).sum())
+            for key, t in times.items()
+        ]
     )
     whole = sum(t.sum() for t in times.values())
     low, high = found.interval(whole)
