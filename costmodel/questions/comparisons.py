@@ -72,6 +72,11 @@ class ComparisonRow:
 
     __repr__ = brief
 
+    @property
+    def named(self) -> str:
+        """The method with what it keeps, such as `fastv 64`."""
+        return _named(self.method, self.keep)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the row as it stands in the JSON document."""
         ratios = {
@@ -91,6 +96,15 @@ class Refused:
     method: str
     keep: int | float | None
     reason: str
+
+    @property
+    def named(self) -> str:
+        """The method with what it was to keep."""
+        return _named(self.method, self.keep)
+
+
+def _named(method: str, keep: int | float | None) -> str:
+    return method if keep is None else f"{method} {keep}"
 
 
 @dataclass(frozen=True)
@@ -355,10 +369,12 @@ def _plain_name(method: Any) -> Any:
 
 
 def reasons(comparison: Comparison) -> Iterator[tuple[str, str]]:
-    """Yield (method on device, reason) of rows that do not pay and of those that were refused."""
+    """Yield (methods on device, reason) of rows that do not pay and of those that were refused."""
+    said: dict[tuple[str, str], list[str]] = {}
     for row in comparison.rows:
         if row.why:
-            keep = "" if row.keep is None else f" keep {row.keep}"
-            yield f"{row.method}{keep} on {row.hardware}", row.why
-    for left_out in comparison.refused:
-        yield f"{left_out.method} on {left_out.hardware}", f"not priced: {left_out.reason}"
+            said.setdefault((row.hardware, row.why), []).append(row.named)
+    for one in comparison.refused:
+        said.setdefault((one.hardware, f"not priced: {one.reason}"), []).append(one.named)
+    for (device, why), names in said.items():
+        yield f"{', '.join(dict.fromkeys(names))} on {device}", why

@@ -13,7 +13,7 @@ from vlm_roofline.cli.method_settings import MethodOptions, Variant, with_settin
 from vlm_roofline.cli.options import Json, parse_keep, request_options, split
 
 if TYPE_CHECKING:
-    from costmodel.questions.comparisons import Comparison, ComparisonRow
+    from costmodel.questions.comparisons import Comparison
 
 
 @request_options("convention", "tokens_per_layer", "method", "keep")
@@ -78,7 +78,7 @@ def _print(result: Comparison) -> None:
     decodes = any(row.tpot_s is not None for row in result.rows)
     energy = any(row.energy_j is not None for row in result.rows)
     shown = [
-        Column("", _named, whole=True),
+        Column("", "named", whole=True),
         Column("visual tokens", lambda row: f"{row.mean_visual_tokens:.5g}", "1"),
         Column("TTFT", "ttft_s", "s", 2 if decodes else 0),
         Column("TTFT ratio", ratio("ttft"), "1", 1 if decodes else 0),
@@ -114,7 +114,3 @@ def _print(result: Comparison) -> None:
             )
     for what, why in reasons(result):
         out.print(f"{what}: {why}")
-
-
-def _named(row: ComparisonRow) -> str:
-    return row.method if row.keep is None else f"{row.method} {row.keep}"

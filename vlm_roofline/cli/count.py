@@ -60,6 +60,7 @@ def count(
 def _print(report: FlopReport) -> None:
     from vlm_roofline.cli.tables import Column, columns, table
 
+    asked = any(row.fvcore_flops is not None for row in report.rows)
     totals = {
         "stage": "to first token",
         "op": "products",
@@ -71,8 +72,8 @@ def _print(report: FlopReport) -> None:
         [
             *columns(stage="stage", op="op"),
             *columns("1", cost_model="cost_model_flops", torch="torch_flops"),
-            Column("fvcore x 2", "fvcore_flops", "1"),
-            Column("why they differ", "note"),
+            *([Column("fvcore x 2", "fvcore_flops", "1")] if asked else []),
+            *([Column("why they differ", "note")] if any(row.note for row in report.rows) else []),
         ],
         title=f"FLOP of {report.model}: {report.visual_tokens} visual + {report.text_tokens} text "
         f"tokens, batch {report.batch_size}; decode is one step",

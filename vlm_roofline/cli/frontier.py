@@ -156,10 +156,11 @@ def _print_benchmarks(model: str, json: bool) -> None:
     out = console()
     if not own:
         out.print(f"no published scores of {name}; there are of these models:")
-    shown = [*columns(model="model", benchmark="benchmark"), Column("published rows", "rows", "1"),
+    models = {} if own else {"model": "model"}
+    shown = [*columns(**models, benchmark="benchmark"), Column("published rows", "rows", "1"),
              Column("a score is", "metric", priority=1)]  # fmt: skip
     out.print(table(found, shown))
-    out.print("give one with --benchmark")
+    out.print(f"published scores{f' of {name}' if own else ''}; give one with --benchmark")
 
 
 def _print(result: Frontier, times: Sequence[float | None] | None) -> None:

@@ -171,6 +171,8 @@ def _yes(value: bool) -> str:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, dict):
         return "\n".join(f"{key}: {_text(entry)}" for key, entry in value.items())
     if isinstance(value, (list, tuple)):

@@ -197,7 +197,7 @@ def _show(tables: Iterator[pd.DataFrame], asked: list[str], axes: Sequence[str] 
     # Of picked rows, what they have in common is news.
     differ = [n for n in dict.fromkeys(asked) if axes or frame[n].nunique(dropna=False) > 1]
     shown = [
-        *(Column(name.replace("_", " "), name) for name in differ or ["model"]),
+        *(Column(name.replace("_", " "), name, _unit(frame[name])) for name in differ or ["model"]),
         Column("FLOP", "flops", "FLOP", 1),
         Column("kernels", "kernels", "1", 2),
         Column("TTFT", "ttft_s", "s"),
@@ -216,6 +216,11 @@ def _show(tables: Iterator[pd.DataFrame], asked: list[str], axes: Sequence[str] 
         console().print(
             f"the first {SHOWN_ROWS} rows; --out FILE.csv or FILE.parquet writes all of them"
         )
+
+
+def _unit(values: pd.Series) -> str:
+    """Numbers stand to the right; a column of names, or of names and numbers, to the left."""
+    return "1" if values.dtype.kind in "iuf" else ""
 
 
 def _plain(value: Any) -> Any:
