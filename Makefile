@@ -40,7 +40,7 @@ test: $(VENV)/.dev
 robustness: $(VENV)/.dev
 	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadfile tests/robustness
 
-# Campaigns on a Ray cluster of two nodes on this machine, with kills: docs/campaigns.md.
+# Campaigns and sweeps on a Ray cluster of two nodes on this machine, with kills.
 ray: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --editable '.[ray]'
 	$(ONE_THREAD) $(BIN)/python -m pytest tests/ray
