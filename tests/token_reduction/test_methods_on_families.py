@@ -26,7 +26,7 @@ CLIP = {**IMAGE, "frames": 4}
 def test_methods_run_with_equal_counts_or_are_refused(kind: str, tmp_path: Path) -> None:
     found = OnFamily(write_config(kind, tmp_path), IMAGE, CLIP).running()
     for method, stages in found.items():
-        # What pixels leave is not what it is priced at; test_flops_counted_behind_mergers.py has pixels that do.
+        # What pixels leave is not its price; test_flops_counted_behind_mergers.py has pixels for that.
         if method_info(method).expected_keep is not None:
             continue
         assert all(ours == torchs for ours, torchs in stages.values()), (method, stages)

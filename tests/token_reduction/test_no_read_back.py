@@ -108,8 +108,8 @@ def test_nothing_is_read_back(name) -> None:
     FREE[name]()
 
 
-# The length of these depends on the data (or, for DART's set, on a Python container). PixelPrune's function says
-# which cells stay; its plug reads them back, once per forward.
+# The length of these depends on the data (or, for DART's set, on a Python container). PixelPrune's function
+# says which cells stay; its plug reads them back, once per forward.
 FORCED = {
     "prumerge": lambda: prumerge(meta(2, N, 8), meta(2, N + 1, 8), meta(2, N + 1, 8)),
     "prumerge+": lambda: prumerge(
