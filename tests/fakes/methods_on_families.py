@@ -32,19 +32,9 @@ ASKED: dict[str, tuple[str, float | None]] = {
     "pixelprune": ("pixelprune", None),
     **{
         name: (name, 0.5)
-        for name in (
-            "fitprune",
-            "evit",
-            "hired",
-            "visionzip",
-            "spatial",
-            "cdpruner",
-            "vispruner",
-            "dycoke",
-            "fastvid",
-            "downsample",
-        )  # fmt: skip
+        for name in ("fitprune", "evit", "hired", "visionzip", "spatial", "cdpruner", "vispruner")
     },
+    **{name: (name, 0.5) for name in ("dycoke", "fastvid", "downsample")},
     **{name: (name, 0.75) for name in ("tome", "crossget")},
 }
 #: What the first logits need.
