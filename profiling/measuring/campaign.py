@@ -188,7 +188,8 @@ def run_points(
         held: list[Point] = []
         for _, members in itertools.groupby(left, key=lambda point: model_key(point.configuration)):
             group = list(members)
-            with _threads(group, plan.threads), _subject(plan) as measure:
+            device = group[0].configuration.device
+            with torch_threads(device, plan.threads), _subject(plan) as measure:
                 for point in group:
                     path = target / point.file_name
                     with claims.holding(path) as is_held:
@@ -312,13 +313,18 @@ def _build(first: Configuration, plan: Plan) -> tuple[nn.Module | None, BaseExce
 
 
 @contextmanager
-def _threads(points: Sequence[Point], threads: int | None) -> Iterator[None]:
-    """Run CPU points on a fixed number of threads: on a busy machine more would measure other load."""
+def torch_threads(device: str, threads: int | None) -> Iterator[None]:
+    """Run on a fixed number of threads where the device is a CPU: more would measure other load.
+
+    None, or 0, leaves torch's setting.
+    """
+    if not threads or device.partition(":")[0] != "cpu":
+        yield
+        return
     import torch
 
     before = torch.get_num_threads()
-    if threads is not None and points[0].configuration.device == "cpu":
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads)
     try:
         yield
     finally:

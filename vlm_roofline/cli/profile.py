@@ -115,10 +115,9 @@ def profile(
     json: Json = False,
 ) -> None:  # fmt: skip
     """Measure a model stage by stage: vision, projector, reduction, prefill, decode."""
-    from profiling.measuring.campaign import Plan, parse_shard
-    from profiling.measuring.plan_file import options_for, read_plan
-    from profiling.measuring.planning import check_rounds, grid
-    from profiling.subject.models import check_weights, named
+    from profiling.measuring.campaign import parse_shard
+    from profiling.measuring.plan_file import PlanFile, plan_of, read_plan
+    from profiling.subject.models import named
 
     elsewhere = engine != "local"
     if plan is not None:
@@ -129,9 +128,6 @@ def profile(
     else:
         from costmodel.models.model import image_sizes
 
-        check_rounds(rounds)
-        check_weights(weights)
-        options = options_for(noise, max_time, energy, device, max_foreign_load)
         asked = {
             "model": named(model, scale),
             "images": images,
@@ -139,30 +135,19 @@ def profile(
             "frames": frames,
         }
         size = (asked | pictured(image, asked))["image_size"]
-        configurations = grid(
-            [named(model, scale)],
-            dtypes=split(dtype),
-            visual_tokens=[None]
-            if visual_tokens is None
-            else parse_counts("--visual-tokens", visual_tokens),
-            methods=with_settings(split(method), variant=variant, options=option, layer=layer),
-            keeps=[_keep(part) for part in split(keep)],
-            batch_sizes=parse_counts("--batch-size", batch_size),
-            modes=split(mode),
-            text_tokens=text_tokens,
-            output_tokens=output_tokens,
-            device=device,
-            attention=attention,
-            cache=cache,
-            images=[None] if images is None else parse_counts("--images", images),
-            image_sizes=[each for each in image_sizes(size, None) if each is not None],
-            frames=sampled(fps, seconds, asked).get("frames", frames),
-        )
-        campaign = Plan(
-            configurations, rounds=rounds, seed=seed, options=options, weights=weights,
-            threads=threads,
+        said = PlanFile(
+            model=model, scale=scale, device=device, dtype=tuple(split(dtype)),
+            visual_tokens=_counts("--visual-tokens", visual_tokens), text_tokens=text_tokens,
+            method=tuple(with_settings(split(method), variant=variant, options=option, layer=layer)),
+            keep=None if keep is None else tuple(_keep(part) for part in split(keep)),
+            batch_size=tuple(parse_counts("--batch-size", batch_size)), output_tokens=output_tokens,
+            mode=tuple(split(mode)), attention=attention, cache=cache, weights=weights, rounds=rounds,
+            seed=seed, threads=threads, images=_counts("--images", images),
+            image_size=tuple(each for each in image_sizes(size, None) if each is not None),
+            frames=sampled(fps, seconds, asked).get("frames", frames), noise=noise, max_time=max_time,
+            max_foreign_load=max_foreign_load, energy=energy,
         )  # fmt: skip
-        campaign.check(elsewhere=elsewhere)
+        campaign = plan_of(said, elsewhere=elsewhere)
     launched = workers != 1 or elsewhere or gpus is not None or device_name is not None
     if out is None and (kernels or traces or shard is not None or launched):
         raise InvalidInputError(
@@ -189,20 +174,9 @@ def profile(
 
 
 #: What may be said beside a plan: where and by whom it is measured, and what is shown.
-_BESIDE_A_PLAN = frozenset(
-    {
-        "plan",
-        "out",
-        "shard",
-        "workers",
-        "engine",
-        "gpus",
-        "device_name",
-        "kernels",
-        "traces",
-        "json",
-    }
-)
+_BESIDE_A_PLAN = (
+    "plan", "out", "shard", "workers", "engine", "gpus", "device_name", "kernels", "traces", "json",
+)  # fmt: skip
 
 
 def _only_the_plan(context: typer.Context) -> None:
@@ -212,6 +186,10 @@ def _only_the_plan(context: typer.Context) -> None:
         if name not in _BESIDE_A_PLAN and source is not None and source.name == "COMMANDLINE":
             given = "MODEL" if name == "model" else f"--{name.replace('_', '-')}"
             raise InvalidInputError(f"{given} stands beside --plan; write it into the plan")
+
+
+def _counts(option: str, text: str | None) -> tuple[int, ...] | None:
+    return None if text is None else tuple(parse_counts(option, text))
 
 
 def _keep(text: str) -> int | float | None:
