@@ -16,8 +16,11 @@ from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json, progress, remark, warn
 from vlm_roofline.cli.method_settings import MethodOptions, Variant, with_settings
 from vlm_roofline.cli.options import (
+    Device,
+    ImageSizes,
     Json,
     ModelArgument,
+    TextTokens,
     parse_counts,
     parse_image_size,
     parse_keep,
@@ -65,9 +68,7 @@ def profile(
     images: Annotated[
         str | None, typer.Option(help="Images per sequence such as 1,2; one when absent.")
     ] = None,
-    image_size: Annotated[
-        str | None, typer.Option(help="HEIGHTxWIDTH of every image, or one for each: 480x640+336x336.")
-    ] = None,
+    image_size: ImageSizes = None,
     image: Pictures = None,
     frames: Annotated[int | None, typer.Option(help="Frames of a clip, in place of images.")] = None,
     fps: Fps = None,
@@ -83,12 +84,12 @@ def profile(
     variant: Variant = None,
     option: MethodOptions = None,
     batch_size: Annotated[str, typer.Option(help="Batch sizes such as 1,8.")] = "1",
-    text_tokens: Annotated[int, typer.Option(help="Text tokens per sequence.")] = 40,
+    text_tokens: TextTokens = 40,
     output_tokens: Annotated[int, typer.Option(help="Decode steps timed after the prefill.")] = 0,
     scale: Annotated[
         str | None, typer.Option(help="Run a smaller shape, such as layers=4,width=1/4.")
     ] = None,
-    device: Annotated[str, typer.Option(help="cuda, cuda:N or cpu.")] = "cuda",
+    device: Device = "cuda",
     dtype: Annotated[
         str, typer.Option(help="fp32, fp16, bf16, w8a16, int8 (w8a8), int4 (w4a16), fp8.")
     ] = "bf16",
