@@ -40,7 +40,7 @@ test: $(VENV)/.dev
 robustness: $(VENV)/.dev
 	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadfile tests/robustness
 
-# Campaigns on a Ray cluster of two nodes on this machine, with kills: docs/campaigns.md.
+# Campaigns and sweeps on a Ray cluster of two nodes on this machine, with kills.
 ray: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --editable '.[ray]'
 	$(ONE_THREAD) $(BIN)/python -m pytest tests/ray
@@ -97,7 +97,7 @@ promises: $(VENV)/.dev
 	$(ONE_THREAD) $(BIN)/python benchmarks/promises.py --out docs/promises.md
 
 benchmarks: $(VENV)/.dev
-	$(ONE_THREAD) $(BIN)/python -m pytest benchmarks/bench_*.py --benchmark-only --override-ini 'addopts=--import-mode=importlib'
+	$(ONE_THREAD) PYTHONPATH=benchmarks $(BIN)/python -m pytest benchmarks/bench_*.py --benchmark-only --override-ini 'addopts=--import-mode=importlib'
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

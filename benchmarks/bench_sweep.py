@@ -21,12 +21,12 @@ from costmodel.questions.sweeps import SweepPlan
 
 AXES = ("ttft_s", "device_s", "peak_memory_bytes")
 CATEGORIES: dict[str, Any] = {
-    "model": ["llava-1.5-7b", "llava-1.5-13b", "qwen2.5-vl-3b", "qwen2.5-vl-7b", "internvl2.5-8b"],
+    "model": ["llava-1.5-7b", "llava-1.5-13b", "qwen2.5-vl-3b", "qwen2.5-vl-7b", "internvl3-8b"],
     "hardware": [
         "nvidia-a100-sxm4-80gb", "nvidia-h100-sxm5-80gb", "nvidia-l4", "nvidia-l40s",
-        "nvidia-rtx-4090", "nvidia-t4", "nvidia-v100-sxm2-32gb", "nvidia-h200-sxm",
+        "nvidia-rtx-4090", "nvidia-t4", "nvidia-v100-sxm2-32gb", "nvidia-h200-sxm-141gb",
     ],
-    "method": ["none", "fastv", "divprune", "visionzip", "vispruner"],
+    "method": ["none", "fastv", "divprune", "dart", "sparsevlm"],
     "keep": [0.1, 0.25, 0.5],
     "precision": ["fp16", "w8a16", "w4a16"],
 }  # fmt: skip

@@ -16,6 +16,9 @@ the system each time moves the loop, and so the ratio, by a factor of two to thr
 HoloV, DyCoke and HiPrune stand beside loops over chunks, pairs of frames and anchors: 32, 23 and 192
 dependent steps, each a handful of launches on an accelerator, where ours have none. On a CPU a loop whose
 pieces stay in its cache is as quick as one pass over all, and DyCoke takes its pairs of frames one by one.
+The loops of `newer_loops.py` have 496 steps (VScan), 256 (FastVID), 528 and 480 (HoliTom's scenes, and its
+merge in turn, one product here, which a CPU runs more slowly than the loop), 2,304 (PixelPrune) and 64
+(CDPruner in halves, where ours has 32); FastVID and HoliTom loop over scenes, which they read back once.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from newer_loops import NEWER_CASES
 
 from token_reduction.divprune import cosine_distance, divprune, farthest_points
 from token_reduction.dycoke import dycoke
@@ -264,6 +268,7 @@ CASES: dict[str, Callable[[], Pair]] = {
     "holov n=576 d=4096": holov_case,
     "dycoke 32 x 196 d=3584": dycoke_case,
     "hiprune n=576 K=192": hiprune_case,
+    **NEWER_CASES,
 }
 
 

@@ -20,7 +20,6 @@ from costmodel.quantities import MEMORY_MARGIN_BYTES, whole
 from costmodel.request import AUTO, Request, names_of
 from costmodel.result import Estimate, Stages, op_rows, total_cost
 from costmodel.scenario import differ_in_tokens, scenario_inputs, scenario_of, within_budget
-from costmodel.schedule import tokens_by_layer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,11 +55,11 @@ def assemble(
             "the tokens or the precision, or take a larger device"
         )
     return Estimate(
-        {**scenario_inputs(request, scenario, context.model), **context.inputs},
         Stages(stages),
         total_cost(stages, scenario.output_tokens),
         memory,
         tuple(warnings),
+        lambda: {**scenario_inputs(request, scenario, context.model), **context.inputs},
         lambda: op_rows(context.stage_ops(scenario, plan), context.roofline),
         lambda: {**assumptions(context, scenario, plan), **_budget(context, request)},
         lambda: tuple(
@@ -75,7 +74,7 @@ def assemble(
             )
         ),
         context.roofline,
-        tokens_by_layer(plan.llm_spans),
+        plan.llm_spans,
     )
 
 
@@ -177,8 +176,9 @@ _PLAIN = {str, int, float, NoneType, tuple, Method}
 def context_for(request: Request) -> Context:
     """Build the context of a request, or find it again when all it names ships with the package."""
     # As keys 1 and 1.0 are one; as what to keep, beside a method or in it, they are a token and all.
-    key = (*_fixed(request), type(request.keep), str(request.method))
-    named = _PLAIN.issuperset(map(type, key[:-2]))
+    fixed = _fixed(request)
+    key = (*fixed, type(request.keep), str(request.method))
+    named = _PLAIN.issuperset(map(type, fixed))
     if named:
         found = _CONTEXTS.get(key)
         if found is not None:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from costmodel.calibration import Calibration
     from costmodel.models.geometry import Seen
     from costmodel.precision import Precision
+    from costmodel.prefix import Prefix
     from costmodel.quantities import Num, OpCost
     from costmodel.request import Request
     from costmodel.scenario import Scenario
@@ -90,6 +91,7 @@ class Context:
         self.attention = request.attention or OUR_DEFAULTS["attention"]
         self.logits = request.logits
         self.margin_bytes = request.memory_margin_bytes
+        self.capacity_bytes = hardware.usable_memory_bytes
         self.vision_layers = request.vision_layers
         self.method, self.keep, self.layer = chosen_method(
             request.method, request.keep, request.layer
@@ -211,8 +213,14 @@ class Context:
 
     def stage_ops(self, scenario: Scenario, plan: MethodPlan) -> dict[str, list[OpCost]]:
         """Return every stage's ops."""
-        built = self._stages(self._local(scenario), plan)
-        return {stage: build() for stage, build in built.items()}
+        scenario = self._local(scenario)
+        prefix = prefix_of(scenario)
+        scenario = _encoded(scenario, prefix)
+        return {
+            VISION: self._vision_ops(scenario, plan),
+            **self._prompt_ops(scenario, plan, prefix),
+            DECODE: self._decode_ops(scenario, plan),
+        }
 
     def _local(self, scenario: Scenario) -> Scenario:
         """Return what the fullest replica gets of a scenario."""
@@ -220,40 +228,42 @@ class Context:
             return scenario
         return scenario._replace(batch_size=self.parallel.local_batch(scenario.batch_size))
 
-    def _stages(
-        self, scenario: Scenario, plan: MethodPlan
-    ) -> dict[str, Callable[[], list[OpCost]]]:
-        """Return what builds the ops of each stage."""
-        scenario = _encoded(scenario)
+    def _prompt_ops(
+        self, scenario: Scenario, plan: MethodPlan, prefix: Prefix | None
+    ) -> dict[str, list[OpCost]]:
+        """Return the ops of the stages between the vision tower and the first decode step."""
         program, b, text = self.program, scenario.batch_size, scenario.text_tokens
-        spans, steps = plan.llm_spans, scenario.output_tokens
-        sees = self.model.vision is not None
-        images = b * scenario.crops
-        prefix = prefix_of(scenario)
+        spans = plan.llm_spans
         merged, embedded = spans[0].tokens, text
         if prefix is not None:
             embedded = prefix.fresh_text * (prefix.fresh_text > 0)
             merged = prefix.fresh(merged) - embedded
-        # Step i attends to the prompt, the i tokens before it and itself: the mean over all steps.
-        before = text + 1 + (steps - 1) / 2
+        bridge: list[OpCost] = []
+        if self.model.vision is not None:
+            bridge = program.projector(b, plan.projected_tokens, merged, embedded)
+        every = self.logits == "all"
         return {
-            "vision": lambda: (
-                self._vision_ops(b, images, plan, _seen(scenario, plan)) if sees and _any(images) else []
-            ),
-            "projector": lambda: (
-                program.projector(b, plan.projected_tokens, merged, embedded) if sees else []
-            ),
-            "reduction": lambda: list(plan.ops),
-            "prefill": lambda: program.prefill(
-                b, text, spans, all_logits=self.logits == "all", prefix=prefix
-            ),
-            # In arrays, rows without a decode step multiply its cost by zero.
-            "decode": lambda: _steps(program, b, plan, before, steps) if _any(steps) else [],
-        }  # fmt: skip
+            "projector": bridge,
+            "reduction": list(plan.ops),
+            "prefill": program.prefill(b, text, spans, all_logits=every, prefix=prefix),
+        }
 
-    def _vision_ops(self, b: Num, images: Num, plan: MethodPlan, seen: Seen | None) -> list[OpCost]:
+    def _decode_ops(self, scenario: Scenario, plan: MethodPlan) -> list[OpCost]:
+        """Return the ops of the decode steps; in arrays, rows without one multiply its cost by zero."""
+        steps = scenario.output_tokens
+        if not _any(steps):
+            return []
+        # Step i attends to the prompt, the i tokens before it and itself: the mean over all steps.
+        before = scenario.text_tokens + 1 + (steps - 1) / 2
+        return _steps(self.program, scenario.batch_size, plan, before, steps)
+
+    def _vision_ops(self, scenario: Scenario, plan: MethodPlan) -> list[OpCost]:
+        """Return the ops of the vision tower, where a scenario has an image that is to be encoded."""
+        b, images = scenario.batch_size, scenario.batch_size * scenario.crops
+        seen = _seen(scenario, plan)
         tower = self.model.vision
-        assert tower is not None  # noqa: S101 - callers checked; narrows the type
+        if tower is None or not _any(images):
+            return []
         if seen is not None:
             return self.program.native_vision(b, self.tower_layers, seen)
         spans = plan.vision_spans or (LayerSpan(self.tower_layers, tower.tokens),)
@@ -275,30 +285,28 @@ class Context:
         price = self.roofline.times if times_only else self.roofline.stage
         scenario = self._local(scenario)
         first = scenario if repeat == 1 else _mapped(scenario, lambda column: column[::repeat])
+        prefix = prefix_of(first)
         plan = self.method_plan(first)
-        scenario, first = _encoded(scenario), _encoded(first)
-        before = self._stages(first, plan)
-        stages = {
-            stage: self._vision_stage(build, first, plan, vector, price)
-            if stage == VISION
-            else price(build(), vector)
-            for stage, build in before.items()
-            if stage != DECODE
-        }
-        if repeat > 1:
-            stages = {
-                stage: cost.mapped(partial(_repeated, times=repeat))
-                for stage, cost in stages.items()
-            }
-            plan = _mapped(plan._replace(ops=()), partial(_repeated, times=repeat))
-        stages[DECODE] = price(self._stages(scenario, plan)[DECODE](), vector)
+        first = _encoded(first, prefix)
+        stages = {VISION: self._vision_stage(first, plan, vector, price)}
+        for stage, ops in self._prompt_ops(first, plan, prefix).items():
+            stages[stage] = price(ops, vector)
+        if repeat == 1:
+            scenario = first
+        else:
+            each = partial(_repeated, times=repeat)
+            stages = {stage: cost.mapped(each) for stage, cost in stages.items()}
+            plan = _mapped(plan._replace(ops=()), each)
+            prefix = prefix_of(scenario)
+            scenario = _encoded(scenario, prefix)
+        stages[DECODE] = price(self._decode_ops(scenario, plan), vector)
         if self.request_s:
             stages = {REQUEST: waiting(self.request_s), **stages}
-        return Evaluation(stages, self._memory(scenario, plan, stages, vector), plan)
+        memory = self._memory(scenario, plan, prefix, stages["prefill"], vector)
+        return Evaluation(stages, memory, plan)
 
     def _vision_stage(
         self,
-        build: Callable[[], list[OpCost]],
         scenario: Scenario,
         plan: MethodPlan,
         vector: bool,
@@ -307,27 +315,34 @@ class Context:
         """The tower sees only batch x crops: price each distinct count once."""
         if self.model.vision is None:
             return StageCost()
-        images = scenario.batch_size * scenario.crops
-        spans, b, seen = plan.vision_spans, scenario.batch_size, _seen(scenario, plan)
+        b, seen, spans = scenario.batch_size, _seen(scenario, plan), plan.vision_spans
+        images = b * scenario.crops
         if not vector:
             key = (images, spans, plan.patches, b if seen else 0, seen)
             found = self._vision_cache.get(key)
             if found is None:
-                found = self._vision_cache[key] = price(build(), False)
+                ops = self._vision_ops(scenario, plan)
+                found = self._vision_cache[key] = price(ops, False)
                 if len(self._vision_cache) > 1024:
                     self._vision_cache.clear()
             return found
         by_row = spans is not None and any(isinstance(span.tokens, np.ndarray) for span in spans)
         if by_row or seen is not None:
-            cost = price(self._vision_ops(b, images, plan, seen), True)
+            cost = price(self._vision_ops(scenario, plan), True)
             return cost.mapped(lambda column: np.where(images > 0, column, 0))
         distinct, where = np.unique(images, return_inverse=True)
-        cost = price(self._vision_ops(1, distinct, plan, None), True)
+        each = scenario._replace(batch_size=1, crops=distinct)
+        cost = price(self._vision_ops(each, plan), True)
         some = distinct > 0
         return cost.mapped(lambda column: np.where(some, column, 0)[where])
 
     def _memory(
-        self, scenario: Scenario, plan: MethodPlan, stages: dict[str, StageCost], vector: bool
+        self,
+        scenario: Scenario,
+        plan: MethodPlan,
+        prefix: Prefix | None,
+        prefill: StageCost,
+        vector: bool,
     ) -> MemoryCost:
         maximum: Any = np.maximum if vector else max
         ranks = []
@@ -341,13 +356,13 @@ class Context:
                 scenario.output_tokens,
                 maximum,
                 _seen(scenario, plan),
-                prefix_of(scenario),
+                prefix,
             )
             ranks.append(
                 memory_cost(
                     phases,
-                    self.hardware.usable_memory_bytes,
-                    stages["prefill"].activation_write_bytes,
+                    self.capacity_bytes,
+                    prefill.activation_write_bytes,
                     maximum,
                     self.margin_bytes,
                 )
@@ -375,9 +390,8 @@ def _calibration(
     return calibration
 
 
-def _encoded(scenario: Scenario) -> Scenario:
+def _encoded(scenario: Scenario, prefix: Prefix | None) -> Scenario:
     """Leave out of a scenario the images whose tokens the cache holds: the tower does not see them."""
-    prefix = prefix_of(scenario)
     if prefix is None:
         return scenario
     some = 1 - prefix.images
@@ -422,5 +436,6 @@ def _seen(scenario: Scenario, plan: MethodPlan) -> Seen | None:
 
 def _steps(program: Program, b: Num, plan: MethodPlan, before: Num, steps: Num) -> list[OpCost]:
     """Return the ops of all decode steps, a method's own among them."""
-    ops = program.decode(b, plan.decode_spans or plan.llm_spans, before, steps)
-    return ops if plan.step_ops is None else [*ops, *plan.step_ops(before, steps)]
+    spans = plan.decode_spans or plan.llm_spans
+    ops = program.decode(b, spans, before, steps)
+    return ops if plan.step_ops is None else [*ops, *plan.step_ops(b, spans, before, steps)]

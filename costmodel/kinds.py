@@ -189,11 +189,14 @@ class Named:
 
     def check(self, name: str, value: Any) -> Any:
         """Return the value, or None for the word that stands for it."""
-        if value is None or (isinstance(value, str) and value == self.for_none):
+        if isinstance(value, str) and value != self.for_none:
+            if len(value) <= _LONGEST_NAME:
+                return value
+        elif value is None or isinstance(value, str):
             if self.for_none is not None:
                 return None
-        elif isinstance(value, (str, PathLike)):
-            if isinstance(value, (str, *self.others)) and len(fspath(value)) <= _LONGEST_NAME:
+        elif isinstance(value, PathLike):
+            if isinstance(value, self.others) and len(fspath(value)) <= _LONGEST_NAME:
                 return value
         elif isinstance(value, self.others):
             return value

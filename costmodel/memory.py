@@ -407,13 +407,14 @@ def memory_cost(
     peak: Num = 0
     resident: Num = 0
     kv: Num = 0
-    for phase in phases:
-        kv = maximum(kv, phase.kv_cache_bytes)
-        total = phase.total_bytes
-        # At the peak, what is neither weights nor KV; the flag picks it without branching.
-        higher = total > peak
-        resident = resident * (1 - higher) + phase.activation_bytes * higher
-        peak = maximum(peak, total)
+    for _, weights, held, active in phases:
+        kv = maximum(kv, held)
+        total = weights + held + active
+        # At the peak, what is neither weights nor KV.
+        if maximum is not max:
+            resident, peak = np.where(total > peak, active, resident), maximum(peak, total)
+        elif total > peak:
+            resident, peak = active, total
     return MemoryCost(
         phases[0].weight_bytes, kv, resident, peak, capacity_bytes,
         None if capacity_bytes is None else peak + margin_bytes <= capacity_bytes,

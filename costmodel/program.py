@@ -316,7 +316,8 @@ class Program:
             rows_of = _layer_rows(b, text, span, prefix)
             layer = self._prefill.run(first, span.layers, written, rows_of)
             ops += _within(layer, first, span.layers, self._model.text.num_layers)
-            ops += self._sent(first, span.layers, rows_of)
+            if self._cuts:
+                ops += self._sent(first, span.layers, rows_of)
             first += span.layers
         left = _left(spans[-1])
         rows = b * (text + left if prefix is None else prefix.fresh(left))
@@ -351,7 +352,8 @@ class Program:
             }  # fmt: skip
             layer = self._decode.run(first, span.layers, self._written, rows, steps)
             ops += _within(layer, first, span.layers, self._model.text.num_layers)
-            ops += self._sent(first, span.layers, rows, steps)
+            if self._cuts:
+                ops += self._sent(first, span.layers, rows, steps)
             first += span.layers
         return ops + [step(around) for step in self._after]
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, MISSING, dataclass, field, fields
-from operator import attrgetter
+from itertools import compress
+from operator import attrgetter, is_not
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
@@ -209,11 +210,12 @@ there is: last, all
 
     def __post_init__(self) -> None:
         """Check every value that is not its default, and keep it in its plain type."""
-        for value, (name, default, check) in zip(_values(self), _CHECKS, strict=True):
-            if value is not default:
-                checked = check(name, value)
-                if checked is not value:
-                    object.__setattr__(self, name, checked)
+        values = _values(self)
+        given = map(is_not, values, _DEFAULT_VALUES)
+        for value, (name, check) in compress(zip(values, _CHECKS, strict=True), given):
+            checked = check(name, value)
+            if checked is not value:
+                object.__setattr__(self, name, checked)
 
     @property
     def parallel(self) -> Parallel:
@@ -255,9 +257,8 @@ OUR_DEFAULTS: dict[str, Any] = {
     for name, default in DEFAULTS.items()
 }
 _values = attrgetter(*ARGUMENTS)
-_CHECKS = tuple(
-    (name, DEFAULTS.get(name, MISSING), known.kind.check) for name, known in ARGUMENTS.items()
-)
+_DEFAULT_VALUES = tuple(DEFAULTS.get(name, MISSING) for name in ARGUMENTS)
+_CHECKS = tuple((name, known.kind.check) for name, known in ARGUMENTS.items())
 
 
 def names_of(*roles: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from costmodel.parallel.links import COLLECTIVES
 from costmodel.parallel.network import is_collective
 from costmodel.quantities import COST_KEYS, MEMORY_KEYS, STAGES, traffic, whole
 from costmodel.roofline import SUMMED, StageCost, added
+from costmodel.schedule import tokens_by_layer
 from costmodel.time_source import source_of
 from costmodel.written_tables import WrittenTable
 from hardware_specs.errors import UnknownNameError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from costmodel.memory import MemoryCost
     from costmodel.quantities import Num, OpCost
     from costmodel.roofline import Roofline
+    from costmodel.schedule import LayerSpan
     from costmodel.time_source import TimeSource
 
 SCHEMA_VERSION = 1
@@ -66,26 +68,36 @@ class Estimate:
     """What one scenario costs.
 
     Attributes:
-        inputs: every argument as resolved.
         stages: the cost of each stage.
         totals: all stages together, with `ttft_s` and `tpot_s`.
         memory: footprint and its timeline.
         warnings: what the caller should know, one sentence each.
         source: what priced the ops; None under a convention.
-        visual_tokens_by_layer: (layers, visual tokens that enter each of them) from the first layer of the
-            language model to the last; empty under a convention.
     """
 
-    inputs: dict[str, Any]
     stages: Stages
     totals: TotalCost
     memory: MemoryCost
     warnings: tuple[str, ...]
+    _inputs: Callable[[], dict[str, Any]]
     _ops: Callable[[], tuple[OpRow, ...]]
     _assumptions: Callable[[], dict[str, Any]]
     _kv_by_layer: Callable[[], tuple[int | float, ...]] = tuple
     source: Roofline | None = field(default=None, repr=False)
-    visual_tokens_by_layer: tuple[tuple[int, int], ...] = ()
+    _spans: tuple[LayerSpan, ...] = ()
+
+    @cached_property
+    def inputs(self) -> dict[str, Any]:
+        """Every argument as resolved."""
+        return self._inputs()
+
+    @property
+    def visual_tokens_by_layer(self) -> tuple[tuple[int, int], ...]:
+        """(Layers, visual tokens that enter each of them), first layer of the language model to last.
+
+        Empty under a convention.
+        """
+        return tokens_by_layer(self._spans)
 
     @property
     def calibration(self) -> TimeSource:
@@ -114,10 +126,11 @@ class Estimate:
     @property
     def mean_visual_tokens(self) -> float | None:
         """Visual tokens per layer of the language model, on average; None under a convention."""
-        layers = sum(count for count, _ in self.visual_tokens_by_layer)
+        layers = sum(span.layers for span in self._spans)
         if not layers:
             return None
-        return sum(count * tokens for count, tokens in self.visual_tokens_by_layer) / layers
+        tokens: int = sum(span.layers * whole(span.tokens) for span in self._spans)
+        return tokens / layers
 
     @property
     def communication(self) -> dict[str, Any] | None:
@@ -217,18 +230,17 @@ def total_cost(stages: Mapping[str, StageCost], output_tokens: Any) -> TotalCost
     """
     costs = list(stages.values())
     # Ours count kernels, and then everything; no convention does.
-    sums: dict[str, Any]
+    fields: list[Any]
     if costs[0].kernels is None:
-        sums = {name: _known(getattr(cost, name) for cost in costs) for name in SUMMED}
-        sums["errors"] = None
+        fields = [*(_known(getattr(cost, name) for cost in costs) for name in SUMMED), None]
         add: Callable[[Iterable[Any]], Any] = _known
     else:
-        sums, add = added(costs), sum
+        fields, add = added(costs), sum
     # Added up on its own: a long decode less itself would leave nothing but rounding.
     first = add([cost.time_s for name, cost in stages.items() if name != "decode"])
     decode = stages["decode"].time_s
     tpot_s = decode / output_tokens if output_tokens and decode is not None else None
-    return TotalCost(**sums, ttft_s=first, tpot_s=tpot_s)
+    return TotalCost(*[*fields, first, tpot_s])
 
 
 def _known(values: Iterable[Any]) -> Any:

@@ -22,7 +22,7 @@ from costmodel.plans.fused import PLAN as FUSED
 from costmodel.power_roof import power_roof
 from costmodel.precision.arithmetic import matrix_peak
 from costmodel.quantities import traffic
-from costmodel.uncertainty import BRACKET, HOST, NOTHING, Errors, Host, Part, errors_of
+from costmodel.uncertainty import BRACKET, HOST, NOTHING, Errors, Host, Part, errors_of, joined
 from hardware_specs.showing import brief
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class StageCost:
 
     def __add__(self, other: StageCost) -> StageCost:
         """Return the two stages run one after the other."""
-        return StageCost(**added((self, other)))
+        return StageCost(*added((self, other)))
 
     def mapped(self, change: Callable[[Any], Any]) -> StageCost:
         """Return the cost of other scenarios, as an index or a mask gives them."""
@@ -134,23 +134,21 @@ def waiting(seconds: float) -> StageCost:
     )  # fmt: skip
 
 
-#: The quantities that are numbers, in the order of the fields.
+#: The quantities that are numbers, in the order of the fields: all but the last, `errors`.
 SUMMED = tuple(each.name for each in fields(StageCost) if each.name != "errors")
+_TIME, _LOW, _HIGH = map(SUMMED.index, ("time_s", "time_low_s", "time_high_s"))
 _summed = attrgetter(*SUMMED)
 _fieldwise: Callable[[Any, Any], Any] = partial(map, add)
 
 
-def added(costs: Sequence[StageCost]) -> dict[str, Any]:
+def added(costs: Sequence[StageCost]) -> list[Any]:
     """Return the fields of stages run one after the other; only the interval is no plain sum."""
     costs = [cost for cost in costs if cost is not _EMPTY] or [_EMPTY]
     # Field by field; an array needs no pass to start from 0.
-    found = dict(zip(SUMMED, reduce(_fieldwise, map(_summed, costs)), strict=False))
-    errors = NOTHING
-    for cost in costs:
-        if cost.errors is not None and cost.errors.parts:
-            errors = errors.plus(cost.errors) if errors.parts else cost.errors
-    low, high = errors.interval(found["time_s"])
-    return found | {"time_low_s": low, "time_high_s": high, "errors": errors}
+    found = list(reduce(_fieldwise, map(_summed, costs)))
+    errors = joined([cost.errors for cost in costs if cost.errors is not None])
+    found[_LOW], found[_HIGH] = errors.interval(found[_TIME])
+    return [*found, errors]
 
 
 class Roofline:
@@ -371,6 +369,7 @@ class Roofline:
         sums: dict[tuple[str, str], list[Any]] = {}
         ideal = self.calibration is None
         peaks, vector_peak, bandwidth = self._peaks, self.vector_peak, self.bandwidth
+        certain = not self._rereads_below
         for op in ops:
             # One unpacking costs less than a dozen attributes, and this loop is most of an estimate.
             (
@@ -378,11 +377,18 @@ class Roofline:
                 op_kv_write, op_read, op_write, launched, shape,
             ) = op  # fmt: skip
             # The bounds of `bounds_of`.
-            math = matrix / (peaks.get(dtype) or self.peak(dtype)) if shape is not None else 0.0
             pointwise = units / vector_peak if vector_peak else 0.0
             memory = (op_weights + op_kv_read + op_kv_write + op_read + op_write) / bandwidth
-            busy = maximum(math, pointwise)
-            op_best = maximum(busy, memory)
+            math: Num = 0.0
+            busy = pointwise
+            if shape is not None:
+                math = matrix / (peaks.get(dtype) or self.peak(dtype))
+                busy = maximum(math, pointwise)
+            if vector:
+                computes, op_best = memory <= busy, np.maximum(busy, memory)
+            else:
+                computes = memory <= busy
+                op_best = busy if computes else memory
             # Not in place: counts of whole numbers and of fractions may meet.
             flops = flops + counted * count
             executed = executed + (matrix + units) * count
@@ -394,14 +400,17 @@ class Roofline:
             kernels = kernels + launched * count
             if ideal:
                 spent = op_best * count
-                low += spent if shape is not None else self._at_least(op, op_best, busy) * count
+                if not certain:
+                    low += self._at_least(op, op_best, busy) * count
                 high += (math + pointwise + memory) * count
             else:
                 op_time, by_power = self._law(op, op_best, maximum)
                 spent = op_time * count
             time += spent
-            # Multiplying by the flag picks the side without branching over arrays.
-            compute += spent * (memory <= busy)
+            if vector:  # Multiplying by the flag picks the side without branching.
+                compute += spent * computes
+            elif computes:
+                compute += spent
             if ideal:
                 continue
             if by_power is not False:
@@ -417,7 +426,8 @@ class Roofline:
         link: Num = 0.0
         if self.calibration is None:
             best = time
-            errors = Errors(time, {BRACKET: Part(time, time - low, high - time)})
+            below = 0.0 if certain else time - low
+            errors = Errors(time, {BRACKET: Part(time, below, high - time)})
         else:
             keyed = [(self.calibration.pricer(*each), *held) for each, held in sums.items()]
             errors = errors_of(

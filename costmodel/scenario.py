@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -91,7 +91,7 @@ class Units(NamedTuple):
             return self.by_count.seen_of(tokens, images)
         return self.seen.times((tokens > 0) * 1)
 
-    def read(self, tokens: Any) -> tuple[Any, Any, Any, Any]:
+    def read(self, tokens: Any) -> tuple[Any, ...]:
         """Return images, crops, projected tokens, and the tokens of one whole image, of a count.
 
         Raises:
@@ -102,15 +102,11 @@ class Units(NamedTuple):
         >>> Units(unit, unit).read(1000), Units(unit, unit, images=1).read(64)
         ((2, 2, 1152, 576), (1, 1, 576, 576))
         """
-        where: Any = np.where if isinstance(tokens, np.ndarray) else _either
         counted, executed, known, each, default, *_ = self
         if self.by_count is not None:
             images = (1 if known is None else known) * ((tokens > 0) * 1)
             return images, images, tokens, tokens // (images + (images == 0))
-        beyond = tokens > counted.tokens
-        unit = where(beyond, executed.tokens, counted.tokens)
-        crops = where(beyond, executed.crops, counted.crops)
-        projected = where(beyond, executed.projected_tokens, counted.projected_tokens)
+        unit, crops, projected = _either(tokens > counted.tokens, executed, counted)
         if known is not None:
             most = max(counted.tokens, executed.tokens)
             if np.any(tokens > most):
@@ -129,16 +125,18 @@ class Units(NamedTuple):
             whole = (tokens % each.tokens == 0) & (tokens >= 2 * each.tokens)
             several |= whole & (tokens != counted.tokens) & (tokens != executed.tokens)
         many = -(-tokens // each.tokens)
-        return (
-            where(several, many, images),
-            where(several, many * each.crops, crops),
-            where(several, many * each.projected_tokens, projected),
-            where(several, each.tokens, unit),
+        return _either(
+            several,
+            (many, many * each.crops, many * each.projected_tokens, each.tokens),
+            (images, crops, projected, unit),
         )
 
 
-def _either(condition: Any, this: Any, that: Any) -> Any:
-    return this if condition else that
+def _either(condition: Any, these: tuple[Any, ...], those: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the ones or the others, for each row of an array by itself."""
+    if isinstance(condition, np.ndarray):
+        return tuple(map(partial(np.where, condition), these, those))
+    return these if condition else those
 
 
 def _noun(number: int, what: str = "image") -> str:
@@ -227,17 +225,17 @@ def other_readings(model: ModelConfig, tokens: int) -> tuple[str, ...]:
     """
     geometry = model.geometry
     units = _default_units(model, None)
-    if geometry.keeps_size:
+    if geometry.keeps_size or tokens in (units.counted.tokens, units.executed.tokens):
         return ()
-    if tokens in (units.counted.tokens, units.executed.tokens):
+    anyres, video, one = geometry.anyres, geometry.video, _default_units(model, 1)
+    each = geometry.among_others or one.executed
+    if anyres is None and video is None and tokens < min(each.tokens, one.counted.tokens):
         return ()
     images, crops, *_ = units.read(tokens)
     found: dict[str, int] = {}
-    anyres, video, one = geometry.anyres, geometry.video, _default_units(model, 1)
     if anyres is not None:
         for count, (height, width) in anyres.sizes_giving(tokens).items():
             found[f"one image of {height}x{width} or alike ({count} crops)"] = count
-    each = geometry.among_others or one.executed
     for unit in dict.fromkeys((each, one.counted)):
         number, rest = divmod(tokens, unit.tokens)
         alone = number == 1 and unit is not geometry.among_others

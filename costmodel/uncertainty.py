@@ -25,7 +25,7 @@ import numpy as np
 from hardware_specs.showing import brief
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
 
 #: Share of the variance of a measured class's errors that its ops have in common. At 0.1 the 90 % intervals
@@ -68,16 +68,7 @@ class Errors(NamedTuple):
 
     def plus(self, other: Errors) -> Errors:
         """Return the uncertainty of both sums together."""
-        parts = dict(self.parts)
-        for key, part in other.parts.items():
-            held = parts.get(key)
-            parts[key] = part if held is None else Part(*map(_add, held, part))
-        return Errors(
-            self.middle_s + other.middle_s,
-            parts,
-            self.own_down2 + other.own_down2,
-            self.own_up2 + other.own_up2,
-        )
+        return joined((self, other))
 
     def mapped(self, change: Callable[[Any], Any]) -> Errors:
         """Return the numbers of other scenarios, as an index or a mask gives them."""
@@ -87,9 +78,9 @@ class Errors(NamedTuple):
     def interval(self, time_s: Any) -> tuple[Any, Any]:
         """Return the ends of the 90 % interval, the prediction inside."""
         down2, up2 = self.own_down2, self.own_up2
-        for part in self.parts.values():
-            down2 = down2 + part.down_s * part.down_s
-            up2 = up2 + part.up_s * part.up_s
+        for _, down, up in self.parts.values():
+            down2 = down2 + down * down
+            up2 = up2 + up * up
         low, high = self.middle_s - down2**0.5, self.middle_s + up2**0.5
         if isinstance(low, np.ndarray) or isinstance(time_s, np.ndarray):
             return np.minimum(low, time_s), np.maximum(high, time_s)
@@ -106,12 +97,31 @@ class Errors(NamedTuple):
         return {name: float(time / whole) if whole else 0.0 for name, time in sums.items()}
 
 
-def _add(one: Any, two: Any) -> Any:
-    return one + two
-
-
 #: The uncertainty of what takes no time.
 NOTHING = Errors(0.0, {})
+
+
+def joined(every: Sequence[Errors]) -> Errors:
+    """Return the uncertainty of sums together."""
+    some = [each for each in every if each.parts]
+    if len(some) < 2:
+        return some[0] if some else NOTHING
+    middle, first, down2, up2 = some[0]
+    parts = dict(first)
+    for more, others, more_down2, more_up2 in some[1:]:
+        middle, down2, up2 = middle + more, down2 + more_down2, up2 + more_up2
+        for key, part in others.items():
+            parts[key] = _with(parts.get(key), part)
+    return Errors(middle, parts, down2, up2)
+
+
+def _with(held: Part | None, part: Part) -> Part:
+    if held is None:
+        return part
+    (time, down, up), (more_time, more_down, more_up) = held, part
+    return Part(time + more_time, down + more_down, up + more_up)
+
+
 #: Measured over predicted of other people's measurements of the same device: median and standard deviation of
 #: the logarithm over 18 public sources, beyond what one table shows. It is one factor on all device times.
 SOURCE_MIDDLE, SOURCE_SPREAD = 0.05, 0.09
@@ -139,8 +149,7 @@ def errors_of(times: Iterable[tuple[ClassKey, Widths, Any, Any]], across: bool =
         centre, down, up = centre * scale, down * scale, up * scale
         middle = middle + whole * centre
         part = Part(whole, whole * (down * share**0.5), whole * (up * share**0.5))
-        held = parts.get(key)
-        parts[key] = part if held is None else Part(*map(_add, held, part))
+        parts[key] = _with(parts.get(key), part)
         if share < 1.0:
             down2 = down2 + squares * (down * down * (1 - share))
             up2 = up2 + squares * (up * up * (1 - share))

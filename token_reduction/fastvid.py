@@ -8,7 +8,7 @@ checkpoints leave it out (`head=` names a file that has it; it is random without
 on towers of native resolution from the mean of a frame's tokens and the tower's last layer, as the
 program's Qwen2.5-VL form does. Tokens keep their places on three axes; an anchor stays where it was.
 
-Complexity, t frames of p tokens, d width: t*p^2*d for the densities, and the tokens of a scene against its
+Complexity, t frames of p tokens, d width: t/4*p^2*d for the densities, and the tokens of a scene against its
 anchors. Scenes depend on the data, so where they end is read back once; the loop is over scenes. The
 program adds noise of 1e-6 to the densities; here equal ones keep their order. A scene's anchors are never
 more than a frame has tokens that are not salient, where the program fails.
@@ -111,18 +111,22 @@ def fastvid(
         if anchors:
             others = complement(best, each)
             left = take_tokens(frames, others)
-            unit = left / take_tokens(norms, others).clamp_min(torch.finfo(frames.dtype).tiny)
-            peaks = peak_scores(left, NEIGHBOURS)
-            for scene in _scenes(features, segments, threshold):
+            scenes = _scenes(features, segments, threshold)
+            ranges = [range(scene.stop - 1, scene.start - 1, -every) for scene in scenes]
+            # Only frames that have anchors are ranked, those of all scenes at once.
+            chosen = [frame for some in ranges for frame in some]
+            ranked = torch.tensor(chosen, device=frames.device)
+            there = left[ranked]
+            peaks = top_indices(peak_scores(there, NEIGHBOURS), each - salient)
+            first = 0
+            for scene, some in zip(scenes, ranges, strict=True):
+                block = slice(first, first := first + len(some))
                 length = scene.stop - scene.start
-                some, many = anchors_of(length, anchors, every, each - salient)
-                frame = torch.arange(scene.stop - 1, scene.start - 1, -every, device=frames.device)
-                assert len(frame) == some  # noqa: S101  (both count every so many from the end)
-                places = top_indices(peaks[frame], many)
-                kept.append((others[frame].gather(-1, places) + starts[frame]).flatten())
-                joined = left[scene].flatten(0, 1), unit[scene].flatten(0, 1)
-                ahead = (frame - scene.start).unsqueeze(-1) * (each - salient) + places
-                tokens.append(_anchored(*joined, ahead.flatten(), own))
+                _, many = anchors_of(length, anchors, every, each - salient)
+                best, frame = peaks[block, :many], ranked[block]
+                kept.append((others[frame].gather(-1, best) + starts[frame]).flatten())
+                rows = take_tokens(there[block], best).flatten(0, 1)
+                tokens.append(_anchored(left[scene].flatten(0, 1), rows, own))
         places = torch.cat(kept)
         order = places.argsort()
     return Reduced(torch.cat(tokens)[order], kept_indices=places[order], scores=attention.flatten())
@@ -139,14 +143,15 @@ def _scenes(features: Tensor, segments: int, threshold: float) -> list[slice]:
     return [slice(*pair) for pair in pairwise(bounds)]
 
 
-def _anchored(tokens: Tensor, unit: Tensor, anchors: Tensor, own: float) -> Tensor:
+def _anchored(tokens: Tensor, anchors: Tensor, own: float) -> Tensor:
     """Anchors [a, d] with what joins them, of a scene's tokens [m, d]."""
-    nearest = (unit @ unit[anchors].T).argmax(dim=-1)
+    # How long a token is has no part in which anchor is most similar to it.
+    nearest = (tokens @ torch.nn.functional.normalize(anchors, dim=-1).T).argmax(dim=-1)
     share = torch.nn.functional.one_hot(nearest, len(anchors)).to(tokens.dtype)
     count = share.sum(dim=0).unsqueeze(-1)
     mean = share.T @ tokens / count.clamp_min(1)
     weight = (1 / (count + 1)).clamp_min(own)
-    return weight * tokens[anchors] + (1 - weight) * mean
+    return weight * anchors + (1 - weight) * mean
 
 
 #: What a file with SigLIP's pooling head has, by the ends of its tensors' names.

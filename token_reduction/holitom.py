@@ -220,8 +220,8 @@ def merge_in_turn(states: Tensor, attention: Tensor, keep: float = DEEP.default)
         kept, gone = picks.sort(dim=-1), complement(picks, n)
         centres, others = take_tokens(states, picks), take_tokens(states, gone)
         if gone.shape[-1]:
-            unit = states / norms.clamp_min(torch.finfo(states.dtype).tiny)
-            cosine = take_tokens(unit, gone) @ take_tokens(unit, picks).transpose(-1, -2)
+            # How long a token that goes is has no part in which kept one is most similar to it.
+            cosine = others @ torch.nn.functional.normalize(centres, dim=-1).transpose(-1, -2)
             joins = torch.nn.functional.one_hot(cosine.argmax(dim=-1), picks.shape[-1])
             # For each that goes, how many join the same one from it on.
             to_come = joins.flip(-2).cumsum(dim=-2).flip(-2)

@@ -75,11 +75,11 @@ def counted(
     footprint: dict[str, Any] = dict.fromkeys(MEMORY_KEYS) | memory
     every = Stages({name: stages.get(name) or defined() for name in STAGES})
     return Estimate(
-        {place.name: getattr(given, place.name) for place in fields(given)},
         every,
         total_cost(every, given.output_tokens),
         MemoryCost(**footprint),
         (),
+        lambda: {place.name: getattr(given, place.name) for place in fields(given)},
         lambda: ops,
         lambda: dict(assumptions),
     )

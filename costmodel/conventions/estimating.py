@@ -116,4 +116,4 @@ def convention_estimate(request: Request) -> Estimate:
         **({} if method is None else method.changes),
         **dict.fromkeys(_OURS),
     }
-    return replace(cost, inputs=inputs, warnings=tuple(warnings))
+    return replace(cost, _inputs=lambda: inputs, warnings=tuple(warnings))

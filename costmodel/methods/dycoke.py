@@ -16,6 +16,7 @@ together, so a layer moves 3 (s - n + m) instead of s entries where m of n are r
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from costmodel.methods.clips import clips_of, clips_plan
@@ -28,12 +29,14 @@ from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from costmodel.methods.plan import MethodInput, MethodPlan
+    from costmodel.models import TextConfig
+    from costmodel.precision import Numerics
     from costmodel.quantities import Num, OpCost
 
 #: One minus the program's merging ratio of 0.7.
 RATIO = 0.3
 PARK = Option(
-    "park", 0.7, fraction(0.0, 1.0), "a number in [0, 1]", "share of visual entries left unread"
+    "park", 0.7, fraction(1e-9, 1.0), "a number in (0, 1]", "share of visual entries left unread"
 )
 AT = Option("at", 3, whole(1), "an integer >= 1", "language-model layer from which on")
 ALIKE = Option(
@@ -95,27 +98,33 @@ def _plan(given: MethodInput) -> MethodPlan:
 
 def _plan_of_both(given: MethodInput) -> MethodPlan:
     plan, runs = _plan(given), clips_of(given).runs
-    text, num, b, at = given.model.text, given.precision.text, given.batch_size, AT.of(given)
+    text, at = given.model.text, AT.of(given)
     check_at(at, text.num_layers)
     n = plan.llm_spans[0].tokens
     read = entries_read(n, PARK.of(given)) * runs + n * (1 - runs)
-    h, e, behind = text.num_heads, text.head_dim, text.num_layers - at
-
-    def step_ops(others: Num, steps: Num) -> list[OpCost]:
-        times, width = steps * runs, text.num_kv_heads * e
-        return [
-            product("row_again", b * h, 1, others + n, e, num, times),
-            passes("row_softmax", b * h * (others + n), num, reads=3, writes=2, kernels=4, flops=7,
-                   count=times),
-            passes("alike", b * n, num, reads=8, writes=6, kernels=18, flops=6, count=times),
-            sort("entries", b, n, num, times),
-            gather("entries_read", b * (others + read), width, num, times * behind * 2, kernels=2),
-        ]  # fmt: skip
-
-    spans = LayerSpan(at, n), LayerSpan(behind, read)
     said = f"decode steps read {1 - PARK.of(given):.3g} of the visual entries from layer {at} on; all stay"
-    notes = {**plan.notes, "dycoke": said}
-    return plan._replace(decode_spans=spans, step_ops=step_ops, notes=notes)
+    return plan._replace(
+        decode_spans=(LayerSpan(at, n), LayerSpan(text.num_layers - at, read)),
+        step_ops=partial(_step_ops, text, given.precision.text),
+        notes={**plan.notes, "dycoke": said},
+    )
+
+
+def _step_ops(
+    text: TextConfig, num: Numerics, b: Num, spans: tuple[LayerSpan, ...], others: Num, steps: Num
+) -> list[OpCost]:
+    """The choice of entries at all decode steps, and their copies in the layers that read a part."""
+    n, read = (span.tokens for span in spans)
+    h, e, times = text.num_heads, text.head_dim, steps * (read < n)
+    copies = times * spans[1].layers * 2
+    return [
+        product("row_again", b * h, 1, others + n, e, num, times),
+        passes("row_softmax", b * h * (others + n), num, reads=3, writes=2, kernels=4, flops=7,
+               count=times),
+        passes("alike", b * n, num, reads=8, writes=6, kernels=18, flops=6, count=times),
+        sort("entries", b, n, num, times),
+        gather("entries_read", b * (others + read), text.num_kv_heads * e, num, copies, kernels=2),
+    ]  # fmt: skip
 
 
 _PROGRAM = MethodInfo(

@@ -9,10 +9,10 @@ among what is not salient; every token of the scene that is not salient joins it
 Frame feature and attention come from SigLIP's pooling head, which checkpoints leave out and a file holds;
 on towers of native resolution from the mean of a frame's tokens and from the tower's last layer.
 
-Own FLOPs, t frames of p tokens of width d, s salient: 2 t (p - s)^2 d for the density; in a scene of f
-frames with a anchors 2 f (p - s) a d for the cosines and as much for the means. The pooling head over n
-patches of width c, m its MLP's width: 4 t n c^2 + 4 t n c + 2 t c^2 + 2 c^2 + 4 t c m. How long scenes are
-depends on the clip: they are priced as c of equal length.
+Own FLOPs, t frames of p tokens of width d, s salient: 2 (p - s)^2 d for the density in each frame that has
+anchors; in a scene of f frames with a anchors 2 f (p - s) a d for the cosines and as much for the means. The
+pooling head over n patches of width c, m its MLP's width: 4 t n c^2 + 4 t n c + 2 t c^2 + 2 c^2 + 4 t c m.
+How long scenes are depends on the clip: they are priced as c of equal length.
 """
 
 from __future__ import annotations
@@ -122,17 +122,21 @@ def _plan(given: MethodInput) -> MethodPlan:
     rest, every, wanted = each - salient, EVERY.of(given), SEGMENTS.of(given)
 
     def summed(term: str) -> Num:
-        """Anchors of a clip, or pairs of a frame's token and an anchor of its scene."""
+        """Anchors of a clip, frames with some, or pairs of a frame's token and an anchor of its scene."""
 
         def of_scenes(t: int, p: int) -> int:
             s, k = split_frame(p, given.keep, CONTEXT.of(given)) if p else (0, 0)
             found = [(f, anchors_of(f, int(k), every, int(p - s))) for f in scenes(t, wanted)]
-            weigh = [(1 if term == "anchors" else f) * having * many for f, (having, many) in found]
-            return sum(weigh)
+            terms = {
+                "anchors": [having * many for _, (having, many) in found],
+                "frames": [having for _, (having, _) in found],
+                "pairs": [f * having * many for f, (having, many) in found],
+            }
+            return sum(terms[term])
 
         return by_pair(of_scenes, frames, each)
 
-    anchors, pairs = summed("anchors"), summed("pairs")
+    anchors, pairs, ranked = summed("anchors"), summed("pairs"), summed("frames")
     kept = frames * salient + anchors
     cut = runs * (context > 0)
     # Scenes go one after the other, here as one of all their tokens and anchors.
@@ -141,12 +145,14 @@ def _plan(given: MethodInput) -> MethodPlan:
         passes("scenes", lists * frames * d, num, reads=3, writes=2, kernels=12, flops=4, count=runs),
         sort("salient", lists * frames, each, num, runs),
         gather("others", lists * frames * rest, d, num, cut, kernels=4),
-        product("distances", lists * frames, rest, rest, d, wide, cut),
-        passes("density", lists * frames * rest**2, wide, reads=9, writes=6, kernels=24, flops=9,
+        product("distances", lists * ranked, rest, rest, d, wide, cut),
+        passes("density", lists * ranked * rest**2, wide, reads=9, writes=6, kernels=24, flops=9,
                count=cut),
-        sort("anchors", lists * frames, rest, num, cut),
-        passes("normalise", lists * frames * rest * d, num, reads=3, writes=2,
-               kernels=3 + FINITE_KERNELS, flops=3, count=cut),
+        sort("anchors", lists * ranked, rest, num, cut),
+        passes("lengths", lists * clips.tokens * d, num, writes=0, kernels=1 + FINITE_KERNELS, flops=2,
+               count=runs),
+        passes("unit", lists * anchors * d, num, reads=2, writes=1, kernels=4 * wanted, flops=3,
+               count=cut),
         product("similarity", lists, rest, pairs, d, num, cut),
         passes("nearest", lists * rest * pairs, num, reads=6, writes=6, kernels=9 * wanted, flops=1,
                count=cut),
@@ -166,7 +172,7 @@ INFO = MethodInfo(
     schedule=_plan,
     place="after-projector",
     summary="of a clip keep what stands out in each frame, and anchors of each scene that the rest joins",
-    formula="int(keep p) tokens a frame; 2 t r^2 d + 4 r d sum(f a) FLOPs, r = p - s, and a pooling head",
+    formula="int(keep p) tokens a frame; t r^2 d / 2 + 4 r d sum(f a) FLOPs, r = p - s, and a pooling head",
     complexity="O(t p^2 d + t n c^2) per clip",
     source="Shen et al. 2025, FastVID, arXiv 2503.11187; LunarShen/FastVID",
     default_text=f"{RATIO} of a frame's tokens: 19 of 196, 7 of them anchors",

@@ -79,8 +79,9 @@ class MethodPlan(NamedTuple):
         seen_share: tokens that reach a tower of native resolution, and all there are; None for all.
         decode_spans: visual tokens whose keys and values each layer reads at a decode step, where these are
             fewer than it has cached; None where it reads all.
-        step_ops: from the other tokens in the cache at the mean step, that step's own among them, and the
-            number of steps to the method's own ops in all decode steps; None for none.
+        step_ops: the method's own ops in all decode steps, from the samples, `decode_spans`, the other tokens
+            in the cache at the mean step, its own among them, and the number of steps; None for none. A sweep
+            calls it with more rows than the plan was made for, so it holds no arrays.
     """
 
     llm_spans: tuple[LayerSpan, ...]
@@ -92,7 +93,7 @@ class MethodPlan(NamedTuple):
     patches: Num | None = None
     seen_share: tuple[Num, Num] | None = None
     decode_spans: tuple[LayerSpan, ...] | None = None
-    step_ops: Callable[[Num, Num], list[OpCost]] | None = None
+    step_ops: Callable[[Num, tuple[LayerSpan, ...], Num, Num], list[OpCost]] | None = None
 
     def __repr__(self) -> str:
         """Return the fields that are set, as far as they fit."""

@@ -105,7 +105,7 @@ def _total_columns(evaluation: Evaluation, scenario: Scenario) -> dict[str, Any]
         for name, cost in evaluation.stages.items()
         if name in (REQUEST, "prefill") or np.any(cost.kernels)
     ]
-    total = StageCost(**added(running))
+    total = StageCost(*added(running))
     return {
         **{name: getattr(total, name) for name in COSTS},
         **_token_times(evaluation, scenario),

@@ -89,6 +89,18 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_content(html: str, **_: object) -> str:
+    """Keep a command's options in one piece where its line is wrapped."""
+    return re.sub(
+        r'(?<=<div class="language-console highlight">).*?(?=</div>)',
+        lambda block: re.sub(
+            r"(?<=[\s>])--[a-z][\w-]*", r'<span class="option">\g<0></span>', block[0]
+        ),
+        html,
+        flags=re.DOTALL,
+    )
+
+
 def _slug(name: str) -> str:
     return name.replace("+", "-plus")
 
@@ -227,11 +239,7 @@ def _arguments(text: str) -> str:
 
 
 def entries(text: str) -> str:
-    """Return a section of a docstring as a list where all of it is `name: meaning`, else as prose.
-
-    >>> entries("    keep: how many;\\n        or a share.\\n    layer: which.")
-    '- `keep`: how many; or a share.\\n- `layer`: which.'
-    """
+    """Return a section of a docstring as a list where all of it is `name: meaning`, else as prose."""
     whole = re.sub(r"\n {8,}", " ", text)
     lines = [line.removeprefix("    ") for line in whole.split("\n")]
     pairs = [re.fullmatch(r"([\w*., ]+?): (.+)", line) for line in lines]

@@ -5,6 +5,7 @@ From the ideal roofline of the fused plan to what was measured, each step swaps 
     ideal                fused plan, datasheet peaks
     efficiency_compute   fused plan, calibrated: ops whose ideal time is arithmetic
     efficiency_memory    fused plan, calibrated: ops whose ideal time is traffic
+    efficiency_link      several devices: what collectives take beyond their bytes at the link's rate
     granularity          the plan that ran: its extra kernels and their traffic
     host                 the time to launch those kernels, where it is longer than they take
     left_out_*           stages a paper leaves out, inside what was measured
@@ -28,6 +29,7 @@ LABELS = {
     "ideal_s": "ideal roofline",
     "efficiency_compute_s": "efficiency, compute",
     "efficiency_memory_s": "efficiency, memory",
+    "efficiency_link_s": "efficiency, links",
     "granularity_s": "kernel granularity",
     "host_s": "launch and host floor",
     "left_out_vision_s": "vision tower",
@@ -57,7 +59,7 @@ class PlannedStage:
 class Gap:
     """A measured time and the parts between the ideal roofline and it; all in seconds.
 
-    >>> gap = Gap(10.0, 4.0, 1.0, 0.5, 2.0, 0.0, 0.0, 0.0, 0.0, 2.5)
+    >>> gap = Gap(10.0, 4.0, 1.0, 0.5, 0.0, 2.0, 0.0, 0.0, 0.0, 0.0, 2.5)
     >>> gap.predicted_s, sum(gap.parts.values()) == gap.measured_s - gap.ideal_s
     (7.5, True)
     """
@@ -66,6 +68,7 @@ class Gap:
     ideal_s: float
     efficiency_compute_s: float
     efficiency_memory_s: float
+    efficiency_link_s: float
     granularity_s: float
     host_s: float
     left_out_vision_s: float
@@ -119,6 +122,7 @@ def split_gap(
     explained = (
         _seconds(fused.compute_s) - _seconds(ideal.compute_s),
         _seconds(fused.memory_s) - _seconds(ideal.memory_s),
+        _seconds(fused.link_s) - _seconds(ideal.link_s),
         _seconds(executed.device_s) - _seconds(fused.device_s),
         _seconds(executed.time_s) - _seconds(executed.device_s),
         vision_s,

@@ -115,8 +115,13 @@ def profile(
     ] = False,
     json: Json = False,
 ) -> None:  # fmt: skip
-    """Measure a model stage by stage: vision, projector, reduction, prefill, decode."""
-    from profiling.measuring.campaign import parse_shard
+    """Measure a model stage by stage: vision, projector, reduction, prefill, decode.
+
+    Under torchrun the processes share each model and measure its collectives as well; the first one writes
+    and prints.
+    """
+    from profiling.devices.ranks import ending_together, join, world_size
+    from profiling.measuring.campaign import parse_shard, run_points
     from profiling.measuring.plan_file import PlanFile, plan_of, read_plan
     from profiling.subject.models import named
 
@@ -154,6 +159,11 @@ def profile(
         raise InvalidInputError(
             "--kernels, --traces, --shard, --workers and --engine write files; say where with --out"
         )
+    if campaign.is_shared and (kernels or traces or launched):
+        raise InvalidInputError(
+            "--kernels, --traces, --workers and --engine are for one process, and torchrun started "
+            f"{world_size()}"
+        )
     if elsewhere and (kernels or traces):
         raise InvalidInputError("--kernels and --traces run here; give them or --engine ray")
     if shard is not None:
@@ -161,7 +171,16 @@ def profile(
         if launched:
             raise InvalidInputError("--workers share the whole plan; give them or --shard")
     crew = {"engine": engine, "workers": workers, "gpus": gpus, "device": device_name}
-    with TemporaryDirectory() if out is None else nullcontext(out) as folder:
+    group = join(campaign.configurations[0].device) if campaign.is_shared else None
+    with (
+        ending_together(group),
+        TemporaryDirectory() if out is None else nullcontext(out) as folder,
+    ):
+        if group is not None and group.rank:
+            # The first process writes and prints what all of them measure.
+            for _ in run_points(campaign, folder, shard):
+                pass
+            return
         records = _run(campaign, Path(folder), shard, crew if launched else None)
     if out is not None and (kernels or traces):
         _run_passes(
