@@ -76,7 +76,7 @@ def explain(
         )
     if other is None:
         return first
-    from profiling.explaining.comparison import compare_traces
+    from profiling.explaining.two import compare_traces
 
     return replace(
         first, comparison=compare_traces(first, _explained(other, hardware, calibration))

@@ -7,13 +7,13 @@ passes in the trace. Batch, tokens and attention are read from the trace; what i
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from costmodel.models import config_dict, load_model
 from costmodel.quantities import STAGES
 from hardware_specs.errors import InvalidInputError
 from profiling.explaining.calls import dtype_of
+from profiling.explaining.model_stages import AgainstModel
 from profiling.reconciling.gap import PARTS
 from profiling.reconciling.joining import Predictor
 from profiling.reconciling.rows import stage_view
@@ -28,41 +28,6 @@ if TYPE_CHECKING:
 
 #: Tokens of a prompt's text where nothing else is known of them.
 _LEAST_TEXT = 1
-
-
-@dataclass(frozen=True)
-class AgainstModel:
-    """A trace's stages beside a model's estimate.
-
-    Attributes:
-        model: its name.
-        visual_tokens: that entered the language model, per sequence.
-        text_tokens: the rest of the prefill.
-        batch_size: sequences.
-        output_tokens: decode steps.
-        passes: how often the prefill ran in the trace; every time is of one.
-        rows: by stage: measured_s, device_s, ideal_s, predicted_s and the parts between.
-        flags: where trace and model contradict each other.
-    """
-
-    model: str
-    visual_tokens: int
-    text_tokens: int
-    batch_size: int
-    output_tokens: int
-    passes: int
-    rows: tuple[dict[str, Any], ...]
-    flags: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return {
-            **{name: value for name, value in vars(self).items() if name not in ("rows", "flags")},
-            "stages": {
-                row["stage"]: {k: v for k, v in row.items() if k != "stage"} for row in self.rows
-            },
-            "flags": list(self.flags),
-        }
 
 
 def against_model(
@@ -160,9 +125,15 @@ def against_model(
              **{name: gap.parts[name] for name in PARTS}}
         )  # fmt: skip
     return AgainstModel(
-        name, entering, configuration.text_tokens, batch, steps, passes, tuple(rows),
+        name,
+        entering,
+        configuration.text_tokens,
+        batch,
+        steps,
+        passes,
+        tuple(rows),
         tuple(_flags(config, name, first, found)),
-    )  # fmt: skip
+    )
 
 
 def _runs_of(found: Explanation, stage: str) -> list[Run]:

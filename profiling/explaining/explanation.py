@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
     from costmodel.calibration import Calibration
     from hardware_specs import HardwareSpec
-    from profiling.explaining.against_model import AgainstModel
     from profiling.explaining.calls import Call
     from profiling.explaining.comparison import Comparison
     from profiling.explaining.layers import Run
+    from profiling.explaining.model_stages import AgainstModel
     from profiling.explaining.roofs import OpRow
     from profiling.explaining.timeline import Timeline
 
