@@ -108,7 +108,12 @@ class Context:
                 "vision tower; choose a multimodal model"
             )
         self.parallel = parallel = request.parallel
-        self.rank_model = rank_model(model, parallel.tp, tower=request.tower == "sharded")
+        self.rank_model = rank_model(
+            model,
+            parallel.tp,
+            tower=request.tower == "sharded",
+            by_sequence=request.norms == "sequence",
+        )
         self.roofline = Roofline(
             hardware, self.calibration, self.plan, request.host_s, request.power_limit_w, parallel
         )

@@ -200,6 +200,10 @@ there is: last, all
         Choice(("replicated", "sharded")), "Whether every tensor-parallel rank runs the vision tower, or "
         "they share its layers: replicated or sharded.", "setting", ours=True,
     ))  # fmt: skip
+    norms: str = field(default="replicated", metadata=_is(
+        Choice(("replicated", "sequence")), "Whether every tensor-parallel rank norms all rows, or its share "
+        "of the sequence: replicated or sequence.", "setting", ours=True,
+    ))  # fmt: skip
 
     request_s: float = field(default=0.0, metadata=_is(
         Amount(60.0, "ms", 1e-3), "Milliseconds of the host per request before anything is launched: "

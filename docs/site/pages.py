@@ -52,7 +52,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     papers = ["conventions.md", "boundaries.md", "which-plan.md", "audit.md", "questions.md"]
     counting = ["cost-model.md", "calibration.md", "families.md", "hardware.md", "extending.md"]
     evidence = ["evidence.md", "reliability.md", "changed-numbers.md"]
-    using = ["sweeps.md", "parallel.md", "field-files.md", "explain.md"]
+    using = ["sweeps.md", "evaluate.md", "parallel.md", "field-files.md", "explain.md"]
     placed = {
         "methods.md",
         "SKILL.md",

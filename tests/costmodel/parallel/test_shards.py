@@ -33,7 +33,7 @@ def test_two_gloo_ranks_hold_compute_and_send_what_is_predicted(tmp_path: Path) 
     """The plan of transformers, run by two processes that answer as the whole model does."""
     ranks = [
         subprocess.Popen(
-            [sys.executable, str(RANK), str(rank), "2", str(tmp_path / "meet"), *KINDS],
+            [sys.executable, str(RANK), str(rank), "2", str(tmp_path / "meet"), *KINDS, "llama+sequence"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for rank in range(2)
@@ -42,14 +42,26 @@ def test_two_gloo_ranks_hold_compute_and_send_what_is_predicted(tmp_path: Path) 
     assert all(process.returncode == 0 for process in ranks), told
     first, second = (json.loads(out) for out, _ in told)
     assert first == second
-    for kind, seen in first.items():
+    for name, seen in first.items():
+        kind, _, by_sequence = name.partition("+")
         model = load_model({"model_type": kind, "architectures": [KINDS[kind]], **TINY})
-        cost = estimate(model, A100, text_tokens=12, precision="fp32", logits="all", tp=2)
+        norms = "sequence" if by_sequence else "replicated"
+        cost = estimate(
+            model, A100, text_tokens=12, precision="fp32", logits="all", tp=2, norms=norms
+        )
         assert seen["off"] < 1e-5
         assert rank_model(model, 2).parameters == seen["parameters"]
         assert cost.totals.flops == seen["flops"]
-        # 12 rows of 64 numbers: the embedding, and two branches in each of two layers.
         assert cost.communication is not None
+        # 12 rows of 64 numbers: the embedding, and two branches in each of two layers.
+        if by_sequence:  # As often gathered as scattered: in front of each branch, and of the head.
+            assert cost.communication["bytes"] == {
+                "reduce_scatter": seen["reduce_scatter"], "all_gather": seen["all_gather"],
+            } == {"reduce_scatter": 5 * 12 * 64 * 4, "all_gather": (5 * 64 + 128) * 12 * 4}  # fmt: skip
+            assert cost.communication["count"] == {
+                "reduce_scatter": seen["reduce_scatters"], "all_gather": seen["all_gathers"],
+            } == {"reduce_scatter": 5, "all_gather": 6}  # fmt: skip
+            continue
         assert cost.communication["bytes"] == {
             "all_reduce": seen["all_reduce"], "all_gather": seen["all_gather"],
         } == {"all_reduce": 5 * 12 * 64 * 4, "all_gather": 12 * 128 * 4}  # fmt: skip
@@ -148,6 +160,49 @@ def test_flops_of_the_ranks_are_those_of_the_model() -> None:
     # Every rank runs the tower and the bridge.
     for stage in ("vision", "projector"):
         assert half.stages[stage].flops == whole.stages[stage].flops
+
+
+@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("execution", ["fused", "hf-eager"])
+def test_norms_that_ranks_share_by_sequence(name: str, execution: str) -> None:
+    """The products stay; norms and adds have half the rows, and the stream half the memory."""
+    given = {"execution": execution, "text_tokens": 8, "batch_size": 2, "calibration": "none"}
+    try:
+        whole = estimate(name, A100, tp=2, **given)
+    except InvalidInputError as error:
+        assert "does not divide" in str(error)
+        return
+    half = estimate(name, A100, tp=2, norms="sequence", **given)
+    assert half.stages["vision"] == whole.stages["vision"]
+    assert half.stages["prefill"].flops == whole.stages["prefill"].flops
+    assert half.stages["prefill"].activation_write_bytes < (
+        whole.stages["prefill"].activation_write_bytes
+    )
+    mine, theirs = (
+        sum(row.activation_write_bytes for row in cost.ops if row.name.startswith("input_norm"))
+        for cost in (half, whole)
+    )
+    assert mine * 2 == theirs
+    # What a layer summed up is scattered behind it, and as much gathered in front of the next.
+    assert half.communication is not None
+    assert whole.communication is not None
+    sent, before = half.communication["bytes"], whole.communication["bytes"]
+    summed = before["all_reduce"] - sent.get("all_reduce", 0)
+    assert sent["reduce_scatter"] == summed > 0
+    assert sent["all_gather"] >= before["all_gather"] + summed
+    phases = [
+        {phase.name: phase.activation_bytes for phase in cost.memory.timeline}
+        for cost in (half, whole)
+    ]
+    assert all(phases[0][each] <= phases[1][each] for each in phases[1])
+    assert any(phases[0][each] < phases[1][each] for each in phases[1] if "layers" in each)
+
+
+def test_one_device_has_nobody_to_share_its_norms_with() -> None:
+    one, alone = (
+        estimate("llava-1.5-7b", A100, norms=norms) for norms in ("sequence", "replicated")
+    )
+    assert one.totals == alone.totals
 
 
 @pytest.mark.parametrize("name", ["llava-1.5-7b", "qwen2.5-vl-7b", "internvl3-8b", "gemma-3-4b"])
