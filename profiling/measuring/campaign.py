@@ -214,7 +214,8 @@ def run_points(
         held: list[Point] = []
         for _, members in itertools.groupby(left, key=lambda point: model_key(point.configuration)):
             alike = list(members)
-            with _threads(alike, plan.threads), _subject(plan, sharing) as measure:
+            device = alike[0].configuration.device
+            with torch_threads(device, plan.threads), _subject(plan, sharing) as measure:
                 for point in alike:
                     path = target / point.file_name
                     with claims.holding(path) as is_held:
@@ -251,7 +252,7 @@ def _follow(plan: Plan, points: Sequence[Point], sharing: Sharing) -> None:
             if key not in loaded:
                 stack.close()
                 loaded.clear()
-                stack.enter_context(_threads([point], plan.threads))
+                stack.enter_context(torch_threads(point.configuration.device, plan.threads))
                 loaded[key] = stack.enter_context(_subject(plan, sharing))
             loaded[key](point)
 
@@ -373,13 +374,18 @@ def _build(
 
 
 @contextmanager
-def _threads(points: Sequence[Point], threads: int | None) -> Iterator[None]:
-    """Run CPU points on a fixed number of threads: on a busy machine more would measure other load."""
+def torch_threads(device: str, threads: int | None) -> Iterator[None]:
+    """Run on a fixed number of threads where the device is a CPU: more would measure other load.
+
+    None, or 0, leaves torch's setting.
+    """
+    if not threads or device.partition(":")[0] != "cpu":
+        yield
+        return
     import torch
 
     before = torch.get_num_threads()
-    if threads is not None and points[0].configuration.device == "cpu":
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads)
     try:
         yield
     finally:

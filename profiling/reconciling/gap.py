@@ -24,19 +24,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from costmodel.roofline import StageCost
 
-#: The parts in the order they are stacked, from the ideal to the measured time.
-PARTS = (
-    "efficiency_compute_s",
-    "efficiency_memory_s",
-    "efficiency_link_s",
-    "granularity_s",
-    "host_s",
-    "left_out_vision_s",
-    "left_out_projector_s",
-    "left_out_method_s",
-    "unexplained_s",
-)
-#: The parts in words.
+#: The ideal and the parts in words, in the order they are stacked up to the measured time.
 LABELS = {
     "ideal_s": "ideal roofline",
     "efficiency_compute_s": "efficiency, compute",
@@ -49,6 +37,7 @@ LABELS = {
     "left_out_method_s": "method's own cost",
     "unexplained_s": "unexplained",
 }
+PARTS = tuple(name for name in LABELS if name != "ideal_s")
 
 
 @dataclass(frozen=True, slots=True)

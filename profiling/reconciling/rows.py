@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.precision.arithmetic import matrix_peak
 from costmodel.quantities import STAGES
-from profiling.reconciling.gap import PARTS, PlannedStage, split_gap
+from profiling.reconciling.gap import PARTS, Gap, PlannedStage, split_gap
 from profiling.reconciling.joining import LANGUAGE_STAGES, added
 from profiling.records.measurement import COMMUNICATION, DECODE_COMMUNICATION, GENERATION, TOTAL
 
@@ -57,6 +57,13 @@ class StageView:
     method_s: float
     everything: Any
     ideal: Any
+
+    def gap(self, measured_s: float) -> Gap:
+        """Split a measured time into its parts."""
+        return split_gap(
+            measured_s, self.stage, vision_s=self.vision_s, projector_s=self.projector_s,
+            method_s=self.method_s,
+        )  # fmt: skip
 
 
 def stage_view(prediction: Prediction, name: str) -> StageView:
@@ -156,13 +163,7 @@ def _row(
     view = stage_view(prediction, name)
     summary = data.summary
     measured = float(summary.median_s or 0.0)
-    gap = split_gap(
-        measured,
-        view.stage,
-        vision_s=view.vision_s,
-        projector_s=view.projector_s,
-        method_s=view.method_s,
-    )
+    gap = view.gap(measured)
     noise = noise_of(measured, summary.dispersion, spread_s)
     low, high = float(view.everything.time_low_s), float(view.everything.time_high_s)
     roof = above_roof(prediction, name, measured, float(view.ideal.time_s), hardware)
