@@ -132,7 +132,7 @@ def generic_tier(public: Public, number: int) -> None:
             picked = np.random.default_rng(seed).choice(len(pool), POINTS, replace=False)
             part = frame[~model & wide].iloc[picked]
             full = fit_calibration(part, hardware, curves=False, resamples=1)
-            low, high = full.op_interval("gemm", group.dtype)
+            low, high = full.op_interval("gemm", group.dtype, rows=test.sizes["m"])
             s = test.sizes
             time = full.op_time_s("gemm", dtype=group.dtype, m=s["m"], n=s["n"], k=s["k"])
             covered.append(np.mean((test.time_s >= low * time) & (test.time_s <= high * time)))
@@ -198,7 +198,7 @@ def model_tier(public: Public) -> None:
         time = calibration.op_time_s("gemm", dtype=label, m=m, n=n, k=k)
         bare = law.op_time_s("gemm", dtype=label, m=m, n=n, k=k)
         line = _interpolated(frame[seen], rest)
-        low, high = calibration.op_interval("gemm", label)
+        low, high = calibration.op_interval("gemm", label, rows=m.astype(float))
         large, edge = m >= 64, np.isin(m, EDGES)
         rows.append(
             [

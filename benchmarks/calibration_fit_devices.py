@@ -25,10 +25,10 @@ from calibration_public import (
     layer_streams,
     named,
 )
+from in_models import shares, with_share
 
 from costmodel.calibration import Calibration, ClassParameters, Parameter, fit_calibration
 from costmodel.calibration.file import DATA
-from costmodel.calibration.parameters import MODEL_SHARE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,10 +44,8 @@ TORCH = {
     "softmax": (0.23, 2.5e-6, 0.23),
 }
 TRACES = "PyTorch's own kernels in profiler traces on an H100 (AMD-AGI/TraceLens)"
-#: What an H100's products in bf16 reach in traces of models of the arithmetic that their table shows.
-#: Prompts of Llama-2-70B on two cards (Mutinifni/splitwise-sim at 8f99e7d) say 0.76 to 0.99 beside A100s.
-IN_MODELS = 0.88
-MODEL_NOTE = f"; in models {IN_MODELS:g} of its arithmetic, from profiler traces"
+#: Whose small ops the H100's are.
+SMALL_OPS = " Small ops: microsoft/vidur (MIT)."
 LEVELS = {0.01: -2.326, 0.05: -1.645, 0.25: -0.674, 0.5: 0.0, 0.75: 0.674, 0.95: 1.645, 0.99: 2.326}
 #: What a model's weights, never in the cache, reach of the bandwidth: DeepBench reads them from it.
 COLD_WEIGHTS = 0.82
@@ -80,12 +78,8 @@ def torch_classes(hardware: str) -> Iterable[ClassParameters]:
 
 def in_models(found: Calibration) -> Calibration:
     """Return the H100's calibration with what its products reach in models' runs."""
-    key = ("gemm", "bf16")
-    each = found.classes[key]
-    parameters = {**each.parameters, MODEL_SHARE: Parameter(IN_MODELS, 0.8, 1.0)}
-    said = f"{each.provenance.partition(MODEL_NOTE)[0]}{MODEL_NOTE} (AMD-AGI/TraceLens)"
-    moved = replace(each, parameters=parameters, provenance=said)
-    return replace(found, classes={**found.classes, key: moved})
+    share, low = shares(found, Calibration.load(A100))
+    return with_share(found, share, low)
 
 
 def with_torch(found: Calibration) -> Calibration:
@@ -139,7 +133,7 @@ def main() -> None:
     found = replace(
         found,
         software=before.software,
-        attribution=f"{before.attribution} Small ops: microsoft/vidur (MIT).",
+        attribution=f"{before.attribution.partition(SMALL_OPS)[0]}{SMALL_OPS}",
         l2_bandwidth_ratio=before.l2_bandwidth_ratio,
         intervals=before.intervals,
         notes=before.notes,

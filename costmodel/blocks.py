@@ -13,6 +13,8 @@ Rows are named, and whoever runs the blocks says how many there are:
 - `projected` in the bridge from the tower to the language model;
 - `text`, `all`, `logits` around the language model's layers: the text, the whole prompt, and the
   positions whose logits are computed.
+
+`mlp/2` are those of the fullest of two ranks that share the rows.
 """
 
 from __future__ import annotations

@@ -152,14 +152,17 @@ def _windows(context: Context) -> dict[str, Any]:
 
 def _devices(context: Context) -> dict[str, Any]:
     """Say how several devices share the work; nothing of one."""
-    network, (tp, pp, dp) = context.roofline.network, context.parallel
+    network, parallel = context.roofline.network, context.parallel
+    apart = " + 1 for the tower" if parallel.apart else ""
     if context.parallel.devices == 1:
         return {}
     told: dict[str, Any] = {
-        "devices": f"{context.parallel.devices} = tp {tp} x pp {pp} x dp {dp}; counts and times of one "
-        "rank, memory of the fullest",
+        "devices": f"{context.parallel.devices} = (tp {parallel.tp} x pp {parallel.pp}{apart}) x dp "
+        f"{parallel.dp}; counts and times of one rank, memory of the fullest",
         "vision_tower_on_ranks": context.inputs["tower"],
-        "replicated": "bridge, reduction and norms, by every tensor-parallel rank",
+        "replicated": "bridge, reduction and norms, by every tensor-parallel rank"
+        if context.inputs["norms"] == "replicated"
+        else "bridge and reduction, by every tensor-parallel rank; norms by its share of the rows",
     }
     if network is not None:
         told |= {"node": network.node.name, "overlap": "none between collectives and computing"}
@@ -238,6 +241,7 @@ def estimate(
     pp: int = 1,
     dp: int = 1,
     tower: str = "replicated",
+    norms: str = "replicated",
     request_s: float = 0.0,
 ) -> Estimate:
     """Predict what one request costs: FLOPs, traffic, time and memory, stage by stage.
@@ -300,7 +304,10 @@ def estimate(
             times are those of all stages, memory is that of the fullest.
         dp: replicas that share the batch; the cost is that of the fullest one.
         tower: `replicated` runs the whole vision tower on every tensor-parallel rank, `sharded` divides its
-            layers like the language model's.
+            layers like the language model's, `apart` runs it with the bridge on a device more, which sends
+            the visual tokens to each rank.
+        norms: `replicated` norms all rows of the language model on every tensor-parallel rank, `sequence`
+            leaves each its share: a reduce-scatter and an all-gather in the place of every all-reduce.
         request_s: host seconds per request before anything is launched (tokenising, preprocessing, Python),
             a stage `request` of its own in the time to the first token.
 

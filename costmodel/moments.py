@@ -66,7 +66,8 @@ class Moments(NamedTuple):
 def moments(layer: Iterable[Block], d: int, plan: Plan) -> Moments:
     """Find the worst moments of a layer.
 
-    A branch holds the stream of width d and its own normed input. PyTorch holds the layer's input as
+    A branch holds the stream of width d and its own normed input; of a stream that ranks divide by rows, the
+    share of one. PyTorch holds the layer's input as
     well, which is the stream itself in the first branch; it has K and V of a cached attention in the
     cache, and repeats them for every query head where they are grouped. Gate, value and product of a
     gated MLP are alive together, two tensors of a plain one, three where the activation is a chain.
@@ -78,10 +79,15 @@ def moments(layer: Iterable[Block], d: int, plan: Plan) -> Moments:
     Moments(mlp=41216, attention=20480, heads=32)
     """
     mlp = attention = heads = 0
-    stream = d
+    layer = tuple(layer)
+    ranks = next(
+        (block.rows.partition("/")[2] for block in layer if isinstance(block, Residual)), ""
+    )
+    width = -(-d // int(ranks or 1))
+    stream = width
     for block in layer:
         if isinstance(block, Residual):
-            stream = d * (1 + plan.runs_pytorch)
+            stream = width * (1 + plan.runs_pytorch)
         elif isinstance(block, Activate) and block.rows == "mlp":
             tensors = 3 if block.gated or (block.chained and plan.runs_pytorch) else 2
             mlp = max(mlp, stream + d + tensors * block.width * block.per_row)

@@ -21,7 +21,7 @@ from hardware_specs.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from costmodel.calibration import ClassParameters
-    from costmodel.result import Estimate
+    from costmodel.result import Estimate, OpRow
 
 #: Draws behind an interval; each error's own distribution is met exactly at any number.
 DRAWS = 2000
@@ -94,7 +94,7 @@ def _drawn(estimate: Estimate, quantity: str) -> Any:
             z = share**0.5 * _scores(pricer.key)
             if share < 1:
                 z = z + (1 - share) ** 0.5 * _scores(alike)
-            spent = row.time_s * np.exp(_log_ratios(pricer.found, z))
+            spent = row.time_s * np.exp(_log_ratios(pricer.found, z, row))
         device[row.stage] = device[row.stage] + spent
     if source.calibration.kind == "shipped":
         factor = np.exp(SOURCE_MIDDLE + SOURCE_SPREAD * _scores("source"))
@@ -128,7 +128,17 @@ def _scores(key: Any) -> Any:
     return np.random.default_rng(crc32(repr(key).encode())).permutation(_Z)
 
 
-def _log_ratios(found: ClassParameters, z: Any) -> Any:
-    """Return ln(measured / predicted) at normal scores, between a class's stored quantiles."""
+def _log_ratios(found: ClassParameters, z: Any, row: OpRow) -> Any:
+    """Return an op's ln(measured / predicted) at normal scores, between its class's quantiles."""
     at = [NormalDist().inv_cdf(level) for level, _ in found.quantiles]
-    return np.interp(z, at, [ratio for _, ratio in found.quantiles])
+    ratios = np.interp(z, at, [ratio for _, ratio in found.quantiles])
+    if not found.growth:
+        return ratios
+    # The op's interval says how far its errors spread; where it was cut off at its time, the other end does.
+    middle = found.log_ratio(0.5)
+    ends = ((0.05, row.time_low_s), (0.95, row.time_high_s))
+    spread = min(
+        (np.log(end / row.time_s) - middle) / (found.log_ratio(level) - middle)
+        for level, end in ends
+    )
+    return middle + spread * (ratios - middle)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from costmodel.calibration.intervals import spread_at
 from costmodel.calibration.parameters import Parameter
 from costmodel.parallel.network import Network, apart, is_collective
 from costmodel.plans.fused import PLAN as FUSED
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from costmodel.calibration import Calibration
+    from costmodel.calibration.pricing import Pricer
     from costmodel.parallel import Parallel
     from costmodel.plans import Plan
     from costmodel.quantities import Num, OpCost
@@ -185,7 +187,7 @@ class Roofline:
         self.own_host = hardware.id.startswith("cpu-")
         self.host = self._host(host_s)
         self.network = None
-        if parallel is not None and parallel.tp * parallel.pp > 1:
+        if parallel is not None and parallel.tp * parallel.pp + parallel.apart > 1:
             self.network = Network(
                 hardware, parallel, direct=not self.plan.runs_pytorch, ideal=calibration is None
             )
@@ -250,16 +252,26 @@ class Roofline:
         compute = maximum(math, vector)
         ideal = maximum(compute, memory)
         time, by_power = (
-            (ideal, False) if self.calibration is None else self._law(op, ideal, maximum)
+            (ideal, False)
+            if self.calibration is None
+            else self._law(op, self.calibration.pricer(op.op_class, op.dtype), ideal, maximum)
         )
         return time, ideal, memory > compute, by_power
 
-    def _law(self, op: OpCost, ideal: Num, maximum: Callable[[Any, Any], Any]) -> tuple[Num, Num]:
+    def _law(
+        self, op: OpCost, pricer: Pricer, ideal: Num, maximum: Callable[[Any, Any], Any]
+    ) -> tuple[Num, Num]:
         """Return the calibrated time of one execution, and whether power holds it."""
         # Bytes are counted as traffic to device memory. The law lets a cache serve some of them; how
         # many is known of no run, so that the bound on all of them holds for every prediction.
-        time = maximum(self._calibrated(op), ideal)
-        if self.power is None or op.shape is None:
+        shape = op.shape
+        if shape is None:
+            # A chain of kernels: each passes over its share of the bytes.
+            kernels = op.kernels
+            each = pricer.time_s(op.hbm_bytes / kernels, op.vector_flops / kernels)
+            return maximum(each * kernels, ideal), False
+        time = maximum(pricer.time_s(*shape), ideal)
+        if self.power is None:
             return time, False
         joules = self._joules_per_flop(op.dtype)
         if joules is None:
@@ -286,8 +298,9 @@ class Roofline:
         if self.network is not None and is_collective(op):
             return self.network.interval(time)
         if self.calibration is not None:
-            below, above = self.calibration.op_interval(op.op_class, op.dtype)
-            return time * min(below, 1.0), time * max(above, 1.0)
+            rows = None if op.shape is None else op.shape[0]
+            below, above = self.calibration.op_interval(op.op_class, op.dtype, rows=rows)
+            return time - maximum(time - time * below, 0.0), maximum(time, time * above)
         math, vector, memory = self.bounds_of(op)
         return self._at_least(op, time, maximum(math, vector)), math + vector + memory
 
@@ -299,17 +312,6 @@ class Roofline:
         # cache may never pass through device memory, so only its arithmetic is certain.
         cached = op.hbm_bytes < self._rereads_below * op.kernels
         return time * (1 - cached) + compute * cached
-
-    def _calibrated(self, op: OpCost) -> Num:
-        assert self.calibration is not None  # noqa: S101 - callers checked; narrows the type
-        pricer = self.calibration.pricer(op.op_class, op.dtype)
-        if op.shape is not None:
-            time: Num = pricer.time_s(*op.shape)
-            return time
-        # A chain of kernels: each passes over its share of the bytes.
-        kernels = op.kernels
-        spent: Num = pricer.time_s(op.hbm_bytes / kernels, op.vector_flops / kernels)
-        return spent * kernels
 
     def times(self, ops: Sequence[OpCost], vector: bool) -> StageCost:
         """Return what `stage` does, of which only the time and the kernels are worked out.
@@ -328,7 +330,8 @@ class Roofline:
             math, pointwise, memory = self.bounds_of(op)
             spent = maximum(maximum(math, pointwise), memory)
             if self.calibration is not None:
-                spent, _ = self._law(op, spent, maximum)
+                pricer = self.calibration.pricer(op.op_class, op.dtype)
+                spent, _ = self._law(op, pricer, spent, maximum)
             time = time + spent * op.count
             kernels = kernels + op.kernels * op.count
         if sent and self.network is not None:
@@ -365,9 +368,10 @@ class Roofline:
         power: Num = 0.0
         low: Num = 0.0
         high: Num = 0.0
-        # By class: the sum of the ops' times, and of their squares.
+        # By class: its pricer and how errors grow as rows get fewer; the sums of the ops' times, of their
+        # spreads' squares, and of these spreads where they grow; the last rows, and the spread there.
         sums: dict[tuple[str, str], list[Any]] = {}
-        ideal = self.calibration is None
+        calibration = self.calibration
         peaks, vector_peak, bandwidth = self._peaks, self.vector_peak, self.bandwidth
         certain = not self._rereads_below
         for op in ops:
@@ -398,41 +402,50 @@ class Roofline:
             read = read + op_read * count
             write = write + op_write * count
             kernels = kernels + launched * count
-            if ideal:
+            if calibration is None:
                 spent = op_best * count
                 if not certain:
                     low += self._at_least(op, op_best, busy) * count
                 high += (math + pointwise + memory) * count
+                held = None
             else:
-                op_time, by_power = self._law(op, op_best, maximum)
+                held = sums.get((op_class, dtype))
+                if held is None:
+                    pricer = calibration.pricer(op_class, dtype)
+                    held = sums[op_class, dtype] = [pricer, pricer.growth, 0.0, 0.0, 0.0, None, 1.0]
+                op_time, by_power = self._law(op, held[0], op_best, maximum)
                 spent = op_time * count
             time += spent
             if vector:  # Multiplying by the flag picks the side without branching.
                 compute += spent * computes
             elif computes:
                 compute += spent
-            if ideal:
+            if held is None:
                 continue
             if by_power is not False:
                 power += spent * by_power
             best += op_best * count
-            held = sums.get((op_class, dtype))
-            if held is None:
-                sums[op_class, dtype] = [spent, spent * spent]
-            else:
-                held[0] = held[0] + spent
-                held[1] = held[1] + spent * spent
+            held[2] = held[2] + spent
+            if held[1] and shape is not None:
+                # A layer's products mostly share their rows.
+                if held[5] is not shape[0]:
+                    held[5], held[6] = shape[0], spread_at(shape[0], held[1])
+                spent = spent * held[6]
+                held[4] = held[4] + spent
+            held[3] = held[3] + spent * spent
         device = time
         link: Num = 0.0
-        if self.calibration is None:
+        if calibration is None:
             best = time
             below = 0.0 if certain else time - low
             errors = Errors(time, {BRACKET: Part(time, below, high - time)})
         else:
-            keyed = [(self.calibration.pricer(*each), *held) for each, held in sums.items()]
             errors = errors_of(
-                [(p.key, p.widths, whole, squares) for p, whole, squares in keyed],
-                across=self.calibration.kind == "shipped",
+                [
+                    (pricer.key, pricer.widths, whole, wide if growth else whole, squares)
+                    for pricer, growth, whole, squares, wide, _, _ in sums.values()
+                ],
+                across=calibration.kind == "shipped",
             )
         if sent and self.network is not None:
             link, least, launched = self.network.spent(sent, vector)

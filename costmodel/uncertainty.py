@@ -126,36 +126,40 @@ def _with(held: Part | None, part: Part) -> Part:
 #: the logarithm over 18 public sources, beyond what one table shows. It is one factor on all device times.
 SOURCE_MIDDLE, SOURCE_SPREAD = 0.05, 0.09
 _SOURCE: ClassKey = ("source", "", "measured")
+_SOURCE_SCALE = math.exp(SOURCE_MIDDLE)
+_SOURCE_DOWN, _SOURCE_UP = (abs(math.exp(z * SOURCE_SPREAD) - 1) for z in (-1.645, 1.645))
 #: The ideal roofline's bracket is certain: its ends add up.
 BRACKET: ClassKey = ("roofline", "", "assumed")
 HOST = "host"
 
 
-def errors_of(times: Iterable[tuple[ClassKey, Widths, Any, Any]], across: bool = False) -> Errors:
+def errors_of(
+    times: Iterable[tuple[ClassKey, Widths, Any, Any, Any]], across: bool = False
+) -> Errors:
     """Return the uncertainty of a sum of ops.
 
     Args:
-        times: of each class its key, its widths, the sum of its ops' times and of their squares.
+        times: of each class its key, its widths, the sum of its ops' times, of these times the spread of each
+            op's errors (1 where all err alike), and of the squares of the latter.
         across: whether other people's measurements shall lie inside as well, as of a shipped table, which
             is one source of many: sigma^2 = sigma_table^2 + 0.09^2, around exp(0.05) of what it says.
     """
-    scale = math.exp(SOURCE_MIDDLE) if across else 1.0
+    scale = _SOURCE_SCALE if across else 1.0
     middle: Any = 0.0
     down2: Any = 0.0
     up2: Any = 0.0
     parts: dict[ClassKey, Part] = {}
-    for key, (centre, down, up), whole, squares in times:
+    for key, (centre, down, up), whole, wide, squares in times:
         share = shared_share(key)
         centre, down, up = centre * scale, down * scale, up * scale
         middle = middle + whole * centre
-        part = Part(whole, whole * (down * share**0.5), whole * (up * share**0.5))
+        part = Part(whole, wide * (down * share**0.5), wide * (up * share**0.5))
         parts[key] = _with(parts.get(key), part)
         if share < 1.0:
             down2 = down2 + squares * (down * down * (1 - share))
             up2 = up2 + squares * (up * up * (1 - share))
     if across:
-        below, above = (abs(math.exp(z * SOURCE_SPREAD) - 1) for z in (-1.645, 1.645))
-        parts[_SOURCE] = Part(0.0, middle * below, middle * above)
+        parts[_SOURCE] = Part(0.0, middle * _SOURCE_DOWN, middle * _SOURCE_UP)
     return Errors(middle, parts, down2, up2)
 
 

@@ -14,6 +14,7 @@
     ├── CalibrationError                    data that a calibration cannot be fitted from or applied to
     ├── MissingDependencyError (ImportError)  an optional package is not installed
     ├── DeviceUnavailableError              no such device on this machine
+    ├── RankError                           one of several processes that share a model failed
     └── OutputError (OSError)               a result that could not be written
 
 Every message says what was given, what there is, and what to do. The command line turns any of
@@ -192,6 +193,20 @@ class MissingDependencyError(VlmRooflineError, ImportError):
 
 class DeviceUnavailableError(VlmRooflineError, RuntimeError):
     """The machine has no such device."""
+
+
+class RankError(VlmRooflineError):
+    """One of several processes that share a model failed, which ends the run of all.
+
+    Args:
+        message: the reason, the same for all processes.
+        speaks: whether this process is the one to say it.
+    """
+
+    def __init__(self, message: str, *, speaks: bool = True) -> None:
+        """Keep whether this process speaks."""
+        super().__init__(message)
+        self.speaks = speaks
 
 
 class OutputError(VlmRooflineError, OSError):

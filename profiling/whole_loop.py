@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ from hardware_specs.errors import InvalidInputError
 from profiling.reconciling.reconciliation import reconcile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from costmodel.calibration import Calibration
@@ -148,11 +147,13 @@ def run_loop(
         VlmRooflineError: no such device, model or method; too little could be measured.
     """
     from hardware_specs.files.writing import prepare_folder
+    from profiling.measuring.campaign import torch_threads
 
     check_plan(plan)
     target = prepare_folder(folder)
     tell = on_step or (lambda _what, _done, _total: None)
-    with _threads(plan):
+    # Micro-benchmarks and runs are alike.
+    with torch_threads(plan.device, plan.threads):
         ops = _measured_ops(plan, target, suite, tell)
         hardware = _device(plan, target, ops, tell)
         calibration = _calibration(ops, hardware, target, tell)
@@ -390,19 +391,3 @@ def configurations_of(plan: LoopPlan) -> list[Configuration]:
             return found + [item for item in configurations_of(eager) if item.method != "none"]
         found += runs(plan.methods, plan.method_tokens)
     return found
-
-
-@contextmanager
-def _threads(plan: LoopPlan) -> Iterator[None]:
-    """Run on one thread where the plan says so, so that micro-benchmarks and runs are alike."""
-    if not plan.on_cpu or plan.threads == 0:
-        yield
-        return
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(plan.threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

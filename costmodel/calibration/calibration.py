@@ -228,19 +228,22 @@ class Calibration:
             f"{label!r}; it holds {what}"
         )
 
-    def op_interval(self, op_class: str, dtype: str, level: float = 0.9) -> tuple[float, float]:
+    def op_interval(
+        self, op_class: str, dtype: str, level: float = 0.9, rows: Any = None
+    ) -> tuple[Any, Any]:
         """Return the ratios that multiply a predicted time to its interval's ends.
 
         Args:
             op_class: one of `OP_CLASSES`.
             dtype: a dtype label.
             level: probability that a measurement lies inside.
+            rows: of products, a number or an array; those of few err more. None is 1,024 and more.
 
         >>> low, high = Calibration.load("nvidia-a100-sxm4-80gb").op_interval("gemm", "bf16")
         >>> low < 1 < high
         True
         """
-        return self.lookup(op_class, dtype).interval(level)
+        return self.lookup(op_class, dtype).interval(level, rows)
 
     def provenance(self, op_class: str, dtype: str) -> str:
         """Return where the parameters of an op class in a dtype come from, in one sentence."""

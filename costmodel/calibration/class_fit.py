@@ -17,7 +17,13 @@ from costmodel.calibration.curves import (
     shapes_with_rows,
 )
 from costmodel.calibration.gemm import warm_share
-from costmodel.calibration.intervals import cross_coverage, residual_quantiles, share_inside
+from costmodel.calibration.intervals import (
+    cross_coverage,
+    fitted_growth,
+    residual_quantiles,
+    share_inside,
+    spread_at,
+)
 from costmodel.calibration.parameters import ClassParameters, HeldOut, Parameter, ShapeCurve
 from costmodel.calibration.priors import families_of
 from costmodel.calibration.regression import (
@@ -122,14 +128,23 @@ def fit_class(
         ratios = tried if smoothed else ratios
     bent = _Bent(law, values, sample, shapes if rest is None else [], curve_rows, smoothed)
     how = f"{len(parts)}-fold cross-validation{' by weight matrix' if whole else ''}"
-    inside = cross_coverage(ratios, parts)
     if rest is not None:
         ratios = np.log(rest.time_s / bent.time_s(rest))
-        half = len(ratios) // 2
-        inside = share_inside(ratios[:half], ratios[half:])
         how = f"the other {len(rest)} points"
+    growth = 0.0
+    tested = ratios
+    if products:
+        rows = (sample if rest is None else rest).sizes["m"]
+        growth = fitted_growth(ratios, rows)
+        middle = np.median(ratios)
+        tested = middle + (ratios - middle) / spread_at(rows, growth)
+    if rest is None:
+        inside = cross_coverage(tested, parts)
+    else:
+        half = len(tested) // 2
+        inside = share_inside(tested[:half], tested[half:])
     intervals = bootstrap(law, sample, values, resamples, rng)
-    quantiles = residual_quantiles(ratios)
+    quantiles = residual_quantiles(tested)
     # A correction of one weight matrix would hide that all its rows are in another unit.
     plain = np.log(sample.time_s / law.time_s(values, sample.sizes))
     one_unit(sample, plain)
@@ -155,6 +170,7 @@ def fit_class(
         shapes=bent.curves_of(group, shapes),
         kernels=law.family,
         residual=bent.residual,
+        growth=growth,
     )
     return found, notes
 

@@ -154,6 +154,7 @@ def _class(entry: Mapping[str, Any]) -> ClassParameters:
         residual=None
         if residual is None
         else Residual(**{n: tuple(v) for n, v in residual.items()}),
+        growth=entry.get("growth", 0.0),
     )
 
 
@@ -209,6 +210,8 @@ def _class_document(entry: ClassParameters) -> dict[str, Any]:
         "parameters": {name: _number(p, p.value) for name, p in entry.parameters.items()},
         "quantiles": [[x, _rounded(y)] for x, y in entry.quantiles],
     }
+    if entry.growth:
+        document["growth"] = entry.growth
     if entry.held_out is not None:
         held = entry.held_out
         document["held_out"] = {

@@ -114,7 +114,7 @@ def fit_calibration(
         start = replace(start, device=device)
     other = Calibration.load(near) if isinstance(near, str) else near
     classes = dict(start.classes)
-    moved = {} if other is None else _moved(other, device)
+    moved = {} if other is None else moved_to(other, device)
     classes |= moved
     fitted: list[ClassParameters] = []
     refused: list[str] = []
@@ -215,7 +215,7 @@ _TWINS = {
 }
 
 
-def _moved(other: Calibration, device: Device) -> dict[tuple[str, str], ClassParameters]:
+def moved_to(other: Calibration, device: Device) -> dict[tuple[str, str], ClassParameters]:
     """Return what was measured on another device as transferred to this one, twice as uncertain."""
     return {
         key: _stand_in(each.transferred(other.hardware_id), each)

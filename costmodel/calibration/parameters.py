@@ -7,6 +7,9 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from costmodel.calibration.intervals import spread_at
 from hardware_specs.errors import CalibrationError
 from hardware_specs.showing import brief
 
@@ -93,6 +96,7 @@ class ClassParameters:
         shapes: measured corrections of single weight matrices (model-specific tier).
         kernels: the kernel family, where the law knows several.
         residual: what the library's choice of kernels adds to the law of products; None adds nothing.
+        growth: exponent with which errors of products grow as rows get fewer (`intervals.spread_at`).
     """
 
     op_class: str
@@ -105,6 +109,7 @@ class ClassParameters:
     shapes: tuple[ShapeCurve, ...] = ()
     kernels: str = ""
     residual: Residual | None = None
+    growth: float = 0.0
     values: Mapping[str, float] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -127,6 +132,7 @@ class ClassParameters:
                 self.shapes,
                 self.kernels,
                 self.residual,
+                self.growth,
             ),
         )
 
@@ -148,14 +154,15 @@ class ClassParameters:
         """Return the same parameters, marked as standing in for what was not measured."""
         return replace(self, provenance=f"{TRANSFERRED} from {why}; {self.provenance}", points=0)
 
-    def interval(self, level: float = 0.9) -> tuple[float, float]:
+    def interval(self, level: float = 0.9, rows: Any = None) -> tuple[Any, Any]:
         """Return what to multiply a prediction by to get its interval's ends.
 
         The interval is (exp q((1 - level) / 2), exp q((1 + level) / 2)) with q the quantiles of
-        ln(measured / predicted) over held-out points.
+        ln(measured / predicted) over held-out points, spread around their median as rows say.
 
         Args:
             level: probability that a measurement lies inside, in (0, 1).
+            rows: of products, a number or an array; None is 1,024 and more, or another class.
 
         Raises:
             CalibrationError: the level is no probability.
@@ -163,7 +170,12 @@ class ClassParameters:
         if not 0 < level < 1:
             raise CalibrationError(f"an interval's level lies between 0 and 1, not at {level!r}")
         tail = (1 - level) / 2
-        return math.exp(self.log_ratio(tail)), math.exp(self.log_ratio(1 - tail))
+        low, middle, high = (self.log_ratio(each) for each in (tail, 0.5, 1 - tail))
+        if rows is None or not self.growth:
+            return math.exp(low), math.exp(high)
+        spread = spread_at(rows, self.growth)
+        exp: Any = np.exp if isinstance(spread, np.ndarray) else math.exp
+        return exp(middle + spread * (low - middle)), exp(middle + spread * (high - middle))
 
     def log_ratio(self, level: float) -> float:
         """Return the quantile of ln(measured / predicted) at a level.

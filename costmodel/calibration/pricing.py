@@ -42,6 +42,7 @@ class Pricer:
         found: those parameters.
         key: the class and dtype whose errors it shares, and how they are known.
         widths: the median of measured over predicted, and the distances of its 90 % ends from it.
+        growth: how these distances grow as a product's rows get fewer (`intervals.spread_at`).
 
     Raises:
         CalibrationError: the device has no arithmetic of that dtype.
@@ -54,6 +55,7 @@ class Pricer:
         self.key = (found.op_class, found.dtype, found.standing)
         low, middle, high = (math.exp(found.log_ratio(level)) for level in (0.05, 0.5, 0.95))
         self.widths = middle, middle - low, high - middle
+        self.growth = found.growth
         kind = kind_of_class(op_class)
         self._causal = op_class == "attention_prefill"
         if kind != "stream":

@@ -53,6 +53,8 @@ ATTENTION: dict[str, Prior] = {
     "block_overhead_s": Prior(2e-6, 0.8, 1e-9, 1e-3),
     "score_cost": Prior(12.0, 0.5, 0.1, 200.0),
 }
+#: What decoding has besides; the median is an RTX 4090's.
+DECODE: dict[str, Prior] = {"sequence_overhead_s": Prior(2.8e-6, 1.0, 1e-9, 1e-3)}
 STREAM: dict[str, Prior] = {
     "compute_efficiency": Prior(0.5, 0.3, 0.01, 1.0),
     "memory_efficiency": Prior(0.75, 0.4, 0.01, 1.0),
@@ -85,8 +87,8 @@ def priors_of(op_class: str, dtype: str, family: str) -> dict[str, Prior]:
         if GEMM_FAMILIES[family].max_split == 1:
             keep.remove("split_overhead_s")
     elif op_class.startswith("attention"):
-        found = dict(ATTENTION)
-        keep = list(ATTENTION_PARAMETERS)
+        found = ATTENTION | (DECODE if op_class == "attention_decode" else {})
+        keep = [name for name in ATTENTION_PARAMETERS if name in found]
         tiled = bool(ATTENTION_FAMILIES[family])
     else:
         return dict(STREAM)

@@ -13,7 +13,7 @@ from costmodel.calibration.attention import FAMILIES as ATTENTION_FAMILIES
 from costmodel.calibration.dtypes import LABELS
 from costmodel.calibration.gemm import FAMILIES as GEMM_FAMILIES
 from costmodel.calibration.parameters import MODEL_SHARE
-from costmodel.calibration.priors import QUANTISING, priors_of
+from costmodel.calibration.priors import DECODE, QUANTISING, priors_of
 from costmodel.calibration.residual import MOST_POINTS
 
 #: Kernel families by the first word of an op class; streams have none.
@@ -23,7 +23,7 @@ _FAMILIES = {
     "attention": tuple(ATTENTION_FAMILIES),
 }
 #: Parameters that count as nothing where a class lacks them.
-_OPTIONAL = QUANTISING.keys() | {"score_cost", "l2_bandwidth_ratio"}
+_OPTIONAL = QUANTISING.keys() | DECODE.keys() | {"score_cost", "l2_bandwidth_ratio"}
 
 #: Bounds within which the law has a time; the fits' own bounds (`priors`) are narrower. A share of a
 #: peak above 1 would run faster than the device.
@@ -144,6 +144,7 @@ class ClassDocument(_Strict):
     held_out: HeldOutDocument | None = None
     shapes: list[ShapeDocument] = []
     residual: ResidualDocument | None = None
+    growth: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     @model_validator(mode="after")
     def _sound(self) -> ClassDocument:

@@ -25,7 +25,6 @@ class VisionConfig:
         patch_bias: whether the patch convolution has a bias.
         pre_norm: whether a norm precedes the first layer.
         post_norm: whether a norm follows the last layer (over the class token where there is one).
-        pooling_head: whether a pooling head follows that nobody reads (SigLIP's `vision_use_head`).
         activation: the MLP's activation.
         copies: towers of this shape in the model (Video-LLaVA: one for images, one for video).
         feature_layers: indices into the hidden states whose features are read: 0 is the embedding,
@@ -59,7 +58,6 @@ class VisionConfig:
     patch_bias: bool
     pre_norm: bool
     post_norm: bool
-    pooling_head: bool
     activation: str
     copies: int = 1
     feature_layers: tuple[int, ...] = (-1,)

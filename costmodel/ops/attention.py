@@ -47,6 +47,16 @@ def attended_pairs(s: Num, t: Num, causal: bool, window: int = 0) -> Num:
     return pairs - (over * (over + 1) - before * (before + 1)) // 2
 
 
+def masked_share(s: Num, t: Num, pairs: Num) -> Num:
+    """Return the masked pairs over those that causal attention masks, s (s - 1) / 2; 1 for one query.
+
+    >>> masked_share(4, 4, 10), masked_share(4, 4, 16), masked_share(4, 4, 4)  # causal, all, window 1
+    (1.0, 0.0, 2.0)
+    """
+    one = s < 2
+    return (s * t - pairs + one) / (s * (s - 1) / 2 + one)
+
+
 def attention(
     name: str,
     op_class: str,
@@ -91,15 +101,12 @@ def attention(
 
     def cost(b: Num, s: Num, t: Num, count: Num = 1, /) -> OpCost:
         each = attended_pairs(s, t, causal, window if skips else 0)
-        seen: Num = t
-        triangle: Any = causal
+        masked: Any = causal
         if window and skips:
-            # As a calibration names it: what a query sees on average, without a triangle.
-            cut = (t > window) * (s > 1)
-            seen, triangle = t - (t - each / s) * cut, cut < 1
+            masked = masked_share(s, t, each)
         elif window:
             full = (t >= window) * 1
-            each, triangle = each + (s * t - each) * full, full < 1
+            each, masked = each + (s * t - each) * full, full < 1
         pairs = b * h * each
         rows = b * s * h * e
         keys_values = 2 * b * t * k * e
@@ -115,7 +122,7 @@ def attention(
             kv_read_bytes=keys_values * numerics.kv_bytes if cached else 0,
             activation_read_bytes=rows * size + (0 if cached else keys_values * size),
             activation_write_bytes=rows * written,
-            shape=(b, s, seen, h, k, e, triangle),
+            shape=(b, s, t, h, k, e, masked),
         )
 
     return cost

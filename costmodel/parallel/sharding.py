@@ -8,6 +8,10 @@ bridge are held whole by every rank, and computed there; so is the vision tower 
 divided. Experts are divided within, each rank holding a slice of all of them, with one all-reduce of
 their sum.
 
+Where norms are divided by sequence (Korthikanti et al. 2022, arXiv 2205.05198), every rank keeps the stream
+of its share of the rows alone, norms and adds included: a reduce-scatter takes the place of the all-reduce
+behind a branch, and an all-gather of the normed rows comes in front of the next one and of the head.
+
 Everything else (parameters, FLOPs, bytes, memory) follows from the blocks, as for a whole model.
 """
 
@@ -17,7 +21,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from costmodel.blocks import Activate, Attend, Combine, Embed, Norm, Project, Rotate
+from costmodel.blocks import Activate, Attend, Combine, Embed, Norm, Project, Residual, Rotate
 from costmodel.parallel.exchange import Exchange
 from hardware_specs.errors import InvalidInputError
 
@@ -29,8 +33,16 @@ if TYPE_CHECKING:
     from costmodel.parallel.degrees import Parallel
 
 
-def rank_model(model: ModelConfig, tp: int, *, tower: bool = False) -> ModelConfig:
+def rank_model(
+    model: ModelConfig, tp: int, *, tower: bool = False, by_sequence: bool = False
+) -> ModelConfig:
     """Return what one rank of a tensor-parallel group computes; the first one, where parts differ.
+
+    Args:
+        model: the whole.
+        tp: ranks.
+        tower: whether the vision tower's layers are divided too.
+        by_sequence: whether the norms of the language model's layers are.
 
     Raises:
         InvalidInputError: heads or widths that so many ranks cannot share.
@@ -45,9 +57,19 @@ def rank_model(model: ModelConfig, tp: int, *, tower: bool = False) -> ModelConf
     text = model.text
     rows = -(-text.vocab_size // tp)
     d = text.hidden_size
-    stack = replace(text.stack, kinds=tuple(_layer(kind, tp, text) for kind in text.stack.kinds))
+    kinds = tuple(_layer(kind, tp, text) for kind in text.stack.kinds)
+    stack = replace(text.stack, kinds=kinds)
     gather = Exchange("logits_all_gather", "all_gather", text.vocab_size, "logits", tp)
     sum_up = Exchange("embedding_all_reduce", "all_reduce", d, text.embedding.rows, tp)
+    if by_sequence:
+        gathered = Exchange("final_all_gather", "all_gather", d, "all", tp)
+        stack = replace(
+            stack,
+            kinds=tuple(_by_sequence(kind, tp) for kind in kinds),
+            after=(*_by_sequence(text.stack.after, tp), gathered),
+        )
+        if model.vision is None:  # Visual tokens are set among the whole text.
+            sum_up = _scattered(sum_up)
     share = replace(
         text,
         num_heads=_part(text.num_heads, tp, "attention heads", text),
@@ -125,6 +147,32 @@ def _layer(blocks: Sequence[Block], tp: int, owner: TextConfig | VisionConfig) -
     return tuple(found)
 
 
+def _by_sequence(blocks: Sequence[Block], tp: int) -> tuple[Block, ...]:
+    """Return a rank's blocks with the stream between the branches divided by rows."""
+    found: list[Block] = []
+    divided = True
+    for block in blocks:
+        match block:
+            case Norm() | Residual() if divided:
+                found.append(replace(block, rows=f"{block.rows}/{tp}"))
+            case Exchange():
+                found.append(_scattered(block))
+                divided = True
+            case Project() if divided:
+                name = f"{block.name}_all_gather"
+                found += [Exchange(name, "all_gather", block.width, block.rows, tp), block]
+                divided = False
+            case _:
+                found.append(block)
+    return tuple(found)
+
+
+def _scattered(block: Exchange) -> Exchange:
+    """Return an all-reduce of which every rank keeps its share of the rows."""
+    name = block.name.replace("all_reduce", "reduce_scatter")
+    return replace(block, name=name, kind="reduce_scatter")
+
+
 def _feeds(blocks: Sequence[Block]) -> Attend | Activate | None:
     """Return the attention or activation that reads a product, None where another product does."""
     for block in blocks:
@@ -155,6 +203,28 @@ def _heads(h: int, k: int, tp: int, owner: TextConfig | VisionConfig) -> dict[in
     """Return a rank's heads of a product with all query heads, all KV heads, or both kinds in one."""
     queries, keys = _part(h, tp, "attention heads", owner), _kv_heads(k, tp, owner)
     return {k: keys, h: queries, h + 2 * k: queries + 2 * keys}
+
+
+def tower_alone(model: ModelConfig) -> ModelConfig:
+    """Return what a device holds that runs the vision tower and the bridge for others.
+
+    >>> from costmodel import load_model
+    >>> model = load_model("llava-1.5-7b")
+    >>> tower_alone(model).parameters + without_tower(model).parameters == model.parameters
+    True
+    """
+    text = model.text
+    stack = replace(text.stack, pattern=(), after=())
+    none = replace(
+        text, num_layers=0, stack=stack, embedding=Embed("", 0, 0, text.embedding.rows),
+        head=replace(text.head, parts=(), shared=False), vocab_size=0, intermediate_size=0,
+    )  # fmt: skip
+    return replace(model, text=none)
+
+
+def without_tower(model: ModelConfig) -> ModelConfig:
+    """Return what the ranks hold where another device runs the vision tower and the bridge."""
+    return replace(model, vision=None, projector=None, extra_parameters=0)
 
 
 def stages_of(parallel: Parallel, model: ModelConfig) -> list[tuple[int, int]]:

@@ -47,7 +47,7 @@ from costmodel.ops.attention import (
 from costmodel.ops.linear import convolution, grouped, linear
 from costmodel.ops.pointwise import activation, copy, embedding, norm, pointwise, rope
 from costmodel.parallel.exchange import Exchange
-from costmodel.plans.plan import Plan, over
+from costmodel.plans.plan import Plan, over, rows_of
 from costmodel.quantities import op_cost
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ def _exchange(block: Exchange, setting: Setting) -> list[Step]:
     row_bytes = block.width * numerics.activation_bytes
 
     def run(n: Rows) -> OpCost:
-        shape = (n[block.rows] * row_bytes, block.ranks)
+        shape = (rows_of(block.rows, n) * row_bytes, block.ranks)
         return op_cost(block.name, block.kind, numerics.attention_dtype, n["count"], shape=shape)
 
     return [run]

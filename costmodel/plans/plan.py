@@ -93,8 +93,20 @@ class Plan:
         return steps + last
 
 
+def rows_of(rows: str, numbers: Rows) -> Num:
+    """Return how many rows a name stands for; behind a `/`, of the fullest of so many ranks.
+
+    >>> rows_of("mlp", {"mlp": 5}), rows_of("mlp/2", {"mlp": 5})
+    (5, 3)
+    """
+    name, _, ranks = rows.partition("/")
+    return -(-numbers[name] // int(ranks)) if ranks else numbers[name]
+
+
 def over(rows: str, cost: RowsCost, per_row: int = 1) -> Step:
     """Return the step that runs a formula over the rows of a name, so many times in each."""
+    if "/" in rows:
+        return lambda numbers: cost(rows_of(rows, numbers) * per_row, numbers["count"])
     if per_row > 1:
         return lambda numbers: cost(numbers[rows] * per_row, numbers["count"])
     return lambda numbers: cost(numbers[rows], numbers["count"])

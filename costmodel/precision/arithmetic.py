@@ -39,7 +39,7 @@ def matrix_peak(hardware: HardwareSpec, dtype: str) -> float:
     312.0
     """
     has_matrix_units = any(".matrix" in key for key in hardware.peaks)
-    arithmetic = dtype
+    arithmetic = dtype.removesuffix("-block")
     if dtype.startswith("w"):
         arithmetic = f"int{dtype.partition('a')[2]}"
         if dtype.endswith("a32"):

@@ -87,7 +87,7 @@ FORMATS: dict[str, Format] = {
         "bitsandbytes nn.Linear8bitLt: CB int8 and SCB, one fp32 per output",
     ),
     "fp8-block": Format(
-        both_narrow("fp8-block", 8, (Scale(4, 128, 128),), "fp8", "fp8"),
+        both_narrow("fp8-block", 8, (Scale(4, 128, 128),), "fp8", "fp8-block"),
         _EVERYWHERE,
         "transformers integrations/finegrained_fp8.py FP8Linear: weight_scale_inv fp32 per 128 x 128",
     ),

@@ -179,7 +179,7 @@ def _fp8(keys: Keys) -> Quantisation:
         if kind not in sizes:
             raise keys.fail("scale_fmt", f"is {shown(kind)}; there are {', '.join(sizes)}")
         name, scale = "fp8-block", Scale(sizes[kind], block[1], block[0])
-    numerics = both_narrow(name, 8, (scale,), "fp8", "fp8")
+    numerics = both_narrow(name, 8, (scale,), "fp8", name)
     return _plainly(
         "fp8", numerics, _ALL, _skipped(keys, "modules_to_not_convert", "ignored_layers")
     )

@@ -52,7 +52,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     papers = ["conventions.md", "boundaries.md", "which-plan.md", "audit.md", "questions.md"]
     counting = ["cost-model.md", "calibration.md", "families.md", "hardware.md", "extending.md"]
     evidence = ["evidence.md", "reliability.md", "changed-numbers.md"]
-    using = ["parallel.md", "field-files.md", "explain.md"]
+    using = ["sweeps.md", "evaluate.md", "parallel.md", "field-files.md", "explain.md"]
     placed = {
         "methods.md",
         "SKILL.md",
@@ -87,6 +87,19 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path, text in pages.items():
         files.append(File.generated(config, path, content=text))
     return files
+
+
+def on_page_content(html: str, **_: object) -> str:
+    """Keep a command's options in one piece where its line is wrapped, and mark long cells of tables."""
+    html = re.sub(r"^<td>(.{60,})</td>$", r'<td class="long">\1</td>', html, flags=re.MULTILINE)
+    return re.sub(
+        r'(?<=<div class="language-console highlight">).*?(?=</div>)',
+        lambda block: re.sub(
+            r"(?<=[\s>])--[a-z][\w-]*", r'<span class="option">\g<0></span>', block[0]
+        ),
+        html,
+        flags=re.DOTALL,
+    )
 
 
 def _slug(name: str) -> str:
@@ -227,11 +240,7 @@ def _arguments(text: str) -> str:
 
 
 def entries(text: str) -> str:
-    """Return a section of a docstring as a list where all of it is `name: meaning`, else as prose.
-
-    >>> entries("    keep: how many;\\n        or a share.\\n    layer: which.")
-    '- `keep`: how many; or a share.\\n- `layer`: which.'
-    """
+    """Return a section of a docstring as a list where all of it is `name: meaning`, else as prose."""
     whole = re.sub(r"\n {8,}", " ", text)
     lines = [line.removeprefix("    ") for line in whole.split("\n")]
     pairs = [re.fullmatch(r"([\w*., ]+?): (.+)", line) for line in lines]

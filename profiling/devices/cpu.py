@@ -102,6 +102,9 @@ class CpuDevice:
 
         return torch.Generator(self.place).manual_seed(seed)
 
+    def choose(self, local_rank: int) -> None:
+        """Do nothing: processes share the CPU."""
+
     def release_memory(self) -> None:
         """Do nothing: freed memory is free."""
 

@@ -262,6 +262,19 @@ class CudaDevice:
 
         return torch.Generator(self.place).manual_seed(seed)
 
+    def choose(self, local_rank: int) -> None:
+        """Make the GPU of a local rank the current device of this process.
+
+        Raises:
+            DeviceUnavailableError: there are not as many.
+        """
+        count = _cuda().device_count()
+        if local_rank >= count:
+            raise DeviceUnavailableError(
+                f"no GPU for LOCAL_RANK {local_rank}: there are {count}; start at most {count} processes here"
+            )
+        _cuda().set_device(local_rank)
+
     def release_memory(self) -> None:
         """Give cached blocks back; a device that was lost has none."""
         try:

@@ -130,6 +130,9 @@ class Device(Protocol):
     def generator(self, seed: int) -> torch.Generator:
         """Return a generator of random numbers on this device."""
 
+    def choose(self, local_rank: int) -> None:
+        """Make the device of a local rank the current one, where processes share a machine."""
+
     def release_memory(self) -> None:
         """Give cached memory back, so that every point starts from the same state."""
 

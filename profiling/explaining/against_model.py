@@ -14,7 +14,7 @@ from costmodel.quantities import STAGES
 from hardware_specs.errors import InvalidInputError
 from profiling.explaining.calls import dtype_of
 from profiling.explaining.model_stages import AgainstModel
-from profiling.reconciling.gap import PARTS, split_gap
+from profiling.reconciling.gap import PARTS
 from profiling.reconciling.joining import Predictor
 from profiling.reconciling.rows import stage_view
 from profiling.records.measurement import Configuration, Measurement, Sampling, TokenCounts
@@ -118,14 +118,7 @@ def against_model(
         measured = found.spans.get(stage, 0.0) / passes
         if not measured:
             continue
-        view = stage_view(prediction, stage)
-        gap = split_gap(
-            measured,
-            view.stage,
-            vision_s=view.vision_s,
-            projector_s=view.projector_s,
-            method_s=view.method_s,
-        )
+        gap = stage_view(prediction, stage).gap(measured)
         rows.append(
             {"stage": stage, "measured_s": measured, "device_s": found.stages.get(stage, 0.0) / passes,
              "ideal_s": gap.ideal_s, "predicted_s": gap.predicted_s,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 #: The parts in the order they are stacked, in words.
@@ -109,11 +109,7 @@ class Comparison:
             "launches_before": self.launches_before,
             "launches_after": self.launches_after,
             "interrupted_s": list(self.interrupted_s),
-            "parts": [
-                {"name": part.name, "before_s": part.before_s, "after_s": part.after_s,
-                 "expected_s": part.expected_s, "lost_s": part.lost_s}
-                for part in self.parts
-            ],
+            "parts": [asdict(part) for part in self.parts],
         }  # fmt: skip
 
 

@@ -37,7 +37,6 @@ class Timeline:
         launch_s: seconds of the host inside them.
         waits: calls in which the host waited for the device.
         wait_s: seconds inside them.
-        streams: streams that worked.
     """
 
     span_s: float
@@ -50,7 +49,6 @@ class Timeline:
     launch_s: float
     waits: int
     wait_s: float
-    streams: int
 
     @property
     def host_bound_share(self) -> float:
@@ -69,10 +67,8 @@ def timeline(
         launched: the launch of each work by its `id`; None where the trace has none.
     """
     by_device: dict[str, list[Event]] = defaultdict(list)
-    streams = set()
     for work in works:
         by_device[work.place[0]].append(work)
-        streams.add(work.place)
     span = busy = host = longest = 0.0
     gaps = 0
     for items in by_device.values():
@@ -96,5 +92,5 @@ def timeline(
     return Timeline(
         span * 1e-6, busy * 1e-6, max(0.0, span - busy) * 1e-6, host * 1e-6, gaps, longest * 1e-6,
         len(starts), sum(launch.length_us for launch in starts.values()) * 1e-6 if calls else 0.0,
-        len(waits), sum(event.length_us for event in waits) * 1e-6, len(streams),
+        len(waits), sum(event.length_us for event in waits) * 1e-6,
     )  # fmt: skip

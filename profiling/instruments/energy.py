@@ -15,7 +15,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from profiling.records.measurement import EnergyWindow
+from profiling.records.readings import EnergyWindow
 from profiling.records.samples import order_statistic
 
 if TYPE_CHECKING:

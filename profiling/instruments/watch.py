@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from profiling.instruments.nvml import HARMFUL_REASONS
-from profiling.records.measurement import DeviceState
+from profiling.records.readings import DeviceState
 
 if TYPE_CHECKING:
     from collections.abc import Callable

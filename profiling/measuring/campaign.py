@@ -13,7 +13,7 @@ import itertools
 import os
 import time
 import warnings
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from hardware_specs.files.claiming import STALE_S, Claims
 from hardware_specs.files.reading import DamagedFileWarning
 from hardware_specs.files.writing import output_error, prepare_folder
 from hardware_specs.showing import shown
+from profiling.devices.ranks import join
 from profiling.instruments.environment import describe_environment
 from profiling.instruments.nvml import open_monitor
 from profiling.measuring.planning import Point, check, check_rounds, model_key, plan
@@ -32,6 +33,7 @@ from profiling.measuring.point import (
     measure_point,
     release_memory,
 )
+from profiling.measuring.together import Sharing, follow
 from profiling.records.measurement import record_name, shareable
 from profiling.records.storage import read_measurement, write_measurement
 from profiling.subject.models import build_model, model_config
@@ -86,6 +88,16 @@ class Plan:
                 f"threads must lie between 1 and {MOST_THREADS}, not {self.threads}"
             )
         check(self.configurations, elsewhere=elsewhere)
+        watched = isinstance(self.options, Options) and self.options.max_foreign_load is not None
+        if self.is_shared and watched:
+            raise InvalidInputError(
+                "max_foreign_load is watched beside one process: those that share a model load the CPU too"
+            )
+
+    def shared_by(self, processes: int) -> Plan:
+        """Return the same plan for so many processes that share each model (`torchrun`)."""
+        shared = [replace(each, tp=processes) for each in self.configurations]
+        return replace(self, configurations=shared)
 
     def points(self, shard: str | None = None) -> list[Point]:
         """Return the points in the order they are measured; of shard `i/n` every n-th from the i-th."""
@@ -96,6 +108,11 @@ class Plan:
             return points
         first, step = parse_shard(shard)
         return points[first - 1 :: step]
+
+    @property
+    def is_shared(self) -> bool:
+        """Return whether several processes share each model."""
+        return any(each.tp > 1 for each in self.configurations)
 
     def file_names(self) -> list[str]:
         """Return the names of all records, the first round of every configuration first."""
@@ -159,6 +176,9 @@ def run_points(
     Any number of workers may share the folder. Points that others hold are left to them, and waited
     for at the end: a worker that dies loses its claim, on the same machine at once.
 
+    Processes that share a model (`torchrun`) are one worker: each of them calls this, and the first one
+    yields and writes the records.
+
     Args:
         plan: the campaign.
         folder: for the records; created when missing.
@@ -169,10 +189,16 @@ def run_points(
     Raises:
         OutputError: the folder cannot be written.
         InvalidInputError: no such shard.
+        RankError: one of several processes failed.
         VlmRooflineError: see `Plan.check`.
     """
     plan.check()
     points = plan.points(shard)
+    group = join(points[0].configuration.device) if plan.is_shared else None
+    if group is not None and group.rank:
+        _follow(plan, points, Sharing(group))
+        return
+    sharing = None if group is None else Sharing(group)
     target = prepare_folder(folder)
     claims = Claims(stale_s)
     left = []
@@ -187,15 +213,18 @@ def run_points(
     while left:
         held: list[Point] = []
         for _, members in itertools.groupby(left, key=lambda point: model_key(point.configuration)):
-            group = list(members)
-            with _threads(group, plan.threads), _subject(plan) as measure:
-                for point in group:
+            alike = list(members)
+            device = alike[0].configuration.device
+            with torch_threads(device, plan.threads), _subject(plan, sharing) as measure:
+                for point in alike:
                     path = target / point.file_name
                     with claims.holding(path) as is_held:
                         record = None
                         if is_held is None:
                             held.append(point)
                         elif _is_missing(path):
+                            if group is not None:
+                                group.same(point.file_name)
                             record = measure(point)
                             if is_held():
                                 write_measurement(record, target)
@@ -207,6 +236,28 @@ def run_points(
         left = [point for point in held if _damage(target / point.file_name) is not None]
         if left:
             time.sleep(POLL_S)
+    if group is not None:
+        group.same("")
+
+
+def _follow(plan: Plan, points: Sequence[Point], sharing: Sharing) -> None:
+    """Measure what the first of several processes asks for, with the last model kept for the next point."""
+    named = {point.file_name: point for point in points}
+    with ExitStack() as stack:
+        loaded: dict[tuple[str, ...], Callable[[Point], Measurement]] = {}
+
+        def measure(name: str) -> None:
+            point = named[name]
+            key = model_key(point.configuration)
+            if key not in loaded:
+                stack.close()
+                loaded.clear()
+                stack.enter_context(torch_threads(point.configuration.device, plan.threads))
+                loaded[key] = stack.enter_context(_subject(plan, sharing))
+            loaded[key](point)
+
+        with sharing.group.guarded("the next point"):
+            follow(sharing.group, measure)
 
 
 def run_campaign(
@@ -253,8 +304,10 @@ def _is_missing(path: Path) -> bool:
 
 
 @contextmanager
-def _subject(plan: Plan) -> Iterator[Callable[[Point], Measurement]]:
-    """Give what measures points that share a model; the first of them builds it."""
+def _subject(
+    plan: Plan, sharing: Sharing | None = None
+) -> Iterator[Callable[[Point], Measurement]]:
+    """Give what measures points that share a model; the first of them builds it, or its share of it."""
     built: dict[str, Any] = {}
 
     def measure(point: Point) -> Measurement:
@@ -263,7 +316,7 @@ def _subject(plan: Plan) -> Iterator[Callable[[Point], Measurement]]:
             built["device"] = asked.device
             built["monitor"] = open_monitor(asked.device)
             built["environment"] = describe_environment(asked.device, built["monitor"])
-            built["model"], built["failure"] = _build(asked, plan)
+            built["model"], built["failure"] = _build(asked, plan, sharing)
             # What is there by now stays to the end: collections between points need not look again.
             # Objects that the caller froze stay frozen.
             built["froze"] = not gc.get_freeze_count()
@@ -279,7 +332,7 @@ def _subject(plan: Plan) -> Iterator[Callable[[Point], Measurement]]:
         else:
             record = measure_point(
                 built["model"], model_config(asked.model), asked, options=options or Options(),
-                monitor=built["monitor"], **where,
+                monitor=built["monitor"], sharing=sharing, **where,
             )  # fmt: skip
         return shareable(replace(record, sampling=replace(record.sampling, rounds=plan.rounds)))
 
@@ -294,8 +347,17 @@ def _subject(plan: Plan) -> Iterator[Callable[[Point], Measurement]]:
             release_memory(device)
 
 
-def _build(first: Configuration, plan: Plan) -> tuple[nn.Module | None, BaseException | None]:
+def _build(
+    first: Configuration, plan: Plan, sharing: Sharing | None
+) -> tuple[nn.Module | None, BaseException | None]:
     """Return the model, or what a lack of memory raised."""
+    if sharing is not None:
+        with sharing.group.guarded(first.model):
+            shared: nn.Module = build_model(
+                first.model, dtype=first.dtype, device=first.device, weights=plan.weights,
+                attention=first.attention, seed=plan.seed, divide=sharing.divide,
+            )  # fmt: skip
+        return shared, None
     try:
         model: nn.Module = build_model(
             first.model, dtype=first.dtype, device=first.device, weights=plan.weights,
@@ -312,13 +374,18 @@ def _build(first: Configuration, plan: Plan) -> tuple[nn.Module | None, BaseExce
 
 
 @contextmanager
-def _threads(points: Sequence[Point], threads: int | None) -> Iterator[None]:
-    """Run CPU points on a fixed number of threads: on a busy machine more would measure other load."""
+def torch_threads(device: str, threads: int | None) -> Iterator[None]:
+    """Run on a fixed number of threads where the device is a CPU: more would measure other load.
+
+    None, or 0, leaves torch's setting.
+    """
+    if not threads or device.partition(":")[0] != "cpu":
+        yield
+        return
     import torch
 
     before = torch.get_num_threads()
-    if threads is not None and points[0].configuration.device == "cpu":
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads)
     try:
         yield
     finally:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from hardware_specs.errors import InvalidFileError, InvalidInputError
 from hardware_specs.files.reading import invalid, read_text, show_path
 from hardware_specs.files.strict_yaml import parse_yaml
+from profiling.devices.ranks import world_size
 from profiling.measuring.campaign import Plan
-from profiling.measuring.planning import grid
+from profiling.measuring.planning import check_rounds, grid
 from profiling.measuring.point import Options
 from profiling.measuring.profile import listed
 from profiling.measuring.stopping import StopRule, WarmUpRule
-from profiling.records.measurement import STRICT
+from profiling.records.readings import STRICT
 from profiling.records.storage import validated
 from profiling.subject.models import check_weights, named
 
@@ -83,6 +84,12 @@ def read_plan(path: str | Path, *, elsewhere: bool = False) -> Plan:
         raise InvalidFileError(
             f"{failed}: schema_version {said.schema_version}; known is {SCHEMA_VERSION}"
         )
+    return plan_of(said, elsewhere=elsewhere)
+
+
+def plan_of(said: PlanFile, *, elsewhere: bool = False) -> Plan:
+    """Return the campaign that a plan describes, checked; arguments and errors as `read_plan`."""
+    check_rounds(said.rounds)
     check_weights(said.weights)
     configurations = grid(
         [named(model, said.scale) for model in listed(said.model)],
@@ -107,7 +114,7 @@ def read_plan(path: str | Path, *, elsewhere: bool = False) -> Plan:
     plan = Plan(
         configurations, rounds=said.rounds, seed=said.seed, options=options, weights=said.weights,
         threads=said.threads,
-    )  # fmt: skip
+    ).shared_by(world_size())  # fmt: skip
     plan.check(elsewhere=elsewhere)
     return plan
 

@@ -12,6 +12,7 @@ from hardware_specs.errors import InvalidInputError, UnsupportedError
 from hardware_specs.showing import shown
 from profiling.devices.device import device_kind
 from profiling.records.measurement import Configuration, record_name
+from profiling.subject.division import check_division
 from profiling.subject.execution import method_for
 from profiling.subject.models import QUANTISED_DTYPES, build_model, canonical_dtype, model_config
 from profiling.subject.quantisation import check_device
@@ -196,9 +197,11 @@ def check(configurations: Sequence[Configuration], *, elsewhere: bool = False) -
     Raises:
         UnknownModelError: no such model.
         UnknownMethodError: no such method.
-        InvalidInputError: a method that refuses what it was asked to keep.
+        InvalidInputError: a method that refuses what it was asked to keep, or another number of processes
+            than are to share the model.
         DeviceUnavailableError: no such device.
-        UnsupportedError: the device cannot run a dtype or a mode, or has no such attention.
+        UnsupportedError: the device cannot run a dtype or a mode, or has no such attention; several processes
+            cannot.
     """
     for configuration in configurations:
         kind = device_kind(configuration.device, elsewhere=elsewhere)
@@ -216,6 +219,8 @@ def check(configurations: Sequence[Configuration], *, elsewhere: bool = False) -
                     "has none"
                 )
             _check_method(configuration)
+        if not elsewhere or configuration.tp > 1:
+            check_division(configuration, shape, _shape_only)
 
 
 def _check_method(configuration: Configuration) -> None:

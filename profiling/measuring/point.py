@@ -30,7 +30,6 @@ from profiling.measuring.stopping import StopRule, WarmUpRule
 from profiling.records.measurement import (
     TOTAL,
     Configuration,
-    EnergyWindow,
     Measurement,
     Sampling,
     StageSamples,
@@ -55,6 +54,8 @@ if TYPE_CHECKING:
 
     from costmodel.models import ModelConfig
     from profiling.devices.interface import Clock, Device
+    from profiling.measuring.together import Sharing
+    from profiling.records.readings import EnergyWindow
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,7 @@ def measure_point(
     environment: Mapping[str, Any] | None = None,
     round_: int = 0,
     position: int = 0,
+    sharing: Sharing | None = None,
 ) -> Measurement:
     """Measure one configuration; an out-of-memory or a refusal is recorded, not raised.
 
@@ -113,6 +115,11 @@ def measure_point(
         environment: software and device; described when None.
         round_: which round of the campaign this is.
         position: which place in the campaign's order.
+        sharing: the processes that share the model, of which each calls this; None for one alone. What
+            stops one of them is raised, since the others cannot go on.
+
+    Raises:
+        RankError: this process or another one failed.
     """
     options = options or Options()
     device = open_device(configuration.device)
@@ -131,7 +138,11 @@ def measure_point(
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     with device.current():
-        record = _recorded(model, shape, blank, options, monitor, device)
+        if sharing is None:
+            record = _recorded(model, shape, blank, options, monitor, device)
+        else:
+            with sharing.group.guarded(configuration.key):
+                record = _measure(model, shape, blank, options, monitor, device, sharing)
         release_memory(device.name)
     return record
 
@@ -171,13 +182,15 @@ def _measure(
     options: Options,
     monitor: DeviceMonitor,
     device: Device,
+    sharing: Sharing | None = None,
 ) -> Measurement:
     configuration = blank.configuration
     execution = Execution(model, shape, configuration)
     clock, allocator = device.clock(), device.memory()
     watch = Watch(
         monitor,
-        None if clock.asynchronous else HostLoad(),
+        # The other processes of a group would count as somebody else's load.
+        None if clock.asynchronous or sharing is not None else HostLoad(),
         options.max_foreign_load,
         options.patience_s,
     )
@@ -187,6 +200,7 @@ def _measure(
     pool: int | None = None
     with execution.ready():
         tokens = execution.count_tokens()
+        sent = {} if sharing is None else sharing.sent_by(execution.run)
         if options.counters:
             counts, peaks = count_run(execution)
         if allocator is not None:
@@ -200,13 +214,14 @@ def _measure(
             backend=options.compile_backend,
         ):
             samples = take_samples(
-                execution, clock, rule=options.rule, warm_up=options.warm_up, guard=watch
-            )
+                execution, clock, rule=options.rule, warm_up=options.warm_up, guard=watch,
+                together=None if sharing is None else sharing.group,
+            )  # fmt: skip
             state = watch.state()
             if held is not None:
                 pool = (_held_bytes(device, configuration.mode) or 0) - held
             traced = trace_run(execution) if clock.asynchronous and options.kernels else []
-            if options.energy:
+            if options.energy and sharing is None:
                 energy = _energy(execution, clock, monitor)
     missing = _missing(configuration, options, samples.sampling, device)
     work = _work(traced, counts, clock.asynchronous)
@@ -223,7 +238,7 @@ def _measure(
             if data.host_s_per_kernel is None
         }
     throttled = samples.sampling.stop_reason == "throttled"
-    return replace(
+    record = replace(
         blank,
         status="throttled" if throttled else "ok",
         error=f"0 accepted samples: {', '.join(state.throttle_reasons)}" if throttled else None,
@@ -241,6 +256,7 @@ def _measure(
         attention_kernels=attention_kernels(traced),
         graph_pool_bytes=pool,
     )
+    return record if sharing is None else sharing.joined(record, model, sent)
 
 
 def _held_bytes(device: Device, mode: str) -> int | None:
@@ -326,7 +342,9 @@ def _missing(
         missing["peak_allocated_bytes"] = (
             "on a CPU the counting run finds it, which was switched off"
         )
-    if not options.energy:
+    if configuration.tp > 1:
+        missing["energy"] = "energy windows are measured with one process"
+    elif not options.energy:
         missing["energy"] = "energy windows were switched off"
     if sampling.stop_reason == "throttled":
         missing["stages"] = "every chunk was rejected: the device was throttled or not alone"

@@ -5,6 +5,7 @@ Records are files first, in the folder given or in a temporary one, so that both
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from costmodel.models.model import image_sizes
 from hardware_specs.errors import InvalidInputError
+from profiling.devices.ranks import join, world_size
 from profiling.measuring.campaign import Plan, run_points
 from profiling.measuring.planning import grid
-from profiling.records.storage import read_measurement
+from profiling.records.storage import parse_measurement, read_measurement
 from profiling.subject.models import named
 
 if TYPE_CHECKING:
@@ -57,6 +59,9 @@ def profile(
 
     Every argument that takes one value takes a list too; all combinations are measured, in random
     order. See `profiling.records.measurement.Configuration` for what each means.
+
+    In processes that `torchrun` started each calls this; together they share every model by the
+    tensor-parallel plan that transformers has for it, and each gets the records, which the first one writes.
 
     Args:
         model: shipped name, path of a `config.json` or its folder, hub id, or a `ModelConfig`
@@ -106,11 +111,18 @@ def profile(
     )
     plan = Plan(
         configurations, rounds=rounds, seed=seed, options=options, weights=weights, threads=threads
-    )
+    ).shared_by(world_size())
     with TemporaryDirectory() if out is None else nullcontext(out) as folder:
         for _ in run_points(plan, folder):
             pass
-        return [read_measurement(Path(folder) / name) for name in plan.file_names()]
+        group = join(device)
+        if group is not None and group.rank:
+            texts: list[str] = group.same([])
+            return [parse_measurement(text) for text in texts]
+        records = [read_measurement(Path(folder) / name) for name in plan.file_names()]
+        if group is not None:
+            group.same([json.dumps(record.to_dict()) for record in records])
+        return records
 
 
 def _source(model: str | ModelConfig) -> str:

@@ -21,12 +21,18 @@ import gc
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from costmodel.quantities import STAGES
 from profiling.instruments.recorder import Recorder, RepetitionTimes
 from profiling.measuring.stopping import Stopper, StopRule, WarmUpRule
-from profiling.records.measurement import TOTAL, Sampling, StageSamples
+from profiling.records.measurement import (
+    COMMUNICATION,
+    DECODE_COMMUNICATION,
+    TOTAL,
+    Sampling,
+    StageSamples,
+)
 from profiling.records.samples import order_statistic
 
 if TYPE_CHECKING:
@@ -34,6 +40,8 @@ if TYPE_CHECKING:
 
     from profiling.devices.interface import Clock
     from profiling.subject.stages import StageObserver
+
+T = TypeVar("T")
 
 #: A chunk of queued repetitions lasts about this long; long enough to make one wait negligible.
 _CHUNK_S = 0.2
@@ -64,6 +72,28 @@ class Guard(Protocol):
 
     def check(self) -> list[str]:
         """Return the reasons why the chunk just measured must not count; empty when it counts."""
+
+
+class Together(Protocol):
+    """Processes that repeat the same work and must decide alike."""
+
+    def same(self, value: T) -> T:
+        """Return the value of the first process on every one."""
+
+    def any_of(self, flag: bool) -> bool:
+        """Return whether the flag is set on any."""
+
+
+class Alone:
+    """One process, which decides for itself."""
+
+    def same(self, value: T) -> T:
+        """Return the value."""
+        return value
+
+    def any_of(self, flag: bool) -> bool:
+        """Return the flag."""
+        return flag
 
 
 class NoGuard:
@@ -101,6 +131,7 @@ def take_samples(
     rule: StopRule | None = None,
     warm_up: WarmUpRule | None = None,
     guard: Guard | None = None,
+    together: Together | None = None,
 ) -> Samples:
     """Measure something until the stop rule is met.
 
@@ -110,13 +141,16 @@ def take_samples(
         rule: when enough samples were taken.
         warm_up: when the first sample may be taken.
         guard: rejects chunks during which the device was throttled.
+        together: the processes that repeat this with each other: the first decides when the warm-up and the
+            samples are enough, and a chunk that one rejects counts for none. None for one process.
     """
     rule, warm_up, guard = rule or StopRule(), warm_up or WarmUpRule(), guard or NoGuard()
+    together = together or Alone()
     recorder = Recorder(clock)
     with _no_garbage_collection():
-        first_s, warm_s, steady = _warm(target, clock, warm_up)
-        accepted, reason = _sample(target, recorder, rule, guard, [*warm_s, first_s])
-        latencies = _latencies(target, recorder, rule) if clock.asynchronous else []
+        first_s, warm_s, steady = _warm(target, clock, warm_up, together)
+        accepted, reason = _sample(target, recorder, rule, guard, [*warm_s, first_s], together)
+        latencies = _latencies(target, recorder, rule, together) if clock.asynchronous else []
     sampling = Sampling(
         timer=clock.name,
         first_call_s=first_s,
@@ -150,26 +184,34 @@ def _timed_alone(target: Runnable, clock: Clock, *, decode: bool = True) -> floa
     return clock.now_s() - start
 
 
-def _warm(target: Runnable, clock: Clock, rule: WarmUpRule) -> tuple[float, list[float], bool]:
+def _warm(
+    target: Runnable, clock: Clock, rule: WarmUpRule, together: Together
+) -> tuple[float, list[float], bool]:
     first = _timed_alone(target, clock)
     started = clock.now_s()
     seconds: list[float] = []
     while True:
         elapsed = clock.now_s() - started
         steady = rule.is_steady(seconds)
-        if (steady and elapsed >= rule.min_time_s) or elapsed >= rule.max_time_s:
+        ends = (steady and elapsed >= rule.min_time_s) or elapsed >= rule.max_time_s
+        if together.same(ends):
             return first, seconds, steady
         seconds.append(_timed_alone(target, clock))
 
 
 def _sample(
-    target: Runnable, recorder: Recorder, rule: StopRule, guard: Guard, warm: list[float]
+    target: Runnable,
+    recorder: Recorder,
+    rule: StopRule,
+    guard: Guard,
+    warm: list[float],
+    together: Together,
 ) -> tuple[_Accepted, str]:
     accepted = _Accepted()
     clock = recorder.clock
     stopper = Stopper(rule)
     expected = order_statistic(warm[:-1] or warm, 0.5)
-    chunk = max(1, min(_MAX_CHUNK, math.ceil(_CHUNK_S / max(expected, 1e-6))))
+    chunk = together.same(max(1, min(_MAX_CHUNK, math.ceil(_CHUNK_S / max(expected, 1e-6)))))
     pause_s, rejections, lost_s = _FIRST_PAUSE_S, 0, 0.0
     started = clock.now_s()
     while True:
@@ -177,20 +219,20 @@ def _sample(
         guard.begin()
         repetitions = _chunk(target, recorder, min(chunk, rule.max_samples))
         totals = [sum(repetition.event_s[TOTAL]) for repetition in repetitions]
-        if guard.check():
+        if together.any_of(bool(guard.check())):
             accepted.rejected += totals
             rejections += 1
             clock.sleep(pause_s)
             pause_s = min(_LONGEST_PAUSE_S, pause_s * (2 if rejections > 2 else 1))
             lost_s += clock.now_s() - began
-            if lost_s >= guard.patience_s and not accepted.totals:
+            if together.same(lost_s >= guard.patience_s and not accepted.totals):
                 return accepted, "throttled"
         else:
             accepted.repetitions += repetitions
             accepted.totals += totals
         # What was thrown away does not use up the time for sampling, within the guard's patience.
         elapsed_s = clock.now_s() - started - min(lost_s, guard.patience_s)
-        reason = stopper.decide(accepted.totals, elapsed_s)
+        reason = together.same(stopper.decide(accepted.totals, elapsed_s))
         if reason is not None:
             return accepted, reason if accepted.totals else "throttled"
 
@@ -208,13 +250,14 @@ def _chunk(target: Runnable, recorder: Recorder, count: int) -> list[RepetitionT
 
 
 def _latencies(
-    target: Runnable, recorder: Recorder, rule: StopRule
+    target: Runnable, recorder: Recorder, rule: StopRule, together: Together
 ) -> list[tuple[RepetitionTimes, float]]:
     runs: list[tuple[RepetitionTimes, float]] = []
     clock = recorder.clock
     started = clock.now_s()
     while len(runs) < min(_LATENCY_RUNS, rule.max_samples):
-        if len(runs) >= _LEAST_LATENCY_RUNS and clock.now_s() - started > _LATENCY_S:
+        late = len(runs) >= _LEAST_LATENCY_RUNS and clock.now_s() - started > _LATENCY_S
+        if together.same(late):
             break
         # Apart, because the wall time ends at the first logits, and issuing goes on to the decode.
         wall_s = _timed_alone(target, clock, decode=False)
@@ -238,7 +281,7 @@ def stage_samples(
         asynchronous: whether work is queued; when not, wall time is event time.
     """
     seen = {name for item in repetitions for name in item.event_s}
-    names = [name for name in (*STAGES, TOTAL) if name in seen]
+    names = [name for name in (*STAGES, COMMUNICATION, DECODE_COMMUNICATION, TOTAL) if name in seen]
     stages = {}
     for name in names:
         event_s = tuple(math.fsum(item.event_s.get(name, [])) for item in repetitions)

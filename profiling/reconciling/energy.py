@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from costmodel.roofline import StageCost
     from hardware_specs import HardwareSpec
     from profiling.reconciling.joining import Prediction
-    from profiling.records.measurement import EnergyWindow, Measurement
+    from profiling.records.measurement import Measurement
+    from profiling.records.readings import EnergyWindow
 
 #: What a window's stage repeats, in the cost model's stages.
 WINDOW_STAGES = {

@@ -5,6 +5,7 @@ From the ideal roofline of the fused plan to what was measured, each step swaps 
     ideal                fused plan, datasheet peaks
     efficiency_compute   fused plan, calibrated: ops whose ideal time is arithmetic
     efficiency_memory    fused plan, calibrated: ops whose ideal time is traffic
+    efficiency_link      several devices: what collectives take beyond their bytes at the link's rate
     granularity          the plan that ran: its extra kernels and their traffic
     host                 the time to launch those kernels, where it is longer than they take
     left_out_*           stages a paper leaves out, inside what was measured
@@ -23,22 +24,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from costmodel.roofline import StageCost
 
-#: The parts in the order they are stacked, from the ideal to the measured time.
-PARTS = (
-    "efficiency_compute_s",
-    "efficiency_memory_s",
-    "granularity_s",
-    "host_s",
-    "left_out_vision_s",
-    "left_out_projector_s",
-    "left_out_method_s",
-    "unexplained_s",
-)
-#: The parts in words.
+#: The ideal and the parts in words, in the order they are stacked up to the measured time.
 LABELS = {
     "ideal_s": "ideal roofline",
     "efficiency_compute_s": "efficiency, compute",
     "efficiency_memory_s": "efficiency, memory",
+    "efficiency_link_s": "efficiency, links",
     "granularity_s": "kernel granularity",
     "host_s": "launch and host floor",
     "left_out_vision_s": "vision tower",
@@ -46,6 +37,7 @@ LABELS = {
     "left_out_method_s": "method's own cost",
     "unexplained_s": "unexplained",
 }
+PARTS = tuple(name for name in LABELS if name != "ideal_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +59,7 @@ class PlannedStage:
 class Gap:
     """A measured time and the parts between the ideal roofline and it; all in seconds.
 
-    >>> gap = Gap(10.0, 4.0, 1.0, 0.5, 2.0, 0.0, 0.0, 0.0, 0.0, 2.5)
+    >>> gap = Gap(10.0, 4.0, 1.0, 0.5, 0.0, 2.0, 0.0, 0.0, 0.0, 0.0, 2.5)
     >>> gap.predicted_s, sum(gap.parts.values()) == gap.measured_s - gap.ideal_s
     (7.5, True)
     """
@@ -76,6 +68,7 @@ class Gap:
     ideal_s: float
     efficiency_compute_s: float
     efficiency_memory_s: float
+    efficiency_link_s: float
     granularity_s: float
     host_s: float
     left_out_vision_s: float
@@ -129,6 +122,7 @@ def split_gap(
     explained = (
         _seconds(fused.compute_s) - _seconds(ideal.compute_s),
         _seconds(fused.memory_s) - _seconds(ideal.memory_s),
+        _seconds(fused.link_s) - _seconds(ideal.link_s),
         _seconds(executed.device_s) - _seconds(fused.device_s),
         _seconds(executed.time_s) - _seconds(executed.device_s),
         vision_s,

@@ -131,6 +131,7 @@ class Predictor:
             method=method,
             calibration=self.calibration,
             attention="eager" if configuration.attention == "eager" else "flash",
+            tp=configuration.tp,
         )
         scenario = scenario_of(request, model, warnings)
         keep = None

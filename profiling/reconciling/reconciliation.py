@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from costmodel.parallel.network import apart
 from costmodel.written_tables import WrittenTable
 from hardware_specs.errors import VlmRooflineError
 from profiling.reconciling.devices import device_of
@@ -269,7 +270,8 @@ def _notes(calibration: Calibration | None, predictions: Iterable[Prediction]) -
     for prediction in predictions:
         for stage in prediction.stages:
             ops, roofline = prediction.ops(stage)
-            for op in ops:
+            # What a link takes is no part of a device's calibration.
+            for op in apart(ops)[0]:
                 spent = float(roofline.op_times(op, max)[0]) * float(op.count)
                 times[(op.op_class, op.dtype)] += spent
     whole = sum(times.values()) or 1.0

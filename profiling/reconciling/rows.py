@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.precision.arithmetic import matrix_peak
 from costmodel.quantities import STAGES
-from profiling.reconciling.gap import PARTS, PlannedStage, split_gap
+from profiling.reconciling.gap import PARTS, Gap, PlannedStage, split_gap
 from profiling.reconciling.joining import LANGUAGE_STAGES, added
-from profiling.records.measurement import GENERATION, TOTAL
+from profiling.records.measurement import COMMUNICATION, DECODE_COMMUNICATION, GENERATION, TOTAL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +34,7 @@ COLUMNS = (
     "measured_s", "noise_s", "samples", "ideal_s", "predicted_s", "low_s", "high_s", *PARTS,
     "relative_error", "within_noise", "inside_interval", "above_roof", "measured_flops",
     "predicted_flops", "measured_kernels", "predicted_kernels", "measured_peak_bytes",
-    "predicted_peak_bytes", "flags",
+    "predicted_peak_bytes", "measured_link_s", "predicted_link_s", "flags",
 )  # fmt: skip
 
 
@@ -57,6 +57,13 @@ class StageView:
     method_s: float
     everything: Any
     ideal: Any
+
+    def gap(self, measured_s: float) -> Gap:
+        """Split a measured time into its parts."""
+        return split_gap(
+            measured_s, self.stage, vision_s=self.vision_s, projector_s=self.projector_s,
+            method_s=self.method_s,
+        )  # fmt: skip
 
 
 def stage_view(prediction: Prediction, name: str) -> StageView:
@@ -156,13 +163,7 @@ def _row(
     view = stage_view(prediction, name)
     summary = data.summary
     measured = float(summary.median_s or 0.0)
-    gap = split_gap(
-        measured,
-        view.stage,
-        vision_s=view.vision_s,
-        projector_s=view.projector_s,
-        method_s=view.method_s,
-    )
+    gap = view.gap(measured)
     noise = noise_of(measured, summary.dispersion, spread_s)
     low, high = float(view.everything.time_low_s), float(view.everything.time_high_s)
     roof = above_roof(prediction, name, measured, float(view.ideal.time_s), hardware)
@@ -190,9 +191,27 @@ def _row(
         "predicted_kernels": int(view.everything.kernels),
         "measured_peak_bytes": data.peak_allocated_bytes,
         "predicted_peak_bytes": stage_peak(prediction.memory, name),
+        "measured_link_s": in_collectives(record, name),
+        "predicted_link_s": None if record.ranks is None else float(view.everything.link_s),
     }
     row["flags"] = tuple(_flags(row, record, prediction, roof))
     return row
+
+
+def in_collectives(record: Measurement, name: str) -> float | None:
+    """Return the seconds of a stage in collectives, None for one process and for a stage inside `total`.
+
+    The median in the process that spent least: the last to arrive waits for nobody.
+
+    Args:
+        record: the measurement.
+        name: `total` or `decode`.
+    """
+    stage = {TOTAL: COMMUNICATION, "decode": DECODE_COMMUNICATION}.get(name)
+    if record.ranks is None or stage is None:
+        return None
+    medians = (each.stages[stage].median_s for each in record.ranks.members if stage in each.stages)
+    return min((median for median in medians if median is not None), default=None)
 
 
 def noise_of(measured_s: float, dispersion: float | None, spread_s: float | None) -> float | None:

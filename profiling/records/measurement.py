@@ -1,7 +1,8 @@
 """The record of one measured configuration: immutable, complete, with every raw sample.
 
 The file format has `schema_version` 2: a stage is a record of its own (event, wall and enqueue
-samples, steps, memory, kernels, FLOPs), and energy is a window per stage with both methods.
+samples, steps, memory, kernels, FLOPs), and energy is a window per stage with both methods. A record of
+several processes has `schema_version` 3: it says `tp`, and `ranks` has the samples of each.
 
 Nothing that was not measured is ever a number: it is None, or an empty tuple, and `why_missing`
 names the reason.
@@ -20,20 +21,24 @@ from typing import Any, Literal
 from hardware_specs.errors import InvalidInputError
 from hardware_specs.showing import brief
 from profiling.records.model_names import carried_config, public_name
+from profiling.records.readings import STRICT, DeviceState, EnergyWindow
 from profiling.records.samples import Summary, summarise
 
 SCHEMA_VERSION = 2
+#: Of a record of several processes that shared a model.
+RANKS_VERSION = 3
 
 #: Beside the stages of the cost model: everything up to the first logits (TTFT).
 TOTAL = "total"
 #: In other tools' results: the prompt and all tokens after it, timed as one.
 GENERATION = "generation"
+#: Of several processes: their collectives up to the first logits, inside other stages, and those of the
+#: decode steps. On a CPU the seconds from a collective's call to its return, on a GPU between events on the
+#: stream before and behind it: waiting for the others is inside.
+COMMUNICATION, DECODE_COMMUNICATION = "communication", "decode-communication"
 MODES = ("eager", "cuda-graph", "compile")
 
 Status = Literal["ok", "out-of-memory", "failed", "throttled"]
-
-#: Read by pydantic from each class: a key that it does not know is refused, not dropped.
-STRICT = {"extra": "forbid"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,7 @@ class Configuration:
         images: images in a prompt; None is one, or as many as `visual_tokens` say.
         image_sizes: (height, width) in pixels of every image, or of each; empty for the default.
         frames: of a clip in place of images; None where the model's own input is taken.
+        tp: processes that share the language model, each on a device of its own.
 
     >>> Configuration("llava-1.5-7b", "bf16", visual_tokens=64).key[:33]
     'llava-1.5-7b_bf16_none_v64_b1_eag'
@@ -81,6 +87,7 @@ class Configuration:
     images: int | None = None
     image_sizes: tuple[tuple[int, int], ...] = ()
     frames: int | None = None
+    tp: int = 1
 
     __repr__ = brief
 
@@ -90,7 +97,7 @@ class Configuration:
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise InvalidInputError(f"{name} must be an integer >= 1, not {value!r}")
-        for name, least in (("text_tokens", 1), ("batch_size", 1), ("output_tokens", 0)):
+        for name, least in (("text_tokens", 1), ("batch_size", 1), ("output_tokens", 0), ("tp", 1)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InvalidInputError(f"{name} must be an integer >= {least}, not {value!r}")
@@ -110,6 +117,8 @@ class Configuration:
         for name in ("images", "image_sizes", "frames"):
             if not fields[name]:
                 del fields[name]
+        if self.tp == 1:
+            del fields["tp"]
         digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:10]
         tokens = "default" if self.visual_tokens is None else str(self.visual_tokens)
         source, _, scale = model.partition("@")
@@ -263,73 +272,56 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
-class EnergyWindow:
-    """Energy of one stage, from many repetitions back to back.
+class RankSamples:
+    """What one of the processes that shared a model measured: the same repetitions as the others.
 
     Args:
-        stage: the stage that was repeated.
-        method: `nvml_counter`, `power_integral` or `unavailable`; the source of `energy_j`.
-        energy_j: joules per repetition.
-        counter_j: joules per repetition by the device's energy counter.
-        integral_j: joules per repetition by integrating sampled power.
-        power_w: mean power in the window.
-        idle_power_w: mean power before the window, with nothing running.
-        window_s: length of the window.
-        repetitions: number of runs in the window.
-        power_samples_w: the raw power samples.
-        power_times_s: when each was taken, from the window's start.
-        why_missing: the reason for each missing quantity.
-        counter_period_s: seconds between two moves of the counter while it was watched.
+        stages: its samples.
+        device_name: its device.
+        device_state: readings of that device.
+        parameters: weights that it holds.
     """
 
     __pydantic_config__ = STRICT
 
-    stage: str
-    method: str
-    energy_j: float | None = None
-    counter_j: float | None = None
-    integral_j: float | None = None
-    power_w: float | None = None
-    idle_power_w: float | None = None
-    window_s: float | None = None
-    repetitions: int = 0
-    power_samples_w: tuple[float, ...] = ()
-    power_times_s: tuple[float, ...] = ()
-    why_missing: Mapping[str, str] = field(default_factory=dict)
-    counter_period_s: float | None = None
+    stages: Mapping[str, StageSamples]
+    device_name: str | None = None
+    device_state: DeviceState = field(default_factory=DeviceState)
+    parameters: int | None = None
 
     __repr__ = brief
+
+    def __post_init__(self) -> None:
+        """Close the mapping."""
+        object.__setattr__(self, "stages", MappingProxyType(dict(self.stages)))
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceState:
-    """Readings of the device around the samples; empty or None where it reports nothing.
+class Ranks:
+    """The processes that shared a model, as `torchrun` started them, and what each one measured.
+
+    The record's own stages have of every sample the largest among these: the slowest process in that
+    repetition. So have memory, FLOPs and counts.
 
     Args:
-        sm_clock_hz: clock of the multiprocessors, after each chunk of samples.
-        memory_clock_hz: clock of the memory.
-        temperature_c: temperature in degrees Celsius.
-        power_w: power drawn.
-        throttle_reasons: every reason seen, `foreign-load` among them.
-        foreign_load: on a CPU, what others used beside each chunk, as a share of one processor.
-        memory_used_bytes: device memory in use by all processes.
-        foreign_processes: other processes on the device.
-        foreign_memory_bytes: device memory that they hold.
+        backend: what carried their collectives, `gloo` or `nccl`.
+        collective_bytes: of one repetition with its decode steps, by kind of collective: of what is
+            summed up, and of what a gather yields.
+        members: one for each process, in the order of their ranks.
     """
 
     __pydantic_config__ = STRICT
 
-    sm_clock_hz: tuple[int, ...] = ()
-    memory_clock_hz: tuple[int, ...] = ()
-    temperature_c: tuple[int, ...] = ()
-    power_w: tuple[float, ...] = ()
-    throttle_reasons: tuple[str, ...] = ()
-    foreign_load: tuple[float, ...] = ()
-    memory_used_bytes: int | None = None
-    foreign_processes: int | None = None
-    foreign_memory_bytes: int | None = None
+    backend: str
+    collective_bytes: Mapping[str, int]
+    members: tuple[RankSamples, ...]
 
     __repr__ = brief
+
+    def __post_init__(self) -> None:
+        """Close the mapping."""
+        closed = MappingProxyType(dict(self.collective_bytes))
+        object.__setattr__(self, "collective_bytes", closed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +334,7 @@ class Measurement:
     the graphs were captured.
     `boundary` says of another tool's result what its clock held, and such a record has the stages
     that were inside and no others; None where every stage was timed here, up to `total`.
+    `ranks` has the samples of each of several processes; None for one.
     """
 
     __pydantic_config__ = STRICT
@@ -364,6 +357,7 @@ class Measurement:
     attention_kernels: Mapping[str, int] = field(default_factory=dict)
     graph_pool_bytes: int | None = None
     boundary: str | None = None
+    ranks: Ranks | None = None
     schema_version: int = SCHEMA_VERSION
 
     __repr__ = brief
@@ -394,6 +388,9 @@ class Measurement:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data, in the order of the fields."""
         document: dict[str, Any] = plain(self)
+        if self.ranks is None:
+            # As it was before there were several processes, to the byte.
+            del document["ranks"], document["configuration"]["tp"]
         return {"schema_version": document.pop("schema_version"), **document}
 
 

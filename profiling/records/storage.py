@@ -24,7 +24,7 @@ from hardware_specs.files.reading import (
 )
 from hardware_specs.files.strict_json import parse_json
 from hardware_specs.files.writing import replacing, write_file
-from profiling.records.measurement import SCHEMA_VERSION, Measurement
+from profiling.records.measurement import RANKS_VERSION, SCHEMA_VERSION, Measurement
 from profiling.records.strict import check_record
 
 if TYPE_CHECKING:
@@ -92,14 +92,15 @@ def _measurement(document: Any, text: str, source: str) -> Measurement:
     if not isinstance(document, dict) or "schema_version" not in document:
         raise InvalidFileError(f"{source} is no measurement: it has no schema_version")
     version = document["schema_version"]
-    if isinstance(version, int) and version > SCHEMA_VERSION:
+    if isinstance(version, int) and version > RANKS_VERSION:
         raise InvalidFileError(
-            f"{source} has schema_version {version}, newer than the {SCHEMA_VERSION} "
+            f"{source} has schema_version {version}, newer than the {RANKS_VERSION} "
             "known here; update vlm-roofline to read it"
         )
-    if version != SCHEMA_VERSION or isinstance(version, bool):
+    if version not in (SCHEMA_VERSION, RANKS_VERSION) or isinstance(version, bool):
         raise InvalidFileError(
-            f"{source} has schema_version {str(version)[:40]!r}; known is {SCHEMA_VERSION}"
+            f"{source} has schema_version {str(version)[:40]!r}; known are {SCHEMA_VERSION} and, of several "
+            f"processes, {RANKS_VERSION}"
         )
     failed = f"{source} is no valid measurement"
     found = validated(Measurement, text, failed, version)

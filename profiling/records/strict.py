@@ -12,7 +12,14 @@ from typing import Any
 
 from costmodel.quantities import STAGES
 from hardware_specs.errors import InvalidFileError
-from profiling.records.measurement import GENERATION, TOTAL, Measurement
+from profiling.records.measurement import (
+    COMMUNICATION,
+    DECODE_COMMUNICATION,
+    GENERATION,
+    RANKS_VERSION,
+    TOTAL,
+    Measurement,
+)
 
 #: No run takes longer, in seconds: 30 years.
 MOST_SECONDS = 1e9
@@ -20,6 +27,8 @@ MOST_SECONDS = 1e9
 MOST = 2**63 - 1
 #: Moments, counted from 0, and the busy time of a stage without kernels may be 0, as samples may not.
 _FROM_ZERO = frozenset({"power_times_s", "busy_s"})
+#: Every stage that a record may have.
+_NAMES = (*STAGES, COMMUNICATION, DECODE_COMMUNICATION, TOTAL, GENERATION)
 _ANY_SIGN = frozenset({"temperature_c"})
 #: Names that end so are numbers where a record leaves the choice, and so are texts.
 _NUMBER = re.compile(r".*(_bytes|_count|_hz|_w)|threads")
@@ -32,13 +41,16 @@ def check_record(record: Measurement) -> None:
     Raises:
         InvalidFileError: names the field and what stands there.
     """
-    for name in ("sampling", "stages", "tokens", "device_state", "energy", "round", "position"):
+    for name in (
+        "sampling", "stages", "tokens", "device_state", "energy", "round", "position", "ranks",
+    ):  # fmt: skip
         check_numbers(getattr(record, name), name)
+    _check_ranks(record)
     check_environment(record.environment)
     sampled = [name for name, stage in record.stages.items() if stage.event_s]
     for name in (*record.stages, *(window.stage for window in record.energy)):
-        if name not in (*STAGES, TOTAL, GENERATION):
-            known = ", ".join((*STAGES, TOTAL, GENERATION))
+        if name not in _NAMES:
+            known = ", ".join(_NAMES)
             raise InvalidFileError(f"{name[:60]!r} is no stage; there is: {known}")
     if record.status != "ok":
         if sampled:
@@ -51,6 +63,29 @@ def check_record(record: Measurement) -> None:
             "status is 'ok', yet the stage 'total' has no samples; a record of another tool says in "
             "'boundary' what its clock held"
         )
+
+
+def _check_ranks(record: Measurement) -> None:
+    """Refuse a record whose processes are not as many as it says, or did not repeat the same."""
+    tp, ranks = record.configuration.tp, record.ranks
+    if (ranks is None) != (tp == 1) or (ranks is None) != (record.schema_version < RANKS_VERSION):
+        raise InvalidFileError(
+            f"schema_version is {record.schema_version} and tp {tp}, yet ranks is "
+            f"{'missing' if ranks is None else 'there'}; schema_version {RANKS_VERSION}, tp above 1 and "
+            "ranks go together"
+        )
+    if ranks is None:
+        return
+    if len(ranks.members) != tp:
+        raise InvalidFileError(f"ranks has {len(ranks.members)} members, yet tp is {tp}")
+    for number, member in enumerate(ranks.members):
+        for name, stage in record.stages.items():
+            count = len(member.stages[name].event_s) if name in member.stages else 0
+            if count != len(stage.event_s):
+                raise InvalidFileError(
+                    f"ranks.members.{number} has {count} samples of {name}, yet the record "
+                    f"{len(stage.event_s)}"
+                )
 
 
 def check_numbers(value: Any, where: str, shortest_s: float | None = None) -> None:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: Bars of the waterfall and layers of the stack: (row's key, colour, hatch).
-_FILL = dict(zip(("ideal_s", *PARTS), FILLS, strict=True))
+_FILL = {"efficiency_link_s": (GREY, "++", "white")}
+_FILL |= zip(("ideal_s", *(part for part in PARTS if part not in _FILL)), FILLS, strict=True)
 #: A part below this share of the measured time is left out of a picture.
 LEAST_SHARE = 0.001
 #: Token counts written below a stack; more would run into each other.

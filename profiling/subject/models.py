@@ -8,6 +8,7 @@ frequencies, position ids), and is then filled in one sweep.
 
 from __future__ import annotations
 
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,10 @@ from profiling.devices.device import open_device
 from profiling.subject.libraries import transformers_library
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     import torch
+    from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
 
     from costmodel.models import ModelConfig
@@ -153,6 +157,7 @@ def build_model(
     weights: str = "random",
     attention: str = "sdpa",
     seed: int = 0,
+    divide: Callable[[nn.Module], None] | None = None,
 ) -> PreTrainedModel:
     """Return a model in evaluation mode on a device.
 
@@ -164,6 +169,8 @@ def build_model(
         weights: `random`, or `real` to read safetensors from the folder or hub id `source`.
         attention: attention implementation of `transformers`.
         seed: fixes the random weights.
+        divide: leaves the model with a part of its weights, before random ones are made or real ones reach
+            the device.
 
     Raises:
         UnknownModelError: no such model.
@@ -183,9 +190,11 @@ def build_model(
         check_device(label, device)
     try:
         if weights == "real":
-            model = _load_real(source, "auto" if own else torch_dtype(label), place, attention)
+            model = _load_real(
+                source, "auto" if own else torch_dtype(label), place, attention, divide
+            )
         else:
-            model = _build_random(source, label, place, attention, seed)
+            model = _build_random(source, label, place, attention, seed, divide)
     except ImportError as error:
         if isinstance(error, MissingDependencyError):
             raise
@@ -219,15 +228,15 @@ def check_weights(weights: str) -> None:
 
 
 def _build_random(
-    source: str | ModelConfig, label: str, place: torch.device, attention: str, seed: int
-) -> PreTrainedModel:
-
+    source: str | ModelConfig, label: str, place: torch.device, attention: str, seed: int,
+    divide: Callable[[nn.Module], None] | None,
+) -> PreTrainedModel:  # fmt: skip
     config = transformers_config(source)
     cls: Any = model_class(config)
     from transformers.initialization import no_init_weights
 
     try:
-        with place, no_init_weights():
+        with place, no_init_weights(), nullcontext() if divide is None else _unallocated():
             model: Any = cls._from_config(
                 config, dtype=torch_dtype(label), attn_implementation=attention
             )
@@ -236,13 +245,49 @@ def _build_random(
             f"transformers cannot build {_label(source)!r} with attention {attention!r}: {error}"
         ) from error
     model.tie_weights()
+    if divide is not None:
+        divide(model)
+        _allocate(model, place)
     if place.type != "meta":
         fill_randomly(model, seed)
     result: PreTrainedModel = model
     return result
 
 
-def fill_randomly(model: torch.nn.Module, seed: int = 0) -> None:
+@contextmanager
+def _unallocated() -> Iterator[None]:
+    """Give every parameter made inside the block a shape and no memory; buffers keep theirs."""
+    import torch
+    from torch.nn.modules.module import register_module_parameter_registration_hook
+
+    def empty(_module: nn.Module, _name: str, parameter: Any) -> Any:
+        shape = torch.empty_like(parameter, device="meta")
+        return torch.nn.Parameter(shape, requires_grad=parameter.requires_grad)
+
+    handle = register_module_parameter_registration_hook(empty)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _allocate(model: nn.Module, place: torch.device) -> None:
+    """Give every parameter memory on a device; one that two modules share stays one."""
+    import torch
+
+    made: dict[int, tuple[Any, Any]] = {}
+    for module in model.modules():
+        for name, shape in module._parameters.items():
+            if shape is None:
+                continue
+            if id(shape) not in made:
+                real = torch.empty_like(shape, device=place)
+                real = torch.nn.Parameter(real, requires_grad=shape.requires_grad)
+                made[id(shape)] = shape, real
+            module._parameters[name] = made[id(shape)][1]
+
+
+def fill_randomly(model: nn.Module, seed: int = 0) -> None:
     """Give every weight of a model a value: matrices normal(0, 0.02), norm weights 1, biases 0.
 
     On a CPU one pattern of a million normal numbers is repeated through the matrices, which turns
@@ -272,8 +317,9 @@ def fill_randomly(model: torch.nn.Module, seed: int = 0) -> None:
 
 
 def _load_real(
-    source: Any, dtype: torch.dtype | str, place: torch.device, attention: str
-) -> PreTrainedModel:
+    source: Any, dtype: torch.dtype | str, place: torch.device, attention: str,
+    divide: Callable[[nn.Module], None] | None,
+) -> PreTrainedModel:  # fmt: skip
     if not isinstance(source, str):
         source = getattr(source, "source", "")
     if "@" in source:
@@ -295,7 +341,6 @@ def _load_real(
             trust_remote_code=False,
             output_loading_info=True,
         )
-        model = model.to(place)
     except (
         AttributeError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError,
     ) as error:  # fmt: skip
@@ -308,7 +353,9 @@ def _load_real(
         raise InvalidFileError(
             f"{source}: its safetensors lack {len(missing)} weights, {missing[0]} among them"
         )
-    result: PreTrainedModel = model
+    if divide is not None:
+        divide(model)
+    result: PreTrainedModel = model.to(place)
     return result
 
 

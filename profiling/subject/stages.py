@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hardware_specs.errors import UnsupportedError
+from profiling.records.measurement import COMMUNICATION, DECODE_COMMUNICATION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from torch import nn
     from torch.utils.hooks import RemovableHandle
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 _TOWERS = ("vision_tower", "video_tower", "image_tower", "visual", "vision_model")
 #: A merger is a part of its tower.
 _PROJECTORS = ("vision_resampler", "multi_modal_projector", "connector", "visual.merger")
+#: Stages that what runs tells of itself.
+_TOLD = frozenset({"reduction", COMMUNICATION, DECODE_COMMUNICATION})
 _LANGUAGES = ("language_model", "text_model")
 
 
@@ -151,11 +154,11 @@ class StageHooks:
         """Tell an observer about every stage inside the block.
 
         The reduction's own begin and end come from `token_reduction.observe`, wherever in the
-        model the method sits.
+        model the method sits, and so do those of every collective among several processes.
         """
         previous, self.observer = self.observer, observer
         try:
-            with _reduction_events(observer):
+            with _observed_events(observer, lambda: self.decoding):
                 yield
         finally:
             self.observer = previous
@@ -176,12 +179,13 @@ class StageHooks:
 
 
 @contextmanager
-def _reduction_events(observer: StageObserver) -> Iterator[None]:
+def _observed_events(observer: StageObserver, decoding: Callable[[], bool]) -> Iterator[None]:
     from token_reduction.tokens.observation import observe
 
     def told(name: str, begins: bool) -> None:
-        if name == "reduction":
-            (observer.begin if begins else observer.end)("reduction")
+        stage = DECODE_COMMUNICATION if name == COMMUNICATION and decoding() else name
+        if stage in _TOLD:
+            (observer.begin if begins else observer.end)(stage)
 
     with observe(told):
         yield

@@ -27,7 +27,8 @@ from hardware_specs.files.reading import (
 )
 from hardware_specs.files.writing import write_file
 from hardware_specs.showing import brief
-from profiling.records.measurement import STRICT, Configuration, TokenCounts, plain
+from profiling.records.measurement import Configuration, TokenCounts, plain
+from profiling.records.readings import STRICT
 from profiling.records.storage import double, validated
 from profiling.records.strict import check_environment, check_numbers
 

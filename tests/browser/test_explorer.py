@@ -189,6 +189,13 @@ def test_nothing_is_wider_than_the_window(page, width, dark) -> None:
     assert (paper == "rgb(255, 255, 255)") is not dark
 
 
+def test_a_phone_shows_the_ratio_and_the_times(page) -> None:
+    """The last column of the headline and the time of an op stand inside the window, nothing scrolled."""
+    page.look(width=390)
+    for cell in ("#headline tbody tr td:last-child", "#ops tbody tr td:nth-child(6)"):
+        assert page.run(f"document.querySelector('{cell}').getBoundingClientRect().right") <= 390
+
+
 def test_what_is_printed_is_dark_on_white(page) -> None:
     page.look(width=800, dark=True, media="print")
     assert page.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"

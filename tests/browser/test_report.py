@@ -46,3 +46,13 @@ def test_nothing_is_wider_than_the_window(page, width, dark) -> None:
     page.wait(f"document.documentElement.scrollWidth <= {width}")
     paper = page.run("getComputedStyle(document.body).backgroundColor")
     assert (paper == "rgb(255, 255, 255)") is not dark
+
+
+def test_a_phone_shows_values_beside_the_names(page) -> None:
+    page.look(width=390)
+    assert (
+        page.run(
+            "document.querySelector('#runs ~ .wide tbody td:nth-child(3)').getBoundingClientRect().right"
+        )
+        <= 390
+    )

@@ -34,11 +34,12 @@ def test_a_ratio_is_surer_than_its_sides(calibration):
     assert 1 < high / low < apart**0.5
 
 
-def test_the_interval_of_one_side_is_the_estimate_s():
+@pytest.mark.parametrize("given", [{}, {"precision": "w4a16", "visual_tokens": 1}])
+def test_the_interval_of_one_side_is_the_estimate_s(given):
     """Against a run without errors (a host of 0 s beside ideal kernels) a ratio is as wide as the time."""
     from costmodel.ratios import _drawn
 
-    cost = priced()
+    cost = priced(**given)
     drawn = _drawn(cost, "time_s")
     inside = (drawn >= cost.totals.time_low_s) & (drawn <= cost.totals.time_high_s)
     assert inside.mean() == pytest.approx(0.9, abs=0.04)

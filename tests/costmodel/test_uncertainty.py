@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from costmodel import estimate, sweep
 from costmodel.calibration import Calibration
+from costmodel.calibration.intervals import spread_at
 from costmodel.calibration.pricing import Pricer
 from costmodel.uncertainty import SHARED, Errors, Host, Part, errors_of
 
@@ -23,21 +24,24 @@ WIDTHS = (1.0, 0.1, 0.2)
 
 
 def test_one_op_has_the_interval_of_its_class():
-    found = errors_of([(GEMM, WIDTHS, 2.0, 4.0)])
+    found = errors_of([(GEMM, WIDTHS, 2.0, 2.0, 4.0)])
     assert found.interval(2.0) == pytest.approx((1.8, 2.4))
 
 
 def test_equal_ops_of_a_class_share_part_of_their_error():
     """Four ops of 1 s: half-width 0.1 sqrt(16 r + 4 (1 - r)), from 0.2 (independent) to 0.4 (one error)."""
-    low, _ = errors_of([(GEMM, WIDTHS, 4.0, 4.0)]).interval(4.0)
+    low, _ = errors_of([(GEMM, WIDTHS, 4.0, 4.0, 4.0)]).interval(4.0)
     assert 4 - low == pytest.approx(0.1 * math.sqrt(16 * SHARED + 4 * (1 - SHARED)))
     # What is not measured has one wrong parameter, and all of it errs alike.
-    low, _ = errors_of([(("gemm", "bf16", "assumed"), WIDTHS, 4.0, 4.0)]).interval(4.0)
+    low, _ = errors_of([(("gemm", "bf16", "assumed"), WIDTHS, 4.0, 4.0, 4.0)]).interval(4.0)
     assert 4 - low == pytest.approx(0.4)
 
 
 def test_classes_err_independently():
-    one, two = errors_of([(GEMM, WIDTHS, 1.0, 1.0)]), errors_of([(NORM, WIDTHS, 1.0, 1.0)])
+    one, two = (
+        errors_of([(GEMM, WIDTHS, 1.0, 1.0, 1.0)]),
+        errors_of([(NORM, WIDTHS, 1.0, 1.0, 1.0)]),
+    )
     low, high = one.plus(two).interval(2.0)
     assert (2 - low, high - 2) == pytest.approx((0.1 * math.sqrt(2), 0.2 * math.sqrt(2)))
 
@@ -49,7 +53,10 @@ def test_sums_are_covered_as_the_model_says():
     spread = 0.1
     q05, q95 = np.exp(-1.6449 * spread), np.exp(1.6449 * spread)
     found = errors_of(
-        [(key, (1.0, 1 - q05, q95 - 1), t.sum(), (t * t).sum()) for key, t in times.items()]
+        [
+            (key, (1.0, 1 - q05, q95 - 1), t.sum(), t.sum(), (t * t).sum())
+            for key, t in times.items()
+        ]
     )
     whole = sum(t.sum() for t in times.values())
     low, high = found.interval(whole)
@@ -117,12 +124,14 @@ def test_sums_of_a_layer_s_products_are_covered():
         found = law.lookup("gemm", dtype)
         # The law alone: the corrections of single matrices were fitted on some of these rows.
         pricer = Pricer("gemm", dtype, replace(found, shapes=()), law.device, alone=True)
-        for _, rows in part.groupby("m"):
+        for m, rows in part.groupby("m"):
             if len(rows) >= 4:
                 time = np.array(
                     [pricer.time_s(*map(float, r)) for r in rows[["m", "n", "k"]].values]
                 )
-                sums = errors_of([(pricer.key, pricer.widths, time.sum(), (time**2).sum())])
+                wide = time * spread_at(m, pricer.growth)
+                term = (pricer.key, pricer.widths, time.sum(), wide.sum(), (wide**2).sum())
+                sums = errors_of([term])
                 low, high = sums.interval(float(time.sum()))
                 inside += low <= rows["time_s"].sum() <= high
                 layers += 1

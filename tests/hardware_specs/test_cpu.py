@@ -24,10 +24,10 @@ def spec():
 
 
 def test_the_figures_can_be(spec) -> None:
-    # From a slow single core to a large server.
+    # From a slow single core to a large server; one rate says nothing of the other on a busy machine.
     assert 1e9 < spec.peak("fp32", "vector") < 1e14
+    assert 1e8 < spec.peak("fp64", "vector") < 1e14
     assert 1e9 < spec.bandwidth_bytes_per_s < 2e12
-    assert spec.peak("fp64", "vector") < 1.2 * spec.peak("fp32", "vector")
     assert spec.sm_count == cpu.usable_threads() >= 1
     assert spec.usable_memory_bytes is None or spec.usable_memory_bytes > 2**28
     assert spec.vendor

@@ -56,7 +56,7 @@ def short_windows(known_cpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _no_energy(stage: str, *_args: Any) -> Any:
-    from profiling.records.measurement import EnergyWindow
+    from profiling.records.readings import EnergyWindow
 
     return EnergyWindow(stage, "unavailable", why_missing={"energy_j": "left out here"})
 

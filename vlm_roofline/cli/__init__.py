@@ -14,7 +14,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from hardware_specs.errors import VlmRooflineError
+from hardware_specs.errors import RankError, VlmRooflineError
 from hardware_specs.showing import one_line
 from vlm_roofline.cli.examples import complete_help
 
@@ -135,8 +135,11 @@ def _run(arguments: list[str]) -> int:
 def _refuse(reason: BaseException | str, arguments: Sequence[str]) -> int:
     """Say in one line why the command ended, and return its exit code.
 
-    A program that asked for JSON gets the reason as a JSON document on stdout as well.
+    A program that asked for JSON gets the reason as a JSON document on stdout as well. Of several processes
+    that torchrun started one alone says it.
     """
+    if "RANK" in os.environ and not _speaks(reason):
+        return 2
     text = one_line(reason, 1900) or type(reason).__name__
     if isinstance(reason, MemoryError):
         text = f"out of memory: {text}"
@@ -150,6 +153,19 @@ def _refuse(reason: BaseException | str, arguments: Sequence[str]) -> int:
             print_json({"schema_version": 1, "error": {"type": kind, "message": text}})
     sys.stderr.write(f"error: {text}\n")
     return 2
+
+
+def _speaks(reason: BaseException | str) -> bool:
+    """Return whether this process says why the command ended."""
+    from profiling.devices.ranks import place
+
+    try:
+        where = place()
+    except VlmRooflineError:
+        return True
+    if isinstance(reason, RankError):
+        return reason.speaks
+    return where is None or where.rank == 0
 
 
 def _open_closed_streams() -> None:

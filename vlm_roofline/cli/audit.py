@@ -8,7 +8,7 @@ import typer
 
 from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.console import console, print_json, progress
-from vlm_roofline.cli.options import Json  # noqa: TC001 - typer reads the annotations when it runs
+from vlm_roofline.cli.options import Json, hardware_option
 
 if TYPE_CHECKING:
     from costmodel.audits import Audit
@@ -32,7 +32,7 @@ def audit(
     model: Annotated[str | None, typer.Option(help="Model of rows that name none.")] = None,
     hardware: Annotated[
         str | None,
-        typer.Option("--hardware", "-d", help="Device of measured cells, if the table names none."),
+        hardware_option("Device of measured cells, if the table names none."),
     ] = None,
     text_tokens: Annotated[
         int | None, typer.Option(help="Text length that the paper states; solved if absent.")

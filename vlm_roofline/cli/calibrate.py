@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hardware_specs.errors import CalibrationError, InvalidInputError
-from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, error_console, print_json, progress
-from vlm_roofline.cli.options import Json, split
+from vlm_roofline.cli.options import Json, hardware_option, split
 
 if TYPE_CHECKING:
     from costmodel.calibration import Calibration, ClassParameters
@@ -29,11 +28,7 @@ def calibrate(
     ] = None,
     hardware: Annotated[
         str | None,
-        typer.Option(
-            "--hardware", "-d",
-            help="Device id or a YAML file; may be left out when its ops are measured now.",
-            autocompletion=completes("hardware"),
-        ),
+        hardware_option("Device id or a YAML file; may be left out when its ops are measured now."),
     ] = None,
     device: Annotated[str, typer.Option(help="Where to measure: cuda, cuda:N or cpu.")] = "cuda",
     model: Annotated[

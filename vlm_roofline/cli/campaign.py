@@ -11,7 +11,7 @@ import typer
 
 from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.console import console, print_json, remark
-from vlm_roofline.cli.options import Json  # noqa: TC001  (typer reads it)
+from vlm_roofline.cli.options import Device, Json
 
 
 def campaign(
@@ -20,7 +20,7 @@ def campaign(
         typer.Argument(help="smoke (do all paths run), core (what predictions need) or more."),
     ],
     out: Annotated[Path, typer.Option(help="Folder for everything; an interrupted step goes on.")],
-    device: Annotated[str, typer.Option(help="cuda, cuda:N or cpu.")] = "cuda",
+    device: Device = "cuda",
     model: Annotated[
         str, typer.Option(help="A model's name, a config.json or its folder, or a hub id.")
     ] = "llava-1.5-7b",

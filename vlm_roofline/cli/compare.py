@@ -10,7 +10,14 @@ from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json, warn
 from vlm_roofline.cli.method_settings import MethodOptions, Variant, with_settings
-from vlm_roofline.cli.options import Json, parse_keep, request_options, split
+from vlm_roofline.cli.options import (
+    SEVERAL_DEVICES,
+    Json,
+    hardware_option,
+    parse_keep,
+    request_options,
+    split,
+)
 
 if TYPE_CHECKING:
     from costmodel.questions.comparisons import Comparison
@@ -22,12 +29,7 @@ def compare(
     *,
     hardware: Annotated[
         str,
-        typer.Option(
-            "--hardware",
-            "-d",
-            help="Devices: h100,l40s (see `specs list`).",
-            autocompletion=completes("hardware"),
-        ),
+        hardware_option(SEVERAL_DEVICES),
     ],
     method: Annotated[
         str,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlm_roofline.cli.console import console, print_json
-from vlm_roofline.cli.options import Json, ModelArgument, parse_image_size
+from vlm_roofline.cli.options import ImageSizes, Json, ModelArgument, TextTokens, parse_image_size
 
 if TYPE_CHECKING:
     from profiling.counting.three_counters import FlopReport
@@ -22,14 +22,11 @@ def count(
     images: Annotated[
         int | None, typer.Option(help="Images per sequence; one when absent.")
     ] = None,
-    image_size: Annotated[
-        str | None,
-        typer.Option(help="HEIGHTxWIDTH of every image, or one for each: 480x640+336x336."),
-    ] = None,
+    image_size: ImageSizes = None,
     frames: Annotated[
         int | None, typer.Option(help="Frames of a clip, in place of images.")
     ] = None,
-    text_tokens: Annotated[int, typer.Option(help="Text tokens per sequence.")] = 40,
+    text_tokens: TextTokens = 40,
     batch_size: Annotated[int, typer.Option(help="Sequences.")] = 1,
     scale: Annotated[
         str | None, typer.Option(help="Count a smaller shape, such as layers=4,width=1/4.")

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vlm_roofline.cli.console import console, print_json
-from vlm_roofline.cli.options import HTML, Json, parse_image_size, parse_keep, written_to
+from vlm_roofline.cli.options import (
+    HTML,
+    FoundHardware,
+    Json,
+    TimesOf,
+    parse_image_size,
+    parse_keep,
+    written_to,
+)
 
 if TYPE_CHECKING:
     from profiling.explaining import Explanation
@@ -29,15 +37,8 @@ def explain(
     model: Annotated[
         str | None, typer.Option(help="Its model, for the estimate beside the trace.")
     ] = None,
-    hardware: Annotated[
-        str | None,
-        typer.Option(
-            "--hardware", "-d", help="Device id or YAML file; found by its name if absent."
-        ),
-    ] = None,
-    calibration: Annotated[
-        str, typer.Option(help="auto, a file, a shipped calibration's name, or none.")
-    ] = "auto",
+    hardware: FoundHardware = None,
+    calibration: TimesOf = "auto",
     visual_tokens: Annotated[
         int | None, typer.Option(help="Visual tokens of the model's run, if not its own number.")
     ] = None,

@@ -13,7 +13,9 @@ from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json, progress
 from vlm_roofline.cli.options import (
     HTML,
+    SEVERAL_DEVICES,
     Json,
+    hardware_option,
     parse_counts,
     parse_image_size,
     parse_keep,
@@ -52,12 +54,7 @@ def explore(
     ] = None,
     hardware: Annotated[
         str | None,
-        typer.Option(
-            "--hardware",
-            "-d",
-            help="Devices: h100,l40s (see `specs list`).",
-            autocompletion=completes("hardware"),
-        ),
+        hardware_option(SEVERAL_DEVICES),
     ] = None,
     out: Annotated[Path, written_to("The HTML file.", *HTML)] = Path("explorer.html"),
     precision: Annotated[str | None, _several("precision")] = None,

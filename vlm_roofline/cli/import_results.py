@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hardware_specs.errors import InvalidInputError
-from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json
-from vlm_roofline.cli.options import Json  # noqa: TC001 - typer reads the annotations when it runs
+from vlm_roofline.cli.options import Json, hardware_option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,12 +39,7 @@ def import_results(
     ] = None,
     hardware: Annotated[
         str | None,
-        typer.Option(
-            "--hardware",
-            "-d",
-            help="The device, where a file does not name it.",
-            autocompletion=completes("hardware"),
-        ),
+        hardware_option("The device, where a file does not name it."),
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="The arithmetic, likewise: fp16, awq.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Sequences, likewise.")] = None,

@@ -11,7 +11,7 @@ import typer
 
 from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.console import console, error_console, print_json
-from vlm_roofline.cli.options import Json, parse_counts, split
+from vlm_roofline.cli.options import Device, Json, TextTokens, parse_counts, split
 
 if TYPE_CHECKING:
     from profiling.whole_loop import LoopPlan
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def loop(
     out: Annotated[Path, typer.Option(help="Folder for everything; an interrupted loop goes on.")],
-    device: Annotated[str, typer.Option(help="cuda, cuda:N or cpu.")] = "cuda",
+    device: Device = "cuda",
     model: Annotated[
         str, typer.Option(help="A model's name, a config.json or its folder, or a hub id.")
     ] = "llava-1.5-7b",
@@ -38,7 +38,7 @@ def loop(
     ] = "divprune,prumerge,fastv",
     keep: Annotated[str, typer.Option(help="What the methods keep.")] = "144,64",
     mode: Annotated[str, typer.Option(help="eager, cuda-graph, compile.")] = "eager",
-    text_tokens: Annotated[int, typer.Option(help="Text tokens per sequence.")] = 40,
+    text_tokens: TextTokens = 40,
     batch_size: Annotated[int, typer.Option(help="Sequences.")] = 1,
     output_tokens: Annotated[int, typer.Option(help="Decode steps after the prefill.")] = 4,
     rounds: Annotated[int, typer.Option(help="Times each configuration is measured.")] = 2,

@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.text import Text
 
 from costmodel.quantities import STAGES
-from profiling.records.measurement import GENERATION, TOTAL
+from profiling.records.measurement import COMMUNICATION, DECODE_COMMUNICATION, GENERATION, TOTAL
 from profiling.records.samples import dispersion, order_statistic
 from vlm_roofline.cli.tables import Column, columns, table
 from vlm_roofline.cli.units import show_share
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 _HOST = {"host": "host_share", "kernels": "kernels", "host/kernel": "host_per_kernel"}
 
 
+#: Stage -> heading, where they differ.
+_HEADINGS = {COMMUNICATION: "in collectives", DECODE_COMMUNICATION: "in decode's"}
+
+
 def measurement_table(records: Sequence[Measurement]) -> RenderableType:
     """Return a table of medians in milliseconds, three significant figures.
 
@@ -36,26 +40,32 @@ def measurement_table(records: Sequence[Measurement]) -> RenderableType:
     groups: dict[str, list[Measurement]] = {}
     for record in records:
         groups.setdefault(record.configuration.key, []).append(record)
-    known = (*STAGES, GENERATION)
+    known = (*STAGES, GENERATION, COMMUNICATION, DECODE_COMMUNICATION)
     stages = [stage for stage in known if any(stage in record.stages for record in records)]
     rows = [_row(members, stages) for members in groups.values()]
     for row in rows:
         row["speed_up"] = _speed_up(row, rows)
     reduced = any(row["method"] != "none" for row in rows)
     # What all rows share stands once above them.
-    shared = {name: {row[name] for row in rows} for name in ("model", "dtype", "mode", "batch")}
+    shared = {
+        name: {row[name] for row in rows} for name in ("model", "dtype", "mode", "batch", "tp")
+    }
     varying = [name for name, values in shared.items() if len(values) > 1]
     said = {name: str(next(iter(values))) for name, values in shared.items() if len(values) == 1}
     if "batch" in said:
         said["batch"] = f"batch {said['batch']}"
+    if "tp" in said:
+        said["tp"] = f"tp {said['tp']}"
+    if shared["tp"] == {1}:
+        del said["tp"]
     view = table(
         rows,
         [
             *columns(method="method"),
             *([Column("keep", "keep", "1")] if reduced else []),
-            *(Column(name, name, "1" if name == "batch" else "") for name in varying),
+            *(Column(name, name, "1" if name in ("batch", "tp") else "") for name in varying),
             *columns("1", visual="visual"),
-            *(Column(stage, stage, "1") for stage in stages),
+            *(Column(_HEADINGS.get(stage, stage), stage, "1") for stage in stages),
             Column("first token", TOTAL, "1"),
             *([Column("speed-up", "speed_up", "1")] if reduced else []),
             Column("spread", "spread", "1"),
@@ -79,6 +89,14 @@ def measurement_table(records: Sequence[Measurement]) -> RenderableType:
     if any(row["speed_up"] is not None for row in rows):
         notes.append(
             "speed-up: first token, against the run without a method on as many visual tokens"
+        )
+    if any(record.ranks is not None for record in records):
+        backends = ", ".join(
+            sorted({each.ranks.backend for each in records if each.ranks is not None})
+        )
+        notes.append(
+            f"several processes ({backends}): of each repetition the time of the slowest, and the largest "
+            "peak; in collectives: waiting for the others included, and part of the stages beside it"
         )
     if any("!" in str(row["spread"]) for row in rows):
         notes.append(
@@ -125,6 +143,7 @@ def _row(members: Sequence[Measurement], stages: Sequence[str]) -> dict[str, Any
         "started": _started(first),
         "visual": configuration.visual_tokens if visual is None else visual,
         "batch": configuration.batch_size,
+        "tp": configuration.tp,
         "mode": configuration.mode,
         **dict.fromkeys((*stages, "spread", "bound", "flops", "peak", *_HOST.values())),
         TOTAL: None if first.status == "ok" else first.status,

@@ -10,7 +10,7 @@ import typer
 from hardware_specs.errors import InvalidInputError
 from hardware_specs.showing import harmless
 from vlm_roofline.cli.console import console, print_json
-from vlm_roofline.cli.options import Json  # noqa: TC001 - typer reads the annotations when it runs
+from vlm_roofline.cli.options import Json
 
 
 def measurements(

@@ -8,7 +8,7 @@ import typer
 
 from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json
-from vlm_roofline.cli.options import Json  # noqa: TC001 - typer reads the annotations when it runs
+from vlm_roofline.cli.options import Json
 
 if TYPE_CHECKING:
     from costmodel.methods import MethodInfo

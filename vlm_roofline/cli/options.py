@@ -52,6 +52,11 @@ def written_to(help_: str, *endings: str) -> Any:
     return typer.Option(help=help_, callback=check)
 
 
+def hardware_option(help_: str) -> Any:
+    """Return the option of a device, or of several, completed by their names."""
+    return typer.Option("--hardware", "-d", help=help_, autocompletion=completes("hardware"))
+
+
 HTML = (".html", ".htm")
 ModelArgument = Annotated[
     str, typer.Argument(help=ARGUMENTS["model"].help, autocompletion=completes("model"))
@@ -64,13 +69,14 @@ TimesOf = Annotated[
     typer.Option(help="auto, a file, a shipped calibration's name, or none: the ideal roofline."),
 ]
 FoundHardware = Annotated[
+    str | None, hardware_option("Device id or YAML file; found by its name if absent.")
+]
+SEVERAL_DEVICES = "Devices: h100,l40s (see `specs list`)."
+Device = Annotated[str, typer.Option(help="cuda, cuda:N or cpu.")]
+TextTokens = Annotated[int, typer.Option(help="Text tokens per sequence.")]
+ImageSizes = Annotated[
     str | None,
-    typer.Option(
-        "--hardware",
-        "-d",
-        help="Device id or YAML file; found by its name if absent.",
-        autocompletion=completes("hardware"),
-    ),
+    typer.Option(help="HEIGHTxWIDTH of every image, or one for each: 480x640+336x336."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -320,7 +326,7 @@ def _option(name: str, defaults: dict[str, Any], several: bool) -> inspect.Param
     if name == "model":
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=ModelArgument)
     if name == "hardware":
-        declared = typer.Option("--hardware", "-d", help=help_, autocompletion=completes(name))
+        declared = hardware_option(help_)
     elif isinstance(known.kind, Amount):
         declared = typer.Option(_flag(name), help=help_)
     if default is None:

@@ -16,8 +16,11 @@ from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json, progress, remark, warn
 from vlm_roofline.cli.method_settings import MethodOptions, Variant, with_settings
 from vlm_roofline.cli.options import (
+    Device,
+    ImageSizes,
     Json,
     ModelArgument,
+    TextTokens,
     parse_counts,
     parse_image_size,
     parse_keep,
@@ -65,9 +68,7 @@ def profile(
     images: Annotated[
         str | None, typer.Option(help="Images per sequence such as 1,2; one when absent.")
     ] = None,
-    image_size: Annotated[
-        str | None, typer.Option(help="HEIGHTxWIDTH of every image, or one for each: 480x640+336x336.")
-    ] = None,
+    image_size: ImageSizes = None,
     image: Pictures = None,
     frames: Annotated[int | None, typer.Option(help="Frames of a clip, in place of images.")] = None,
     fps: Fps = None,
@@ -83,12 +84,12 @@ def profile(
     variant: Variant = None,
     option: MethodOptions = None,
     batch_size: Annotated[str, typer.Option(help="Batch sizes such as 1,8.")] = "1",
-    text_tokens: Annotated[int, typer.Option(help="Text tokens per sequence.")] = 40,
+    text_tokens: TextTokens = 40,
     output_tokens: Annotated[int, typer.Option(help="Decode steps timed after the prefill.")] = 0,
     scale: Annotated[
         str | None, typer.Option(help="Run a smaller shape, such as layers=4,width=1/4.")
     ] = None,
-    device: Annotated[str, typer.Option(help="cuda, cuda:N or cpu.")] = "cuda",
+    device: Device = "cuda",
     dtype: Annotated[
         str, typer.Option(help="fp32, fp16, bf16, w8a16, int8 (w8a8), int4 (w4a16), fp8.")
     ] = "bf16",
@@ -114,11 +115,15 @@ def profile(
     ] = False,
     json: Json = False,
 ) -> None:  # fmt: skip
-    """Measure a model stage by stage: vision, projector, reduction, prefill, decode."""
-    from profiling.measuring.campaign import Plan, parse_shard
-    from profiling.measuring.plan_file import options_for, read_plan
-    from profiling.measuring.planning import check_rounds, grid
-    from profiling.subject.models import check_weights, named
+    """Measure a model stage by stage: vision, projector, reduction, prefill, decode.
+
+    Under torchrun the processes share each model and measure its collectives as well; the first one writes
+    and prints.
+    """
+    from profiling.devices.ranks import ending_together, join, world_size
+    from profiling.measuring.campaign import parse_shard, run_points
+    from profiling.measuring.plan_file import PlanFile, plan_of, read_plan
+    from profiling.subject.models import named
 
     elsewhere = engine != "local"
     if plan is not None:
@@ -129,9 +134,6 @@ def profile(
     else:
         from costmodel.models.model import image_sizes
 
-        check_rounds(rounds)
-        check_weights(weights)
-        options = options_for(noise, max_time, energy, device, max_foreign_load)
         asked = {
             "model": named(model, scale),
             "images": images,
@@ -139,34 +141,28 @@ def profile(
             "frames": frames,
         }
         size = (asked | pictured(image, asked))["image_size"]
-        configurations = grid(
-            [named(model, scale)],
-            dtypes=split(dtype),
-            visual_tokens=[None]
-            if visual_tokens is None
-            else parse_counts("--visual-tokens", visual_tokens),
-            methods=with_settings(split(method), variant=variant, options=option, layer=layer),
-            keeps=[_keep(part) for part in split(keep)],
-            batch_sizes=parse_counts("--batch-size", batch_size),
-            modes=split(mode),
-            text_tokens=text_tokens,
-            output_tokens=output_tokens,
-            device=device,
-            attention=attention,
-            cache=cache,
-            images=[None] if images is None else parse_counts("--images", images),
-            image_sizes=[each for each in image_sizes(size, None) if each is not None],
-            frames=sampled(fps, seconds, asked).get("frames", frames),
-        )
-        campaign = Plan(
-            configurations, rounds=rounds, seed=seed, options=options, weights=weights,
-            threads=threads,
+        said = PlanFile(
+            model=model, scale=scale, device=device, dtype=tuple(split(dtype)),
+            visual_tokens=_counts("--visual-tokens", visual_tokens), text_tokens=text_tokens,
+            method=tuple(with_settings(split(method), variant=variant, options=option, layer=layer)),
+            keep=None if keep is None else tuple(_keep(part) for part in split(keep)),
+            batch_size=tuple(parse_counts("--batch-size", batch_size)), output_tokens=output_tokens,
+            mode=tuple(split(mode)), attention=attention, cache=cache, weights=weights, rounds=rounds,
+            seed=seed, threads=threads, images=_counts("--images", images),
+            image_size=tuple(each for each in image_sizes(size, None) if each is not None),
+            frames=sampled(fps, seconds, asked).get("frames", frames), noise=noise, max_time=max_time,
+            max_foreign_load=max_foreign_load, energy=energy,
         )  # fmt: skip
-        campaign.check(elsewhere=elsewhere)
+        campaign = plan_of(said, elsewhere=elsewhere)
     launched = workers != 1 or elsewhere or gpus is not None or device_name is not None
     if out is None and (kernels or traces or shard is not None or launched):
         raise InvalidInputError(
             "--kernels, --traces, --shard, --workers and --engine write files; say where with --out"
+        )
+    if campaign.is_shared and (kernels or traces or launched):
+        raise InvalidInputError(
+            "--kernels, --traces, --workers and --engine are for one process, and torchrun started "
+            f"{world_size()}"
         )
     if elsewhere and (kernels or traces):
         raise InvalidInputError("--kernels and --traces run here; give them or --engine ray")
@@ -175,7 +171,16 @@ def profile(
         if launched:
             raise InvalidInputError("--workers share the whole plan; give them or --shard")
     crew = {"engine": engine, "workers": workers, "gpus": gpus, "device": device_name}
-    with TemporaryDirectory() if out is None else nullcontext(out) as folder:
+    group = join(campaign.configurations[0].device) if campaign.is_shared else None
+    with (
+        ending_together(group),
+        TemporaryDirectory() if out is None else nullcontext(out) as folder,
+    ):
+        if group is not None and group.rank:
+            # The first process writes and prints what all of them measure.
+            for _ in run_points(campaign, folder, shard):
+                pass
+            return
         records = _run(campaign, Path(folder), shard, crew if launched else None)
     if out is not None and (kernels or traces):
         _run_passes(
@@ -189,20 +194,9 @@ def profile(
 
 
 #: What may be said beside a plan: where and by whom it is measured, and what is shown.
-_BESIDE_A_PLAN = frozenset(
-    {
-        "plan",
-        "out",
-        "shard",
-        "workers",
-        "engine",
-        "gpus",
-        "device_name",
-        "kernels",
-        "traces",
-        "json",
-    }
-)
+_BESIDE_A_PLAN = (
+    "plan", "out", "shard", "workers", "engine", "gpus", "device_name", "kernels", "traces", "json",
+)  # fmt: skip
 
 
 def _only_the_plan(context: typer.Context) -> None:
@@ -212,6 +206,10 @@ def _only_the_plan(context: typer.Context) -> None:
         if name not in _BESIDE_A_PLAN and source is not None and source.name == "COMMANDLINE":
             given = "MODEL" if name == "model" else f"--{name.replace('_', '-')}"
             raise InvalidInputError(f"{given} stands beside --plan; write it into the plan")
+
+
+def _counts(option: str, text: str | None) -> tuple[int, ...] | None:
+    return None if text is None else tuple(parse_counts(option, text))
 
 
 def _keep(text: str) -> int | float | None:

@@ -10,7 +10,7 @@ import typer
 
 from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.console import console, print_json
-from vlm_roofline.cli.options import (  # noqa: TC001 - typer reads the annotations when it runs
+from vlm_roofline.cli.options import (
     FoundHardware,
     Json,
     Records,
@@ -85,6 +85,13 @@ def print_reconciliation(result: Reconciliation, stage: str = "total") -> None:
             f"knee measured {row['measured_knee'] or '-'}, predicted {row['predicted_knee'] or '-'}",
         )
     _print_counts(result)
+    for row in result.rows:
+        if row["measured_link_s"] is not None:
+            out.print(
+                f"{row['method']} {row['visual_tokens']} {row['stage']}: in collectives "
+                f"{_milliseconds(row['measured_link_s'])} ms measured, in the process that waited least; "
+                f"{_milliseconds(row['predicted_link_s'])} ms predicted",
+            )
     flags = [
         f"{row['method']} {row['visual_tokens']} {row['mode']} {row['stage']}: {flag}"
         for row in result.rows

@@ -160,7 +160,9 @@ def _answer(
         console().print(said)
     else:
         if len(answer):
-            _show(iter([answer.reset_index()]), [*asked, *reducer.per], reducer.axes)
+            # What all picked rows have in common is news as well.
+            varied = [name for name in asked if len(given[name]) > 1]
+            _show(iter([answer.reset_index()]), [*varied, *reducer.per], reducer.axes)
         console().print(f"{said}; {len(answer):,} kept")
 
 
@@ -194,7 +196,6 @@ def _show(tables: Iterator[pd.DataFrame], asked: list[str], axes: Sequence[str] 
     frame = next(tables)
     more = len(frame) - SHOWN_ROWS
     frame = frame.head(SHOWN_ROWS)
-    # Of picked rows, what they have in common is news.
     differ = [n for n in dict.fromkeys(asked) if axes or frame[n].nunique(dropna=False) > 1]
     shown = [
         *(Column(name.replace("_", " "), name, _unit(frame[name])) for name in differ or ["model"]),

@@ -97,9 +97,7 @@ def axis_columns(axes: Sequence[str], shown: Sequence[Column]) -> list[Column]:
     there = {column.value for column in shown}
     names = [axis.removeprefix("-") for axis in axes]
     return [
-        Column(name.removesuffix("_s").replace("_", " "), name, _unit(name))
-        for name in names
-        if name not in there
+        Column(name.replace("_", " "), name, _unit(name)) for name in names if name not in there
     ]
 
 

@@ -27,7 +27,6 @@ def _read(section: Section) -> VisionConfig:
         patch_bias=False,
         pre_norm=True,
         post_norm=True,
-        pooling_head=False,
         activation=function,
         stack=Stack(
             before=(

@@ -100,7 +100,6 @@ def _read(section: Section) -> VisionConfig:
         patch_bias=True,
         pre_norm=False,
         post_norm=not pooled,
-        pooling_head=False,
         activation=function,
         stack=Stack(
             before=(

@@ -64,7 +64,6 @@ def _read(section: Section) -> VisionConfig:
         patch_bias=False,
         pre_norm=False,
         post_norm=False,
-        pooling_head=False,
         activation=function,
         window=window,
         stack=Stack(

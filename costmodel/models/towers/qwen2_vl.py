@@ -39,7 +39,6 @@ def _read(section: Section) -> VisionConfig:
         patch_bias=False,
         pre_norm=False,
         post_norm=False,
-        pooling_head=False,
         activation=function,
         stack=Stack(
             before=(patches(shape, bias=False), Angles(c // h, rows="patch")),

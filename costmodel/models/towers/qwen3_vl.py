@@ -51,7 +51,6 @@ def _read(section: Section) -> VisionConfig:
         patch_bias=True,
         pre_norm=False,
         post_norm=False,
-        pooling_head=False,
         activation=function,
         deepstack=len(behind),
         stack=Stack(

@@ -66,7 +66,6 @@ def siglip(section: Section, shape: dict[str, Any], *, pools: bool) -> VisionCon
         patch_bias=True,
         pre_norm=False,
         post_norm=True,
-        pooling_head=pools,
         activation=function,
         stack=Stack(
             before=(patches(shape, bias=True), Positions("position", tokens, c, "token")),

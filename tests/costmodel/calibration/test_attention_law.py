@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from costmodel.calibration.attention import FAMILIES, attention_pairs, attention_time_s
 from costmodel.calibration.parameters import Device
+from costmodel.ops.attention import attended_pairs, masked_share
 
 PEAK = 1e15
 DEVICE = Device({"bf16": PEAK}, None, 3e12, 100, 0.0)
@@ -81,3 +82,31 @@ def test_causal_is_cheaper_and_fewer_kv_heads_are_no_dearer():
 
 def test_empty_batch_takes_no_time():
     assert time_of("flash-128", 0, 10, 10, 4, 4, 64, False) == 0.0
+
+
+def windowed(family, q, window, values=VALUES):
+    pairs = attended_pairs(q, q, True, window)
+    return time_of(family, 8, q, q, 32, 8, 128, masked_share(q, q, pairs), values)
+
+
+def test_blocks_under_a_window_see_its_keys_and_their_own():
+    """A window of w keys costs blocks of 128 queries what w + 127 keys cost without a mask."""
+    bare = {**VALUES, "tail_overlap": 1.0, "memory_efficiency": 1.0, "exponent": 300.0}
+    for window in (256, 1024, 4096):
+        whole = time_of("flash-128", 8, 1 << 20, window + 127, 32, 8, 128, False, bare)
+        assert windowed("flash-128", 1 << 20, window, bare) == pytest.approx(whole, rel=0.01)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_a_wider_window_is_never_cheaper_and_ends_at_causal_attention(family):
+    times = [windowed(family, 2048, window) for window in (1, 64, 512, 1024, 2000, 2048, 4096)]
+    assert times == sorted(times)
+    assert times[-1] == times[-2] == time_of(family, 8, 2048, 2048, 32, 8, 128, True)
+    assert times[0] < 0.5 * times[-1]
+
+
+def test_each_sequence_s_head_costs_decoding_a_start():
+    more = {**VALUES, "sequence_overhead_s": 2e-6}
+    short = (256, 1, 64, 32, 8, 128, True)
+    extra = time_of("split-keys", *short, more) - time_of("split-keys", *short)
+    assert extra == pytest.approx(256 * 8 * 2e-6 / DEVICE.units)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +17,16 @@ A100, H100 = "nvidia-a100-sxm4-80gb", "nvidia-h100-sxm5-80gb"
 
 
 @pytest.fixture(scope="module")
-def evidence():
-    spec = importlib.util.spec_from_file_location("evidence", ROOT / "benchmarks" / "evidence.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def benchmarks():
+    """Import a benchmark by its name; they import one another."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(ROOT / "benchmarks")
+        yield importlib.import_module
+
+
+@pytest.fixture(scope="module")
+def evidence(benchmarks):
+    return benchmarks("evidence")
 
 
 def ratios(finding):
@@ -40,7 +45,8 @@ def test_eager_pytorch_on_an_a100(evidence):
 
 
 def test_sustained_prefill_on_an_l4(evidence):
-    (found,) = evidence.layers(evidence.DATA)
+    found, tokens = evidence.layers(evidence.DATA)
+    assert 0.9 < np.median(ratios(tokens)) < 1.1
     assert len(found.points) == 69
     assert np.quantile(ratios(found), 0.1) > 0.85
     assert np.quantile(ratios(found), 0.9) < 1.15
@@ -51,6 +57,30 @@ def test_the_page_is_what_the_data_say(evidence):
     for finding in evidence.products(evidence.DATA):
         assert " | ".join(finding.row()) in page
     assert evidence.table2().splitlines()[0] in page
+
+
+def test_the_shares_of_products_in_models_are_what_two_sources_say(benchmarks):
+    found = Calibration.load(H100)
+    shares = benchmarks("in_models").shares(found, Calibration.load(A100))
+    stored = found.classes["gemm", "bf16"].parameters["model_share"]
+    assert shares == (stored.value, stored.low)
+
+
+def test_relatives_are_what_the_data_say(benchmarks):
+    relatives = benchmarks("calibration_fit_relatives")
+    l4, made = (
+        each.lookup("gemm", "bf16")
+        for each in (
+            Calibration.load("nvidia-l4"),
+            relatives.assumed_memory(relatives.transferred("nvidia-l4", "nvidia-rtx-4090")),
+        )
+    )
+    assert (l4.standing, l4.values) == ("transferred", made.values)
+    assert dict(l4.quantiles) == pytest.approx(dict(made.quantiles), rel=1e-5)
+    mi300x = Calibration.load("amd-mi300x").lookup("gemm", "bf16")
+    found = relatives.from_traces("amd-mi300x", relatives.EVIDENCE).lookup("gemm", "bf16")
+    assert found.values == pytest.approx(mi300x.values, rel=1e-3)
+    assert found.held_out.worst < 0.25
 
 
 def test_odd_lengths_cost_batched_products_alone():

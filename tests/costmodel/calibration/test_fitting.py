@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from costmodel.calibration import Calibration, fit_calibration
-from costmodel.calibration.intervals import residual_quantiles
+from costmodel.calibration.intervals import fitted_growth, residual_quantiles, spread_at
 from costmodel.calibration.regression import bootstrap, fit, law_of, matrix_folds, row_folds
 from costmodel.calibration.tables import group_points
 from hardware_specs import get_hardware
@@ -72,7 +72,7 @@ def test_64_points_predict_unseen_ones_within_their_noise():
     time = calibration.op_time_s("gemm", dtype="bf16", **{c: unseen[c].to_numpy() for c in "mnk"})
     error = np.abs(time / unseen["time_s"] - 1)
     assert error.mean() < 0.04
-    low, high = calibration.op_interval("gemm", "bf16")
+    low, high = calibration.op_interval("gemm", "bf16", rows=unseen["m"].to_numpy(float))
     inside = ((unseen["time_s"] >= low * time) & (unseen["time_s"] <= high * time)).mean()
     assert 0.8 < inside <= 0.99
     found = calibration.lookup("gemm", "bf16")
@@ -335,3 +335,26 @@ def test_a_device_measured_too_slow_is_raised_to_its_products():
     assert any("raised to the best" in w for w in found.warnings)
     assert any("no name to check by" in w for w in found.warnings)
     assert found.lookup("gemm", "fp32").held_out.mape < 0.1
+
+
+@pytest.mark.parametrize("growth", [0.0, 0.3, 0.6])
+def test_how_errors_grow_as_rows_get_fewer_is_found(growth):
+    rng = np.random.default_rng(0)
+    rows = rng.choice([1.0, 64.0, 256.0, 1024.0, 4096.0], 3000)
+    ratios = 0.1 + rng.laplace(scale=0.03, size=len(rows)) * spread_at(rows, growth)
+    assert fitted_growth(ratios, rows) == pytest.approx(growth, abs=0.05)
+
+
+def test_intervals_of_few_rows_are_as_much_wider_as_their_class_says():
+    found = Calibration.load(A100)
+    growth = found.lookup("gemm", "w4a16").growth
+    rows = np.array([1.0, 16.0, 100.0, 1024.0, 5000.0])
+    low, high = np.log(found.op_interval("gemm", "w4a16", rows=rows))
+    assert (high - low) / (high - low)[3] == pytest.approx(spread_at(rows, growth))
+    for m, ends in zip(rows, np.exp([low, high]).T, strict=True):
+        assert found.op_interval("gemm", "w4a16", rows=float(m)) == pytest.approx(tuple(ends))
+
+
+def test_decode_attention_of_an_rtx_4090_errs_less_than_a_tenth():
+    held = Calibration.load("nvidia-rtx-4090").lookup("attention_decode", "bf16").held_out
+    assert (held.points, held.mape < 0.1) == (99, True)

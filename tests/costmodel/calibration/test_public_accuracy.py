@@ -8,6 +8,7 @@ import pytest
 from costmodel.calibration import Calibration, fit_calibration
 from costmodel.calibration.curves import MODEL_ROWS
 from costmodel.calibration.dtypes import canonical
+from costmodel.calibration.intervals import spread_at
 from costmodel.calibration.pricing import Pricer
 from costmodel.calibration.regression import fit, law_of
 from costmodel.calibration.tables import group_points
@@ -90,7 +91,7 @@ def test_ninety_percent_intervals_cover_about_that_much(gemms, hardware, dtype):
         rows = np.random.default_rng(seed).choice(len(pool), 64, replace=False)
         found = fit_calibration(pool.iloc[rows], hardware, resamples=1)
         time = found.op_time_s("gemm", dtype="bf16", **{c: rest[c].to_numpy() for c in "mnk"})
-        low, high = found.op_interval("gemm", "bf16")
+        low, high = found.op_interval("gemm", "bf16", rows=rest["m"].to_numpy(float))
         inside.append(((rest["time_s"] >= low * time) & (rest["time_s"] <= high * time)).mean())
     assert 0.84 <= np.mean(inside) <= 0.96
 
@@ -105,7 +106,7 @@ def test_shipped_calibrations_cover_the_public_points(gemms, hardware, dtype, so
     found = Calibration.load(hardware)
     label = canonical(dtype)
     time = found.op_time_s("gemm", dtype=label, **{c: rest[c].to_numpy() for c in "mnk"})
-    low, high = found.op_interval("gemm", label)
+    low, high = found.op_interval("gemm", label, rows=rest["m"].to_numpy(float))
     inside = ((rest["time_s"] >= low * time) & (rest["time_s"] <= high * time)).mean()
     assert 0.84 <= inside <= 0.97
 
@@ -149,8 +150,9 @@ def test_intervals_of_whole_layers_cover_what_they_say(public, public_module):
         for op_class, sizes in ops:
             pricer = Pricer(op_class, "fp16", found.lookup(op_class, "fp16"), found.device)
             time = found.op_time_s(op_class, dtype="fp16", **sizes)
-            terms.append((pricer.key, pricer.widths, time, time**2))
-        low, high = errors_of(terms).interval(sum(time for _, _, time, _ in terms))
+            wide = time * spread_at(tokens, pricer.growth)
+            terms.append((pricer.key, pricer.widths, time, wide, wide**2))
+        low, high = errors_of(terms).interval(sum(time for _, _, time, _, _ in terms))
         inside.append(((measured >= low) & (measured <= high))[~seen].mean())
     assert 0.85 <= np.mean(inside) <= 0.95
 

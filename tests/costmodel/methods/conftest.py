@@ -3,7 +3,7 @@
 import pytest
 
 from costmodel import estimate, load_model
-from costmodel.methods import get_method
+from costmodel.methods import MethodInput, get_method, method_info
 from costmodel.precision import parse_precision
 
 MODEL, A100 = "llava-1.5-7b", "nvidia-a100-sxm4-80gb"
@@ -18,6 +18,15 @@ def own():
         return estimate(model, A100, method=method, **asked).stages["reduction"]
 
     return priced
+
+
+@pytest.fixture
+def program_flops():
+    """What the authors' program of a method computes on 576 tokens of LLaVA-1.5-7B."""
+    given = MethodInput(
+        load_model(MODEL), parse_precision("fp16"), 576, 576, 1, 40, 1, 24, None, None, "program", {},
+    )  # fmt: skip
+    return lambda name: method_info(name).program_flops(given)
 
 
 @pytest.fixture

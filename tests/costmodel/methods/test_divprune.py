@@ -2,32 +2,12 @@
 
 import pytest
 
-from costmodel import estimate, load_model
-from costmodel.methods import MethodInput, method_info
-from costmodel.precision import parse_precision
+from costmodel import estimate
 
 MODEL, A100 = "llava-1.5-7b", "nvidia-a100-sxm4-80gb"
 
 
-def program_flops(name):
-    given = MethodInput(
-        load_model(MODEL),
-        parse_precision("fp16"),
-        576,
-        576,
-        1,
-        40,
-        1,
-        24,
-        None,
-        None,
-        "program",
-        {},
-    )
-    return method_info(name).program_flops(given)
-
-
-def test_divprune(own) -> None:
+def test_divprune(own, program_flops) -> None:
     assert own("divprune").flops == 2 * 576**2 * 4096
     program = program_flops("divprune")
     assert program == 2 * own("divprune").flops

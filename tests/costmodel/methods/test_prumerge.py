@@ -2,29 +2,7 @@
 
 import pytest
 
-from costmodel import load_model
-from costmodel.methods import MethodInput, method_info
-from costmodel.precision import parse_precision
-
 MODEL, A100 = "llava-1.5-7b", "nvidia-a100-sxm4-80gb"
-
-
-def program_flops(name):
-    given = MethodInput(
-        load_model(MODEL),
-        parse_precision("fp16"),
-        576,
-        576,
-        1,
-        40,
-        1,
-        24,
-        None,
-        None,
-        "program",
-        {},
-    )
-    return method_info(name).program_flops(given)
 
 
 def test_prumerge(own) -> None:
@@ -34,7 +12,7 @@ def test_prumerge(own) -> None:
     assert own("prumerge+", keep=32).flops == 1181696 + 2 * 123 * 576 * 1024 + 1179648
 
 
-def test_prumerge_program_recomputes_the_whole_attention() -> None:
+def test_prumerge_program_recomputes_the_whole_attention(program_flops) -> None:
     flops = program_flops("prumerge")
     assert flops == 2 * 577**2 * 1024
     assert flops / 1e9 == pytest.approx(0.68, abs=0.005)

@@ -1,6 +1,8 @@
 """One rank of a tiny Llama that `torch.distributed` divides by the plan of transformers; prints what it saw.
 
-python rank.py RANK WORLD RENDEZVOUS_FILE
+python rank.py RANK WORLD RENDEZVOUS_FILE MODEL_TYPE[+sequence]...
+
+With `+sequence` the norms are divided by sequence.
 """
 
 from __future__ import annotations
@@ -12,16 +14,19 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.tensor import DTensor, Replicate
+from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
+    PrepareModuleInput,
     RowwiseParallel,
+    SequenceParallel,
     parallelize_module,
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
 TOKENS = 12
+KINDS = ("all_reduce", "all_gather", "reduce_scatter")
 SHAPE = {
     "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 128, "tie_word_embeddings": False,
@@ -38,9 +43,10 @@ class Watch(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         name = str(func)
-        if "all_reduce" in name or "all_gather" in name:
+        kind = next((kind for kind in KINDS if kind in name), None)
+        if kind is not None:
             # A gather is what it yields, a sum what it is given.
-            tensor, kind = (out, "all_gather") if "all_gather" in name else (args[0], "all_reduce")
+            tensor = out if kind == "all_gather" else args[0]
             self.seen[kind] += tensor.numel() * tensor.element_size()
             self.seen[f"{kind}s"] += 1
         elif name in ("aten.mm.default", "aten.addmm.default"):
@@ -63,12 +69,15 @@ def main() -> None:
         "gloo", init_method=f"file://{sys.argv[3]}", rank=rank, world_size=world
     )
     mesh = dist.init_device_mesh("cpu", (world,))
-    told = {name: _seen(AutoConfig.for_model(name, **SHAPE), mesh) for name in sys.argv[4:]}
+    told = {}
+    for name in sys.argv[4:]:
+        kind, _, by_sequence = name.partition("+")
+        told[name] = _seen(AutoConfig.for_model(kind, **SHAPE), mesh, bool(by_sequence))
     sys.stdout.write(json.dumps(told))
     dist.destroy_process_group()
 
 
-def _seen(config: Any, mesh: Any) -> dict[str, Any]:
+def _seen(config: Any, mesh: Any, by_sequence: bool) -> dict[str, Any]:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).eval()
     ids = torch.arange(TOKENS)[None]
@@ -82,13 +91,34 @@ def _seen(config: Any, mesh: Any) -> dict[str, Any]:
     }
     plan["model.embed_tokens"] = RowwiseParallel(input_layouts=Replicate())
     plan["lm_head"] = ColwiseParallel(output_layouts=Replicate())
+    if by_sequence:
+        plan |= _divided_by_sequence()
     parallelize_module(model, mesh, plan)
     held = sum(_local(each).numel() for each in model.parameters())
     watch = Watch()
     with torch.no_grad(), watch:
-        logits = model(ids).logits
+        logits = model(ids, position_ids=torch.arange(TOKENS)[None], use_cache=False).logits
     off = float((logits - whole).abs().max())
     return {"parameters": held, "off": off, **watch.seen}
+
+
+def _divided_by_sequence() -> dict[str, Any]:
+    """The plan's changes, as torch's tutorial of tensor parallelism has them for Llama."""
+    rows, layer = Shard(1), "model.layers.*"
+    whole = {"input_layouts": (rows,), "desired_input_layouts": (Replicate(),)}
+    named = {"input_kwarg_layouts": {"hidden_states": rows},
+             "desired_input_kwarg_layouts": {"hidden_states": Replicate()}}  # fmt: skip
+    return {
+        "model.embed_tokens": RowwiseParallel(input_layouts=Replicate(), output_layouts=rows),
+        f"{layer}.input_layernorm": SequenceParallel(),
+        f"{layer}.self_attn": PrepareModuleInput(**named),
+        f"{layer}.self_attn.o_proj": RowwiseParallel(output_layouts=rows),
+        f"{layer}.post_attention_layernorm": SequenceParallel(),
+        f"{layer}.mlp": PrepareModuleInput(**whole),
+        f"{layer}.mlp.down_proj": RowwiseParallel(output_layouts=rows),
+        "model.norm": SequenceParallel(),
+        "lm_head": ColwiseParallel(input_layouts=rows, output_layouts=Replicate()),
+    }
 
 
 if __name__ == "__main__":

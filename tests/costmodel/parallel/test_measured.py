@@ -6,8 +6,11 @@ not met, longer prefills and decode, is in docs/parallel.md.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+import hardware_specs
 from costmodel import estimate
 
 LLAMA_2_70B = {
@@ -36,3 +39,27 @@ def test_eight_devices_over_two(device: str, prompt: int, batch: int) -> None:
     measured = PREFILLS[device, prompt, batch]
     ratio = eight.totals.ttft_s / two.totals.ttft_s
     assert ratio == pytest.approx(measured[1] / measured[0], rel=0.15)
+
+
+def test_the_page_says_what_dividing_norms_by_sequence_changes() -> None:
+    page = Path(hardware_specs.__file__).parents[1] / "docs" / "parallel.md"
+    said = [
+        [cell.strip() for cell in line.split("|")[2:4]]
+        for line in page.read_text().splitlines()
+        if line.startswith(("| prefill |", "| of it coll", "| decode, 8", "| activations at"))
+    ]
+    costs = [
+        estimate("llava-1.5-7b", A100, tp=4, batch_size=8, output_tokens=8, norms=norms)
+        for norms in ("replicated", "sequence")
+    ]
+    peaks = [
+        max(phase.activation_bytes for phase in cost.memory.timeline if "layers" in phase.name)
+        for cost in costs
+    ]
+    prefills, decodes = ([cost.stages[stage] for cost in costs] for stage in ("prefill", "decode"))
+    assert said == [
+        [f"{stage.time_s * 1e3:.1f} ms" for stage in prefills],
+        [f"{stage.link_s * 1e3:.1f} ms" for stage in prefills],
+        [f"{stage.time_s * 1e3:.1f} ms" for stage in decodes],
+        [f"{peak / 1e6:.0f} MB" for peak in peaks],
+    ]

@@ -112,7 +112,7 @@ def test_flops_are_those_of_the_unquantised_model(name, execution):
     [
         ("gptq", "w4a16", None), ("awq", "w4.16a16", "w4a16"), ("nf4", "w4.5a16", "w4a16"),
         ("nf4-double", "w4.13a16", "w4a16"), ("mxfp4", "w4.25a16", "w4a16"),
-        ("int8-bnb", "w8a8", None), ("fp8-block", "fp8", None), ("nvfp4", "fp4", "fp8"),
+        ("int8-bnb", "w8a8", None), ("fp8-block", "fp8-block", "fp8"), ("nvfp4", "fp4", "fp8"),
         ("q4-k-m", "w4.5a16", "w4a16"), ("q5-k-m", "w5.5a16", "w4a16"),
         ("q8-0", "w8.5a16", "w8a16"), ("w3a16kv16", "w3.12a16", "w4a16"),
         ("w2a16kv4", "w2.12a16", "w4a16"), ("w4a8kv8", "w4.12a8", "w8a8"),

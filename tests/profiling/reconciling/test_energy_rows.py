@@ -6,7 +6,8 @@ import pytest
 
 from costmodel.energy import PowerModel
 from profiling import reconcile
-from profiling.records.measurement import TOTAL, EnergyWindow
+from profiling.records.measurement import TOTAL
+from profiling.records.readings import EnergyWindow
 
 
 def with_energy(record, **joules):

@@ -14,13 +14,14 @@ seconds = st.floats(0.0, 1e3, allow_nan=False)
 
 @st.composite
 def stages(draw):
-    compute, memory, host = draw(seconds), draw(seconds), draw(seconds)
+    compute, memory, link, host = draw(seconds), draw(seconds), draw(seconds), draw(seconds)
     return StageCost(
         kernels=1,
         compute_s=compute,
         memory_s=memory,
+        link_s=link,
         host_s=host,
-        time_s=max(compute + memory, host),
+        time_s=max(compute + memory + link, host),
     )
 
 
@@ -38,20 +39,23 @@ def test_parts_add_up_to_measured_less_ideal(measured, ideal, fused, executed, a
 
 
 def test_every_part_by_hand():
-    ideal = StageCost(kernels=3, compute_s=4.0, memory_s=2.0, time_s=6.0)
-    fused = StageCost(kernels=3, compute_s=5.0, memory_s=2.5, time_s=7.5)
-    # 40 launches take 12 s, their device time is 9 s.
-    executed = StageCost(kernels=40, compute_s=5.0, memory_s=4.0, host_s=12.0, time_s=12.0)
+    ideal = StageCost(kernels=3, compute_s=4.0, memory_s=2.0, link_s=0.5, time_s=6.5)
+    fused = StageCost(kernels=3, compute_s=5.0, memory_s=2.5, link_s=1.25, time_s=8.75)
+    # 40 launches take 12 s, their device time is 10.25 s.
+    executed = StageCost(
+        kernels=40, compute_s=5.0, memory_s=4.0, link_s=1.25, host_s=12.0, time_s=12.0
+    )
     gap = split_gap(
         20.0, PlannedStage(ideal, fused, executed), vision_s=3.0, projector_s=0.5, method_s=0.25
     )
     assert gap.to_dict() == {
         "measured_s": 20.0,
-        "ideal_s": 6.0,
+        "ideal_s": 6.5,
         "efficiency_compute_s": 1.0,
         "efficiency_memory_s": 0.5,
-        "granularity_s": 1.5,  # 9 - 7.5
-        "host_s": 3.0,  # 12 - 9
+        "efficiency_link_s": 0.75,
+        "granularity_s": 1.5,  # 10.25 - 8.75
+        "host_s": 1.75,  # 12 - 10.25
         "left_out_vision_s": 3.0,
         "left_out_projector_s": 0.5,
         "left_out_method_s": 0.25,

@@ -6,13 +6,24 @@ from dataclasses import replace
 
 import pytest
 
+from costmodel import estimate
 from hardware_specs import get_hardware
 from hardware_specs.errors import CalibrationError, InvalidInputError
 from profiling import reconcile
 from profiling.reconciling.devices import device_of
 from profiling.reconciling.gap import PARTS
 from profiling.reconciling.rows import COLUMNS
-from profiling.records.measurement import TOTAL, Measurement, Sampling, StageSamples, TokenCounts
+from profiling.records.measurement import (
+    COMMUNICATION,
+    DECODE_COMMUNICATION,
+    TOTAL,
+    Measurement,
+    Ranks,
+    RankSamples,
+    Sampling,
+    StageSamples,
+    TokenCounts,
+)
 
 
 def only(result, stage):
@@ -136,6 +147,61 @@ def test_parts_of_every_row_add_up(lab):
         assert math.fsum(row[name] for name in PARTS) == pytest.approx(
             row["measured_s"] - row["ideal_s"], rel=1e-12, abs=1e-15
         )
+
+
+def shared(record, waits=(0.003, 0.001)):
+    """The record as one of two processes, whose collectives took so long."""
+    collectives = {
+        name: [StageSamples(event_s=(wait,) * 5) for wait in waits]
+        for name in (COMMUNICATION, DECODE_COMMUNICATION)
+    }
+    members = tuple(
+        RankSamples({**record.stages, **{name: each[rank] for name, each in collectives.items()}})
+        for rank in range(2)
+    )
+    return replace(record, ranks=Ranks("nccl", {"all_reduce": 1}, members), schema_version=3)
+
+
+@pytest.mark.parametrize("calibration", ["none", "auto", "law"])
+def test_several_processes_are_compared_with_as_many_devices(lab, calibration):
+    law = lab.law_of() if calibration == "law" else calibration
+    record = shared(
+        lab.measured(
+            lab.configuration(output_tokens=2, tp=2), stages=("vision", "prefill", "decode", TOTAL),
+            calibration=law if calibration == "law" else None,
+        )
+    )  # fmt: skip
+    result = reconcile([record], law)
+    cost = estimate(
+        "llava-1.5-7b", lab.A100, visual_tokens=64, output_tokens=2, tp=2, execution="hf-eager",
+        precision="bf16", calibration=law,
+    )  # fmt: skip
+    total, decode = only(result, TOTAL), only(result, "decode")
+    before = ("vision", "projector", "reduction", "prefill")
+    for row, stages in ((total, before), (decode, ("decode",))):
+        assert row["measured_link_s"] == 0.001  # of the process that waited least
+        assert row["predicted_link_s"] > 0
+        assert row["predicted_link_s"] == pytest.approx(
+            sum(cost.stages[stage].link_s for stage in stages)
+        )
+    assert only(result, "prefill")["measured_link_s"] is None
+    assert only(result, "prefill")["predicted_flops"] == cost.stages["prefill"].flops
+    assert total["predicted_peak_bytes"] < cost.memory.capacity_bytes
+    for row in result.rows:
+        assert math.fsum(row[name] for name in PARTS) == pytest.approx(
+            row["measured_s"] - row["ideal_s"], rel=1e-12, abs=1e-15
+        )
+    beyond = total["efficiency_link_s"]
+    assert beyond == 0 if calibration == "none" else beyond > 0
+    if calibration == "law":
+        assert total["unexplained_s"] == pytest.approx(0, abs=1e-9)
+
+
+def test_several_devices_without_a_known_link_are_refused(lab):
+    record = shared(lab.measured(lab.configuration(tp=2)))
+    alone = replace(get_hardware(lab.A100), id="alone", links={})
+    with pytest.raises(InvalidInputError, match=r"no link of .* to another device is known"):
+        reconcile([record], "none", hardware=alone)
 
 
 def test_without_a_calibration_the_rest_is_unexplained(lab):

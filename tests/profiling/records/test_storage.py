@@ -14,16 +14,18 @@ from hardware_specs.errors import InvalidFileError, InvalidInputError
 from hardware_specs.files.reading import DamagedFileWarning
 from profiling.records.frame import load_measurements
 from profiling.records.measurement import (
+    RANKS_VERSION,
     SCHEMA_VERSION,
     TOTAL,
     Configuration,
-    DeviceState,
-    EnergyWindow,
     Measurement,
+    Ranks,
+    RankSamples,
     Sampling,
     StageSamples,
     TokenCounts,
 )
+from profiling.records.readings import DeviceState, EnergyWindow
 from profiling.records.storage import (
     pack_measurements,
     parse_measurement,
@@ -67,6 +69,48 @@ def test_a_record_survives_its_file(tmp_path: Path) -> None:
     assert read_measurement(path) == record
     assert json.loads(path.read_text())["schema_version"] == SCHEMA_VERSION
     assert list(tmp_path.iterdir()) == [path]
+
+
+def _shared() -> Measurement:
+    record = _record(schema_version=RANKS_VERSION)
+    members = tuple(RankSamples(record.stages, "a CPU", parameters=7) for _ in range(2))
+    return dataclasses.replace(
+        record,
+        configuration=dataclasses.replace(record.configuration, tp=2),
+        ranks=Ranks("gloo", {"all_reduce": 12}, members),
+    )
+
+
+def test_a_record_of_several_processes_survives_its_file(tmp_path: Path) -> None:
+    record = _shared()
+    document = json.loads(write_measurement(record, tmp_path).read_text())
+    assert read_measurements(tmp_path) == [record]
+    assert document["schema_version"] == 3
+    assert [member["parameters"] for member in document["ranks"]["members"]] == [7, 7]
+    # That of one process is what it was: readers of version 2 know all its keys.
+    alone = _record().to_dict()
+    assert alone["schema_version"] == 2
+    assert "ranks" not in alone
+    assert "tp" not in alone["configuration"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d: d.pop("ranks"), "ranks is missing"),
+        (lambda d: d.update(schema_version=2), "schema_version is 2 and tp 2, yet ranks is there"),
+        (lambda d: d["configuration"].pop("tp"), "tp 1, yet ranks is there"),
+        (lambda d: d["ranks"]["members"].pop(), "ranks has 1 members, yet tp is 2"),
+        (lambda d: d["ranks"]["members"][1]["stages"].pop("prefill"), "has 0 samples of prefill"),
+        (lambda d: d["ranks"]["collective_bytes"].update(all_reduce=-1), "must be at least 0"),
+        (lambda d: d["ranks"].update(speed=1), "ranks.speed"),
+    ],
+)
+def test_a_record_whose_processes_do_not_fit_is_refused(change: Any, words: str) -> None:
+    document = _shared().to_dict()
+    change(document)
+    with pytest.raises(InvalidFileError, match=words):
+        parse_measurement(json.dumps(document))
 
 
 @given(
@@ -148,7 +192,7 @@ DAMAGE = {
     "cut off": json.dumps(GOOD)[:100],
     "not a record": "[1, 2]",
     "no version": "{}",
-    "newer": json.dumps({**GOOD, "schema_version": SCHEMA_VERSION + 1}),
+    "newer": json.dumps({**GOOD, "schema_version": RANKS_VERSION + 1}),
     "older": json.dumps({**GOOD, "schema_version": SCHEMA_VERSION - 1}),
     "odd version": json.dumps({**GOOD, "schema_version": "two"}),
     "no status": json.dumps({k: v for k, v in GOOD.items() if k != "status"}),

@@ -11,7 +11,8 @@ import pytest
 from costmodel.models import config_dict
 from profiling import reconcile
 from profiling.reconciling import OpProfile
-from profiling.records.measurement import EnergyWindow, TokenCounts
+from profiling.records.measurement import TokenCounts
+from profiling.records.readings import EnergyWindow
 from profiling.records.storage import parse_measurement
 from profiling.report import reconciliation_figures
 from profiling.report.report import report_html
