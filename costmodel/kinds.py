@@ -113,7 +113,7 @@ class Keep:
         """Return an int or a float: 1 is one token, 1.0 is all of them."""
         from costmodel.methods.keep import check_keep
 
-        return check_keep(value, least=0)
+        return check_keep(value)
 
 
 @dataclass(frozen=True, slots=True)

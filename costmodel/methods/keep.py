@@ -34,26 +34,29 @@ _ARRAY: dict[str, Any] = {"nearest": np.rint, "down": np.floor, "up": np.ceil}
 _SCALAR: dict[str, Any] = {"nearest": round, "down": int, "up": math.ceil}
 
 
-def check_keep(keep: object, least: int = 1) -> int | float:
-    """Return a count (an int from `least`, NumPy's too) as an int, a ratio (in (0, 1]) as a float.
+def check_keep(keep: object) -> int | float:
+    """Return a count (an int from 1, NumPy's too) as an int, a ratio (in (0, 1]) as a float.
+
+    No method that is asked for a count keeps none: its program fails, or takes the best of nothing.
 
     Raises:
-        InvalidInputError: a bool, another type, a count below `least` or beyond any prompt, a ratio
-            outside (0, 1] or NaN.
+        InvalidInputError: a bool, another type, a count below 1 or beyond any prompt, a ratio outside
+            (0, 1] or NaN.
 
     >>> check_keep(1), check_keep(1.0)
     (1, 1.0)
     """
     if not isinstance(keep, bool):
-        if isinstance(keep, numbers.Integral) and least <= int(keep) <= MOST_TOKENS:
+        if isinstance(keep, numbers.Integral) and 1 <= int(keep) <= MOST_TOKENS:
             return int(keep)
         if isinstance(keep, numbers.Real) and not isinstance(keep, numbers.Integral):
             ratio = float(keep)
             if 0.0 < ratio <= 1.0:
                 return ratio
+    none = "; for no visual tokens take vtw, or visual_tokens=0 without a method"
     raise InvalidInputError(
-        f"keep must be a count (an int from {least}) or a ratio (a float in (0, 1]), not the "
-        f"{type(keep).__name__} {shown(keep)}"
+        "keep must be a count (an int from 1) or a ratio (a float in (0, 1]), not the "
+        f"{type(keep).__name__} {shown(keep)}{none if isinstance(keep, (int, float)) and keep == 0 else ''}"
     )
 
 

@@ -60,7 +60,7 @@ A100 = "nvidia-a100-sxm4-80gb"
         ({"method": "divprune", "model": "llama-2-7b"}, InvalidInputError, "vision tower"),
         ({"model": "llama-2-7b", "frames": 4}, InvalidInputError, "vision tower"),
         ({"method": "vtw", "text_tokens": 0}, InvalidInputError, "leaves no token"),
-        ({"method": "divprune", "keep": 0, "text_tokens": 0}, InvalidInputError, "keep more"),
+        ({"method": "vtw", "layer": 2, "text_tokens": 0}, InvalidInputError, "keep more"),
         ({"method": "divprune", "keep": True}, InvalidInputError, "True"),
         ({"method": "fastv", "layer": 2.0}, InvalidInputError, "2.0"),
         ({"method": "fastv", "layer": [2, 3]}, InvalidInputError, "sweep takes lists"),

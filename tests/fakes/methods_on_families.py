@@ -7,6 +7,7 @@ from typing import Any
 from unittest.mock import patch
 
 from costmodel import estimate
+from costmodel.methods import method_info
 from hardware_specs.errors import UnsupportedError
 from profiling.counting.one_run import count_run
 from profiling.records.measurement import TOTAL, Configuration
@@ -24,10 +25,16 @@ ASKED: dict[str, tuple[str, float | None]] = {
     "m3": ("m3", 1),
     "prumerge+": ("prumerge+", 4),
     "ats": ("ats", None),
+    "vscan": ("vscan(shallow=1,cut=2)", 5),
+    "hiprune": ("hiprune(shallow=2)", 5),
+    "holov": ("holov(chunks=2)", 5),
+    "holitom": ("holitom(threshold=1,cut=2)", 0.5),
+    "pixelprune": ("pixelprune", None),
     **{
         name: (name, 0.5)
         for name in ("fitprune", "evit", "hired", "visionzip", "spatial", "cdpruner", "vispruner")
     },
+    **{name: (name, 0.5) for name in ("dycoke", "fastvid", "downsample")},
     **{name: (name, 0.75) for name in ("tome", "crossget")},
 }
 #: What the first logits need.
@@ -40,12 +47,18 @@ class OnFamily:
     Args:
         source: the folder of its config.
         asked: its image or clip.
+        clip: what methods that compare frames are given in its place.
     """
 
-    def __init__(self, source: str, asked: dict[str, Any]) -> None:
+    def __init__(
+        self, source: str, asked: dict[str, Any], clip: dict[str, Any] | None = None
+    ) -> None:
         self.shape = model_config(source)
         self.model = build_model(source, dtype="fp32", device="cpu")
-        self.given = {"text_tokens": 9, "output_tokens": 1, **asked}
+        self.asked, self.clip = asked, asked
+        if clip is not None and hasattr(self.model.model, "get_video_features"):
+            self.clip = clip
+        self.given: dict[str, Any] = {}
         self.source = source
 
     def counted(self, method: str) -> dict[str, tuple[int, int]] | None:
@@ -54,6 +67,8 @@ class OnFamily:
         `prefill` is everything up to the first logits: methods in the language model work inside it.
         """
         name, keep = ASKED.get(method, (method, 5))
+        shape = self.clip if method_info(method).clips else self.asked
+        self.given = {"text_tokens": 9, "output_tokens": 1, **shape}
         priced = self._priced(name, keep)
         seen = self._ran(name, keep)
         assert (priced is None) == (seen is None), f"{method}: priced {priced}, ran {seen}"

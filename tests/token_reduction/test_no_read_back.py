@@ -15,7 +15,7 @@ from token_reduction.crossget import crossget
 from token_reduction.dart import dart
 from token_reduction.divprune import divprune
 from token_reduction.downsample import downsample
-from token_reduction.dycoke import dycoke
+from token_reduction.dycoke import dycoke, entries_to_read
 from token_reduction.evit import evit
 from token_reduction.evs import evs
 from token_reduction.fastervlm import fastervlm
@@ -27,6 +27,7 @@ from token_reduction.hired import hired
 from token_reduction.holitom import holitom, merge_in_turn
 from token_reduction.holov import holov
 from token_reduction.m3 import m3
+from token_reduction.pixelprune import pixelprune
 from token_reduction.prumerge import prumerge
 from token_reduction.pyramiddrop import pyramiddrop
 from token_reduction.sampling import random, sequential
@@ -86,6 +87,8 @@ FREE = {
     "evs": lambda: evs(meta(6, N, 8), 0.3),
     "vidcom2": lambda: vidcom2(meta(6, N, 8), 0.3),
     "dycoke": lambda: dycoke(meta(6, N, 8), 0.3),
+    "dycoke decoding": lambda: entries_to_read(meta(2, 4, N), (meta(2, N), meta(2, 30).long())),
+    "pixelprune": lambda: pixelprune(meta(2, 10, 10, 12)),
     "holitom merging": lambda: merge_in_turn(meta(2, N, 8), meta(2, 4, N), 0.5),
     "sparsevlm": lambda: recycle(
         meta(2, N, 8),
@@ -105,7 +108,8 @@ def test_nothing_is_read_back(name) -> None:
     FREE[name]()
 
 
-# The length of these depends on the data (or, for DART's set, on a Python container).
+# The length of these depends on the data (or, for DART's set, on a Python container). PixelPrune's function
+# says which cells stay; its plug reads them back, once per forward.
 FORCED = {
     "prumerge": lambda: prumerge(meta(2, N, 8), meta(2, N + 1, 8), meta(2, N + 1, 8)),
     "prumerge+": lambda: prumerge(
