@@ -90,7 +90,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_content(html: str, **_: object) -> str:
-    """Keep a command's options in one piece where its line is wrapped."""
+    """Keep a command's options in one piece where its line is wrapped, and mark long cells of tables."""
+    html = re.sub(r"^<td>(.{60,})</td>$", r'<td class="long">\1</td>', html, flags=re.MULTILINE)
     return re.sub(
         r'(?<=<div class="language-console highlight">).*?(?=</div>)',
         lambda block: re.sub(
