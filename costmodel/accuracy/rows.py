@@ -10,6 +10,7 @@ EVIDENCE = {
     "N2": "read in two public notes on the paper that agree",
     "N": "read in one public note on the paper",
     "M": "quoted from memory",
+    "E": "evaluated by the reader of this, with lmms-eval",
 }
 #: How the cost model's setting of a row is known.
 SETTINGS = ("stated", "inferred", "unknown")

@@ -16,16 +16,19 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from costmodel.accuracy.evaluations import load_evaluations
 from costmodel.accuracy.published import get_benchmark, list_benchmarks, load_scores
 from costmodel.estimates import answer
 from costmodel.kinds import check_budget
 from costmodel.methods import method_info
 from costmodel.request import OUR_DEFAULTS, Request, check_names, names_of
 from costmodel.written_tables import WrittenTable
+from hardware_specs import get_hardware
 from hardware_specs.errors import InvalidInputError, VlmRooflineError
 from hardware_specs.showing import brief
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -222,14 +225,16 @@ def frontier(
     memory_bytes: float | None = None,
     rank: str = "retained",
     training_free: bool = False,
+    scores: Sequence[str | Path] = (),
     **arguments: Any,
 ) -> Frontier:
     """Say which method and token count is best on a benchmark within a budget on a device.
 
     Args:
-        model: a shipped model that has published scores.
+        model: a shipped model that has published scores, or the model of `scores`.
         hardware: a device id, a YAML file, or a `HardwareSpec`.
-        benchmark: a benchmark, see `costmodel.accuracy.list_benchmarks`.
+        benchmark: a benchmark, see `costmodel.accuracy.list_benchmarks`; of `scores` a task, or
+            `task:metric`.
         latency_s: budget for the request's time: to the first token, or with `output_tokens` to the
             last.
         memory_bytes: budget for the peak memory; None is the device's own, less the margin that
@@ -237,6 +242,8 @@ def frontier(
         rank: `retained` compares each score with its own paper's unreduced model, `score` takes it
             as printed.
         training_free: leave out what needed training or calibration.
+        scores: results of lmms-eval, files or folders, in place of published scores; see
+            `costmodel.accuracy.evaluations`.
         arguments: any other argument of `estimate` but those that a published row sets
             (`visual_tokens`, `method`, `keep`, `layer`) and `convention`.
 
@@ -245,14 +252,14 @@ def frontier(
             have some.
         UnknownNameError: no such benchmark.
     """
-    bench = get_benchmark(benchmark)
     if rank not in RANKS:
         raise InvalidInputError(f"rank={rank!r} is unknown; there is: {', '.join(RANKS)}")
     check_budget("latency_s", latency_s)
     check_budget("memory_bytes", memory_bytes)
     check_names(arguments, *_BY_ROW, "convention", by="frontier")
     request = Request(model, hardware, **arguments)
-    name, device, rows = _rows_of(model, hardware, benchmark)
+    bench, name, rows = _rows_of(model, benchmark, scores)
+    device = get_hardware(hardware)
     capacity = device.usable_memory_bytes if memory_bytes is None else memory_bytes
     points: list[FrontierPoint] = []
     unpriced: list[Unpriced] = []
@@ -280,14 +287,16 @@ def frontier(
 
 
 def _rows_of(
-    model: str | ModelConfig, hardware: Any, benchmark: str
-) -> tuple[str, HardwareSpec, list[list[Score]]]:
-    """Return the model's name, the device, and the rows of a benchmark by their setting."""
+    model: str | ModelConfig, benchmark: str, scores: Sequence[str | Path]
+) -> tuple[Benchmark, str, list[list[Score]]]:
+    """Return the benchmark, the model's name, and the rows by their setting."""
     from costmodel.models import load_model
-    from hardware_specs import get_hardware
 
     name = load_model(model).name
-    device = get_hardware(hardware)
+    if scores:
+        bench, rows = load_evaluations(scores, name, benchmark)
+        return bench, name, _by_setting(rows)
+    bench = get_benchmark(benchmark)
     every = [row for row in load_scores() if row.model == name]
     if not every:
         models = sorted({row.model for row in load_scores()})
@@ -298,6 +307,10 @@ def _rows_of(
             f"no published scores of {name} on {benchmark}; "
             f"there are on: {', '.join(list_benchmarks(name))}"
         )
+    return bench, name, _by_setting(rows)
+
+
+def _by_setting(rows: list[Score]) -> list[list[Score]]:
     by_setting: dict[Any, list[Score]] = {}
     for row in rows:
         key: Any = (row.method, row.keep, row.layer, row.training)
@@ -306,7 +319,7 @@ def _rows_of(
         elif row.setting == "unknown":
             key = (row.paper, *key, row.visual_tokens, row.score)
         by_setting.setdefault(key, []).append(row)
-    return name, device, list(by_setting.values())
+    return list(by_setting.values())
 
 
 def _speaker(rows: list[Score]) -> Score:

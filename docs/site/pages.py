@@ -52,7 +52,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     papers = ["conventions.md", "boundaries.md", "which-plan.md", "audit.md", "questions.md"]
     counting = ["cost-model.md", "calibration.md", "families.md", "hardware.md", "extending.md"]
     evidence = ["evidence.md", "reliability.md", "changed-numbers.md"]
-    using = ["sweeps.md", "parallel.md", "field-files.md", "explain.md"]
+    using = ["sweeps.md", "evaluate.md", "parallel.md", "field-files.md", "explain.md"]
     placed = {
         "methods.md",
         "SKILL.md",
@@ -90,7 +90,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_content(html: str, **_: object) -> str:
-    """Keep a command's options in one piece where its line is wrapped."""
+    """Keep a command's options in one piece where its line is wrapped, and mark long cells of tables."""
+    html = re.sub(r"^<td>(.{60,})</td>$", r'<td class="long">\1</td>', html, flags=re.MULTILINE)
     return re.sub(
         r'(?<=<div class="language-console highlight">).*?(?=</div>)',
         lambda block: re.sub(

@@ -50,6 +50,13 @@ def frontier(
             help="Records: the time measured of a method at its tokens, beside ours.",
         ),
     ] = None,
+    scores: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="RESULTS",
+            help="Your own scores: results of lmms-eval, files or folders; --benchmark is a task.",
+        ),
+    ] = None,
     plot: Annotated[Path | None, written_to("Save the picture here.")] = None,
     json: Json = False,
 ) -> None:
@@ -67,6 +74,7 @@ def frontier(
         memory_bytes=None if memory_gb is None else memory_gb * 1e9,
         rank=rank,
         training_free=training_free,
+        scores=scores or (),
     )
     if plot is not None:
         from costmodel.plots import plot_frontier, save_figure

@@ -24,6 +24,8 @@ from vlm_roofline.cli.method_settings import MethodOptions, Variant, with_settin
 from vlm_roofline.cli.options import Json, parse_keep, written_to
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from PIL.Image import Image
 
     from profiling.instruments.recorder import Recorder
@@ -75,15 +77,15 @@ def generate(
         raise InvalidInputError(f"--max-new-tokens {max_new_tokens}: at least one token is needed")
     if not temperature >= 0:
         raise InvalidInputError(f"--temperature {temperature} must be 0 or more")
-    request = _request(method, keep, layer=layer, variant=variant, options=option)
+    request = method_asked(method, keep, layer=layer, variant=variant, options=option)
     if save_overlay is not None and request is None:
         raise InvalidInputError("--save-overlay draws what a method kept; give --method")
     picture = read_picture(image)
     chosen = _device(device)
-    loaded, processor = _load(
+    loaded, processor = load_model_and_processor(
         model, dtype or ("auto" if chosen != "cpu" else "fp32"), chosen, attention
     )
-    inputs = _inputs(loaded, processor, picture, prompt)
+    inputs = inputs_of(loaded, processor, [picture], prompt)
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": temperature > 0}
     if temperature > 0:
         settings["temperature"] = temperature
@@ -123,7 +125,18 @@ class _Steps:
         return "decode" if stage == "prefill" and self._passes else stage
 
 
-def _request(method: str, keep: str | None, **settings: Any) -> Method | None:
+def method_asked(method: str, keep: str | None, **settings: Any) -> Method | None:
+    """Return the method that options ask for; None is the unreduced model.
+
+    Args:
+        method: its name.
+        keep: what it keeps, as typed.
+        settings: `layer`, `variant` and `options` of `with_settings`.
+
+    Raises:
+        InvalidInputError: a keep without a method.
+        VlmRooflineError: no such method or setting.
+    """
     (method,) = with_settings([method], **settings)
     if method.lower() == "none":
         if keep is not None:
@@ -147,7 +160,9 @@ def _device(given: str | None) -> str:
     return given
 
 
-def _load(source: str, dtype: str, device: str, attention: str) -> tuple[Any, Any]:
+def load_model_and_processor(
+    source: str, dtype: str, device: str, attention: str
+) -> tuple[Any, Any]:
     """Load weights from safetensors, and the processor; no code of the model's own is run."""
     import transformers
 
@@ -199,20 +214,28 @@ def _processor(source: str) -> Any:
         ) from error
 
 
-def _inputs(model: Any, processor: Any, picture: Image, prompt: str) -> dict[str, Any]:
+def inputs_of(model: Any, processor: Any, pictures: Sequence[Image], prompt: str) -> dict[str, Any]:
+    """Return what a model is called with to answer a question about pictures.
+
+    Args:
+        model: a loaded model.
+        processor: its processor.
+        pictures: none, one or more.
+        prompt: the question; with the image token in it, it is used word for word.
+    """
     import torch
 
     token = getattr(processor, "image_token", "<image>")
     text = prompt
     if token not in prompt:
         if getattr(processor, "chat_template", None):
-            content = [{"type": "image"}, {"type": "text", "text": prompt}]
+            content = [*({"type": "image"} for _ in pictures), {"type": "text", "text": prompt}]
             text = processor.apply_chat_template(
                 [{"role": "user", "content": content}], add_generation_prompt=True
             )
         else:
-            text = f"USER: {token}\n{prompt} ASSISTANT:"
-    batch = processor(images=picture, text=text, return_tensors="pt")
+            text = f"USER: {token * len(pictures)}\n{prompt} ASSISTANT:"
+    batch = processor(images=list(pictures) or None, text=text, return_tensors="pt")
     return {
         name: value.to(model.device, model.dtype if value.is_floating_point() else None)
         for name, value in batch.items()

@@ -15,6 +15,8 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from tiny_checkpoints import checkpoint, tiled_checkpoint  # noqa: E402, F401 - fixtures
+
 from token_reduction import reduce_tokens  # noqa: E402
 
 IMAGE, VIDEO, VOCABULARY = 118, 119, 120
