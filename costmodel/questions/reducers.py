@@ -152,9 +152,9 @@ class _Rows:
         if not chunks:
             names = [name for name in AXES if name != DEVICE_S]
             return pd.DataFrame(columns=pd.Index([*GROUPS, *names, DEVICE_S]))
-        table = join_chunks(
-            [each._replace(columns={**each.columns, DEVICE_S: _device_s(each)}) for each in chunks]
-        )
+        table = join_chunks(chunks)
+        devices = Parallel.of(table).devices
+        table[DEVICE_S] = table["time_s"] * devices / table["batch_size"]
         table.index = pd.Index(ascending, name="row")
         return table.loc[rows]
 
@@ -380,13 +380,6 @@ def _group(chunk: Chunk, per: tuple[str, ...]) -> Group:
     return tuple(tuple(value) if isinstance(value, list) else value for value in values)
 
 
-def _device_s(chunk: Chunk) -> Any:
-    """Return the seconds of devices that a sample of each row takes."""
-    tp, pp, dp, tower = (chunk.fixed[name] for name in ("tp", "pp", "dp", "tower"))
-    devices = Parallel(tp, pp, dp, tower == "apart").devices
-    return chunk.columns["time_s"] * devices / chunk.columns["batch_size"]
-
-
 def _points(chunk: Chunk, axes: tuple[str, ...], fits: bool) -> Kept:
     """Return the values of a piece's rows on some axes, without the rows that are left out."""
     points = np.full((len(axes), chunk.rows), np.nan)
@@ -394,7 +387,8 @@ def _points(chunk: Chunk, axes: tuple[str, ...], fits: bool) -> Kept:
         name = axis.removeprefix("-")
         column = chunk.columns.get(name)
         if name == DEVICE_S and chunk.columns["time_s"] is not None:
-            column = _device_s(chunk)
+            devices = Parallel.of(chunk.fixed).devices
+            column = chunk.columns["time_s"] * devices / chunk.columns["batch_size"]
         if column is not None:
             points[place] = -column if axis.startswith("-") else column
     found = Kept(points, np.arange(chunk.first, chunk.first + chunk.rows))
