@@ -152,12 +152,13 @@ def _windows(context: Context) -> dict[str, Any]:
 
 def _devices(context: Context) -> dict[str, Any]:
     """Say how several devices share the work; nothing of one."""
-    network, (tp, pp, dp) = context.roofline.network, context.parallel
+    network, parallel = context.roofline.network, context.parallel
+    apart = " + 1 for the tower" if parallel.apart else ""
     if context.parallel.devices == 1:
         return {}
     told: dict[str, Any] = {
-        "devices": f"{context.parallel.devices} = tp {tp} x pp {pp} x dp {dp}; counts and times of one "
-        "rank, memory of the fullest",
+        "devices": f"{context.parallel.devices} = (tp {parallel.tp} x pp {parallel.pp}{apart}) x dp "
+        f"{parallel.dp}; counts and times of one rank, memory of the fullest",
         "vision_tower_on_ranks": context.inputs["tower"],
         "replicated": "bridge, reduction and norms, by every tensor-parallel rank"
         if context.inputs["norms"] == "replicated"
@@ -303,7 +304,8 @@ def estimate(
             times are those of all stages, memory is that of the fullest.
         dp: replicas that share the batch; the cost is that of the fullest one.
         tower: `replicated` runs the whole vision tower on every tensor-parallel rank, `sharded` divides its
-            layers like the language model's.
+            layers like the language model's, `apart` runs it with the bridge on a device more, which sends
+            the visual tokens to each rank.
         norms: `replicated` norms all rows of the language model on every tensor-parallel rank, `sequence`
             leaves each its share: a reduce-scatter and an all-gather in the place of every all-reduce.
         request_s: host seconds per request before anything is launched (tokenising, preprocessing, Python),

@@ -22,7 +22,13 @@ from costmodel.memory import (
 )
 from costmodel.methods import MethodPlan, chosen_method
 from costmodel.methods.bare_schedule import bare_plan
-from costmodel.parallel.sharding import pipeline_stage, rank_model, stages_of
+from costmodel.parallel.sharding import (
+    pipeline_stage,
+    rank_model,
+    stages_of,
+    tower_alone,
+    without_tower,
+)
 from costmodel.plans import Plan, get_plan
 from costmodel.precision.resolving import resolve_precision
 from costmodel.prefix import continued, prefix_of
@@ -132,17 +138,28 @@ class Context:
             self.plan,
             attention=self.attention,
             cuts=[first for first, _ in self.stages[1:]],
+            handed=parallel.tp if parallel.apart else 0,
         )
+        held = [
+            self.rank_model if parallel.pp == 1 else pipeline_stage(self.rank_model, *layers)
+            for layers in self.stages
+        ]
+        if parallel.apart:
+            if model.vision is None:
+                raise InvalidInputError(
+                    f"tower='apart' gives the vision tower a device, and {model.name} has none"
+                )
+            held = [*map(without_tower, held), tower_alone(model)]
         self.footprints = [
             Footprint(
-                self.rank_model if parallel.pp == 1 else pipeline_stage(self.rank_model, *layers),
+                each,
                 precision,
                 self.plan,
                 attention=self.attention,
                 logits=self.logits,
                 workspace_bytes=_workspace_bytes(hardware, self.plan),
             )
-            for layers in self.stages
+            for each in held
         ]
         self._vision_cache: dict[Any, StageCost] = {}
         self.inputs = request.inputs(_FIXED) | {
@@ -351,13 +368,17 @@ class Context:
     ) -> MemoryCost:
         maximum: Any = np.maximum if vector else max
         ranks = []
-        for footprint, (first, last) in zip(self.footprints, self.stages, strict=True):
+        spans = plan.llm_spans
+        parts = [spans] if len(self.stages) == 1 else [cut_spans(spans, *s) for s in self.stages]
+        if self.parallel.apart:
+            parts.append((spans[0]._replace(layers=0),))
+        for footprint, part in zip(self.footprints, parts, strict=True):
             phases = footprint.timeline(
                 scenario.batch_size,
                 scenario.crops,
                 plan.projected_tokens,
                 scenario.text_tokens,
-                plan.llm_spans if len(self.stages) == 1 else cut_spans(plan.llm_spans, first, last),
+                part,
                 scenario.output_tokens,
                 maximum,
                 _seen(scenario, plan),

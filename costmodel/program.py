@@ -161,6 +161,7 @@ class Program:
         plan: the execution plan.
         attention: `flash`, or `eager` for a kernel that writes its scores out.
         cuts: layers of the language model in front of which a pipeline hands its rows on.
+        handed: ranks to which a device of its own sends the visual tokens; 0 where the ranks have them.
     """
 
     def __init__(
@@ -171,6 +172,7 @@ class Program:
         *,
         attention: str,
         cuts: Iterable[int] = (),
+        handed: int = 0,
     ) -> None:
         self._model = model
         self._written = attention == "eager"
@@ -208,6 +210,8 @@ class Program:
                 blocks if model.projector.by_plan else (Plain(blocks),), projector
             )
             self._merge = plan.lower((merge,), projector)
+            sent = Exchange("visual_tokens_send", "send", text.hidden_size * handed, "visual", 2)
+            self._handed = plan.lower((sent,), prefill) if handed else []
 
     def native_vision(self, b: Num, layers: int, seen: Seen) -> list[OpCost]:
         """Return the ops of a vision tower that takes images at their own resolution."""
@@ -276,9 +280,10 @@ class Program:
         """
         runs = (projected > 0) * 1
         rows: dict[str, Num] = {
-            "projected": b * projected, "text": b * text, "all": b * (visual + text), "count": runs,
+            "projected": b * projected, "text": b * text, "all": b * (visual + text), "visual": b * visual,
+            "count": runs,
         }  # fmt: skip
-        ops = [step(rows) for step in self._bridge]
+        ops = [step(rows) for step in (*self._bridge, *self._handed)]
         rows["count"] = 1
         ops += [step(rows) for step in self._embedding]
         rows["count"] = runs

@@ -197,8 +197,9 @@ there is: last, all
         Count(1), "Replicas that share the batch (data parallel).", "setting", ours=True
     ))  # fmt: skip
     tower: str = field(default="replicated", metadata=_is(
-        Choice(("replicated", "sharded")), "Whether every tensor-parallel rank runs the vision tower, or "
-        "they share its layers: replicated or sharded.", "setting", ours=True,
+        Choice(("replicated", "sharded", "apart")), "Whether every tensor-parallel rank runs the vision "
+        "tower, they share its layers, or a device more runs it: replicated, sharded or apart.", "setting",
+        ours=True,
     ))  # fmt: skip
     norms: str = field(default="replicated", metadata=_is(
         Choice(("replicated", "sequence")), "Whether every tensor-parallel rank norms all rows, or its share "
@@ -226,7 +227,7 @@ there is: last, all
         """The plan of parallelism."""
         from costmodel.parallel.degrees import Parallel
 
-        return Parallel(self.tp, self.pp, self.dp)
+        return Parallel(self.tp, self.pp, self.dp, self.tower == "apart")
 
     def inputs(self, names: Iterable[str] | None = None) -> dict[str, Any]:
         """Return arguments, or all of them, as a JSON document holds them."""

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from costmodel.parallel.degrees import Parallel
 from costmodel.parallel.links import COLLECTIVES
 from costmodel.parallel.network import is_collective
 from costmodel.quantities import COST_KEYS, MEMORY_KEYS, STAGES, traffic, whole
@@ -148,7 +149,12 @@ class Estimate:
         rows = [row for row in self.ops if row.op_class in COLLECTIVES]
         kinds = dict.fromkeys(str(row.op_class) for row in rows)
         return {
-            "devices": self.inputs["tp"] * self.inputs["pp"] * self.inputs["dp"],
+            "devices": Parallel(
+                self.inputs["tp"],
+                self.inputs["pp"],
+                self.inputs["dp"],
+                self.inputs["tower"] == "apart",
+            ).devices,
             "node": network.node.name,
             "links": {kind: network.links[kind] for kind in kinds},
             "bytes": {kind: _sum(rows, kind, "link_bytes") for kind in kinds},

@@ -187,7 +187,7 @@ class Roofline:
         self.own_host = hardware.id.startswith("cpu-")
         self.host = self._host(host_s)
         self.network = None
-        if parallel is not None and parallel.tp * parallel.pp > 1:
+        if parallel is not None and parallel.tp * parallel.pp + parallel.apart > 1:
             self.network = Network(
                 hardware, parallel, direct=not self.plan.runs_pytorch, ideal=calibration is None
             )

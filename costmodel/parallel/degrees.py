@@ -15,19 +15,21 @@ class Parallel(NamedTuple):
         tp: devices that share every layer of the language model.
         pp: stages that the layers are cut into, one after the other.
         dp: replicas that share the requests.
+        apart: whether each replica has one device more, for the vision tower.
 
-    >>> Parallel(tp=2, dp=4).devices
-    8
+    >>> Parallel(tp=2, dp=4).devices, Parallel(tp=2, apart=True).devices
+    (8, 3)
     """
 
     tp: int = 1
     pp: int = 1
     dp: int = 1
+    apart: bool = False
 
     @property
     def devices(self) -> int:
         """All devices together."""
-        return self.tp * self.pp * self.dp
+        return (self.tp * self.pp + self.apart) * self.dp
 
     def local_batch(self, batch: Num) -> Num:
         """Return the samples of the fullest replica.

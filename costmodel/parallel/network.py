@@ -47,11 +47,11 @@ class Network:
         self.node = node = node_of(hardware)
         self._ideal = ideal
         # Neighbouring pipeline stages lie a tensor group apart; the farthest pair sets the pace.
-        span = {"send": parallel.tp * parallel.pp}
+        span = {"send": parallel.tp * parallel.pp + parallel.apart}
         self._far = {kind: span.get(kind, parallel.tp) > node.count for kind in COLLECTIVES}
         self.links = {kind: node.route(span.get(kind, parallel.tp)) for kind in COLLECTIVES}
         used = {"send"} if parallel.tp == 1 else set(COLLECTIVES)
-        used -= {"send"} if parallel.pp == 1 else set()
+        used -= {"send"} if parallel.pp == 1 and not parallel.apart else set()
         self._rates = {kind: node.rate(hardware, self.links[kind]) for kind in used}
         self._laws = {kind: link_law(self.links[kind]) for kind in used}
         known = [hardware.id in law.devices for law in self._laws.values()]

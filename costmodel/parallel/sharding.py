@@ -205,6 +205,28 @@ def _heads(h: int, k: int, tp: int, owner: TextConfig | VisionConfig) -> dict[in
     return {k: keys, h: queries, h + 2 * k: queries + 2 * keys}
 
 
+def tower_alone(model: ModelConfig) -> ModelConfig:
+    """Return what a device holds that runs the vision tower and the bridge for others.
+
+    >>> from costmodel import load_model
+    >>> model = load_model("llava-1.5-7b")
+    >>> tower_alone(model).parameters + without_tower(model).parameters == model.parameters
+    True
+    """
+    text = model.text
+    stack = replace(text.stack, pattern=(), after=())
+    none = replace(
+        text, num_layers=0, stack=stack, embedding=Embed("", 0, 0, text.embedding.rows),
+        head=replace(text.head, parts=(), shared=False), vocab_size=0, intermediate_size=0,
+    )  # fmt: skip
+    return replace(model, text=none)
+
+
+def without_tower(model: ModelConfig) -> ModelConfig:
+    """Return what the ranks hold where another device runs the vision tower and the bridge."""
+    return replace(model, vision=None, projector=None, extra_parameters=0)
+
+
 def stages_of(parallel: Parallel, model: ModelConfig) -> list[tuple[int, int]]:
     """Return first and last layer (exclusive) of every pipeline stage; the first ones are the longer.
 

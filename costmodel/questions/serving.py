@@ -199,6 +199,10 @@ def serve(
         check_budget(name, value)
     check_count("output_tokens", output_tokens, 1)
     request = Request(model, hardware, output_tokens=output_tokens, **arguments)
+    if request.tower == "apart":
+        raise InvalidInputError(
+            "serve counts the vision tower in its replica's own time; give tower='replicated' or 'sharded'"
+        )
     engine, replicas = _Engine(request, step_s), request.dp
     fitting = engine.fits(memory_bytes)
     if fitting == 0:

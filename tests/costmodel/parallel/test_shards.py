@@ -12,11 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from costmodel import estimate, list_models, load_model, sweep
+from costmodel import estimate, list_models, load_model, serve, sweep
 from costmodel.blocks import Attend, Norm, Project
 from costmodel.parallel import Parallel
 from costmodel.parallel.exchange import Exchange
-from costmodel.parallel.sharding import pipeline_stage, rank_model, stages_of
+from costmodel.parallel.sharding import (
+    pipeline_stage,
+    rank_model,
+    stages_of,
+    tower_alone,
+    without_tower,
+)
 from hardware_specs.errors import InvalidInputError, VlmRooflineError
 
 A100 = "nvidia-a100-sxm4-80gb"
@@ -205,6 +211,51 @@ def test_one_device_has_nobody_to_share_its_norms_with() -> None:
     assert one.totals == alone.totals
 
 
+@pytest.mark.parametrize("tp", [1, 2])
+def test_a_tower_on_a_device_of_its_own(tp: int) -> None:
+    """576 tokens of 4096 numbers of 2 bytes, for each of 3 samples and to each rank."""
+    given = {"text_tokens": 8, "batch_size": 3, "output_tokens": 2, "tp": tp}
+    whole = estimate("llava-1.5-7b", A100, **given)
+    apart = estimate("llava-1.5-7b", A100, tower="apart", **given)
+    said = apart.communication
+    assert said is not None
+    assert (said["devices"], said["bytes"]["send"]) == (tp + 1, tp * 3 * 576 * 4096 * 2)
+    assert apart.stages["projector"].link_s > whole.stages["projector"].link_s
+    for stage in ("vision", "prefill", "decode"):
+        assert apart.stages[stage] == whole.stages[stage]
+    # The fullest device is one of the language model's; no rank holds tower and bridge.
+    model = load_model("llava-1.5-7b")
+    assert model.vision is not None
+    assert model.projector is not None
+    elsewhere = 2 * (model.vision.parameters + model.projector.parameters)
+    assert whole.memory.weight_bytes - apart.memory.weight_bytes == elsewhere
+    assert "+ 1 for the tower" in apart.assumptions["devices"]
+
+
+def test_the_tower_s_device_may_be_the_fullest() -> None:
+    """512 pictures of which the language model, on 8 ranks, sees a token each."""
+    cost = estimate(
+        "llava-1.5-7b", A100, batch_size=512, text_tokens=8, method="divprune", keep=1, tp=8,
+        tower="apart",
+    )  # fmt: skip
+    assert cost.memory.weight_bytes == 2 * tower_alone(load_model("llava-1.5-7b")).parameters
+    assert cost.memory.timeline[0].name == "vision"
+    assert cost.memory.kv_cache_bytes == 0
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_tower_and_language_model_are_the_model(name: str) -> None:
+    model = load_model(name)
+    assert tower_alone(model).parameters + without_tower(model).parameters == model.parameters
+
+
+def test_a_tower_of_its_own_needs_a_tower_and_a_question_that_knows_it() -> None:
+    with pytest.raises(InvalidInputError, match="and llama-2-7b has none"):
+        estimate("llama-2-7b", A100, text_tokens=8, tower="apart")
+    with pytest.raises(InvalidInputError, match="give tower='replicated'"):
+        serve("llava-1.5-7b", A100, output_tokens=8, tower="apart")
+
+
 @pytest.mark.parametrize("name", ["llava-1.5-7b", "qwen2.5-vl-7b", "internvl3-8b", "gemma-3-4b"])
 def test_a_tower_that_ranks_share(name: str) -> None:
     """Half the layers' FLOPs; the patches, and what stands behind the layers, stay whole."""
@@ -234,12 +285,15 @@ def test_a_tower_that_ranks_share(name: str) -> None:
     tp=st.sampled_from([1, 2, 4, 8]), pp=st.sampled_from([1, 2, 5]), dp=st.sampled_from([1, 3]),
     batch=st.sampled_from([1, 6]), execution=st.sampled_from(["fused", "hf-eager", "cuda-graph"]),
     calibration=st.sampled_from(["auto", None]),
+    tower=st.sampled_from(["replicated", "sharded", "apart"]),
+    norms=st.sampled_from(["replicated", "sequence"]),
 )  # fmt: skip
 def test_a_sweep_is_an_estimate_and_more_devices_hold_less(
-    tp: int, pp: int, dp: int, batch: int, execution: str, calibration: str | None
-) -> None:
+    tp: int, pp: int, dp: int, batch: int, execution: str, calibration: str | None, tower: str,
+    norms: str,
+) -> None:  # fmt: skip
     given_ = {"batch_size": batch, "output_tokens": 2, "execution": execution,
-              "calibration": calibration}  # fmt: skip
+              "calibration": calibration, "tower": tower, "norms": norms}  # fmt: skip
     cost = estimate("llava-1.5-7b", A100, tp=tp, pp=pp, dp=dp, **given_)
     (row,) = sweep("llava-1.5-7b", A100, tp=[tp], pp=pp, dp=dp, **given_).to_dict("records")
     for name in (
@@ -257,10 +311,10 @@ def test_a_sweep_is_an_estimate_and_more_devices_hold_less(
     assert row["fits"] == cost.memory.fits
     assert cost.totals.time_low_s <= cost.totals.time_s <= cost.totals.time_high_s
     assert cost.totals.ideal_time_s <= cost.totals.time_s
-    alone = estimate("llava-1.5-7b", A100, **given_)
+    alone = estimate("llava-1.5-7b", A100, **(given_ | {"tower": "replicated"}))
     assert cost.memory.peak_memory_bytes <= alone.memory.peak_memory_bytes
     said = cost.communication
-    assert (said is None) == (tp * pp == 1)
+    assert (said is None) == (tp * pp == 1 and tower != "apart")
     if said is not None:
         assert sum(row.time_s for row in cost.ops if row.bound == "link") == pytest.approx(
             said["time_s"]
