@@ -149,12 +149,7 @@ class Estimate:
         rows = [row for row in self.ops if row.op_class in COLLECTIVES]
         kinds = dict.fromkeys(str(row.op_class) for row in rows)
         return {
-            "devices": Parallel(
-                self.inputs["tp"],
-                self.inputs["pp"],
-                self.inputs["dp"],
-                self.inputs["tower"] == "apart",
-            ).devices,
+            "devices": Parallel.of(self.inputs).devices,
             "node": network.node.name,
             "links": {kind: network.links[kind] for kind in kinds},
             "bytes": {kind: _sum(rows, kind, "link_bytes") for kind in kinds},

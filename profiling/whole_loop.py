@@ -267,7 +267,7 @@ def _device(
     from hardware_specs import detect_hardware, load_hardware, measure_cpu, save_hardware
 
     if not plan.on_cpu:
-        return detect_hardware(plan.device)
+        return detect_hardware(plan.device.partition(":")[0])
     path = folder / "cpu-measured.yaml"
     if path.exists():
         return load_hardware(path)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from costmodel.quantities import Num
+
+
+#: Arguments that are degrees of parallelism.
+DEGREES = ("tp", "pp", "dp")
 
 
 class Parallel(NamedTuple):
@@ -25,6 +29,15 @@ class Parallel(NamedTuple):
     pp: int = 1
     dp: int = 1
     apart: bool = False
+
+    @classmethod
+    def of(cls, values: Any) -> Parallel:
+        """Return the plan of arguments by name: one request's, or the columns of a table.
+
+        >>> Parallel.of({"tp": 2, "pp": 1, "dp": 2, "tower": "apart"}).devices
+        6
+        """
+        return cls(values["tp"], values["pp"], values["dp"], values["tower"] == "apart")
 
     @property
     def devices(self) -> int:

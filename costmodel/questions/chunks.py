@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from costmodel.parallel import Parallel
+from costmodel.parallel.degrees import DEGREES
 from costmodel.request import BUDGET
 from costmodel.roofline import BOUNDS
 from hardware_specs.showing import brief, harmless, shown
@@ -26,7 +26,7 @@ COUNTS = (
 )  # fmt: skip
 #: Fixed values that are whole numbers; the others are names. `keep` is one of them: as a number a
 #: count of 1 and a ratio of 1.0 would be the same.
-_FIXED_COUNTS = ("layer", "frames", *BUDGET, "memory_margin_bytes", *Parallel._fields)
+_FIXED_COUNTS = ("layer", "frames", *BUDGET, "memory_margin_bytes", *DEGREES)
 #: Fixed values that are any number.
 _FIXED_NUMBERS = ("host_s", "power_limit_w", "request_s")
 

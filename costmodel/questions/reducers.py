@@ -153,7 +153,7 @@ class _Rows:
             names = [name for name in AXES if name != DEVICE_S]
             return pd.DataFrame(columns=pd.Index([*GROUPS, *names, DEVICE_S]))
         table = join_chunks(chunks)
-        devices = np.prod([table[name].to_numpy(float) for name in Parallel._fields], axis=0)
+        devices = Parallel.of(table).devices
         table[DEVICE_S] = table["time_s"] * devices / table["batch_size"]
         table.index = pd.Index(ascending, name="row")
         return table.loc[rows]
@@ -387,7 +387,7 @@ def _points(chunk: Chunk, axes: tuple[str, ...], fits: bool) -> Kept:
         name = axis.removeprefix("-")
         column = chunk.columns.get(name)
         if name == DEVICE_S and chunk.columns["time_s"] is not None:
-            devices = np.prod([chunk.fixed[each] for each in Parallel._fields])
+            devices = Parallel.of(chunk.fixed).devices
             column = chunk.columns["time_s"] * devices / chunk.columns["batch_size"]
         if column is not None:
             points[place] = -column if axis.startswith("-") else column

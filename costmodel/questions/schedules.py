@@ -88,15 +88,17 @@ def solve_schedule(
     *,
     mean_tokens: float,
     layers: int | Sequence[int] | None = None,
+    frames: int | None = None,
 ) -> SolvedSchedule:
     """Return the setting of a method whose schedule has a given mean over the language model's layers.
 
     Args:
-        model: a model, as `estimate` takes it, with one image of its default size.
+        model: a model, as `estimate` takes it, with one image of its default size, or one clip.
         method: a method, as `estimate` takes it; a keep in it is ignored.
         mean_tokens: visual tokens per layer, on average.
         layers: the layers that the method cuts at, for methods that take some: one, or several for
             PyramidDrop and its like; None are the method's own.
+        frames: frames of a clip in the image's place; methods that compare frames need it.
 
     Returns:
         The setting, its ratios and the schedule. Its mean differs from what was asked for by what rounding to
@@ -126,12 +128,11 @@ no less than 144 on average, and 64 was asked for; cut at earlier layers
             f"{info.name} takes no keep, so no mean can be solved for; its schedule follows from "
             f"{'layer=' if info.takes_layer else 'its options'}"
         )
-    if info.clips:
+    if info.clips and (frames is None or frames < 2):
         raise InvalidInputError(
-            f"{info.name} leaves images alone, and of a clip every layer sees what keep= counts; give "
-            f"keep={mean_tokens:g}"
+            f"{info.name} compares the frames of a clip and leaves images alone; give frames="
         )
-    given = config.visual_input()
+    given = config.visual_input(frames=frames)
     n = given.tokens
     if not 0 < mean_tokens <= n:
         raise InvalidInputError(
@@ -143,6 +144,7 @@ no less than 144 on average, and 64 was asked for; cut at earlier layers
         return chosen.plan(
             config, parse_precision("fp16"), n, given.projected_tokens, given.crops, TEXT_TOKENS, 1,
             config.vision.num_layers if config.vision else 0, keep=keep, unit_tokens=n, images=1,
+            framed=frames is not None,
         )  # fmt: skip
 
     keep: int | float
@@ -150,9 +152,10 @@ no less than 144 on average, and 64 was asked for; cut at earlier layers
         keep = _choice(info.name, lambda one: _mean(plan(one)), info.keep_choices, mean_tokens)
     else:
         several = info.keep_kind == "ratio" or _layers_option(chosen)
-        _refuse_below(
-            info.name, tokens_by_layer(plan(ALMOST if several else 1).llm_spans), n, mean_tokens
-        )
+        if info.place == "llm-layer":
+            _refuse_below(
+                info.name, tokens_by_layer(plan(ALMOST if several else 1).llm_spans), n, mean_tokens
+            )
         shared = _ratio(lambda ratio: _mean(plan(ratio)), mean_tokens) if several else None
         if shared is not None and (info.keep_kind == "ratio" or _near(plan(shared), mean_tokens)):
             keep = shared

@@ -49,7 +49,7 @@ def test_the_text_names_classes_kernels_gaps_and_a_sentence(
     assert main(["explain", QWEN]) == 0
     out = capsys.readouterr().out
     for words in ("24 layers of 1024, 559 tokens", "FlashAttention-2", "linked to no op, by kernel",
-                  "waiting for the host", "8944 x 2816 x 1024", "CUTLASS, unaligned",
+                  "waiting for the host", "8944x2816x1024", "CUTLASS, unaligned",
                   "509 of them launched before the trace began"):  # fmt: skip
         assert words in out
     assert out.rstrip().endswith("most of it is gemm (19%).")

@@ -46,6 +46,15 @@ def test_conventions_count_what_their_table_says() -> None:
         assert told[name] == f"{cost.totals.flops / 1e12:.3f} T"
 
 
+@pytest.mark.parametrize("plan", ["cuda-graph", "fused"])
+def test_the_worked_case_lies_in_the_intervals(plan: str) -> None:
+    """SparseVLM's 57.82 ms, as docs/which-plan.md says."""
+    totals = estimate(
+        "llava-1.5-7b", "nvidia-a100-sxm4-80gb", execution=plan, text_tokens=119
+    ).totals
+    assert totals.time_low_s <= 0.05782 <= totals.time_high_s
+
+
 def test_the_gallery_has_every_picture() -> None:
     """Every picture of docs/images, and every command that draws one."""
     text = (DOCS / "gallery.md").read_text("utf-8")

@@ -8,8 +8,10 @@ import pytest
 from hardware_specs import HardwareSpec, save_hardware
 from hardware_specs.errors import InvalidInputError
 from hardware_specs.spec import MeasuredRate
+from profiling.microbench.table import OpTable
 from profiling.whole_loop import (
     LoopPlan,
+    _device,
     at_least,
     configurations_of,
     joined,
@@ -164,3 +166,10 @@ def test_waiting_for_quiet_ends_with_the_others_or_with_patience(monkeypatch):
     wait_for_quiet(None)
     wait_for_quiet(0.3, window_s=0.01, patience_s=0.001)
     assert len(seen) == 4
+
+
+def test_a_numbered_gpu_is_found_by_its_name(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr("hardware_specs.detect_hardware", lambda kind: asked.append(kind))
+    _device(LoopPlan(device="cuda:1"), tmp_path, OpTable(rows=()), lambda *_: None)
+    assert asked == ["cuda"]

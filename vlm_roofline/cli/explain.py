@@ -145,7 +145,8 @@ def _print(found: Explanation) -> None:
     ops = [
         Column("stage", "stage", priority=2),
         Column("op", lambda row: row.name.removeprefix("aten::")),
-        Column("sizes", "sizes"),
+        # A size is one word, so that a narrow column breaks between the sizes.
+        Column("sizes", lambda row: row.sizes.replace(" x ", "x")),
         Column("calls", "calls", "1", priority=1),
         *columns("s", time="time_s", ideal="ideal_s", predicted="predicted_s"),
     ]

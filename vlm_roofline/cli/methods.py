@@ -103,6 +103,9 @@ def solve(
     layers: Annotated[
         str | None, typer.Option(help="Layers that the method cuts at, such as 2,4,8.")
     ] = None,
+    frames: Annotated[
+        int | None, typer.Option(help="Frames of a clip in the image's place.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Solve for the setting of a method that leaves so many visual tokens per layer on average."""
@@ -117,7 +120,7 @@ def solve(
         raise InvalidInputError(
             f"--layers {layers} is no list of layers; write it as 2,4,8"
         ) from None
-    solved = solve_schedule(model, name, mean_tokens=mean_tokens, layers=cuts)
+    solved = solve_schedule(model, name, mean_tokens=mean_tokens, layers=cuts, frames=frames)
     if json:
         print_json(solved.to_dict())
         return

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.energy import REGIMES, PowerModel, estimate_energy
 from costmodel.kinds import check_budget
+from costmodel.parallel.degrees import Parallel
 from hardware_specs import get_hardware
 from hardware_specs.errors import UnknownHardwareError
 from vlm_roofline.cli.units import show_scaled
@@ -54,8 +55,7 @@ def per_thousand(
     def joules(value: float | None) -> float | None:
         return None if value is None else value * batches
 
-    devices = cost.inputs["tp"] * cost.inputs["pp"] * cost.inputs["dp"]
-    seconds = float(cost.totals.time_s) * batches * devices
+    seconds = float(cost.totals.time_s) * batches * Parallel.of(cost.inputs).devices
     return {
         "requests": _REQUESTS,
         "device_s": seconds,

@@ -23,6 +23,7 @@ from costmodel.parallel.sharding import (
     tower_alone,
     without_tower,
 )
+from costmodel.questions.reducers import top_k
 from hardware_specs.errors import InvalidInputError, VlmRooflineError
 
 A100 = "nvidia-a100-sxm4-80gb"
@@ -230,6 +231,9 @@ def test_a_tower_on_a_device_of_its_own(tp: int) -> None:
     elsewhere = 2 * (model.vision.parameters + model.projector.parameters)
     assert whole.memory.weight_bytes - apart.memory.weight_bytes == elsewhere
     assert "+ 1 for the tower" in apart.assumptions["devices"]
+    asked = {**given, "tp": [tp], "tower": "apart"}
+    (row,) = sweep("llava-1.5-7b", A100, reduce=top_k(1, "device_s"), **asked).to_dict("records")
+    assert row["device_s"] == pytest.approx(apart.totals.time_s * (tp + 1) / 3)
 
 
 def test_the_tower_s_device_may_be_the_fullest() -> None:

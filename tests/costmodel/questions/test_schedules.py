@@ -56,7 +56,7 @@ def test_a_neighbouring_setting_is_no_nearer() -> None:
         ("m3", {"mean_tokens": 100}, "no nearer to 100 .* than 64"),
         ("sparsevlm", {"mean_tokens": 300}, "published settings only"),
         ("visionzip", {"mean_tokens": 64, "layers": 3}, "takes no layers"),
-        ("evs", {"mean_tokens": 64}, "leaves images alone"),
+        ("evs", {"mean_tokens": 64}, "leaves images alone; give frames="),
     ],
 )
 def test_what_cannot_be_reached_is_said(method, asked, message) -> None:
@@ -82,8 +82,14 @@ def test_every_schedule_that_is_solved_for_is_printed_as_ranges() -> None:
 
 @pytest.mark.parametrize("name", [n for n in list_methods() if method_info(n).keep_kind != "none"])
 def test_the_mean_of_a_default_is_found_again(name) -> None:
-    if name in ("fitprune", "sparsevlm", "pixelprune") or method_info(name).clips:
-        pytest.skip("a few shipped settings, no scale; or for clips alone")
+    if name in ("fitprune", "sparsevlm", "pixelprune"):
+        pytest.skip("a few shipped settings, no scale")
+    if method_info(name).clips:
+        model, frames = "llava-onevision-7b", 16
+        mean = estimate(model, A100, method=name, frames=frames).mean_visual_tokens
+        solved = solve_schedule(model, name, mean_tokens=mean, frames=frames)
+        assert solved.mean_visual_tokens == pytest.approx(mean, abs=1, rel=0.02)
+        return
     mean = estimate(MODEL, A100, method=name).mean_visual_tokens
     assert solve_schedule(MODEL, name, mean_tokens=mean).mean_visual_tokens == pytest.approx(
         mean, abs=1, rel=0.02
