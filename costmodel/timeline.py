@@ -40,9 +40,9 @@ def timeline(cost: Estimate) -> dict[str, Any]:
     >>> events = timeline(cost)["traceEvents"]
     >>> spans = [event for event in events if event["cat"] == "stage"]
     >>> [event["name"] for event in spans], round(sum(event["dur"] for event in spans) / 1e6, 9)
-    (['vision', 'projector', 'prefill'], 0.20125542)
+    (['vision', 'projector', 'prefill'], 0.199987187)
     >>> cost.totals.time_s
-    0.20125542...
+    0.199987187...
     """
     if cost.totals.time_s is None:
         raise UnsupportedError("a timeline needs times, and this convention counts none")

@@ -195,6 +195,13 @@ def test_of_equal_rows_the_first_is_kept() -> None:
     assert list(found.index) == [0, 1]
 
 
+def test_a_device_of_the_towers_own_counts() -> None:
+    found = sweep(
+        "llava-1.5-7b", A100, tp=2, tower="apart", batch_size=4, reduce=top_k(1, "device_s")
+    )
+    assert found.device_s.tolist() == [found.time_s[0] * 3 / 4]
+
+
 def test_nothing_that_fits_is_an_empty_table() -> None:
     for reduce in (top_k(3), pareto("time_s", "flops"), histogram("time_s")):
         found = sweep("llava-1.5-13b", T4, reduce=reduce)
