@@ -91,6 +91,7 @@ docs: $(VENV)/.core
 # The pictures of README and of docs/gallery.md.
 images: $(VENV)/.dev
 	$(ONE_THREAD) PYTHONPATH=tests/fakes $(BIN)/python benchmarks/pictures.py
+	$(ONE_THREAD) $(BIN)/python benchmarks/evidence.py --picture docs/images/evidence.png
 
 # What the project promises, and whether it holds: docs/promises.md. Fails where a promise does not.
 promises: $(VENV)/.dev

@@ -258,10 +258,37 @@ def table2() -> str:
     )
 
 
+def picture(findings: list[Finding], path: Path) -> None:
+    """Draw predicted over measured of every table: median, and 10th to 90th percentile."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.axvspan(0.9, 1.1, color="0.92")
+    axes.axvline(1.0, color="0.5", linewidth=1)
+    names = []
+    for at, each in enumerate(reversed(findings)):
+        measured, predicted, *_ = np.array(each.points).T
+        low, middle, high = np.quantile(predicted / measured, [0.1, 0.5, 0.9])
+        axes.plot([low, high], [at, at], color="C0", linewidth=3, alpha=0.5)
+        fitted = each.unexplained.startswith("fitted")
+        axes.plot([middle], [at], "o", color="C0", markerfacecolor="white" if fitted else "C0")
+        names.append(
+            f"{each.device}: {each.stage}, {each.source.rpartition(', ')[2]} ({len(each.points)})"
+        )
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_xlim(0.7, 1.3)
+    axes.set_xlabel(
+        "predicted / measured by others: median, 10th to 90th percentile; hollow: fitted"
+    )
+    figure.savefig(path, dpi=110)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--out", type=Path, default=Path("docs/evidence.md"))
+    parser.add_argument("--picture", type=Path)
     arguments = parser.parse_args()
     data = arguments.data
     findings = [*eager(data), *prompts(data), *layers(data), *jetsons(), *products(data)]
@@ -269,6 +296,8 @@ def main() -> None:
     lines += ["| " + " | ".join(each.row()) + " |" for each in findings]
     arguments.out.write_text(INTRODUCTION + "\n" + "\n".join(lines) + "\n" + NOTES + table2())
     print("\n".join(lines))
+    if arguments.picture is not None:
+        picture(findings, arguments.picture)
 
 
 if __name__ == "__main__":
