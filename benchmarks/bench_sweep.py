@@ -2,6 +2,7 @@
 
     python benchmarks/bench_sweep.py            10^7 scenarios on 1 and on all processors, ratios
     python benchmarks/bench_sweep.py --rows 1e9 --workers 2     that many scenarios, once
+    PYTHONPATH=.:tests/fakes python benchmarks/bench_sweep.py --engine ray      over one node and over two
 
 The scenarios are models x devices x methods x precisions x text tokens x batch x output; the Pareto front is
 of time to the first token, device-seconds of a sample and memory. Processors' time is printed beside wall
@@ -92,13 +93,43 @@ def table_ratio() -> float:
     return min(times["pieces"]) / min(times["table"])
 
 
+def over_ray(arguments: dict[str, Any]) -> None:
+    """Print the wall time of two processes of this machine, and of Ray on one node and on two."""
+    from ray_nodes import add_node, ray_cluster
+
+    walls, fronts = {}, []
+    with ray_cluster() as cluster:
+        for name, engine in (("2 processes", "local"), ("1 node", "ray"), ("2 nodes", "ray")):
+            if name == "2 nodes":
+                add_node(cluster)
+            how: dict[str, Any] = {"reduce": pareto(*AXES), "engine": engine, "workers": 2}
+            if engine == "ray":
+                how["workers"] = None
+                sweep("llava-1.5-7b", "nvidia-l4", batch_size=range(1, 9), **how)  # starts workers
+            began = time.perf_counter()
+            fronts.append(sweep(**arguments, errors="keep", **how))
+            walls[name] = time.perf_counter() - began
+            print(
+                f"{name}: {fronts[-1].attrs['rows']:,} scenarios in {walls[name]:.1f} s", flush=True
+            )
+    assert all(front.equals(fronts[0]) for front in fronts), "the fronts differ"
+    print(f"wall of 1 node over that of 2: {walls['1 node'] / walls['2 nodes']:.2f}")
+    print(
+        f"wall of 2 nodes over that of 2 processes: {walls['2 nodes'] / walls['2 processes']:.2f}"
+    )
+
+
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=float, default=1e7)
     parser.add_argument("--workers", type=int)
+    parser.add_argument("--engine", choices=["local", "ray"], default="local")
     asked = parser.parse_args()
     arguments = grid(asked.rows)
+    if asked.engine == "ray":
+        over_ray(arguments)
+        return
     if asked.workers is not None:
         wall, used, front = measured(arguments, asked.workers)
         told(asked.workers, wall, used, front)

@@ -11,7 +11,7 @@ from dying_reducers import BEST, Dying
 from ray_nodes import add_node, ray_cluster
 
 from costmodel import parquet_parts, sweep
-from hardware_specs.errors import VlmRooflineError
+from hardware_specs.errors import UnsupportedError, VlmRooflineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,3 +79,19 @@ def test_a_lost_node_costs_nothing(cluster: Any, tmp_path: Path) -> None:
     assert read.time_s.tolist() == sweep(**GRID).time_s.tolist()
     with pytest.raises(VlmRooflineError, match="parts of another sweep"):
         sweep(**GRID, output_tokens=3, reduce=parquet_parts(tmp_path), engine="ray")
+
+
+def test_a_lost_head_ends_the_sweep_and_its_parts_stay(tmp_path: Path) -> None:
+    def lose(done: int, total: int) -> None:
+        if done == 2:
+            for process in cluster.head_node.all_processes["gcs_server"]:
+                process.process.kill()
+
+    longer = {**GRID, "output_tokens": list(range(16))}
+    with ray_cluster(silent_s=1) as cluster, pytest.raises(UnsupportedError, match="start again"):
+        sweep(**longer, reduce=parquet_parts(tmp_path), engine="ray", on_progress=lose)
+    written = {file: file.stat().st_mtime_ns for file in tmp_path.glob("*.parquet")}
+    assert written
+    files = sweep(**longer, reduce=parquet_parts(tmp_path), workers=1)
+    assert sum(files["rows"]) == 16 * len(sweep(**GRID))
+    assert {file: file.stat().st_mtime_ns for file in written} == written
