@@ -41,8 +41,8 @@ from costmodel.methods.holitom import (
     cut_layer,
     share_left,
 )
-from costmodel.methods.keep import kept_count, resolve_keep
-from hardware_specs.errors import UnsupportedError
+from costmodel.methods.keep import check_keep, resolve_keep
+from hardware_specs.errors import InvalidInputError, UnsupportedError
 from token_reduction.apply.class_attention import MeanAttention, pooled_frames
 from token_reduction.apply.llm_attention import AttentionProbe
 from token_reduction.apply.llm_policy import KeepEverything, rows_of
@@ -100,7 +100,8 @@ def holitom(
         takes = "the tokens of frames [t, p, d] and the attention [t, p] to them"
         raise misfit("holitom", takes, frames, attention)
     count, each, width = frames.shape
-    kept_count("holitom", float(keep), each, "up")
+    if isinstance(check_keep(keep), int):
+        raise InvalidInputError(f"holitom's keep is a share in (0, 1] of a clip; given the count {keep}")
     with torch.no_grad():
         norms = frames.norm(dim=-1, keepdim=True)
         require_finite("holitom", frames=norms, attention=attention)
@@ -141,8 +142,8 @@ def _last_break(frames: Tensor, norms: Tensor, threshold: float) -> Tensor:
     unit = frames / norms.clamp_min(torch.finfo(frames.dtype).tiny)
     like = (unit[1:] * unit[:-1]).sum(dim=-1) > threshold
     numbers = torch.arange(len(like), device=frames.device).unsqueeze(-1)
-    last = torch.where(like, -1, numbers).cummax(dim=0).values if len(like) else numbers
-    return torch.cat((last.new_full((1, frames.shape[1]), -1), last))
+    broken = torch.cat((numbers.new_full((1, frames.shape[1]), -1), torch.where(like, -1, numbers)))
+    return broken.cummax(dim=0).values
 
 
 def _still_counts(broken: Tensor) -> list[list[int]]:

@@ -223,6 +223,13 @@ def test_models_without_a_plan_are_refused() -> None:
             {"tp": 2, "here": 2, "method": "fastv(layer=1)", "keep": 4},
             "each process has its own heads",
         ),
+        *(
+            ({"tp": 2, "here": 2, "method": method}, "each process has its own heads")
+            for method in (
+                "vscan(shallow=1)", "divprune(keep=4)/fastv(keep=2,layer=1)",
+                "dycoke(variant=both,at=1)",
+            )
+        ),
     ],
 )
 def test_what_processes_cannot_measure_together_is_refused(
