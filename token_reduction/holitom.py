@@ -245,7 +245,10 @@ def plug(host: Host) -> None:
     settings = {"threshold": THRESHOLD.of(method), "own": OWN.of(method)}
     keep, cut = float(method.settled_keep), cut_layer(len(parts.layers), CUT.of(method))
     before, inside = host.in_two() if cut else (host, None)
-    later = MergedInTurn(parts, cut, DEEP.of(method))
+    later: MergedInTurn | None = None
+    if cut:
+        parts.require_decoder_layers(method.name)
+        later = MergedInTurn(parts, cut, DEEP.of(method))
     received, mean, looked = ReceivedAttention(parts), None, list[Any]()
     if parts.three_axes:
         received.attach(host.patches)
@@ -256,7 +259,8 @@ def plug(host: Host) -> None:
         mean.attach(parts, host.patches)
 
     def reduced(item: Item) -> Reduced:
-        later.active = True
+        if later is not None:
+            later.active = True
         if parts.three_axes:
             row, _ = received.of(item.number)
             return holitom(item.by_frame, row.view(item.frames, -1), keep, **settings)
@@ -268,7 +272,7 @@ def plug(host: Host) -> None:
         return holitom(item.by_frame, row, keep, **settings)
 
     reduce_clips_of(before, reduced)
-    if inside is not None:
+    if inside is not None and later is not None:
         reduce_between_layers(inside, lambda *_: later)
 
 

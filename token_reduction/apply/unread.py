@@ -2,7 +2,7 @@
 
 A prompt is cached whole. At a step of one token, the layers from one on read the entries of the text and of
 the visual tokens that a method chooses by the attention of the layer before; what is not chosen stays in the
-cache for later steps. The entries read are copied together for the layer's own attention, whichever it is.
+cache for later steps. The entries read are copied together for the layer's own attention (sdpa or eager).
 """
 
 from __future__ import annotations
