@@ -101,7 +101,9 @@ def holitom(
         raise misfit("holitom", takes, frames, attention)
     count, each, width = frames.shape
     if isinstance(check_keep(keep), int):
-        raise InvalidInputError(f"holitom's keep is a share in (0, 1] of a clip; given the count {keep}")
+        raise InvalidInputError(
+            f"holitom's keep is a share in (0, 1] of a clip; given the count {keep}"
+        )
     with torch.no_grad():
         norms = frames.norm(dim=-1, keepdim=True)
         require_finite("holitom", frames=norms, attention=attention)

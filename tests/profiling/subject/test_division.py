@@ -227,7 +227,8 @@ def test_models_without_a_plan_are_refused() -> None:
         *(
             ({"tp": 2, "here": 2, "method": method}, "each process has its own heads")
             for method in (
-                "vscan(shallow=1)", "divprune(keep=4)/fastv(keep=2,layer=1)",
+                "vscan(shallow=1)",
+                "divprune(keep=4)/fastv(keep=2,layer=1)",
                 "dycoke(variant=both,at=1)",
             )
         ),
