@@ -13,14 +13,17 @@ products of other shapes per device and dtype, 360 random attention shapes per d
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from costmodel.calibration import Calibration
 
+#: Other public measurements, which the repository carries.
+EVIDENCE = Path(__file__).parents[1] / "tests" / "costmodel" / "calibration" / "data" / "evidence"
 A100, H100 = "nvidia-a100-sxm4-80gb", "nvidia-h100-sxm5-80gb"
 AICONFIGURATOR = "ai-dynamo/aiconfigurator"
 ATTRIBUTION = (
@@ -183,6 +186,27 @@ def is_model_shape(frame: pd.DataFrame) -> np.ndarray:
     """Return which rows are products with a LLaVA or CLIP weight matrix."""
     pairs = set(MODEL_SHAPES)
     return np.array([pair in pairs for pair in zip(frame["n"], frame["k"], strict=True)])
+
+
+def read(path: Path) -> pd.DataFrame:
+    """Return the table in a CSV or Parquet file."""
+    return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+
+
+def source_of(attribution: str) -> str:
+    """Return whose measurements they are: `owner/repository`."""
+    return attribution.partition(": ")[2].partition(" at")[0]
+
+
+def show_held_out(found: Calibration) -> None:
+    """Print how well each fitted class predicts points outside its fit."""
+    for (op_class, dtype), each in found.classes.items():
+        if (held := each.held_out) is not None:
+            print(
+                f"{found.hardware_id} {op_class} {dtype} {each.kernels}: {each.points} points, held out "
+                f"{held.points}: MAPE {held.mape:.1%}, worst {held.worst:.0%}, 90 % interval covers "
+                f"{held.coverage:.1%}"
+            )
 
 
 def named(frame: pd.DataFrame, name: str) -> pd.DataFrame:

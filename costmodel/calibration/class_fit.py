@@ -149,7 +149,6 @@ def fit_class(
     plain = np.log(sample.time_s / law.time_s(values, sample.sizes))
     one_unit(sample, plain)
     notes = one_unit(sample if rest is None else rest, ratios)
-    error = np.exp(-ratios) - 1
     found = ClassParameters(
         op_class=group.op_class,
         dtype=group.dtype,
@@ -160,13 +159,7 @@ def fit_class(
         + (f"{closeness}{near.provenance}" if near is not None and closeness else ""),
         points=len(sample),
         quantiles=quantiles,
-        held_out=HeldOut(
-            points=len(ratios),
-            mape=float(np.abs(error).mean()),
-            worst=float(np.abs(error).max()),
-            coverage=inside,
-            how=how,
-        ),
+        held_out=HeldOut.of(ratios, inside, how),
         shapes=bent.curves_of(group, shapes),
         kernels=law.family,
         residual=bent.residual,

@@ -46,21 +46,6 @@ if TYPE_CHECKING:
 
     from costmodel.calibration.parameters import Device
 
-#: The last three describe quantised activations and count as nothing where a class lacks them.
-PARAMETERS = (
-    "compute_efficiency",
-    "memory_efficiency",
-    "overhead_s",
-    "exponent",
-    "cache_bandwidth_ratio",
-    "tail_overlap",
-    "epilogue_cost",
-    "split_overhead_s",
-    "small_tile_loss",
-    "row_overhead_s",
-    "quantise_cost",
-    "ragged_cost",
-)
 #: Points evaluated at once: all tiles of them stay in a core's cache.
 CHUNK = 2048
 #: The shortest part of a split inner dimension.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,12 @@ class HeldOut:
     worst: float
     coverage: float
     how: str
+
+    @classmethod
+    def of(cls, ratios: np.ndarray, coverage: float, how: str) -> HeldOut:
+        """Return the errors behind ln(measured / predicted) of points, shape (points,)."""
+        errors = np.abs(np.exp(-ratios) - 1)
+        return cls(len(ratios), float(errors.mean()), float(errors.max()), coverage, how)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,22 +126,8 @@ class ClassParameters:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Rebuild from plain data: read-only mappings cannot be pickled or copied."""
-        return (
-            ClassParameters,
-            (
-                self.op_class,
-                self.dtype,
-                dict(self.parameters),
-                self.provenance,
-                self.points,
-                self.quantiles,
-                self.held_out,
-                self.shapes,
-                self.kernels,
-                self.residual,
-                self.growth,
-            ),
-        )
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.init}
+        return partial(ClassParameters, **{**values, "parameters": dict(self.parameters)}), ()
 
     @property
     def measured(self) -> bool:
