@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from costmodel.calibration import Calibration
 from costmodel.calibration.dtypes import LABELS
-from costmodel.calibration.gemm import CHUNK, FAMILIES, gemm_time_s
+from costmodel.calibration.gemm import CHUNK, FAMILIES, TileLaw, gemm_time_s
 from costmodel.calibration.law import combine, stream_time_s
 from costmodel.calibration.parameters import Device
 from costmodel.calibration.stairs import Stairs
@@ -40,7 +40,7 @@ sizes = st.integers(min_value=1, max_value=20000)
 
 def time_of(values, m, n, k, family="library", dtype="bf16", batch=1, device=DEVICE):
     arrays = np.broadcast_arrays(*(np.atleast_1d(np.asarray(v, float)) for v in (m, n, k, batch)))
-    return gemm_time_s(values, device, family, dtype, PEAK, *arrays)
+    return gemm_time_s(TileLaw(values, device, family, dtype, PEAK), *arrays)
 
 
 def roof(m, n, k):
@@ -180,7 +180,7 @@ def test_a_table_over_rows_is_the_same_law(rows, n, k, family, dtype, quantising
     values = REAL | extra
     # A split's partial sums grow with every row; the table is asked in any order.
     array = time_of(values, rows, n, k, family, dtype)
-    table = Stairs(values, DEVICE, family, dtype, PEAK, n, k)
+    table = Stairs(TileLaw(values, DEVICE, family, dtype, PEAK), n, k)
     assert [table.time_s(m) for m in rows] == pytest.approx(array.tolist(), rel=1e-12)
     assert table.time_s(np.array(rows, dtype=float)) == pytest.approx(array, rel=1e-12)
     assert table.time_s(0) == 0.0
@@ -188,7 +188,7 @@ def test_a_table_over_rows_is_the_same_law(rows, n, k, family, dtype, quantising
 
 
 def test_a_table_over_rows_stays_small():
-    table = Stairs(REAL, DEVICE, "library", "bf16", PEAK, 4096, 4096)
+    table = Stairs(TileLaw(REAL, DEVICE, "library", "bf16", PEAK), 4096, 4096)
     most = table.time_s(np.array([1.0, 1e15]))
     assert most == pytest.approx(time_of(REAL, [1, 1e15], 4096, 4096), rel=1e-12)
     assert table.time_s(1e15) == pytest.approx(float(most[1]), rel=1e-12)
