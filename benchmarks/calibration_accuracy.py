@@ -15,17 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from calibration_chosen import errors, tables
+from calibration_chosen import errors, sets, tables
 from calibration_public import (
     A100,
-    GEMM_SETS,
     H100,
     LAYER_GEMMS,
     LAYER_STREAMS,
     MODEL_SHAPES,
     attention,
-    gemms,
-    is_model_shape,
     layer_gemms,
     layer_streams,
     load,
@@ -46,8 +43,8 @@ if TYPE_CHECKING:
 
     from costmodel.calibration.tables import Group
 
-#: Products of the generic tier: this many, this wide at least.
-POINTS, WIDTH = 64, 512
+#: Products of the generic tier.
+POINTS = 64
 #: Token counts that one layer is calibrated on: the ends of the 128-row stairs, one count inside the
 #: uneven stair above 128, then doublings.
 LAYER_ROWS = (64, 128, 160, 256, 384, 512, 768, 1280, 2048, 4096)
@@ -97,18 +94,14 @@ def draws(pool: Group, number: int) -> Iterator[Group]:
 def generic_tier(public: Public, number: int) -> None:
     """Fit 64 random products of other shapes; predict LLaVA's and CLIP's from 64 rows on."""
     rows, terms = [], []
-    for hardware, dtype, source in GEMM_SETS:
-        frame = gemms(public, hardware, dtype, source)
-        group = as_group(frame, hardware)
-        model = is_model_shape(frame)
-        wide = np.minimum(group.sizes["n"], group.sizes["k"]) >= WIDTH
-        test = group.take(model & (group.sizes["m"] >= 64))
-        pool = group.take(~model & wide)
+    for hardware, dtype, frame, model, wide in sets(public):
+        tested = frame[model & (frame["m"] >= 64)]
+        test, pool = as_group(tested, hardware), as_group(wide, hardware)
         calibration = Calibration.load("generic", get_hardware(hardware))
         device = calibration.device
-        found = calibration.lookup("gemm", group.dtype)
-        law = law_of("gemm", group.dtype, found.kernels, device)
-        smooth = law_of("gemm", group.dtype, "smooth", device)
+        found = calibration.lookup("gemm", dtype)
+        law = law_of("gemm", dtype, found.kernels, device)
+        smooth = law_of("gemm", dtype, "smooth", device)
         ideal = dict.fromkeys(("compute_efficiency", "memory_efficiency"), 1.0)
         roof = smooth.time_s({**ideal, "overhead_s": 0.0, "exponent": 300.0}, test.sizes)
         fitted: dict[str, list[float]] = {"smooth": [], "tile": []}
@@ -129,14 +122,13 @@ def generic_tier(public: Public, number: int) -> None:
                 lacking[name].append(mape(predicted, test.time_s))
         for seed in range(min(number, 5)):
             picked = np.random.default_rng(seed).choice(len(pool), POINTS, replace=False)
-            part = frame[~model & wide].iloc[picked]
-            full = fit_calibration(part, hardware, curves=False, resamples=1)
-            covered.append(errors(full, frame[model & (frame["m"] >= 64)])[1])
+            full = fit_calibration(wide.iloc[picked], hardware, curves=False, resamples=1)
+            covered.append(errors(full, tested)[1])
         tile = fitted["tile"]
         rows.append(
             [
                 hardware.split("-")[1].upper(),
-                group.dtype,
+                dtype,
                 f"{len(test)}",
                 f"{mape(roof, test.time_s):.1f}",
                 f"{mape(smooth.time_s(RULE, test.sizes), test.time_s):.1f}",
@@ -147,7 +139,7 @@ def generic_tier(public: Public, number: int) -> None:
             ]
         )
         terms.append(
-            [rows[-1][0], group.dtype, f"{np.median(tile):.1f}"]
+            [rows[-1][0], dtype, f"{np.median(tile):.1f}"]
             + [
                 f"{np.median(lacking[name]) - np.median(tile):+.1f}" if name in lacking else "-"
                 for name in TERMS
@@ -179,11 +171,9 @@ def generic_tier(public: Public, number: int) -> None:
 def model_tier(public: Public) -> None:
     """Fit at most 16 row counts of the model's own weight matrices; predict all others."""
     rows = []
-    for hardware, dtype, source in GEMM_SETS:
-        frame = gemms(public, hardware, dtype, source)
-        frame = frame[is_model_shape(frame)]
+    for hardware, dtype, frame, model, _ in sets(public):
+        frame = frame[model]
         seen = frame["m"].isin(MODEL_ROWS).to_numpy()
-        label = canonical(dtype)
         calibration = fit_calibration(frame[seen], hardware, resamples=1)
         rest = frame[~seen]
         whole, inside = errors(calibration, rest)
@@ -193,7 +183,7 @@ def model_tier(public: Public) -> None:
         rows.append(
             [
                 hardware.split("-")[1].upper(),
-                label,
+                dtype,
                 f"{frame[seen]['m'].nunique()}",
                 f"{len(rest)}",
                 *(f"{each.mean():.1f} / {each[large].mean():.1f}" for each in (line, bare, whole)),
