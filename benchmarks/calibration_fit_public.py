@@ -38,7 +38,7 @@ from costmodel.calibration.classes import OP_CLASSES, kind_of_class
 from costmodel.calibration.curves import MODEL_ROWS
 from costmodel.calibration.file import DATA
 from costmodel.calibration.host import PRIOR
-from costmodel.calibration.intervals import residual_quantiles, share_inside
+from costmodel.calibration.intervals import error_quantiles, share_inside
 from costmodel.calibration.priors import families_of, priors_of
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def with_pointwise(found: Calibration, streams: pd.DataFrame) -> Calibration:
         op_class="pointwise",
         provenance=f"{add.provenance} (residual adds; interval over rotary embedding, SwiGLU "
         f"product and residual add)",
-        quantiles=residual_quantiles(ratios),
+        quantiles=error_quantiles(ratios),
         held_out=HeldOut.of(
             ratios, share_inside(ratios, ratios), "all three kinds of op, in sample"
         ),

@@ -25,7 +25,7 @@ from in_models import with_parameter
 from costmodel.calibration import Calibration, ClassParameters, HeldOut, Parameter
 from costmodel.calibration.file import DATA
 from costmodel.calibration.fitting import moved_to
-from costmodel.calibration.intervals import residual_quantiles, share_inside
+from costmodel.calibration.intervals import error_quantiles, share_inside
 from costmodel.calibration.priors import priors_of
 from costmodel.calibration.regression import bootstrap, fit, law_of
 from costmodel.calibration.tables import group_points
@@ -83,7 +83,7 @@ def few_products(points: Group, device: Device) -> ClassParameters:
         {name: Parameter(value, *ends[name]) for name, value in values.items()},
         f"fitted on {len(points)} products of {TRACES}, held to the priors",
         points=len(points),
-        quantiles=residual_quantiles(ratios),
+        quantiles=error_quantiles(ratios),
         held_out=HeldOut.of(ratios, share_inside(ratios, ratios), "leaving one out"),
         kernels=law.family,
     )

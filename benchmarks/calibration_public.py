@@ -59,7 +59,7 @@ LAYER_STREAMS = {
 LAYER_EMBEDDING = {"emb_s": ("embedding", 2 * 4096 * 2)}
 
 
-class Device(NamedTuple):
+class DeviceTables(NamedTuple):
     """A device whose tables are in one layout: what to fit, and whose it is."""
 
     ids: tuple[str, ...]
@@ -74,22 +74,24 @@ _SERVINGSIM = "GEMM and attention times: casys-kaist/LLMServingSim at 5daddb2 (M
 #: DeepBench loops over one product, so weights that fit the L2 cache are read from it; its T4 ran in
 #: bursts above its power limit.
 DEVICES = (
-    Device(
+    DeviceTables(
         ("nvidia-v100-sxm2-16gb", "nvidia-v100-sxm2-32gb"),
         ("gemm_v100_sxm2_deepbench.csv",),
         "cuBLAS of CUDA 10.1",
         "2019",
         _DEEPBENCH,
     ),
-    Device(("nvidia-t4",), ("gemm_t4_deepbench.csv",), "cuBLAS of CUDA 10.1", "2019", _DEEPBENCH),
-    Device(
+    DeviceTables(
+        ("nvidia-t4",), ("gemm_t4_deepbench.csv",), "cuBLAS of CUDA 10.1", "2019", _DEEPBENCH
+    ),
+    DeviceTables(
         ("nvidia-rtx-4090",),
         ("gemm_rtx_4090_llmservingsim.parquet", "attention_rtx_4090_llmservingsim.csv"),
         "vLLM 0.19",
         "",
         _SERVINGSIM,
     ),
-    Device(
+    DeviceTables(
         ("nvidia-rtx-a6000",), ("gemm_rtx_a6000_llmservingsim.parquet",), "vLLM", "", _SERVINGSIM
     ),
 )

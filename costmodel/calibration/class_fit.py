@@ -19,8 +19,8 @@ from costmodel.calibration.curves import (
 from costmodel.calibration.gemm import warm_share
 from costmodel.calibration.intervals import (
     cross_coverage,
+    error_quantiles,
     fitted_growth,
-    residual_quantiles,
     share_inside,
     spread_at,
 )
@@ -144,7 +144,7 @@ def fit_class(
         half = len(tested) // 2
         inside = share_inside(tested[:half], tested[half:])
     intervals = bootstrap(law, sample, values, resamples, rng)
-    quantiles = residual_quantiles(tested)
+    quantiles = error_quantiles(tested)
     # A correction of one weight matrix would hide that all its rows are in another unit.
     plain = np.log(sample.time_s / law.time_s(values, sample.sizes))
     one_unit(sample, plain)

@@ -93,7 +93,7 @@ class ClassParameters:
 
     Attributes:
         op_class: `gemm`, `attention_prefill`, ... (`costmodel.calibration.OP_CLASSES`).
-        dtype: `bf16`, `fp16`, `fp32`, `tf32`, `fp8`, `w8a8`, `w4a16`, `w8a16`.
+        dtype: a canonical label, a key of `dtypes.LABELS`.
         parameters: by name; the laws document each with its unit.
         provenance: `fitted on 64 points of ...` or `assumed: ...`.
         points: measured points behind the fit; 0 for an assumption.
