@@ -155,7 +155,7 @@ def fit_class(
         parameters={
             name: Parameter(value, *intervals.get(name, ())) for name, value in values.items()
         },
-        provenance=f"fitted on {len(sample)}{_of(total, sample)} points of {group.origin}"
+        provenance=f"fitted on {len(sample)}{'' if rest is None else f' of {total}'} points of {group.origin}"
         + (f"{closeness}{near.provenance}" if near is not None and closeness else ""),
         points=len(sample),
         quantiles=quantiles,
@@ -200,10 +200,6 @@ def _only(group: Group, shapes: list[tuple[int, int]]) -> bool:
     """Return whether all products are of weight matrices with curves, which say more than neighbours do."""
     pairs = zip(group.sizes["n"].tolist(), group.sizes["k"].tolist(), strict=True)
     return set(pairs) <= set(shapes)
-
-
-def _of(total: int, sample: Group) -> str:
-    return f" of {total}" if total > len(sample) else ""
 
 
 def curve_shapes(group: Group, curves: bool | Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
