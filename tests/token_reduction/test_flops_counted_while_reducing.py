@@ -425,9 +425,17 @@ def test_keeping_everything_counts_as_the_model_alone(llava, name) -> None:
 
 def test_adaptive_prumerge_costs_what_its_count_costs(llava) -> None:
     model, config = llava
-    pixels = torch.randn(1, 3, 84, 84)
-    counted, _, record = run(model, get_method("prumerge"), 1, 36, pixels)
-    chosen = record.tokens_after[0] - 1
+    # In few random pictures a patch stands out; one in which none does keeps the merged token alone.
+    pictures = (
+        torch.randn(1, 3, 84, 84, generator=torch.Generator().manual_seed(seed))
+        for seed in range(50)
+    )
+    runs = (run(model, get_method("prumerge"), 1, 36, pixels) for pixels in pictures)
+    counted, chosen = next(
+        (counted, record.tokens_after[0] - 1)
+        for counted, _, record in runs
+        if record.tokens_after[0] > 1
+    )
     cost = estimate(config, A100, method="prumerge", keep=chosen, text_tokens=TEXT)
     for stage in ("vision", "projector", "reduction"):
         assert counted[stage] == cost.stages[stage].flops
