@@ -154,12 +154,6 @@ class Method:
         variant = {"variant": self._changed_variant} if self._changed_variant else {}
         return spell(self.name, {**variant, **self.changed_options})
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Rebuild from its line: parsers of options cannot be pickled."""
-        from costmodel.methods.registry import get_method
-
-        return get_method, (str(self),)
-
     def __repr__(self) -> str:
         """Name the method with what differs from its defaults."""
         return f"<Method {self}>"

@@ -28,7 +28,7 @@ from costmodel.questions.sweep_columns import COLUMNS, COSTS, price
 from costmodel.request import ARGUMENTS, OUR_DEFAULTS, Request, check_names, names_of, plain
 from costmodel.scenario import Scenario, Units, units_of, within_budget
 from hardware_specs.errors import InvalidInputError, VlmRooflineError
-from hardware_specs.files.reading import user_path
+from hardware_specs.files.reading import read_bytes, user_path
 from hardware_specs.showing import shown
 
 if TYPE_CHECKING:
@@ -382,7 +382,7 @@ def _digest(value: Any) -> Any:
     """Return a name or number as it is, and anything else by its content; of a file both."""
     if isinstance(value, (str, PathLike)):
         named = fspath(value)
-        held = [_sha256(path.read_bytes()) for path in _files(named)]
+        held = [_sha256(read_bytes(path, "model config")) for path in _files(named)]
         return [named, *held] if held else named
     if value is None or isinstance(value, (int, float)):
         return value
