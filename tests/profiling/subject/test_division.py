@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +18,7 @@ from costmodel.parallel.sharding import rank_model
 from hardware_specs.errors import InvalidInputError, UnsupportedError, VlmRooflineError
 from profiling.devices.ranks import place
 from profiling.measuring.planning import check, grid
-from profiling.measuring.together import slowest
+from profiling.measuring.together import WAIT, follow, slowest
 from profiling.records.measurement import (
     COMMUNICATION,
     DECODE_COMMUNICATION,
@@ -223,6 +224,14 @@ def test_models_without_a_plan_are_refused() -> None:
             {"tp": 2, "here": 2, "method": "fastv(layer=1)", "keep": 4},
             "each process has its own heads",
         ),
+        *(
+            ({"tp": 2, "here": 2, "method": method}, "each process has its own heads")
+            for method in (
+                "vscan(shallow=1)",
+                "divprune(keep=4)/fastv(keep=2,layer=1)",
+                "dycoke(variant=both,at=1)",
+            )
+        ),
     ],
 )
 def test_what_processes_cannot_measure_together_is_refused(
@@ -262,6 +271,12 @@ def test_the_slowest_of_each_repetition_counts() -> None:
     assert found.event_s == (2.0, 4.0)
     assert found.step_event_s == ((1.0, 3.0), (3.0, 2.0))
     assert (found.kernels, found.busy_s) == (5, None)
+
+
+def test_the_others_wait_while_another_worker_holds_what_is_left() -> None:
+    told, measured = iter(["a", WAIT, WAIT, "b", ""]), list[str]()
+    follow(SimpleNamespace(same=lambda _: next(told)), measured.append)  # type: ignore[arg-type]
+    assert measured == ["a", "b"]
 
 
 def test_a_name_says_how_many_processes_share_the_model() -> None:

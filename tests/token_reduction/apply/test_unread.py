@@ -105,6 +105,26 @@ def test_a_batch_with_padding_answers_as_its_rows(models, cases) -> None:
     assert together.tolist() == [row.tolist() for row in alone]
 
 
+def test_an_emptied_cache_is_read_whole(models, cases) -> None:
+    model, case = models["llava-onevision"], cases[KIND]
+    text = torch.randint(5, 90, (1, 120), generator=torch.Generator().manual_seed(3))
+
+    def steps():
+        """The cache of the clip is emptied, and longer text comes in its place."""
+        cache = cache_of(model(**case.inputs, use_cache=True))
+        cache.crop(-cache.get_seq_length())
+        return [
+            model(input_ids=ids, **{cache_keyword(): cache}).logits[:, -1]
+            for ids in (text, text[:, :1], text[:, 1:2])
+        ]
+
+    with torch.no_grad():
+        expected = steps()
+        with reduce_tokens(model, get_method("dycoke", variant="both", at=AT, keep=0.3)):
+            found = steps()
+    torch.testing.assert_close(found, expected)
+
+
 def test_what_cannot_be_read_in_part(models, cases) -> None:
     model, case = models["llava-onevision"], cases[KIND]
     with pytest.raises(InvalidInputError, match="from layer 40 on"):  # noqa: SIM117
