@@ -83,9 +83,9 @@ def test_steps_read_what_was_chosen(
         assert len({tuple(chosen) for chosen in reader.sets}) > 1
 
 
-def test_a_batch_with_padding_answers_as_its_rows(models, cases) -> None:
+@pytest.mark.parametrize("line", [f"dycoke(variant=both, at={AT})", "holitom(keep=0.4, cut=2)"])
+def test_a_batch_with_padding_answers_as_its_rows(line, models, cases) -> None:
     model, case = models["llava-onevision"], cases[KIND]
-    line = get_method("dycoke", variant="both", at=AT)
     ids = case.inputs["input_ids"]
     longer = torch.cat((ids, torch.tensor([[7, 8, 9]])), dim=1)
     padded = torch.cat((torch.zeros(1, 3, dtype=ids.dtype), ids), dim=1)
