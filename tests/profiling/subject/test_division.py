@@ -18,13 +18,19 @@ from costmodel.parallel.sharding import rank_model
 from hardware_specs.errors import InvalidInputError, UnsupportedError, VlmRooflineError
 from profiling.devices.ranks import place
 from profiling.measuring.planning import check, grid
+from profiling.measuring.point import nothing_accepted
 from profiling.measuring.together import WAIT, follow, slowest
 from profiling.records.measurement import (
     COMMUNICATION,
     DECODE_COMMUNICATION,
     Configuration,
+    Measurement,
+    Ranks,
+    RankSamples,
+    Sampling,
     StageSamples,
 )
+from profiling.records.readings import DeviceState
 from profiling.subject.division import Collectives, divide, tensor_plan
 from profiling.subject.execution import Execution
 from profiling.subject.models import build_model, model_class
@@ -277,6 +283,16 @@ def test_the_others_wait_while_another_worker_holds_what_is_left() -> None:
     told, measured = iter(["a", WAIT, WAIT, "b", ""]), list[str]()
     follow(SimpleNamespace(same=lambda _: next(told)), measured.append)  # type: ignore[arg-type]
     assert measured == ["a", "b"]
+
+
+def test_what_throttled_any_process_is_said() -> None:
+    cool, hot = DeviceState(), DeviceState(throttle_reasons=("hw-thermal",))
+    members = tuple(RankSamples({}, device_state=state) for state in (cool, hot))
+    record = Measurement(
+        Configuration("llava-1.5-7b", "bf16", tp=2), "throttled", Sampling("clock"),
+        ranks=Ranks("nccl", {}, members),
+    )  # fmt: skip
+    assert nothing_accepted(record) == "0 accepted samples: hw-thermal"
 
 
 def test_a_name_says_how_many_processes_share_the_model() -> None:
