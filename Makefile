@@ -98,7 +98,8 @@ promises: $(VENV)/.dev
 	$(ONE_THREAD) $(BIN)/python benchmarks/promises.py --out docs/promises.md
 
 benchmarks: $(VENV)/.dev
-	$(ONE_THREAD) PYTHONPATH=benchmarks $(BIN)/python -m pytest benchmarks/bench_*.py --benchmark-only --override-ini 'addopts=--import-mode=importlib'
+	$(ONE_THREAD) $(BIN)/python -m pytest benchmarks/bench_estimate.py benchmarks/bench_stage_hooks.py --benchmark-only --override-ini 'addopts=--import-mode=importlib'
+	$(ONE_THREAD) $(BIN)/python benchmarks/bench_token_reduction.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -15,17 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from calibration_chosen import tables
+from calibration_chosen import errors, sets, tables
 from calibration_public import (
     A100,
-    GEMM_SETS,
     H100,
     LAYER_GEMMS,
     LAYER_STREAMS,
     MODEL_SHAPES,
     attention,
-    gemms,
-    is_model_shape,
     layer_gemms,
     layer_streams,
     load,
@@ -46,8 +43,8 @@ if TYPE_CHECKING:
 
     from costmodel.calibration.tables import Group
 
-#: Products of the generic tier: this many, this wide at least.
-POINTS, WIDTH = 64, 512
+#: Products of the generic tier.
+POINTS = 64
 #: Token counts that one layer is calibrated on: the ends of the 128-row stairs, one count inside the
 #: uneven stair above 128, then doublings.
 LAYER_ROWS = (64, 128, 160, 256, 384, 512, 768, 1280, 2048, 4096)
@@ -97,63 +94,54 @@ def draws(pool: Group, number: int) -> Iterator[Group]:
 def generic_tier(public: Public, number: int) -> None:
     """Fit 64 random products of other shapes; predict LLaVA's and CLIP's from 64 rows on."""
     rows, terms = [], []
-    for hardware, dtype, source in GEMM_SETS:
-        frame = gemms(public, hardware, dtype, source)
-        group = as_group(frame, hardware)
-        model = is_model_shape(frame)
-        wide = np.minimum(group.sizes["n"], group.sizes["k"]) >= WIDTH
-        test = group.take(model & (group.sizes["m"] >= 64))
-        pool = group.take(~model & wide)
+    for hardware, dtype, frame, model, wide in sets(public):
+        tested = frame[model & (frame["m"] >= 64)]
+        test, pool = as_group(tested, hardware), as_group(wide, hardware)
         calibration = Calibration.load("generic", get_hardware(hardware))
         device = calibration.device
-        assert device is not None
-        found = calibration.lookup("gemm", group.dtype)
-        law = law_of("gemm", group.dtype, found.kernels, device)
-        smooth = law_of("gemm", group.dtype, "smooth", device)
+        found = calibration.lookup("gemm", dtype)
+        law = law_of("gemm", dtype, found.kernels, device)
+        smooth = law_of("gemm", dtype, "smooth", device)
         ideal = dict.fromkeys(("compute_efficiency", "memory_efficiency"), 1.0)
         roof = smooth.time_s({**ideal, "overhead_s": 0.0, "exponent": 300.0}, test.sizes)
-        errors: dict[str, list[float]] = {"smooth": [], "tile": []}
-        without: dict[str, list[float]] = {
+        fitted: dict[str, list[float]] = {"smooth": [], "tile": []}
+        lacking: dict[str, list[float]] = {
             name: [] for name, off in TERMS.items() if set(off) <= set(law.priors)
         }
         covered = []
         for sample in draws(pool, number):
             values = fit(smooth, sample)
-            errors["smooth"].append(mape(smooth.time_s(values, test.sizes), test.time_s))
+            fitted["smooth"].append(mape(smooth.time_s(values, test.sizes), test.time_s))
             values = fit(law, sample)
             time = law.time_s(values, test.sizes)
-            errors["tile"].append(mape(time, test.time_s))
-            for name in without:
+            fitted["tile"].append(mape(time, test.time_s))
+            for name in lacking:
                 kept = {n: p for n, p in law.priors.items() if n not in TERMS[name]}
                 bare = replace(law, priors=kept, fixed=TERMS[name])
                 predicted = bare.time_s(fit(bare, sample), test.sizes)
-                without[name].append(mape(predicted, test.time_s))
+                lacking[name].append(mape(predicted, test.time_s))
         for seed in range(min(number, 5)):
             picked = np.random.default_rng(seed).choice(len(pool), POINTS, replace=False)
-            part = frame[~model & wide].iloc[picked]
-            full = fit_calibration(part, hardware, curves=False, resamples=1)
-            low, high = full.op_interval("gemm", group.dtype, rows=test.sizes["m"])
-            s = test.sizes
-            time = full.op_time_s("gemm", dtype=group.dtype, m=s["m"], n=s["n"], k=s["k"])
-            covered.append(np.mean((test.time_s >= low * time) & (test.time_s <= high * time)))
-        tile = errors["tile"]
+            full = fit_calibration(wide.iloc[picked], hardware, curves=False, resamples=1)
+            covered.append(errors(full, tested)[1])
+        tile = fitted["tile"]
         rows.append(
             [
                 hardware.split("-")[1].upper(),
-                group.dtype,
+                dtype,
                 f"{len(test)}",
                 f"{mape(roof, test.time_s):.1f}",
                 f"{mape(smooth.time_s(RULE, test.sizes), test.time_s):.1f}",
                 f"{mape(law.time_s(found.values, test.sizes), test.time_s):.1f}",
-                f"{np.median(errors['smooth']):.1f}",
+                f"{np.median(fitted['smooth']):.1f}",
                 f"{np.median(tile):.1f} ({np.quantile(tile, 0.1):.1f}-{np.quantile(tile, 0.9):.1f})",
-                f"{100 * float(np.mean(covered)):.0f}",
+                f"{np.mean(covered):.0f}",
             ]
         )
         terms.append(
-            [rows[-1][0], group.dtype, f"{np.median(tile):.1f}"]
+            [rows[-1][0], dtype, f"{np.median(tile):.1f}"]
             + [
-                f"{np.median(without[name]) - np.median(tile):+.1f}" if name in without else "-"
+                f"{np.median(lacking[name]) - np.median(tile):+.1f}" if name in lacking else "-"
                 for name in TERMS
             ]
         )
@@ -183,35 +171,25 @@ def generic_tier(public: Public, number: int) -> None:
 def model_tier(public: Public) -> None:
     """Fit at most 16 row counts of the model's own weight matrices; predict all others."""
     rows = []
-    for hardware, dtype, source in GEMM_SETS:
-        frame = gemms(public, hardware, dtype, source)
-        frame = frame[is_model_shape(frame)]
+    for hardware, dtype, frame, model, _ in sets(public):
+        frame = frame[model]
         seen = frame["m"].isin(MODEL_ROWS).to_numpy()
-        label = canonical(dtype)
         calibration = fit_calibration(frame[seen], hardware, resamples=1)
         rest = frame[~seen]
-        m, n, k, measured = (rest[c].to_numpy() for c in ("m", "n", "k", "time_s"))
-        law = replace(
-            calibration,
-            classes={key: replace(each, shapes=()) for key, each in calibration.classes.items()},
-        )
-        time = calibration.op_time_s("gemm", dtype=label, m=m, n=n, k=k)
-        bare = law.op_time_s("gemm", dtype=label, m=m, n=n, k=k)
-        line = _interpolated(frame[seen], rest)
-        low, high = calibration.op_interval("gemm", label, rows=m.astype(float))
-        large, edge = m >= 64, np.isin(m, EDGES)
+        whole, inside = errors(calibration, rest)
+        bare, _ = errors(without(calibration, shapes=()), rest)
+        line = 100 * np.abs(_interpolated(frame[seen], rest) / rest["time_s"].to_numpy() - 1)
+        large, edge = (rest["m"] >= 64).to_numpy(), rest["m"].isin(EDGES).to_numpy()
         rows.append(
             [
                 hardware.split("-")[1].upper(),
-                label,
+                dtype,
                 f"{frame[seen]['m'].nunique()}",
                 f"{len(rest)}",
-                f"{mape(line, measured):.1f} / {mape(line[large], measured[large]):.1f}",
-                f"{mape(bare, measured):.1f} / {mape(bare[large], measured[large]):.1f}",
-                f"{mape(time, measured):.1f} / {mape(time[large], measured[large]):.1f}",
-                f"{mape(time[edge], measured[edge]):.1f}" if edge.any() else "-",
+                *(f"{each.mean():.1f} / {each[large].mean():.1f}" for each in (line, bare, whole)),
+                f"{whole[edge].mean():.1f}" if edge.any() else "-",
                 f"{_floor(frame):.1f}",
-                f"{100 * np.mean((measured >= low * time) & (measured <= high * time)):.0f}",
+                f"{inside:.0f}",
             ]
         )
     table(
@@ -244,9 +222,9 @@ def _interpolated(seen: pd.DataFrame, rest: pd.DataFrame) -> np.ndarray:
     return out
 
 
-def without_residual(found: Calibration) -> Calibration:
-    """Return the law alone."""
-    classes = {key: replace(each, residual=None) for key, each in found.classes.items()}
+def without(found: Calibration, **parts: Any) -> Calibration:
+    """Return a calibration whose classes lack some corrections of the law."""
+    classes = {key: replace(each, **parts) for key, each in found.classes.items()}
     return replace(found, classes=classes)
 
 
@@ -258,7 +236,7 @@ def _floor(frame: pd.DataFrame) -> float:
     """
     hardware = A100 if frame["device"].str.contains("A100").any() else H100
     label = canonical(str(frame["dtype"].iloc[0]))
-    full = without_residual(fit_calibration(frame, hardware, curves=False, resamples=1))
+    full = without(fit_calibration(frame, hardware, curves=False, resamples=1), residual=None)
     errors = []
     for n, k in MODEL_SHAPES:
         mine = frame[(frame["n"] == n) & (frame["k"] == k)].sort_values("m")
@@ -328,18 +306,17 @@ def attentions(public: Public, number: int) -> None:
         frame = attention(public, hardware)
         group = as_group(frame, hardware)
         device = Calibration.load("generic", get_hardware(hardware)).device
-        assert device is not None
         blocks = "flash-128" if hardware == A100 else "flash-192"
         smooth = law_of(group.op_class, "bf16", "split-keys", device)
         law = law_of(group.op_class, "bf16", blocks, device)
-        errors: dict[str, list[float]] = {"smooth": [], "blocks": []}
+        fitted: dict[str, list[float]] = {"smooth": [], "blocks": []}
         covered = []
         for seed in range(number):
             order = np.random.default_rng(seed).permutation(len(group))
             sample, rest = group.take(order[:POINTS]), group.take(order[POINTS:])
             for name, each in (("smooth", smooth), ("blocks", law)):
                 time = each.time_s(fit(each, sample), rest.sizes)
-                errors[name].append(mape(time, rest.time_s))
+                fitted[name].append(mape(time, rest.time_s))
             if seed < 3:
                 full = fit_calibration(frame.iloc[order[:POINTS]], hardware, resamples=1)
                 low, high = full.op_interval(group.op_class, "bf16")
@@ -350,8 +327,8 @@ def attentions(public: Public, number: int) -> None:
                 hardware.split("-")[1].upper(),
                 group.op_class,
                 f"{len(group) - POINTS}",
-                f"{np.median(errors['smooth']):.1f}",
-                f"{np.median(errors['blocks']):.1f}",
+                f"{np.median(fitted['smooth']):.1f}",
+                f"{np.median(fitted['blocks']):.1f}",
                 f"{100 * float(np.mean(covered)):.0f}",
             ]
         )

@@ -60,14 +60,20 @@ def errors(found: Calibration, rows: pd.DataFrame) -> tuple[np.ndarray, float]:
     return 100 * np.abs(1 / ratio - 1), float(100 * np.mean((ratio >= low) & (ratio <= high)))
 
 
-def chosen(public: Public) -> Table:
-    """Fit chosen products of other shapes; predict LLaVA's and CLIP's, and others."""
-    rows = []
+def sets(public: Public) -> Iterator[tuple[str, str, pd.DataFrame, np.ndarray, pd.DataFrame]]:
+    """Yield device, dtype, products, which of them are a model's own, and the other wide ones."""
     for hardware, dtype, source in GEMM_SETS:
         frame = gemms(public, hardware, dtype, source)
         model = is_model_shape(frame)
         pool = frame[~model & (frame["n"] >= WIDTH) & (frame["k"] >= WIDTH)]
-        cells = [hardware.split("-")[1].upper(), canonical(dtype)]
+        yield hardware, canonical(dtype), frame, model, pool
+
+
+def chosen(public: Public) -> Table:
+    """Fit chosen products of other shapes; predict LLaVA's and CLIP's, and others."""
+    rows = []
+    for hardware, dtype, frame, model, pool in sets(public):
+        cells = [hardware.split("-")[1].upper(), dtype]
         for number in NUMBERS:
             if number >= len(pool):
                 cells += ["-", "-"]
@@ -92,11 +98,8 @@ def chosen(public: Public) -> Table:
 def beside(public: Public) -> Table:
     """Fit 16 row counts of the model's own matrices and chosen products together."""
     rows = []
-    for hardware, dtype, source in GEMM_SETS:
-        frame = gemms(public, hardware, dtype, source)
-        model = is_model_shape(frame)
+    for hardware, dtype, frame, model, pool in sets(public):
         seen = model & frame["m"].isin(MODEL_ROWS).to_numpy()
-        pool = frame[~model & (frame["n"] >= WIDTH) & (frame["k"] >= WIDTH)]
         found = fit_calibration(
             pd.concat([frame[seen], nearest(pool, BESIDE)]), hardware, resamples=1
         )
@@ -106,7 +109,7 @@ def beside(public: Public) -> Table:
         rows.append(
             [
                 hardware.split("-")[1].upper(),
-                canonical(dtype),
+                dtype,
                 f"{error.mean():.1f} / {error[large].mean():.1f}",
                 f"{error[large].max():.0f}",
                 f"{inside:.0f}",

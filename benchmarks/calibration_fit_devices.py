@@ -24,8 +24,11 @@ from calibration_public import (
     Public,
     layer_streams,
     named,
+    read,
+    show_held_out,
+    source_of,
 )
-from in_models import shares, with_share
+from in_models import shares, with_parameter, with_share
 
 from costmodel.calibration import Calibration, ClassParameters, Parameter, fit_calibration
 from costmodel.calibration.file import DATA
@@ -76,12 +79,6 @@ def torch_classes(hardware: str) -> Iterable[ClassParameters]:
         )
 
 
-def in_models(found: Calibration) -> Calibration:
-    """Return the H100's calibration with what its products reach in models' runs."""
-    share, low = shares(found, Calibration.load(A100))
-    return with_share(found, share, low)
-
-
 def with_torch(found: Calibration) -> Calibration:
     """Return the calibration with the classes of PyTorch's own kernels."""
     more = {(each.op_class, each.dtype): each for each in torch_classes(found.hardware_id)}
@@ -90,21 +87,16 @@ def with_torch(found: Calibration) -> Calibration:
 
 def cold(found: Calibration) -> Calibration:
     """Return a calibration of warm weights for a model's, which are cold: predictions are always cold."""
-    classes = dict(found.classes)
     for key, each in found.classes.items():
-        share = each.parameters["memory_efficiency"]
-        if each.measured and share.value > COLD_WEIGHTS:
-            parameters = {
-                **each.parameters,
-                "memory_efficiency": Parameter(COLD_WEIGHTS, 0.7, 0.92),
-            }
-            classes[key] = replace(
-                each,
-                parameters=parameters,
-                provenance=f"{each.provenance}; memory_efficiency is that of weights outside the cache, "
-                f"{share.value:.2f} was fitted on weights inside it",
+        share = each.values["memory_efficiency"]
+        if each.measured and share > COLD_WEIGHTS:
+            said = (
+                f"{each.provenance}; memory_efficiency is that of weights outside the cache, "
+                f"{share:.2f} was fitted on weights inside it"
             )
-    return replace(found, classes=classes)
+            value = Parameter(COLD_WEIGHTS, 0.7, 0.92)
+            found = with_parameter(found, key, "memory_efficiency", value, said)
+    return found
 
 
 def h100_streams(folder: Path) -> pd.DataFrame:
@@ -143,15 +135,16 @@ def main() -> None:
             "not measured, parameters assumed: conv, attention_prefill, attention_decode, copy",
         ),
     )
-    in_models(with_torch(found)).save(arguments.out / f"{H100}.json")
+    found = with_torch(found)
+    found = with_share(found, *shares(found, Calibration.load(A100)))
+    found.save(arguments.out / f"{H100}.json")
     for device in DEVICES:
         tables = []
         for name in device.tables:
-            path = arguments.folder / name
-            frame = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+            frame = read(arguments.folder / name)
             if "DeepBench" in device.attribution:
                 frame["weight_copies"] = 1
-            tables.append(named(frame, device.attribution.partition(": ")[2].partition(" at")[0]))
+            tables.append(named(frame, source_of(device.attribution)))
         for hardware in device.ids:
             found = fit_calibration(
                 tables, hardware, software=device.software, date=device.date,
@@ -161,13 +154,7 @@ def main() -> None:
             if "DeepBench" in device.attribution:
                 found = cold(found)
             found.save(arguments.out / f"{hardware}.json")
-            for (op_class, dtype), each in found.classes.items():
-                if each.held_out is not None:
-                    held = each.held_out
-                    print(
-                        f"{hardware} {op_class} {dtype} {each.kernels}: {held.points} points, MAPE "
-                        f"{held.mape:.1%}, worst {held.worst:.0%}, covers {held.coverage:.0%}"
-                    )
+            show_held_out(found)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from calibration_public import (
     gemms,
     layer_streams,
     load,
+    show_held_out,
 )
 
 from costmodel.calibration import (
@@ -37,7 +38,7 @@ from costmodel.calibration.classes import OP_CLASSES, kind_of_class
 from costmodel.calibration.curves import MODEL_ROWS
 from costmodel.calibration.file import DATA
 from costmodel.calibration.host import PRIOR
-from costmodel.calibration.intervals import residual_quantiles
+from costmodel.calibration.intervals import error_quantiles, share_inside
 from costmodel.calibration.priors import families_of, priors_of
 
 if TYPE_CHECKING:
@@ -45,14 +46,9 @@ if TYPE_CHECKING:
 
 #: Assumed ratios measured / predicted of a device nobody calibrated: levels and their logarithms.
 #: The priors err by 12 to 37 % on the two devices they are rounded from.
-GENERIC_QUANTILES = tuple(
-    (level, ratio)
-    for level, ratio in zip(
-        (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99),
-        (-0.5, -0.3, -0.1, 0.0, 0.15, 0.5, 0.9),
-        strict=True,
-    )
-)
+GENERIC_QUANTILES = (
+    (0.01, -0.5), (0.05, -0.3), (0.25, -0.1), (0.5, 0.0), (0.75, 0.15), (0.95, 0.5), (0.99, 0.9),
+)  # fmt: skip
 #: Copies of each weight that the collector of the products goes round.
 COPIES = 6
 SYNC_S = Parameter(0.0, 0.0, 50e-6)
@@ -118,20 +114,14 @@ def with_pointwise(found: Calibration, streams: pd.DataFrame) -> Calibration:
     rows = streams[streams["op_class"].isin(["rope", "activation", "residual"])]
     time = found.op_time_s("residual", dtype="fp16", bytes=rows["bytes"].to_numpy())
     ratios = np.log(rows["time_s"].to_numpy() / time)
-    quantiles = residual_quantiles(ratios)
-    ends = dict(quantiles)
     each = replace(
         add,
         op_class="pointwise",
         provenance=f"{add.provenance} (residual adds; interval over rotary embedding, SwiGLU "
         f"product and residual add)",
-        quantiles=quantiles,
-        held_out=HeldOut(
-            points=len(ratios),
-            mape=float(np.abs(np.exp(-ratios) - 1).mean()),
-            worst=float(np.abs(np.exp(-ratios) - 1).max()),
-            coverage=float(np.mean((ratios >= ends[0.05]) & (ratios <= ends[0.95]))),
-            how="all three kinds of op, in sample",
+        quantiles=error_quantiles(ratios),
+        held_out=HeldOut.of(
+            ratios, share_inside(ratios, ratios), "all three kinds of op, in sample"
         ),
     )
     classes = {key: value for key, value in found.classes.items() if key[0] != "pointwise"}
@@ -178,17 +168,8 @@ def main() -> None:
             notes=NOTES,
         )
         found.save(arguments.out / f"{hardware}.json")
-        print(hardware)
-        for (op_class, dtype), each in found.classes.items():
-            if each.held_out is not None:
-                held = each.held_out
-                print(
-                    f"  {op_class:18} {dtype:6} {each.kernels:12} {each.points:5} points  held out "
-                    f"{held.points:6}: MAPE {held.mape:.1%}, worst {held.worst:.0%}, "
-                    f"90 % interval covers {held.coverage:.1%}"
-                )
-        for warning in found.warnings:
-            print(f"  {warning}")
+        show_held_out(found)
+        print(*found.warnings, sep="\n")
 
 
 if __name__ == "__main__":

@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from calibration_fit_devices import with_torch
+from calibration_public import EVIDENCE
+from in_models import with_parameter
 
 from costmodel.calibration import Calibration, ClassParameters, HeldOut, Parameter
 from costmodel.calibration.file import DATA
 from costmodel.calibration.fitting import moved_to
-from costmodel.calibration.intervals import residual_quantiles, share_inside
+from costmodel.calibration.intervals import error_quantiles, share_inside
 from costmodel.calibration.priors import priors_of
 from costmodel.calibration.regression import bootstrap, fit, law_of
 from costmodel.calibration.tables import group_points
@@ -33,21 +35,14 @@ if TYPE_CHECKING:
     from costmodel.calibration.parameters import Device
     from costmodel.calibration.tables import Group
 
-EVIDENCE = Path(__file__).parents[1] / "tests" / "costmodel" / "calibration" / "data" / "evidence"
 L4, ORIN, MI300X = "nvidia-l4", "nvidia-jetson-agx-orin-64gb", "amd-mi300x"
 RTX_4090, RTX_A6000 = "nvidia-rtx-4090", "nvidia-rtx-a6000"
 TRACES = "profiler traces of Qwen1.5-0.5B and ViT-B/16 (AMD-AGI/TraceLens)"
 
 
-def bound(hardware: str) -> Calibration:
-    """Return the uncalibrated law of a device."""
-    return Calibration.load("generic").for_hardware(get_hardware(hardware))
-
-
 def transferred(hardware: str, near: str) -> Calibration:
     """Return a relative's calibration at a device's own rates."""
-    start, other = bound(hardware), Calibration.load(near)
-    assert start.device is not None
+    start, other = Calibration.load("generic", get_hardware(hardware)), Calibration.load(near)
     moved = moved_to(other, start.device)
     kinds = sorted({op_class for op_class, _ in moved})
     rest = sorted({op_class for op_class, _ in start.classes} - set(kinds))
@@ -65,17 +60,12 @@ def transferred(hardware: str, near: str) -> Calibration:
 
 def assumed_memory(found: Calibration) -> Calibration:
     """Return a transferred calibration with the priors' share of the memory's bandwidth."""
-    classes = {}
     for key, each in found.classes.items():
         if each.standing == "transferred" and key[0] in ("gemm", "conv"):
             share = priors_of(*key, each.kernels)["memory_efficiency"].median
-            each = replace(
-                each,
-                parameters={**each.parameters, "memory_efficiency": Parameter(share)},
-                provenance=f"{each.provenance}; memory_efficiency is the prior's, as the memory is another",
-            )
-        classes[key] = each
-    return replace(found, classes=classes)
+            said = f"{each.provenance}; memory_efficiency is the prior's, as the memory is another"
+            found = with_parameter(found, key, "memory_efficiency", Parameter(share), said)
+    return found
 
 
 def few_products(points: Group, device: Device) -> ClassParameters:
@@ -87,21 +77,14 @@ def few_products(points: Group, device: Device) -> ClassParameters:
         rest = points.take(np.delete(np.arange(len(points)), i))
         ratios[i] = np.log(points.time_s / law.time_s(fit(law, rest), points.sizes))[i]
     ends = bootstrap(law, points, values, 50, np.random.default_rng(0))
-    errors = np.abs(np.exp(-ratios) - 1)
     return ClassParameters(
         points.op_class,
         points.dtype,
         {name: Parameter(value, *ends[name]) for name, value in values.items()},
         f"fitted on {len(points)} products of {TRACES}, held to the priors",
         points=len(points),
-        quantiles=residual_quantiles(ratios),
-        held_out=HeldOut(
-            len(points),
-            float(errors.mean()),
-            float(errors.max()),
-            share_inside(ratios, ratios),
-            "leaving one out",
-        ),
+        quantiles=error_quantiles(ratios),
+        held_out=HeldOut.of(ratios, share_inside(ratios, ratios), "leaving one out"),
         kernels=law.family,
     )
 
@@ -110,8 +93,7 @@ def from_traces(hardware: str, data: Path) -> Calibration:
     """Return the calibration of a device of which there are products in profiler traces."""
     frame = pd.read_csv(data / "products_in_traces.csv")
     frame = frame[frame["device"] == hardware]
-    start = bound(hardware)
-    assert start.device is not None
+    start = Calibration.load("generic", get_hardware(hardware))
     (points,), _ = group_points([("traces", frame[["dtype", "m", "n", "k", "time_s"]])], ())
     found = few_products(points, start.device)
     rest = sorted({op_class for op_class, _ in start.classes} - {"gemm"})

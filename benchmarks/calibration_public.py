@@ -13,14 +13,17 @@ products of other shapes per device and dtype, 360 random attention shapes per d
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from costmodel.calibration import Calibration
 
+#: Other public measurements, which the repository carries.
+EVIDENCE = Path(__file__).parents[1] / "tests" / "costmodel" / "calibration" / "data" / "evidence"
 A100, H100 = "nvidia-a100-sxm4-80gb", "nvidia-h100-sxm5-80gb"
 AICONFIGURATOR = "ai-dynamo/aiconfigurator"
 ATTRIBUTION = (
@@ -56,7 +59,7 @@ LAYER_STREAMS = {
 LAYER_EMBEDDING = {"emb_s": ("embedding", 2 * 4096 * 2)}
 
 
-class Device(NamedTuple):
+class DeviceTables(NamedTuple):
     """A device whose tables are in one layout: what to fit, and whose it is."""
 
     ids: tuple[str, ...]
@@ -71,22 +74,24 @@ _SERVINGSIM = "GEMM and attention times: casys-kaist/LLMServingSim at 5daddb2 (M
 #: DeepBench loops over one product, so weights that fit the L2 cache are read from it; its T4 ran in
 #: bursts above its power limit.
 DEVICES = (
-    Device(
+    DeviceTables(
         ("nvidia-v100-sxm2-16gb", "nvidia-v100-sxm2-32gb"),
         ("gemm_v100_sxm2_deepbench.csv",),
         "cuBLAS of CUDA 10.1",
         "2019",
         _DEEPBENCH,
     ),
-    Device(("nvidia-t4",), ("gemm_t4_deepbench.csv",), "cuBLAS of CUDA 10.1", "2019", _DEEPBENCH),
-    Device(
+    DeviceTables(
+        ("nvidia-t4",), ("gemm_t4_deepbench.csv",), "cuBLAS of CUDA 10.1", "2019", _DEEPBENCH
+    ),
+    DeviceTables(
         ("nvidia-rtx-4090",),
         ("gemm_rtx_4090_llmservingsim.parquet", "attention_rtx_4090_llmservingsim.csv"),
         "vLLM 0.19",
         "",
         _SERVINGSIM,
     ),
-    Device(
+    DeviceTables(
         ("nvidia-rtx-a6000",), ("gemm_rtx_a6000_llmservingsim.parquet",), "vLLM", "", _SERVINGSIM
     ),
 )
@@ -183,6 +188,27 @@ def is_model_shape(frame: pd.DataFrame) -> np.ndarray:
     """Return which rows are products with a LLaVA or CLIP weight matrix."""
     pairs = set(MODEL_SHAPES)
     return np.array([pair in pairs for pair in zip(frame["n"], frame["k"], strict=True)])
+
+
+def read(path: Path) -> pd.DataFrame:
+    """Return the table in a CSV or Parquet file."""
+    return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+
+
+def source_of(attribution: str) -> str:
+    """Return whose measurements they are: `owner/repository`."""
+    return attribution.partition(": ")[2].partition(" at")[0]
+
+
+def show_held_out(found: Calibration) -> None:
+    """Print how well each fitted class predicts points outside its fit."""
+    for (op_class, dtype), each in found.classes.items():
+        if (held := each.held_out) is not None:
+            print(
+                f"{found.hardware_id} {op_class} {dtype} {each.kernels}: {each.points} points, held out "
+                f"{held.points}: MAPE {held.mape:.1%}, worst {held.worst:.0%}, 90 % interval covers "
+                f"{held.coverage:.1%}"
+            )
 
 
 def named(frame: pd.DataFrame, name: str) -> pd.DataFrame:

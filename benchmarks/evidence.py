@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from calibration_public import EVIDENCE, read, source_of
 from in_models import LLAMA_2_70B
 
 from costmodel import estimate
 from costmodel.calibration import Calibration
 from costmodel.plots.style import BLUE, GREY, SKY, new_figure, save_figure, set_titles, styled
 
-DATA = Path(__file__).parents[1] / "tests" / "costmodel" / "calibration" / "data" / "evidence"
-JETSONS = DATA.parents[2] / "data" / "jetson_qwen_vl.csv"
+JETSONS = EVIDENCE.parents[2] / "data" / "jetson_qwen_vl.csv"
 #: Layers of the model whose one layer is looked at; context and most sequences of its decode steps.
 LAYERS, CONTEXT, MOST_SEQUENCES = 4, 256, 16
 #: Text tokens of a prompt, and tokens of its answer, where the Jetsons' table states none.
@@ -50,14 +50,22 @@ class Finding(NamedTuple):
     unexplained: str
     points: list[tuple[float, float, float, float]]  # measured, predicted, low, high
 
+    def ratios(self) -> np.ndarray:
+        """Return predicted over measured, shape (points,)."""
+        measured, predicted, *_ = np.array(self.points).T
+        return predicted / measured
+
+    def quantiles(self) -> np.ndarray:
+        """Return the ratios' 10th percentile, median and 90th percentile."""
+        return np.quantile(self.ratios(), [0.1, 0.5, 0.9])
+
     def row(self) -> list[str]:
         """Return the cells of the table."""
-        measured, predicted, low, high = np.array(self.points).T
-        ratio = predicted / measured
+        measured, _, low, high = np.array(self.points).T
         inside = np.mean((measured >= low) & (measured <= high))
-        first, middle, last = np.quantile(ratio, [0.1, 0.5, 0.9])
+        first, middle, last = self.quantiles()
         return [
-            self.device, self.source, self.stage, str(len(ratio)),
+            self.device, self.source, self.stage, str(len(self.points)),
             f"{middle:.2f} ({first:.2f}-{last:.2f})", f"{inside:.0%}", self.boundary, self.unexplained,
         ]  # fmt: skip
 
@@ -141,8 +149,7 @@ def products(data: Path) -> list[Finding]:
         ("amd-mi300x", "MI300X", "products_in_traces.csv",
          "fitted on these alone; 0.79 to 1.17 leaving one out"),
     ):  # fmt: skip
-        path = data / file
-        frame = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+        frame = read(data / file)
         law = Calibration.load(device)
         if "device" in frame:
             frame = frame[frame["device"].isin([device, law.device_name])]
@@ -152,8 +159,8 @@ def products(data: Path) -> list[Finding]:
             low, high = law.op_interval("gemm", str(dtype), rows=sizes["m"])
             points = np.stack([part["time_s"], time, low * time, high * time], axis=1)
             found.append(
-                Finding(name, law.attribution.partition(": ")[2].partition(" at")[0],
-                        f"products, {dtype}", "one kernel", note, points.tolist())
+                Finding(name, source_of(law.attribution), f"products, {dtype}", "one kernel", note,
+                        points.tolist())
             )  # fmt: skip
     return found
 
@@ -245,15 +252,13 @@ def table2() -> str:
     lines = []
     published = {576: "88.6 ms", 40: "15.3 ms"}
     times = {}
-    for tokens in (576, 40):
-        totals = estimate("llava-1.5-7b", "nvidia-v100-sxm2-32gb", visual_tokens=tokens).stages[
-            "prefill"
-        ]
-        times[tokens] = totals.time_s
+    for tokens, words in published.items():
+        cost = estimate("llava-1.5-7b", "nvidia-v100-sxm2-32gb", visual_tokens=tokens)
+        time, low, high = (1e3 * each for each in _times(cost.stages["prefill"]))
+        ideal = 1e3 * cost.stages["prefill"].ideal_time_s
+        times[tokens] = time
         lines.append(
-            f"| {tokens} | {published[tokens]} | {totals.ideal_time_s * 1e3:.1f} ms | "
-            f"{totals.time_s * 1e3:.1f} ms | {totals.time_low_s * 1e3:.0f} to "
-            f"{totals.time_high_s * 1e3:.0f} ms |"
+            f"| {tokens} | {words} | {ideal:.1f} ms | {time:.1f} ms | {low:.0f} to {high:.0f} ms |"
         )
     ratio = times[576] / times[40]
     return "\n".join(lines) + (
@@ -271,8 +276,7 @@ def picture(findings: list[Finding], path: Path) -> None:
     axes.axvline(1.0, color=GREY, linewidth=1)
     names = []
     for at, each in enumerate(reversed(findings)):
-        measured, predicted, *_ = np.array(each.points).T
-        low, middle, high = np.quantile(predicted / measured, [0.1, 0.5, 0.9])
+        low, middle, high = each.quantiles()
         axes.plot([low, high], [at, at], color=SKY, linewidth=3)
         fitted = each.unexplained.startswith("fitted")
         axes.plot([middle], [at], "o", color=BLUE, markerfacecolor="white" if fitted else BLUE)
@@ -292,7 +296,7 @@ def picture(findings: list[Finding], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--data", type=Path, default=EVIDENCE)
     parser.add_argument("--out", type=Path, default=Path("docs/evidence.md"))
     parser.add_argument("--picture", type=Path)
     arguments = parser.parse_args()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from calibration_public import A100, H100
+from calibration_public import A100, EVIDENCE, H100
 
 from costmodel import estimate
 from costmodel.calibration import Calibration, Parameter
@@ -30,7 +30,8 @@ from costmodel.calibration.parameters import MODEL_SHARE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DATA = Path(__file__).parents[1] / "tests" / "costmodel" / "calibration" / "data" / "evidence"
+#: The op class and dtype whose share it is.
+PRODUCTS = ("gemm", "bf16")
 #: FLOP below which a launch, and not arithmetic, decides a traced product's time.
 LARGE = 1e10
 #: Prompts over two cards: the collectives of eight are another term's.
@@ -44,40 +45,43 @@ LLAMA_2_70B = {
 }  # fmt: skip
 
 
+def with_parameter(
+    found: Calibration, key: tuple[str, str], name: str, value: Parameter, provenance: str = ""
+) -> Calibration:
+    """Return a calibration with another value of one parameter, and what is said of it."""
+    each = found.classes[key]
+    parameters = {**each.parameters, name: value}
+    moved = replace(each, parameters=parameters, provenance=provenance or each.provenance)
+    return replace(found, classes={**found.classes, key: moved})
+
+
 def with_share(found: Calibration, share: float, low: float | None = None) -> Calibration:
     """Return a calibration whose 16-bit products reach a share of their arithmetic in models."""
-    key = ("gemm", "bf16")
-    each = found.classes[key]
-    moved = Parameter(share) if low is None else Parameter(share, low, 1.0)
-    parameters = {**each.parameters, MODEL_SHARE: moved}
-    said = f"{each.provenance.partition(NOTE)[0]}{NOTE}{share:g} of its arithmetic, from {SOURCES}"
-    moved_class = replace(each, parameters=parameters, provenance=said)
-    return replace(found, classes={**found.classes, key: moved_class})
+    before = found.classes[PRODUCTS].provenance.partition(NOTE)[0]
+    said = f"{before}{NOTE}{share:g} of its arithmetic, from {SOURCES}"
+    value = Parameter(share) if low is None else Parameter(share, low, 1.0)
+    return with_parameter(found, PRODUCTS, MODEL_SHARE, value, said)
 
 
-def traces(found: Calibration, data: Path = DATA) -> float:
+def traces(found: Calibration, data: Path = EVIDENCE) -> float:
     """Return the share that products in profiler traces show."""
     frame = pd.read_csv(data / "products_in_traces.csv")
     flop = 2.0 * frame["m"] * frame["n"] * frame["k"]
     frame = frame[(frame["device"] == found.hardware_id) & (flop > LARGE)]
     measured = (frame["time_s"] * frame["kernels"]).sum()
-    bare = found.classes["gemm", "bf16"]
+    sizes = {name: frame[name].to_numpy(dtype=float) for name in "mnk"}
+    alone = found.classes[PRODUCTS].values["compute_efficiency"]
 
     def beside(share: float) -> float:
         # `op_time_s` says what a product takes alone: a slower peak says what it takes in a model.
-        each = bare.parameters["compute_efficiency"]
-        slow = {**bare.parameters, "compute_efficiency": Parameter(share * each.value)}
-        law = replace(
-            found, classes={**found.classes, ("gemm", "bf16"): replace(bare, parameters=slow)}
-        )
-        sizes = {name: frame[name].to_numpy(dtype=float) for name in "mnk"}
+        law = with_parameter(found, PRODUCTS, "compute_efficiency", Parameter(share * alone))
         time = law.op_time_s("gemm", dtype="bf16", **sizes)
         return float((time * frame["kernels"]).sum() / measured)
 
     return _share_at(beside, 1.0)
 
 
-def prompts(found: Calibration, other: Calibration, data: Path = DATA) -> float:
+def prompts(found: Calibration, other: Calibration, data: Path = EVIDENCE) -> float:
     """Return the share that prompts show beside those of another device."""
     frame = pd.read_csv(data / "llama2_70b_prefills.csv")
     frame = frame[frame["tp"] == CARDS]
@@ -108,7 +112,7 @@ def _share_at(ratio: Callable[[float], float], goal: float) -> float:
     return (low + high) / 2
 
 
-def shares(found: Calibration, other: Calibration, data: Path = DATA) -> tuple[float, float]:
+def shares(found: Calibration, other: Calibration, data: Path = EVIDENCE) -> tuple[float, float]:
     """Return the share and its lower end, of two digits."""
     both = traces(found, data), prompts(found, other, data)
     return round(float(np.sqrt(both[0] * both[1])), 2), round(min(both), 2)
@@ -116,7 +120,7 @@ def shares(found: Calibration, other: Calibration, data: Path = DATA) -> tuple[f
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--data", type=Path, default=EVIDENCE)
     data = parser.parse_args().data
     found, other = Calibration.load(H100), Calibration.load(A100)
     print(f"products in profiler traces: {traces(found, data):.3f}")

@@ -9,7 +9,6 @@ figure that its own command stored, with its date. Exit code 1 where a promise d
 from __future__ import annotations
 
 import argparse
-import ast
 import csv
 import datetime
 import json
@@ -206,37 +205,13 @@ def _childrens_seconds() -> float:
 
 
 def lines() -> Found:
-    """Count lines by package, and those of the longest file."""
-    counts = dict.fromkeys(PACKAGES, 0)
-    code = 0
-    longest = (0, "")
-    for package in PACKAGES:
-        for path in (ROOT / package).rglob("*.py"):
-            text = path.read_text(encoding="utf-8")
-            number = text.count("\n")
-            counts[package] += number
-            code += number - text.count("\n\n") - _docstring_lines(text)
-            longest = max(longest, (number, str(path.relative_to(ROOT))))
-    by_package = ", ".join(f"{name} {number:,}" for name, number in counts.items())
-    return Found(
-        f"longest {longest[1]} with {longest[0]}; {by_package}: {sum(counts.values()):,}, of which "
-        f"{code:,} are neither blank nor docstrings",
-        longest[0] <= MOST_LINES,
+    """Count the lines of the longest file; those by package stand in `growth`."""
+    number, path = max(
+        (path.read_text(encoding="utf-8").count("\n"), str(path.relative_to(ROOT)))
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
     )
-
-
-def _docstring_lines(text: str) -> int:
-    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    first = [
-        node.body[0] for node in ast.walk(ast.parse(text)) if isinstance(node, kinds) and node.body
-    ]
-    return sum(
-        (each.end_lineno or 0) - each.lineno + 1
-        for each in first
-        if isinstance(each, ast.Expr)
-        and isinstance(each.value, ast.Constant)
-        and isinstance(each.value.value, str)
-    )  # fmt: skip
+    return Found(f"longest {path} with {number}", number <= MOST_LINES)
 
 
 def table_2() -> Found:

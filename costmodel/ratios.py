@@ -137,8 +137,8 @@ def _log_ratios(found: ClassParameters, z: Any, row: OpRow) -> Any:
     # The op's interval says how far its errors spread; where it was cut off at its time, the other end does.
     middle = found.log_ratio(0.5)
     ends = ((0.05, row.time_low_s), (0.95, row.time_high_s))
+    beside = [(found.log_ratio(level) - middle, end) for level, end in ends]
     spread = min(
-        (np.log(end / row.time_s) - middle) / (found.log_ratio(level) - middle)
-        for level, end in ends
+        ((np.log(end / row.time_s) - middle) / width for width, end in beside if width), default=1.0
     )
     return middle + spread * (ratios - middle)

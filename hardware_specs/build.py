@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from hardware_specs.errors import InvalidFileError
-from hardware_specs.schema import LINK_KINDS
+from hardware_specs.schema import LINK_KINDS, first_of
 from hardware_specs.sources import list_sources
 from hardware_specs.spec import (
     ACCUMULATORS,
@@ -57,8 +57,7 @@ def build_spec(device: dict[str, Any], *, hardware_id: str) -> HardwareSpec:
     """
     problems = list(_problems(device, hardware_id))
     if problems:
-        more = f"; and {len(problems) - 6} more" if len(problems) > 6 else ""
-        raise InvalidFileError("; ".join(problems[:6]) + more)
+        raise InvalidFileError(first_of(problems))
     memory = device["memory"]
     provenance = {"memory": _provenance(memory)}
     values: dict[str, Any] = {key: device[key] for key in NAMED if key in device}

@@ -12,6 +12,7 @@ import os
 import platform
 import subprocess
 import sys
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,12 +115,11 @@ def _describe(
     memory = _memory_bytes()
     copies = {1: one["copy_bytes_per_s"], threads: every["copy_bytes_per_s"]}
     reached = " and ".join(f"{b / 1e9:.1f} GB/s on {n}" for n, b in copies.items())
-    system = Provenance(("measured",), "measured", "as the operating system reports it")
+    measured = partial(Provenance, ("measured",), "measured")
+    system = measured("as the operating system reports it")
     provenance = {
-        "sm_count": Provenance(("measured",), "measured", "threads this process may run at once"),
-        "memory": Provenance(
-            ("measured",),
-            "measured",
+        "sm_count": measured("threads this process may run at once"),
+        "memory": measured(
             "size as the operating system reports it; bandwidth of a copy of "
             f"{size_bytes / 2**20:.0f} MiB, read and write counted: {reached} threads",
         ),
@@ -132,9 +132,7 @@ def _describe(
         key = "bf16.matrix.acc32" if amx else f"{dtype}.vector"
         # On a busy machine all threads can be slower than one, so take the larger rate as the peak.
         peaks[key] = max(rate, one["flop_per_s"][dtype])
-        provenance[key] = Provenance(
-            ("measured",),
-            "measured",
+        provenance[key] = measured(
             f"best {dtype} matrix product through {_PROBED[dtype]}, achieved: "
             f"{rate / 1e9:.1f} GFLOP/s on {threads} threads, "
             f"{one['flop_per_s'][dtype] / 1e9:.1f} GFLOP/s on one",

@@ -66,7 +66,8 @@ def match_device_name(
         ids = tuple(i for i in list_hardware() if _target(get_hardware(i).compute_capability))
     if not ids:
         raise _no_such_name(name)
-    missing = [] if named else _missing(memory_bytes, sm_count)
+    figures = {"memory": memory_bytes, "unit count": sm_count}
+    missing = [] if named else [what for what, value in figures.items() if not value]
     if generic and not _target(architecture):
         missing.insert(0, "architecture (gcnArchName)")
     if missing:
@@ -86,11 +87,11 @@ def match_device_name(
     reported = [f"{memory_bytes / 2**30:.4g} GiB"] if memory_bytes else []
     reported += [f"{sm_count} units"] if sm_count else []
     reported += [target] if (target := _target(architecture)) else []
-    figures = f"{name!r} with {' and '.join(reported)}"
+    said = f"{name!r} with {' and '.join(reported)}"
     described = "; ".join(_described(spec) for spec in fitting or specs)
     if len(fitting) == 1:
         message = (
-            f"{figures} is {fitting[0].id} or the {_TWINS[fitting[0].id]}, which no file "
+            f"{said} is {fitting[0].id} or the {_TWINS[fitting[0].id]}, which no file "
             "describes; name it with --hardware ID"
         )
     elif fitting:
@@ -103,7 +104,7 @@ def match_device_name(
         )
     else:
         whose = "that ROCm may mean" if generic else "of that name"
-        message = f"{figures} is none of the devices {whose} ({described}){_cut(specs)}; {_ADVICE}"
+        message = f"{said} is none of the devices {whose} ({described}){_cut(specs)}; {_ADVICE}"
     raise _error(name, tuple(spec.id for spec in fitting) or ids, message)
 
 
@@ -125,11 +126,6 @@ def could_be(
     return may_name(name, (*spec.device_names, spec.name, spec.id)) and _fits_all(
         spec, memory_bytes, sm_count, architecture
     )
-
-
-def _missing(memory_bytes: int | None, sm_count: int | None) -> list[str]:
-    given = {"memory": memory_bytes, "unit count": sm_count}
-    return [what for what, value in given.items() if not value]
 
 
 def _no_such_name(name: str) -> UnknownHardwareError:
@@ -167,7 +163,7 @@ def _fits_all(
 ) -> bool:
     target = _target(architecture)
     same = not target or spec.compute_capability in (None, target)
-    shown = _SHOWN_OF_SHARED if _is_shared(spec) else _SHOWN_OF_NOMINAL
+    shown = _SHOWN_OF_SHARED if "unified" in (spec.memory_kind or "") else _SHOWN_OF_NOMINAL
     return (
         same
         and _fits(memory_bytes, spec.memory_bytes, shown)
@@ -185,10 +181,6 @@ def _fits(reported: int | None, specified: int | None, share: tuple[float, float
     if reported is None or specified is None:
         return True
     return share[0] * specified <= reported <= share[1] * specified
-
-
-def _is_shared(spec: HardwareSpec) -> bool:
-    return "unified" in (spec.memory_kind or "")
 
 
 def _cut(specs: list[HardwareSpec]) -> str:

@@ -173,13 +173,15 @@ memory: field required; peaks: field required
         checked: dict[str, Any] = _VALIDATOR.validate_python(document)
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False)
-        shown = [
-            f"{'.'.join(map(str, e['loc'])) or 'the file'}: {_lowered(e['msg'])}" for e in found
+        problems = [
+            f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg'][:1].lower()}{e['msg'][1:]}"
+            for e in found
         ]
-        more = f"; and {len(shown) - 6} more" if len(shown) > 6 else ""
-        raise InvalidFileError("; ".join(shown[:6]) + more) from None
+        raise InvalidFileError(first_of(problems)) from None
     return checked
 
 
-def _lowered(message: str) -> str:
-    return message[:1].lower() + message[1:]
+def first_of(problems: list[str]) -> str:
+    """Return the first six problems as one message that counts the others."""
+    more = f"; and {len(problems) - 6} more" if len(problems) > 6 else ""
+    return "; ".join(problems[:6]) + more

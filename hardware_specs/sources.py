@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -72,7 +72,7 @@ class Disagreement:
     devices: tuple[str, ...] = ()
 
 
-@lru_cache(maxsize=1)
+@cache
 def list_sources() -> Mapping[str, Source]:
     """Return the documents by key: data sheets and lists, and the benchmarks behind measured rates.
 
@@ -102,7 +102,7 @@ def list_disagreements(hardware_id: str | None = None) -> tuple[Disagreement, ..
     return tuple(row for row in rows if hardware_id in row.devices)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _all_disagreements() -> tuple[Disagreement, ...]:
     from hardware_specs.files.reading import read_yaml
 

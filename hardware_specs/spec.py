@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -203,7 +204,8 @@ class HardwareSpec:
     def __reduce__(self) -> tuple[Any, ...]:
         """Rebuild from plain data: read-only mappings cannot be pickled or copied."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return _rebuild, (values | {name: dict(values[name]) for name in _MAPPINGS},)
+        values |= {name: dict(values[name]) for name in _MAPPINGS}
+        return partial(HardwareSpec, **values), ()
 
     @property
     def usable_memory_bytes(self) -> int | None:
@@ -320,7 +322,3 @@ _PEAKS_SHOWN = (
     "int8.matrix",
 )
 _MAPPINGS = ("peaks", "links", "flops_per_clock_per_sm", "unsupported", "provenance", "own_sources")
-
-
-def _rebuild(values: dict[str, Any]) -> HardwareSpec:
-    return HardwareSpec(**values)

@@ -133,6 +133,7 @@ def plug(host: Host) -> None:
     if method.info.second_place is None:
         reduce_clips(host, lambda frames: dycoke(frames, keep))
         return
+    host.parts.require_decoder_layers(method.name)
     check_at(AT.of(method), len(host.parts.layers))
     settings = {"park": PARK.of(method), "alike": ALIKE.of(method)}
 

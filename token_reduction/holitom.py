@@ -41,8 +41,8 @@ from costmodel.methods.holitom import (
     cut_layer,
     share_left,
 )
-from costmodel.methods.keep import kept_count, resolve_keep
-from hardware_specs.errors import UnsupportedError
+from costmodel.methods.keep import check_keep, resolve_keep
+from hardware_specs.errors import InvalidInputError, UnsupportedError
 from token_reduction.apply.class_attention import MeanAttention, pooled_frames
 from token_reduction.apply.llm_attention import AttentionProbe
 from token_reduction.apply.llm_policy import KeepEverything, rows_of
@@ -100,7 +100,10 @@ def holitom(
         takes = "the tokens of frames [t, p, d] and the attention [t, p] to them"
         raise misfit("holitom", takes, frames, attention)
     count, each, width = frames.shape
-    kept_count("holitom", float(keep), each, "up")
+    if isinstance(check_keep(keep), int):
+        raise InvalidInputError(
+            f"holitom's keep is a share in (0, 1] of a clip; given the count {keep}"
+        )
     with torch.no_grad():
         norms = frames.norm(dim=-1, keepdim=True)
         require_finite("holitom", frames=norms, attention=attention)
@@ -141,8 +144,8 @@ def _last_break(frames: Tensor, norms: Tensor, threshold: float) -> Tensor:
     unit = frames / norms.clamp_min(torch.finfo(frames.dtype).tiny)
     like = (unit[1:] * unit[:-1]).sum(dim=-1) > threshold
     numbers = torch.arange(len(like), device=frames.device).unsqueeze(-1)
-    last = torch.where(like, -1, numbers).cummax(dim=0).values if len(like) else numbers
-    return torch.cat((last.new_full((1, frames.shape[1]), -1), last))
+    broken = torch.cat((numbers.new_full((1, frames.shape[1]), -1), torch.where(like, -1, numbers)))
+    return broken.cummax(dim=0).values
 
 
 def _still_counts(broken: Tensor) -> list[list[int]]:
@@ -244,7 +247,10 @@ def plug(host: Host) -> None:
     settings = {"threshold": THRESHOLD.of(method), "own": OWN.of(method)}
     keep, cut = float(method.settled_keep), cut_layer(len(parts.layers), CUT.of(method))
     before, inside = host.in_two() if cut else (host, None)
-    later = MergedInTurn(parts, cut, DEEP.of(method))
+    later: MergedInTurn | None = None
+    if cut:
+        parts.require_decoder_layers(method.name)
+        later = MergedInTurn(parts, cut, DEEP.of(method))
     received, mean, looked = ReceivedAttention(parts), None, list[Any]()
     if parts.three_axes:
         received.attach(host.patches)
@@ -255,7 +261,8 @@ def plug(host: Host) -> None:
         mean.attach(parts, host.patches)
 
     def reduced(item: Item) -> Reduced:
-        later.active = True
+        if later is not None:
+            later.active = True
         if parts.three_axes:
             row, _ = received.of(item.number)
             return holitom(item.by_frame, row.view(item.frames, -1), keep, **settings)
@@ -267,7 +274,7 @@ def plug(host: Host) -> None:
         return holitom(item.by_frame, row, keep, **settings)
 
     reduce_clips_of(before, reduced)
-    if inside is not None:
+    if inside is not None and later is not None:
         reduce_between_layers(inside, lambda *_: later)
 
 

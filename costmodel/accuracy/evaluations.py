@@ -15,6 +15,7 @@ from costmodel.accuracy.rows import Benchmark, Score
 from costmodel.models import load_model
 from hardware_specs.errors import InvalidFileError, InvalidInputError, UnknownNameError
 from hardware_specs.files.reading import files_under, is_folder, read_json, show_path
+from hardware_specs.showing import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,7 +53,7 @@ def load_evaluations(
         score = document["results"][task][named]
         if isinstance(score, bool) or not isinstance(score, (int, float)):
             raise InvalidFileError(f"{show_path(path)}: {task} {named} is no number")
-        rows.append(_row(called, path.name, model, benchmark, float(score)))
+        rows.append(_row(called, path, model, benchmark, float(score)))
     if len(checkpoints) > 1 or len(metrics) > 1:
         differ = checkpoints if len(checkpoints) > 1 else metrics
         raise InvalidInputError(
@@ -110,19 +111,30 @@ def _metric(document: Any, path: Path, task: str, metric: str) -> str:
     return asked[0]
 
 
-def _row(called: dict[str, Any], file: str, model: str, benchmark: str, score: float) -> Score:
+def _row(called: dict[str, Any], path: Path, model: str, benchmark: str, score: float) -> Score:
     method = str(called.get("method") or "none")
     if method != "none" and called.get("variant"):
         method = f"{method}(variant={called['variant']})"
-    keep, layer = called.get("keep"), called.get("layer")
-    label = method if keep is None else f"{method} {keep}"
+    given, asked = called.get("keep"), called.get("layer")
+    label = method if given is None else f"{method} {given}"
+    try:
+        keep, layer = (
+            None if given is None else _number(given),
+            None if asked is None else int(asked),
+        )
+    except (TypeError, ValueError):
+        raise InvalidFileError(
+            f"{show_path(path)}: keep {shown(given)} or layer {shown(asked)} is no number"
+        ) from None
     return Score(
-        PAPER, "", file, label, load_model(model).name, method,
-        None if keep is None else _number(keep), None if layer is None else int(layer),
+        PAPER, "", path.name, label, load_model(model).name, method, keep, layer,
         "stated", None, None, "none", benchmark, score, None, "E", (), "", "own",
     )  # fmt: skip
 
 
 def _number(keep: Any) -> int | float:
+    """Return a count, or a ratio that may be written in percent."""
     text = str(keep)
-    return int(text) if text.isdigit() else float(text)
+    if text.endswith("%"):
+        return float(text[:-1]) / 100
+    return int(text) if text.isdecimal() else float(text)

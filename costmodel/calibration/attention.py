@@ -43,16 +43,6 @@ if TYPE_CHECKING:
 
     from costmodel.calibration.parameters import Device
 
-PARAMETERS = (
-    "compute_efficiency",
-    "memory_efficiency",
-    "overhead_s",
-    "exponent",
-    "tail_overlap",
-    "block_overhead_s",
-    "score_cost",
-    "sequence_overhead_s",
-)
 #: Queries per block, by kernel family; 0 has no blocks.
 FAMILIES = {"flash-128": 128, "flash-192": 192, "split-keys": 0}
 #: Keys are read in blocks of this many.

@@ -31,15 +31,12 @@ if TYPE_CHECKING:
     from costmodel.calibration.parameters import ClassParameters, Device, Parameter
     from hardware_specs import HardwareSpec
 
+#: The arguments that an op of each kind needs, and the one that may be left out.
 _ARGUMENTS = {
-    "gemm": ("m", "n", "k"),
-    "conv": ("m", "n", "k"),
-    "attention_prefill": ("batch", "q_len", "kv_len", "heads", "kv_heads", "head_dim"),
-    "attention_encoder": ("batch", "q_len", "kv_len", "heads", "kv_heads", "head_dim"),
-    "attention_decode": ("batch", "q_len", "kv_len", "heads", "kv_heads", "head_dim"),
+    "gemm": (("m", "n", "k"), "batch"),
+    "attention": (("batch", "q_len", "kv_len", "heads", "kv_heads", "head_dim"), "causal"),
+    "stream": (("bytes",), "flops"),
 }
-#: The argument that may be left out, by the first word of an op class; the others may leave `flops`.
-_OPTIONAL = {"gemm": "batch", "conv": "batch", "attention": "causal"}
 _NUMBERS = (int, float, np.integer, np.floating)
 
 
@@ -201,7 +198,7 @@ class Calibration:
         """
         label = canonical(dtype)
         labels: tuple[str, ...] = (label, SIBLINGS.get(label, label))
-        if op_class not in _ARGUMENTS:
+        if kind_of_class(op_class) == "stream":
             labels = (*labels, "bf16", *LABELS)
         for name in dict.fromkeys((op_class, PARENTS.get(op_class, op_class))):
             held = [
@@ -267,12 +264,12 @@ class Calibration:
         >>> bool(t[0] > t[1])
         True
         """
-        needed = _ARGUMENTS.get(op_class, ("bytes",))
+        needed, optional = _ARGUMENTS[kind_of_class(op_class)]
         pricer = self.pricer(op_class, dtype, alone=True)
         missing = [name for name in needed if name not in sizes]
         if missing:
             raise CalibrationError(f"{op_class!r} also needs {', '.join(missing)}")
-        extra = sizes.keys() - {*needed, _OPTIONAL.get(op_class.partition("_")[0], "flops")}
+        extra = sizes.keys() - {*needed, optional}
         if extra:
             raise CalibrationError(
                 f"{op_class!r} takes {', '.join(needed)}, not {', '.join(sorted(extra))}"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from costmodel.calibration.attention import attention_pairs
 from costmodel.calibration.classes import OP_CLASSES, PARENTS, kind_of_class, peak_of
 from costmodel.calibration.dtypes import LABELS
 from hardware_specs.errors import CalibrationError
@@ -74,12 +75,9 @@ def one_unit(group: Group, ratios: np.ndarray) -> list[str]:
     if not number:
         return []
     first = int(np.flatnonzero(beside)[0])
-    sizes = ", ".join(
-        f"{name} {v[first]:g}" for name, v in group.sizes.items() if np.isfinite(v[first])
-    )
     said = (
         f"{group.op_class} in {group.dtype}: {number} of {len(group)} points of {group.origin} "
-        f"lie more than {OTHER_UNIT:g} times beside what the others say (the first: {sizes}, "
+        f"lie more than {OTHER_UNIT:g} times beside what the others say (the first: {_sizes(group, first)}, "
         f"{group.time_s[first]:.4g} s)"
     )
     if number < FEWEST_OTHER and number <= MOST_BROKEN * len(group):
@@ -89,6 +87,11 @@ def one_unit(group: Group, ratios: np.ndarray) -> list[str]:
         f"{said}, a held-out error of {error:.0%}; the times are in two units, such as seconds and "
         f"milliseconds, or come from a busy machine: {_QUIET}"
     )
+
+
+def _sizes(group: Group, at: int) -> str:
+    """Name the sizes of one point, as far as its table states them."""
+    return ", ".join(f"{name} {v[at]:g}" for name, v in group.sizes.items() if np.isfinite(v[at]))
 
 
 def trusted(found: ClassParameters) -> None:
@@ -131,9 +134,7 @@ def usable(group: Group, device: Device) -> tuple[Group, list[str]]:
             f"{what}: the device has no {' or '.join(LABELS[group.dtype].arithmetic)} peak to "
             f"refer an efficiency to; it has {', '.join(device.peaks)}"
         )
-    remarks: list[str] = []
-    group = _merge_repeats(group)
-    group, remarks = _below_roofs(group, device, peak, what)
+    group, remarks = _below_roofs(_merge_repeats(group), device, peak, what)
     if kind == "gemm":
         group, more = _wide_enough(group, what)
         remarks += more
@@ -173,7 +174,7 @@ def _flops(group: Group) -> np.ndarray:
     s = group.sizes
     if "m" in s:
         return np.asarray(2.0 * s["m"] * s["n"] * s["k"] * s["batch"])
-    pairs = s["q_len"] * s["kv_len"] - s["causal"] * s["q_len"] * (s["q_len"] - 1) / 2
+    pairs = attention_pairs(s["q_len"], s["kv_len"], s["causal"])
     return np.asarray(4.0 * s["batch"] * s["heads"] * s["head_dim"] * pairs)
 
 
@@ -241,12 +242,9 @@ def _below_roofs(
         first = int(np.flatnonzero(broken)[0])
         most = f"up to {share[broken].max():.3g} times"
         if broken.sum() > MOST_BROKEN * among.sum():
-            sizes = ", ".join(
-                f"{name} {v[first]:g}" for name, v in group.sizes.items() if np.isfinite(v[first])
-            )
             raise CalibrationError(
                 f"{what}: {int(broken.sum())} of {int(among.sum())} points run above the datasheet "
-                f"{roof}, {most} (the first: {sizes}); are the times in seconds, is the dtype "
+                f"{roof}, {most} (the first: {_sizes(group, first)}); are the times in seconds, is the dtype "
                 f"right, and were operands left in a cache?"
             )
         remarks.append(

@@ -19,8 +19,8 @@ from costmodel.calibration.curves import (
 from costmodel.calibration.gemm import warm_share
 from costmodel.calibration.intervals import (
     cross_coverage,
+    error_quantiles,
     fitted_growth,
-    residual_quantiles,
     share_inside,
     spread_at,
 )
@@ -144,29 +144,22 @@ def fit_class(
         half = len(tested) // 2
         inside = share_inside(tested[:half], tested[half:])
     intervals = bootstrap(law, sample, values, resamples, rng)
-    quantiles = residual_quantiles(tested)
+    quantiles = error_quantiles(tested)
     # A correction of one weight matrix would hide that all its rows are in another unit.
     plain = np.log(sample.time_s / law.time_s(values, sample.sizes))
     one_unit(sample, plain)
     notes = one_unit(sample if rest is None else rest, ratios)
-    error = np.exp(-ratios) - 1
     found = ClassParameters(
         op_class=group.op_class,
         dtype=group.dtype,
         parameters={
             name: Parameter(value, *intervals.get(name, ())) for name, value in values.items()
         },
-        provenance=f"fitted on {len(sample)}{_of(total, sample)} points of {group.origin}"
+        provenance=f"fitted on {len(sample)}{'' if rest is None else f' of {total}'} points of {group.origin}"
         + (f"{closeness}{near.provenance}" if near is not None and closeness else ""),
         points=len(sample),
         quantiles=quantiles,
-        held_out=HeldOut(
-            points=len(ratios),
-            mape=float(np.abs(error).mean()),
-            worst=float(np.abs(error).max()),
-            coverage=inside,
-            how=how,
-        ),
+        held_out=HeldOut.of(ratios, inside, how),
         shapes=bent.curves_of(group, shapes),
         kernels=law.family,
         residual=bent.residual,
@@ -207,10 +200,6 @@ def _only(group: Group, shapes: list[tuple[int, int]]) -> bool:
     """Return whether all products are of weight matrices with curves, which say more than neighbours do."""
     pairs = zip(group.sizes["n"].tolist(), group.sizes["k"].tolist(), strict=True)
     return set(pairs) <= set(shapes)
-
-
-def _of(total: int, sample: Group) -> str:
-    return f" of {total}" if total > len(sample) else ""
 
 
 def curve_shapes(group: Group, curves: bool | Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -10,7 +10,7 @@ import numpy as np
 from hardware_specs.errors import CalibrationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     import pandas as pd
 
@@ -125,6 +125,20 @@ def labels(name: str, frame: pd.DataFrame, column: str) -> pd.Series | None:
     return frame[column].map(str)
 
 
+def need(name: str, frame: pd.DataFrame, op_class: str, columns: Iterable[str]) -> None:
+    """Refuse rows of a class that lack some of its columns.
+
+    Raises:
+        CalibrationError: names those that are missing.
+    """
+    missing = [column for column in columns if column not in frame]
+    if missing:
+        raise CalibrationError(
+            f"{name}: rows of class {op_class!r} need the column{'s' * (len(missing) > 1)} "
+            f"{', '.join(missing)}"
+        )
+
+
 def host_times(name: str, frame: pd.DataFrame) -> dict[str, list[float]]:
     """Return the seconds of a table's host rows by what was timed.
 
@@ -132,12 +146,7 @@ def host_times(name: str, frame: pd.DataFrame) -> dict[str, list[float]]:
         CalibrationError: a time that is no number or that no host takes.
     """
     found: dict[str, list[float]] = {}
-    missing = [column for column in ("name", "time_s") if column not in frame]
-    if missing:
-        raise CalibrationError(
-            f"{name}: rows of class 'host' need the column{'s' * (len(missing) > 1)} "
-            f"{', '.join(missing)}"
-        )
+    need(name, frame, "host", ("name", "time_s"))
     names = frame["name"].map(str).to_numpy()
     seconds = numbers(name, frame["time_s"])
     _hold(name, "time_s", seconds, frame.index, _POSITIVE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,26 +112,21 @@ def _fields(document: Mapping[str, Any]) -> dict[str, Any]:
     classes = [_class(entry) for entry in document["classes"]]
     return dict(
         **{name: document[name] for name in _WORDS},
-        device=None
-        if device is None
-        else Device(
-            peaks=dict(device["peaks_flop_per_s"]),
-            vector_flop_per_s=device["vector_flop_per_s"],
-            bandwidth_bytes_per_s=device["bandwidth_bytes_per_s"],
-            units=device["units"],
-            l2_bytes=device["l2_bytes"],
-        ),
+        device=None if device is None else _device(**device),
         classes={(entry.op_class, entry.dtype): entry for entry in classes},
         **{name: document[name]["value"] for name in _SOURCED},
-        intervals={
-            name: Parameter(
-                document[name]["value"], document[name].get("low"), document[name].get("high")
-            )
-            for name in _SOURCED
-        },
+        intervals={name: _parameter(document[name]) for name in _SOURCED},
         notes={name: document[name]["provenance"] for name in _SOURCED},
         warnings=tuple(document["warnings"]),
     )
+
+
+def _device(peaks_flop_per_s: Mapping[str, float], **rest: Any) -> Device:
+    return Device(peaks=dict(peaks_flop_per_s), **rest)
+
+
+def _parameter(number: Mapping[str, Any]) -> Parameter:
+    return Parameter(number["value"], number.get("low"), number.get("high"))
 
 
 def _class(entry: Mapping[str, Any]) -> ClassParameters:
@@ -138,10 +134,7 @@ def _class(entry: Mapping[str, Any]) -> ClassParameters:
     return ClassParameters(
         op_class=entry["op_class"],
         dtype=entry["dtype"],
-        parameters={
-            name: Parameter(p["value"], p.get("low"), p.get("high"))
-            for name, p in entry["parameters"].items()
-        },
+        parameters={name: _parameter(each) for name, each in entry["parameters"].items()},
         provenance=entry["provenance"],
         points=entry["points"],
         quantiles=tuple((float(x), float(y)) for x, y in entry["quantiles"]),
@@ -164,19 +157,11 @@ def document_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         fields: the arguments of `Calibration`.
     """
-    device = fields["device"]
+    device = None if fields["device"] is None else asdict(fields["device"])
     return {
         "schema_version": SCHEMA_VERSION,
         **{name: fields[name] for name in _WORDS},
-        "device": None
-        if device is None
-        else {
-            "peaks_flop_per_s": dict(device.peaks),
-            "vector_flop_per_s": device.vector_flop_per_s,
-            "bandwidth_bytes_per_s": device.bandwidth_bytes_per_s,
-            "units": device.units,
-            "l2_bytes": device.l2_bytes,
-        },
+        "device": None if device is None else {"peaks_flop_per_s": device.pop("peaks"), **device},
         **{
             name: {
                 **_number(fields["intervals"].get(name), fields[name]),
@@ -213,23 +198,18 @@ def _class_document(entry: ClassParameters) -> dict[str, Any]:
     if entry.growth:
         document["growth"] = entry.growth
     if entry.held_out is not None:
-        held = entry.held_out
         document["held_out"] = {
-            "points": held.points,
-            "mape": _rounded(held.mape),
-            "worst": _rounded(held.worst),
-            "coverage": _rounded(held.coverage),
-            "how": held.how,
+            name: _rounded(value) if isinstance(value, float) else value
+            for name, value in asdict(entry.held_out).items()
         }
     if entry.shapes:
         document["shapes"] = [
             {
-                "n": s.n,
-                "k": s.k,
-                "rows": list(s.rows),
-                "log_ratios": [round(ratio, 4) for ratio in s.log_ratios],
+                **asdict(each),
+                "rows": list(each.rows),
+                "log_ratios": [round(ratio, 4) for ratio in each.log_ratios],
             }
-            for s in entry.shapes
+            for each in entry.shapes
         ]
     if entry.residual is not None:
         sizes = {name: [int(v) for v in getattr(entry.residual, name)] for name in "mnk"}

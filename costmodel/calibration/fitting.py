@@ -144,7 +144,8 @@ def fit_calibration(
         classes[found.op_class, found.dtype] = found
     for found in fitted:
         twin = (_TWINS.get(found.op_class, ""), found.dtype)
-        if twin[0] and not _measured(classes.get(twin)):
+        held = classes.get(twin)
+        if twin[0] and (held is None or not held.measured):
             classes[twin] = _alike(found, twin[0])
     kept = {each.op_class for each in fitted}
     dtypes = sorted({each.dtype for each in fitted if each.op_class == "gemm"})
@@ -201,10 +202,6 @@ def _with_host(calibration: Calibration, seconds: dict[str, list[float]]) -> Cal
         intervals["l2_bandwidth_ratio"] = ratio
         notes["l2_bandwidth_ratio"] = f"from {cached.op_class} in {cached.dtype}"
     return replace(calibration, intervals=intervals, notes=notes, **found)
-
-
-def _measured(found: ClassParameters | None) -> bool:
-    return found is not None and found.measured
 
 
 #: Classes that run much like another where only the other was measured.

@@ -46,21 +46,6 @@ if TYPE_CHECKING:
 
     from costmodel.calibration.parameters import Device
 
-#: The last three describe quantised activations and count as nothing where a class lacks them.
-PARAMETERS = (
-    "compute_efficiency",
-    "memory_efficiency",
-    "overhead_s",
-    "exponent",
-    "cache_bandwidth_ratio",
-    "tail_overlap",
-    "epilogue_cost",
-    "split_overhead_s",
-    "small_tile_loss",
-    "row_overhead_s",
-    "quantise_cost",
-    "ragged_cost",
-)
 #: Points evaluated at once: all tiles of them stay in a core's cache.
 CHUNK = 2048
 #: The shortest part of a split inner dimension.
@@ -112,26 +97,29 @@ def _columns(family: Family) -> tuple[np.ndarray, np.ndarray]:
 _TILES = {name: _columns(family) for name, family in FAMILIES.items()}
 
 
-def gemm_time_s(
-    values: Mapping[str, float],
-    device: Device,
-    family: str,
-    dtype: str,
-    peak: float,
-    m: Any,
-    n: Any,
-    k: Any,
-    batch: Any,
-    copies: Any = None,
-) -> Any:
-    """Return the predicted seconds of products of one-dimensional arrays of shapes.
+class TileLaw(NamedTuple):
+    """The law of one class of products in one dtype on one device.
 
-    Args:
+    Attributes:
         values: the law's parameters.
         device: the datasheet's SMs and bandwidth.
         family: a key of `FAMILIES`.
         dtype: a canonical label, for the bytes per element.
         peak: FLOP/s of the arithmetic it runs at.
+    """
+
+    values: Mapping[str, float]
+    device: Device
+    family: str
+    dtype: str
+    peak: float
+
+
+def gemm_time_s(law: TileLaw, m: Any, n: Any, k: Any, batch: Any, copies: Any = None) -> Any:
+    """Return the predicted seconds of products of one-dimensional arrays of shapes.
+
+    Args:
+        law: the law.
         m: rows (tokens), shape (points,).
         n: output features, shape (points,).
         k: input features, shape (points,).
@@ -143,9 +131,9 @@ def gemm_time_s(
     math_s = np.empty(points)
     for start in range(0, points, CHUNK):
         s = slice(start, start + CHUNK)
-        math_s[s] = tiled_s(values, device, family, dtype, peak, m[s], n[s], k[s], batch[s])
-    cold = 1.0 if copies is None else 1.0 - warm_share(device, dtype, n, k, copies)
-    return finished(values, device, dtype, m, n, k, batch, math_s, cold)
+        math_s[s] = tiled_s(law, m[s], n[s], k[s], batch[s])
+    cold = 1.0 if copies is None else 1.0 - warm_share(law.device, law.dtype, n, k, copies)
+    return finished(law, m, n, k, batch, math_s, cold)
 
 
 def warm_share(device: Device, dtype: str, n: Any, k: Any, copies: Any) -> Any:
@@ -158,21 +146,12 @@ def warm_share(device: Device, dtype: str, n: Any, k: Any, copies: Any) -> Any:
     return np.clip((1.0 - filled) / (1.0 - WARM), 0.0, 1.0)
 
 
-def finished(
-    values: Mapping[str, float],
-    device: Device,
-    dtype: str,
-    m: Any,
-    n: Any,
-    k: Any,
-    batch: Any,
-    math_s: Any,
-    cold: Any = 1.0,
-) -> Any:
+def finished(law: TileLaw, m: Any, n: Any, k: Any, batch: Any, math_s: Any, cold: Any = 1.0) -> Any:
     """Return the seconds of products whose arithmetic takes T_math; numbers or arrays alike.
 
     `cold` is the share of the weights that memory has to deliver.
     """
+    values, device, _, dtype, _ = law
     label = LABELS[dtype]
     bandwidth = device.bandwidth_bytes_per_s
     outputs = m * n * batch
@@ -190,18 +169,9 @@ def finished(
     return (values["overhead_s"] + time) * (outputs * k > 0)
 
 
-def tiled_s(
-    values: Mapping[str, float],
-    device: Device,
-    family: str,
-    dtype: str,
-    peak: float,
-    m: Any,
-    n: Any,
-    k: Any,
-    batch: Any,
-) -> Any:
+def tiled_s(law: TileLaw, m: Any, n: Any, k: Any, batch: Any) -> Any:
     """Return T_math of arrays of shapes, shape (points,); arguments as `gemm_time_s`."""
+    values, device, family, dtype, peak = law
     if not FAMILIES[family].tiles:
         return m * n * batch * k * (2.0 / (values["compute_efficiency"] * peak))
     # The intermediates have shape (tiles, points).

@@ -23,7 +23,7 @@ DOUBT = 50.0
 LEVELS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99)
 
 
-def residual_quantiles(ratios: Any) -> tuple[tuple[float, float], ...]:
+def error_quantiles(ratios: Any) -> tuple[tuple[float, float], ...]:
     """Return (level, log ratio) pairs whose interval holds a new point with the level's chance.
 
     The i-th of n sorted ratios stands at level i / (n + 1), as conformal prediction has it. Beyond
@@ -33,7 +33,7 @@ def residual_quantiles(ratios: Any) -> tuple[tuple[float, float], ...]:
     Args:
         ratios: ln(measured / predicted) of points the fit did not see, shape (points,).
 
-    >>> residual_quantiles([0.3, 0.1, 0.2])[5]
+    >>> error_quantiles([0.3, 0.1, 0.2])[5]
     (0.5, 0.2)
     """
     ordered = np.sort(np.asarray(ratios, dtype=float))
@@ -91,7 +91,7 @@ def fitted_growth(ratios: np.ndarray, rows: np.ndarray) -> float:
 
 def share_inside(reference: Any, points: Any) -> float:
     """Return the share of points within the 90 % interval that a reference gives."""
-    quantiles = dict(residual_quantiles(reference))
+    quantiles = dict(error_quantiles(reference))
     return float(np.mean((points >= quantiles[0.05]) & (points <= quantiles[0.95])))
 
 

@@ -60,25 +60,6 @@ def combine(a: Any, b: Any, exponent: float) -> Any:
     return high * (1.0 + ratio**exponent) ** (1.0 / exponent)
 
 
-def smooth_time_s(values: Mapping[str, float], math_s: Any, memory_s: Any) -> Any:
-    """Return the law's time from the datasheet's two times.
-
-    Args:
-        values: `compute_efficiency` e_P, `memory_efficiency` e_B, `overhead_s` t0, `exponent` p.
-        math_s: F / P in seconds.
-        memory_s: B / BW in seconds.
-
-    >>> ideal = dict(compute_efficiency=1, memory_efficiency=1, overhead_s=0, exponent=float("inf"))
-    >>> float(smooth_time_s(ideal, 2e-6, 3e-6))
-    3e-06
-    """
-    return values["overhead_s"] + combine(
-        math_s / values["compute_efficiency"],
-        memory_s / values["memory_efficiency"],
-        values["exponent"],
-    )
-
-
 def stream_time_s(values: Mapping[str, float], device: Device, bytes: Any, flops: Any) -> Any:  # noqa: A002
     """Return the time of a kernel that passes over its bytes once.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,12 @@ class HeldOut:
     coverage: float
     how: str
 
+    @classmethod
+    def of(cls, ratios: np.ndarray, coverage: float, how: str) -> HeldOut:
+        """Return the errors behind ln(measured / predicted) of points, shape (points,)."""
+        errors = np.abs(np.exp(-ratios) - 1)
+        return cls(len(ratios), float(errors.mean()), float(errors.max()), coverage, how)
+
 
 @dataclass(frozen=True, slots=True)
 class ShapeCurve:
@@ -86,7 +93,7 @@ class ClassParameters:
 
     Attributes:
         op_class: `gemm`, `attention_prefill`, ... (`costmodel.calibration.OP_CLASSES`).
-        dtype: `bf16`, `fp16`, `fp32`, `tf32`, `fp8`, `w8a8`, `w4a16`, `w8a16`.
+        dtype: a canonical label, a key of `dtypes.LABELS`.
         parameters: by name; the laws document each with its unit.
         provenance: `fitted on 64 points of ...` or `assumed: ...`.
         points: measured points behind the fit; 0 for an assumption.
@@ -119,22 +126,8 @@ class ClassParameters:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Rebuild from plain data: read-only mappings cannot be pickled or copied."""
-        return (
-            ClassParameters,
-            (
-                self.op_class,
-                self.dtype,
-                dict(self.parameters),
-                self.provenance,
-                self.points,
-                self.quantiles,
-                self.held_out,
-                self.shapes,
-                self.kernels,
-                self.residual,
-                self.growth,
-            ),
-        )
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.init}
+        return partial(ClassParameters, **{**values, "parameters": dict(self.parameters)}), ()
 
     @property
     def measured(self) -> bool:

@@ -16,7 +16,7 @@ from costmodel.calibration.attention import attention_time_s
 from costmodel.calibration.classes import kind_of_class, peak_of
 from costmodel.calibration.curves import corrected, knots
 from costmodel.calibration.dtypes import LABELS, canonical
-from costmodel.calibration.gemm import FAMILIES, finished, gemm_time_s, tiled_s
+from costmodel.calibration.gemm import FAMILIES, TileLaw, finished, gemm_time_s, tiled_s
 from costmodel.calibration.law import stream_time_s
 from costmodel.calibration.parameters import MODEL_SHARE
 from costmodel.calibration.residual import ResidualSteps
@@ -69,7 +69,7 @@ class Pricer:
             values = found.values
             if share != 1.0:
                 values = {**values, "compute_efficiency": share * values["compute_efficiency"]}
-            self._law = (values, device, family, found.dtype, self._peak)
+            self._law = TileLaw(values, device, family, found.dtype, self._peak)
             self._tiled = bool(FAMILIES[family].tiles)
             self._read_curves()
 
@@ -78,11 +78,11 @@ class Pricer:
         if not found.shapes:
             return
         # Curves are ratios to the law at the peak of the dtype that they were measured in.
-        law = (*self._law[:4], peak_of_dtype(found.dtype, self._device))
+        law = self._law._replace(peak=peak_of_dtype(found.dtype, self._device))
         for curve in found.shapes:
             rows = np.array(curve.rows)
             full = np.ones(len(rows))
-            time = gemm_time_s(*law, rows, full * curve.n, full * curve.k, full)
+            time = gemm_time_s(law, rows, full * curve.n, full * curve.k, full)
             self._curves[float(curve.n), float(curve.k)] = knots(curve, time)
 
     def _stream(self, bytes: Any, flops: Any = 0.0) -> Any:  # noqa: A002
@@ -108,12 +108,11 @@ class Pricer:
     def _matrix(self, n: float, k: float) -> _Matrix:
         residual = self.found.residual
         steps = None if residual is None else ResidualSteps(residual, n, k, self._device.units)
-        stairs = Stairs(*self._law, n, k) if self._tiled else None
+        stairs = Stairs(self._law, n, k) if self._tiled else None
         return stairs, self._curves.get((n, k)), steps
 
     def _smooth(self, m: Any, n: float, k: float) -> Any:
-        values, _, _, dtype, _ = self._law
-        return finished(values, self._device, dtype, m, n, k, 1, tiled_s(*self._law, m, n, k, 1))
+        return finished(self._law, m, n, k, 1, tiled_s(self._law, m, n, k, 1))
 
     def _gemm(self, m: Any, n: Any, k: Any, batch: Any = 1) -> Any:
         shape = (n, k)
@@ -141,7 +140,7 @@ class Pricer:
         element = LABELS[self.found.dtype].operand_bytes
         sizes = np.broadcast_arrays(*(np.asarray(size, dtype=float) for size in (m, n, k, batch)))
         m, n, k, batch = (size.ravel() for size in sizes)
-        time = gemm_time_s(*self._law, m, n, k, batch)
+        time = gemm_time_s(self._law, m, n, k, batch)
         # A single row is read as a vector, whatever its length.
         several = (batch > 1) & (m > 1)
         if several.any():

@@ -11,9 +11,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from costmodel.calibration.attention import FAMILIES as ATTENTION_FAMILIES
-from costmodel.calibration.attention import PARAMETERS as ATTENTION_PARAMETERS
+from costmodel.calibration.classes import kind_of_class
 from costmodel.calibration.gemm import FAMILIES as GEMM_FAMILIES
-from costmodel.calibration.gemm import PARAMETERS as GEMM_PARAMETERS
 
 
 class Prior(NamedTuple):
@@ -78,26 +77,26 @@ _TILE_PARAMETERS = frozenset(
 
 def priors_of(op_class: str, dtype: str, family: str) -> dict[str, Prior]:
     """Return the priors of the parameters that a class's law has in one kernel family."""
-    if op_class in ("gemm", "conv"):
-        found = dict(GEMM)
-        if dtype in QUANTISING_DTYPES:
-            found |= QUANTISING
-        keep = [name for name in GEMM_PARAMETERS if name in found]
+    kind = kind_of_class(op_class)
+    if kind == "stream":
+        return dict(STREAM)
+    if kind == "gemm":
+        found = GEMM | (QUANTISING if dtype in QUANTISING_DTYPES else {})
         tiled = bool(GEMM_FAMILIES[family].tiles)
         if GEMM_FAMILIES[family].max_split == 1:
-            keep.remove("split_overhead_s")
-    elif op_class.startswith("attention"):
-        found = ATTENTION | (DECODE if op_class == "attention_decode" else {})
-        keep = [name for name in ATTENTION_PARAMETERS if name in found]
-        tiled = bool(ATTENTION_FAMILIES[family])
+            del found["split_overhead_s"]
     else:
-        return dict(STREAM)
-    return {name: found[name] for name in keep if tiled or name not in _TILE_PARAMETERS}
+        found = ATTENTION | (DECODE if op_class == "attention_decode" else {})
+        tiled = bool(ATTENTION_FAMILIES[family])
+    return {name: p for name, p in found.items() if tiled or name not in _TILE_PARAMETERS}
 
 
 def families_of(op_class: str, dtype: str) -> tuple[str, ...]:
     """Return the kernel families that are tried for a class, the usual one first."""
-    if op_class in ("gemm", "conv"):
+    kind = kind_of_class(op_class)
+    if kind == "stream":
+        return ("",)
+    if kind == "gemm":
         if dtype in ("w4a16", "w8a16"):
             return ("weight-only", "library", "smooth")
         if dtype in QUANTISING_DTYPES:
@@ -105,6 +104,4 @@ def families_of(op_class: str, dtype: str) -> tuple[str, ...]:
         return ("library", "smooth")
     if op_class == "attention_decode":
         return ("split-keys",)
-    if op_class.startswith("attention"):
-        return ("flash-128", "flash-192", "split-keys")
-    return ("",)
+    return ("flash-128", "flash-192", "split-keys")

@@ -18,7 +18,7 @@ import numpy as np
 from costmodel.calibration.attention import attention_time_s
 from costmodel.calibration.classes import kind_of_class, peak_of
 from costmodel.calibration.dtypes import LABELS
-from costmodel.calibration.gemm import gemm_time_s
+from costmodel.calibration.gemm import TileLaw, gemm_time_s
 from costmodel.calibration.law import stream_time_s
 from costmodel.calibration.priors import Prior, priors_of
 from hardware_specs.errors import MissingDependencyError
@@ -75,7 +75,8 @@ class Law:
         if kind == "gemm":
             if not self.warm:
                 sizes = {name: each for name, each in sizes.items() if name != "copies"}
-            return gemm_time_s(values, self.device, self.family, self.dtype, peak, **sizes)
+            law = TileLaw(values, self.device, self.family, self.dtype, peak)
+            return gemm_time_s(law, **sizes)
         element = LABELS[self.dtype].output_bytes
         return attention_time_s(values, self.device, self.family, element, peak, **sizes)
 

@@ -12,16 +12,11 @@ far as they are asked for:
 from __future__ import annotations
 
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from costmodel.calibration.gemm import FAMILIES, SPLIT_DEPTH, finished, tiled_s
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from costmodel.calibration.parameters import Device
+from costmodel.calibration.gemm import FAMILIES, SPLIT_DEPTH, TileLaw, finished, tiled_s
 
 #: Entries that a table starts with; it doubles as it grows.
 FIRST_ENTRIES = 128
@@ -32,33 +27,20 @@ MOST_ROWS = 1 << 20
 class Stairs:
     """The seconds of an activation's product with one weight matrix, by rows."""
 
-    def __init__(
-        self,
-        values: Mapping[str, float],
-        device: Device,
-        family: str,
-        dtype: str,
-        peak: float,
-        n: float,
-        k: float,
-    ) -> None:
-        self._law = (values, device, family, dtype, peak)
-        self._values, self._device, self._dtype = values, device, dtype
-        self._n, self._k = n, k
-        rule = FAMILIES[family]
+    def __init__(self, law: TileLaw, n: float, k: float) -> None:
+        self._law, self._n, self._k = law, n, k
+        rule = FAMILIES[law.family]
         self._step = min(rows for rows, _ in rule.tiles)
         self._last = 0
         if rule.max_split > 1 and k >= 2 * SPLIT_DEPTH:
             self._last = max(
-                rows * (device.units // 2 // ceil(n / columns)) for rows, columns in rule.tiles
+                rows * (law.device.units // 2 // ceil(n / columns)) for rows, columns in rule.tiles
             )
         self._fine = self._coarse = np.empty(0)
 
     def time_s(self, m: Any) -> Any:
         """Return the predicted seconds at m rows, a number or an array of them."""
-        return finished(
-            self._values, self._device, self._dtype, m, self._n, self._k, 1, self._math_s(m)
-        )
+        return finished(self._law, m, self._n, self._k, 1, self._math_s(m))
 
     def _math_s(self, m: Any) -> Any:
         if not isinstance(m, np.ndarray):
@@ -105,5 +87,5 @@ class Stairs:
 
     def _direct(self, rows: np.ndarray) -> np.ndarray:
         full = np.ones(len(rows))
-        found: np.ndarray = tiled_s(*self._law, rows, self._n * full, self._k * full, full)
+        found: np.ndarray = tiled_s(self._law, rows, self._n * full, self._k * full, full)
         return found

@@ -18,6 +18,7 @@ from costmodel.calibration.columns import (
     checked,
     host_times,
     labels,
+    need,
 )
 from costmodel.calibration.dtypes import canonical
 from hardware_specs.errors import CalibrationError, InvalidFileError, MissingDependencyError
@@ -274,12 +275,7 @@ def _by_kind(name: str, frame: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame
     for kind in dict.fromkeys(kinds):
         if kind != HOST:
             part = frame[kinds == kind]
-            missing = [c for c in ("time_s", *NEEDED[kind]) if c not in part.columns]
-            if missing:
-                raise CalibrationError(
-                    f"{name}: rows of class {classes[kinds == kind].iloc[0]!r} need the column"
-                    f"{'s' * (len(missing) > 1)} {', '.join(missing)}"
-                )
+            need(name, part, classes[kinds == kind].iloc[0], ("time_s", *NEEDED[kind]))
             yield kind, part
 
 

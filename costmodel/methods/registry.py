@@ -8,6 +8,7 @@ entry point of the group `vlm_roofline.methods`, whose name is the method's.
 
 from __future__ import annotations
 
+from copyreg import pickle
 from functools import cache, lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -296,3 +297,11 @@ def _agreed(method: str, name: str, own: Any, beside: Any) -> Any:
             f"{name}={beside!r} was given, and {method} with {name}={own!r}; give it once"
         )
     return own
+
+
+def _rebuilt(method: Method) -> tuple[Any, tuple[str]]:
+    return get_method, (str(method),)
+
+
+# From its line: parsers of options cannot be pickled.
+pickle(Method, _rebuilt)

@@ -108,6 +108,18 @@ def _categorical(values: list[Any], rows: list[int]) -> Any:
     return pd.Categorical.from_codes(np.repeat(codes, rows), pd.Index(names, dtype=str))
 
 
+def as_held(name: str, value: Any) -> str | int | float | None:
+    """Return a fixed value as a table holds it: numbers of numbers, and text of everything else.
+
+    >>> as_held("tp", 2), as_held("keep", 1), as_held("keep", 1.0)
+    (2, '1', '1.0')
+    """
+    if value is None or (name in (*_FIXED_COUNTS, *_FIXED_NUMBERS) and type(value) in (int, float)):
+        found: int | float | None = value
+        return found
+    return _text(value)
+
+
 def _text(value: Any) -> str:
     """Return a value as a table holds it: without the lone surrogates that a path may have."""
     return shown(value) if type(value) is int else harmless(str(value))

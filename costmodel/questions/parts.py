@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from costmodel.questions.chunks import join_chunks
-from hardware_specs.errors import InvalidInputError, MissingDependencyError, OutputError
+from hardware_specs.errors import (
+    InvalidFileError,
+    InvalidInputError,
+    MissingDependencyError,
+    OutputError,
+)
 from hardware_specs.files.reading import read_json, show_path
 from hardware_specs.files.writing import prepare_folder, replacing, write_file
 
@@ -27,6 +32,13 @@ GROUP_ROWS = 1 << 18
 _IDENTITY = "sweep.json"
 
 
+class Rows(NamedTuple):
+    """How many rows a file has, and how many of them could not be priced."""
+
+    rows: int
+    unpriced: int
+
+
 @dataclass(frozen=True)
 class ParquetParts:
     """See `parquet_parts`."""
@@ -34,20 +46,20 @@ class ParquetParts:
     folder: str
     columns: None = None
 
-    def reduced(self, part: Part) -> dict[int, int]:
+    def reduced(self, part: Part) -> dict[int, Rows]:
         """Write a part, unless it is there; return its rows by its number."""
-        _, parquet = _pyarrow()
+        _pyarrow()
         self._claim(part)
         place = Path(self.folder) / part_name(part.number)
-        if place.exists():
-            return {part.number: parquet.read_metadata(place).num_rows}
-        return {part.number: write_parquet(place, frames(part.chunks))}
+        if not place.exists():
+            write_parquet(place, frames(part.chunks))
+        return {part.number: _rows_of(place)}
 
-    def merged(self, one: dict[int, int], other: dict[int, int]) -> dict[int, int]:
+    def merged(self, one: dict[int, Rows], other: dict[int, Rows]) -> dict[int, Rows]:
         """Return the rows of both."""
         return one | other
 
-    def result(self, state: dict[int, int], _plan: SweepPlan) -> pd.DataFrame:
+    def result(self, state: dict[int, Rows], _plan: SweepPlan) -> pd.DataFrame:
         """Return the parts' files and rows."""
         import pandas as pd
 
@@ -58,8 +70,10 @@ class ParquetParts:
                 f"{show_path(self.folder)} lacks {missing} of {len(places)} parts: not every host sees "
                 "it as it is here; share it, and start again"
             )
-        rows = {"file": [str(place) for place in places], "rows": [state[n] for n in sorted(state)]}
-        return pd.DataFrame(rows)
+        rows = [state[number].rows for number in sorted(state)]
+        table = pd.DataFrame({"file": [str(place) for place in places], "rows": rows})
+        table.attrs["unpriced"] = sum(each.unpriced for each in state.values())
+        return table
 
     def _claim(self, part: Part) -> None:
         """See that the folder is this sweep's; the first part makes it so."""
@@ -67,8 +81,15 @@ class ParquetParts:
         told = json.loads(json.dumps(part.identity()))
         if not place.exists():
             prepare_folder(self.folder)
+            # Another worker may have begun meanwhile: whose parts they are stands there before them.
+            if any(Path(self.folder).glob("part-*.parquet")) and not place.exists():
+                raise InvalidInputError(
+                    f"{show_path(self.folder)} has parts and no {_IDENTITY}, which says of what; give "
+                    "another folder"
+                )
             write_file(place, f"{json.dumps(told, indent=1)}\n")
-        elif read_json(place, "sweep") != told:
+        # As text, in which a count of 1 is not a ratio of 1.0.
+        elif json.dumps(read_json(place, "sweep")) != json.dumps(told):
             raise InvalidInputError(
                 f"{show_path(self.folder)} has parts of another sweep, or of another release; give "
                 "another folder"
@@ -85,6 +106,7 @@ def parquet_parts(folder: str | Path) -> ParquetParts:
         folder: made where there is none; it belongs to one sweep.
 
     Raises:
+        InvalidFileError: while it runs: a file there is damaged.
         InvalidInputError: while it runs: the folder is another sweep's.
         MissingDependencyError: pyarrow is not installed.
         OutputError: the folder cannot be written.
@@ -145,6 +167,20 @@ def write_parquet(out: Path, tables: Iterable[pd.DataFrame]) -> int:
             if writer is not None:
                 writer.close()
     return rows
+
+
+def _rows_of(place: Path) -> Rows:
+    arrow, parquet = _pyarrow()
+    try:
+        with parquet.ParquetFile(place) as file:
+            rows = file.metadata.num_rows
+            if "error" not in file.schema_arrow.names:
+                return Rows(rows, 0)
+            return Rows(rows, rows - file.read(["error"])["error"].null_count)
+    except (arrow.ArrowException, OSError):
+        raise InvalidFileError(
+            f"{show_path(place)}: no whole Parquet file; remove it, and it is made again"
+        ) from None
 
 
 def _pyarrow() -> tuple[Any, Any]:

@@ -13,12 +13,12 @@ left out.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
 from costmodel.parallel import Parallel
-from costmodel.questions.chunks import COUNTS, join_chunks
+from costmodel.questions.chunks import COUNTS, as_held, join_chunks
 from costmodel.questions.sweep_columns import COLUMNS
 from costmodel.request import names_of
 from hardware_specs.errors import InvalidInputError, UnknownNameError
@@ -72,6 +72,7 @@ class Part(NamedTuple):
     identity: Callable[[], dict[str, Any]]
 
 
+@runtime_checkable
 class Reducer(Protocol[State]):
     """What `sweep(reduce=...)` takes; an object of one's own may do so as well if it can be pickled."""
 
@@ -86,7 +87,7 @@ class Reducer(Protocol[State]):
         """Return the state of both together; both may be changed."""
 
     def result(self, state: State, plan: SweepPlan, /) -> pd.DataFrame:
-        """Return the answer."""
+        """Return the answer; what could not be priced, where its `attrs` do not say, is counted."""
 
 
 class Kept:
@@ -245,7 +246,7 @@ class Histogram:
 
         borders = np.array([-np.inf, *self.edges, np.inf])
         rows: list[dict[str, Any]] = []
-        for group in sorted(state, key=str):
+        for group in sorted(state, key=_in_order):
             counts = state[group]
             some = np.flatnonzero(counts)
             for place in range(some[0], some[-1] + 1) if len(some) else ():
@@ -339,7 +340,8 @@ def histogram(
         ends = np.asarray(EDGES if edges is None else edges, dtype=float)
     except (TypeError, ValueError):
         ends = np.empty(0)
-    if ends.ndim != 1 or not 1 <= len(ends) <= MOST_EDGES or not np.all(ends[:-1] < ends[1:]):
+    ascend = ends.ndim == 1 and np.isfinite(ends).all() and np.all(ends[:-1] < ends[1:])
+    if not ascend or not 1 <= len(ends) <= MOST_EDGES:
         raise InvalidInputError(
             f"edges are 1 to {MOST_EDGES:,} ascending numbers, not {shown(edges)}"
         )
@@ -357,7 +359,12 @@ def _axes(axes: Iterable[str]) -> tuple[str, ...]:
 
 
 def _names(per: str | Sequence[str]) -> tuple[str, ...]:
-    names = (per,) if isinstance(per, str) else tuple(per)
+    try:
+        names = (per,) if isinstance(per, str) else tuple(dict.fromkeys(per))
+    except TypeError:
+        raise InvalidInputError(
+            f"per is the name of an argument or a list of them, not {shown(per)}"
+        ) from None
     for name in names:
         if name not in GROUPS:
             raise UnknownNameError(name, GROUPS, "argument to group by")
@@ -376,8 +383,13 @@ def _read(axes: Iterable[str], fits: bool) -> tuple[str, ...]:
 
 
 def _group(chunk: Chunk, per: tuple[str, ...]) -> Group:
-    values = (chunk.fixed.get(name) for name in per)
-    return tuple(tuple(value) if isinstance(value, list) else value for value in values)
+    return tuple(as_held(name, chunk.fixed.get(name)) for name in per)
+
+
+def _in_order(group: Group) -> list[tuple[bool, Any]]:
+    """Return what groups are ordered by: numbers by their size, what is none last."""
+    numbers = [isinstance(value, (int, float)) for value in group]
+    return [(not n, v if n else str(v)) for n, v in zip(numbers, group, strict=True)]
 
 
 def _points(chunk: Chunk, axes: tuple[str, ...], fits: bool) -> Kept:

@@ -9,24 +9,31 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import fields, is_dataclass
 from itertools import accumulate, pairwise
 from math import prod
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from costmodel.estimates import context_for
 from costmodel.kinds import Schedule, Size
+from costmodel.methods import Method
 from costmodel.quantities import MOST_TOKENS, STAGES
 from costmodel.questions.chunks import COUNTS, Chunk
 from costmodel.questions.sweep_columns import COLUMNS, COSTS, price
 from costmodel.request import ARGUMENTS, OUR_DEFAULTS, Request, check_names, names_of, plain
 from costmodel.scenario import Scenario, Units, units_of, within_budget
 from hardware_specs.errors import InvalidInputError, VlmRooflineError
+from hardware_specs.files.reading import read_bytes, user_path
 from hardware_specs.showing import shown
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
+    from pathlib import Path
 
     from costmodel.evaluate import Context
 
@@ -176,7 +183,7 @@ class SweepPlan:
         """Return what tells this grid from others, as JSON has it: values, and digests of objects."""
         return {
             **{name: [_digest(v) for v in values] for name, values in self.categories.items()},
-            **{name: _digest(values.tobytes()) for name, values in self.numbers.items()},
+            **{name: _sha256(values.tobytes()) for name, values in self.numbers.items()},
             "defaults": [self.default_visual, self.default_text],
         }
 
@@ -372,9 +379,43 @@ class SweepPlan:
 
 
 def _digest(value: Any) -> Any:
-    if value is None or isinstance(value, (str, int, float)):
+    """Return a name or number as it is, and anything else by its content; of a file both."""
+    if isinstance(value, (str, PathLike)):
+        named = fspath(value)
+        held = [_sha256(read_bytes(path, "model config")) for path in _files(named)]
+        return [named, *held] if held else named
+    if value is None or isinstance(value, (int, float)):
         return value
-    return hashlib.sha256(pickle.dumps(value)).hexdigest()[:16]
+    return _sha256(repr(_content(value)).encode())
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _files(named: str) -> list[Path]:
+    """Return the file of a device, calibration or model that an argument names, if it names one."""
+    with suppress(OSError, ValueError, VlmRooflineError):
+        path = user_path(named)
+        return [each for each in (path, path / "config.json") if each.is_file()]
+    return []
+
+
+def _content(value: Any) -> Any:
+    """Return what an object says, whoever has used or sent it before: its pickle differs by that."""
+    if isinstance(value, Method):
+        return str(value)
+    if is_dataclass(value):
+        said = [(each.name, getattr(value, each.name)) for each in fields(value) if each.compare]
+        return type(value).__qualname__, _content(said)
+    if isinstance(value, Mapping):
+        return sorted((repr(key), _content(entry)) for key, entry in value.items())
+    if isinstance(value, (list, tuple)):
+        return [_content(entry) for entry in value]
+    if callable(value):
+        return value.__module__, value.__qualname__
+    plain_value = value is None or isinstance(value, (str, bytes, int, float))
+    return value if plain_value else pickle.dumps(value)
 
 
 def _unreduced(method: Any) -> bool:

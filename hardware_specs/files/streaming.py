@@ -127,24 +127,25 @@ class _Text:
             self._at = end
             return value
 
-    def items(self) -> Iterator[Any]:
-        """Yield the items of the array that begins here."""
-        self._take("[")
-        if self.peek() == "]":
+    def _places(self, begin: str, end: str) -> Iterator[None]:
+        """Stop where each member of an array or object begins, which the caller reads."""
+        self._take(begin)
+        if self.peek() == end:
             self._at += 1
             return
         while True:
-            yield self.value()
-            if self._take(",]") == "]":
+            yield
+            if self._take("," + end) == end:
                 return
+
+    def items(self) -> Iterator[Any]:
+        """Yield the items of the array that begins here."""
+        for _ in self._places("[", "]"):
+            yield self.value()
 
     def members(self, array: str) -> Iterator[tuple[str, Any]]:
         """Yield the members of the object that begins here."""
-        self._take("{")
-        if self.peek() == "}":
-            self._at += 1
-            return
-        while True:
+        for _ in self._places("{", "}"):
             name = self.value()
             if not isinstance(name, str):
                 raise InvalidFileError("not valid JSON: a name that is no text")
@@ -153,5 +154,3 @@ class _Text:
                 yield from ((array, item) for item in self.items())
             else:
                 yield name, self.value()
-            if self._take(",}") == "}":
-                return

@@ -33,7 +33,7 @@ from profiling.measuring.point import (
     measure_point,
     release_memory,
 )
-from profiling.measuring.together import Sharing, follow
+from profiling.measuring.together import WAIT, Sharing, follow
 from profiling.records.measurement import record_name, shareable
 from profiling.records.storage import read_measurement, write_measurement
 from profiling.subject.models import build_model, model_config
@@ -236,6 +236,8 @@ def run_points(
         left = [point for point in held if _damage(target / point.file_name) is not None]
         if left:
             time.sleep(POLL_S)
+            if group is not None:
+                group.same(WAIT)
     if group is not None:
         group.same("")
 

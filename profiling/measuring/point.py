@@ -241,7 +241,6 @@ def _measure(
     record = replace(
         blank,
         status="throttled" if throttled else "ok",
-        error=f"0 accepted samples: {', '.join(state.throttle_reasons)}" if throttled else None,
         sampling=samples.sampling,
         stages=stages,
         tokens=tokens,
@@ -256,7 +255,18 @@ def _measure(
         attention_kernels=attention_kernels(traced),
         graph_pool_bytes=pool,
     )
-    return record if sharing is None else sharing.joined(record, model, sent)
+    if sharing is not None:
+        record = sharing.joined(record, model, sent)
+    return replace(record, error=nothing_accepted(record)) if throttled else record
+
+
+def nothing_accepted(record: Measurement) -> str:
+    """Return why a record has no samples: what any of its processes saw of its device."""
+    states = [record.device_state]
+    if record.ranks is not None:
+        states = [member.device_state for member in record.ranks.members]
+    reasons = sorted({reason for state in states for reason in state.throttle_reasons})
+    return f"0 accepted samples: {', '.join(reasons)}"
 
 
 def _held_bytes(device: Device, mode: str) -> int | None:

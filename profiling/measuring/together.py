@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from profiling.devices.ranks import Group
     from profiling.records.measurement import Measurement
 
+#: What the first process tells the others instead of a point, while other workers hold those that are left.
+WAIT = "wait"
+
 
 class Sharing:
     """What a process of a group needs to build and to measure its share of a model.
@@ -92,4 +95,5 @@ def follow(group: Group, measure: Callable[[str], None]) -> None:
         measure: takes the file name of a point.
     """
     while (name := group.same("")) != "":
-        measure(name)
+        if name != WAIT:
+            measure(name)

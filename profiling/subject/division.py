@@ -17,11 +17,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from costmodel.methods import method_info
 from costmodel.parallel.sharding import rank_model
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 from profiling.devices.ranks import world_size
 from profiling.records.measurement import COMMUNICATION
+from profiling.subject.execution import method_for
 from profiling.subject.models import FLOAT_DTYPES
 from token_reduction.tokens.observation import observed
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 #: Styles that leave a module whole: what they add concerns gradients.
 _WHOLE = frozenset({"replicate", "replicated_with_grad_allreduce"})
+#: Places of methods that look at a layer's attention, of which a process has its own heads.
+_IN_LANGUAGE_MODEL = frozenset({"llm-layer", "decode"})
 #: Older names of a style.
 _SAME = {"colwise_rep": "colwise_gather_output"}
 
@@ -143,9 +145,7 @@ class _Cut:
             filled = whole.new_zeros(shape)
             filled.narrow(axis, 0, kept.shape[axis]).copy_(kept)
             part = torch.nn.Parameter(filled, requires_grad=whole.requires_grad)
-            # The whole one is kept too: its id must not be given to another.
             self.known[id(whole)] = part
-            self.known[id(part)] = part
         module._parameters[name] = part
 
     def even(self, width: int, name: str) -> int:
@@ -250,11 +250,12 @@ def check_division(
             f"{configuration.dtype} is measured with one process; give {', '.join(FLOAT_DTYPES)}"
         )
     if configuration.method != "none":
-        name = configuration.method.partition("(")[0]
-        if method_info(name).place == "llm-layer":
+        info = method_for(configuration).info
+        stages = [stage.info for stage in info.stages] or [info]
+        if any({each.place, each.second_place} & _IN_LANGUAGE_MODEL for each in stages):
             raise UnsupportedError(
-                f"method {name!r} chooses tokens by a layer's attention, of which each process has its own "
-                "heads; measure it with one process"
+                f"method {configuration.method!r} chooses by a layer's attention, of which each process has "
+                "its own heads; measure it with one process"
             )
     rank_model(shape, tp)
     if shape.text.num_kv_heads % tp:

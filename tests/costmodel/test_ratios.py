@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from costmodel import estimate
+from costmodel import Calibration, estimate
 from costmodel.ratios import ratio_interval
 from hardware_specs.errors import UnknownNameError
 
@@ -56,3 +58,15 @@ def test_a_host_bound_decode_does_not_get_faster():
 def test_other_quantities_are_refused():
     with pytest.raises(UnknownNameError, match="did you mean ttft_s"):
         ratio_interval(priced(), priced(), "ttft")
+
+
+def test_a_class_whose_errors_are_all_alike_adds_none():
+    held = Calibration.load(A100)
+    key = "gemm", "bf16"
+    assert held.classes[key].growth
+    level = tuple((each, 0.0) for each, _ in held.classes[key].quantiles)
+    alike = replace(
+        held, classes={**held.classes, key: replace(held.classes[key], quantiles=level)}
+    )
+    found = ratio_interval(priced(64, calibration=alike), priced(calibration=alike), "ttft_s")
+    assert found.low <= found.value <= found.high

@@ -2,12 +2,12 @@
 
 A prompt is cached whole. At a step of one token, the layers from one on read the entries of the text and of
 the visual tokens that a method chooses by the attention of the layer before; what is not chosen stays in the
-cache for later steps. The entries read are copied together for the layer's own attention, whichever it is.
+cache for later steps. The entries read are copied together for the layer's own attention (sdpa or eager).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _NOTE = "_unread_entries"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Held:
     """What a cache holds of a prompt with visual tokens.
 
@@ -92,10 +92,13 @@ class UnreadEntries:
         given = call["inputs_embeds"] if call.get("input_ids") is None else call["input_ids"]
         cache = cache_in(call)
         held: Held | None = getattr(cache, _NOTE, None)
-        if held is None or self._before.plan is not None or given.shape[1] != 1:
+        if held is None:
             return
         if held.length > cache.get_seq_length():
+            # It was cut, or emptied: other tokens may come where those were.
             setattr(cache, _NOTE, None)
+            return
+        if self._before.plan is not None or given.shape[1] != 1:
             return
         self._held, self._cache = held, cache
         self._probe.active, self._probe.wanted = True, None
@@ -162,7 +165,9 @@ class UnreadEntries:
         """Places of the entries that this step reads, [b, m]: text, what was chosen, and what came since."""
         row = self._probe.row_over(keys)
         looked = row.take_along_dim(held.visual[:, None, :], dim=-1)
-        held.last, chosen = self._choose(looked, held.last)
+        last, chosen = self._choose(looked, held.last)
+        # A note of its own, so that copies of a cache do not compare with each other's steps.
+        setattr(self._cache, _NOTE, replace(held, last=last))
         since = torch.arange(held.length, keys.shape[-2], device=keys.device)
         since = since.expand(len(keys), -1)
         return torch.cat((held.others, held.visual.gather(1, chosen), since), dim=1)

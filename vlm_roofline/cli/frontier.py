@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json, warn
 from vlm_roofline.cli.options import Json, request_options, written_to
@@ -64,6 +65,8 @@ def frontier(
     from costmodel.questions.frontiers import frontier as answer
 
     if benchmark is None:
+        if scores:
+            raise InvalidInputError("--scores needs --benchmark, a task of those results")
         _print_benchmarks(model, json)
         return
     result = answer(

@@ -163,7 +163,8 @@ def _answer(
             # What all picked rows have in common is news as well.
             varied = [name for name in asked if len(given[name]) > 1]
             _show(iter([answer.reset_index()]), [*varied, *reducer.per], reducer.axes)
-        console().print(f"{said}; {len(answer):,} kept")
+        none = "" if len(answer) else ": none has a value there and fits in memory"
+        console().print(f"{said}; {len(answer):,} kept{none}")
 
 
 def _told(tables: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:

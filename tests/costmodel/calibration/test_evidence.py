@@ -29,32 +29,27 @@ def evidence(benchmarks):
     return benchmarks("evidence")
 
 
-def ratios(finding):
-    measured, predicted, *_ = np.array(finding.points).T
-    return predicted / measured
-
-
 def test_eager_pytorch_on_an_a100(evidence):
     """One host number and the concatenation's class: every decode row within 15 %, prefill at 275 W."""
-    found = evidence.eager(evidence.DATA)
-    decode = np.concatenate([ratios(each) for each in found if each.stage == "decode"])
-    prefill = np.concatenate([ratios(each) for each in found if each.stage == "prefill"])
+    found = evidence.eager(evidence.EVIDENCE)
+    decode = np.concatenate([each.ratios() for each in found if each.stage == "decode"])
+    prefill = np.concatenate([each.ratios() for each in found if each.stage == "prefill"])
     assert len(decode) == 39
     assert np.all(np.abs(decode - 1) < 0.15)
     assert np.median(prefill) == pytest.approx(1.0, abs=0.05)
 
 
 def test_sustained_prefill_on_an_l4(evidence):
-    found, tokens = evidence.layers(evidence.DATA)
-    assert 0.9 < np.median(ratios(tokens)) < 1.1
+    found, tokens = evidence.layers(evidence.EVIDENCE)
+    assert 0.9 < np.median(tokens.ratios()) < 1.1
     assert len(found.points) == 69
-    assert np.quantile(ratios(found), 0.1) > 0.85
-    assert np.quantile(ratios(found), 0.9) < 1.15
+    assert np.quantile(found.ratios(), 0.1) > 0.85
+    assert np.quantile(found.ratios(), 0.9) < 1.15
 
 
 def test_the_page_is_what_the_data_say(evidence):
     page = (ROOT / "docs" / "evidence.md").read_text()
-    for finding in evidence.products(evidence.DATA):
+    for finding in evidence.products(evidence.EVIDENCE):
         assert " | ".join(finding.row()) in page
     assert evidence.table2().splitlines()[0] in page
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from costmodel.calibration import Calibration, fit_calibration
-from costmodel.calibration.intervals import fitted_growth, residual_quantiles, spread_at
+from costmodel.calibration.intervals import error_quantiles, fitted_growth, spread_at
 from costmodel.calibration.regression import bootstrap, fit, law_of, matrix_folds, row_folds
 from costmodel.calibration.tables import group_points
 from hardware_specs import get_hardware
@@ -302,7 +302,7 @@ def test_folds_share_every_point_once_and_matrices_whole():
 
 def test_quantiles_of_known_ratios():
     # Nine ratios stand at levels 0.1 ... 0.9; the median is the fifth.
-    quantiles = dict(residual_quantiles(np.arange(-4, 5) / 10))
+    quantiles = dict(error_quantiles(np.arange(-4, 5) / 10))
     assert quantiles[0.1] == pytest.approx(-0.4)
     assert quantiles[0.5] == 0.0
     # Beyond: a normal tail, -0.4 x 1.645 / 1.282.

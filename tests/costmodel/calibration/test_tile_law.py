@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from costmodel.calibration import Calibration
 from costmodel.calibration.dtypes import LABELS
-from costmodel.calibration.gemm import CHUNK, FAMILIES, gemm_time_s
-from costmodel.calibration.law import combine, smooth_time_s, stream_time_s
+from costmodel.calibration.gemm import CHUNK, FAMILIES, TileLaw, gemm_time_s
+from costmodel.calibration.law import combine, stream_time_s
 from costmodel.calibration.parameters import Device
 from costmodel.calibration.stairs import Stairs
 
@@ -40,7 +40,7 @@ sizes = st.integers(min_value=1, max_value=20000)
 
 def time_of(values, m, n, k, family="library", dtype="bf16", batch=1, device=DEVICE):
     arrays = np.broadcast_arrays(*(np.atleast_1d(np.asarray(v, float)) for v in (m, n, k, batch)))
-    return gemm_time_s(values, device, family, dtype, PEAK, *arrays)
+    return gemm_time_s(TileLaw(values, device, family, dtype, PEAK), *arrays)
 
 
 def roof(m, n, k):
@@ -62,15 +62,6 @@ def test_power_sum_lies_between_maximum_and_sum(a, b, p):
     assert max(a, b) * (1 - 1e-12) <= combine(a, b, p) <= (a + b) * (1 + 1e-12)
 
 
-def test_smooth_law_with_ideal_parameters_is_the_roofline():
-    ideal = {k: IDEAL[k] for k in ("compute_efficiency", "memory_efficiency", "overhead_s")}
-    for math_s, memory_s in ((2e-6, 3e-6), (5e-6, 1e-6)):
-        assert smooth_time_s({**ideal, "exponent": math.inf}, math_s, memory_s) == max(
-            math_s, memory_s
-        )
-        assert smooth_time_s({**ideal, "exponent": 1.0}, math_s, memory_s) == math_s + memory_s
-
-
 def test_ideal_parameters_give_the_roofline_on_whole_tiles():
     # 108 tiles of 256 x 128 are one whole wave: 6 x 18 tiles.
     m, n, k = 6 * 256, 18 * 128, 4096
@@ -79,9 +70,9 @@ def test_ideal_parameters_give_the_roofline_on_whole_tiles():
 
 def test_smooth_family_is_the_smooth_law():
     m, n, k = 577, 4096, 1024
-    expected = smooth_time_s(
-        REAL, 2.0 * m * n * k / PEAK, 2.0 * (m * k + n * k + m * n) / BANDWIDTH
-    )
+    math_s = 2.0 * m * n * k / (REAL["compute_efficiency"] * PEAK)
+    memory_s = 2.0 * (m * k + n * k + m * n) / (REAL["memory_efficiency"] * BANDWIDTH)
+    expected = REAL["overhead_s"] + combine(math_s, memory_s, REAL["exponent"])
     assert time_of(REAL, m, n, k, family="smooth")[0] == pytest.approx(expected, rel=1e-12)
 
 
@@ -189,7 +180,7 @@ def test_a_table_over_rows_is_the_same_law(rows, n, k, family, dtype, quantising
     values = REAL | extra
     # A split's partial sums grow with every row; the table is asked in any order.
     array = time_of(values, rows, n, k, family, dtype)
-    table = Stairs(values, DEVICE, family, dtype, PEAK, n, k)
+    table = Stairs(TileLaw(values, DEVICE, family, dtype, PEAK), n, k)
     assert [table.time_s(m) for m in rows] == pytest.approx(array.tolist(), rel=1e-12)
     assert table.time_s(np.array(rows, dtype=float)) == pytest.approx(array, rel=1e-12)
     assert table.time_s(0) == 0.0
@@ -197,7 +188,7 @@ def test_a_table_over_rows_is_the_same_law(rows, n, k, family, dtype, quantising
 
 
 def test_a_table_over_rows_stays_small():
-    table = Stairs(REAL, DEVICE, "library", "bf16", PEAK, 4096, 4096)
+    table = Stairs(TileLaw(REAL, DEVICE, "library", "bf16", PEAK), 4096, 4096)
     most = table.time_s(np.array([1.0, 1e15]))
     assert most == pytest.approx(time_of(REAL, [1, 1e15], 4096, 4096), rel=1e-12)
     assert table.time_s(1e15) == pytest.approx(float(most[1]), rel=1e-12)

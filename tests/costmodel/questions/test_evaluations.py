@@ -20,7 +20,7 @@ BASE = "pretrained=llava-hf/llava-1.5-7b-hf"
 RUNS = {
     BASE: 0.8,
     f"{BASE},method=divprune,keep=64": 0.76,
-    f"{BASE},method=fastv,keep=0.5,layer=2": 0.78,
+    f"{BASE},method=fastv,keep=50%,layer=2": 0.78,
 }
 
 
@@ -94,6 +94,11 @@ def test_what_is_no_such_evaluation_is_refused(folder: Path, tmp_path: Path) -> 
     _write(folder, "other", BASE, "high")  # type: ignore[arg-type]
     with pytest.raises(InvalidFileError, match="is no number"):
         asked()
+    for setting in ("keep=few", "keep=64,layer=third"):
+        _write(folder, "other", f"{BASE},method=fastv,{setting}", 0.5)
+        with pytest.raises(InvalidFileError, match="is no number"):
+            asked()
+    assert main(["frontier", MODEL, "-d", A100, "--scores", str(folder)]) == 2
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(InvalidInputError, match=r"no \*_results.json"):

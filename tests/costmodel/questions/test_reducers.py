@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 import random
+from dataclasses import replace
 from functools import reduce as fold
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from costmodel import histogram, pareto, parquet_parts, sweep, top_k
+from costmodel import (
+    Calibration,
+    get_method,
+    histogram,
+    load_model,
+    pareto,
+    parquet_parts,
+    sweep,
+    top_k,
+)
 from costmodel.questions import reducers, sweep_engines
 from costmodel.questions.chunks import Chunk
+from costmodel.questions.parts import Rows
 from costmodel.questions.reducers import Part
-from hardware_specs.errors import InvalidInputError, OutputError, UnknownNameError, VlmRooflineError
+from costmodel.questions.sweep_plan import SweepPlan
+from hardware_specs import get_hardware
+from hardware_specs.errors import (
+    InvalidFileError,
+    InvalidInputError,
+    OutputError,
+    UnknownNameError,
+    VlmRooflineError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -221,6 +243,10 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda: top_k(0), lambda: top_k(True), lambda: top_k(10**6), lambda: pareto("time_s"),
         lambda: pareto("time_s", "-time_s"), lambda: histogram("-time_s"), lambda: histogram("time_s", []),
         lambda: histogram("time_s", [2, 1]), lambda: histogram("time_s", ["a"]),
+        lambda: histogram("time_s", [float("nan")]), lambda: histogram("time_s", [0.0, float("inf")]),
+        lambda: top_k(1, per=5), lambda: top_k(1, per=[["hardware"]]),  # type: ignore[arg-type, list-item]
+        lambda: sweep("llava-1.5-7b", A100, reduce="top"),  # type: ignore[arg-type]
+        lambda: sweep("llava-1.5-7b", A100, reduce=top_k(1), stage_columns=True),
         lambda: sweep("llava-1.5-7b", A100, workers=2),
         lambda: sweep("llava-1.5-7b", A100, reduce=top_k(1), workers=0),
         lambda: sweep("llava-1.5-7b", A100, reduce=top_k(1), engine="slurm"),
@@ -276,7 +302,76 @@ def test_parts_that_are_there_are_not_priced_again(
         sweep("llava-1.5-7b", batch_size=2, **asked)
 
 
+def test_one_token_and_all_of_them_are_groups_of_their_own() -> None:
+    asked: dict[str, Any] = {"method": "fastv", "keep": [1, 1.0], "tp": [1, 2, 16], "workers": 1}
+    per = ("keep", "tp", "keep")
+    found = sweep("llava-1.5-7b", A100, reduce=histogram("time_s", [0.0], per=per), **asked)
+    assert list(found.columns) == ["keep", "tp", "low", "high", "rows"]
+    groups = list(zip(found.keep, found.tp, strict=True))
+    assert groups == [(keep, tp) for keep in ("1", "1.0") for tp in (1, 2, 16)]
+    assert len(sweep("llava-1.5-7b", A100, reduce=top_k(1, per="keep"), **asked)) == 2
+
+
+def test_parts_of_another_sweep_are_not_taken_for_its_own(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"reduce": parquet_parts(tmp_path), "workers": 1}
+
+    def priced(model: str = "llava-1.5-7b", hardware: Any = A100, **more: Any) -> Any:
+        return sweep(model, hardware, **asked, **more)
+
+    priced(method="fastv", keep=1)
+    with pytest.raises(InvalidInputError, match="parts of another sweep"):
+        priced(method="fastv", keep=1.0)
+    (tmp_path / "sweep.json").unlink()
+    with pytest.raises(InvalidInputError, match=r"has parts and no sweep\.json"):
+        priced()
+    (tmp_path / "part-000000.parquet").write_bytes(b"PAR1")
+    (tmp_path / "sweep.json").write_text("{}")
+    with pytest.raises(InvalidInputError, match="parts of another sweep"):
+        priced()
+    (tmp_path / "sweep.json").unlink()
+    (tmp_path / "part-000000.parquet").unlink()
+    priced()
+    (tmp_path / "part-000000.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InvalidFileError, match="no whole Parquet file"):
+        priced()
+
+
+def test_a_file_that_changed_makes_another_sweep(tmp_path: Path) -> None:
+    import hardware_specs
+
+    device = tmp_path / f"{T4}.yaml"
+    text = (resources.files(hardware_specs) / "data" / device.name).read_text(encoding="utf-8")
+    device.write_text(text)
+    asked: dict[str, Any] = {"reduce": parquet_parts(tmp_path / "parts"), "workers": 1}
+    sweep("llava-1.5-7b", device, **asked)
+    device.write_text(f"{text}\n# another\n")
+    with pytest.raises(InvalidInputError, match="parts of another sweep"):
+        sweep("llava-1.5-7b", device, **asked)
+
+
+def test_parts_that_are_there_say_what_was_not_priced(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"precision": ["fp16", "fp8"], "batch_size": [1, 2], "errors": "keep"}
+    for _ in range(2):
+        found = sweep("llava-1.5-7b", A100, reduce=parquet_parts(tmp_path), workers=1, **asked)
+        assert found.attrs["unpriced"] == 2
+
+
+def test_an_object_is_the_same_sweep_wherever_it_has_been() -> None:
+    given = {
+        "model": load_model("llava-1.5-7b"), "hardware": get_hardware(A100),
+        "method": get_method("fastv", keep=0.25, layer=3), "calibration": Calibration.load(A100),
+    }  # fmt: skip
+    identity = SweepPlan(**given).identity()
+    json.dumps(identity)
+    sent = pickle.loads(pickle.dumps(SweepPlan(**given)))  # noqa: S301 - what was just written
+    assert sent.combination(0)["method"] == given["method"]
+    sweep(**given)
+    assert sent.identity() == identity == SweepPlan(**given).identity()
+    other = given | {"hardware": replace(get_hardware(A100), bandwidth_bytes_per_s=1e12)}
+    assert SweepPlan(**other).identity() != identity
+
+
 def test_parts_that_are_not_here_are_missed(tmp_path: Path) -> None:
     reducer = parquet_parts(tmp_path)
     with pytest.raises(OutputError, match="lacks 1 of 1 parts"):
-        reducer.result({0: 5}, None)  # type: ignore[arg-type]
+        reducer.result({0: Rows(5, 0)}, None)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,13 +18,19 @@ from costmodel.parallel.sharding import rank_model
 from hardware_specs.errors import InvalidInputError, UnsupportedError, VlmRooflineError
 from profiling.devices.ranks import place
 from profiling.measuring.planning import check, grid
-from profiling.measuring.together import slowest
+from profiling.measuring.point import nothing_accepted
+from profiling.measuring.together import WAIT, follow, slowest
 from profiling.records.measurement import (
     COMMUNICATION,
     DECODE_COMMUNICATION,
     Configuration,
+    Measurement,
+    Ranks,
+    RankSamples,
+    Sampling,
     StageSamples,
 )
+from profiling.records.readings import DeviceState
 from profiling.subject.division import Collectives, divide, tensor_plan
 from profiling.subject.execution import Execution
 from profiling.subject.models import build_model, model_class
@@ -223,6 +230,14 @@ def test_models_without_a_plan_are_refused() -> None:
             {"tp": 2, "here": 2, "method": "fastv(layer=1)", "keep": 4},
             "each process has its own heads",
         ),
+        *(
+            ({"tp": 2, "here": 2, "method": method}, "each process has its own heads")
+            for method in (
+                "vscan(shallow=1)",
+                "divprune(keep=4)/fastv(keep=2,layer=1)",
+                "dycoke(variant=both,at=1)",
+            )
+        ),
     ],
 )
 def test_what_processes_cannot_measure_together_is_refused(
@@ -262,6 +277,22 @@ def test_the_slowest_of_each_repetition_counts() -> None:
     assert found.event_s == (2.0, 4.0)
     assert found.step_event_s == ((1.0, 3.0), (3.0, 2.0))
     assert (found.kernels, found.busy_s) == (5, None)
+
+
+def test_the_others_wait_while_another_worker_holds_what_is_left() -> None:
+    told, measured = iter(["a", WAIT, WAIT, "b", ""]), list[str]()
+    follow(SimpleNamespace(same=lambda _: next(told)), measured.append)  # type: ignore[arg-type]
+    assert measured == ["a", "b"]
+
+
+def test_what_throttled_any_process_is_said() -> None:
+    cool, hot = DeviceState(), DeviceState(throttle_reasons=("hw-thermal",))
+    members = tuple(RankSamples({}, device_state=state) for state in (cool, hot))
+    record = Measurement(
+        Configuration("llava-1.5-7b", "bf16", tp=2), "throttled", Sampling("clock"),
+        ranks=Ranks("nccl", {}, members),
+    )  # fmt: skip
+    assert nothing_accepted(record) == "0 accepted samples: hw-thermal"
 
 
 def test_a_name_says_how_many_processes_share_the_model() -> None:

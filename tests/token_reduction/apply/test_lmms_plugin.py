@@ -89,6 +89,9 @@ def test_what_cannot_be_asked_is_refused(monkeypatch) -> None:
         model("some-model", batch_size="8")
     with pytest.raises(InvalidInputError, match="--keep says how a method works"):
         model("some-model", keep=64)
+    for clips in ("holitom", "evs(keep=0.5)/fastv"):
+        with pytest.raises(UnsupportedError, match="leaves pictures as they are"):
+            model("some-model", method=clips)
     one = model("some-model", device="cpu")
     with pytest.raises(UnsupportedError, match="how likely an answer is"):
         one.loglikelihood([SimpleNamespace()])

@@ -138,12 +138,13 @@ def test_labels(llava, cases):
         run(llava, inputs, get_method("divprune"))
 
 
-def test_other_attention_implementations_inside_the_language_model(make_model):
+@pytest.mark.parametrize("method", ["fastv", "holitom(cut=2)", "dycoke(variant=both,at=2)"])
+def test_other_attention_implementations_inside_the_language_model(make_model, method):
     model = make_model("llava")
     model.config.text_config._attn_implementation = "flash_attention_2"
     with (
         pytest.raises(UnsupportedError, match="sdpa and eager, not 'flash_attention_2'"),
-        reduce_tokens(model, "fastv"),
+        reduce_tokens(model, method),
     ):
         pass
 

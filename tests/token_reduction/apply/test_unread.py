@@ -83,9 +83,9 @@ def test_steps_read_what_was_chosen(
         assert len({tuple(chosen) for chosen in reader.sets}) > 1
 
 
-def test_a_batch_with_padding_answers_as_its_rows(models, cases) -> None:
+@pytest.mark.parametrize("line", [f"dycoke(variant=both, at={AT})", "holitom(keep=0.4, cut=2)"])
+def test_a_batch_with_padding_answers_as_its_rows(line, models, cases) -> None:
     model, case = models["llava-onevision"], cases[KIND]
-    line = get_method("dycoke", variant="both", at=AT)
     ids = case.inputs["input_ids"]
     longer = torch.cat((ids, torch.tensor([[7, 8, 9]])), dim=1)
     padded = torch.cat((torch.zeros(1, 3, dtype=ids.dtype), ids), dim=1)
@@ -103,6 +103,26 @@ def test_a_batch_with_padding_answers_as_its_rows(models, cases) -> None:
             for row in (longer, ids)
         ]
     assert together.tolist() == [row.tolist() for row in alone]
+
+
+def test_an_emptied_cache_is_read_whole(models, cases) -> None:
+    model, case = models["llava-onevision"], cases[KIND]
+    text = torch.randint(5, 90, (1, 120), generator=torch.Generator().manual_seed(3))
+
+    def steps():
+        """The cache of the clip is emptied, and longer text comes in its place."""
+        cache = cache_of(model(**case.inputs, use_cache=True))
+        cache.crop(-cache.get_seq_length())
+        return [
+            model(input_ids=ids, **{cache_keyword(): cache}).logits[:, -1]
+            for ids in (text, text[:, :1], text[:, 1:2])
+        ]
+
+    with torch.no_grad():
+        expected = steps()
+        with reduce_tokens(model, get_method("dycoke", variant="both", at=AT, keep=0.3)):
+            found = steps()
+    torch.testing.assert_close(found, expected)
 
 
 def test_what_cannot_be_read_in_part(models, cases) -> None:

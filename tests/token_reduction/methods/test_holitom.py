@@ -159,6 +159,9 @@ def test_what_does_not_fit(draw) -> None:
         holitom(clip[:0], looked[:0])
     with pytest.raises(InvalidInputError, match="attention \\[\\.\\.\\., h, n\\]"):
         merge_in_turn(clip, looked)
+    for keep in (1, 2, 1.5, 0.0, True):
+        with pytest.raises(InvalidInputError, match="keep"):
+            holitom(clip, looked, keep)
     clip[1, 2, 3] = float("nan")
     with pytest.raises(InvalidInputError, match="holitom's frames"):
         holitom(clip, looked)
@@ -167,3 +170,9 @@ def test_what_does_not_fit(draw) -> None:
 def test_a_scene_that_stands_still_keeps_a_token() -> None:
     clip = torch.ones(2, 4, 3)
     assert len(holitom(clip, torch.ones(2, 4), 0.05).tokens) == 1
+
+
+def test_one_frame_keeps_what_is_looked_at_most(draw) -> None:
+    looked = draw(1, 9)
+    kept = holitom(draw(1, 9, 5), looked, 0.3).kept_indices
+    assert kept.tolist() == sorted(looked[0].topk(3).indices.tolist())

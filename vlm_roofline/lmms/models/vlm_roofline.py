@@ -39,6 +39,7 @@ class ReducedModel(lmms):  # type: ignore[misc]  # lmms-eval has no types
 
     Raises:
         InvalidInputError: another batch size, or a keep without a method.
+        UnsupportedError: a method on the frames of clips, which would leave every picture whole.
         VlmRooflineError: no such method, or one that does not fit the model.
     """
 
@@ -63,6 +64,11 @@ class ReducedModel(lmms):  # type: ignore[misc]  # lmms-eval has no types
         self.method = method_asked(
             method, None if keep is None else str(keep), layer=layer, variant=variant, options=()
         )
+        if self.method is not None and self.method.info.clips:
+            raise UnsupportedError(
+                f"{self.method.name} compares the frames of a clip and leaves pictures as they are, and only "
+                "tasks of pictures are answered: the score would not be the method's"
+            )
         self._rank = int(os.environ.get("RANK", "0"))
         self._world_size = int(os.environ.get("WORLD_SIZE", "1"))
         place = device or "cuda"
