@@ -36,6 +36,15 @@ def why_it_does_not_pay(cost: Estimate, unreduced: Estimate) -> str | None:
     whole = float(unreduced.totals.time_s)
     if float(cost.totals.time_s) <= (1 - PAYS) * whole:
         return None
+    if (
+        not cost.stages["reduction"].kernels
+        and cost.mean_visual_tokens == unreduced.mean_visual_tokens
+    ):
+        # The method itself says why: one for clips leaves images as they are.
+        told = [text for text in cost.warnings if text not in unreduced.warnings]
+        return "; ".join(
+            [f"all {cost.mean_visual_tokens:.5g} visual tokens stay in every layer", *told]
+        )
     causes: list[tuple[float, str]] = []
     decode = float(unreduced.stages["decode"].time_s)
     again = "reads the weights"

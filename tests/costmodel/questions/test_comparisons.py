@@ -11,6 +11,7 @@ import pytest
 from costmodel import compare, estimate
 from costmodel.energy import PowerModel
 from costmodel.questions.comparisons import COMPARED
+from costmodel.questions.reasons import why_it_does_not_pay
 from hardware_specs.errors import InvalidInputError, UnknownMethodError
 from vlm_roofline.cli import main
 
@@ -156,3 +157,12 @@ def test_estimate_says_it_in_a_line(capsys) -> None:
     said = " ".join(capsys.readouterr().out.split())
     assert "against no method: TTFT 0.70" in said
     assert "times faster" in said
+
+
+def test_a_method_for_clips_says_that_an_image_stays_whole() -> None:
+    held = {"model": "llava-1.5-7b", "hardware": "nvidia-l4", "calibration": None}
+    reason = why_it_does_not_pay(estimate(**held, method="fastvid"), estimate(**held))
+    assert reason is not None
+    assert reason.startswith(
+        "all 576 visual tokens stay in every layer; fastvid compares the frames"
+    )
