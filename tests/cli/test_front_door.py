@@ -174,3 +174,20 @@ def test_completion_reads_nothing() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     assert result.stderr.strip() == ""
+
+
+def test_of_several_processes_another_says_it_only_where_the_first_does_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waited = []
+    monkeypatch.setattr("time.sleep", waited.append)  # torchrun would end the process meanwhile
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_ADDR", "h")
+    monkeypatch.setenv("MASTER_PORT", "1")
+    assert main(["estimate", "llava-1.5-7b", "-d", "nvidia-l4", "--method", "nothing"]) == 2
+    assert waited == [10.0]
+    assert capsys.readouterr().err.startswith("error: ")
+    monkeypatch.setenv("RANK", "0")
+    assert main(["estimate", "llava-1.5-7b", "-d", "nvidia-l4", "--method", "nothing"]) == 2
+    assert len(waited) == 1

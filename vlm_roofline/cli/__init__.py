@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import time
 from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     import typer
 
+#: Seconds in which one process of several says why all of them end.
+_PATIENCE_S = 10.0
 #: Command -> its module here, in which it is the function of the module's name, or the commands of `group`.
 COMMANDS = {
     name: name.replace("-", "_")
@@ -136,10 +139,13 @@ def _refuse(reason: BaseException | str, arguments: Sequence[str]) -> int:
     """Say in one line why the command ended, and return its exit code.
 
     A program that asked for JSON gets the reason as a JSON document on stdout as well. Of several processes
-    that torchrun started one alone says it.
+    that torchrun started one says it. Before they have met, the others leave it to the first, with whose end
+    torchrun ends them, and say it themselves where it does not.
     """
     if "RANK" in os.environ and not _speaks(reason):
-        return 2
+        if isinstance(reason, RankError):
+            return 2
+        time.sleep(_PATIENCE_S)
     text = one_line(reason, 1900) or type(reason).__name__
     if isinstance(reason, MemoryError):
         text = f"out of memory: {text}"
