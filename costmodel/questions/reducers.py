@@ -12,6 +12,7 @@ left out.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -113,7 +114,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _Rows(ABC):
     """What `top_k` and `pareto` have in common: rows of a sweep, by group."""
 
     axes: tuple[str, ...]
@@ -169,8 +170,9 @@ class _Rows:
                 "rows, fewer axes or larger groups"
             )
 
+    @abstractmethod
     def _best(self, held: Kept | None, found: Kept) -> Kept:
-        raise NotImplementedError
+        """Return what is kept of the rows that were held and of those that were found."""
 
 
 @dataclass(frozen=True)
