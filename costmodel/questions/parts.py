@@ -78,7 +78,9 @@ class ParquetParts:
         rows = [state[number].rows for number in sorted(state)]
         table = pd.DataFrame({"file": [str(place) for place in places], "rows": rows})
         table.attrs["unpriced"] = sum(each.unpriced for each in state.values())
-        table.attrs["warnings"] = sorted({line for each in state.values() for line in each.warnings})
+        table.attrs["warnings"] = sorted(
+            {line for each in state.values() for line in each.warnings}
+        )
         return table
 
     def _claim(self, part: Part) -> None:
@@ -113,7 +115,7 @@ def parquet_parts(folder: str | Path) -> ParquetParts:
 
     Raises:
         InvalidFileError: while it runs: a file there is damaged.
-        InvalidInputError: while it runs: the folder is another sweep's.
+        InvalidInputError: an empty path, or, while it runs, the folder of another sweep.
         MissingDependencyError: pyarrow is not installed.
         OutputError: the folder cannot be written.
 
@@ -125,6 +127,8 @@ def parquet_parts(folder: str | Path) -> ParquetParts:
     ...     len(pd.read_parquet(parts.file[0]))
     8
     """
+    if not str(folder):
+        raise InvalidInputError("an empty path names no folder for the parts")
     return ParquetParts(str(Path(folder).resolve()))
 
 
