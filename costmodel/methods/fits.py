@@ -62,7 +62,7 @@ def checked_plan(info: MethodInfo, given: MethodInput) -> MethodPlan:
 
 
 def check_takes(info: MethodInfo, keep: Any) -> None:
-    """Raise unless a keep, or an array of counts, is of the kind that the method takes; 1.0 and None always are.
+    """Raise unless a keep, or an array of counts, is of the kind a method takes; 1.0 and None always are.
 
     Raises:
         InvalidInputError: it is not; says what the method takes.
