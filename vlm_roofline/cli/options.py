@@ -19,6 +19,7 @@ from costmodel.request import ARGUMENTS, DEFAULTS, OUR_DEFAULTS, check_names, pl
 from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.method_settings import MethodOptions, Variant, with_settings
+from vlm_roofline.cli.paths import typed_path
 from vlm_roofline.cli.pictures import PICTURE_OPTIONS, pictured, sampled
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ ModelArgument = Annotated[
     str, typer.Argument(help=ARGUMENTS["model"].help, autocompletion=completes("model"))
 ]
 Records = Annotated[
-    list[Path], typer.Argument(metavar="DIR", help="Folders or files of measured records.")
+    list[Path],
+    typer.Argument(metavar="DIR", parser=typed_path, help="Folders or files of measured records."),
 ]
 TimesOf = Annotated[
     str,
