@@ -47,14 +47,6 @@ LANGUAGE = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def build(kind, tmp_path, vision=VISION, language=LANGUAGE, **settings):
     config = transformers.AutoConfig.for_model(
         kind, vision_config=vision, text_config=language, image_token_index=IMAGE, **settings
