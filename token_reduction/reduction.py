@@ -14,8 +14,7 @@ from costmodel.methods.registry import MODULES, outside
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 from hardware_specs.showing import shown
 from token_reduction.apply.anatomy import Parts, dissect
-from token_reduction.apply.inside_llm import LayerReduction
-from token_reduction.apply.llm_policy import KeepEverything
+from token_reduction.apply.inside_llm import LayerReduction, Policy
 from token_reduction.apply.patching import Patches
 from token_reduction.apply.places import Host
 from token_reduction.apply.record import ReductionRecord
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from costmodel.models import Family
-    from token_reduction.apply.before_llm import PromptReduction
 
 _active: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 
@@ -83,7 +81,7 @@ def reduce_tokens(
     try:
         _refuse_labels(parts, request, patches)
         if request.keeps_everything and not request.info.samples:
-            LayerReduction(parts, record, KeepEverything()).attach(patches)
+            LayerReduction(parts, record, Policy()).attach(patches)
         elif stages:
             _attach_stages(Host(request, parts, patches, record, trace, frames or 0), plugs)
         else:
@@ -116,13 +114,10 @@ def _attach_stages(host: Host, plugs: list[Callable[[Host], None]]) -> None:
         if not stage.keeps_everything or stage.info.samples:
             plug(replace(host, method=stage, record=record))
         else:
-            LayerReduction(host.parts, record, KeepEverything(), _last(host)).attach(host.patches)
+            before = host.shortened[-1] if host.shortened else None
+            LayerReduction(host.parts, record, Policy(), before).attach(host.patches)
     host.record.stages = records
     host.patches.always_after(host.parts.base, host.record.gather_stages)
-
-
-def _last(host: Host) -> PromptReduction | None:
-    return host.shortened[-1] if host.shortened else None
 
 
 def plug_of(name: str) -> Callable[[Host], None]:

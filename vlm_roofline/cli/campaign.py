@@ -12,6 +12,7 @@ import typer
 from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.console import console, print_json, remark
 from vlm_roofline.cli.options import Device, Json
+from vlm_roofline.cli.paths import typed_path
 
 
 def campaign(
@@ -19,7 +20,10 @@ def campaign(
         str,
         typer.Argument(help="smoke (do all paths run), core (what predictions need) or more."),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for everything; an interrupted step goes on.")],
+    out: Annotated[
+        Path,
+        typer.Option(parser=typed_path, help="Folder for everything; an interrupted step goes on."),
+    ],
     device: Device = "cuda",
     model: Annotated[
         str, typer.Option(help="A model's name, a config.json or its folder, or a hub id.")

@@ -12,13 +12,17 @@ import typer
 from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.console import console, error_console, print_json
 from vlm_roofline.cli.options import Device, Json, TextTokens, parse_counts, split
+from vlm_roofline.cli.paths import typed_path
 
 if TYPE_CHECKING:
     from profiling.whole_loop import LoopPlan
 
 
 def loop(
-    out: Annotated[Path, typer.Option(help="Folder for everything; an interrupted loop goes on.")],
+    out: Annotated[
+        Path,
+        typer.Option(parser=typed_path, help="Folder for everything; an interrupted loop goes on."),
+    ],
     device: Device = "cuda",
     model: Annotated[
         str, typer.Option(help="A model's name, a config.json or its folder, or a hub id.")

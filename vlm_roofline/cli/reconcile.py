@@ -16,6 +16,7 @@ from vlm_roofline.cli.options import (
     Records,
     TimesOf,
 )
+from vlm_roofline.cli.paths import typed_path
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -34,7 +35,8 @@ def reconcile(
         str, typer.Option(help="Stage of the table of runs: total, prefill, vision, decode, ...")
     ] = "total",
     plots: Annotated[
-        Path | None, typer.Option(help="Also write the figures to this folder.")
+        Path | None,
+        typer.Option(parser=typed_path, help="Also write the figures to this folder."),
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="Also write every row to FILE.csv.")] = None,
     json: Json = False,
