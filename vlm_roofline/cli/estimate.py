@@ -60,8 +60,7 @@ def estimate(
             document["per_thousand_requests"] = thousand
         print_json(document)
         return
-    for line in cost.warnings:
-        warn(line)
+    warn(*cost.warnings)
     if markdown:
         from vlm_roofline.cli.model_card import model_card
 

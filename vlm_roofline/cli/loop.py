@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from hardware_specs.errors import InvalidInputError
-from vlm_roofline.cli.console import console, error_console, print_json
+from vlm_roofline.cli.console import bars, console, print_json
 from vlm_roofline.cli.options import Device, Json, TextTokens, parse_counts, split
 from vlm_roofline.cli.paths import typed_path
-
-if TYPE_CHECKING:
-    from profiling.whole_loop import LoopPlan
 
 
 def loop(
@@ -84,8 +80,8 @@ def loop(
         max_foreign_load=max_foreign_load,
         patience_s=10.0 if max_foreign_load is None else 120.0,
     )
-    with _Steps() as steps:
-        found = run_loop(plan, out, options=options, on_step=steps.update)
+    with bars(lines=True) as update:
+        found = run_loop(plan, out, options=options, on_step=update)
     if json:
         print_json(
             {
@@ -97,45 +93,7 @@ def loop(
             }
         )
         return
-    _print(plan, found)
-
-
-def _print(plan: LoopPlan, found: Any) -> None:
     from vlm_roofline.cli.reconcile import print_reconciliation
 
     print_reconciliation(found.result)
     console().print(f"{plan.full_model} on {plan.device}: {found.report}")
-
-
-class _Steps:
-    """A bar per step on a terminal; one line per step elsewhere, since the loop takes minutes."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._tasks: dict[str, Any] = {}
-
-    def __enter__(self) -> _Steps:
-        if sys.stderr.isatty():
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-            self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(),
-                console=error_console(),
-            )  # fmt: skip
-            self._bar.start()
-        return self
-
-    def update(self, what: str, done: int, total: int) -> None:
-        """Show how far a step is."""
-        if self._bar is None:
-            if what not in self._tasks:
-                self._tasks[what] = None
-                sys.stderr.write(f"{what}\n")
-            return
-        if what not in self._tasks:
-            self._tasks[what] = self._bar.add_task(what, total=total)
-        self._bar.update(self._tasks[what], completed=done, total=total)
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
