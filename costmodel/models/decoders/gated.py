@@ -215,12 +215,7 @@ def kinds_of(text: TextConfig) -> list[Kind]:
 
 
 def with_blocks(text: TextConfig, layers: Sequence[Kind]) -> TextConfig:
-    """Return a language model with its layers, and what stands around them.
-
-    Args:
-        text: its numbers.
-        layers: the kind of every one.
-    """
+    """Return a language model with layers of these kinds, and what stands around them."""
     d, v = text.hidden_size, text.vocab_size
     kinds = tuple(dict.fromkeys(layers))
     windows = tuple(dict.fromkeys(kind.window for kind in kinds))
