@@ -243,7 +243,7 @@ def plug(host: Host) -> None:
         )
     else:
         projection, question = load_joint_space(Path(path), width)
-    features = watch_features(parts, host.patches)
+    features = watch_features(host)
 
     def pruned(tokens: Tensor, tower: Tower) -> Reduced:
         require_patches(name, tokens, tower)

@@ -251,19 +251,17 @@ def plug(host: Host) -> None:
     if cut:
         parts.require_decoder_layers(method.name)
         later = MergedInTurn(parts, cut, DEEP.of(method))
-    received, mean, looked = ReceivedAttention(parts), None, list[Any]()
-    if parts.three_axes:
-        received.attach(host.patches)
-    elif parts.family.pools_frames == "after projector" and not parts.towers[0].has_class:
+    mean, looked = None, list[Any]()
+    received = ReceivedAttention(host) if parts.three_axes else None
+    if parts.family.pools_frames == "after projector" and not parts.towers[0].has_class:
         layer = parts.feature_layer
         depth = layer if isinstance(layer, int) else layer[-1]
-        mean = MeanAttention(parts, method.name, depth, class_token=False)
-        mean.attach(parts, host.patches)
+        mean = MeanAttention(host, depth, class_token=False)
 
     def reduced(item: Item) -> Reduced:
         if later is not None:
             later.active = True
-        if parts.three_axes:
+        if received is not None:
             row, _ = received.of(item.number)
             return holitom(item.by_frame, row.view(item.frames, -1), keep, **settings)
         if mean is None:

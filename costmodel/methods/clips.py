@@ -89,7 +89,8 @@ def check_weighed(name: str, given: MethodInput) -> None:
 def not_weighed(name: str, model: str) -> str:
     """Return why a method cannot weigh a model's frames."""
     return (
-        f"{name} weighs frames by a SigLIP tower or by one of native resolution, and {model} has neither; "
+        f"{name} weighs frames by a SigLIP tower whose frames are pooled behind the projector "
+        f"(LLaVA-OneVision) or by one of native resolution (Qwen), and {model} has neither; "
         "vidcom2, evs and dycoke need nothing but the tokens"
     )
 

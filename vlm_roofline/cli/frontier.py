@@ -94,8 +94,7 @@ def frontier(
                 row["measured_s"] = time
         print_json(document)
         return
-    for line in result.warnings:
-        warn(line)
+    warn(*result.warnings)
     _print(result, times)
     if given["image_size"] is not None:
         from costmodel import estimate

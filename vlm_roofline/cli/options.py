@@ -17,7 +17,6 @@ import typer
 from costmodel.kinds import Amount, Bytes, Count, Keep, Schedule, Size
 from costmodel.request import ARGUMENTS, DEFAULTS, OUR_DEFAULTS, check_names, plain
 from hardware_specs.errors import InvalidInputError
-from hardware_specs.files.writing import check_ending
 from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.method_settings import MethodOptions, Variant, with_settings
 from vlm_roofline.cli.paths import typed_path
@@ -46,6 +45,7 @@ def written_to(help_: str, *endings: str) -> Any:
     def check(path: Path | None) -> Path | None:
         if path is not None:
             from costmodel.plots.style import FORMATS
+            from hardware_specs.files.writing import check_ending
 
             check_ending(path, *endings or FORMATS)
         return path

@@ -10,18 +10,16 @@ import typer
 
 from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.console import console, print_json
-from vlm_roofline.cli.options import (
-    FoundHardware,
-    Json,
-    Records,
-    TimesOf,
-)
+from vlm_roofline.cli.options import FoundHardware, Json, Records, TimesOf
 from vlm_roofline.cli.paths import typed_path
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from rich.console import RenderableType
 
     from profiling.reconciling import Reconciliation
+    from vlm_roofline.cli.tables import Column
 
 #: Flags shown before the rest is only counted.
 MOST_FLAGS = 12
@@ -77,8 +75,9 @@ def print_reconciliation(result: Reconciliation, stage: str = "total") -> None:
     if rows:
         out.print(_runs(result, stage))
     out.print(_errors(result))
-    series = [row for row in result.summary["series"] if row["stage"] == "prefill"]
-    for row in series:
+    for row in result.summary["series"]:
+        if row["stage"] != "prefill":
+            continue
         left_out = row["leave_one_count_out"]
         out.print(
             f"{row['method']}, batch {row['batch_size']}, {row['mode']}, prefill over "
@@ -94,25 +93,23 @@ def print_reconciliation(result: Reconciliation, stage: str = "total") -> None:
                 f"{_milliseconds(row['measured_link_s'])} ms measured, in the process that waited least; "
                 f"{_milliseconds(row['predicted_link_s'])} ms predicted",
             )
-    flags = [
-        f"{row['method']} {row['visual_tokens']} {row['mode']} {row['stage']}: {flag}"
-        for row in result.rows
-        for flag in row["flags"]
-    ]
-    for flag in list(dict.fromkeys(flags))[:MOST_FLAGS]:
-        out.print(
-            f"! {flag}",
+    flags = list(
+        dict.fromkeys(
+            f"{row['method']} {row['visual_tokens']} {row['mode']} {row['stage']}: {flag}"
+            for row in result.rows
+            for flag in row["flags"]
         )
-    if len(set(flags)) > MOST_FLAGS:
-        out.print(f"! {len(set(flags)) - MOST_FLAGS} more flags are in --json")
+    )
+    for flag in flags[:MOST_FLAGS]:
+        out.print(f"! {flag}")
+    if len(flags) > MOST_FLAGS:
+        out.print(f"! {len(flags) - MOST_FLAGS} more flags are in --json")
     for row in result.skipped:
         out.print(
             f"- {row['method']} {row['visual_tokens']} {row['mode']}: {row['status']}, {row['reason']}"
         )
     for note in result.notes:
-        out.print(
-            f"note: {note}",
-        )
+        out.print(f"note: {note}")
 
 
 def _print_counts(result: Reconciliation) -> None:
@@ -130,11 +127,9 @@ def _print_counts(result: Reconciliation) -> None:
 
 
 def _runs(result: Reconciliation, stage: str) -> RenderableType:
-    from profiling.reconciling import LABELS, PARTS
-    from vlm_roofline.cli.tables import Column, columns, table
+    from vlm_roofline.cli.tables import columns, table
 
     rows = result.of_stage(stage)
-    shown = [name for name in PARTS if any(abs(row[name]) >= 5e-7 for row in rows)]
     view = [
         *columns(method="method", mode="mode"),
         *columns(
@@ -147,8 +142,8 @@ def _runs(result: Reconciliation, stage: str) -> RenderableType:
             error=lambda row: f"{row['relative_error']:+.1%}",
             ideal=lambda row: _milliseconds(row["ideal_s"]),
         ),
-        *(Column(LABELS[name], partial(_part, name), "1") for name in shown),
-        Column("bound", "regime"),
+        *gap_columns(rows, digits=2),
+        *columns(bound="regime"),
     ]
     title = (
         f"{stage} on {result.hardware.name}, calibration {result.calibration_name or 'none'}; "
@@ -157,8 +152,16 @@ def _runs(result: Reconciliation, stage: str) -> RenderableType:
     return table(rows, view, title=title)
 
 
-def _part(name: str, row: dict[str, Any]) -> str:
-    return f"{row[name] * 1e3:+.2f}"
+def gap_columns(rows: Sequence[Mapping[str, Any]], digits: int) -> list[Column]:
+    """Return a column, in milliseconds, for each part of the gap that is not nothing in all rows."""
+    from profiling.reconciling import LABELS, PARTS
+    from vlm_roofline.cli.tables import Column
+
+    def moved(name: str, row: Mapping[str, Any]) -> str:
+        return f"{row[name] * 1e3:+.{digits}f}"
+
+    shown = [name for name in PARTS if any(abs(row[name]) >= 5e-7 for row in rows)]
+    return [Column(LABELS[name], partial(moved, name), "1") for name in shown]
 
 
 def _milliseconds(seconds: float) -> str:

@@ -145,8 +145,7 @@ def _answer(
 
     reducer = how["reduce"]
     answer = reduced(given, **how)
-    for line in answer.attrs["warnings"]:
-        warn(line)
+    warn(*answer.attrs["warnings"])
     counted = {name: answer.attrs[name] for name in ("rows", "unpriced")}
     if out is not None:
         _WRITERS[out.suffix.lower()](out, [answer.reset_index() if answer.index.name else answer])

@@ -87,5 +87,6 @@ FAMILY = Family(
     geometry=_geometry,
     processed=_processed,
     merges=True,
+    frames_as_images=True,
     bridge=_bridge,
 )
