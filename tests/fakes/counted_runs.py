@@ -42,7 +42,7 @@ ON_CLIPS = [
 WEIGHED = [
     *(("fastvid", {"keep": 0.5}), ("fastvid(threshold=-1)", {"keep": 0.6})),
     *(("holitom(threshold=1)", {"keep": 0.5}), ("holitom(threshold=1, cut=3, deep=0.2)", {})),
-    ("holitom(threshold=1, cut=0)", {}),
+    *(("holitom(threshold=1, cut=0)", {}), ("holitom(threshold=1, cut=0)/fastv(keep=0.5)", {})),
 ]
 
 

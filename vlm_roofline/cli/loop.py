@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from math import inf
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.console import bars, console, print_json
 from vlm_roofline.cli.options import Device, Json, TextTokens, parse_counts, split
 from vlm_roofline.cli.paths import typed_path
@@ -51,8 +49,7 @@ def loop(
     json: Json = False,
 ) -> None:
     """Measure this device's ops, calibrate, run a model with and without reduction, explain the gap."""
-    from profiling.measuring.point import Options
-    from profiling.measuring.stopping import StopRule, WarmUpRule
+    from profiling.measuring.plan_file import options_for
     from profiling.whole_loop import LoopPlan, run_loop
 
     plan = LoopPlan(
@@ -71,15 +68,7 @@ def loop(
         threads=threads,
         max_foreign_load=max_foreign_load,
     )
-    if not 0 < max_time < inf:
-        raise InvalidInputError(f"--max-time must be positive and finite, not {max_time}")
-    warm_up_s = 0.3 if plan.on_cpu else 3.0
-    options = Options(
-        rule=StopRule(max_time_s=max_time, min_time_s=min(0.5, max_time)),
-        warm_up=WarmUpRule(min_time_s=warm_up_s, max_time_s=max(warm_up_s, min(10.0, max_time))),
-        max_foreign_load=max_foreign_load,
-        patience_s=10.0 if max_foreign_load is None else 120.0,
-    )
+    options = options_for(0.02, max_time, True, device, max_foreign_load)
     with bars(lines=True) as update:
         found = run_loop(plan, out, options=options, on_step=update)
     if json:
