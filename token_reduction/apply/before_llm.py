@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from token_reduction.apply.crops import Crops
     from token_reduction.apply.patching import Patches
     from token_reduction.apply.record import ReductionRecord
-    from token_reduction.apply.splice import Plan
+    from token_reduction.apply.splice import Plan, Spliced
     from token_reduction.tokens.reduced import Reduced
 
 
@@ -152,7 +152,7 @@ class PromptReduction:
         prompt = read_prompt(ids, part)
         self._kept, self._deep = [], []
         if positions is None and self.parts.three_axes:
-            positions = _on_three_axes(self.parts.base, call, ids, mask)
+            positions = on_three_axes(self.parts.base, call, ids, mask)
         self.record.begin()
         tokens: list[Tensor] = []
         places: list[Placed] = []
@@ -189,9 +189,7 @@ class PromptReduction:
         width = shorter.embeddings.shape[1]
         self.record.sequence_lengths = [width] * (len(self.parts.layers) + 1)
         out_mask = _behind(known, mask, shorter.mask, cached, count, width)
-        # On three axes nothing moves up: what is left keeps its place.
-        lost = np.zeros_like(plan.dropped) if self.parts.three_axes else np.asarray(plan.dropped)
-        dropped = torch.from_numpy(lost).to(ids.device)
+        new, dropped = self._placed(call, ids, positions, shorter, plan)
         if known is not None:
             dropped = dropped + known.dropped
         note = Prefix(
@@ -217,8 +215,21 @@ class PromptReduction:
             "input_ids": None,
             "inputs_embeds": shorter.embeddings,
             "attention_mask": out_mask,
-            "position_ids": shorter.positions,
+            "position_ids": new,
         }
+
+    def _placed(
+        self,
+        call: dict[str, Any],  # noqa: ARG002
+        ids: Tensor,
+        given: Tensor | None,  # noqa: ARG002
+        shorter: Spliced,
+        plan: Plan,
+    ) -> tuple[Tensor | None, Tensor]:
+        """Return the positions of the shorter prompt, and by how much all that follows moves up, [b]."""
+        # On three axes nothing moves up: what is left keeps its place.
+        lost = np.zeros_like(plan.dropped) if self.parts.three_axes else np.asarray(plan.dropped)
+        return shorter.positions, torch.from_numpy(lost).to(ids.device)
 
     def _remember(self, call: dict[str, Any], note: Prefix) -> None:
         """Note what the cache will hold; without one given, the forward's own cache is noted."""
@@ -315,8 +326,8 @@ def _behind(
     return torch.cat((held, new.to(held)), dim=1)
 
 
-def _on_three_axes(base: Any, call: dict[str, Any], ids: Tensor, mask: Tensor | None) -> Any:
-    """Positions of a whole prompt, [3, b, s], as the model counts them; None where it cannot."""
+def on_three_axes(base: Any, call: dict[str, Any], ids: Tensor, mask: Tensor | None) -> Any:
+    """Return positions of a whole prompt, [3, b, s], as the model counts them; None where it cannot."""
     names = ("image_grid_thw", "video_grid_thw", "mm_token_type_ids", "second_per_grid_ts")
     known = inspect.signature(base.compute_3d_position_ids).parameters
     nothing_cached = {name: None for name in CACHE_NAMES if name in known}
@@ -329,7 +340,7 @@ def _on_three_axes(base: Any, call: dict[str, Any], ids: Tensor, mask: Tensor | 
 def _counted_on(
     base: Any, known: Prefix, cached: int, count: int, mask: Tensor | None, given: Tensor
 ) -> Tensor:
-    """Positions of tokens that continue a prompt, [3, b, s]: as if none of it were gone."""
+    """Positions of tokens that continue a prompt, [3, b, s], as if none of it were gone but what moved up."""
     if mask is not None:
         places = (mask.long().cumsum(-1) - 1)[:, -count:]
     else:
@@ -337,6 +348,7 @@ def _counted_on(
         places = torch.arange(start, start + count, device=given.device).unsqueeze(0)
     delta = base.rope_deltas
     places = places if delta is None else places + delta.to(places)
+    places = places - known.dropped.unsqueeze(-1)
     return places.expand(3, given.shape[0], -1)
 
 
