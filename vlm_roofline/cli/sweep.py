@@ -105,17 +105,10 @@ def sweep(
         fits=not any_memory,
     )
     if reducer is not None:
-        crew = {"engine": engine, "workers": workers}
         _answer(
-            given,
-            out,
-            asked,
-            json,
-            reduce=reducer,
-            errors=errors,
-            stage_columns=stage_columns,
-            **crew,
-        )
+            given, out, asked, json,
+            reduce=reducer, errors=errors, stage_columns=stage_columns, engine=engine, workers=workers,
+        )  # fmt: skip
         return
     if workers is not None or engine != "local":
         raise InvalidInputError(
@@ -202,7 +195,11 @@ def _show(tables: Iterator[pd.DataFrame], asked: list[str], axes: Sequence[str] 
     frame = frame.head(SHOWN_ROWS)
     differ = [n for n in dict.fromkeys(asked) if axes or frame[n].nunique(dropna=False) > 1]
     shown = [
-        *(Column(name.replace("_", " "), name, _unit(frame[name])) for name in differ or ["model"]),
+        *(
+            # Numbers stand to the right; names, or names and numbers, to the left.
+            Column(name.replace("_", " "), name, "1" if frame[name].dtype.kind in "iuf" else "")
+            for name in differ or ["model"]
+        ),
         Column("FLOP", "flops", "FLOP", 1),
         Column("kernels", "kernels", "1", 2),
         Column("TTFT", "ttft_s", "s"),
@@ -210,7 +207,7 @@ def _show(tables: Iterator[pd.DataFrame], asked: list[str], axes: Sequence[str] 
         *([Column("total", "time_s", "s")] if frame["tpot_s"].notna().any() else []),
         Column("at best", "ideal_time_s", "s", 2),
         Column("memory", "peak_memory_bytes", "B", 1),
-        Column("fits", lambda row: {True: "yes", False: "no"}.get(row["fits"], "?"), priority=1),
+        Column("fits", lambda row: "?" if row["fits"] is None else row["fits"], priority=1),
         Column("bound", "bound", priority=1),
     ]
     shown += axis_columns(axes, shown)
@@ -221,11 +218,6 @@ def _show(tables: Iterator[pd.DataFrame], asked: list[str], axes: Sequence[str] 
         console().print(
             f"the first {SHOWN_ROWS} rows; --out FILE.csv or FILE.parquet writes all of them"
         )
-
-
-def _unit(values: pd.Series) -> str:
-    """Numbers stand to the right; a column of names, or of names and numbers, to the left."""
-    return "1" if values.dtype.kind in "iuf" else ""
 
 
 def _write_csv(out: Path, frames: Iterable[pd.DataFrame]) -> int:
