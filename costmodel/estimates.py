@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.evaluate import Context
 from costmodel.memory import kv_by_layer
-from costmodel.methods import Method
 from costmodel.prefix import cache_told
 from costmodel.quantities import MEMORY_MARGIN_BYTES, whole
 from costmodel.request import AUTO, Request, names_of
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from costmodel.calibration import Calibration
-    from costmodel.methods import MethodPlan
+    from costmodel.methods import Method, MethodPlan
     from costmodel.models import ModelConfig
     from costmodel.models.model import ImageSize
     from costmodel.precision import Precision
@@ -171,16 +170,16 @@ def _devices(context: Context) -> dict[str, Any]:
 
 _CONTEXTS: dict[Any, Context] = {}
 _MOST_CONTEXTS = 512
-#: The values of a request that a context fixes.
-_fixed = attrgetter(*names_of("subject", "setting"))
-_PLAIN = {str, int, float, NoneType, tuple, Method}
+#: The values of a request that a context fixes, beside its method.
+_fixed = attrgetter(*(name for name in names_of("subject", "setting") if name != "method"))
+_PLAIN = {str, int, float, NoneType, tuple}
 
 
 def context_for(request: Request) -> Context:
     """Build the context of a request, or find it again when all it names ships with the package."""
     # As keys 1 and 1.0 are one; as what to keep, beside a method or in it, they are a token and all.
     fixed = _fixed(request)
-    key = (*fixed, type(request.keep), str(request.method))
+    key = (*fixed, request.method, type(request.keep), str(request.method))
     named = _PLAIN.issuperset(map(type, fixed))
     if named:
         found = _CONTEXTS.get(key)

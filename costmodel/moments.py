@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from costmodel.blocks import Activate, Attend, Residual
-from costmodel.plans.hf_eager import SOFTMAX_BYTES
+from costmodel.ops.attention import SOFTMAX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -13,7 +13,7 @@ from zlib import crc32
 
 import numpy as np
 
-from costmodel.parallel.links import COLLECTIVES
+from costmodel.parallel.exchange import COLLECTIVES
 from costmodel.parallel.network import LINK
 from costmodel.quantities import REQUEST
 from costmodel.uncertainty import HOST, SOURCE_MIDDLE, SOURCE_SPREAD, shared_share

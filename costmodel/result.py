@@ -7,13 +7,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from costmodel.parallel.degrees import Parallel
-from costmodel.parallel.links import COLLECTIVES
-from costmodel.parallel.network import is_collective
+from costmodel.parallel.exchange import COLLECTIVES, is_collective
 from costmodel.quantities import COST_KEYS, MEMORY_KEYS, STAGES, traffic, whole
 from costmodel.roofline import SUMMED, StageCost, added
 from costmodel.schedule import tokens_by_layer
 from costmodel.time_source import source_of
-from costmodel.written_tables import WrittenTable
 from hardware_specs.errors import UnknownNameError
 from hardware_specs.showing import brief
 
@@ -180,6 +178,8 @@ class Estimate:
         }
 
     def _repr_html_(self) -> str:
+        from costmodel.written_tables import WrittenTable
+
         rows = tuple(
             (
                 name,

@@ -18,7 +18,7 @@ import numpy as np
 
 from costmodel.calibration.intervals import spread_at
 from costmodel.calibration.parameters import Parameter
-from costmodel.parallel.network import Network, apart, is_collective
+from costmodel.parallel.exchange import apart, is_collective
 from costmodel.plans.fused import PLAN as FUSED
 from costmodel.power_roof import power_roof
 from costmodel.precision.arithmetic import matrix_peak
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from costmodel.calibration import Calibration
     from costmodel.calibration.pricing import Pricer
     from costmodel.parallel import Parallel
+    from costmodel.parallel.network import Network
     from costmodel.plans import Plan
     from costmodel.quantities import Num, OpCost
     from hardware_specs import HardwareSpec
@@ -186,8 +187,10 @@ class Roofline:
         # A processor issues its own work: launching and computing cannot overlap, so they add up.
         self.own_host = hardware.id.startswith("cpu-")
         self.host = self._host(host_s)
-        self.network = None
+        self.network: Network | None = None
         if parallel is not None and parallel.tp * parallel.pp + parallel.apart > 1:
+            from costmodel.parallel.network import Network
+
             self.network = Network(
                 hardware, parallel, direct=not self.plan.runs_pytorch, ideal=calibration is None
             )

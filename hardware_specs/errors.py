@@ -23,7 +23,6 @@ these into one line on stderr and exit code 2.
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +103,9 @@ class UnknownNameError(VlmRooflineError, LookupError):
         # A name typed in part is the commonest slip, so what contains it comes first.
         part = _letters(text)
         near = [name for name in lowered if part and part in _letters(name)]
-        near += difflib.get_close_matches(text, lowered, n=4, cutoff=0.6)
+        from difflib import get_close_matches
+
+        near += get_close_matches(text, lowered, n=4, cutoff=0.6)
         self.near_matches = tuple(dict.fromkeys(lowered[name] for name in near))[:4]
         message = f"unknown {self.kind} {shown(given)}"
         if self.near_matches:

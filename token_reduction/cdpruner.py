@@ -193,10 +193,8 @@ class Halves(OneCut):
     def __init__(self, method: Method, parts: Parts) -> None:
         super().__init__(method, parts, 0)
 
-    def pick(self, group: Group, now: Prefill, hidden: Tensor) -> Tensor:
+    def pick(self, group: Group, layer: int, now: Prefill, hidden: Tensor) -> Tensor:  # noqa: ARG002
         """Pick from every image of each sequence."""
-        if not group.places.shape[1]:
-            return group.places
         rows = [self._of_row(row, now, hidden) for row in group.rows]
         if len({len(kept) for kept in rows}) > 1:
             raise UnsupportedError(
@@ -245,7 +243,7 @@ def plug(host: Host) -> None:
         )
     else:
         projection, question = load_joint_space(Path(path), width)
-    features = watch_features(parts, host.patches)
+    features = watch_features(host)
 
     def pruned(tokens: Tensor, tower: Tower) -> Reduced:
         require_patches(name, tokens, tower)

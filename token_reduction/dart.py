@@ -55,7 +55,6 @@ if TYPE_CHECKING:
     from token_reduction.apply.anatomy import Parts
     from token_reduction.apply.inside_llm import Prefill
     from token_reduction.apply.llm_tokens import Group
-    from token_reduction.apply.patching import Patches
 
 
 def dart(
@@ -259,10 +258,8 @@ class EmbeddingPivots(OneCut):
     def __init__(self, method: Method, parts: Parts) -> None:
         super().__init__(method, parts, 0)
 
-    def pick(self, group: Group, now: Prefill, hidden: Tensor) -> Tensor:
+    def pick(self, group: Group, layer: int, now: Prefill, hidden: Tensor) -> Tensor:  # noqa: ARG002
         """Let the pivots take turns in every image of each sequence."""
-        if not group.places.shape[1]:
-            return group.places
         return torch.stack([self._pivoted(row, now, hidden) for row in group.rows])
 
     def _pivoted(self, row: int, now: Prefill, hidden: Tensor) -> Tensor:
@@ -291,25 +288,16 @@ class Pivots(OneCut):
                 f"{method.name} looks at the keys of the layer before; give a layer of at least 1"
             )
         self._norm: Any = parts.language.norm
-        self._probe = AttentionProbe(parts.layers[self.layer - 1], parts.language.config)
-
-    def attach(self, parts: Parts, patches: Patches) -> None:  # noqa: ARG002
-        """Watch the layer before the cut."""
-        self._probe.attach(patches)
+        self._probe = AttentionProbe(parts, self.layer - 1)
+        self.probes = (self._probe,)
 
     def begin(self, now: Prefill) -> None:
-        """Watch this forward. Only keys are read; the last rows are the fewest queries to hold."""
-        self._probe.active = True
+        """Only keys are read; the last rows are the fewest queries to hold."""
+        super().begin(now)
         self._probe.wanted = now.last_places
 
-    def forget(self) -> None:
-        """Forget the keys."""
-        self._probe.forget()
-
-    def choose(self, layer: int, now: Prefill, hidden: Tensor) -> list[Tensor] | None:
+    def choose(self, layer: int, now: Prefill, hidden: Tensor) -> list[Tensor]:  # noqa: ARG002
         """Take turns in each sequence; the program compares states behind the model's last norm."""
-        if layer != self.layer:
-            return None
         keys, states = self._probe.keys(), self._norm(hidden)
         self._probe.forget()
         method = self.method

@@ -25,10 +25,10 @@ import torch
 
 from costmodel.methods.divprune import COMPUTE_DTYPE, RATIO
 from costmodel.methods.keep import resolve_keep
-from token_reduction.apply.llm_policy import OneCut, rows_of
+from token_reduction.apply.llm_policy import OneCut, visual_states
 from token_reduction.apply.places import Host, reduce_between_layers, reduce_items
 from token_reduction.tokens.checks import misfit, require_finite
-from token_reduction.tokens.selection import picked_tokens, take_tokens
+from token_reduction.tokens.selection import picked_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -170,11 +170,8 @@ def _picked(method: Method, tokens: Tensor) -> Reduced:
 class Diverse(OneCut):
     """DivPrune on the hidden states that enter a layer."""
 
-    def pick(self, group: Group, now: Prefill, hidden: Tensor) -> Tensor:
+    def pick(self, group: Group, layer: int, now: Prefill, hidden: Tensor) -> Tensor:  # noqa: ARG002
         """Keep the tokens farthest from each other."""
-        if not group.places.shape[1]:
-            return group.places
-        tokens = take_tokens(rows_of(hidden, group, now.tokens), now.tokens.local(group))
-        found = _picked(self.method, tokens).kept_indices
+        found = _picked(self.method, visual_states(hidden, group, now.tokens)).kept_indices
         assert found is not None  # noqa: S101  (divprune selects)
         return found

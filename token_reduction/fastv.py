@@ -17,7 +17,7 @@ has no attention to look at: the program keeps a random subset (`fastv_random`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from token_reduction.apply.anatomy import Parts
     from token_reduction.apply.inside_llm import Prefill
     from token_reduction.apply.llm_tokens import Group
-    from token_reduction.apply.patching import Patches
 
 
 def fastv(
@@ -135,8 +134,25 @@ def select_image_tokens(
 
 
 def plug(host: Host) -> None:
-    """Cut at one layer of the language model, by the attention of the layer before it."""
-    reduce_between_layers(host, Attended)
+    """Cut at one layer of the language model, by the attention of the layer before it if there is one."""
+    reduce_between_layers(host, Attended if host.method.layer else Drawn)
+
+
+class Drawn(OneCut):
+    """FastV at the first layer, before which there is no attention: keep a random subset."""
+
+    def pick(self, group: Group, layer: int, now: Prefill, hidden: Tensor) -> Tensor:  # noqa: ARG002
+        """Draw once for all rows of a group."""
+        (rows, count), device = group.places.shape, hidden.device
+        kept = fastv_random(
+            self.method.settled_keep,
+            start=0,
+            image_tokens=count,
+            length=count,
+            generator=torch.Generator(device).manual_seed(SEED.of(self.method)),
+            device=device,
+        )
+        return kept.image_indices.expand(rows, -1)
 
 
 class Attended(OneCut):
@@ -144,41 +160,22 @@ class Attended(OneCut):
 
     def __init__(self, method: Method, parts: Parts) -> None:
         super().__init__(method, parts)
-        self._probe: AttentionProbe | None = None
-        if self.layer > 0:
-            config: Any = parts.language.config
-            self._probe = AttentionProbe(parts.layers[self.layer - 1], config)
-
-    def attach(self, parts: Parts, patches: Patches) -> None:  # noqa: ARG002
-        """Watch the layer before the cut."""
-        if self._probe is not None:
-            self._probe.attach(patches)
+        self._probe = AttentionProbe(parts, self.layer - 1)
+        self.probes = (self._probe,)
 
     def begin(self, now: Prefill) -> None:
-        """Watch this forward."""
-        if self._probe is not None:
-            self._probe.active = True
-            self._probe.wanted = now.last_places if self.method.variant == "program" else None
+        """Watch this forward, for one row of each sequence or for all."""
+        super().begin(now)
+        self._probe.wanted = now.last_places if self.method.variant == "program" else None
 
-    def forget(self) -> None:
-        """Forget queries and keys."""
-        if self._probe is not None:
-            self._probe.forget()
-
-    def choose(self, layer: int, now: Prefill, hidden: Tensor) -> list[Tensor] | None:
+    def choose(self, layer: int, now: Prefill, hidden: Tensor) -> list[Tensor]:  # noqa: ARG002
         """Recompute the attention once for all groups."""
-        if layer != self.layer:
-            return None
-        keep = self.method.settled_keep
-        probe = self._probe
-        if probe is None:
-            return [self._random(group, keep, hidden.device) for group in now.tokens.groups]
-        weights = probe.rows() if self.method.variant == "program" else probe.full()
-        probe.forget()
-        return [self._ranked(group, now, weights, keep) for group in now.tokens.groups]
+        weights = self._probe.rows() if self.method.variant == "program" else self._probe.full()
+        self._probe.forget()
+        return [self._ranked(group, now, weights) for group in now.tokens.groups]
 
-    def _ranked(self, group: Group, now: Prefill, weights: Tensor, keep: float) -> Tensor:
-        count = group.places.shape[1]
+    def _ranked(self, group: Group, now: Prefill, weights: Tensor) -> Tensor:
+        count, keep = group.places.shape[1], self.method.settled_keep
         if not count:
             return group.places
         local = now.tokens.local(group)
@@ -192,13 +189,3 @@ class Attended(OneCut):
             real = torch.from_numpy(now.prompt.real[list(group.rows)]).to(weights.device)
             weights = weights * real[:, None, :, None]
         return fastv(weights, keep, start=start, image_tokens=count, variant="paper").image_indices
-
-    def _random(self, group: Group, keep: float, device: torch.device) -> Tensor:
-        rows, count = group.places.shape
-        if not count:
-            return group.places
-        generator = torch.Generator(device).manual_seed(SEED.of(self.method))
-        kept = fastv_random(
-            keep, start=0, image_tokens=count, length=count, generator=generator, device=device
-        )
-        return kept.image_indices.expand(rows, -1)

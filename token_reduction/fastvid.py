@@ -240,8 +240,7 @@ def plug(host: Host) -> None:
         return fastvid(item.by_frame, features, attention, keep, **settings)  # type: ignore[arg-type]
 
     if parts.three_axes:
-        received = ReceivedAttention(parts)
-        received.attach(host.patches)
+        received = ReceivedAttention(host)
 
         def of_native(item: Item) -> Reduced:
             looked, _ = received.of(item.number)
@@ -264,7 +263,7 @@ def plug(host: Host) -> None:
             f"{method.name} runs with a random pooling head: its published results need SigLIP's, from a "
             "safetensors file given as head=..."
         )
-    patches = watch_features(parts, host.patches)
+    patches = watch_features(host)
 
     def of_pooled(item: Item) -> Reduced:
         start = item.number * item.frames

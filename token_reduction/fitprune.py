@@ -26,6 +26,7 @@ import torch
 
 from costmodel.methods.fitprune import SCHEME, scheme_for
 from hardware_specs.errors import InvalidInputError
+from token_reduction.apply.inside_llm import Policy
 from token_reduction.apply.llm_attention import (
     attention_weights,
     behind_attention,
@@ -35,7 +36,7 @@ from token_reduction.apply.llm_attention import (
     rotate,
     split_heads,
 )
-from token_reduction.apply.llm_policy import KeepEverything, contiguous_start, rows_of
+from token_reduction.apply.llm_policy import contiguous_start, rows_of
 from token_reduction.apply.places import Host, reduce_between_layers
 from token_reduction.caches import cache_in
 from token_reduction.tokens.checks import misfit, require_finite
@@ -237,7 +238,7 @@ def plug(host: Host) -> None:
     reduce_between_layers(host, FittedDeletion)
 
 
-class FittedDeletion(KeepEverything):
+class FittedDeletion(Policy):
     """FitPrune: each layer computes its attention in the open and deletes rows before o_proj and the FFN."""
 
     def __init__(self, method: Method, parts: Parts) -> None:

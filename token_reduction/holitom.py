@@ -44,8 +44,9 @@ from costmodel.methods.holitom import (
 from costmodel.methods.keep import check_keep, resolve_keep
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 from token_reduction.apply.class_attention import MeanAttention, pooled_frames
+from token_reduction.apply.inside_llm import Policy
 from token_reduction.apply.llm_attention import AttentionProbe
-from token_reduction.apply.llm_policy import KeepEverything, rows_of
+from token_reduction.apply.llm_policy import rows_of
 from token_reduction.apply.places import Host, reduce_between_layers, reduce_clips_of
 from token_reduction.apply.received_attention import ReceivedAttention
 from token_reduction.tokens.checks import misfit, require_finite
@@ -59,7 +60,6 @@ if TYPE_CHECKING:
     from token_reduction.apply.anatomy import Parts
     from token_reduction.apply.crops import Item
     from token_reduction.apply.inside_llm import LayerReduction, Prefill
-    from token_reduction.apply.patching import Patches
 
 
 def holitom(
@@ -251,19 +251,17 @@ def plug(host: Host) -> None:
     if cut:
         parts.require_decoder_layers(method.name)
         later = MergedInTurn(parts, cut, DEEP.of(method))
-    received, mean, looked = ReceivedAttention(parts), None, list[Any]()
-    if parts.three_axes:
-        received.attach(host.patches)
-    elif parts.family.pools_frames == "after projector" and not parts.towers[0].has_class:
+    mean, looked = None, list[Any]()
+    received = ReceivedAttention(host) if parts.three_axes else None
+    if parts.family.pools_frames == "after projector" and not parts.towers[0].has_class:
         layer = parts.feature_layer
         depth = layer if isinstance(layer, int) else layer[-1]
-        mean = MeanAttention(parts, method.name, depth, class_token=False)
-        mean.attach(parts, host.patches)
+        mean = MeanAttention(host, depth, class_token=False)
 
     def reduced(item: Item) -> Reduced:
         if later is not None:
             later.active = True
-        if parts.three_axes:
+        if received is not None:
             row, _ = received.of(item.number)
             return holitom(item.by_frame, row.view(item.frames, -1), keep, **settings)
         if mean is None:
@@ -278,7 +276,7 @@ def plug(host: Host) -> None:
         reduce_between_layers(inside, lambda *_: later)
 
 
-class MergedInTurn(KeepEverything):
+class MergedInTurn(Policy):
     """HoliTom's second stage, in a forward that brings a clip.
 
     Args:
@@ -289,23 +287,21 @@ class MergedInTurn(KeepEverything):
 
     def __init__(self, parts: Parts, layer: int, keep: float) -> None:
         self._layer, self._keep = layer, keep
-        self._probe = AttentionProbe(parts.layers[layer - 1], parts.language.config)
+        self._probe = AttentionProbe(parts, layer - 1)
+        self.probes = (self._probe,)
         #: Whether the running forward brings a clip.
         self.active = False
 
-    def attach(self, parts: Parts, patches: Patches) -> None:  # noqa: ARG002
-        """Watch the layer before the cut."""
-        self._probe.attach(patches)
-
     def begin(self, now: Prefill) -> None:
-        """Watch this forward."""
-        self._probe.active = self.active
-        self._probe.wanted = now.last_places
+        """Watch this forward if it brings a clip."""
+        if self.active:
+            super().begin(now)
+            self._probe.wanted = now.last_places
 
     def forget(self) -> None:
-        """Forget queries and keys."""
+        """Forget the clip, too."""
+        super().forget()
         self.active = False
-        self._probe.forget()
 
     def cuts_at(self, layer: int) -> bool:
         """At its one layer."""

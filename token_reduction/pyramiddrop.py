@@ -18,8 +18,9 @@ import torch
 
 from costmodel.methods.keep import resolve_keep
 from costmodel.methods.pyramiddrop import LAYERS, RATIO, stage_layers
+from token_reduction.apply.inside_llm import Policy
 from token_reduction.apply.llm_attention import heads_of, project, rotate, split_heads
-from token_reduction.apply.llm_policy import KeepEverything, by_sequence
+from token_reduction.apply.llm_policy import by_sequence
 from token_reduction.apply.places import Host, reduce_between_layers
 from token_reduction.fastv import select_image_tokens
 from token_reduction.tokens.checks import misfit
@@ -77,7 +78,7 @@ def plug(host: Host) -> None:
     reduce_between_layers(host, lambda *_: PyramidStages(host.method.name, host.parts, stages))
 
 
-class PyramidStages(KeepEverything):
+class PyramidStages(Policy):
     """PyramidDrop: each stage keeps the tokens that the last token would attend to in the next layer.
 
     Args:
@@ -101,10 +102,8 @@ class PyramidStages(KeepEverything):
         """Say whether a layer is one of its stages."""
         return layer in self._stages
 
-    def choose(self, layer: int, now: Prefill, hidden: Tensor) -> list[Tensor] | None:
+    def choose(self, layer: int, now: Prefill, hidden: Tensor) -> list[Tensor]:
         """Project with the layer to come, and rank each sequence."""
-        if layer not in self._stages:
-            return None
         module: Any = self._parts.layers[layer]
         attention = module.self_attn
         heads = heads_of(attention, self._parts.language.config)

@@ -16,15 +16,16 @@ from the rank of the attention; the program has a table, `costmodel.methods.spar
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from costmodel.methods.keep import resolve_keep
 from costmodel.methods.sparsevlm import COUNTS, LAYERS, RECYCLED_SHARE, counts_by_layer
 from hardware_specs.errors import InvalidInputError
+from token_reduction.apply.inside_llm import Policy
 from token_reduction.apply.llm_attention import AttentionProbe
-from token_reduction.apply.llm_policy import KeepEverything, contiguous_start, text_before
+from token_reduction.apply.llm_policy import contiguous_start, text_before
 from token_reduction.apply.llm_tokens import lay_out
 from token_reduction.apply.places import Host, reduce_between_layers
 from token_reduction.fastv import select_image_tokens
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from costmodel.methods import Method
     from token_reduction.apply.anatomy import Parts
     from token_reduction.apply.inside_llm import LayerReduction, Prefill
-    from token_reduction.apply.patching import Patches
     from token_reduction.tokens.reduced import Selection
 
 
@@ -164,7 +164,7 @@ def plug(host: Host) -> None:
     reduce_between_layers(host, RatedByText)
 
 
-class RatedByText(KeepEverything):
+class RatedByText(Policy):
     """SparseVLM: behind each of its layers, keep what the raters attend to and a few recycled tokens.
 
     Raises:
@@ -178,27 +178,14 @@ class RatedByText(KeepEverything):
         self._counts = counts_by_layer(
             method.keep, LAYERS.of(method), COUNTS.of(method), len(parts.layers)
         )
-        config: Any = parts.language.config
-        self._probes = {
-            layer: AttentionProbe(parts.layers[layer - 1], config) for layer in self._counts
-        }
+        self._probes = {layer: AttentionProbe(parts, layer - 1) for layer in self._counts}
+        self.probes = tuple(self._probes.values())
         self._raters: list[Tensor | None] = []
 
-    def attach(self, parts: Parts, patches: Patches) -> None:  # noqa: ARG002
-        """Watch its layers."""
-        for probe in self._probes.values():
-            probe.attach(patches)
-
-    def begin(self, now: Prefill) -> None:  # noqa: ARG002
-        """Watch this forward."""
-        for probe in self._probes.values():
-            probe.active = True
-
     def forget(self) -> None:
-        """Forget queries, keys and raters."""
+        """Forget the raters, too."""
+        super().forget()
         self._raters = []
-        for probe in self._probes.values():
-            probe.forget()
 
     def cuts_at(self, layer: int) -> bool:
         """Behind its layers; the raters are found at the entry."""

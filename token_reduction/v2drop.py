@@ -19,10 +19,11 @@ import torch
 
 from costmodel.methods.v2drop import left_of, stages_of
 from hardware_specs.errors import InvalidInputError
-from token_reduction.apply.llm_policy import KeepEverything, rows_of
+from token_reduction.apply.inside_llm import Policy
+from token_reduction.apply.llm_policy import visual_states
 from token_reduction.apply.places import Host, reduce_between_layers
 from token_reduction.tokens.checks import misfit, require_finite
-from token_reduction.tokens.selection import picked_tokens, take_tokens, top_indices
+from token_reduction.tokens.selection import picked_tokens, top_indices
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +66,7 @@ def plug(host: Host) -> None:
     reduce_between_layers(host, Changed)
 
 
-class Changed(KeepEverything):
+class Changed(Policy):
     """V2Drop: what the layer before changed most stays.
 
     Raises:
@@ -90,20 +91,14 @@ class Changed(KeepEverything):
 
     def enter(self, layer: int, now: Prefill, hidden: Tensor, cutter: LayerReduction) -> Tensor:
         """Cut, and remember what enters a layer before a cut."""
-        if layer in self._stages:
-            chosen = [self._pick(group, now, hidden, layer) for group in now.tokens.groups]
-            (hidden,) = cutter.narrow(now, chosen, hidden)
+        hidden = super().enter(layer, now, hidden, cutter)
         self._before = hidden if layer + 1 in self._stages else None
         return hidden
 
-    def _pick(self, group: Group, now: Prefill, hidden: Tensor, layer: int) -> Tensor:
+    def pick(self, group: Group, layer: int, now: Prefill, hidden: Tensor) -> Tensor:
+        """Keep the tokens that changed most."""
         assert self._before is not None  # noqa: S101  (the layer before ran)
-        if not group.places.shape[1]:
-            return group.places
-        local = now.tokens.local(group)
-        states, before = (
-            take_tokens(rows_of(each, group, now.tokens), local) for each in (hidden, self._before)
-        )
+        states, before = (visual_states(each, group, now.tokens) for each in (hidden, self._before))
         kept = v2drop(states, before, self._stages[layer]).kept_indices  # type: ignore[arg-type]
         assert kept is not None  # noqa: S101  (it selects)
         return kept

@@ -21,7 +21,7 @@ from costmodel.methods.keep import resolve_keep
 from costmodel.methods.visionzip import contextual_tokens
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 from token_reduction.apply.anatomy import feature_depth
-from token_reduction.apply.class_attention import ClassAttention
+from token_reduction.apply.class_attention import ClassAttention, require_patches
 from token_reduction.apply.places import Host, reduce_crops, reduce_items
 from token_reduction.apply.received_attention import ReceivedAttention
 from token_reduction.tokens.checks import misfit, require_finite
@@ -156,8 +156,7 @@ def zip_received(
 
 def _zip_merged(host: Host) -> None:
     """Keep and merge the tokens of every image behind the merger."""
-    attention = ReceivedAttention(host.parts)
-    attention.attach(host.patches)
+    attention = ReceivedAttention(host)
     keep = host.method.settled_keep
 
     def zipped(item: Item) -> Reduced:
@@ -178,8 +177,7 @@ def plug(host: Host) -> None:
     if parts.three_axes:
         _zip_merged(host)
         return
-    attention = ClassAttention(parts, name)
-    attention.attach(parts, host.patches)
+    attention = ClassAttention(host)
     if not isinstance(parts.feature_layer, int):
         raise UnsupportedError(
             f"{name} takes the class token's feature from one layer, and this model concatenates "
@@ -195,7 +193,8 @@ def plug(host: Host) -> None:
         host.patches.after(tower.layers[feature_depth(parts, tower) - 1], saw_states)
 
     def zipped(features: Tensor, tower: Tower) -> Reduced:
-        row, metric = attention.of_patches(features, tower)
+        row, metric = attention.take()
+        require_patches(name, features, tower)
         dominant, contextual = split_keep(keep, features.shape[1])
         whole = torch.cat((classes.pop(), features), dim=1)
         result = visionzip(whole, row, metric, dominant=dominant, contextual=contextual)

@@ -94,14 +94,13 @@ def _diverse(unit: Tensor, candidates: Tensor, count: int) -> Tensor:
 
 def plug(host: Host) -> None:
     """Prune the projected patches of every crop, by the features before the projector."""
-    attention = ClassAttention(host.parts, host.method.name)
-    attention.attach(host.parts, host.patches)
-    features = watch_features(host.parts, host.patches)
+    attention = ClassAttention(host)
+    features = watch_features(host)
     keep, important = host.method.settled_keep, IMPORTANT.of(host.method)
 
     def pruned(tokens: Tensor, tower: Tower) -> Reduced:
-        row, _ = attention.of_patches(tokens, tower)
+        row = attention.of_patches(tokens, tower)
         seen = features.pop()[:, -tower.patches :]
-        return vispruner(tokens, row[..., 1:], keep, important=important, features=seen)
+        return vispruner(tokens, row, keep, important=important, features=seen)
 
     reduce_crops(host, pruned, before_projector=False)

@@ -127,13 +127,11 @@ def plug(host: Host) -> None:
     """Merge the projected patches of every crop, and cut in the middle of the language model."""
     method, parts = host.method, host.parts
     cut, deep = cut_layer(len(parts.layers), CUT.of(method)), DEEP.of(method)
-    rows = [ClassAttention(parts, method.name, depth) for depth in (SHALLOW.of(method), -2)]
-    for row in rows:
-        row.attach(parts, host.patches)
+    rows = [ClassAttention(host, depth) for depth in (SHALLOW.of(method), -2)]
     before, inside = host.in_two()
 
     def merged(tokens: Tensor, tower: Tower) -> Reduced:
-        shallow, late = (row.of_patches(tokens, tower)[0][..., 1:] for row in rows)
+        shallow, late = (row.of_patches(tokens, tower) for row in rows)
         return vscan(tokens, shallow, late, method.settled_keep, side=tower.side)
 
     reduce_crops(before, merged, before_projector=False)

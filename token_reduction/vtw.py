@@ -122,6 +122,6 @@ class Withdraw(OneCut):
         layer = published_layer(len(parts.layers)) if method.layer is None else method.layer
         super().__init__(method, parts, layer)
 
-    def pick(self, group: Group, now: Prefill, hidden: Tensor) -> Tensor:  # noqa: ARG002
+    def pick(self, group: Group, layer: int, now: Prefill, hidden: Tensor) -> Tensor:  # noqa: ARG002
         """Keep none of them."""
         return group.places[:, :0]

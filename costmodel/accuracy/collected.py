@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from functools import lru_cache
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from costmodel.accuracy.rows import EVIDENCE, OWNERS, SETTINGS, TRAININGS, Score, Source
 from hardware_specs.errors import InvalidFileError
@@ -71,27 +71,16 @@ def read_row(row: dict[str, str]) -> Score:
     if row["source"] not in collected_sources():
         raise InvalidFileError(f"{where}: there is no source {row['source']!r}")
     try:
-        return Score(
-            paper=row["paper"],
-            arxiv=row["arxiv"],
-            table=row["table"],
-            label=row["label"],
-            model=row["model"],
-            method=row["method"],
-            keep=_keep(row["keep"]),
-            layer=int(row["layer"]) if row["layer"] else None,
-            setting=row["setting"],
-            visual_tokens=round(float(row["visual_tokens"])) if row["visual_tokens"] else None,
-            flops_ratio=None,
-            training=row["training"],
-            benchmark=row["benchmark"],
-            score=float(row["score"]),
-            baseline=float(row["baseline"]),
-            evidence=row["evidence"],
-            sources=(row["source"],),
-            note=row["note"],
-            owner=row["owner"],
-        )
+        found: dict[str, Any] = {**row, "flops_ratio": None, "sources": (row["source"],)}
+        del found["source"]
+        found |= {
+            "keep": _keep(row["keep"]),
+            "layer": int(row["layer"]) if row["layer"] else None,
+            "visual_tokens": round(float(row["visual_tokens"])) if row["visual_tokens"] else None,
+            "score": float(row["score"]),
+            "baseline": float(row["baseline"]),
+        }
+        return Score(**found)
     except ValueError as error:
         raise InvalidFileError(f"{where}: {error}") from None
 

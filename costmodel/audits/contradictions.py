@@ -59,7 +59,7 @@ def follows(cell: Cell, table: PublishedTable) -> bool:
     pair = _behind(cell, table.cells)
     if pair is None or cell.row == cell.base:
         return cell.row == cell.base
-    quotient = _quotient(cell.ratio, *(each.value * each.scale for each in pair)) * (1 + _MARGIN)
+    quotient = _given(cell.ratio, *pair) * (1 + _MARGIN)
     ends = (cell.interval(truncated=cut) for cut in (False, True))
     return any(low <= quotient < high for low, high in ends)
 
@@ -81,6 +81,18 @@ def _quotient(ratio: str, own: float, base: float) -> float:
         return base / own if own else float("inf")
     share = own / base if base else float("inf")
     return 1 - share if ratio == "saved" else share
+
+
+def _given(ratio: str, own: Cell, base: Cell) -> float:
+    """Return the ratio that two printed values give."""
+    return _quotient(ratio, own.value * own.scale, base.value * base.scale)
+
+
+def _between(ratio: str, own: Cell, base: Cell, *, truncated: bool) -> Interval:
+    """Return the ratios that values which print as these two may have."""
+    (a, b), (c, d) = (cell.interval(truncated=truncated) for cell in (own, base))
+    ends = _quotient(ratio, a, d), _quotient(ratio, b, max(c, 1e-300))
+    return min(ends), max(ends)
 
 
 def _apart(one: Interval, other: Interval) -> bool:
@@ -106,18 +118,11 @@ def _ratios(cells: Sequence[Cell]) -> list[dict[str, Any]]:
         if pair is None:
             continue
         own, base = pair
-
-        def between(
-            cut: bool, ratio: str = cell.ratio, own: Cell = own, base: Cell = base
-        ) -> Interval:
-            (a, b), (c, d) = own.interval(truncated=cut), base.interval(truncated=cut)
-            ends = _quotient(ratio, a, d), _quotient(ratio, b, max(c, 1e-300))
-            return min(ends), max(ends)
-
-        if all(_apart(between(cut), cell.interval(truncated=cut)) for cut in (False, True)):
-            gives = (
-                _quotient(cell.ratio, own.value * own.scale, base.value * base.scale) / cell.scale
-            )
+        if all(
+            _apart(_between(cell.ratio, *pair, truncated=cut), cell.interval(truncated=cut))
+            for cut in (False, True)
+        ):
+            gives = _given(cell.ratio, *pair) / cell.scale
             text = (
                 f"{cell.row}: {own.printed} {own.unit} against {base.printed} {base.unit} of {base.row} "
                 f"gives {gives:.4g} {cell.unit}, the table prints {cell.printed} {cell.unit}"

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.audits.assumptions import (
-    TEXT_LENGTHS,
     Reading,
     flops_families,
     in_words,
@@ -262,6 +261,3 @@ def _by_family(
             }
         )
     return tuple(joined)
-
-
-__all__ = ["COPIES", "TEXT_LENGTHS", "Found", "altered", "digits_of", "search"]

@@ -144,6 +144,3 @@ def _digits(cell: Cell, preset: str, device: str, page: bool, divide: bool) -> N
         round_half_up(np.round(value, 9), places) * 10.0**places
     ).astype(np.int64)
     return digits
-
-
-__all__ = ["tool_devices", "tool_search"]

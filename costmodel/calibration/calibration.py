@@ -21,7 +21,6 @@ from costmodel.calibration.file import (
 )
 from costmodel.calibration.host import own_host_fields
 from costmodel.calibration.pricing import Pricer
-from costmodel.written_tables import WrittenTable
 from hardware_specs.errors import CalibrationError
 
 if TYPE_CHECKING:
@@ -90,6 +89,8 @@ class Calibration:
         return f"<Calibration {self.name}: {len(self.classes)} op classes{source}, {self.date or 'undated'}>"
 
     def _repr_html_(self) -> str:
+        from costmodel.written_tables import WrittenTable
+
         rows = tuple(
             (op_class, dtype, self.provenance(op_class, dtype)) for op_class, dtype in self.classes
         )

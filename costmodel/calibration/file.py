@@ -18,7 +18,6 @@ from costmodel.calibration.parameters import (
 from costmodel.calibration.residual import Residual
 from hardware_specs.errors import CalibrationError, InvalidFileError
 from hardware_specs.files.reading import look, read_json, user_path
-from hardware_specs.files.writing import prepare_folder, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -228,6 +227,8 @@ def write_document(document: Mapping[str, Any], path: str | Path) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
+    from hardware_specs.files.writing import prepare_folder, write_file
+
     target = Path(path)
     prepare_folder(target.parent)
     write_file(target, _pretty(document))

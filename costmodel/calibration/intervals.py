@@ -9,7 +9,6 @@ other rows than a model's say the right thing of it.
 from __future__ import annotations
 
 from functools import lru_cache
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -36,6 +35,8 @@ def error_quantiles(ratios: Any) -> tuple[tuple[float, float], ...]:
     >>> error_quantiles([0.3, 0.1, 0.2])[5]
     (0.5, 0.2)
     """
+    from statistics import NormalDist
+
     ordered = np.sort(np.asarray(ratios, dtype=float))
     count = len(ordered)
     at = np.arange(1, count + 1) / (count + 1)

@@ -8,16 +8,16 @@ same name in `token_reduction` holds the function on tensors and what puts it in
 
 from __future__ import annotations
 
-from costmodel.methods.info import MethodInfo
-from costmodel.methods.method import Method
-from costmodel.methods.plan import MethodInput, MethodPlan
-from costmodel.methods.registry import (
-    chosen_method,
-    get_method,
-    list_methods,
-    method_info,
-    register_method,
-)
+from typing import TYPE_CHECKING
+
+from hardware_specs.lazily import public
+
+if TYPE_CHECKING:
+    from costmodel.methods.choosing import chosen_method
+    from costmodel.methods.info import MethodInfo
+    from costmodel.methods.method import Method
+    from costmodel.methods.plan import MethodInput, MethodPlan
+    from costmodel.methods.registry import get_method, list_methods, method_info, register_method
 
 __all__ = [
     "Method",
@@ -30,3 +30,14 @@ __all__ = [
     "method_info",
     "register_method",
 ]
+
+__getattr__, __dir__ = public(
+    __name__,
+    {
+        "choosing": "chosen_method",
+        "info": "MethodInfo",
+        "method": "Method",
+        "plan": "MethodInput MethodPlan",
+        "registry": "get_method list_methods method_info register_method",
+    },
+)

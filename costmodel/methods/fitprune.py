@@ -57,7 +57,7 @@ def shipped_schemes() -> dict[int, tuple[int, ...]]:
     return {int(key): tuple(value) for key, value in json.loads(text)["schemes"].items()}
 
 
-def scheme_of(keep: Any) -> tuple[int, ...]:
+def scheme_of(keep: float) -> tuple[int, ...]:
     """Return the shipped scheme that leaves a share `keep` of the visual FLOPs.
 
     Raises:
@@ -67,10 +67,9 @@ def scheme_of(keep: Any) -> tuple[int, ...]:
     (14, 33, 89, 36)
     """
     known = shipped_schemes()
-    if isinstance(keep, float):
-        reduction = round((1.0 - keep) * 100)
-        if reduction in known and abs((1.0 - keep) * 100 - reduction) < 1e-6:
-            return known[reduction]
+    reduction = round((1.0 - keep) * 100)
+    if reduction in known and abs((1.0 - keep) * 100 - reduction) < 1e-6:
+        return known[reduction]
     there_is = ", ".join(f"{1 - key / 100:g}" for key in sorted(known) if key)
     raise InvalidInputError(
         f"fitprune's keep is the share of visual FLOPs left; there is a scheme for {there_is}, "

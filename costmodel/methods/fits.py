@@ -48,6 +48,7 @@ def checked_plan(info: MethodInfo, given: MethodInput) -> MethodPlan:
     check_fits(info, given)
     if isinstance(given.keep, float) and given.keep == 1.0 and not info.samples:
         return before_layers(given, given.visual_tokens, (), {"method": "keep=1.0: untouched"})
+    check_takes(info, given.keep)
     _check_start(info, given)
     if given.keep is None:
         keep = info.default_keep if info.expected_keep is None else info.expected_keep
@@ -58,6 +59,31 @@ def checked_plan(info: MethodInfo, given: MethodInput) -> MethodPlan:
     arrays = isinstance(given.visual_tokens, np.ndarray) or isinstance(given.keep, np.ndarray)
     _check_plan(info.name, plan, given.visual_tokens, arrays)
     return plan
+
+
+def check_takes(info: MethodInfo, keep: Any) -> None:
+    """Raise unless a keep, or an array of counts, is of the kind a method takes; 1.0 and None always are.
+
+    Raises:
+        InvalidInputError: it is not; says what the method takes.
+    """
+    if keep is None or (isinstance(keep, float) and keep == 1.0):
+        return
+    if info.keep_kind == "none":
+        raise InvalidInputError(
+            f"{info.name} takes no keep ({info.keep_meaning}); "
+            "1.0 alone is accepted, for the untouched model"
+        )
+    if info.keep_kind == "ratio" and not isinstance(keep, float):
+        raise InvalidInputError(
+            f"{info.name}'s keep is a ratio in (0, 1], {info.keep_meaning}; given {np.max(keep):g}"
+        )
+    other = np.isin(keep, info.keep_choices, invert=True)
+    if info.keep_choices and some(other):
+        raise InvalidInputError(
+            f"{info.name} is defined for keep in {', '.join(map(str, info.keep_choices))}; "
+            f"given {first(keep, other):g}"
+        )
 
 
 def _scheduled(info: MethodInfo, given: MethodInput) -> MethodPlan:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from costmodel.methods.fits import checked_plan, refused_layer
+from costmodel.methods.fits import check_takes, checked_plan, refused_layer
 from costmodel.methods.keep import check_keep, resolve_keep
 from costmodel.methods.plan import MethodInput
 from costmodel.methods.spelling import spell
@@ -212,34 +212,13 @@ def ask(
             str(UnknownNameError(variant, info.variants, f"variant of {info.name}"))
         )
     info = info.forms.get(variant, info)
-    return Method(
-        info,
-        None if keep is None else _checked_keep(info, keep),
-        _checked_layer(info, layer, variant),
-        variant,
-        MappingProxyType(_checked_options(info, options)),
-    )
-
-
-def _checked_keep(info: MethodInfo, keep: float) -> int | float:
-    checked = check_keep(keep)
-    if isinstance(checked, float) and checked == 1.0:
-        return checked
-    if info.keep_kind == "none":
-        raise InvalidInputError(
-            f"{info.name} takes no keep ({info.keep_meaning}); "
-            "1.0 alone is accepted, for the untouched model"
-        )
-    if info.keep_kind == "ratio" and isinstance(checked, int):
-        raise InvalidInputError(
-            f"{info.name}'s keep is a ratio in (0, 1], {info.keep_meaning}; given {checked}"
-        )
-    if info.keep_choices and checked not in info.keep_choices:
-        raise InvalidInputError(
-            f"{info.name} is defined for keep in "
-            f"{', '.join(map(str, info.keep_choices))}; given {checked}"
-        )
-    return checked
+    keep = None if keep is None else check_keep(keep)
+    check_takes(info, keep)
+    layer = _checked_layer(info, layer, variant)
+    chosen = _checked_options(info, options)
+    for name, value in chosen.items():
+        info = info.forms.get(f"{name}={value}", info)
+    return Method(info, keep, layer, variant, MappingProxyType(chosen))
 
 
 def _checked_layer(info: MethodInfo, layer: int | None, variant: str) -> int | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.method import Method, ask
-from costmodel.methods.spelling import read_spelling
+from costmodel.methods.spelling import agreed, read_spelling
 from costmodel.methods.stack import split_stack, stack
 from hardware_specs.errors import InvalidInputError, UnknownMethodError
 
@@ -248,7 +248,7 @@ def get_method(
     asked: dict[str, Any] = {"keep": keep, "layer": layer, "variant": variant, **options}
     for key, value in written.items():
         beside = asked.get(key)
-        asked[key] = value if key == "variant" else _agreed(name, key, value, beside)
+        asked[key] = value if key == "variant" else agreed(name, key, value, beside)
     keep, layer, variant = (asked.pop(key) for key in ("keep", "layer", "variant"))
     return ask(method_info(name), keep=keep, layer=layer, variant=variant, options=asked)
 
@@ -257,46 +257,6 @@ def get_method(
 def _stacked(line: str) -> Method:
     """Return the methods of a line as one request: the same for the same line."""
     return stack([get_method(each) for each in split_stack(line)])
-
-
-def chosen_method(
-    method: str | Method | None, keep: Any, layer: int | None
-) -> tuple[Method | None, Any, int | None]:
-    """Return the method that `method=`, `keep=` and `layer=` mean together, with its keep and layer.
-
-    Raises:
-        UnknownMethodError: no such method.
-        InvalidInputError: a keep or layer without a method, or unlike the one in the method.
-
-    >>> chosen_method(get_method("fastv", keep=0.25), 0.5, None)
-    Traceback (most recent call last):
-    hardware_specs.errors.InvalidInputError: keep=0.5 was given, and fastv with keep=0.25; give it once
-    """
-    if method is None or (isinstance(method, str) and method.lower() == "none"):
-        if keep is not None or layer is not None:
-            raise InvalidInputError(
-                "keep and layer belong to a method, and none was given; name a method, or set the "
-                "number of visual tokens instead"
-            )
-        return None, None, None
-    if not isinstance(method, Method):
-        method = get_method(method)
-    return (
-        method,
-        _agreed(method.name, "keep", method.given_keep, keep),
-        _agreed(method.name, "layer", method.given_layer, layer),
-    )
-
-
-def _agreed(method: str, name: str, own: Any, beside: Any) -> Any:
-    """A value given in the method or beside it; 1 (one token) and 1.0 (all of them) are not the same."""
-    if own is None or beside is None:
-        return beside if own is None else own
-    if type(own) is not type(beside) or own != beside:
-        raise InvalidInputError(
-            f"{name}={beside!r} was given, and {method} with {name}={own!r}; give it once"
-        )
-    return own
 
 
 def _rebuilt(method: Method) -> tuple[Any, tuple[str]]:

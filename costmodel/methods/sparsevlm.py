@@ -55,19 +55,9 @@ RECYCLED_SHARE = 0.3
 def kept_lists(keep: Any) -> list[Num]:
     """Return the image tokens kept behind each layer, for a published setting or an array of them.
 
-    Raises:
-        InvalidInputError: another keep.
-
     >>> kept_lists(128)
     [303, 110, 36]
     """
-    values = np.atleast_1d(keep)
-    unknown = values[~np.isin(values, list(KEEP_LISTS))]
-    if isinstance(keep, float) or unknown.size:
-        given = keep if isinstance(keep, float) else unknown[0]
-        raise InvalidInputError(
-            f"sparsevlm is defined for keep in {', '.join(map(str, KEEP_LISTS))}; given {given:g}"
-        )
     if not isinstance(keep, np.ndarray):
         return list(KEEP_LISTS[int(keep)])
     cases = [keep == count for count in KEEP_LISTS]
@@ -83,7 +73,7 @@ def counts_by_layer(
     published setting or an array of such.
 
     Raises:
-        InvalidInputError: a layer the model does not have, not one count per layer, another keep.
+        InvalidInputError: a layer the model does not have, not one count per layer.
 
     >>> counts_by_layer(64, (2, 6, 15), None, 32)
     {3: 66, 7: 30, 16: 17}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hardware_specs.errors import InvalidInputError
 
@@ -52,6 +52,21 @@ def read_spelling(text: str) -> tuple[str, dict[str, object]]:
         )
     settings = {key: _read(key, value) for key, value in re.findall(_PAIR, inner)}
     return name, settings
+
+
+def agreed(method: str, name: str, own: Any, beside: Any) -> Any:
+    """Return a value given in the method or beside it; 1 (one token) and 1.0 (all of them) are not the same.
+
+    Raises:
+        InvalidInputError: two values.
+    """
+    if own is None or beside is None:
+        return beside if own is None else own
+    if type(own) is not type(beside) or own != beside:
+        raise InvalidInputError(
+            f"{name}={beside!r} was given, and {method} with {name}={own!r}; give it once"
+        )
+    return own
 
 
 def _written(value: object) -> str:

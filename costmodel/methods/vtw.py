@@ -42,11 +42,6 @@ def published_layer(num_layers: int) -> int:
 
 def _plan(given: MethodInput) -> MethodPlan:
     text, n = given.model.text, given.visual_tokens
-    if given.keep is not None:
-        raise InvalidInputError(
-            f"vtw takes no keep ({given.keep!r} was given): it drops every image token at its "
-            "layer; set layer= instead"
-        )
     layer = published_layer(text.num_layers) if given.layer is None else given.layer
     runs = (n > 0) * 1
     s = given.batch_size * (given.text_tokens + n)

@@ -111,29 +111,16 @@ def load_model(source: Any, *, scale: str | None = None) -> ModelConfig:
     >>> load_model("llava-1.5-7b@layers=4,width=1/4").text.hidden_size
     1024
     """
-    if scale is None:
-        if isinstance(source, ModelConfig):
-            return source
-        if isinstance(source, str):
-            known = _shipped_or_none(source)
-            if known is not None:
-                return known
-    model, document = _resolve(source)
-    if isinstance(source, str) and (suffix := split_scale(source)[1]) is not None:
-        if scale is not None:
+    name, suffix = split_scale(source) if isinstance(source, str) else (source, None)
+    if scale is not None:
+        if suffix is not None:
             raise InvalidInputError(f"{source!r} carries a scale already; drop scale={scale!r}")
-        scale = suffix
-    if scale is None:
-        return model
-    wanted = parse_scale(scale)
-    name = f"{model.name}@{wanted}"
-    scaled = read_model(scaled_document(model, document, wanted), name, name, model.source)
-    return replace(
-        scaled,
-        is_checkpoint=model.is_checkpoint,
-        geometry=model.geometry,
-        budget_from=model.budget_from,
-    )
+        return _scaled(load_model(source), scale)
+    if isinstance(source, ModelConfig):
+        return source
+    if isinstance(source, str) and (known := _shipped_or_none(source)) is not None:
+        return known
+    return _read(source) if suffix is None else _scaled(load_model(name), suffix)
 
 
 def model_from_config(document: dict[str, Any], name: str) -> ModelConfig:
@@ -184,11 +171,8 @@ def held_config(source: object) -> ModelConfig | None:
 def config_dict(source: str | Path | ModelConfig) -> dict[str, Any]:
     """Return a model's Hugging Face config, as its config.json holds it.
 
-    Args:
-        source: as in `load_model`.
-
     Raises:
-        VlmRooflineError: as `load_model`.
+        VlmRooflineError: as `load_model`, which takes the same sources.
 
     >>> config_dict("llava-1.5-7b")["model_type"]
     'llava'
@@ -220,28 +204,31 @@ def _shipped_or_none(source: str) -> ModelConfig | None:
     document = read_document(_FOLDER / f"{name}.json")
     origin = f"huggingface.co/{document.get('_name_or_path', name)}"
     model = read_model(document, f"{name}.json", name, origin)
-    if scale is None:
-        return model
+    return model if scale is None else _scaled(model, scale)
+
+
+def _scaled(model: ModelConfig, scale: str) -> ModelConfig:
     wanted = parse_scale(scale)
-    reduced = scaled_document(model, document, wanted)
-    return read_model(reduced, f"{name}@{wanted}", f"{name}@{wanted}", origin)
+    name = f"{model.name}@{wanted}"
+    document = scaled_document(model, json.loads(model.config_json), wanted)
+    return replace(
+        read_model(document, name, name, model.source),
+        is_checkpoint=model.is_checkpoint,
+        geometry=model.geometry,
+        budget_from=model.budget_from,
+    )
 
 
-def _resolve(source: object) -> tuple[ModelConfig, dict[str, Any]]:
-    """Return a model without its scale, and its config."""
-    if isinstance(source, ModelConfig):
-        return source, json.loads(source.config_json)
+def _read(source: object) -> ModelConfig:
+    """Return the model of a config in memory, a file or a hub id."""
     if (held := held_config(source)) is not None:
-        return held, json.loads(held.config_json)
+        return held
     if not isinstance(source, (str, Path)):
         raise InvalidInputError(
             "a model is a shipped name, a path, a hub id, a config or a ModelConfig, not a "
             f"{type(source).__name__}"
         )
-    text = split_scale(source)[0] if isinstance(source, str) else str(source)
-    known = _shipped_or_none(text) if isinstance(source, str) else None
-    if known is not None:
-        return known, json.loads(known.config_json)
+    text = str(source)
     path = _local(text)
     origin = str(path)
     if path is None:
@@ -257,7 +244,7 @@ def _resolve(source: object) -> tuple[ModelConfig, dict[str, Any]]:
     model = replace(read_model(document, str(path), text, origin), is_checkpoint=True)
     if model.vision is not None:
         model = with_processor(model, get_family(model.model_type).processed, path)
-    return model, document
+    return model
 
 
 def _local(text: str) -> Path | None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Vector FLOPs of a softmax per score: subtract the maximum, exponentiate, add up, divide, compare.
 SOFTMAX_FLOPS = 5
+#: What PyTorch upcasts softmax to, in bytes.
+SOFTMAX_BYTES = 4
 
 
 class AttentionCost(Protocol):

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from costmodel.quantities import Num
 
 DATA = Path(__file__).parent / "data"
-#: Op classes that are collectives.
-COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "send")
 #: Ranks and bytes beyond which serving engines leave an all-reduce to the library: vLLM 0.5's
 #: `custom_all_reduce`.
 MOST_DIRECT, MOST_DIRECT_BYTES = 8, 8 * 2**20
@@ -121,7 +119,7 @@ def algorithms(
 
     Args:
         law: of the link.
-        kind: one of `COLLECTIVES`.
+        kind: one of `costmodel.parallel.exchange.COLLECTIVES`.
         size: n, bytes.
         ranks: N.
         rate: B, B/s.

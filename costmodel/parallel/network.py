@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from costmodel.parallel.links import COLLECTIVES, algorithms, link_law, ring
+from costmodel.parallel.exchange import COLLECTIVES
+from costmodel.parallel.links import algorithms, link_law, ring
 from costmodel.uncertainty import Errors, Part
 from hardware_specs.nodes import node_of
 
@@ -128,13 +129,3 @@ class Network:
             best = best + self.ideal_s(op) * op.count
             count = count + op.count
         return time, best, count
-
-
-def is_collective(op: OpCost) -> bool:
-    """Whether an op is a collective."""
-    return op.op_class in COLLECTIVES
-
-
-def apart(ops: Sequence[OpCost]) -> tuple[list[OpCost], list[OpCost]]:
-    """Return the ops of a device, and its collectives."""
-    return [op for op in ops if not is_collective(op)], [op for op in ops if is_collective(op)]

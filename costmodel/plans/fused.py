@@ -71,7 +71,7 @@ def _norm(block: Norm, setting: Setting) -> list[Step]:
 def _project(block: Project, setting: Setting) -> list[Step]:
     numerics, k = setting.of(block.module), block.width
     if block.experts:
-        return [_experts(block.name, block.parts, block, setting)]
+        return [_experts(block, setting)]
     own = [(name, n, numerics.of(name)) for name, n in block.parts]
     if len({each.label for _, _, each in own}) > 1:
         # Products that multiply in different formats are no one product.
@@ -81,17 +81,14 @@ def _project(block: Project, setting: Setting) -> list[Step]:
     return [over(block.rows, product)]
 
 
-def _experts(
-    name: str, parts: tuple[tuple[str, int], ...], block: Project, setting: Setting
-) -> Step:
+def _experts(block: Project, setting: Setting) -> Step:
     """Products of the experts' rows with their own weights, in one kernel."""
-    numerics = setting.of(block.module)
-    outputs = sum(n for _, n in parts)
-    own = [(n, numerics.of(part)) for part, n in parts]
-    stored = sum(each.stored_bytes(block.width, n) for n, each in own)
+    numerics, k = setting.of(block.module), block.width
+    own = [(n, numerics.of(part)) for part, n in block.parts]
+    stored = sum(each.stored_bytes(k, n) for n, each in own)
     return over(
         block.rows,
-        grouped(name, block.width, outputs, block.experts, block.chosen, own[0][1], stored),
+        grouped(block.name, k, block.outputs, block.experts, block.chosen, own[0][1], stored),
     )
 
 

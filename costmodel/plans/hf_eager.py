@@ -43,7 +43,7 @@ from costmodel.blocks import (
     Route,
     Scale,
 )
-from costmodel.ops.attention import attention_scores, attention_values
+from costmodel.ops.attention import SOFTMAX_BYTES, attention_scores, attention_values
 from costmodel.ops.linear import linear
 from costmodel.ops.pointwise import copy, embedding, norm, pointwise, residual
 from costmodel.plans import fused
@@ -56,8 +56,6 @@ if TYPE_CHECKING:
     from costmodel.plans.plan import Rows, Setting, Step
     from costmodel.quantities import Num, OpCost
 
-#: What PyTorch upcasts softmax to, in bytes.
-SOFTMAX_BYTES = 4
 #: Longest rows whose softmax keeps them in registers; longer ones are read several times.
 SOFTMAX_ROW = 1024
 

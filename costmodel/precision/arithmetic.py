@@ -9,6 +9,13 @@ from hardware_specs.errors import MissingPeakError
 if TYPE_CHECKING:
     from hardware_specs import HardwareSpec
 
+#: What stands in for a dtype that a device does not have, best first.
+_INSTEAD = {
+    "fp16": ("fp16", "bf16", "fp32"),
+    "bf16": ("bf16", "fp16", "fp32"),
+    "fp32": ("fp32", "bf16", "fp16"),
+}
+
 
 def computes(hardware: HardwareSpec, dtype: str) -> bool:
     """Tell whether a device multiplies matrices in a dtype, at a known rate.
@@ -23,6 +30,15 @@ def computes(hardware: HardwareSpec, dtype: str) -> bool:
     except MissingPeakError:
         return False
     return True
+
+
+def on_device(dtype: str, hardware: HardwareSpec) -> tuple[str, bool]:
+    """Return the dtype that a device computes in for one asked for, and whether it is another."""
+    for found in _INSTEAD[dtype]:
+        if computes(hardware, found):
+            return found, found != dtype
+    hardware.peak(dtype)  # raises, and names what there is
+    return dtype, False
 
 
 def matrix_peak(hardware: HardwareSpec, dtype: str) -> float:

@@ -174,3 +174,15 @@ def both_narrow(
     `dtype` is the arithmetic's peak, `label` the calibration's name.
     """
     return Numerics(name, bits / 8, scales, bits / 8, 2, 2, dtype, "fp16", False, label)
+
+
+class Resolved(NamedTuple):
+    """What is priced, what to say about it, and where it comes from."""
+
+    precision: Precision
+    warnings: tuple[str, ...]
+    origin: str
+
+    def __repr__(self) -> str:
+        """Return the fields that are set, as far as they fit."""
+        return brief(self)

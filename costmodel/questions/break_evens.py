@@ -26,6 +26,7 @@ from costmodel.request import Request
 from costmodel.scenario import within_budget
 from costmodel.time_source import IDEAL, TimeSource
 from costmodel.written_tables import WrittenTable
+from hardware_specs import get_hardware
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ FLAT_SHARE = 0.10
 #: Tokens on either side over which the marginal time is taken: latency is a staircase, and one step
 #: says nothing of the slope.
 SLOPE_TOKENS = 64
-_PEAK = "peak_memory_bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +164,12 @@ def break_even(
                 piece, unable = piece[~error.rows], unable or error
     if unable is not None and not chunks:
         raise unable
-    counts, *curves = (
-        np.concatenate([chunk.columns[name] for chunk in chunks])
-        for name in ("visual_tokens", "ttft_s", "prefill_time_s", "reduction_time_s", _PEAK)
+    columns = (
+        "visual_tokens", "ttft_s", "prefill_time_s", "reduction_time_s", "peak_memory_bytes",
+    )  # fmt: skip
+    counts, ttft, prefill, reduction, peak = (
+        np.concatenate([chunk.columns[name] for chunk in chunks]) for name in columns
     )
-    ttft, prefill, reduction, peak = curves
     budget = _budget(memory_bytes, request)
     largest = replace(
         request, visual_tokens=int(counts[-1]), images=arguments.get("images", request.images)
@@ -203,8 +204,6 @@ def _one_value_each(model: Any, hardware: Any, arguments: dict[str, Any]) -> Req
 def _budget(memory_bytes: float | None, request: Request) -> float | None:
     if memory_bytes is not None:
         return memory_bytes
-    from hardware_specs import get_hardware
-
     capacity = get_hardware(request.hardware).usable_memory_bytes
     return None if capacity is None else capacity - request.memory_margin_bytes
 

@@ -7,12 +7,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from costmodel.energy import estimate_energy
 from costmodel.estimates import answer, context_for
 from costmodel.questions.reasons import why_it_does_not_pay
+from costmodel.questions.sweep_plan import unreduced
 from costmodel.ratios import Ratio, ratio_interval
 from costmodel.request import Request, check_names, plain
 from costmodel.written_tables import WrittenTable
@@ -144,9 +145,7 @@ class Comparison:
             "model": self.model,
             "inputs": dict(self.inputs),
             "rows": [row.to_dict() for row in self.rows],
-            "refused": [
-                {name: getattr(row, name) for name in row.__slots__} for row in self.refused
-            ],
+            "refused": [asdict(row) for row in self.refused],
             "warnings": list(self.warnings),
         }
 
@@ -154,9 +153,6 @@ class Comparison:
         """Return one row per device and method, ratios as columns `<name>_ratio`, `_low`, `_high`."""
         import pandas as pd
 
-        return pd.DataFrame(self._flat())
-
-    def _flat(self) -> list[dict[str, Any]]:
         flat = []
         for row in self.rows:
             cells = row.to_dict()
@@ -168,7 +164,7 @@ class Comparison:
                     f"{name}_{key if key != 'value' else 'ratio'}": found[key] for key in found
                 }
             flat.append({**cells, "why": why})
-        return flat
+        return pd.DataFrame(flat)
 
     def table(self) -> WrittenTable:
         """Return the table for documents: Markdown, LaTeX, CSV, HTML."""
@@ -208,7 +204,7 @@ class Comparison:
         return f"Comparison({self.model}: {', '.join(methods)} on {', '.join(devices)})"
 
 
-def ratio_text(ratio: Ratio | None, digits: int = 2) -> str:
+def ratio_text(ratio: Ratio | None) -> str:
     """Write a ratio with its interval, which is left out where it has no width.
 
     >>> ratio_text(Ratio(0.5, 0.4, 0.61)), ratio_text(Ratio(1.0, 1.0, 1.0)), ratio_text(None)
@@ -216,7 +212,7 @@ def ratio_text(ratio: Ratio | None, digits: int = 2) -> str:
     """
     if ratio is None:
         return "-"
-    value, low, high = (f"{number:.{digits}f}" for number in ratio)
+    value, low, high = (f"{number:.2f}" for number in ratio)
     return value if low == high else f"{value} ({low}-{high})"
 
 
@@ -270,8 +266,8 @@ def compare(
     Comparison(llava-1.5-7b: none, divprune on nvidia-l4, nvidia-h100-sxm5-80gb)
     """
     check_names(arguments, "method", "convention", "tokens_per_layer", by="compare")
-    asked = [(method, each) for method in _listed(methods) for each in _listed(keep)]
-    asked = [pair for pair in asked if pair[0] is not None and _plain_name(pair[0]) != "none"]
+    reduced = [method for method in _listed(methods) if not unreduced(method)]
+    asked = dict.fromkeys((method, each) for method in reduced for each in _listed(keep))
     rows: list[ComparisonRow] = []
     refused: list[Refused] = []
     refusal: VlmRooflineError | None = None
@@ -287,7 +283,7 @@ def compare(
         model_name, inputs = given["model"], {
             name: given[name] for name in given if name not in ("hardware", "method", "keep", "layer")
         }  # fmt: skip
-        for method, each in dict.fromkeys(asked):
+        for method, each in asked:
             try:
                 changed = replace(request, method=method, keep=each)
                 context = context_for(changed)
@@ -362,10 +358,6 @@ class _Unreduced:
 
 def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple, range)) else [value]
-
-
-def _plain_name(method: Any) -> Any:
-    return method.lower() if isinstance(method, str) else method
 
 
 def reasons(comparison: Comparison) -> Iterator[tuple[str, str]]:

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 #: Percentiles that a distribution reports.
 PERCENTILES = (5, 25, 50, 75, 95)
-#: Quantities of a whole request that are summed up.
-QUANTITIES = ("flops", "time_s", "peak_memory_bytes", "kv_cache_bytes", "hbm_bytes")
 
 
 @dataclass(frozen=True)
@@ -145,8 +143,8 @@ def estimate_distribution(
         "hbm_bytes": sum(stage.hbm_bytes for stage in stages),
     }
     table = {
-        name: np.broadcast_to(np.asarray(columns[name], dtype=float), (len(numbers),))
-        for name in QUANTITIES
+        name: np.broadcast_to(np.asarray(column, dtype=float), (len(numbers),))
+        for name, column in columns.items()
     }
     inputs = {**context.inputs, **scenario_inputs(request, scenario, context.model)}
     return Distribution(
@@ -169,17 +167,11 @@ def _counts(
                 f"no paper reports a distribution of counts for {method}; give counts="
             )
         counts = published
-    if isinstance(counts, Mapping):
-        labels = tuple(str(name) for name in counts)
-        values = [counts[name] for name in counts]
-    else:
-        values = list(counts)
-        labels = tuple(str(value) for value in values)
-    if not values:
+    labels = list(counts)
+    if not labels:
         raise InvalidInputError("counts is empty; give at least one")
-    for value in values:
-        check_count("counts", value, 0)
-    return labels, [int(value) for value in values]
+    values = counts.values() if isinstance(counts, Mapping) else labels
+    return tuple(map(str, labels)), [check_count("counts", value, 0) for value in values]
 
 
 def _weights(weights: Sequence[float] | None, count: int) -> Any:

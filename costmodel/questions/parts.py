@@ -32,11 +32,16 @@ GROUP_ROWS = 1 << 18
 _IDENTITY = "sweep.json"
 
 
+#: Key of a file's metadata under which its rows' warnings stand, as a JSON list.
+_WARNINGS = b"vlm-roofline warnings"
+
+
 class Rows(NamedTuple):
-    """How many rows a file has, and how many of them could not be priced."""
+    """How many rows a file has, how many of them could not be priced, and what they have to say."""
 
     rows: int
     unpriced: int
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,9 @@ class ParquetParts:
         rows = [state[number].rows for number in sorted(state)]
         table = pd.DataFrame({"file": [str(place) for place in places], "rows": rows})
         table.attrs["unpriced"] = sum(each.unpriced for each in state.values())
+        table.attrs["warnings"] = sorted(
+            {line for each in state.values() for line in each.warnings}
+        )
         return table
 
     def _claim(self, part: Part) -> None:
@@ -107,7 +115,7 @@ def parquet_parts(folder: str | Path) -> ParquetParts:
 
     Raises:
         InvalidFileError: while it runs: a file there is damaged.
-        InvalidInputError: while it runs: the folder is another sweep's.
+        InvalidInputError: an empty path, or, while it runs, the folder of another sweep.
         MissingDependencyError: pyarrow is not installed.
         OutputError: the folder cannot be written.
 
@@ -119,6 +127,8 @@ def parquet_parts(folder: str | Path) -> ParquetParts:
     ...     len(pd.read_parquet(parts.file[0]))
     8
     """
+    if not str(folder):
+        raise InvalidInputError("an empty path names no folder for the parts")
     return ParquetParts(str(Path(folder).resolve()))
 
 
@@ -146,7 +156,7 @@ def frames(chunks: Iterable[Chunk]) -> Iterator[pd.DataFrame]:
 
 
 def write_parquet(out: Path, tables: Iterable[pd.DataFrame]) -> int:
-    """Write tables of the same columns into one file, and return how many rows they have.
+    """Write tables of the same columns and their warnings into one file, and return how many rows they have.
 
     Raises:
         MissingDependencyError: pyarrow is not installed.
@@ -155,9 +165,11 @@ def write_parquet(out: Path, tables: Iterable[pd.DataFrame]) -> int:
     arrow, parquet = _pyarrow()
     rows = 0
     writer = None
+    told: dict[str, None] = {}
     with replacing(out) as file:
         try:
             for frame in tables:
+                told |= dict.fromkeys(frame.attrs.get("warnings", ()))
                 table = _plain_types(arrow.Table.from_pandas(frame, preserve_index=False), arrow)
                 if writer is None:
                     writer = parquet.ParquetWriter(file, table.schema)
@@ -165,6 +177,7 @@ def write_parquet(out: Path, tables: Iterable[pd.DataFrame]) -> int:
                 rows += len(frame)
         finally:
             if writer is not None:
+                writer.add_key_value_metadata({_WARNINGS: json.dumps(list(told)).encode()})
                 writer.close()
     return rows
 
@@ -173,11 +186,12 @@ def _rows_of(place: Path) -> Rows:
     arrow, parquet = _pyarrow()
     try:
         with parquet.ParquetFile(place) as file:
-            rows = file.metadata.num_rows
-            if "error" not in file.schema_arrow.names:
-                return Rows(rows, 0)
-            return Rows(rows, rows - file.read(["error"])["error"].null_count)
-    except (arrow.ArrowException, OSError):
+            rows, unpriced = file.metadata.num_rows, 0
+            told = json.loads(file.metadata.metadata[_WARNINGS])
+            if "error" in file.schema_arrow.names:
+                unpriced = rows - file.read(["error"])["error"].null_count
+            return Rows(rows, unpriced, tuple(told))
+    except (arrow.ArrowException, OSError, LookupError, TypeError, ValueError):
         raise InvalidFileError(
             f"{show_path(place)}: no whole Parquet file; remove it, and it is made again"
         ) from None

@@ -25,7 +25,7 @@ better than any absolute number. Sources: Orca (Yu et al. 2022) for the schedule
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from costmodel.estimates import answer
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from costmodel.time_source import TimeSource
 
 SCHEMA_VERSION = 1
-#: What ends the batch.
-LIMITS = ("batch", "rate", "memory")
 #: Requests that nobody runs at once.
 MOST_BATCH = 4096
 
@@ -107,8 +105,7 @@ class _Engine:
 
     def at(self, batch: int) -> Any:
         """Return the estimate of a batch that runs together."""
-        values = {name: getattr(self._request, name) for name in self._request.__dataclass_fields__}
-        return answer(Request(**{**values, "batch_size": batch, "dp": 1}))
+        return answer(replace(self._request, batch_size=batch, dp=1))
 
     def step_s(self, batch: float) -> float:
         """Return t_d, seconds of a decode step of a batch, between whole batches on a straight line."""

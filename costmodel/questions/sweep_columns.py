@@ -53,7 +53,7 @@ def price(
     quick = columns is not None and _QUICK.issuperset(columns)
     rows = len(scenario.batch_size)  # type: ignore[arg-type]  # an array
     evaluation = context.evaluate(scenario, vector=True, repeat=repeat, times_only=quick)
-    found = _quick_columns(evaluation, scenario) if quick else _total_columns(evaluation, scenario)
+    found = _columns(evaluation, scenario, quick=quick)
     if stage_columns:
         for stage in STAGES:
             for name in COSTS:
@@ -72,52 +72,25 @@ def price(
     return Chunk(fixed, held, rows, context.warnings, first)
 
 
-def _memory_columns(evaluation: Evaluation) -> dict[str, Any]:
-    memory = evaluation.memory
-    return {
+def _columns(evaluation: Evaluation, scenario: Scenario, *, quick: bool) -> dict[str, Any]:
+    """Return the columns of `COLUMNS`, or those of `_QUICK` but for the counts."""
+    stages, memory, steps = evaluation.stages, evaluation.memory, scenario.output_tokens
+    found = {
+        "ttft_s": sum(cost.time_s for name, cost in stages.items() if name != "decode"),
+        "tpot_s": np.where(steps > 0, stages["decode"].time_s / np.maximum(steps, 1), np.nan),
         "model_weight_bytes": memory.weight_bytes,
         **{name: getattr(memory, name) for name in _MEMORY},
     }
-
-
-def _token_times(evaluation: Evaluation, scenario: Scenario) -> dict[str, Any]:
-    stages, steps = evaluation.stages, scenario.output_tokens
-    decode = stages["decode"].time_s
-    return {
-        "ttft_s": sum(cost.time_s for name, cost in stages.items() if name != "decode"),
-        "tpot_s": np.where(steps > 0, decode / np.maximum(steps, 1), np.nan),
-    }
-
-
-def _quick_columns(evaluation: Evaluation, scenario: Scenario) -> dict[str, Any]:
-    """Return the columns of `_QUICK` but for the counts."""
-    return {
-        "time_s": sum(cost.time_s for cost in evaluation.stages.values()),
-        **_token_times(evaluation, scenario),
-        **_memory_columns(evaluation),
-    }
-
-
-def _total_columns(evaluation: Evaluation, scenario: Scenario) -> dict[str, Any]:
-    """Return the columns of `COLUMNS`."""
+    if quick:
+        return found | {"time_s": sum(cost.time_s for cost in stages.values())}
     running = [
         cost
-        for name, cost in evaluation.stages.items()
+        for name, cost in stages.items()
         if name in (REQUEST, "prefill") or np.any(cost.kernels)
     ]
     total = StageCost(*added(running))
-    return {
-        **{name: getattr(total, name) for name in COSTS},
-        **_token_times(evaluation, scenario),
-        "bound": total.bound_code,
-        **_share_columns(total),
-        **_memory_columns(evaluation),
-    }
-
-
-def _share_columns(total: StageCost) -> dict[str, Any]:
-    """Return the shares of the time that rest on measured, transferred and assumed parameters."""
     assert total.errors is not None  # noqa: S101 - only conventions have none
-    if BRACKET in total.errors.parts:
-        return dict.fromkeys(SHARES)
-    return {f"{name}_share": share for name, share in total.errors.shares().items()}
+    shares = {} if BRACKET in total.errors.parts else total.errors.shares()
+    found |= {f"{name}_share": share for name, share in shares.items()}
+    found |= {name: getattr(total, name) for name in COSTS} | {"bound": total.bound_code}
+    return {name: found.get(name) for name in COLUMNS}

@@ -156,8 +156,9 @@ def reduced(
         if on_progress is not None:
             on_progress(done, job.parts)
     table = job.reducer.result(state, job.plan)
-    # Who does not price every part again knows of more rows than were refused here.
+    # Who does not price every part again knows of more than was refused and said here.
     unpriced = table.attrs.get("unpriced", unpriced)
+    warnings.update(dict.fromkeys(table.attrs.get("warnings", ())))
     table.attrs |= {"warnings": sorted(warnings), "rows": job.plan.rows, "unpriced": unpriced}
     return table
 

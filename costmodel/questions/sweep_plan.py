@@ -29,7 +29,7 @@ from costmodel.request import ARGUMENTS, OUR_DEFAULTS, Request, check_names, nam
 from costmodel.scenario import Scenario, Units, units_of, within_budget
 from hardware_specs.errors import InvalidInputError, VlmRooflineError
 from hardware_specs.files.reading import read_bytes, user_path
-from hardware_specs.showing import shown
+from hardware_specs.showing import one_line, shown
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -143,11 +143,11 @@ class SweepPlan:
         #: Rows that differ in their decode steps alone stand side by side.
         self.block_rows = self.shape[-1]
         methods = self.categories["method"]
-        beside = not all(map(_unreduced, methods))
+        beside = not all(map(unreduced, methods))
         settings = len(self.categories["keep"]) * len(self.categories["layer"])
         # Beside methods, the unreduced model is their baseline: what they keep, and from which layer,
         # is nothing to it, so it comes once and not once per setting.
-        each = [1 if beside and _unreduced(method) else settings for method in methods]
+        each = [1 if beside and unreduced(method) else settings for method in methods]
         self._beside, self._settings = beside, list(accumulate(each, initial=0))
         others = [len(values) for name, values in self.categories.items() if name not in _METHOD]
         self.combined = prod(others) * self._settings[-1]
@@ -160,24 +160,19 @@ class SweepPlan:
             number: which one, from 0 to before `combined`.
         """
         arguments: dict[str, Any] = {}
-        names = list(self.categories)
-        before, after = names[: names.index(_METHOD[0])], names[names.index(_METHOD[-1]) + 1 :]
-        for name in reversed(after):
-            number, place = divmod(number, len(self.categories[name]))
-            arguments[name] = self.categories[name][place]
-        number, setting = divmod(number, self._settings[-1])
-        method = int(np.searchsorted(self._settings, setting, side="right")) - 1
-        arguments["method"] = value = self.categories["method"][method]
-        if self._beside and _unreduced(value):
-            arguments |= {"keep": None, "layer": None}
-        else:
-            keeps, layers = self.categories["keep"], self.categories["layer"]
-            keep, layer = divmod(setting - self._settings[method], len(layers))
-            arguments |= {"keep": keeps[keep], "layer": layers[layer]}
-        for name in reversed(before):
-            number, place = divmod(number, len(self.categories[name]))
-            arguments[name] = self.categories[name][place]
-        return {name: arguments[name] for name in names}
+        for name, values in reversed(self.categories.items()):
+            if name not in _METHOD:
+                number, place = divmod(number, len(values))
+                arguments[name] = values[place]
+            elif name == "method":
+                number, setting = divmod(number, self._settings[-1])
+                place = int(np.searchsorted(self._settings, setting, side="right")) - 1
+                arguments |= {"method": values[place], "keep": None, "layer": None}
+                if not (self._beside and unreduced(values[place])):
+                    keeps, layers = self.categories["keep"], self.categories["layer"]
+                    keep, layer = divmod(setting - self._settings[place], len(layers))
+                    arguments |= {"keep": keeps[keep], "layer": layers[layer]}
+        return {name: arguments[name] for name in self.categories}
 
     def identity(self) -> dict[str, Any]:
         """Return what tells this grid from others, as JSON has it: values, and digests of objects."""
@@ -192,9 +187,9 @@ class SweepPlan:
         chunk_rows = min(chunk_rows, self.inner_rows)
         return max(chunk_rows - chunk_rows % self.block_rows, 0) or chunk_rows
 
-    def pieces(self, chunk_rows: int = CHUNK_ROWS) -> int:
-        """Return how many pieces there are."""
-        return self.combined * -(-self.inner_rows // self.piece_rows(chunk_rows))
+    def pieces(self) -> int:
+        """Return how many pieces there are, of `CHUNK_ROWS` at most."""
+        return self.combined * -(-self.inner_rows // self.piece_rows())
 
     def chunks(
         self,
@@ -268,7 +263,7 @@ class SweepPlan:
         except VlmRooflineError as error:
             if errors == "raise":
                 raise
-            return Settled(fixed, reason=_one_line(error))
+            return Settled(fixed, reason=one_line(error))
 
     def _priced(
         self, settled: Settled, first: int, where: np.ndarray, errors: str, **wanted: Any
@@ -306,7 +301,7 @@ class SweepPlan:
             prompts = where // prod(self.shape[NUMBERS.index("batch_size") :])
             borders = np.flatnonzero(np.diff(prompts)) + 1
             if not len(borders):
-                yield self._unpriced(first, where, settled.fixed, _one_line(error), **wanted)
+                yield self._unpriced(first, where, settled.fixed, one_line(error), **wanted)
                 return
             for low, high in pairwise([0, *borders, len(where)]):
                 yield from self._priced(settled, first, where[low:high], errors, **wanted)
@@ -418,12 +413,9 @@ def _content(value: Any) -> Any:
     return value if plain_value else pickle.dumps(value)
 
 
-def _unreduced(method: Any) -> bool:
+def unreduced(method: Any) -> bool:
+    """Whether a request's `method` is none."""
     return method is None or (isinstance(method, str) and method.lower() == "none")
-
-
-def _one_line(error: VlmRooflineError) -> str:
-    return " ".join(str(error).split())
 
 
 #: The columns of a row's fixed values, in their order.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from costmodel.parallel.network import apart
+from costmodel.parallel.exchange import apart
 from costmodel.written_tables import WrittenTable
 from hardware_specs.errors import VlmRooflineError
 from profiling.reconciling.devices import device_of

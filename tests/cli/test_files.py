@@ -152,6 +152,26 @@ def test_names_that_no_file_can_have(
         _refused([word.format(file=name + ending) for word in words], capsys)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sweep", MODEL, "-d", A100, "--parts"],
+        ["estimate", MODEL, "-d", A100, "--image"],
+        ["profile", MODEL, "--out"],
+        ["measurements"],
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "an empty path" in _refused([*words, ""], capsys)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_damaged_record_and_op_profile_are_named_and_the_report_is_written(
     tmp_path: Path, places: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -229,6 +229,7 @@ ON_CLIPS = [
 WEIGHED = [
     *(("fastvid", {"keep": 0.5}), ("fastvid(threshold=-1)", {"keep": 0.6})),
     *(("holitom", {"keep": 0.5}), ("holitom(cut=3, deep=0.2)", {}), ("holitom(cut=0)", {})),
+    ("holitom(cut=0)/fastv(keep=0.5)", {}),
 ]
 #: Defaults that need the 576 patches of a real tower, and 17 language-model layers at least.
 LARGE = [

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
     from token_reduction.apply.anatomy import Parts
     from token_reduction.apply.before_llm import PromptReduction
+    from token_reduction.apply.llm_attention import AttentionProbe
+    from token_reduction.apply.llm_tokens import Group
     from token_reduction.apply.patching import Patches
     from token_reduction.apply.record import ReductionRecord
 
@@ -88,26 +90,50 @@ class Prefill:
         return [int(np.flatnonzero(row)[-1]) if row.any() else 0 for row in self.prompt.real]
 
 
-class Policy(Protocol):
-    """Decides which visual tokens stay at which layer."""
+class Policy:
+    """Decides which visual tokens stay at which layer; by itself it keeps them all."""
 
     #: Whether tokens that stay get new positions, without gaps.
-    renumbers: bool
+    renumbers = False
+    #: What keeps queries and keys of some layers during a prefill.
+    probes: tuple[AttentionProbe, ...] = ()
 
-    def attach(self, parts: Parts, patches: Patches) -> None:
+    def attach(self, parts: Parts, patches: Patches) -> None:  # noqa: ARG002
         """Put hooks of its own on the model."""
+        for probe in self.probes:
+            probe.attach(patches)
 
-    def begin(self, now: Prefill) -> None:
+    def begin(self, now: Prefill) -> None:  # noqa: ARG002
         """Prepare for a prefill."""
+        for probe in self.probes:
+            probe.active = True
 
     def forget(self) -> None:
         """Drop what a forward left behind."""
+        for probe in self.probes:
+            probe.forget()
 
-    def cuts_at(self, layer: int) -> bool:
+    def cuts_at(self, layer: int) -> bool:  # noqa: ARG002
         """Whether tokens are dropped at the entry of a layer."""
+        return False
 
     def enter(self, layer: int, now: Prefill, hidden: Tensor, cutter: LayerReduction) -> Tensor:
         """From what would enter a layer to what enters it, by way of the cutter."""
+        if not self.cuts_at(layer):
+            return hidden
+        (kept,) = cutter.narrow(now, self.choose(layer, now, hidden), hidden)
+        return kept
+
+    def choose(self, layer: int, now: Prefill, hidden: Tensor) -> list[Tensor]:
+        """For each group of rows, which of its visual tokens stay, [r, m] ascending."""
+        return [
+            self.pick(group, layer, now, hidden) if group.places.shape[1] else group.places
+            for group in now.tokens.groups
+        ]
+
+    def pick(self, group: Group, layer: int, now: Prefill, hidden: Tensor) -> Tensor:
+        """Which visual tokens of a group that has any stay at a layer that cuts, [r, m] ascending."""
+        raise NotImplementedError
 
 
 @dataclass(slots=True)

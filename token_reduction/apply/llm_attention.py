@@ -17,8 +17,9 @@ from hardware_specs.errors import UnsupportedError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
+    from token_reduction.apply.anatomy import Parts
     from token_reduction.apply.patching import Patches
 
 
@@ -152,12 +153,11 @@ def _rows_of(attention: Any, which: str) -> slice:
 
 
 class AttentionProbe:
-    """Queries and keys of one layer in the prefill that is running."""
+    """Queries and keys of one language-model layer in the prefill that is running."""
 
-    def __init__(self, layer: nn.Module, config: Any) -> None:
-        self._layer = layer
-        attention: Any = layer.self_attn
-        self.heads = heads_of(attention, config)
+    def __init__(self, parts: Parts, layer: int) -> None:
+        self._layer: Any = parts.layers[layer]
+        self.heads = heads_of(self._layer.self_attn, parts.language.config)
         self.active = False
         #: The one row per sequence that will be asked for, so that no other is kept; None for all.
         self.wanted: Sequence[int] | None = None
@@ -169,7 +169,7 @@ class AttentionProbe:
 
     def attach(self, patches: Patches) -> None:
         """Watch the layer's arguments and its two projections."""
-        attention: Any = self._layer.self_attn
+        attention = self._layer.self_attn
         patches.before(self._layer, self._saw_layer)
         if hasattr(attention, "qkv_proj"):
             patches.after(attention.qkv_proj, self._saw_all)
@@ -199,7 +199,7 @@ class AttentionProbe:
             self._keys = normed(self._layer.self_attn, "k", output)
 
     def _saw_all(self, module: Any, args: Any, output: Tensor) -> None:
-        attention: Any = self._layer.self_attn
+        attention = self._layer.self_attn
         self._saw_queries(module, args, output[..., _rows_of(attention, "q")])
         self._saw_keys(module, args, output[..., _rows_of(attention, "k")])
 

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 
 from hardware_specs.errors import InvalidInputError, UnsupportedError
+from token_reduction.apply.inside_llm import Policy
+from token_reduction.tokens.selection import take_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,44 +18,12 @@ if TYPE_CHECKING:
 
     from costmodel.methods import Method
     from token_reduction.apply.anatomy import Parts
-    from token_reduction.apply.inside_llm import LayerReduction, Prefill
+    from token_reduction.apply.inside_llm import Prefill
     from token_reduction.apply.llm_tokens import Group, Tokens
-    from token_reduction.apply.patching import Patches
     from token_reduction.tokens.reduced import Selection
 
 
-class KeepEverything:
-    """No cut at all: a prefill is only counted."""
-
-    renumbers = False
-
-    def attach(self, parts: Parts, patches: Patches) -> None:
-        """Do nothing."""
-
-    def begin(self, now: Prefill) -> None:
-        """Do nothing."""
-
-    def forget(self) -> None:
-        """Do nothing."""
-
-    def cuts_at(self, layer: int) -> bool:  # noqa: ARG002
-        """No layer cuts."""
-        return False
-
-    def choose(self, layer: int, now: Prefill, hidden: Tensor) -> list[Tensor] | None:  # noqa: ARG002
-        """For each group of rows, which of its visual tokens stay; None for all."""
-        return None
-
-    def enter(self, layer: int, now: Prefill, hidden: Tensor, cutter: LayerReduction) -> Tensor:
-        """Drop what was not chosen."""
-        chosen = self.choose(layer, now, hidden)
-        if chosen is None:
-            return hidden
-        (kept,) = cutter.narrow(now, chosen, hidden)
-        return kept
-
-
-class OneCut(KeepEverything):
+class OneCut(Policy):
     """A method that cuts at one layer.
 
     Args:
@@ -78,17 +48,6 @@ class OneCut(KeepEverything):
     def cuts_at(self, layer: int) -> bool:
         """At its one layer."""
         return layer == self.layer
-
-    def choose(self, layer: int, now: Prefill, hidden: Tensor) -> list[Tensor] | None:
-        """Ask for each group of rows at the layer of the cut."""
-        if layer != self.layer:
-            return None
-        return [self.pick(group, now, hidden) for group in now.tokens.groups]
-
-    def pick(self, group: Group, now: Prefill, hidden: Tensor) -> Tensor:  # noqa: ARG002
-        """Which visual tokens of a group stay, [r, m]: all, unless a method says otherwise."""
-        count = group.places.shape[1]
-        return torch.arange(count, device=group.places.device).expand(group.places.shape)
 
 
 def contiguous_start(group: Group, now: Prefill, name: str) -> Tensor:
@@ -141,6 +100,11 @@ def rows_of(values: Tensor, group: Group, tokens: Tokens) -> Tensor:
     if len(group.rows) == len(tokens.counts):
         return values
     return values[list(group.rows)]
+
+
+def visual_states(hidden: Tensor, group: Group, tokens: Tokens) -> Tensor:
+    """Return the hidden states of a group's visual tokens, [r, n, d]."""
+    return take_tokens(rows_of(hidden, group, tokens), tokens.local(group))
 
 
 def text_before(now: Prefill, row: int) -> int:

@@ -70,7 +70,7 @@ class UnreadEntries:
     ) -> None:
         self._parts, self._name, self._layer = parts, name, layer
         self._before, self._choose = before, choose
-        self._probe = AttentionProbe(parts.layers[layer - 1], parts.language.config)
+        self._probe = AttentionProbe(parts, layer - 1)
         #: Whether the running forward brings a clip.
         self.active = False
         self._held: Held | None = None

@@ -12,6 +12,7 @@ import typer
 from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.console import console, print_json, remark
 from vlm_roofline.cli.options import Device, Json
+from vlm_roofline.cli.paths import typed_path
 
 
 def campaign(
@@ -19,7 +20,10 @@ def campaign(
         str,
         typer.Argument(help="smoke (do all paths run), core (what predictions need) or more."),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for everything; an interrupted step goes on.")],
+    out: Annotated[
+        Path,
+        typer.Option(parser=typed_path, help="Folder for everything; an interrupted step goes on."),
+    ],
     device: Device = "cuda",
     model: Annotated[
         str, typer.Option(help="A model's name, a config.json or its folder, or a hub id.")
@@ -43,8 +47,6 @@ def campaign(
     from profiling import CampaignPlan, run_device_campaign
     from profiling.subject.models import named
 
-    if budget is not None and not 0 < budget < inf:
-        raise InvalidInputError(f"--budget must be positive and finite, not {budget}")
     begun_s = time.time() if started is None else started
     spent_s = time.time() - begun_s
     if not 0 <= spent_s < inf:

@@ -61,8 +61,7 @@ def compare(
     if json:
         print_json(result.to_dict())
         return
-    for line in result.warnings:
-        warn(line)
+    warn(*result.warnings)
     if format_ == "text":
         _print(result)
     else:

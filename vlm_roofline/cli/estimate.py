@@ -8,7 +8,7 @@ import typer
 
 from vlm_roofline.cli.console import console, print_json, warn
 from vlm_roofline.cli.options import Json, request_options
-from vlm_roofline.cli.units import show_bytes, show_time
+from vlm_roofline.cli.units import show_bytes, show_scaled, show_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,12 +46,12 @@ def estimate(
 
     cost = run(**given)
     own = given["convention"] == "torch"
-    powers = {"idle_w": idle_w, "memory_w": memory_w, "compute_w": compute_w}
     thousand = None
-    if energy or price_per_hour is not None or any(value is not None for value in powers.values()):
-        from vlm_roofline.cli.per_thousand import per_thousand
+    if energy or any(each is not None for each in (price_per_hour, idle_w, memory_w, compute_w)):
+        from costmodel.energy import PowerModel
+        from costmodel.questions.thousand import per_thousand
 
-        thousand = per_thousand(cost, powers, price_per_hour)
+        thousand = per_thousand(cost, PowerModel(idle_w, memory_w, compute_w), price_per_hour)
     if json:
         document = cost.to_dict()
         if ops:
@@ -60,8 +60,7 @@ def estimate(
             document["per_thousand_requests"] = thousand
         print_json(document)
         return
-    for line in cost.warnings:
-        warn(line)
+    warn(*cost.warnings)
     if markdown:
         from vlm_roofline.cli.model_card import model_card
 
@@ -69,11 +68,27 @@ def estimate(
         return
     _print(cost, ops)
     if thousand is not None:
-        from vlm_roofline.cli.per_thousand import per_thousand_text
-
         console().print(per_thousand_text(thousand))
     if own and given["method"] not in (None, "none"):
         console().print(_saved(given))
+
+
+def per_thousand_text(found: Mapping[str, Any]) -> str:
+    """Say in a line what a thousand requests take.
+
+    >>> per_thousand_text({"requests": 1000, "device_s": 72.0, "energy_j": None, "energy_low_j": None,
+    ...     "energy_high_j": 3.6e6, "price": 0.25, "basis": "limit x time"})
+    'per 1,000 requests: 72 s of the device, at most 1 kWh (limit x time), price 0.25'
+    """
+    parts = [f"{found['device_s']:.4g} s of the device"]
+    if found["energy_j"] is not None:
+        parts.append(f"{show_scaled(found['energy_j'], 3.6e6, 'kWh')} ({found['basis']})")
+    elif found["energy_high_j"] is not None:
+        high = show_scaled(found["energy_high_j"], 3.6e6, "kWh")
+        parts.append(f"at most {high} ({found['basis']})")
+    if found["price"] is not None:
+        parts.append(f"price {found['price']:.4g}")
+    return f"per {found['requests']:,} requests: {', '.join(parts)}"
 
 
 def _print(cost: Estimate, ops: bool) -> None:
@@ -154,13 +169,25 @@ def _title(given: Mapping[str, Any]) -> str:
         f"{given['model']} on {given['hardware']}, {given['precision']}: {tokens} tokens, "
         f"batch {given['batch_size']}"
     )
-    if given["method"] not in (None, "none"):
-        keep = given["keep"]
-        title += f", {given['method']} "
-        title += "at its default" if keep is None else f"keep {keep}"
-        if given["layer"] is not None:
-            title += f" from layer {given['layer']}"
-    return title
+    return title if given["method"] in (None, "none") else f"{title}, {_method_title(given)}"
+
+
+def _method_title(given: Mapping[str, Any]) -> str:
+    """Name the method, or the two of a stack, with variant, options and what it keeps."""
+    from costmodel.methods import get_method
+
+    variant = given.get("method_variant", "program")
+    method = get_method(given["method"], variant=variant, **given.get("method_options", {}))
+    asked = [(each, each.given_keep, each.given_layer) for each in method.info.stages]
+    parts = []
+    for each, keep, layer in asked or [(method, given["keep"], given["layer"])]:
+        info = each.info
+        # Where the data decide, nothing is asked for.
+        plain = info.default_keep is None or info.expected_keep is not None
+        default = "" if plain else f" of {info.default_keep}"
+        kept = f"at its default{default}" if keep is None else f"keep {keep}"
+        parts.append(f"{each.label} {kept}" + ("" if layer is None else f" from layer {layer}"))
+    return ", then ".join(parts)
 
 
 def _print_time_and_memory(cost: Estimate) -> None:

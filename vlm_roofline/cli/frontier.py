@@ -12,6 +12,7 @@ from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json, warn
 from vlm_roofline.cli.options import Json, request_options, written_to
+from vlm_roofline.cli.paths import typed_path
 from vlm_roofline.cli.units import show_time, show_visual_tokens
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def frontier(
         Path | None,
         typer.Option(
             metavar="RUNS",
+            parser=typed_path,
             help="Records: the time measured of a method at its tokens, beside ours.",
         ),
     ] = None,
@@ -55,6 +57,7 @@ def frontier(
         list[Path] | None,
         typer.Option(
             metavar="RESULTS",
+            parser=typed_path,
             help="Your own scores: results of lmms-eval, files or folders; --benchmark is a task.",
         ),
     ] = None,
@@ -91,8 +94,7 @@ def frontier(
                 row["measured_s"] = time
         print_json(document)
         return
-    for line in result.warnings:
-        warn(line)
+    warn(*result.warnings)
     _print(result, times)
     if given["image_size"] is not None:
         from costmodel import estimate

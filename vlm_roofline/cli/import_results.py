@@ -11,6 +11,7 @@ import typer
 from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.console import console, print_json
 from vlm_roofline.cli.options import Json, hardware_option
+from vlm_roofline.cli.paths import typed_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,11 +27,12 @@ def import_results(
         list[Path],
         typer.Argument(
             metavar="FILE...",
+            parser=typed_path,
             help="Results of vLLM bench (serve, latency), optimum-benchmark, lmms-eval, or tables of "
             "TensorRT Edge-LLM.",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the records.")],
+    out: Annotated[Path, typer.Option(parser=typed_path, help="Folder for the records.")],
     model: Annotated[
         list[str] | None,
         typer.Option(

@@ -11,10 +11,14 @@ from hardware_specs.errors import InvalidInputError
 from hardware_specs.showing import harmless
 from vlm_roofline.cli.console import console, print_json
 from vlm_roofline.cli.options import Json
+from vlm_roofline.cli.paths import typed_path
 
 
 def measurements(
-    folder: Annotated[Path, typer.Argument(help="A folder of records, or one .json or .jsonl.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(parser=typed_path, help="A folder of records, or one .json or .jsonl."),
+    ],
     csv: Annotated[bool, typer.Option("--csv", help="Print every stage as CSV.")] = False,
     share: Annotated[
         Path | None,

@@ -17,9 +17,9 @@ import typer
 from costmodel.kinds import Amount, Bytes, Count, Keep, Schedule, Size
 from costmodel.request import ARGUMENTS, DEFAULTS, OUR_DEFAULTS, check_names, plain
 from hardware_specs.errors import InvalidInputError
-from hardware_specs.files.writing import check_ending
 from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.method_settings import MethodOptions, Variant, with_settings
+from vlm_roofline.cli.paths import typed_path
 from vlm_roofline.cli.pictures import PICTURE_OPTIONS, pictured, sampled
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def written_to(help_: str, *endings: str) -> Any:
     def check(path: Path | None) -> Path | None:
         if path is not None:
             from costmodel.plots.style import FORMATS
+            from hardware_specs.files.writing import check_ending
 
             check_ending(path, *endings or FORMATS)
         return path
@@ -62,7 +63,8 @@ ModelArgument = Annotated[
     str, typer.Argument(help=ARGUMENTS["model"].help, autocompletion=completes("model"))
 ]
 Records = Annotated[
-    list[Path], typer.Argument(metavar="DIR", help="Folders or files of measured records.")
+    list[Path],
+    typer.Argument(metavar="DIR", parser=typed_path, help="Folders or files of measured records."),
 ]
 TimesOf = Annotated[
     str,

@@ -12,6 +12,7 @@ from costmodel.request import BUDGET
 from hardware_specs.errors import InvalidInputError
 from hardware_specs.showing import one_line
 from vlm_roofline.cli.console import remark
+from vlm_roofline.cli.paths import typed_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +22,7 @@ Pictures = Annotated[
     typer.Option(
         "--image",
         metavar="FILE",
+        parser=typed_path,
         help="A picture, or a folder of them, whose sizes to take; repeatable.",
     ),
 ]

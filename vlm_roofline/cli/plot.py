@@ -11,6 +11,7 @@ import typer
 from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.console import console, print_json
 from vlm_roofline.cli.options import Json, request_options, split, written_to
+from vlm_roofline.cli.paths import typed_path
 from vlm_roofline.cli.units import show_visual_tokens
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def roofline(given: dict[str, Any], *, out: Out, json: Json = False) -> None:
         placed_ops(cost),
         dtype=_precision(given).text.label,
         title=_scenario(cost),
+        power_limit_w=given["power_limit_w"],
     )
     _save(figure, out, json=json)
 
@@ -132,7 +134,10 @@ def memory(given: dict[str, Any], *, out: Out, json: Json = False) -> None:
 
 @group.command("sweep")
 def sweep(
-    table: Annotated[Path, typer.Argument(metavar="FILE", help="What `sweep --out` wrote.")],
+    table: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", parser=typed_path, help="What `sweep --out` wrote."),
+    ],
     out: Out,
     x: Annotated[
         str | None, typer.Option(help="Column across; the first number that varies when absent.")

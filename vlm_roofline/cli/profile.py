@@ -26,6 +26,7 @@ from vlm_roofline.cli.options import (
     parse_keep,
     split,
 )
+from vlm_roofline.cli.paths import typed_path
 from vlm_roofline.cli.pictures import Fps, Pictures, Seconds, pictured, sampled
 
 if TYPE_CHECKING:
@@ -40,7 +41,10 @@ def profile(
     model: Annotated[str | None, ModelArgument.__metadata__[0]] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for the records; an interrupted run goes on. Without it nothing is kept."),
+        typer.Option(
+            parser=typed_path,
+            help="Folder for the records; an interrupted run goes on. Without it nothing is kept.",
+        ),
     ] = None,
     plan: Annotated[
         Path | None,

@@ -11,6 +11,7 @@ import typer
 from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.console import console, print_json
 from vlm_roofline.cli.options import FoundHardware, Json, Records, TimesOf, written_to
+from vlm_roofline.cli.paths import typed_path
 from vlm_roofline.cli.tables import Column, columns, shared, table
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def reconcile(
         str, typer.Option(help="Stage of the table of runs: total, prefill, vision, decode, ...")
     ] = "total",
     plots: Annotated[
-        Path | None, typer.Option(help="Also write the figures to this folder.")
+        Path | None,
+        typer.Option(parser=typed_path, help="Also write the figures to this folder."),
     ] = None,
     csv: Annotated[Path | None, written_to("Also write every row: FILE.csv.", ".csv")] = None,
     json: Json = False,
@@ -98,13 +100,17 @@ def print_reconciliation(result: Reconciliation, stage: str = "total") -> None:
                 f"{_milliseconds(row['measured_link_s'])} ms measured, in the process that waited least; "
                 f"{_milliseconds(row['predicted_link_s'])} ms predicted",
             )
-    flags = [
-        f"{_run(row, told)}, {row['stage']}: {flag}" for row in result.rows for flag in row["flags"]
-    ]
-    for flag in list(dict.fromkeys(flags))[:MOST_FLAGS]:
+    flags = list(
+        dict.fromkeys(
+            f"{_run(row, told)}, {row['stage']}: {flag}"
+            for row in result.rows
+            for flag in row["flags"]
+        )
+    )
+    for flag in flags[:MOST_FLAGS]:
         out.print(f"! {flag}")
-    if len(set(flags)) > MOST_FLAGS:
-        out.print(f"! {len(set(flags)) - MOST_FLAGS} more flags are in --json")
+    if len(flags) > MOST_FLAGS:
+        out.print(f"! {len(flags) - MOST_FLAGS} more flags are in --json")
     for row in result.skipped:
         out.print(f"- {_run(row, told)}: {row['status']}, {row['reason']}")
     for note in result.notes:
@@ -134,12 +140,9 @@ def _print_counts(result: Reconciliation) -> None:
 
 
 def _runs(result: Reconciliation, stage: str) -> RenderableType:
-    from profiling.reconciling import LABELS, PARTS
-
     rows = sorted(result.of_stage(stage), key=_place)
     said, differing = shared(rows, _TOLD, ["decode steps 0"])
     differing += shared(rows, columns("1", round="round"))[1]
-    shown = [name for name in PARTS if any(abs(row[name]) >= 5e-7 for row in rows)]
     view = [
         *columns(method="method"),
         *differing,
@@ -152,8 +155,8 @@ def _runs(result: Reconciliation, stage: str) -> RenderableType:
             error=lambda row: f"{row['relative_error']:+.1%}",
             ideal=lambda row: _milliseconds(row["ideal_s"]),
         ),
-        *(Column(LABELS[name], partial(_part, name), "1") for name in shown),
-        Column("bound", "regime"),
+        *gap_columns(rows, digits=2),
+        *columns(bound="regime"),
     ]
     title = (
         f"{said}: {stage} on {result.hardware.name}, calibration {result.calibration_name or 'none'}; "
@@ -170,8 +173,15 @@ def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _part(name: str, row: dict[str, Any]) -> str:
-    return f"{row[name] * 1e3:+.2f}"
+def gap_columns(rows: Sequence[Mapping[str, Any]], digits: int) -> list[Column]:
+    """Return a column, in milliseconds, for each part of the gap that is not nothing in all rows."""
+    from profiling.reconciling import LABELS, PARTS
+
+    def moved(name: str, row: Mapping[str, Any]) -> str:
+        return f"{row[name] * 1e3:+.{digits}f}"
+
+    shown = [name for name in PARTS if any(abs(row[name]) >= 5e-7 for row in rows)]
+    return [Column(LABELS[name], partial(moved, name), "1") for name in shown]
 
 
 def _milliseconds(seconds: float) -> str:

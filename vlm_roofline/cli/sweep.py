@@ -18,6 +18,7 @@ from hardware_specs.files.writing import replacing
 from hardware_specs.showing import harmless
 from vlm_roofline.cli.console import console, print_json, progress, warn
 from vlm_roofline.cli.options import Json, request_options, written_to
+from vlm_roofline.cli.paths import typed_path
 from vlm_roofline.cli.sweep_reduced import (
     axis_columns,
     interval_columns,
@@ -77,7 +78,11 @@ def sweep(
     ] = False,
     parts: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Write Parquet in parts; started again, it goes on."),
+        typer.Option(
+            metavar="FOLDER",
+            parser=typed_path,
+            help="Write Parquet in parts; started again, it goes on.",
+        ),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Processes for the answers above. [all processors]")
@@ -140,8 +145,7 @@ def _answer(
 
     reducer = how["reduce"]
     answer = reduced(given, **how)
-    for line in answer.attrs["warnings"]:
-        warn(line)
+    warn(*answer.attrs["warnings"])
     counted = {name: answer.attrs[name] for name in ("rows", "unpriced")}
     if out is not None:
         _WRITERS[out.suffix.lower()](out, [answer.reset_index() if answer.index.name else answer])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hardware_specs.errors import InvalidInputError
-from vlm_roofline.cli.console import error_console
+from vlm_roofline.cli.console import bars
 from vlm_roofline.cli.tables import Column
 
 if TYPE_CHECKING:
@@ -65,19 +66,10 @@ def _words(text: str | None) -> tuple[str, ...]:
 
 def reduced(plan: dict[str, Any], **asked: Any) -> pd.DataFrame:
     """Return a sweep's answer, behind a progress bar where stderr is a terminal."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     from costmodel import sweep
 
-    words = (TextColumn("pricing"), BarColumn(), TimeRemainingColumn())
-    console = error_console()
-    with Progress(*words, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("pricing", total=None)
-
-        def on_progress(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        return sweep(**plan, **asked, on_progress=on_progress)
+    with bars() as update:
+        return sweep(**plan, **asked, on_progress=partial(update, "pricing"))
 
 
 def rows_of(table: pd.DataFrame, plain: Callable[[Any], Any]) -> list[dict[str, Any]]:

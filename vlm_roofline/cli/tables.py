@@ -30,7 +30,7 @@ class Column:
 
     Args:
         heading: what stands above it.
-        value: the key or attribute of a row that it shows, or a function of the row.
+        value: the key, place or attribute of a row that it shows, or a function of the row.
         unit: how numbers are written, see `vlm_roofline.cli.units.FORMATS`. A column without one
             holds words and stands to the left.
         priority: 0 is always shown; others only where there is room, 1 longer than 2.
@@ -39,7 +39,7 @@ class Column:
     """
 
     heading: str
-    value: str | Callable[[Any], Any]
+    value: str | int | Callable[[Any], Any]
     unit: str = ""
     priority: int = 0
     whole: bool | None = None
@@ -49,13 +49,15 @@ class Column:
         """Return the cell of a row, as text or rich `Text`."""
         if callable(self.value):
             value = self.value(row)
+        elif isinstance(self.value, int) or isinstance(row, dict):
+            value = row[self.value]
         else:
-            value = row[self.value] if isinstance(row, dict) else getattr(row, self.value)
+            value = getattr(row, self.value)
         found = show(value, self.unit)
         return found if isinstance(found, Text) else str(found)
 
 
-def columns(unit: str = "", **values: str | Callable[[Any], Any]) -> list[Column]:
+def columns(unit: str = "", **values: str | int | Callable[[Any], Any]) -> list[Column]:
     """Return several columns of one unit: heading (`_` for a space) = value.
 
     >>> [column.heading for column in columns("s", time="time_s", low_end="time_low_s")]

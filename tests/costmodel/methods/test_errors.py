@@ -29,7 +29,10 @@ CLASS_TOKEN = (
         ({"method": "fitprune", "layer": 2}, "in every language-model layer"),
         ({"method": "vtw", "keep": 64}, "takes no keep"),
         ({"method": "fitprune", "keep": 0.42}, "a scheme for 0.9, 0.8, 0.7"),
-        ({"method": "fitprune", "keep": 64}, "share of visual FLOPs"),
+        ({"method": "fitprune", "keep": 64}, "keep is a ratio .* FLOPs that is left; given 64"),
+        ({"method": "dycoke", "keep": 5}, "keep is a ratio"),
+        ({"method": "divprune(keep=144)/fastv", "keep": 64}, "takes no keep .* in brackets"),
+        ({"method": "sparsevlm(counts=[9,8,7])", "keep": 100}, "defined for keep in 192"),
         ({"method": "prumerge+", "keep": 300}, "from 1 patch to a third"),
         (
             {"method": "divprune", "keep": 0},

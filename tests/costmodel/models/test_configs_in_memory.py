@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -36,7 +38,7 @@ def test_config_model_and_dictionary_are_the_same() -> None:
     assert sweep([config, live], A100)["flops"].tolist() == [flops] * 2
 
 
-def test_llavas_own_format() -> None:
+def test_llavas_own_format(tmp_path) -> None:
     """The conversion has 64 rows more in embedding and head: 2 x 64 x 4096 parameters."""
     model = load_model(ORIGINAL)
     assert model.parameters == load_model("llava-1.5-7b").parameters - 2 * 64 * 4096
@@ -44,6 +46,11 @@ def test_llavas_own_format() -> None:
     assert model.default_visual_tokens == 576
     tiles = {"image_aspect_ratio": "anyres", "image_grid_pinpoints": [[336, 672], [672, 672]]}
     assert load_model(ORIGINAL | tiles).visual_input(image_size=(672, 672)).crops == 5
+    (tmp_path / "config.json").write_text(json.dumps(ORIGINAL))
+    assert (
+        load_model(f"{tmp_path}@layers=2").parameters
+        == load_model(model, scale="layers=2").parameters
+    )
 
 
 @pytest.mark.parametrize(("key", "value"), [

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from costmodel import estimate
 from costmodel.methods import list_methods, method_info
-from costmodel.questions.distribution import PERCENTILES, QUANTITIES, estimate_distribution
+from costmodel.questions.distribution import PERCENTILES, estimate_distribution
 from hardware_specs.errors import InvalidInputError, UnknownMethodError
 
 MODEL, A100 = "llava-1.5-7b", "nvidia-a100-sxm4-80gb"
@@ -69,7 +69,7 @@ def test_document_and_frame() -> None:
     assert spread.weights == (0.75, 0.25)
     document = json.loads(json.dumps(spread.to_dict(), allow_nan=False))
     assert document["labels"] == ["a", "b"]
-    assert set(document["mean"]) == set(QUANTITIES)
+    assert set(document["mean"]) == set(document["values"]) == set(document["percentiles"])
     assert list(spread.to_frame()["label"]) == ["a", "b"]
 
 

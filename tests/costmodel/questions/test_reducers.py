@@ -356,6 +356,13 @@ def test_parts_that_are_there_say_what_was_not_priced(tmp_path: Path) -> None:
         assert found.attrs["unpriced"] == 2
 
 
+def test_parts_that_are_there_warn_again(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"reduce": parquet_parts(tmp_path), "workers": 1}
+    first, again = (sweep("llava-1.5-7b", ["a100", "l4"], **asked).attrs for _ in range(2))
+    assert "a100" in first["warnings"][0]
+    assert first["warnings"] == again["warnings"]
+
+
 def test_an_object_is_the_same_sweep_wherever_it_has_been() -> None:
     given = {
         "model": load_model("llava-1.5-7b"), "hardware": get_hardware(A100),
