@@ -60,15 +60,7 @@ def clips_of(given: MethodInput) -> Clips:
 def clips_plan(
     name: str, given: MethodInput, clips: Clips, kept: Num, ops: Iterable[OpCost]
 ) -> MethodPlan:
-    """Return the plan of a method behind the projector that keeps `kept` tokens of each clip's frames.
-
-    Args:
-        name: the method's.
-        given: the request.
-        clips: its clips.
-        kept: tokens of each clip that stay, the tail not counted.
-        ops: the method's own, run where there are clips.
-    """
+    """Return the plan of a method after the projector that keeps `kept` tokens of each clip, and its tail."""
     tokens = given.visual_tokens * (1 - clips.runs)
     tokens = tokens + greatest(given.images, 1) * (kept + clips.tail) * clips.runs
     plan = before_layers(given, tokens, ops, {})

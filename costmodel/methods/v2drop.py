@@ -53,12 +53,7 @@ SHARES: Option[tuple[float, ...]] = Option(
 
 
 def stages_of(method: HasOptions, layers: int, keep: object) -> tuple[tuple[int, object], ...]:
-    """Return the layers that cut, each with the keep of that cut.
-
-    Args:
-        method: the request.
-        layers: of the language model.
-        keep: one count or ratio for all cuts, or None for the shares.
+    """Return the layers that cut, each with the keep of that cut: one for all, or the shares for None.
 
     Raises:
         InvalidInputError: a layer the model does not have, or not a share for each.

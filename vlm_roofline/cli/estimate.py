@@ -163,13 +163,25 @@ def _title(given: Mapping[str, Any]) -> str:
         f"{given['model']} on {given['hardware']}, {given['precision']}: {tokens} tokens, "
         f"batch {given['batch_size']}"
     )
-    if given["method"] not in (None, "none"):
-        keep = given["keep"]
-        title += f", {given['method']} "
-        title += "at its default" if keep is None else f"keep {keep}"
-        if given["layer"] is not None:
-            title += f" from layer {given['layer']}"
-    return title
+    return title if given["method"] in (None, "none") else f"{title}, {_method_title(given)}"
+
+
+def _method_title(given: Mapping[str, Any]) -> str:
+    """Name the method, or the two of a stack, with variant, options and what it keeps."""
+    from costmodel.methods import get_method
+
+    variant = given.get("method_variant", "program")
+    method = get_method(given["method"], variant=variant, **given.get("method_options", {}))
+    asked = [(each, each.given_keep, each.given_layer) for each in method.info.stages]
+    parts = []
+    for each, keep, layer in asked or [(method, given["keep"], given["layer"])]:
+        info = each.info
+        # Where the data decide, nothing is asked for.
+        plain = info.default_keep is None or info.expected_keep is not None
+        default = "" if plain else f" of {info.default_keep}"
+        kept = f"at its default{default}" if keep is None else f"keep {keep}"
+        parts.append(f"{each.label} {kept}" + ("" if layer is None else f" from layer {layer}"))
+    return ", then ".join(parts)
 
 
 def _print_time_and_memory(cost: Estimate) -> None:
