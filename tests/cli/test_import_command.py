@@ -52,7 +52,7 @@ def test_several_files_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["no.csv"], "there is no such file"),
         ([str(FOLDER / "README.md")], "results of no tool"),
         ([str(FOLDER / "lmms_eval_mme.json")], "no row became a record"),
-        ([str(FOLDER / "optimum_a100.csv"), "--batch-size", "0"], "batch_size"),
+        ([str(FOLDER / "optimum_a100.csv"), "--batch-size", "0"], "--batch-size"),
         ([str(FOLDER / "optimum_a100.csv"), "--model", "no-such"], "unknown model"),
     ],
 )

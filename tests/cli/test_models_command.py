@@ -75,7 +75,7 @@ def test_show_json_is_describe(capsys):
         (["./nosuch"], "no such file"),
         (["llava-1.5-7b", "--frames", "8"], "takes images, not frames"),
         (["llava-1.5-7b", "--image-size", "0x0"], "image height must be"),
-        (["llava-1.5-7b", "--image-size", "big"], "image_size 'big' is not HEIGHTxWIDTH"),
+        (["llava-1.5-7b", "--image-size", "big"], "--image-size 'big' is not HEIGHTxWIDTH"),
         (["video-llava-7b", "--frames", "-1"], "frames must be"),
         (["llama-2-7b@width=1/3"], "not whole"),
     ],

@@ -95,9 +95,10 @@ BAD = {
     "a dtype without kernels": (["--dtype", "int4"], "no CPU kernels"),
     "graphs on a CPU": (["--mode", "cuda-graph"], "needs a CUDA device"),
     "no number": (["--visual-tokens", "many"], "many"),
-    "a ratio for a batch": (["--batch-size", "0"], "batch_size"),
+    "an option in its own words": (["--batch-size", "0"], "--batch-size must be"),
+    "a seed below 0": (["--seed", "-1"], "seed must lie between 0 and"),
     "bad noise": (["--noise", "2"], "noise"),
-    "bad time": (["--max-time", "0"], "max-time"),
+    "bad time": (["--max-time", "0"], "--max-time"),
     "bad keep": (["--method", "divprune", "--keep", "most"], "most"),
     "two scales": (["--scale", "layers=zero"], "layers"),
 }

@@ -38,6 +38,7 @@ def test_report_writes_one_file(folder, capsys):
     [
         ["reconcile", "nowhere"],
         ["reconcile", ".", "--stage", "lunch"],
+        ["reconcile", ".", "--csv", "x.txt"],
         ["report", "nowhere", "--out", "x.html"],
         ["report", ".", "--out", "x.pdf"],
         ["plot", "memory", "llava-1.5-7b", "-d", "nvidia-l4", "--out", "x.bmp"],
