@@ -390,10 +390,13 @@ class Roofline:
             busy = pointwise
             if shape is not None:
                 math = matrix / (peaks.get(dtype) or self.peak(dtype))
-                busy = maximum(math, pointwise)
             if vector:
+                if shape is not None:
+                    busy = np.maximum(math, pointwise)
                 computes, op_best = memory <= busy, np.maximum(busy, memory)
             else:
+                if math > pointwise:
+                    busy = math
                 computes = memory <= busy
                 op_best = busy if computes else memory
             # Not in place: counts of whole numbers and of fractions may meet.
