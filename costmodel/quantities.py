@@ -139,7 +139,6 @@ def op_cost(
     op_class: str,
     dtype: str,
     count: Num,
-    *,
     flops: Num = 0,
     matrix_flops: Num = 0,
     vector_flops: Num = 0,
