@@ -205,7 +205,9 @@ class Program:
                 blocks if model.projector.by_plan else (Plain(blocks),), projector
             )
             if handed:
-                sent = Exchange("visual_tokens_send", "send", text.hidden_size * handed, "visual", 2)
+                sent = Exchange(
+                    "visual_tokens_send", "send", text.hidden_size * handed, "visual", 2
+                )
                 self._bridge += plan.lower((sent,), prefill)
             self._merge = plan.lower((merge,), projector)
 
