@@ -20,7 +20,7 @@ import numpy as np
 
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count
-from costmodel.methods.options import Option, layer_indices, whole
+from costmodel.methods.options import LAYER_LIST, Option, whole
 from costmodel.methods.pieces import gather, in_layer, passes, sort
 from costmodel.methods.tower import check_tower_layers, tower_plan
 from costmodel.schedule import LayerSpan
@@ -29,10 +29,8 @@ if TYPE_CHECKING:
     from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num
 
-LAYERS: Option[tuple[int, ...]] = Option(
-    "layers", tuple(range(3, 12)), layer_indices, "a list of layers", "DeiT-S: blocks 3 to 11"
-)
-MINIMUM = Option("minimum", 8, whole(2), "an integer >= 2", "fewest reference samples")
+LAYERS = Option("layers", tuple(range(3, 12)), LAYER_LIST, "DeiT-S: blocks 3 to 11")
+MINIMUM = Option("minimum", 8, whole(2), "fewest reference samples")
 #: Share of the patches left, PruMerge's Table 7.
 RATIO = 0.25
 

@@ -30,7 +30,7 @@ from costmodel.methods.fastervlm import kept_patches
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import greatest, kept_count, least
 from costmodel.methods.llm_ranking import narrowed
-from costmodel.methods.options import Option, optional, path_text
+from costmodel.methods.options import FILE, Option
 from costmodel.methods.pieces import gather, passes, product, sort
 from costmodel.methods.plan import before_layers
 from costmodel.methods.token_lists import is_clip, pieces_of
@@ -43,11 +43,10 @@ if TYPE_CHECKING:
     from costmodel.quantities import Num, OpCost
 
 COUNT = 64
-EMBEDDINGS: Option[str | None] = Option(
+EMBEDDINGS = Option(
     "embeddings",
     None,
-    optional(path_text),
-    "a safetensors file or None",
+    FILE,
     "CLIP's visual_projection.weight and the question's text_embeds; random without",
 )
 #: Width of CLIP ViT-L's joint space, and embeddings of a question of at most 77 tokens.

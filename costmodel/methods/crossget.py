@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import least
-from costmodel.methods.options import Option, merged_tokens, optional, path_text
+from costmodel.methods.options import FILE, MERGES, Option
 from costmodel.methods.pieces import gather, in_layer, passes, product, sort
 from costmodel.methods.tome import PAIRS, merges_per_layer
 from costmodel.methods.tower import tower_plan
@@ -26,20 +26,8 @@ if TYPE_CHECKING:
 
 #: The class token and the cross token.
 PROTECTED = 2
-R: Option[int | tuple[int, ...]] = Option(
-    "r",
-    PAIRS,
-    merged_tokens,
-    "an integer >= 0 or a list of them, one per layer",
-    "tokens merged per layer",
-)
-WEIGHTS: Option[str | None] = Option(
-    "weights",
-    None,
-    optional(path_text),
-    "a safetensors file or None",
-    "the learned cross tokens; random without",
-)
+R = Option("r", PAIRS, MERGES, "tokens merged per layer")
+WEIGHTS = Option("weights", None, FILE, "the learned cross tokens; random without")
 
 
 def _graph_ops(given: MethodInput, images: Num, t: Num, r: Num) -> list[OpCost]:

@@ -33,17 +33,12 @@ if TYPE_CHECKING:
     from costmodel.quantities import Num
 
 COUNT, LAYER = 128, 2
-IMAGE_PIVOTS = Option(
-    "image_pivots", 4, whole(0), "an integer >= 0", "pivots among the image tokens"
-)
-TEXT_PIVOTS = Option(
-    "text_pivots", 4, whole(0), "an integer >= 0", "pivots in the text behind them"
-)
+IMAGE_PIVOTS = Option("image_pivots", 4, whole(0), "pivots among the image tokens")
+TEXT_PIVOTS = Option("text_pivots", 4, whole(0), "pivots in the text behind them")
 ORDER = Option(
     "order",
     "set",
     choice("set", "norm"),
-    "'set' or 'norm'",
     "whose turn is first: as the program's set of them has it, or by falling norm",
 )
 

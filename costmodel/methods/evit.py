@@ -16,7 +16,7 @@ import numpy as np
 
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count, least
-from costmodel.methods.options import Option, flag, layer_indices
+from costmodel.methods.options import FLAG, LAYER_LIST, Option
 from costmodel.methods.pieces import gather, in_layer, passes, product, sort
 from costmodel.methods.tower import check_tower_layers, tower_plan
 from costmodel.schedule import LayerSpan
@@ -25,10 +25,8 @@ if TYPE_CHECKING:
     from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num
 
-LAYERS: Option[tuple[int, ...]] = Option(
-    "layers", (3, 6, 9), layer_indices, "a list of layers", "counted from 0"
-)
-FUSE = Option("fuse", True, flag, "True or False", "append the fused token")
+LAYERS = Option("layers", (3, 6, 9), LAYER_LIST, "counted from 0")
+FUSE = Option("fuse", True, FLAG, "append the fused token")
 RATIO = 0.7
 
 

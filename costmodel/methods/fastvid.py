@@ -23,7 +23,7 @@ from costmodel.methods.class_attention import FINITE_KERNELS
 from costmodel.methods.clips import check_weighed, clips_of, clips_plan, received_in_tower
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import by_pair, kept_count, share, some
-from costmodel.methods.options import Option, fraction, optional, path_text, whole
+from costmodel.methods.options import FILE, Option, fraction, whole
 from costmodel.methods.pieces import gather, passes, product, sort
 from costmodel.ops.linear import linear
 from costmodel.precision import parse_precision
@@ -34,25 +34,14 @@ if TYPE_CHECKING:
     from costmodel.quantities import Num, OpCost
 
 RATIO = 0.1
-SEGMENTS = Option(
-    "segments", 8, whole(1), "an integer >= 1", "scenes at least, where a clip has frames for them"
-)
+SEGMENTS = Option("segments", 8, whole(1), "scenes at least, where a clip has frames for them")
 THRESHOLD = Option(
-    "threshold",
-    0.9,
-    fraction(-1.0, 1.0),
-    "a number in [-1, 1]",
-    "cosine of frames below which a scene ends",
+    "threshold", 0.9, fraction(-1.0, 1.0), "cosine of frames below which a scene ends"
 )
-CONTEXT = Option("context", 0.4, fraction(0.0, 1.0), "a number in [0, 1]", "share of K for anchors")
-EVERY = Option("every", 4, whole(1), "an integer >= 1", "frames of a scene for one with anchors")
-OWN = Option(
-    "own", 0.6, fraction(0.0, 1.0), "a number in [0, 1]", "least weight of an anchor itself"
-)
-HEAD: Option[str | None] = Option(
-    "head", None, optional(path_text), "a safetensors file or None",
-    "SigLIP's pooling head; random without",
-)  # fmt: skip
+CONTEXT = Option("context", 0.4, fraction(0.0, 1.0), "share of K for anchors")
+EVERY = Option("every", 4, whole(1), "frames of a scene for one with anchors")
+OWN = Option("own", 0.6, fraction(0.0, 1.0), "least weight of an anchor itself")
+HEAD = Option("head", None, FILE, "SigLIP's pooling head; random without")
 #: Neighbours of the density.
 NEIGHBOURS = 4
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from costmodel.methods.plan import MethodInput, MethodPlan
 
 COUNT = 64
-SHALLOW = Option("shallow", 9, whole(1), "an integer >= 1", "vision layer of the anchors, from 1")
-ALPHA = Option("alpha", 0.1, fraction(0.0, 1.0), "a number in [0, 1]", "share of K for the anchors")
+SHALLOW = Option("shallow", 9, whole(1), "vision layer of the anchors, from 1")
+ALPHA = Option("alpha", 0.1, fraction(0.0, 1.0), "share of K for the anchors")
 #: An anchor and its four neighbours.
 GROUP = 5
 

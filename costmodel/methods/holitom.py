@@ -24,7 +24,7 @@ from costmodel.methods.clips import check_weighed, clips_of, clips_plan, receive
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count, share, some
 from costmodel.methods.llm_ranking import cut_layers
-from costmodel.methods.options import Option, fraction, optional, whole
+from costmodel.methods.options import Option, Values, fraction, optional, whole
 from costmodel.methods.pieces import gather, passes, product, sequence_gather, sort
 from costmodel.methods.plan import between_layers
 
@@ -39,20 +39,16 @@ THRESHOLD = Option(
     "threshold",
     0.8,
     fraction(-1.0, 1.0),
-    "a number in [-1, 1]",
     "cosine to the next frame above which a token stands still",
 )
-OWN = Option("own", 0.6, fraction(0.0, 1.0), "a number in [0, 1]", "weight of a centre itself")
-CUT: Option[int | None] = Option(
+OWN = Option("own", 0.6, fraction(0.0, 1.0), "weight of a centre itself")
+CUT = Option(
     "cut",
     None,
-    optional(whole(0)),
-    "a layer from 0, or None",
+    optional(Values(whole(0).parse, "a layer from 0,")),
     "language-model layer of the second stage; None is 18 of 28, 0 leaves the stage out",
 )
-DEEP = Option(
-    "deep", 0.5, fraction(1e-9, 1.0), "a number in (0, 1]", "share that the second stage leaves"
-)
+DEEP = Option("deep", 0.5, fraction(0.0, 1.0, above=True), "share that the second stage leaves")
 
 
 def cut_layer(layers: int, asked: int | None) -> int:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from costmodel.quantities import Num
 
 COUNT = 64
-CHUNKS = Option("chunks", 16, whole(1), "an integer >= 1", "consecutive pieces of the raster order")
+CHUNKS = Option("chunks", 16, whole(1), "consecutive pieces of the raster order")
 
 
 def chunk_shape(n: Num, chunks: int) -> tuple[Num, Num]:

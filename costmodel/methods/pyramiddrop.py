@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count, least
 from costmodel.methods.llm_ranking import cut_layers, eager_norm, narrowed, picked, rotated
-from costmodel.methods.options import Option, layer_indices, optional
+from costmodel.methods.options import LAYER_LIST, Option, optional
 from costmodel.methods.pieces import passes, product
 from costmodel.methods.plan import between_layers
 from costmodel.ops.linear import linear
@@ -28,11 +28,10 @@ if TYPE_CHECKING:
     from costmodel.quantities import Num, OpCost
 
 RATIO = 0.5
-LAYERS: Option[tuple[int, ...] | None] = Option(
+LAYERS = Option(
     "layers",
     None,
-    optional(layer_indices),
-    "a list of layers or None",
+    optional(LAYER_LIST),
     "layers before which tokens are dropped; None is each quarter: 8, 16, 24 of 32",
 )
 

@@ -19,7 +19,7 @@ import numpy as np
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count, share
 from costmodel.methods.llm_ranking import cut_layers, picked, rotated
-from costmodel.methods.options import Option, layer_indices, optional
+from costmodel.methods.options import LAYER_LIST, Option, Values, layer_indices, optional
 from costmodel.methods.pieces import gather, passes, product, sort
 from costmodel.methods.plan import between_layers
 from hardware_specs.errors import InvalidInputError
@@ -32,14 +32,11 @@ if TYPE_CHECKING:
 
 COUNT = 192
 #: The tokens are dropped behind these layers.
-LAYERS: Option[tuple[int, ...]] = Option(
-    "layers", (2, 6, 15), layer_indices, "a list of layers", "tokens are dropped behind them"
-)
-COUNTS: Option[tuple[int, ...] | None] = Option(
+LAYERS = Option("layers", (2, 6, 15), LAYER_LIST, "tokens are dropped behind them")
+COUNTS = Option(
     "counts",
     None,
-    optional(layer_indices),
-    "a list of integers >= 0, one per layer, or None",
+    optional(Values(layer_indices, "a list of integers >= 0, one per layer,")),
     "image tokens kept behind each layer; None is the published list for keep",
 )
 #: Published setting -> image tokens that stay behind each of them, the recycled ones not counted.

@@ -16,7 +16,7 @@ import numpy as np
 
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import greatest, kept_count, least
-from costmodel.methods.options import Option, flag, fraction, merged_tokens
+from costmodel.methods.options import FLAG, MERGES, Option, fraction
 from costmodel.methods.pieces import gather, in_layer, passes, product, sort
 from costmodel.methods.tower import tower_plan
 from costmodel.schedule import LayerSpan
@@ -30,19 +30,9 @@ if TYPE_CHECKING:
 
 #: Pairs merged per layer by default.
 PAIRS = 13
-R: Option[int | tuple[int, ...]] = Option(
-    "r",
-    PAIRS,
-    merged_tokens,
-    "an integer >= 0 or a list of them, one per layer",
-    "pairs merged per layer; 13 is CrossGET's on the same tower",
-)
-INFLECT = Option(
-    "inflect", 0.0, fraction(-1.0, 1.0), "a number in [-1, 1]", "slope of r over the layers"
-)
-PROPORTIONAL = Option(
-    "proportional", True, flag, "True or False", "add log(size) to the attention logits"
-)
+R = Option("r", PAIRS, MERGES, "pairs merged per layer; 13 is CrossGET's on the same tower")
+INFLECT = Option("inflect", 0.0, fraction(-1.0, 1.0), "slope of r over the layers")
+PROPORTIONAL = Option("proportional", True, FLAG, "add log(size) to the attention logits")
 
 
 def parse_r(num_layers: int, r: int | Sequence[int], inflect: float = 0.0) -> list[int]:

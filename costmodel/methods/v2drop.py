@@ -16,7 +16,7 @@ from costmodel.methods.class_attention import FINITE_KERNELS
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import greatest, kept_count, least, share
 from costmodel.methods.llm_ranking import cut_layers
-from costmodel.methods.options import Option, fraction, layer_indices
+from costmodel.methods.options import LAYER_LIST, Option, Values, fraction
 from costmodel.methods.pieces import gather, passes, sequence_gather, sort
 from costmodel.methods.plan import between_layers
 from hardware_specs.errors import InvalidInputError
@@ -26,13 +26,7 @@ if TYPE_CHECKING:
     from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num, OpCost
 
-LAYERS: Option[tuple[int, ...]] = Option(
-    "layers",
-    (3, 17, 22),
-    layer_indices,
-    "a list of layers",
-    "layers at whose entry tokens are dropped",
-)
+LAYERS = Option("layers", (3, 17, 22), LAYER_LIST, "layers at whose entry tokens are dropped")
 
 
 def _shares(value: object) -> tuple[float, ...]:
@@ -40,16 +34,18 @@ def _shares(value: object) -> tuple[float, ...]:
     parts = value.strip("[]() ").split(",") if isinstance(value, str) else value
     if not isinstance(parts, (list, tuple)):
         raise TypeError(value)
-    found = tuple(fraction(0.0, 1.0)(part) for part in parts)
+    found = tuple(fraction(0.0, 1.0).parse(part) for part in parts)
     if not found:
         raise ValueError(value)
     return found
 
 
-SHARES: Option[tuple[float, ...]] = Option(
-    "shares", (0.5, 0.5, 0.0), _shares, "a list of shares in [0, 1]",
+SHARES = Option(
+    "shares",
+    (0.5, 0.5, 0.0),
+    Values(_shares, "a list of shares in [0, 1]"),
     "of the image tokens left, what each cut leaves without keep; 0 leaves one",
-)  # fmt: skip
+)
 
 
 def stages_of(method: HasOptions, layers: int, keep: object) -> tuple[tuple[int, object], ...]:

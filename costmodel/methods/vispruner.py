@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from costmodel.quantities import Num, OpCost
 
 COUNT = 64
-IMPORTANT = Option(
-    "important", 0.5, fraction(0.0, 1.0), "a number in [0, 1]", "share of them chosen by attention"
-)
+IMPORTANT = Option("important", 0.5, fraction(0.0, 1.0), "share of them chosen by attention")
 REMOVED_PER_ROUND = 8
 
 

@@ -20,7 +20,7 @@ from costmodel.methods.class_attention import FINITE_KERNELS, class_row, ranked_
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count
 from costmodel.methods.llm_ranking import cut_layers
-from costmodel.methods.options import Option, fraction, optional, whole
+from costmodel.methods.options import Option, Values, fraction, optional, whole
 from costmodel.methods.pieces import gather, passes, product, sort
 from costmodel.methods.plan import between_layers
 from costmodel.methods.pyramiddrop import last_row_stage
@@ -34,17 +34,14 @@ if TYPE_CHECKING:
 COUNT = 96
 #: Sides of the windows of the published grid of 24 x 24.
 WINDOW = 6
-SHALLOW = Option(
-    "shallow", 5, whole(0), "an integer >= 0", "vision layer of the local patches, from 0"
-)
-CUT: Option[int | None] = Option(
+SHALLOW = Option("shallow", 5, whole(0), "vision layer of the local patches, from 0")
+CUT = Option(
     "cut",
     None,
-    optional(whole(1)),
-    "a layer from 1, or None",
+    optional(Values(whole(1).parse, "a layer from 1,")),
     "language-model layer of the second stage; None is the middle one",
 )
-DEEP = Option("deep", 1 / 3, fraction(1e-9, 1.0), "a number in (0, 1]", "share that the cut leaves")
+DEEP = Option("deep", 1 / 3, fraction(0.0, 1.0, above=True), "share that the cut leaves")
 
 
 def window_side(side: int) -> int:
