@@ -19,12 +19,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from costmodel.methods.class_attention import FINITE_KERNELS
 from costmodel.methods.clips import check_weighed, clips_of, clips_plan, received_in_tower
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import by_pair, kept_count, share, some
 from costmodel.methods.options import FILE, Option, fraction, whole
-from costmodel.methods.pieces import gather, passes, product, sort
+from costmodel.methods.pieces import FINITE_KERNELS, gather, passes, product, sort
 from costmodel.ops.linear import linear
 from costmodel.precision import parse_precision
 

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from costmodel.methods.class_attention import FINITE_KERNELS, ranked_crops
-from costmodel.methods.fastervlm import kept_patches
+from costmodel.methods.class_attention import kept_patches, ranked_crops
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count
 from costmodel.methods.options import Option, fraction, whole
-from costmodel.methods.pieces import gather, passes, product, sort
+from costmodel.methods.pieces import FINITE_KERNELS, gather, passes, product, sort
 from costmodel.methods.plan import before_layers
 from hardware_specs.errors import InvalidInputError
 

@@ -16,7 +16,7 @@ from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count, least
 from costmodel.methods.llm_ranking import cut_layers, eager_norm, narrowed, picked, rotated
 from costmodel.methods.options import LAYER_LIST, Option, optional
-from costmodel.methods.pieces import passes, product
+from costmodel.methods.pieces import in_layer, passes, product
 from costmodel.methods.plan import between_layers
 from costmodel.ops.linear import linear
 from hardware_specs.errors import InvalidInputError
@@ -87,7 +87,7 @@ def _plan(given: MethodInput) -> MethodPlan:
         asked = keep if isinstance(keep, float) or not stage else least(keep, n)
         kept = kept_count("pyramiddrop", asked, n, "down")
         work = last_row_stage(given, n, kept, runs)
-        ops += [op._replace(name=f"{op.name}[{layer}]") for op in work]
+        ops += in_layer(work, layer)
         left.append(kept)
     note = {"pyramiddrop": "keep is the share that each stage leaves of what there is"}
     return between_layers(given, cuts, left, ops, note)

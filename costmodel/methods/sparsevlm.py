@@ -20,7 +20,7 @@ from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count, share
 from costmodel.methods.llm_ranking import cut_layers, picked, rotated
 from costmodel.methods.options import LAYER_LIST, Option, Values, layer_indices, optional
-from costmodel.methods.pieces import gather, passes, product, sort
+from costmodel.methods.pieces import gather, in_layer, passes, product, sort
 from costmodel.methods.plan import between_layers
 from hardware_specs.errors import InvalidInputError
 
@@ -152,7 +152,7 @@ def _plan(given: MethodInput) -> MethodPlan:
             passes("batch", b * s * d, num, writes=2, kernels=2, flops=0, count=runs),
             gather("kept_positions", b * s, 2 * text.head_dim, num, runs, kernels=3),
         ]
-        ops += [op._replace(name=f"{op.name}[{layer - 1}]") for op in work]
+        ops += in_layer(work, layer - 1)
         left.append(after)
     note = "keep names a published setting; all text is taken to stand behind the image"
     return between_layers(given, cuts_at, left, ops, {"sparsevlm": note})

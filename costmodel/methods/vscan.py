@@ -16,12 +16,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from costmodel.methods.class_attention import FINITE_KERNELS, class_row, ranked_crops
+from costmodel.methods.class_attention import class_row, ranked_crops
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count
 from costmodel.methods.llm_ranking import cut_layers
 from costmodel.methods.options import Option, Values, fraction, optional, whole
-from costmodel.methods.pieces import gather, passes, product, sort
+from costmodel.methods.pieces import FINITE_KERNELS, gather, in_layer, passes, product, sort
 from costmodel.methods.plan import between_layers
 from costmodel.methods.pyramiddrop import last_row_stage
 from costmodel.methods.v2drop import left_of
@@ -104,8 +104,7 @@ def _before(given: MethodInput, kept: Num, local: Num) -> list[OpCost]:
         product("merge", images, kept, d, rest, num, merges),
         passes("average", images * kept * d, num, reads=3, writes=2, kernels=5, flops=2,
                count=merges),
-        passes("class_token_beside", images * (kept + 1) * d, num, flops=0,
-               count=runs * crops.beside),
+        passes("class_token_beside", images * (kept + 1) * d, num, flops=0, count=runs * crops.beside),
     ]  # fmt: skip
 
 
@@ -125,10 +124,7 @@ def _plan(given: MethodInput) -> MethodPlan:
     left = left_of(DEEP.of(given), n)
     ops = [
         *_before(given, local + others, local),
-        *(
-            op._replace(name=f"{op.name}[{cut}]")
-            for op in last_row_stage(given, n, left, (n > 0) * 1)
-        ),
+        *in_layer(last_row_stage(given, n, left, (n > 0) * 1), cut),
     ]
     note = {"vscan": "keep counts patches of each crop before the cut; deep is what the cut leaves"}
     return between_layers(given, (cut,), (n, left), ops, note)
