@@ -62,15 +62,14 @@ def _plan(given: MethodInput) -> MethodPlan:
         "crossget", given.keep, patches=tower.patches, layers=tower.num_layers,
         depth=tower.deepest, r=R.of(given),
     )  # fmt: skip
-    entering: list[Num] = [tower.tokens + 1]
+    t: Num = tower.tokens + 1
     spans, ops = [], []
     for layer, asked in enumerate(wanted[: given.vision_layers]):
-        t = entering[-1]
         r = least(asked, (t - PROTECTED) // 2)
         spans.append(LayerSpan(1, t, t, t - r, materialised=True))
-        entering.append(t - r)
         ops += in_layer(_graph_ops(given, images, t, r), layer, images > 0)
-    return tower_plan("crossget", given, spans, entering, ops, {})
+        t = t - r
+    return tower_plan("crossget", given, spans, t, ops)
 
 
 INFO = MethodInfo(

@@ -145,15 +145,14 @@ def _plan(given: MethodInput) -> MethodPlan:
         "tome", given.keep, patches=tower.patches, layers=tower.num_layers,
         depth=tower.deepest, r=R.of(given), inflect=INFLECT.of(given),
     )  # fmt: skip
-    entering: list[Num] = [tower.tokens]
+    t: Num = tower.tokens
     spans, ops = [], []
     for layer, asked in enumerate(wanted[: given.vision_layers]):
-        t = entering[-1]
         r = least(asked, (t - tower.has_cls) // 2)
         spans.append(LayerSpan(1, t, t, t - r))
-        entering.append(t - r)
         ops += in_layer(_matching_ops(given, images, t, r), layer, (r > 0) * (images > 0))
-    return tower_plan("tome", given, spans, entering, ops, {})
+        t = t - r
+    return tower_plan("tome", given, spans, t, ops)
 
 
 INFO = MethodInfo(
