@@ -17,6 +17,7 @@ frame stay. Whatever stands still, about keep t p stay; each scene's s still pos
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from costmodel.methods.clips import check_weighed, clips_of, clips_plan, received_in_tower
@@ -129,7 +130,7 @@ def _plan(given: MethodInput) -> MethodPlan:
     return deep._replace(warnings=plan.warnings)
 
 
-INFO = MethodInfo(
+_TWICE = MethodInfo(
     name="holitom",
     schedule=_plan,
     place="after-projector",
@@ -155,4 +156,22 @@ INFO = MethodInfo(
     count_known=False,
     recomputes="the attention map of the tower's last layer; the last query's row of layer 17",
     clips=True,
+)
+#: Without merging inside the model another method may do so.
+INFO = replace(
+    _TWICE,
+    forms={
+        "cut=0": replace(
+            _TWICE,
+            second_place=None,
+            summary="average what stands still in a clip's scenes, and thin out its frames",
+            formula="t ceil(keep p) tokens; 2tn^2c FLOPs",
+            complexity="O(t n^2 c + t^2 + t p d) per clip",
+            default_text=f"{RATIO} of a clip's tokens: 960 of 6,272",
+            needs=frozenset({"tower_attention"}),
+            needs_text="the tower's attention in its last layer",
+            asks_question=False,
+            recomputes="the attention map of the tower's last layer",
+        )
+    },
 )
