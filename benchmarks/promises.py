@@ -244,7 +244,8 @@ PROMISES = (
         "tried, with a cached prefix, and with every method at work", "no difference",
         *tests("tests/costmodel/test_flop_counter.py", "tests/costmodel/test_native_flops.py",
         "tests/costmodel/test_windows_counted.py", "tests/costmodel/test_cached_prefix.py",
-        "tests/token_reduction/test_flops_counted_while_reducing.py")),
+        "tests/token_reduction/test_flops_counted_while_reducing.py",
+        "tests/token_reduction/test_flops_counted_in_other_families.py")),
     Promise("user", "Parameters equal what transformers builds, part by part", "no difference",
         *tests("tests/costmodel/models/test_parameters.py")),
     Promise("user", "A sweep's row is what `estimate` says of it alone; break-even, frontier and "

@@ -117,11 +117,9 @@ class Project:
         return (self.width + self.bias) * self.outputs * max(self.experts, 1)
 
 
-def dense(
-    name: str, k: int, n: int, rows: str, *, bias: bool = False, reads: str = "", module: str = ""
-) -> Project:
+def dense(name: str, k: int, n: int, rows: str, *, bias: bool = False, reads: str = "") -> Project:
     """Return a single linear layer from width k to width n."""
-    return Project(name, k, ((name, n),), rows, bias, reads, module)
+    return Project(name, k, ((name, n),), rows, bias, reads)
 
 
 @dataclass(frozen=True, slots=True)

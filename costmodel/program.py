@@ -384,7 +384,7 @@ def _layer_rows(b: Num, text: Any, span: LayerSpan, prefix: Prefix | None = None
         "batch": b,
         "queries": s,
         "keys": s,
-        "summed": s if span.query_tokens is None else span.query_tokens,
+        "summed": s if span.query_tokens is None else text + span.query_tokens,
         "entering": b * s,
         "out": b * (text + out),
         "mlp": b * (text + mlp),

@@ -19,6 +19,7 @@ be killed, continued, or followed by the next one in the same folder:
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -95,9 +96,13 @@ class CampaignPlan:
     suite: Suite | None = None
 
     def __post_init__(self) -> None:
-        """Reject a step that does not exist."""
+        """Reject a step that does not exist, and a budget in which nothing can be measured."""
         if self.step not in STEPS:
             raise InvalidInputError(f"step {self.step!r} is none of {', '.join(STEPS)}")
+        if self.budget_s is not None and not 0 < self.budget_s < math.inf:
+            raise InvalidInputError(
+                f"the budget must be positive and finite, not {self.budget_s} s"
+            )
 
 
 def run_device_campaign(

@@ -16,6 +16,12 @@ settings.register_profile(
 settings.load_profile("vlm-roofline")
 
 
+@pytest.fixture
+def meta_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They hold no values for transformers to check."""
+    monkeypatch.setenv("TRANSFORMERS_DISABLE_TORCH_CHECK", "1")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def what_is_imported_is_not_searched_for_garbage() -> None:
     """A full collection looks at what is new, not at a million objects of torch and transformers.

@@ -18,8 +18,8 @@ import torch
 
 from costmodel.methods.evit import FUSE, LAYERS, RATIO
 from costmodel.methods.keep import resolve_keep
+from token_reduction.apply.class_attention import QueryKeyProbe, weights_of
 from token_reduction.apply.inside_tower import Stream, attend
-from token_reduction.apply.llm_attention import split_heads
 from token_reduction.apply.places import Host, reduce_in_tower
 from token_reduction.apply.tower_layer import LayerStep
 from token_reduction.tokens.checks import misfit, require_finite
@@ -110,32 +110,17 @@ def plug(host: Host) -> None:
 class Reorganise(LayerStep):
     """EViT: the attention runs as the model is set, and the class token's row is recomputed."""
 
+    keeps_patches = True
+
     def __init__(self, host: Host) -> None:
         super().__init__(host, LAYERS.of(host.method))
-        self._queries: Tensor | None = None
-        self._keys: Tensor | None = None
+        self._host = host
+        self._probe: QueryKeyProbe | None = None
 
     def attach(self, parts: Parts, patches: Patches) -> None:
         """Watch the class token's query and the keys of the layers that act."""
         super().attach(parts, patches)
-
-        def saw_queries(_module: Any, _args: Any, output: Tensor) -> None:
-            self._queries = output[:, :1]
-
-        def saw_keys(_module: Any, _args: Any, output: Tensor) -> None:
-            self._keys = output
-
-        for tower in parts.towers:
-            for number in self.layers:
-                attention: Any = tower.layers[number].self_attn
-                patches.after(attention.q_proj, saw_queries)
-                patches.after(attention.k_proj, saw_keys)
-
-    def begin(self, hidden: Tensor, stream: Stream) -> Tensor:
-        """Start the trace of patches that are kept as they are, too."""
-        hidden = super().begin(hidden, stream)
-        stream.origin = stream.sources
-        return hidden
+        self._probe = QueryKeyProbe(self._host, *self.layers)
 
     def run(
         self,
@@ -148,13 +133,8 @@ class Reorganise(LayerStep):
         """Attend, then keep what the class token looks at and fuse the rest."""
         hidden = hidden + attend(layer, hidden, None, call)
         with observed("reduction"):
-            queries, keys = self._queries, self._keys
-            self._queries = self._keys = None
-            assert queries is not None  # noqa: S101  (the attention just ran)
-            assert keys is not None  # noqa: S101
-            dim, scale = layer.self_attn.head_dim, layer.self_attn.scale
-            logits = split_heads(queries, dim) @ split_heads(keys, dim).transpose(-1, -2)
-            row = (logits * scale).softmax(dim=-1, dtype=torch.float32).to(hidden.dtype)[:, :, 0]
+            assert self._probe is not None  # noqa: S101  (attached before it ran)
+            row = weights_of(layer.self_attn, *self._probe.take()).to(hidden.dtype)[:, :, 0]
             keep = self.method.settled_keep
             if isinstance(keep, int):
                 keep = min(keep, hidden.shape[1] - 1)

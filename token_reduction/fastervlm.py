@@ -54,12 +54,10 @@ def fastervlm(tokens: Tensor, cls_attention: Tensor, keep: float) -> Reduced:
 
 def plug(host: Host) -> None:
     """Rank the projected patches of every crop by the class token's attention."""
-    attention = ClassAttention(host.parts, host.method.name)
-    attention.attach(host.parts, host.patches)
+    attention = ClassAttention(host)
     keep = host.method.settled_keep
 
     def attended(tokens: Tensor, tower: Tower) -> Reduced:
-        row, _ = attention.of_patches(tokens, tower)
-        return fastervlm(tokens, row[..., 1:], keep)
+        return fastervlm(tokens, attention.of_patches(tokens, tower), keep)
 
     reduce_crops(host, attended, before_projector=False)

@@ -84,9 +84,7 @@ def plug(host: Host) -> None:
     """Prune the projected patches of every crop by what two layers of the tower look at."""
     method = host.method
     depths = (SHALLOW.of(method) - 1, -2)
-    layers = [MeanAttention(host.parts, method.name, depth) for depth in depths]
-    for layer in layers:
-        layer.attach(host.parts, host.patches)
+    layers = [MeanAttention(host, depth) for depth in depths]
     keep, alpha = method.settled_keep, ALPHA.of(method)
 
     def pruned(tokens: Tensor, tower: Tower) -> Reduced:

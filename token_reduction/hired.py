@@ -146,13 +146,9 @@ class TileBudgets:
     """
 
     def __init__(self, host: Host) -> None:
-        parts = self._parts = host.parts
-        method = self._method = host.method
+        self._parts, self._method = host.parts, host.method
         # The program reads layers 0 and 22 of 24: the first, and the one whose output is taken.
-        self._early = ClassAttention(parts, method.name, 0)
-        self._late = ClassAttention(parts, method.name, -2)
-        self._early.attach(parts, host.patches)
-        self._late.attach(parts, host.patches)
+        self._early, self._late = ClassAttention(host, 0), ClassAttention(host)
         self._rows: tuple[Tensor, Tensor] | None = None
         self._first = 0
 

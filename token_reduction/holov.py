@@ -138,12 +138,10 @@ def _quotas(weights: Tensor, count: int) -> Tensor:
 
 def plug(host: Host) -> None:
     """Share the projected patches of every crop among its chunks."""
-    attention = ClassAttention(host.parts, host.method.name)
-    attention.attach(host.parts, host.patches)
+    attention = ClassAttention(host)
     keep, chunks = host.method.settled_keep, CHUNKS.of(host.method)
 
     def shared(tokens: Tensor, tower: Tower) -> Reduced:
-        row, _ = attention.of_patches(tokens, tower)
-        return holov(tokens, row[..., 1:], keep, chunks=chunks)
+        return holov(tokens, attention.of_patches(tokens, tower), keep, chunks=chunks)
 
     reduce_crops(host, shared, before_projector=False)

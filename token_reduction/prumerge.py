@@ -286,8 +286,7 @@ def plug(host: Host) -> None:
     host.parts.require_vision_layers(method.name)
     host.parts.require_class_token(method.name)
     # The paper reads the layer whose output the projector gets, the program the last one.
-    probe = QueryKeyProbe(-2 if method.variant == "paper" else -1)
-    probe.attach(host.parts, host.patches)
+    probe = QueryKeyProbe(host, -2 if method.variant == "paper" else -1)
 
     def merged(*crops: Tensor) -> Reduced:
         return prumerge(

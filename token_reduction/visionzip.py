@@ -21,12 +21,12 @@ from costmodel.methods.keep import resolve_keep
 from costmodel.methods.visionzip import contextual_tokens
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 from token_reduction.apply.anatomy import feature_depth
-from token_reduction.apply.class_attention import ClassAttention
+from token_reduction.apply.class_attention import ClassAttention, require_patches
 from token_reduction.apply.places import Host, reduce_crops, reduce_items
 from token_reduction.apply.received_attention import ReceivedAttention
 from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.reduced import Reduced
-from token_reduction.tokens.selection import complement, take_tokens, top_indices
+from token_reduction.tokens.selection import complement, take_tokens, top_indices, unit_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,8 +93,8 @@ def visionzip(
     kept = torch.nn.functional.pad(best.sort(dim=-1).values, (1, 0), value=0)
     parts = [take_tokens(tokens, kept)]
     if contextual:
-        unit = metric / norms.clamp_min(torch.finfo(metric.dtype).tiny)
-        parts.append(_contextual(tokens, unit, complement(kept, length), contextual))
+        rest = complement(kept, length)
+        parts.append(_contextual(tokens, unit_rows(metric, norms), rest, contextual))
     return Reduced(
         tokens=torch.cat(parts, dim=-2),
         kept_indices=kept,
@@ -146,9 +146,8 @@ def zip_received(
     best = top_indices(received, dominant).sort().values
     parts, kept = [tokens[best]], [best]
     if contextual:
-        unit = metric / norms.clamp_min(torch.finfo(metric.dtype).tiny)
         rest = complement(best, n)
-        parts.append(_contextual(tokens, unit, rest, contextual))
+        parts.append(_contextual(tokens, unit_rows(metric, norms), rest, contextual))
         kept.append(rest[:: max(1, len(rest) // contextual)][:contextual])
     order = torch.cat(kept)
     return Reduced(tokens=torch.cat(parts), kept_indices=order, scores=received)
@@ -156,8 +155,7 @@ def zip_received(
 
 def _zip_merged(host: Host) -> None:
     """Keep and merge the tokens of every image behind the merger."""
-    attention = ReceivedAttention(host.parts)
-    attention.attach(host.patches)
+    attention = ReceivedAttention(host)
     keep = host.method.settled_keep
 
     def zipped(item: Item) -> Reduced:
@@ -178,8 +176,7 @@ def plug(host: Host) -> None:
     if parts.three_axes:
         _zip_merged(host)
         return
-    attention = ClassAttention(parts, name)
-    attention.attach(parts, host.patches)
+    attention = ClassAttention(host)
     if not isinstance(parts.feature_layer, int):
         raise UnsupportedError(
             f"{name} takes the class token's feature from one layer, and this model concatenates "
@@ -195,7 +192,8 @@ def plug(host: Host) -> None:
         host.patches.after(tower.layers[feature_depth(parts, tower) - 1], saw_states)
 
     def zipped(features: Tensor, tower: Tower) -> Reduced:
-        row, metric = attention.of_patches(features, tower)
+        row, metric = attention.take()
+        require_patches(name, features, tower)
         dominant, contextual = split_keep(keep, features.shape[1])
         whole = torch.cat((classes.pop(), features), dim=1)
         result = visionzip(whole, row, metric, dominant=dominant, contextual=contextual)

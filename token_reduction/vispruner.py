@@ -20,7 +20,13 @@ from costmodel.methods.vispruner import IMPORTANT, REMOVED_PER_ROUND
 from token_reduction.apply.class_attention import ClassAttention, watch_features
 from token_reduction.apply.places import Host, reduce_crops
 from token_reduction.tokens.checks import require_finite
-from token_reduction.tokens.selection import check_row, picked_tokens, take_tokens, top_indices
+from token_reduction.tokens.selection import (
+    check_row,
+    picked_tokens,
+    take_tokens,
+    top_indices,
+    unit_rows,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,7 +76,7 @@ def vispruner(
     n = tokens.shape[-2]
     count = resolve_keep(keep, n)
     with torch.no_grad():
-        unit = features / norms.clamp_min(torch.finfo(features.dtype).tiny)
+        unit = unit_rows(features, norms)
         order = top_indices(attention, n)
         first = int(count * important)
         diverse = _diverse(unit, order[..., first:], count - first)
@@ -94,14 +100,13 @@ def _diverse(unit: Tensor, candidates: Tensor, count: int) -> Tensor:
 
 def plug(host: Host) -> None:
     """Prune the projected patches of every crop, by the features before the projector."""
-    attention = ClassAttention(host.parts, host.method.name)
-    attention.attach(host.parts, host.patches)
-    features = watch_features(host.parts, host.patches)
+    attention = ClassAttention(host)
+    features = watch_features(host)
     keep, important = host.method.settled_keep, IMPORTANT.of(host.method)
 
     def pruned(tokens: Tensor, tower: Tower) -> Reduced:
-        row, _ = attention.of_patches(tokens, tower)
+        row = attention.of_patches(tokens, tower)
         seen = features.pop()[:, -tower.patches :]
-        return vispruner(tokens, row[..., 1:], keep, important=important, features=seen)
+        return vispruner(tokens, row, keep, important=important, features=seen)
 
     reduce_crops(host, pruned, before_projector=False)

@@ -45,7 +45,8 @@ class MethodInfo:
         default_layer: the language-model layer that layer=None means, for methods that have one.
         takes_layer: whether `layer` may be given.
         variants: "program" first.
-        forms: the facts of variants that act elsewhere or need other things, each by `replace`.
+        forms: the facts of a variant, or of an option's value ("cut=0"), that acts elsewhere or needs other
+            things, each by `replace`.
         options: the method's own options.
         trained: whether the published results need weights trained for it.
         published: settings that its papers report.

@@ -214,13 +214,11 @@ def ask(
     info = info.forms.get(variant, info)
     keep = None if keep is None else check_keep(keep)
     check_takes(info, keep)
-    return Method(
-        info,
-        keep,
-        _checked_layer(info, layer, variant),
-        variant,
-        MappingProxyType(_checked_options(info, options)),
-    )
+    layer = _checked_layer(info, layer, variant)
+    chosen = _checked_options(info, options)
+    for name, value in chosen.items():
+        info = info.forms.get(f"{name}={value}", info)
+    return Method(info, keep, layer, variant, MappingProxyType(chosen))
 
 
 def _checked_layer(info: MethodInfo, layer: int | None, variant: str) -> int | None:
@@ -246,7 +244,7 @@ def _checked_options(info: MethodInfo, given: Mapping[str, object]) -> dict[str,
     for name, option in known.items():
         value = given.get(name, option.default)
         try:
-            chosen[name] = option.parse(value)
+            chosen[name] = option.values.parse(value)
         except (TypeError, ValueError):
             raise InvalidInputError(
                 f"{info.name}'s option {name}={shown(value)} must be {option.expects} ({option.meaning})"

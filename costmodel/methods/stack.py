@@ -97,7 +97,7 @@ def _plan(first: Method, second: Method, given: MethodInput) -> MethodPlan:
         return method.plan(
             given.model, given.precision, tokens, given.projected_tokens, given.crops,
             given.text_tokens, given.batch_size, given.vision_layers, images=given.images,
-            unit_tokens=unit,
+            unit_tokens=unit, framed=given.framed,
         )  # fmt: skip
 
     before = plan_of(first, given.visual_tokens, given.unit_tokens)

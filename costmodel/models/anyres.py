@@ -56,11 +56,7 @@ class AnyRes:
         return (height // self.crop_size) * (width // self.crop_size)
 
     def crops(self, height: int, width: int) -> int:
-        """Crops through the tower for one image: its tiles and the image as a whole.
-
-        Args:
-            height: of the image, in pixels.
-            width: of the image, in pixels.
+        """Crops through the tower for an image of so many pixels: its tiles and the image as a whole.
 
         >>> AnyRes(((336, 672), (672, 672)), 336, 24).crops(600, 600)
         5
@@ -68,11 +64,7 @@ class AnyRes:
         return 1 + self.tiles(best_resolution(height, width, self.resolutions))
 
     def tokens(self, height: int, width: int) -> int:
-        """Visual tokens of one image: the whole image, the grid without padding, one newline a row.
-
-        Args:
-            height: of the image, in pixels.
-            width: of the image, in pixels.
+        """Visual tokens of an image of so many pixels: the whole, the grid without padding, a newline a row.
 
         >>> next_7b = AnyRes(((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008)), 336, 24)
         >>> next_7b.tokens(672, 672)  # 24 x 24, 48 x 48 and 48 newlines
@@ -134,10 +126,7 @@ def best_resolution(
 ) -> tuple[int, int]:
     """Return the resolution that keeps most of an image's pixels, and of those the least wasteful.
 
-    Args:
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-        resolutions: (height, width) to choose from; the first of equals wins.
+    Resolutions are (height, width); the first of equals wins.
 
     >>> best_resolution(480, 640, ((336, 672), (672, 336), (672, 672)))
     (672, 672)
@@ -153,13 +142,7 @@ def best_resolution(
 
 
 def unpadded(height: int, width: int, rows: int, columns: int) -> tuple[int, int]:
-    """Return the rows and columns of a grid of features that show the image and not its padding.
-
-    Args:
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-        rows: of the grid.
-        columns: of the grid.
+    """Return the rows and columns of a grid of features that show an image and not its padding.
 
     >>> unpadded(480, 640, 48, 48)  # 4:3 fills three quarters of a square
     (36, 48)

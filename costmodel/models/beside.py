@@ -31,9 +31,6 @@ FILES = {
 def precision_beside(config: Path) -> dict[str, Any] | None:
     """Return the `quantization_config` that a file beside a config.json holds, or None without one.
 
-    Args:
-        config: path of the config.json; a file of another name has nothing beside it.
-
     Raises:
         InvalidFileError: a file that is broken, or two of them.
     """

@@ -133,18 +133,13 @@ class Geometry(Protocol):
     def image(self, size: tuple[int, int] | None, *, exact: bool) -> VisualInput:
         """Return what an image of (height, width) pixels gives; None is the default image.
 
-        Args:
-            size: of the image.
-            exact: count as `transformers` runs it, not as papers do.
+        `exact` counts as `transformers` runs it, not as papers do.
         """
 
     def clip(self, frames: int, size: tuple[int, int] | None, *, exact: bool) -> VisualInput:
-        """Return what a clip gives; only asked where there is a `video`.
+        """Return what a clip of frames of (height, width) pixels gives; only asked where there is a `video`.
 
-        Args:
-            frames: of the clip.
-            size: (height, width) of each in pixels, where `keeps_size`; None is the default image's.
-            exact: count as `transformers` runs it, not as papers do.
+        The size counts where `keeps_size`; None is the default image's.
         """
 
     def text_of(self, frames: int) -> int:
@@ -172,12 +167,7 @@ class Geometry(Protocol):
 def images(
     geometry: Geometry, sizes: Sequence[tuple[int, int] | None], *, exact: bool
 ) -> VisualInput:
-    """Return what the images of one prompt give together.
-
-    Args:
-        geometry: the family's.
-        sizes: (height, width) of each in pixels, None for the default image.
-        exact: count as `transformers` runs it, not as papers do.
+    """Return what the images of one prompt give together, by the size of each as in `Geometry.image`.
 
     >>> images(CropGeometry(576), [None, (480, 640)], exact=True)
     VisualInput(tokens=1152, crops=2, projected_tokens=1152)

@@ -25,9 +25,6 @@ def is_hub_id(text: str) -> bool:
 def fetch_config(hub_id: str) -> Path:
     """Return the path of a hub repository's config.json, from the cache where it is there.
 
-    Args:
-        hub_id: `owner/name`.
-
     Raises:
         MissingDependencyError: huggingface_hub is not installed.
         InvalidInputError: no such repository, no access, or no network; says what to do.

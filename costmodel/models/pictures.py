@@ -19,10 +19,7 @@ _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
 
 
 def picture_files(paths: Iterable[str | PathLike[str]]) -> list[Path]:
-    """Return picture files, those of a folder in the order of their names.
-
-    Args:
-        paths: files, and folders, of which the files count whose name ends as a picture's does.
+    """Return picture files; of a folder those whose name ends as a picture's does, in the order of names.
 
     Raises:
         MissingDependencyError: Pillow is not installed.

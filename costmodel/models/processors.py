@@ -51,10 +51,7 @@ def with_processor(
 ) -> ModelConfig:
     """Return a model whose images are limited as the processor's files beside its config say.
 
-    Args:
-        model: as its config.json describes it.
-        processed: its family's reader.
-        config: path of the config.json; a file of another name has nothing beside it.
+    `processed` is its family's reader; a config of another name than config.json has nothing beside it.
 
     Raises:
         InvalidFileError: a file that is broken, or that does not fit the tower.
@@ -109,12 +106,8 @@ def check(section: Section | None, key: str, wanted: int, whose: str) -> None:
 def pixels(section: Section, least: int, most: int) -> tuple[int, int]:
     """Return the fewest and most pixels of an image or a frame, as Qwen's processors take them.
 
-    `min_pixels` and `max_pixels`, else the edges of `size`, else what the processor's class assumes.
-
-    Args:
-        section: the processor's object.
-        least: fewest pixels that its class assumes.
-        most: most pixels, likewise.
+    `min_pixels` and `max_pixels`, else the edges of `size`, else what the processor's class assumes: `least`
+    and `most`.
 
     Raises:
         InvalidFileError: pixels that are none, or more at least than at most.

@@ -38,11 +38,7 @@ class ProjectorConfig:
 def two_layers(k: int, d: int, *, bias: bool, activation: str) -> ProjectorConfig:
     """Return the bridge of LLaVA-1.5 and its successors: two linear layers with an activation.
 
-    Args:
-        k: width of the features.
-        d: width of the language model.
-        bias: whether both layers have a bias.
-        activation: between the two.
+    From k, the width of the features, to d, that of the language model.
 
     >>> two_layers(1024, 4096, bias=True, activation="gelu").parameters  # 4096 (1024 + 4096 + 2)
     20979712

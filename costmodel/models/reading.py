@@ -75,7 +75,7 @@ class Section:
 
     def whole(self, key: str, *, least: int = 1, most: int = MOST, null: bool = False) -> Any:
         """Return a whole number in [least, most]; None too where null is allowed."""
-        value = self._get(key)
+        value = self.raw(key)
         if value is None and null:
             return None
         if type(value) is not int or not least <= value <= most:
@@ -86,21 +86,21 @@ class Section:
 
     def number(self, key: str) -> float:
         """Return a finite number of at least 0."""
-        value = self._get(key)
+        value = self.raw(key)
         if type(value) not in (int, float) or not 0 <= value < LARGEST:
             raise self.fail(key, f"must be a number of at least 0, not {_show(value)}")
         return float(value)
 
     def flag(self, key: str) -> bool:
         """Return true or false."""
-        value = self._get(key)
+        value = self.raw(key)
         if type(value) is not bool:
             raise self.fail(key, f"must be true or false, not {_show(value)}")
         return value
 
     def word(self, key: str, allowed: tuple[str, ...] = ()) -> str:
         """Return a string, one of `allowed` where that names any."""
-        value = self._get(key)
+        value = self.raw(key)
         if not isinstance(value, str) or not value:
             raise self.fail(key, f"must be a string, not {_show(value)}")
         if allowed and value not in allowed:
@@ -115,10 +115,6 @@ class Section:
             raise self.fail(key, f"is {value!r}; this project knows {known}")
         return registry.get(value)
 
-    def raw(self, key: str) -> Any:
-        """Return a value as it is."""
-        return self._get(key)
-
     def section(self, key: str, *, defaults: dict[str, Any] | None = None) -> Section:
         """Return the object under a key."""
         value = self.values.get(key)
@@ -127,7 +123,8 @@ class Section:
             raise self.fail(key, f"{problem}; it must be an object that describes that part")
         return Section(value, self.file, self.key(key), defaults, self.used)
 
-    def _get(self, key: str) -> Any:
+    def raw(self, key: str) -> Any:
+        """Return a value as it is, or what stands in for it."""
         if key in self.values:
             return self.values[key]
         value = self.defaults.get(key, _MISSING)

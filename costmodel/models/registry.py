@@ -171,11 +171,8 @@ def held_config(source: object) -> ModelConfig | None:
 def config_dict(source: str | Path | ModelConfig) -> dict[str, Any]:
     """Return a model's Hugging Face config, as its config.json holds it.
 
-    Args:
-        source: as in `load_model`.
-
     Raises:
-        VlmRooflineError: as `load_model`.
+        VlmRooflineError: as `load_model`, which takes the same sources.
 
     >>> config_dict("llava-1.5-7b")["model_type"]
     'llava'

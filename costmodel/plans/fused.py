@@ -11,7 +11,7 @@ same config without the window costs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from costmodel.blocks import (
     Activate,
@@ -71,7 +71,7 @@ def _norm(block: Norm, setting: Setting) -> list[Step]:
 def _project(block: Project, setting: Setting) -> list[Step]:
     numerics, k = setting.of(block.module), block.width
     if block.experts:
-        return [_experts(block.name, block.parts, block, setting)]
+        return [_experts(block, setting)]
     own = [(name, n, numerics.of(name)) for name, n in block.parts]
     if len({each.label for _, _, each in own}) > 1:
         # Products that multiply in different formats are no one product.
@@ -81,17 +81,14 @@ def _project(block: Project, setting: Setting) -> list[Step]:
     return [over(block.rows, product)]
 
 
-def _experts(
-    name: str, parts: tuple[tuple[str, int], ...], block: Project, setting: Setting
-) -> Step:
+def _experts(block: Project, setting: Setting) -> Step:
     """Products of the experts' rows with their own weights, in one kernel."""
-    numerics = setting.of(block.module)
-    outputs = sum(n for _, n in parts)
-    own = [(n, numerics.of(part)) for part, n in parts]
-    stored = sum(each.stored_bytes(block.width, n) for n, each in own)
+    numerics, k = setting.of(block.module), block.width
+    own = [(n, numerics.of(part)) for part, n in block.parts]
+    stored = sum(each.stored_bytes(k, n) for n, each in own)
     return over(
         block.rows,
-        grouped(name, block.width, outputs, block.experts, block.chosen, own[0][1], stored),
+        grouped(block.name, k, block.outputs, block.experts, block.chosen, own[0][1], stored),
     )
 
 
@@ -105,12 +102,22 @@ def _route(block: Route, setting: Setting) -> list[Step]:
     return [over(block.rows, choice), over(block.rows, moved, block.chosen)]
 
 
-def _combine(block: Combine, setting: Setting) -> list[Step]:
-    numerics, k = setting.numerics, block.chosen
-    size = numerics.activation_bytes
-    cost = pointwise(block.name, numerics, read=k * size, write=size, width=block.width,
-                     flops_per_element=2 * k)  # fmt: skip
+def elementwise(
+    block: Combine | Pool | Resample | Scale,
+    setting: Setting,
+    reads: int,
+    writes: int = 1,
+    **more: Any,
+) -> list[Step]:
+    """Run kernels over a block's rows that read and write so many numbers for each of its elements."""
+    size = setting.numerics.activation_bytes
+    cost = pointwise(block.name, setting.numerics, read=reads * size, write=writes * size,
+                     width=block.width, **more)  # fmt: skip
     return [over(block.rows, cost)]
+
+
+def _combine(block: Combine, setting: Setting) -> list[Step]:
+    return elementwise(block, setting, block.chosen, flops_per_element=2 * block.chosen)
 
 
 def _rotate(block: Rotate, setting: Setting) -> list[Step]:
@@ -204,24 +211,12 @@ def _shuffle(block: Shuffle, setting: Setting) -> list[Step]:
 
 
 def _pool(block: Pool, setting: Setting) -> list[Step]:
-    numerics = setting.numerics
-    size = numerics.activation_bytes
-    mean = pointwise(
-        block.name, numerics, read=block.pooled * size, write=size, width=block.width,
-        flops_per_element=block.pooled,
-    )  # fmt: skip
-    return [over(block.rows, mean)]
+    return elementwise(block, setting, block.pooled, flops_per_element=block.pooled)
 
 
 def _resample(block: Resample, setting: Setting) -> list[Step]:
     """The nearest positions of each row are weighed and added to it."""
-    numerics = setting.numerics
-    size = numerics.activation_bytes
-    added = pointwise(
-        block.name, numerics, read=(1 + block.taps) * size, write=size, width=block.width,
-        flops_per_element=2 * block.taps,
-    )  # fmt: skip
-    return [over(block.rows, added)]
+    return elementwise(block, setting, 1 + block.taps, flops_per_element=2 * block.taps)
 
 
 def _inject(block: Inject, setting: Setting) -> list[Step]:

@@ -19,6 +19,7 @@ from costmodel.plots.style import (
     set_titles,
     styled,
 )
+from costmodel.quantities import STAGES
 from costmodel.request import AUTO, Request
 from hardware_specs.showing import brief
 
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: The stages before the first token, and those of them that run before the language model.
-_TTFT = ("vision", "projector", "reduction", "prefill")
-_TOWER = ("vision", "projector", "reduction")
+_TTFT = STAGES[:-1]
+_TOWER = _TTFT[:-1]
 
 
 @dataclass(frozen=True)

@@ -98,17 +98,10 @@ def styled(function: Callable[P, T]) -> Callable[P, T]:
     return run
 
 
-def new_figure(width: float = 6.4, height: float = 4.0) -> tuple[Figure, Axes]:
-    """Return a figure with one pair of axes.
-
-    Args:
-        width: inches.
-        height: inches.
-    """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.add_subplot()
+def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return a figure of so many inches with one pair of axes."""
+    figure, (axes,) = new_panels(1, width, height)
+    return figure, axes
 
 
 def new_panels(number: int, width: float, height: float) -> tuple[Figure, list[Axes]]:

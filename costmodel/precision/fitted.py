@@ -11,10 +11,10 @@ from costmodel.precision.checkpoint import Checkpoint, dtype_named
 from costmodel.precision.formats import FORMATS
 from costmodel.precision.layers import linear_layers, matcher
 from costmodel.precision.names import parse_precision
-from costmodel.precision.numerics import Numerics, Precision, Resolved, stored_label
+from costmodel.precision.numerics import MODULES, Numerics, Precision, Resolved, stored_label
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from costmodel.models import ModelConfig
     from costmodel.precision.schemes import Scheme
@@ -44,21 +44,19 @@ def of_checkpoint(checkpoint: Checkpoint, model: ModelConfig, hardware: Hardware
         name = wide["text"].name
         if wide["vision"].name != name:
             name = f"text={name},vision={wide['vision'].name}"
-        own = Precision(name, wide["vision"], wide["projector"], wide["text"], wide["lm_head"])
-        return Resolved(own, _once(warnings), f"auto, the checkpoint's dtype {checkpoint.text}")
+        own = Precision(name, *(wide[module] for module in MODULES))
+        return Resolved(
+            own, tuple(dict.fromkeys(warnings)), f"auto, the checkpoint's dtype {checkpoint.text}"
+        )
     if quantised.kv_bits is not None:
         wide["text"] = wide["text"]._replace(kv_bytes=quantised.kv_bits / 8)
     modules = _modules(checkpoint, model, wide, hardware, warnings)
     name = next((s.numerics.name for s in quantised.schemes), wide["text"].name)
     if name not in FORMATS or modules != _as_named(name, wide, model, hardware):
         name = f"{quantised.method} checkpoint"
-    own = Precision(name, *(modules[m] for m in ("vision", "projector", "text", "lm_head")))
+    own = Precision(name, *(modules[module] for module in MODULES))
     origin = f"auto, the checkpoint's quantization_config ({quantised.method})"
-    return Resolved(own, _once(warnings), origin)
-
-
-def _once(warnings: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(warnings))
+    return Resolved(own, tuple(dict.fromkeys(warnings)), origin)
 
 
 def _as_named(

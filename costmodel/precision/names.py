@@ -133,11 +133,8 @@ def _parse(name: str) -> Precision:
         form = FORMATS.get(spelled(name))
         if form is None:
             return Precision(spelled(name), wide, wide, text, wide)
-        vision, projector = (
-            text if module in form.modules else wide for module in ("vision", "projector")
-        )
-        head = form.lm_head or wide
-        return Precision(text.name, vision, projector, text, head, form.embedding)
+        vision, projector, *_ = (text if module in form.modules else wide for module in MODULES)
+        return Precision(text.name, vision, projector, text, form.lm_head or wide, form.embedding)
     parts: dict[str, str] = {}
     for part in name.split(","):
         module, _, value = part.partition("=")

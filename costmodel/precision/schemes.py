@@ -10,7 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from costmodel.precision.formats import FORMATS
-from costmodel.precision.numerics import Numerics, Scale, both_narrow, stored_label, weight_only
+from costmodel.precision.numerics import (
+    MODULES,
+    Numerics,
+    Scale,
+    both_narrow,
+    stored_label,
+    weight_only,
+)
 from hardware_specs.errors import InvalidFileError, UnknownNameError
 from hardware_specs.showing import shown
 
@@ -20,7 +27,6 @@ if TYPE_CHECKING:
 #: Bits that packed integers come in.
 _BITS = (2, 3, 4, 8)
 _DECODER = ("text",)
-_ALL = ("vision", "projector", "text", "lm_head")
 
 
 class Scheme(NamedTuple):
@@ -111,6 +117,19 @@ class Keys:
                 return tuple(value)
         return None
 
+    def pair(self, key: str) -> tuple[int, int]:
+        """Return the two sides of a block, inputs first; files name outputs first."""
+        block: Any = self.values.get(key)
+        whole = isinstance(block, list) and all(type(side) is int and side > 0 for side in block)
+        if not whole or len(block) != 2:
+            raise self.fail(key, f"must be two whole numbers, not {shown(block)}")
+        return block[1], block[0]
+
+    def kv_bits(self) -> int | None:
+        """Return the bits of the KV cache, None where they are not said."""
+        key = "kv_cache_scheme"
+        return self.inner(key).bits("num_bits", 8) if self.values.get(key) else None
+
     def inner(self, key: str) -> Keys:
         """Return the object under a key."""
         return Keys(self.values[key], self.file, f"{self.path}.{key}")
@@ -160,34 +179,31 @@ def _bitsandbytes(keys: Keys) -> Quantisation:
         compute = keys.values.get("bnb_4bit_compute_dtype") or ""
         # What float32 says here is the class's default; the layer computes in its input's dtype then.
         compute = "" if compute in ("float32", "torch.float32") else compute
-        return _plainly("bitsandbytes", numerics, _ALL, excepted, compute=compute)
+        return _plainly("bitsandbytes", numerics, MODULES, excepted, compute=compute)
     if keys.flag("load_in_8bit", default=False) or keys.flag("_load_in_8bit", default=False):
-        return _plainly("bitsandbytes", FORMATS["int8-bnb"].text, _ALL, excepted)
+        return _plainly("bitsandbytes", FORMATS["int8-bnb"].text, MODULES, excepted)
     raise keys.fail("load_in_4bit", "and load_in_8bit are both false: the weights' size is unknown")
 
 
 def _fp8(keys: Keys) -> Quantisation:
     """One scale per block, or per matrix where no block is named; FP8 operands."""
-    block = keys.values.get("weight_block_size")
     name, scale = "fp8", Scale(4, 0, 0)
-    if block is not None:
-        whole = isinstance(block, list) and all(type(side) is int and side > 0 for side in block)
-        if not whole or len(block) != 2:
-            raise keys.fail("weight_block_size", f"must be two whole numbers, not {shown(block)}")
+    if keys.values.get("weight_block_size") is not None:
+        block = keys.pair("weight_block_size")
         kind = keys.values.get("scale_fmt") or "float"
         sizes = {"float": 4, "fp32": 4, "ue8m0": 1}
         if kind not in sizes:
             raise keys.fail("scale_fmt", f"is {shown(kind)}; there are {', '.join(sizes)}")
-        name, scale = "fp8-block", Scale(sizes[kind], block[1], block[0])
+        name, scale = "fp8-block", Scale(sizes[kind], *block)
     numerics = both_narrow(name, 8, (scale,), "fp8", name)
     return _plainly(
-        "fp8", numerics, _ALL, _skipped(keys, "modules_to_not_convert", "ignored_layers")
+        "fp8", numerics, MODULES, _skipped(keys, "modules_to_not_convert", "ignored_layers")
     )
 
 
 def _fbgemm(keys: Keys) -> Quantisation:
     numerics = both_narrow("fbgemm-fp8", 8, (Scale(4),), "fp8", "fp8")
-    return _plainly("fbgemm_fp8", numerics, _ALL, _skipped(keys, "modules_to_not_convert"))
+    return _plainly("fbgemm_fp8", numerics, MODULES, _skipped(keys, "modules_to_not_convert"))
 
 
 def _four_bits(name: str) -> Callable[[Keys], Quantisation]:
@@ -199,10 +215,8 @@ def _four_bits(name: str) -> Callable[[Keys], Quantisation]:
 
 
 def _modelopt(keys: Keys) -> Quantisation:
-    """NVIDIA's ModelOpt: groups as compressed-tensors writes them, or an algorithm's name."""
+    """NVIDIA's ModelOpt: the name of an algorithm, and patterns of the layers that it leaves out."""
     excepted = keys.names("ignore", "exclude_modules") or ()
-    kv = keys.values.get("kv_cache_scheme")
-    kv_bits = keys.inner("kv_cache_scheme").bits("num_bits", 8) if kv else None
     algorithm = keys.values.get("quant_algo")
     known = {
         "FP8": both_narrow("fp8", 8, (Scale(4, 0, 0),), "fp8", "fp8"),
@@ -210,8 +224,8 @@ def _modelopt(keys: Keys) -> Quantisation:
     }
     if algorithm not in known:
         raise keys.fail("quant_algo", f"is {shown(algorithm)}; there are {', '.join(known)}")
-    scheme = Scheme(known[algorithm], _ALL, excepted=excepted, globs=True)
-    return Quantisation("modelopt", (scheme,), kv_bits)
+    scheme = Scheme(known[algorithm], MODULES, excepted=excepted, globs=True)
+    return Quantisation("modelopt", (scheme,), keys.kv_bits())
 
 
 def _compressed(keys: Keys) -> Quantisation:
@@ -220,8 +234,6 @@ def _compressed(keys: Keys) -> Quantisation:
     if isinstance(sparsity, dict) and sparsity.get("format", "dense") != "dense":
         raise keys.fail("sparsity_config", f"has format {shown(sparsity.get('format'))}: not read")
     excepted = keys.names("ignore") or ()
-    kv = keys.values.get("kv_cache_scheme")
-    kv_bits = keys.inner("kv_cache_scheme").bits("num_bits", 8) if kv else None
     groups = keys.values.get("config_groups")
     if not isinstance(groups, dict):
         raise keys.fail("config_groups", "is missing, and without it the weights' size is unknown")
@@ -235,8 +247,8 @@ def _compressed(keys: Keys) -> Quantisation:
         if group.values.get("weights") is None or layout == "dense":
             continue
         numerics = _group_numerics(group, layout)
-        schemes.append(Scheme(numerics, _ALL, targets, excepted))
-    return Quantisation("compressed-tensors", tuple(schemes), kv_bits)
+        schemes.append(Scheme(numerics, MODULES, targets, excepted))
+    return Quantisation("compressed-tensors", tuple(schemes), keys.kv_bits())
 
 
 #: Layouts of compressed-tensors that pack weights to their bits, and those of a byte per weight.
@@ -277,10 +289,7 @@ def _group_scales(weights: Keys, bits: int, kind: str, layout: str) -> tuple[Sca
     if strategy == "tensor":
         return (Scale(2, 0, 0),)
     if strategy == "block":
-        block = weights.values.get("block_structure")
-        if not isinstance(block, list) or len(block) != 2 or not all(type(b) is int for b in block):
-            raise weights.fail("block_structure", f"must be two whole numbers, not {shown(block)}")
-        return (Scale(2, block[1], block[0]),)
+        return (Scale(2, *weights.pair("block_structure")),)
     if strategy not in ("group", "channel"):
         raise weights.fail("strategy", f"is {shown(strategy)}: the scales' size is unknown")
     inputs = size if strategy == "group" else 0

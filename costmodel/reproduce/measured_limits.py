@@ -7,13 +7,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from costmodel.conventions.decoder import text_shape
+from costmodel.conventions.formula import FormulaRule, layer_terms
 from costmodel.conventions.shortv import frozen_layer_flops
+from costmodel.estimates import estimate
 from costmodel.models import load_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from costmodel.conventions.decoder import TextShape
     from costmodel.reproduce.measured_published import Encoder, MeasuredRow
     from costmodel.result import Estimate
 
@@ -35,8 +36,6 @@ def ideal_seconds(row: MeasuredRow, devices: Sequence[str]) -> float:
 
 def _estimate(row: MeasuredRow, device: str, **asked: Any) -> Estimate:
     """Return the estimate of a language model's row at its mean token count."""
-    from costmodel import estimate
-
     shape, tokens = _language(row)
     prompt: dict[str, Any] = {"visual_tokens": tokens, "text_tokens": row.text}
     return estimate(
@@ -47,8 +46,6 @@ def _estimate(row: MeasuredRow, device: str, **asked: Any) -> Estimate:
 def _prefusion_seconds(row: MeasuredRow, device: str) -> float:
     if not row.prefusion_layers:
         return 0.0
-    from costmodel import estimate
-
     # Layers of the language model's own size over all visual tokens and the text.
     shape = f"{row.shape}@layers={row.prefusion_layers}"
     ideal: dict[str, Any] = {"precision": row.precision, "calibration": None}
@@ -75,8 +72,6 @@ def prompt_flops(row: MeasuredRow, *, reduced: bool = True) -> float:
 
     It is counted as the row is, or unreduced: with all visual tokens in every layer.
     """
-    from costmodel import estimate
-
     shape, tokens = _language(row)
     full = row.of or 576
     inside = row.method == "CrossGET" and reduced
@@ -90,15 +85,10 @@ def prompt_flops(row: MeasuredRow, *, reduced: bool = True) -> float:
     total = float(cost.totals.flops)
     if reduced and row.frozen_layers:
         text = text_shape(load_model(shape))
-        full_layer = _layer_flops(text, full + row.text)
-        total -= row.frozen_layers * (full_layer - float(frozen_layer_flops(text, full, row.text)))
+        d, f = text.hidden_size, text.intermediate_size
+        full_layer = sum(layer_terms(FormulaRule(3, 2, ()), full + row.text, d, f))
+        total -= row.frozen_layers * float(full_layer - frozen_layer_flops(text, full, row.text))
     return total
-
-
-def _layer_flops(shape: TextShape, tokens: int) -> float:
-    """One full decoder layer: 2 t (4 d^2 + 3 d f) + 4 t^2 d."""
-    d, f = shape.hidden_size, shape.intermediate_size
-    return float(2 * tokens * (4 * d * d + 3 * d * f) + 4 * tokens * tokens * d)
 
 
 def peak_gigabytes(row: MeasuredRow, devices: Sequence[str]) -> float:

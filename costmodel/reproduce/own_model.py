@@ -1,8 +1,10 @@
-"""This project's own count beside a published one: the only place where `reproduce` estimates."""
+"""This project's own count beside a published one."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+from costmodel.estimates import estimate
 
 if TYPE_CHECKING:
     from costmodel.result import Estimate
@@ -17,13 +19,7 @@ def own_cost(model: Any, precision: str, visual_tokens: int, text_tokens: int) -
     The vision tower and the projector see the whole image, however few of its tokens enter the language
     model.
     """
-    from costmodel import estimate
-
     return estimate(
-        model,
-        V100,
-        visual_tokens=visual_tokens,
-        text_tokens=text_tokens,
-        precision=precision,
+        model, V100, visual_tokens=visual_tokens, text_tokens=text_tokens, precision=precision,
         calibration=None,
-    )
+    )  # fmt: skip

@@ -151,11 +151,12 @@ class PruMergeTable(Entry):
 
 
 class LadderFormula(Entry):
-    """A closed form: FFN matrices, operations per MAC, and whether the encoders are in it."""
+    """A closed form: FFN matrices, operations per MAC, whether the encoders are in it, all tokens."""
 
     ffn_matrices: Literal[2, 3]
     operations_per_mac: Literal[1, 2]
     encoder: bool
+    total_tokens: int
 
 
 class LadderRow(Entry):
@@ -168,7 +169,6 @@ class LadderRow(Entry):
     per_layer: bool = False
     text_tokens: int | None = None
     formula: LadderFormula | None = None
-    total_tokens: int | None = None
     published: Printed
     unit: str
     note: str | None = None
@@ -177,8 +177,6 @@ class LadderRow(Entry):
     def _one_way(self) -> Self:
         if (self.convention is None) == (self.formula is None):
             raise ValueError("a rung has either a convention or a formula")
-        if (self.formula is None) != (self.total_tokens is None):
-            raise ValueError("a formula goes with total_tokens")
         return self
 
 

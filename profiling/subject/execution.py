@@ -13,6 +13,7 @@ import os
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
+from costmodel.models.families import get_family
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 from profiling.records.measurement import TOTAL, Configuration, TokenCounts
 from profiling.subject.inputs import VisualInputs, encode, text_ids, visual_inputs
@@ -92,13 +93,20 @@ class Execution:
                 # The placeholders are counted before the method shortens anything.
                 self._ids = self._placeholder_ids()
             if self._method is not None:
-                stack.enter_context(_reduction(self.model, self._method))
+                stack.enter_context(self._reduction())
                 stack.enter_context(counts_stay_unread(self.model))
                 # `count_tokens` looks for NaN; in timed runs that would be booked on the method.
                 stack.enter_context(_checks("off"))
             self.hooks.attach()
             stack.callback(self.hooks.detach)
             yield self
+
+    def _reduction(self) -> Any:
+        from token_reduction import reduce_tokens
+
+        asked = self.configuration.frames
+        frames = asked if get_family(self.shape.model_type).frames_as_images else None
+        return reduce_tokens(self.model, self._method, frames=frames)
 
     def run(self, observer: StageObserver | None = None, *, decode: bool = True) -> None:
         """Run one repetition: everything to the first logits, then the decode steps.
@@ -301,12 +309,6 @@ def method_for(configuration: Configuration) -> Any:
         raise InvalidInputError(
             f"method {configuration.method!r} cannot be asked to keep {keep!r}: {error}"
         ) from error
-
-
-def _reduction(model: nn.Module, method: Any) -> Any:
-    from token_reduction import reduce_tokens
-
-    return reduce_tokens(model, method)
 
 
 def _checks(mode: Literal["now", "off"]) -> Any:

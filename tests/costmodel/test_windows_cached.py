@@ -6,19 +6,14 @@ import json
 from collections import Counter
 
 import pytest
+from counted_flops import counted
 from sliding_configs import KINDS, SHAPE, built, step
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from costmodel import estimate
 
+pytestmark = pytest.mark.usefixtures("meta_tensors")
 H100 = "nvidia-h100-sxm5-80gb"
-
-
-@pytest.fixture(autouse=True)
-def _no_value_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Meta tensors hold no values to check."""
-    monkeypatch.setenv("TRANSFORMERS_DISABLE_TORCH_CHECK", "1")
 
 
 # Of a window of one token transformers keeps the whole cache beside a mask of the new tokens alone.
@@ -31,18 +26,11 @@ def test_a_prefill_behind_a_cache(tmp_path, kind, cached, fresh) -> None:
     file.write_text(json.dumps(document), encoding="utf-8")
     model = built(document)
     cache = step(model, cached)
-    counter = FlopCounterMode(display=False)
-    with counter:
-        cache = step(model, fresh, cache)
-    rotary = sum(
-        sum(ops.values())
-        for path, ops in counter.get_flop_counts().items()
-        if path.endswith("rotary_emb")
-    )
+    flops, cache = counted(lambda: step(model, fresh, cache))
     cost = estimate(
         str(file), H100, text_tokens=cached + fresh, cached_tokens=cached, execution="hf-eager"
     )
-    assert cost.stages["prefill"].flops == counter.get_total_flops() - rotary
+    assert cost.stages["prefill"].flops == flops
     held = tuple(layer.keys.numel() * 2 + layer.values.numel() * 2 for layer in cache.layers)
     assert cost.kv_bytes_by_layer == held
 
@@ -61,15 +49,7 @@ def test_mistral_of_16k_tokens() -> None:
         sum(2 * (layer.keys.numel() + layer.values.numel()) for layer in cache.layers)
         == 536_739_840
     )
-    counter = FlopCounterMode(display=False)
-    with counter:
-        step(model, 1, cache)
-    rotary = sum(
-        sum(ops.values())
-        for path, ops in counter.get_flop_counts().items()
-        if path.endswith("rotary_emb")
-    )
-    assert counter.get_total_flops() - rotary == 16_368_271_360
+    assert counted(lambda: step(model, 1, cache))[0] == 16_368_271_360
 
 
 class Kernels(TorchDispatchMode):

@@ -7,7 +7,8 @@ from typing import Any
 from unittest.mock import patch
 
 from costmodel import estimate
-from costmodel.methods import method_info
+from costmodel.methods import get_method
+from costmodel.models.families import get_family
 from hardware_specs.errors import UnsupportedError
 from profiling.counting.one_run import count_run
 from profiling.records.measurement import TOTAL, Configuration
@@ -30,6 +31,8 @@ ASKED: dict[str, tuple[str, float | None]] = {
     "holov": ("holov(chunks=2)", 5),
     "holitom": ("holitom(threshold=1,cut=2)", 0.5),
     "pixelprune": ("pixelprune", None),
+    "evs/fastv": ("evs(keep=0.5)/fastv(layer=1,keep=0.5)", None),
+    "dycoke(variant=both)": ("dycoke(variant=both)", 0.5),
     **{
         name: (name, 0.5)
         for name in ("fitprune", "evit", "hired", "visionzip", "spatial", "cdpruner", "vispruner")
@@ -56,7 +59,9 @@ class OnFamily:
         self.shape = model_config(source)
         self.model = build_model(source, dtype="fp32", device="cpu")
         self.asked, self.clip = asked, asked
-        if clip is not None and hasattr(self.model.model, "get_video_features"):
+        if clip is not None and get_family(self.shape.model_type).frames_as_images:
+            self.clip = {"frames": clip["frames"]}
+        elif clip is not None and hasattr(self.model.model, "get_video_features"):
             self.clip = clip
         self.given: dict[str, Any] = {}
         self.source = source
@@ -67,7 +72,7 @@ class OnFamily:
         `prefill` is everything up to the first logits: methods in the language model work inside it.
         """
         name, keep = ASKED.get(method, (method, 5))
-        shape = self.clip if method_info(method).clips else self.asked
+        shape = self.clip if get_method(method).info.clips else self.asked
         self.given = {"text_tokens": 9, "output_tokens": 1, **shape}
         priced = self._priced(name, keep)
         seen = self._ran(name, keep)

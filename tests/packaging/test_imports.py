@@ -27,7 +27,7 @@ WINGS = (
     ("reconciling",),
     ("explaining", "importing"),
     ("report",),
-    ("whole_loop", "sharing", "device_campaign"),
+    ("answering", "whole_loop", "sharing", "device_campaign"),
 )
 #: What stands on top of the cost model: nothing in it imports these, but they may import each other.
 ON_TOP = ("costmodel.questions", "costmodel.plots", "costmodel.reproduce", "costmodel.audits")

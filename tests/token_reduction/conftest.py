@@ -1,4 +1,4 @@
-"""One thread: these tensors are small, and several test runs may share the machine."""
+"""One thread, as these tensors are small and several test runs may share the machine; one seed a test."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """What a test draws does not depend on the tests before it."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture

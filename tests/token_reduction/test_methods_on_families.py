@@ -31,3 +31,11 @@ def test_methods_run_with_equal_counts_or_are_refused(kind: str, tmp_path: Path)
             continue
         assert all(ours == torchs for ours, torchs in stages.values()), (method, stages)
     assert set(found) == said_of(get_family(kind).label)
+
+
+def test_two_methods_on_frames_that_come_as_images(tmp_path: Path) -> None:
+    on = OnFamily(write_config("internvl", tmp_path), IMAGE, CLIP)
+    for line in ("evs/fastv", "dycoke(variant=both)"):
+        stages = on.counted(line)
+        assert stages is not None
+        assert all(ours == torchs for ours, torchs in stages.values()), (line, stages)

@@ -1,6 +1,6 @@
 """Every method on the families of LLaVA runs and is priced, or is refused by both; the page says which.
 
-Their counts are compared by `test_flops_counted_while_reducing.py`.
+Their counts are compared by `test_flops_counted_in_other_families.py`.
 """
 
 from __future__ import annotations

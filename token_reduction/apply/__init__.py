@@ -24,6 +24,9 @@ Methods that rank by the class token need a tower that has one (CLIP; not SigLIP
 LLaVA-OneVision pools video frames on their grid, so only DivPrune and the methods inside the language
 model work on its videos.
 
+InternVL and SmolVLM get a clip's frames as images; `reduce_tokens(model, "evs", frames=8)` says that they
+are one.
+
 Inside the language model the cache is ragged: layers before the cut hold the whole prompt, those behind
 it less. New positions and masks follow from the first layer, so decoding works with sdpa and eager, one
 token at a time or several. Sliding windows go by the places that tokens have in the whole prompt.

@@ -23,6 +23,7 @@ from token_reduction.apply.calls import (
     encode,
     frames_of,
     image_sizes_of,
+    join_frames,
     pixels_of,
     plain_mask,
     require_plain_cache,
@@ -56,16 +57,18 @@ class PromptReduction:
         record: what the reduction did.
         crops: reduces crop by crop; None for methods that take whole images and videos.
         reduce_item: reduces one image or video; None for crop methods.
+        frames: images that are a clip's frames; 0 where images are images.
     """
 
     parts: Parts
     record: ReductionRecord
     crops: Crops | None
     reduce_item: Callable[[Item], Reduced] | None
+    frames: int = 0
     #: How the running forward's prompt was shortened; None where it brought no pixels.
     plan: Plan | None = None
-    #: Where positions have three axes: which of its tokens each item keeps, on the host.
-    _kept: list[np.ndarray] = field(default_factory=list)
+    #: Of each item, the kept tokens' numbers where the method selects and is given whole items.
+    _kept: list[Tensor | None] = field(default_factory=list)
     #: Of each item, the features for the first layers of the rows it keeps (deepstack).
     _deep: list[list[Tensor]] = field(default_factory=list)
     #: What the language model's next call gets beside the embeddings.
@@ -159,11 +162,11 @@ class PromptReduction:
             here = assign_places(
                 prompt, self.parts.placeholders[modality], before, [len(t) for t in found], modality
             )
-            if self.parts.three_axes:
-                kept = self._kept[len(places) :]
-                here = [replace(item, kept=k) for item, k in zip(here, kept, strict=True)]
-            places += here
-            self.record.items += [modality] * len(found)
+            kept = self._kept or [None] * len(here)
+            places += [self._in_place(*pair) for pair in zip(here, kept, strict=True)]
+            self._kept = []
+            clips = self.frames and self.crops is None
+            self.record.items += ["video" if clips else modality] * len(found)
             self.record.tokens_before += before
             self.record.tokens_after += [len(one) for one in found]
         self.plan = plan = plan_splice(prompt, places)
@@ -245,6 +248,8 @@ class PromptReduction:
         if self.crops is not None:
             return self.crops.items(features, count)
         found = split_items(self.parts, modality, features, pixels)
+        if self.frames:
+            found = join_frames(found, len(output.last_hidden_state), self.frames)
         lengths = [len(tokens) for tokens in found]
         # Up to transformers 5.17 a layer's rows are not split into items.
         deep = [
@@ -255,7 +260,7 @@ class PromptReduction:
         record.unit = "item"
         reduced = []
         sizes = record.image_sizes if modality == "image" else []
-        frames = frames_of(modality, pixels, call) or [1] * len(found)
+        frames = frames_of(modality, pixels, call) or [self.frames or 1] * len(found)
         tail = int(modality == "video" and self.parts.family.newline_ends_clips)
         for number, tokens in enumerate(found):
             size = sizes[number] if sizes else None
@@ -265,20 +270,27 @@ class PromptReduction:
                 )
             record.add(result, batched=False)
             reduced.append(result.tokens)
-            if self.parts.three_axes:
-                self._note_kept(result, number, deep)
+            self._note_kept(result, number, deep)
         return reduced, lengths
 
     def _note_kept(self, result: Reduced, number: int, deep: Sequence[Any]) -> None:
-        """Note which tokens of an item stay: they keep their places, and their rows for deepstack."""
+        """Note which tokens of an item stay, for their places and their rows for deepstack."""
         kept = result.kept_indices
+        self._kept.append(kept)
+        if not self.parts.three_axes:
+            return
         if kept is None:
             raise UnsupportedError(
                 f"{self.record.method.name} makes new tokens, which have no place on the three axes of "
                 f"{self.parts.family.label}; divprune keeps some of the old ones"
             )
-        self._kept.append(kept.cpu().numpy())
         self._deep.append([layer[number][kept] for layer in deep])
+
+    def _in_place(self, item: Placed, kept: Tensor | None) -> Placed:
+        """Leave tokens where they stood if text stands between them, or positions have three axes."""
+        if kept is None or not (self.parts.three_axes or item.apart):
+            return item
+        return replace(item, kept=kept.cpu().numpy(), stays=self.parts.three_axes)
 
 
 def _behind(

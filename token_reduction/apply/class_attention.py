@@ -7,7 +7,6 @@ the authors' programs see as their batch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,57 +17,62 @@ from token_reduction.apply.llm_attention import split_heads
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from token_reduction.apply.anatomy import Parts, Tower
-    from token_reduction.apply.patching import Patches
+    from token_reduction.apply.anatomy import Tower
+    from token_reduction.apply.places import Host
 
 #: Crops whose whole attention is held at a time.
 CROPS = 8
 
 
-@dataclass(slots=True)
 class QueryKeyProbe:
-    """Raw queries and keys of one layer of whichever tower ran last.
+    """Raw queries and keys of the layer that ran last, of some layers of every tower.
 
     Args:
-        depth: the layer; counted from the end where negative: -1 is the last.
+        host: the model.
+        depths: the layers; counted from the end where negative: -1 is the last.
         whole: whether all queries are wanted; else the class token's.
     """
 
-    depth: int
-    whole: bool = False
-    queries: Tensor | None = None
-    keys: Tensor | None = None
-
-    def attach(self, parts: Parts, patches: Patches) -> None:
-        """Watch q_proj and k_proj of that layer in every tower."""
+    def __init__(self, host: Host, *depths: int, whole: bool = False) -> None:
+        self._queries: Tensor | None = None
+        self._keys: Tensor | None = None
 
         def saw_queries(_module: Any, _args: Any, output: Tensor) -> None:
             # The class token's row is all that is needed; a view would keep the rest alive.
-            self.queries = output if self.whole else output[:, :1].clone()
+            self._queries = output if whole else output[:, :1].clone()
 
         def saw_keys(_module: Any, _args: Any, output: Tensor) -> None:
-            self.keys = output
+            self._keys = output
 
-        for tower in parts.towers:
-            attention: Any = tower.layers[self.depth].self_attn
-            patches.after(attention.q_proj, saw_queries)
-            patches.after(attention.k_proj, saw_keys)
+        for tower in host.parts.towers:
+            for depth in depths:
+                attention: Any = tower.layers[depth].self_attn
+                host.patches.after(attention.q_proj, saw_queries)
+                host.patches.after(attention.k_proj, saw_keys)
 
     def take(self) -> tuple[Tensor, Tensor]:
         """Return queries [c, 1 or n+1, w] and keys [c, n+1, w], and forget them."""
-        queries, keys = self.queries, self.keys
-        self.queries = self.keys = None
+        queries, keys = self._queries, self._keys
+        self._queries = self._keys = None
         assert queries is not None  # noqa: S101  (the tower ran, or there were no features)
         assert keys is not None  # noqa: S101
         return queries, keys
+
+
+def weights_of(attention: Any, queries: Tensor, keys: Tensor) -> Tensor:
+    """Softmaxed attention of a vision layer in float32, [c, h, q, n+1], from raw queries and keys."""
+    logits = split_heads(queries, attention.head_dim) @ split_heads(
+        keys, attention.head_dim
+    ).transpose(-1, -2)
+    weights: Tensor = (logits * attention.scale).softmax(dim=-1, dtype=torch.float32)
+    return weights
 
 
 class ClassAttention:
     """The class token's attention in one layer of whichever tower ran last.
 
     Args:
-        parts: the model.
-        method: the method's name, for messages.
+        host: the model.
         depth: the layer: -2 is the one whose output the projector gets.
 
     Raises:
@@ -76,49 +80,41 @@ class ClassAttention:
         InvalidInputError: a layer that the tower does not have.
     """
 
-    def __init__(self, parts: Parts, method: str, depth: int = -2) -> None:
-        parts.require_vision_layers(method)
-        parts.require_class_token(method)
-        if depth >= len(parts.towers[0].layers):
+    def __init__(self, host: Host, depth: int = -2) -> None:
+        parts, self._method = host.parts, host.method.name
+        parts.require_vision_layers(self._method)
+        parts.require_class_token(self._method)
+        layers = parts.towers[0].layers
+        if depth >= len(layers):
             raise InvalidInputError(
-                f"{method} looks at vision layer {depth}, and this tower has layers 0 to "
-                f"{len(parts.towers[0].layers) - 1}; give shallow="
+                f"{self._method} looks at vision layer {depth}, and this tower has layers 0 to "
+                f"{len(layers) - 1}; give shallow="
             )
-        self._method = method
-        self._probe = QueryKeyProbe(depth)
-        self._tower = parts.towers[0]
-        self._depth = depth
-
-    def attach(self, parts: Parts, patches: Patches) -> None:
-        """Watch the layer."""
-        self._probe.attach(parts, patches)
+        self._probe = QueryKeyProbe(host, depth)
+        self._attention: Any = layers[depth].self_attn
 
     def take(self) -> tuple[Tensor, Tensor]:
         """Return the class token's row, [c, h, n+1], and the mean-head keys, [c, n+1, e], once."""
         queries, keys = self._probe.take()
-        attention: Any = self._tower.layers[self._depth].self_attn
-        heads = split_heads(keys, attention.head_dim)
-        logits = split_heads(queries, attention.head_dim) @ heads.transpose(-1, -2)
-        row = (logits * attention.scale).softmax(dim=-1, dtype=torch.float32).to(keys.dtype)
-        return row[:, :, 0], heads.mean(dim=1)
+        row = weights_of(self._attention, queries, keys).to(keys.dtype)[:, :, 0]
+        return row, split_heads(keys, self._attention.head_dim).mean(dim=1)
 
-    def of_patches(self, tokens: Tensor, tower: Tower) -> tuple[Tensor, Tensor]:
-        """Return the same as `take` for the tokens [c, n, w] of a tower's patches.
+    def of_patches(self, tokens: Tensor, tower: Tower) -> Tensor:
+        """Return the class token's attention, [c, h, n], to the tokens [c, n, w] of a tower's patches.
 
         Raises:
             UnsupportedError: tokens that are no patches of the tower.
         """
-        found = self.take()
+        row, _ = self.take()
         require_patches(self._method, tokens, tower)
-        return found
+        return row[..., 1:]
 
 
 class MeanAttention:
     """What each token of a layer is looked at by all, of whichever tower ran last.
 
     Args:
-        parts: the model.
-        method: the method's name, for messages.
+        host: the model.
         depth: the layer, from 0, or from the end where negative.
         class_token: whether the tower must have one.
 
@@ -127,30 +123,29 @@ class MeanAttention:
         InvalidInputError: a layer that the tower does not have.
     """
 
-    def __init__(self, parts: Parts, method: str, depth: int, *, class_token: bool = True) -> None:
+    def __init__(self, host: Host, depth: int, *, class_token: bool = True) -> None:
+        parts, method = host.parts, host.method.name
         parts.require_vision_layers(method)
         if class_token:
             parts.require_class_token(method)
-        count = len(parts.towers[0].layers)
-        if not -count <= depth < count:
+        layers = parts.towers[0].layers
+        if not -len(layers) <= depth < len(layers):
             raise InvalidInputError(
-                f"{method} looks at vision layer {depth + 1}, counted from 1, and this tower has {count}"
+                f"{method} looks at vision layer {depth + 1}, counted from 1, and this tower has "
+                f"{len(layers)}"
             )
-        self._probe = QueryKeyProbe(depth, whole=True)
-        self._attention: Any = parts.towers[0].layers[depth].self_attn
-
-    def attach(self, parts: Parts, patches: Patches) -> None:
-        """Watch the layer."""
-        self._probe.attach(parts, patches)
+        self._probe = QueryKeyProbe(host, depth, whole=True)
+        self._attention: Any = layers[depth].self_attn
 
     def take(self) -> Tensor:
         """Return the mean over heads and queries of attention to each token, [c, n], once."""
-        queries, keys = (split_heads(part, self._attention.head_dim) for part in self._probe.take())
-        looked_at = []
-        for some, their in zip(torch.split(queries, CROPS), torch.split(keys, CROPS), strict=True):
-            logits = (some @ their.transpose(-1, -2)) * self._attention.scale
-            looked_at.append(logits.softmax(dim=-1, dtype=torch.float32).mean(dim=(1, 2)))
-        return torch.cat(looked_at)
+        parts = (torch.split(part, CROPS) for part in self._probe.take())
+        return torch.cat(
+            [
+                weights_of(self._attention, *some).mean(dim=(1, 2))
+                for some in zip(*parts, strict=True)
+            ]
+        )
 
 
 def require_patches(method: str, tokens: Tensor, tower: Tower) -> None:
@@ -167,14 +162,14 @@ def require_patches(method: str, tokens: Tensor, tower: Tower) -> None:
         )
 
 
-def watch_features(parts: Parts, patches: Patches) -> list[Tensor]:
+def watch_features(host: Host) -> list[Tensor]:
     """Return a list that holds what the projector gets, [c, n, w], whenever it runs."""
     seen: list[Tensor] = []
 
     def saw_features(_module: Any, args: Any, _kwargs: Any) -> None:
         seen[:] = [args[0]]
 
-    patches.before(parts.projector, saw_features)
+    host.patches.before(host.parts.projector, saw_features)
     return seen
 
 

@@ -49,6 +49,7 @@ class Host:
         patches: collects hooks and replaced attributes, so that they can be undone.
         record: what the reduction did.
         trace: whether to follow every patch through the merges inside the vision tower.
+        frames: of each clip, where images are a clip's frames; 0 where images are images.
         shortened: what shortens the prompt before the language model, once something does; of two
             methods that are stacked, the second finds the first one's here.
     """
@@ -58,6 +59,7 @@ class Host:
     patches: Patches
     record: ReductionRecord
     trace: bool
+    frames: int = 0
     shortened: list[PromptReduction] = field(default_factory=list)
 
     def in_two(self) -> tuple[Host, Host]:
@@ -70,7 +72,7 @@ class Host:
 
     def shorten(self, crops: Crops | None, function: Callable[[Item], Reduced] | None) -> None:
         """Shorten the prompt before the language model, by crops or by whole images and videos."""
-        reduction = PromptReduction(self.parts, self.record, crops, function)
+        reduction = PromptReduction(self.parts, self.record, crops, function, self.frames)
         reduction.attach(self.patches)
         self.shortened.append(reduction)
 

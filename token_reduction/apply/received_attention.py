@@ -7,7 +7,6 @@ over the patches that the merger makes one token of.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,26 +16,23 @@ from token_reduction.apply.llm_attention import rotate
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from token_reduction.apply.anatomy import Parts
-    from token_reduction.apply.patching import Patches
+    from token_reduction.apply.places import Host
 
 #: Queries whose rows of attention are held at a time.
 BLOCK = 1024
 
 
-@dataclass(slots=True)
 class ReceivedAttention:
     """Attention that the tokens of each image or clip receive in the tower's last layer."""
 
-    parts: Parts
-    _grid: Tensor | None = None
-    _rope: tuple[Tensor, Tensor] | None = None
-    _projected: Tensor | None = None
-
-    def attach(self, patches: Patches) -> None:
-        """Watch the tower, and its last layer's projection."""
-        (tower,) = self.parts.towers
+    def __init__(self, host: Host) -> None:
+        (tower,), patches = host.parts.towers, host.patches
+        module: Any = tower.module
         attention: Any = tower.layers[-1].attn
+        self._tower, self._attention = module, attention
+        self._grid: Tensor | None = None
+        self._rope: tuple[Tensor, Tensor] | None = None
+        self._projected: Tensor | None = None
 
         def saw_tower(_module: Any, args: Any, kwargs: Any) -> None:
             self._grid = kwargs.get("grid_thw", args[1] if len(args) > 1 else None)
@@ -47,7 +43,7 @@ class ReceivedAttention:
         def saw_projection(_module: Any, _args: Any, output: Tensor) -> None:
             self._projected = output
 
-        patches.before(tower.module, saw_tower)
+        patches.before(module, saw_tower)
         patches.before(attention, saw_layer)
         patches.after(attention.qkv, saw_projection)
 
@@ -60,9 +56,7 @@ class ReceivedAttention:
         assert self._grid is not None  # noqa: S101  (the tower ran)
         assert self._rope is not None  # noqa: S101
         assert self._projected is not None  # noqa: S101
-        (tower,) = self.parts.towers
-        module: Any = tower.module
-        attention: Any = tower.layers[-1].attn
+        module, attention = self._tower, self._attention
         sizes: list[int] = self._grid.prod(-1).tolist()
         span = slice(sum(sizes[:number]), sum(sizes[: number + 1]))
         frames = int(self._grid[number, 0])

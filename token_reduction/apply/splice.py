@@ -73,14 +73,21 @@ class Placed:
         row: its sequence.
         columns: [n] places of its placeholders.
         tokens: visual tokens it has now.
-        kept: which of its placeholders they were, where each keeps its own position; None where they
-            count on from the first.
+        kept: which of its placeholders they were, where each stands in its own; None where they count on
+            from the first.
+        stays: whether each keeps its position too, whatever is lost before it; only with `kept`.
     """
 
     row: int
     columns: np.ndarray
     tokens: int
     kept: np.ndarray | None = None
+    stays: bool = False
+
+    @property
+    def apart(self) -> bool:
+        """Whether text stands between its placeholders: around tiles, or frames of a clip."""
+        return bool((np.diff(self.columns) > 1).any())
 
 
 def assign_places(
@@ -183,7 +190,10 @@ def plan_splice(prompt: Prompt, items: Sequence[Placed]) -> Plan:
         # Everything behind the last placeholder moves up by what the item lost.
         gone = len(item.columns) - item.tokens
         dropped[item.row] += gone
-        if len(item.columns) and item.kept is None:
+        if item.kept is not None and not item.stays:
+            away = np.delete(item.columns, item.kept)
+            lost[item.row] += np.searchsorted(away, np.arange(length + 1))
+        elif len(item.columns) and item.kept is None:
             lost[item.row, item.columns[-1] + 1 :] += gone
 
     width = max((len(source) for source, _, _ in rows), default=0)

@@ -31,8 +31,7 @@ def audit(
     ],
     model: Annotated[str | None, typer.Option(help="Model of rows that name none.")] = None,
     hardware: Annotated[
-        str | None,
-        hardware_option("Device of measured cells, if the table names none."),
+        str | None, hardware_option("Device of measured cells, if the table names none.")
     ] = None,
     text_tokens: Annotated[
         int | None, typer.Option(help="Text length that the paper states; solved if absent.")
@@ -56,11 +55,8 @@ def audit(
     columns = dict(_named(text) for text in column or ())
     # Read first: a bar for a file that is not there would be a promise.
     read = read_table(table, model=model, columns=columns, text_tokens=text_tokens)
-    runs = (
-        answer(each, hardware=hardware, text_tokens=text_tokens, copies=copies, seed=seed)
-        for each in (read,)
-    )
-    (result,) = progress(runs, "auditing", total=1)
+    for each in progress([read], "auditing"):
+        result = answer(each, hardware=hardware, text_tokens=text_tokens, copies=copies, seed=seed)
     if json:
         print_json(result.to_dict())
         return

@@ -44,8 +44,7 @@ def break_even(
         document = {"schema_version": 1, **result.to_dict(), "largest_batch": batch}
         print_json(document | {"memory_margin_bytes": margin if memory is None else None})
         return
-    for line in result.warnings:
-        warn(line)
+    warn(*result.warnings)
     out = console()
     out.print(
         f"up to {result.knee_tokens} visual tokens latency is flat: dropping them all saves under 10 % "

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import sys
+from functools import partial
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hardware_specs.errors import CalibrationError, InvalidInputError
-from vlm_roofline.cli.console import console, error_console, print_json, progress
-from vlm_roofline.cli.options import Json, hardware_option, split
+from vlm_roofline.cli.console import bars, console, print_json, progress
+from vlm_roofline.cli.options import Json, hardware_option, split, written_to
 
 if TYPE_CHECKING:
     from costmodel.calibration import Calibration, ClassParameters
 
 
 def calibrate(
-    out: Annotated[Path, typer.Option(help="The calibration's JSON file.")],
+    out: Annotated[Path, written_to("The calibration: FILE.json.", ".json")],
     tables: Annotated[
         list[str] | None,
         typer.Argument(
@@ -38,9 +38,12 @@ def calibrate(
             "table that does not hold them."
         ),
     ] = None,
-    dtypes: Annotated[str, typer.Option(help="What to measure, such as bf16,fp8.")] = "bf16",
+    dtypes: Annotated[
+        str | None,
+        typer.Option(help="What to measure, such as bf16,fp8; fp32 on a CPU, else bf16."),
+    ] = None,
     keep_table: Annotated[
-        Path | None, typer.Option(help="Keep the measured ops in this JSON file as well.")
+        Path | None, written_to("Keep the measured ops as well: FILE.json.", ".json")
     ] = None,
     software: Annotated[str, typer.Option(help="What ran the measured ops; kept in the file.")] = "",
     date: Annotated[str, typer.Option(help="When, such as 2026-05-01; kept in the file.")] = "",
@@ -59,16 +62,28 @@ def calibrate(
 ) -> None:  # fmt: skip
     """Fit efficiencies, overheads and stairs per op class; say what could not be fitted."""
     if tables:
+        from costmodel.calibration import fit_calibration
+        from hardware_specs import get_hardware
+
         if hardware is None:
             raise InvalidInputError(
                 "name the device of the tables with --hardware ID (see `vlm-roofline specs list`)"
             )
-        found = _from_tables(tables, hardware, software, date, time_unit, model, near)
+        found = fit_calibration(
+            tables, get_hardware(hardware), software=software, date=date, time_unit=time_unit,
+            model=model, near=near, progress=progress,
+        )  # fmt: skip
     else:
+        from profiling import calibrate as measure
+
         for path in filter(None, (out, keep_table)):
             _check_place(path)
         try:
-            found = _measured(device, hardware, model or "llava-1.5-7b", dtypes, keep_table, near)
+            with bars() as update:
+                found = measure(
+                    device, hardware=hardware, model=model or "llava-1.5-7b", dtypes=split(dtypes),
+                    table=keep_table, near=near, on_progress=partial(update, "measuring"),
+                )  # fmt: skip
         except CalibrationError as error:
             raise _kept(error, keep_table, out) from error
     found.save(out)
@@ -106,78 +121,6 @@ def _kept(error: CalibrationError, table: Path | None, out: Path) -> Calibration
     )
 
 
-def _from_tables(
-    tables: list[str],
-    hardware: str,
-    software: str,
-    date: str,
-    time_unit: str | None,
-    model: str | None,
-    near: str | None,
-) -> Calibration:
-    from costmodel.calibration import fit_calibration
-    from hardware_specs import get_hardware
-
-    return fit_calibration(
-        list(tables),
-        get_hardware(hardware),
-        software=software,
-        date=date,
-        time_unit=time_unit,
-        model=model,
-        near=near,
-        progress=lambda items, description, total: progress(items, description, total),
-    )
-
-
-def _measured(
-    device: str,
-    hardware: str | None,
-    model: str,
-    dtypes: str,
-    table: Path | None,
-    near: str | None,
-) -> Calibration:
-    from profiling import calibrate as measure
-
-    with _Bar() as bar:
-        return measure(
-            device,
-            hardware=hardware,
-            model=model,
-            dtypes=split(dtypes),
-            table=table,
-            near=near,
-            on_progress=bar.update,
-        )
-
-
-class _Bar:
-    """A progress bar fed by (done, total); nothing when stderr is no terminal."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._task: Any = None
-
-    def __enter__(self) -> _Bar:
-        if sys.stderr.isatty():
-            from rich.progress import Progress
-
-            self._bar = Progress(console=error_console(), transient=True)
-            self._bar.start()
-            self._task = self._bar.add_task("measuring", total=None)
-        return self
-
-    def update(self, done: int, total: int) -> None:
-        """Show how far it got."""
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=total)
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-
 def _print(found: Calibration, out: Path) -> None:
     from vlm_roofline.cli.tables import Column, columns, table
 
@@ -198,7 +141,8 @@ def _print(found: Calibration, out: Path) -> None:
         Column("worst %", lambda row: f"{row[1].worst * 100:.0f}", "1"),
         Column("90 % interval covers %", lambda row: f"{row[1].coverage * 100:.0f}", "1"),
     ]
-    console().print(table(fitted, shown, title=f"{found.hardware_id}: fitted classes"))
+    title = f"{found.hardware_id}: fitted classes, with 90 % intervals; what has none is assumed"
+    console().print(table(fitted, shown, title=title))
     assumed = sum(not each.measured for each in found.classes.values())
     console().print(
         f"{assumed} more class and dtype pairs hold assumed parameters; "

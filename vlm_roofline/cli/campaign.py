@@ -47,8 +47,6 @@ def campaign(
     from profiling import CampaignPlan, run_device_campaign
     from profiling.subject.models import named
 
-    if budget is not None and not 0 < budget < inf:
-        raise InvalidInputError(f"--budget must be positive and finite, not {budget}")
     begun_s = time.time() if started is None else started
     spent_s = time.time() - begun_s
     if not 0 <= spent_s < inf:

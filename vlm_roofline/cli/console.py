@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import warnings
+from collections.abc import Sized
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,9 +15,10 @@ from hardware_specs.files.reading import DamagedFileWarning
 from hardware_specs.showing import harmless, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import TextIO
 
+    import pandas as pd
     from rich.console import Console
     from rich.segment import Segment
 
@@ -55,6 +58,21 @@ def print_json(document: object) -> None:
     sys.stdout.write(json.dumps(document, indent=2, allow_nan=False, default=_plain) + "\n")
 
 
+def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table as JSON has them, those of a named index numbered by it.
+
+    What is not defined, or infinite, is None.
+
+    >>> import pandas as pd
+    >>> rows_of(pd.DataFrame({"a": [1, 2], "b": [0.5, float("nan")]}))
+    [{'a': 1, 'b': 0.5}, {'a': 2, 'b': None}]
+    """
+    table = table.reset_index() if table.index.name else table
+    known = table.notna() & ~table.isin([math.inf, -math.inf])
+    rows: Any = table.astype(object).where(known, None).to_dict("records")
+    return list(rows)
+
+
 def _plain(value: Any) -> Any:
     """Convert numpy scalars and arrays, paths and tuples to JSON's types."""
     if hasattr(value, "tolist"):
@@ -62,9 +80,10 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def warn(message: str) -> None:
-    """Write one warning line to stderr."""
-    remark(f"warning: {one_line(message)}")
+def warn(*messages: str) -> None:
+    """Write warnings to stderr, a line each."""
+    for message in messages:
+        remark(f"warning: {one_line(message)}")
 
 
 def remark(message: str) -> None:
@@ -96,19 +115,46 @@ def damage_told() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def bars(*, lines: bool = False) -> Iterator[Callable[[str, int, int | None], None]]:
+    """Give what shows how far each step is, called with its name, what is done and the total.
+
+    On a terminal a step is a bar with the time left. Elsewhere it is nothing, or with `lines` its name, once.
+    """
+    steps: dict[str, Any] = {}
+    if not sys.stderr.isatty():
+
+        def named(step: str, *_: Any) -> None:
+            if lines and step not in steps:
+                steps[step] = None
+                remark(step)
+
+        yield named
+        return
+    from rich.progress import Progress
+
+    with Progress(console=error_console(), transient=not lines) as drawn:
+
+        def shown(step: str, done: int, total: int | None) -> None:
+            if step not in steps:
+                steps[step] = drawn.add_task(step)
+            drawn.update(steps[step], completed=done, total=total)
+
+        yield shown
+
+
 def progress(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Yield the items behind a progress bar with the time left; silent when stderr is no terminal.
+    """Yield the items behind a progress bar.
 
     Args:
         items: the items to go through.
         description: what is being done, in two or three words.
         total: how many there are, when `items` has no length.
     """
-    if not sys.stderr.isatty():
-        yield from items
-        return
-    from rich.progress import track
-
-    yield from track(
-        items, description=description, total=total, console=error_console(), transient=True
-    )
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    with bars() as update:
+        update(description, 0, total)
+        for done, item in enumerate(items, 1):
+            yield item
+            update(description, done, total)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vlm_roofline.cli.console import console, print_json, warn
 from vlm_roofline.cli.options import Json, request_options
-from vlm_roofline.cli.units import show_bytes, show_time
+from vlm_roofline.cli.units import show_bytes, show_scaled, show_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,12 +47,12 @@ def estimate(
 
     cost = run(**given)
     own = given["convention"] == "torch"
-    powers = {"idle_w": idle_w, "memory_w": memory_w, "compute_w": compute_w}
     thousand = None
-    if energy or price_per_hour is not None or any(value is not None for value in powers.values()):
-        from vlm_roofline.cli.per_thousand import per_thousand
+    if energy or any(each is not None for each in (price_per_hour, idle_w, memory_w, compute_w)):
+        from costmodel.energy import PowerModel
+        from costmodel.questions.thousand import per_thousand
 
-        thousand = per_thousand(cost, powers, price_per_hour)
+        thousand = per_thousand(cost, PowerModel(idle_w, memory_w, compute_w), price_per_hour)
     if json:
         document = cost.to_dict()
         if ops:
@@ -60,8 +61,7 @@ def estimate(
             document["per_thousand_requests"] = thousand
         print_json(document)
         return
-    for line in cost.warnings:
-        warn(line)
+    warn(*cost.warnings)
     if markdown:
         from vlm_roofline.cli.model_card import model_card
 
@@ -69,41 +69,51 @@ def estimate(
         return
     _print(cost, ops)
     if thousand is not None:
-        from vlm_roofline.cli.per_thousand import per_thousand_text
-
         console().print(per_thousand_text(thousand))
     if own and given["method"] not in (None, "none"):
         console().print(_saved(given))
 
 
+def per_thousand_text(found: Mapping[str, Any]) -> str:
+    """Say in a line what a thousand requests take.
+
+    >>> per_thousand_text({"requests": 1000, "device_s": 72.0, "energy_j": None, "energy_low_j": None,
+    ...     "energy_high_j": 3.6e6, "price": 0.25, "basis": "limit x time"})
+    'per 1,000 requests: 72 s of the device, at most 1 kWh (limit x time), price 0.25'
+    """
+    parts = [f"{found['device_s']:.4g} s of the device"]
+    if found["energy_j"] is not None:
+        parts.append(f"{show_scaled(found['energy_j'], 3.6e6, 'kWh')} ({found['basis']})")
+    elif found["energy_high_j"] is not None:
+        high = show_scaled(found["energy_high_j"], 3.6e6, "kWh")
+        parts.append(f"at most {high} ({found['basis']})")
+    if found["price"] is not None:
+        parts.append(f"price {found['price']:.4g}")
+    return f"per {found['requests']:,} requests: {', '.join(parts)}"
+
+
 def _print(cost: Estimate, ops: bool) -> None:
-    from vlm_roofline.cli.tables import Column, table
+    from vlm_roofline.cli.tables import Column, columns, table
 
     given = cost.inputs
-    rows = [
-        (name, stage)
-        for name, stage in cost.stages.items()
-        if stage.time_s or stage.kernels or stage.flops
-    ]
+    names = {id(stage): name for name, stage in cost.stages.items()}
+    did = [each for each in cost.stages.values() if each.time_s or each.kernels or each.flops]
     view = table(
-        [*rows, ("total", cost.totals)],
+        [*did, cost.totals],
         [
-            Column("stage", lambda row: row[0]),
-            Column("FLOP", lambda row: row[1].flops, "FLOP"),
-            Column("weights read", lambda row: row[1].weight_bytes, "B", 1),
-            Column(
-                "KV moved", lambda row: _sum(row[1].kv_read_bytes, row[1].kv_write_bytes), "B", 1
+            Column("stage", lambda stage: names.get(id(stage), "total")),
+            Column("FLOP", "flops", "FLOP"),
+            Column("weights read", "weight_bytes", "B", 1),
+            Column("KV moved", partial(_moved, "kv"), "B", 1),
+            Column("act. moved", partial(_moved, "activation"), "B", 1),
+            Column("kernels", "kernels", "1", 1),
+            *columns(
+                "s", time="time_s", low="time_low_s", high="time_high_s", at_best="ideal_time_s"
             ),
-            Column("act. moved", lambda row: _activations(row[1]), "B", 1),
-            Column("kernels", lambda row: row[1].kernels, "1", 1),
-            Column("time", lambda row: row[1].time_s, "s"),
-            Column("low", lambda row: row[1].time_low_s, "s"),
-            Column("high", lambda row: row[1].time_high_s, "s"),
-            Column("at best", lambda row: row[1].ideal_time_s, "s"),
-            Column("bound", lambda row: row[1].bound or "-"),
+            Column("bound", lambda stage: stage.bound or "-"),
         ],
         title=_title(given),
-        style=lambda row: "bold" if row[0] == "total" else None,
+        style=lambda stage: "bold" if stage is cost.totals else None,
     )
     out = console()
     out.print(view)
@@ -118,10 +128,9 @@ def _print(cost: Estimate, ops: bool) -> None:
         from costmodel.precision.numerics import label_note
 
         out.print(_ops_table(cost))
-        for note in filter(
-            None, map(label_note, dict.fromkeys(row.dtype or "" for row in cost.ops))
-        ):
-            out.print(note, style="dim")
+        for dtype in dict.fromkeys(row.dtype or "" for row in cost.ops):
+            if note := label_note(dtype):
+                out.print(note, style="dim")
 
 
 def _saved(given: Mapping[str, Any]) -> str:
@@ -154,13 +163,25 @@ def _title(given: Mapping[str, Any]) -> str:
         f"{given['model']} on {given['hardware']}, {given['precision']}: {tokens} tokens, "
         f"batch {given['batch_size']}"
     )
-    if given["method"] not in (None, "none"):
-        keep = given["keep"]
-        title += f", {given['method']} "
-        title += "at its default" if keep is None else f"keep {keep}"
-        if given["layer"] is not None:
-            title += f" from layer {given['layer']}"
-    return title
+    return title if given["method"] in (None, "none") else f"{title}, {_method_title(given)}"
+
+
+def _method_title(given: Mapping[str, Any]) -> str:
+    """Name the method, or the two of a stack, with variant, options and what it keeps."""
+    from costmodel.methods import get_method
+
+    variant = given.get("method_variant", "program")
+    method = get_method(given["method"], variant=variant, **given.get("method_options", {}))
+    asked = [(each, each.given_keep, each.given_layer) for each in method.info.stages]
+    parts = []
+    for each, keep, layer in asked or [(method, given["keep"], given["layer"])]:
+        info = each.info
+        # Where the data decide, nothing is asked for.
+        plain = info.default_keep is None or info.expected_keep is not None
+        default = "" if plain else f" of {info.default_keep}"
+        kept = f"at its default{default}" if keep is None else f"keep {keep}"
+        parts.append(f"{each.label} {kept}" + ("" if layer is None else f" from layer {layer}"))
+    return ", then ".join(parts)
 
 
 def _print_time_and_memory(cost: Estimate) -> None:
@@ -223,9 +244,7 @@ def _fixed(value: float | None, digits: int) -> str | None:
     return None if value is None else f"{value:.{digits}f}"
 
 
-def _activations(stage: Any) -> int | None:
-    return _sum(stage.activation_read_bytes, stage.activation_write_bytes)
-
-
-def _sum(one: int | None, two: int | None) -> int | None:
-    return None if one is None or two is None else one + two
+def _moved(kind: str, stage: Any) -> int | None:
+    """Return the bytes of a kind that a stage reads and writes, None where a convention counts none."""
+    read = getattr(stage, f"{kind}_read_bytes")
+    return None if read is None else read + getattr(stage, f"{kind}_write_bytes")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -109,7 +108,7 @@ def _print(found: Explanation) -> None:
         ("attributed", found.attributed_time_s), ("unattributed", found.unattributed_time_s),
         ("copies", found.copies_time_s), ("all device work", found.kernel_time_s),
     ]  # fmt: skip
-    named = [Column("", lambda row: row[0]), Column("time", lambda row: row[1], "s"), share]
+    named = [Column("", 0), Column("time", 1, "s"), share]
     out.print(table(totals, named, title=title))
     span = found.time.span_s or 1.0
     times = [
@@ -117,16 +116,15 @@ def _print(found: Explanation) -> None:
         ("other gaps", found.idle_s - found.time.host_idle_s), ("first to last work", found.time.span_s),
     ]  # fmt: skip
     out.print(table(times, [*named[:2], Column("share", lambda row: row[1] / span, "%")]))
-    layers = [
-        Column("layers", "says"),
-        *columns("1", sequences="batch", passes="passes"),
-        *columns("s", time="time_s"),
-    ]
     if found.layers:
+        layers = [
+            *columns(layers="says"),
+            *columns("1", sequences="batch", passes="passes"),
+            *columns("s", time="time_s"),
+        ]
         out.print(table(found.layers, layers))
     if found.stages:
-        stages = [Column("stage", lambda row: row[0]), *named[1:]]
-        out.print(table(list(found.stages.items()), stages))
+        out.print(table(found.stages.items(), [Column("stage", 0), *named[1:]]))
     classes = [
         Column("class", "op_class", whole=True),
         *columns("1", kernels="kernels"),
@@ -140,8 +138,8 @@ def _print(found: Explanation) -> None:
                     *columns("s", time="time_s")]  # fmt: skip
         out.print(table(found.families, families))
     if found.unlinked_classes:
-        unlinked = [Column("linked to no op, by kernel", lambda row: row[0]), *named[1:]]
-        out.print(table(list(found.unlinked_classes.items()), unlinked))
+        unlinked = [Column("linked to no op, by kernel", 0), *named[1:]]
+        out.print(table(found.unlinked_classes.items(), unlinked))
     ops = [
         Column("stage", "stage", priority=2),
         Column("op", lambda row: row.name.removeprefix("aten::")),
@@ -164,19 +162,14 @@ def _ratio(row: dict[str, Any]) -> str | None:
     return f"{row['predicted_s'] / row['priced_s']:.2f}" if row["priced_s"] else None
 
 
-def _moved(name: str, row: dict[str, Any]) -> str:
-    return f"{row[name] * 1e3:+.3f}"
-
-
 def _print_against(against: Any) -> None:
-    from profiling.reconciling.gap import LABELS, PARTS
-    from vlm_roofline.cli.tables import Column, columns, table
+    from vlm_roofline.cli.reconcile import gap_columns
+    from vlm_roofline.cli.tables import columns, table
 
-    shown = [name for name in PARTS if any(abs(row[name]) >= 5e-7 for row in against.rows)]
     view = [
         *columns(stage="stage"),
         *columns("s", measured="measured_s", predicted="predicted_s", ideal="ideal_s"),
-        *(Column(LABELS[name], partial(_moved, name), "1") for name in shown),
+        *gap_columns(against.rows, digits=3),
     ]
     title = (
         f"{against.model}, {against.visual_tokens} visual and {against.text_tokens} text tokens, batch "

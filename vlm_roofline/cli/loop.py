@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from hardware_specs.errors import InvalidInputError
-from vlm_roofline.cli.console import console, error_console, print_json
+from vlm_roofline.cli.console import bars, console, print_json
 from vlm_roofline.cli.options import Device, Json, TextTokens, parse_counts, split
 from vlm_roofline.cli.paths import typed_path
-
-if TYPE_CHECKING:
-    from profiling.whole_loop import LoopPlan
 
 
 def loop(
@@ -55,8 +49,7 @@ def loop(
     json: Json = False,
 ) -> None:
     """Measure this device's ops, calibrate, run a model with and without reduction, explain the gap."""
-    from profiling.measuring.point import Options
-    from profiling.measuring.stopping import StopRule, WarmUpRule
+    from profiling.measuring.plan_file import options_for
     from profiling.whole_loop import LoopPlan, run_loop
 
     plan = LoopPlan(
@@ -75,17 +68,9 @@ def loop(
         threads=threads,
         max_foreign_load=max_foreign_load,
     )
-    if not 0 < max_time < inf:
-        raise InvalidInputError(f"--max-time must be positive and finite, not {max_time}")
-    warm_up_s = 0.3 if plan.on_cpu else 3.0
-    options = Options(
-        rule=StopRule(max_time_s=max_time, min_time_s=min(0.5, max_time)),
-        warm_up=WarmUpRule(min_time_s=warm_up_s, max_time_s=max(warm_up_s, min(10.0, max_time))),
-        max_foreign_load=max_foreign_load,
-        patience_s=10.0 if max_foreign_load is None else 120.0,
-    )
-    with _Steps() as steps:
-        found = run_loop(plan, out, options=options, on_step=steps.update)
+    options = options_for(0.02, max_time, True, device, max_foreign_load)
+    with bars(lines=True) as update:
+        found = run_loop(plan, out, options=options, on_step=update)
     if json:
         print_json(
             {
@@ -97,45 +82,7 @@ def loop(
             }
         )
         return
-    _print(plan, found)
-
-
-def _print(plan: LoopPlan, found: Any) -> None:
     from vlm_roofline.cli.reconcile import print_reconciliation
 
     print_reconciliation(found.result)
     console().print(f"{plan.full_model} on {plan.device}: {found.report}")
-
-
-class _Steps:
-    """A bar per step on a terminal; one line per step elsewhere, since the loop takes minutes."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._tasks: dict[str, Any] = {}
-
-    def __enter__(self) -> _Steps:
-        if sys.stderr.isatty():
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-            self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(),
-                console=error_console(),
-            )  # fmt: skip
-            self._bar.start()
-        return self
-
-    def update(self, what: str, done: int, total: int) -> None:
-        """Show how far a step is."""
-        if self._bar is None:
-            if what not in self._tasks:
-                self._tasks[what] = None
-                sys.stderr.write(f"{what}\n")
-            return
-        if what not in self._tasks:
-            self._tasks[what] = self._bar.add_task(what, total=total)
-        self._bar.update(self._tasks[what], completed=done, total=total)
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()

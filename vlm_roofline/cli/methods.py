@@ -9,6 +9,7 @@ import typer
 from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json
 from vlm_roofline.cli.options import Json
+from vlm_roofline.cli.units import show as show_value
 
 if TYPE_CHECKING:
     from costmodel.methods import MethodInfo
@@ -48,9 +49,9 @@ def list_methods(json: Json = False) -> None:
         Column("method", "name", whole=True),
         Column("place", "where", whole=True),
         *columns(default="default_text"),
-        Column("asks the question", lambda info: _yes(info.asks_question), priority=2),
-        Column("count known", lambda info: _yes(info.count_known), priority=2),
-        Column("fused attention", lambda info: _yes(info.fused_attention), priority=2),
+        Column("asks the question", "asks_question", priority=2),
+        Column("count known", "count_known", priority=2),
+        Column("fused attention", "fused_attention", priority=2),
         *columns(own_cost="complexity", what_it_does="summary"),
     ]
     console().print(table(infos, shown))
@@ -169,17 +170,11 @@ def example(name: str) -> dict[str, Any]:
     }
 
 
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"
-
-
 def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
     if isinstance(value, dict):
         return "\n".join(f"{key}: {_text(entry)}" for key, entry in value.items())
     if isinstance(value, (list, tuple)):
         return "; ".join(str(entry) for entry in value)
     if isinstance(value, float):
         return f"{value:.4g}"
-    return str(value)
+    return str(show_value(value))

@@ -43,6 +43,7 @@ def roofline(given: dict[str, Any], *, out: Out, json: Json = False) -> None:
         placed_ops(cost),
         dtype=_precision(given).text.label,
         title=_scenario(cost),
+        power_limit_w=given["power_limit_w"],
     )
     _save(figure, out, json=json)
 

@@ -35,10 +35,7 @@ _WHOLE = ("convention", "published", "recomputed", "relative_error", "stated", "
 
 def tables_view(tables: Mapping[str, str]) -> RenderableType:
     """Return the list of tables."""
-    shown = [
-        Column("Table", lambda pair: pair[0], whole=True, style="bold"),
-        Column("What it is", lambda pair: pair[1]),
-    ]
+    shown = [Column("Table", 0, whole=True, style="bold"), Column("What it is", 1)]
     return table(tables.items(), shown)
 
 

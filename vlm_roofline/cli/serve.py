@@ -46,8 +46,7 @@ def serve(
     if json:
         print_json(found.to_dict())
         return
-    for line in found.warnings:
-        warn(line)
+    warn(*found.warnings)
     out = console()
     inputs = found.inputs
     out.print(

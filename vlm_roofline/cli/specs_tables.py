@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hardware_specs import Disagreement, HardwareSpec, MeasuredRate, Provenance
 
 _WEAK = "yellow"
+_PAIR = [Column("", 0), Column("", 1)]
 
 #: Column heading -> the paths it shows, best first, and how any but the first is marked.
 _PEAK_COLUMNS = {
@@ -77,7 +78,7 @@ def spec_view(
     if spec.measured:
         yield _measured(spec)
     if documents := _documents(spec):
-        yield table(documents, _pair(), title="documents")
+        yield table(documents, _PAIR, title="documents")
     yield _codes(spec)
     for note in filter(None, (spec.alias_note, *spec.notes)):
         yield Text(f"note: {note}")
@@ -113,8 +114,7 @@ def _facts(spec: HardwareSpec) -> RenderableType:
     return table(
         rows,
         [
-            Column("quantity", lambda row: row[0]),
-            Column("value", lambda row: row[1]),
+            *columns(quantity=0, value=1),
             *_origin_columns(origin),
         ],
         title="device",
@@ -165,7 +165,7 @@ def _peaks(spec: HardwareSpec) -> RenderableType:
     return table(
         spec.peaks.items(),
         [
-            Column("path", lambda peak: peak[0]),
+            Column("path", 0),
             Column("Top/s", lambda peak: peak[1] / 1e12, "1"),
             Column("ridge op/B", lambda peak: f"{peak[1] / spec.bandwidth_bytes_per_s:.1f}", "1"),
             Column("units x clock", lambda peak: _arithmetic(spec, *peak), "1"),
@@ -227,21 +227,14 @@ def _codes(spec: HardwareSpec) -> RenderableType:
     for code in dict.fromkeys(origin.evidence for origin in spec.provenance.values()):
         advice = "; check before building on it" if is_weak(code) else ""
         rows.append((_code(code), Text(explain_evidence(code) + advice, _WEAK if advice else "")))
-    return table(rows, _pair(), title="evidence")
-
-
-def _pair() -> list[Column]:
-    """Return two columns without headings."""
-    return [Column("", lambda pair: pair[0]), Column("", lambda pair: pair[1])]
+    return table(rows, _PAIR, title="evidence")
 
 
 def _disagreements(rows: Sequence[Disagreement]) -> RenderableType:
-    names = ("field", "list", "theirs", "right", "why")
-    return table(
-        rows,
-        [Column("device", "about"), *(Column(name, name) for name in names)],
-        title="other lists print something else",
+    shown = columns(
+        device="about", field="field", list="list", theirs="theirs", right="right", why="why"
     )
+    return table(rows, shown, title="other lists print something else")
 
 
 def _peak_cell(spec: HardwareSpec, column: str) -> Text:

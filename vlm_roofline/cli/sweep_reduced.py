@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hardware_specs.errors import InvalidInputError
-from vlm_roofline.cli.console import error_console
+from vlm_roofline.cli.console import bars
 from vlm_roofline.cli.tables import Column
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -65,31 +65,10 @@ def _words(text: str | None) -> tuple[str, ...]:
 
 def reduced(plan: dict[str, Any], **asked: Any) -> pd.DataFrame:
     """Return a sweep's answer, behind a progress bar where stderr is a terminal."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     from costmodel import sweep
 
-    words = (TextColumn("pricing"), BarColumn(), TimeRemainingColumn())
-    console = error_console()
-    with Progress(*words, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("pricing", total=None)
-
-        def on_progress(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        return sweep(**plan, **asked, on_progress=on_progress)
-
-
-def rows_of(table: pd.DataFrame, plain: Callable[[Any], Any]) -> list[dict[str, Any]]:
-    """Return the rows of an answer with their numbers in the sweep, as JSON has them."""
-    numbered = table.reset_index() if table.index.name else table
-    return [
-        {
-            str(name): None if isinstance(value, float) and math.isinf(value) else plain(value)
-            for name, value in row.items()
-        }
-        for row in numbered.to_dict("records")
-    ]
+    with bars() as update:
+        return sweep(**plan, **asked, on_progress=partial(update, "pricing"))
 
 
 def axis_columns(axes: Sequence[str], shown: Sequence[Column]) -> list[Column]:

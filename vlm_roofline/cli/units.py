@@ -13,17 +13,19 @@ _THOUSANDS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def show(value: Any, unit: str = "") -> Any:
-    """Return a value as a table shows it: `-` for what is not known, text as it is.
+    """Return a value as a table shows it: `-` for what is not known, yes and no, text as it is.
 
     Args:
         value: a number in SI units, None, or something that is formatted already.
         unit: a key of `FORMATS`.
 
-    >>> show(8583722926080, "FLOP"), show(0.0275, "s"), show(None, "B"), show(0.5, "%")
-    ('8.584 T', '27.500 ms', '-', '50.0 %')
+    >>> show(8583722926080, "FLOP"), show(0.0275, "s"), show(None, "B"), show(0.5, "%"), show(True)
+    ('8.584 T', '27.500 ms', '-', '50.0 %', 'yes')
     """
     if value is None:
         return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return FORMATS[unit](value) if isinstance(value, (int, float)) else value
 
 

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from costmodel.models.decoders.gated import kinds_of, with_blocks
+from costmodel.models.decoders import Decoder
+from costmodel.models.decoders.gated import DEFAULTS, kinds_of, read_gated, with_blocks
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from costmodel.models.reading import Section
     from costmodel.models.text import TextConfig
+
+
+def gated_experts(
+    family: str, label: str, size: str, defaults: Mapping[str, Any], **facts: Any
+) -> Decoder:
+    """Return a decoder with experts, whose config calls their width `size`; the rest is as for `gated`."""
+    known = {**DEFAULTS, **defaults}
+
+    def read(section: Section, tied: bool | None) -> TextConfig:
+        return with_experts(section, read_gated(section, family, known, tied, **facts), size)
+
+    return Decoder(label, known, read)
 
 
 def with_experts(section: Section, dense: TextConfig, size: str) -> TextConfig:

@@ -23,11 +23,12 @@ from costmodel.blocks import (
     Stack,
     dense,
 )
+from costmodel.models.decoders import Decoder
 from costmodel.models.decoders.windows import read_positions, read_windows
 from costmodel.models.text import TextConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from costmodel.models.reading import Section
 
@@ -109,6 +110,14 @@ def read_gated(
     )
     windows = read_windows(section, text.num_layers, switched=switched_window)
     return with_blocks(text, tuple(map(Kind, windows)))
+
+
+def gated(family: str, label: str, defaults: Mapping[str, Any], **facts: Any) -> Decoder:
+    """Return a decoder of this kind: its defaults beside `DEFAULTS`, and what else `read_gated` takes."""
+    known = {**DEFAULTS, **defaults}
+    return Decoder(
+        label, known, lambda section, tied: read_gated(section, family, known, tied, **facts)
+    )
 
 
 class Kind(NamedTuple):
@@ -206,12 +215,7 @@ def kinds_of(text: TextConfig) -> list[Kind]:
 
 
 def with_blocks(text: TextConfig, layers: Sequence[Kind]) -> TextConfig:
-    """Return a language model with its layers, and what stands around them.
-
-    Args:
-        text: its numbers.
-        layers: the kind of every one.
-    """
+    """Return a language model with layers of these kinds, and what stands around them."""
     d, v = text.hidden_size, text.vocab_size
     kinds = tuple(dict.fromkeys(layers))
     windows = tuple(dict.fromkeys(kind.window for kind in kinds))

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from costmodel.models.decoders.gated import gated
 
-from costmodel.models.decoders import Decoder
-from costmodel.models.decoders.gated import DEFAULTS, read_gated
-
-if TYPE_CHECKING:
-    from costmodel.models.reading import Section
-    from costmodel.models.text import TextConfig
-
-_DEFAULTS = DEFAULTS | {
-    "vocab_size": 256000,
-    "hidden_size": 3072,
-    "intermediate_size": 24576,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 16,
-    "head_dim": 256,
-    "hidden_act": "gelu_pytorch_tanh",
-    "max_position_embeddings": 8192,
-    "attention_bias": False,
-    "tie_word_embeddings": True,
-}
-
-
-def _read(section: Section, tied: bool | None) -> TextConfig:
-    return read_gated(section, "gemma", _DEFAULTS, tied, says_biases=True, offset_norms=True)
-
-
-DECODER = Decoder("Gemma", _DEFAULTS, _read)
+DECODER = gated(
+    "gemma",
+    "Gemma",
+    {
+        "vocab_size": 256000,
+        "hidden_size": 3072,
+        "intermediate_size": 24576,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+        "head_dim": 256,
+        "hidden_act": "gelu_pytorch_tanh",
+        "max_position_embeddings": 8192,
+        "attention_bias": False,
+        "tie_word_embeddings": True,
+    },
+    says_biases=True,
+    offset_norms=True,
+)

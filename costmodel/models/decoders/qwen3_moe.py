@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from costmodel.models.decoders.experts import gated_experts
 
-from costmodel.models.decoders import Decoder
-from costmodel.models.decoders.experts import with_experts
-from costmodel.models.decoders.gated import DEFAULTS, read_gated
-
-if TYPE_CHECKING:
-    from costmodel.models.reading import Section
-    from costmodel.models.text import TextConfig
-
-_DEFAULTS = DEFAULTS | {
-    "vocab_size": 151936,
-    "hidden_size": 2048,
-    "intermediate_size": 6144,
-    "num_hidden_layers": 24,
-    "num_key_value_heads": 4,
-    "max_position_embeddings": 32768,
-    "attention_bias": False,
-    "use_sliding_window": False,
-    "sliding_window": 4096,
-    "max_window_layers": 0,
-    "decoder_sparse_step": 1,
-    "moe_intermediate_size": 768,
-    "num_experts_per_tok": 8,
-    "num_experts": 128,
-    "mlp_only_layers": [],
-}
-
-
-def _read(section: Section, tied: bool | None) -> TextConfig:
-    dense = read_gated(
-        section, "qwen3_moe", _DEFAULTS, tied, says_biases=True, switched_window=True, qk_norm=True
-    )
-    return with_experts(section, dense, "moe_intermediate_size")
-
-
-DECODER = Decoder("Qwen3 with experts", _DEFAULTS, _read)
+DECODER = gated_experts(
+    "qwen3_moe",
+    "Qwen3 with experts",
+    "moe_intermediate_size",
+    {
+        "vocab_size": 151936,
+        "hidden_size": 2048,
+        "intermediate_size": 6144,
+        "num_hidden_layers": 24,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 32768,
+        "attention_bias": False,
+        "use_sliding_window": False,
+        "sliding_window": 4096,
+        "max_window_layers": 0,
+        "decoder_sparse_step": 1,
+        "moe_intermediate_size": 768,
+        "num_experts_per_tok": 8,
+        "num_experts": 128,
+        "mlp_only_layers": [],
+    },
+    says_biases=True,
+    switched_window=True,
+    qk_norm=True,
+)

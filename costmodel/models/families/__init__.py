@@ -83,11 +83,7 @@ def register_family(family: Family) -> None:
 
 
 def family_of(model: object) -> Family | None:
-    """Return the family of a live `transformers` model, or None for a class of no family.
-
-    Args:
-        model: an instance of a class that a family names, or of one that inherits from it.
-    """
+    """Return the family of a live `transformers` model by its class or that class's bases, or None."""
     for kind in type(model).__mro__:
         for name in list_families():
             family = get_family(name)

@@ -42,7 +42,7 @@ def _side(outer: Section, vision: VisionConfig) -> int:
 
 def _geometry(outer: Section, vision: VisionConfig) -> TileGeometry:
     tokens = vision.patches // _side(outer, vision) ** 2
-    return TileGeometry(tokens, side=_NARROWEST, most_tiles=1, tiles=pan_and_scan, more=(_RATIO,))
+    return TileGeometry(tokens, side=_NARROWEST, tiles=pan_and_scan, more=(_RATIO,))
 
 
 def _processed(geometry: TileGeometry, said: Processor) -> TileGeometry:

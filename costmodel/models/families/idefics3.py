@@ -1,8 +1,7 @@
 """Idefics3: tiles of the tower's size, shuffled to few tokens by one linear layer; modeling_idefics3.py.
 
-The longer edge of an image becomes four tiles (`size` of the processor, class and checkpoints alike), of
-which `max_tiles` is another number. Tokens of text between the
-tiles are the prompt's, not counted here.
+The longer edge of an image becomes four tiles (`size` of the processor, class and checkpoints alike), or
+`max_tiles` of them. Tokens of text between the tiles are the prompt's, not counted here.
 """
 
 from __future__ import annotations

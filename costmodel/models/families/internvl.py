@@ -1,9 +1,8 @@
 """InternVL3 and 3.5 in `transformers`' own format: 448-pixel tiles of 256 tokens; modeling_internvl.py.
 
 Whether an image is cut into tiles is the caller's choice (`crop_to_patches`, off by default both in the
-class and in the checkpoints' preprocessor_config.json): `max_tiles=12` cuts as
-their papers do.
-A frame of a clip is one tile.
+class and in the checkpoints' preprocessor_config.json): `max_tiles=12` cuts as their papers do. A frame of
+a clip is one tile.
 """
 
 from __future__ import annotations
@@ -45,11 +44,7 @@ def _geometry(outer: Section, vision: VisionConfig) -> TileGeometry:
         )
     tokens = vision.patches // _merged(outer, vision) ** 2
     return TileGeometry(
-        tokens,
-        video=frames_alone(tokens),
-        side=vision.image_size,
-        most_tiles=1,
-        tiles=closest_tiles,
+        tokens, video=frames_alone(tokens), side=vision.image_size, tiles=closest_tiles
     )
 
 
@@ -92,5 +87,6 @@ FAMILY = Family(
     geometry=_geometry,
     processed=_processed,
     merges=True,
+    frames_as_images=True,
     bridge=_bridge,
 )

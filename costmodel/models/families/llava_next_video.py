@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from costmodel.models.families.family import DEFAULT_FRAMES, Family
-from costmodel.models.families.tiled import NEXT_DEFAULTS, check_grid, newline, read_tiles
+from costmodel.models.families.tiled import NEXT_DEFAULTS, newline, read_tiles
 from costmodel.models.geometry import CropGeometry, VideoRule
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ _MODE, _STRIDE, _CHANNELS = "spatial_pool_mode", "spatial_pool_stride", "spatial
 
 
 def _geometry(outer: Section, vision: VisionConfig) -> CropGeometry:
-    check_grid(outer, vision)
     tiles = read_tiles(outer, vision)
     outer.word(_MODE, ("average", "max", "conv"))
     pooled = (vision.grid // outer.whole(_STRIDE, most=vision.grid)) ** 2

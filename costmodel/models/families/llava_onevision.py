@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING
 
 from costmodel.models.families.family import LLAVA_DEFAULTS, Family
-from costmodel.models.families.tiled import check_grid, newline, read_tiles
+from costmodel.models.families.tiled import newline, read_tiles
 from costmodel.models.geometry import CropGeometry, VideoRule, VisualInput
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 
 def _geometry(outer: Section, vision: VisionConfig) -> CropGeometry:
-    check_grid(outer, vision)
     shape = outer.word("vision_aspect_ratio")
     number = re.fullmatch(r"anyres_max_([1-9]\d{0,5})", shape)
     if number is None:

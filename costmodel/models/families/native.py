@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
+from costmodel.blocks import Shuffle
+from costmodel.models.families.family import Family
 from costmodel.models.native import NativeGeometry
 from costmodel.models.processors import check, pixels
 from costmodel.models.projector import ProjectorConfig
 from costmodel.models.towers.native import merger
 
 if TYPE_CHECKING:
-    from costmodel.blocks import Block
     from costmodel.models.processors import Processor
     from costmodel.models.reading import Section
     from costmodel.models.text import TextConfig
     from costmodel.models.vision import VisionConfig
-
-#: What the config classes of these families assume.
-DEFAULTS: dict[str, Any] = {"tie_word_embeddings": False}
 
 
 def native_geometry(
@@ -77,10 +76,9 @@ def merged_bridge(
     vision: VisionConfig,
     text: TextConfig,
     norm: str,
-    after: tuple[Block, ...] = (),
     width: str = "out_hidden_size",
 ) -> ProjectorConfig:
-    """Return the merger as the bridge to the language model.
+    """Return the merger as the bridge to the language model, tokens in raster order again behind windows.
 
     Raises:
         InvalidFileError: the tower's output is not as wide as the language model.
@@ -93,5 +91,17 @@ def merged_bridge(
         )
     many = vision.merge**2
     k = many * vision.hidden_size
-    blocks = (*merger(vision.hidden_size, many, d, norm), *after)
+    order = (Shuffle("raster_order", d, "projected"),) if vision.window else ()
+    blocks = (*merger(vision.hidden_size, many, d, norm), *order)
     return ProjectorConfig(k, k, d, True, "gelu", blocks, by_plan=True)
+
+
+#: What is common to these families, the rest to be said.
+NativeFamily = partial(
+    Family,
+    defaults={"tie_word_embeddings": False},
+    selects_features=False,
+    merges=True,
+    reads_values=True,
+    processed=processed,
+)

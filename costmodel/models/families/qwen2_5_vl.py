@@ -8,35 +8,13 @@ pairs of frames are resized each by itself; checkpoints take up to 768 of them w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
-from costmodel.blocks import Shuffle
-from costmodel.models.families.family import Family
-from costmodel.models.families.native import (
-    DEFAULTS,
-    merged_bridge,
-    native_geometry,
-    processed,
-)
-
-if TYPE_CHECKING:
-    from costmodel.models.native import NativeGeometry
-    from costmodel.models.projector import ProjectorConfig
-    from costmodel.models.reading import Section
-    from costmodel.models.text import TextConfig
-    from costmodel.models.vision import VisionConfig
+from costmodel.models.families.native import NativeFamily, merged_bridge, native_geometry
 
 #: Fewest and most tokens of an image, and of a pair of frames.
 TOKENS, VIDEO_TOKENS = (4, 16384), (128, 768)
-
-
-def _geometry(_outer: Section, vision: VisionConfig) -> NativeGeometry:
-    return native_geometry(vision, TOKENS, VIDEO_TOKENS)
-
-
-def _bridge(outer: Section, vision: VisionConfig, text: TextConfig) -> ProjectorConfig:
-    order = Shuffle("raster_order", text.hidden_size, "projected")
-    return merged_bridge(outer, vision, text, "rms", (order,))
 
 
 def _rescale(document: dict[str, Any]) -> None:
@@ -48,20 +26,15 @@ def _rescale(document: dict[str, Any]) -> None:
     seen["fullatt_block_indexes"] = [i for i in full if i < depth] or [depth - 1]
 
 
-FAMILY = Family(
+FAMILY = NativeFamily(
     model_type="qwen2_5_vl",
     label="Qwen2.5-VL",
     classes=("Qwen2_5_VLForConditionalGeneration",),
-    defaults=DEFAULTS,
     decoder="qwen2_5_vl_text",
     tower="qwen2_5_vl_vision",
     flat=True,
-    merges=True,
-    reads_values=True,
-    selects_features=False,
     tied_by_text=True,
-    geometry=_geometry,
-    processed=processed,
-    bridge=_bridge,
+    geometry=lambda _, vision: native_geometry(vision, TOKENS, VIDEO_TOKENS),
+    bridge=partial(merged_bridge, norm="rms"),
     rescale=_rescale,
 )

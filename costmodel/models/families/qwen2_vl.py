@@ -6,20 +6,11 @@ Budgets of pixels are Qwen2.5-VL's: so are the checkpoints' preprocessor_config.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 from costmodel.models.families import qwen2_5_vl
 from costmodel.models.families.native import merged_bridge
-
-if TYPE_CHECKING:
-    from costmodel.models.projector import ProjectorConfig
-    from costmodel.models.reading import Section
-    from costmodel.models.text import TextConfig
-    from costmodel.models.vision import VisionConfig
-
-
-def _bridge(outer: Section, vision: VisionConfig, text: TextConfig) -> ProjectorConfig:
-    return merged_bridge(outer, vision, text, "layer", width="hidden_size")
 
 
 def _rescale(document: dict[str, Any]) -> None:
@@ -35,6 +26,6 @@ FAMILY = replace(
     classes=("Qwen2VLForConditionalGeneration",),
     decoder="qwen2_vl_text",
     tower="qwen2_vl_vision",
-    bridge=_bridge,
+    bridge=partial(merged_bridge, norm="layer", width="hidden_size"),
     rescale=_rescale,
 )

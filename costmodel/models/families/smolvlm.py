@@ -24,5 +24,6 @@ FAMILY = replace(
     label="SmolVLM",
     classes=("SmolVLMForConditionalGeneration",),
     tower="smolvlm_vision",
+    frames_as_images=True,
     geometry=_geometry,
 )

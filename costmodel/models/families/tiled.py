@@ -23,11 +23,12 @@ def newline(_outer: Section, _vision: VisionConfig, text: TextConfig) -> int:
     return text.hidden_size
 
 
-def check_grid(outer: Section, vision: VisionConfig) -> None:
-    """Raise unless every patch of a crop is read, as a grid of tiles needs.
+def read_tiles(outer: Section, vision: VisionConfig, most: int | None = None) -> AnyRes:
+    """Return how a config cuts images into tiles.
 
     Raises:
-        InvalidFileError: patches and features differ in number.
+        InvalidFileError: patches and features that differ in number, resolutions that are none, or no
+            multiples of the crop.
     """
     if vision.selected_tokens != vision.patches:
         raise outer.fail(
@@ -35,14 +36,6 @@ def check_grid(outer: Section, vision: VisionConfig) -> None:
             f"{vision.feature_select!r} leaves {vision.selected_tokens} features of a crop's "
             f"{vision.patches} patches, which no grid of tiles can be made of",
         )
-
-
-def read_tiles(outer: Section, vision: VisionConfig, most: int | None = None) -> AnyRes:
-    """Return how a config cuts images into tiles.
-
-    Raises:
-        InvalidFileError: resolutions that are none, or no multiples of the crop.
-    """
     key, side = "image_grid_pinpoints", vision.image_size
     value = outer.raw(key)
     if value is None:

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from costmodel.blocks import (
-    Activate,
-    Attend,
-    Block,
-    Norm,
-    Positions,
-    Prepend,
-    Project,
-    Residual,
-    Scale,
-    Stack,
-    dense,
-)
+from costmodel.blocks import Norm, Positions, Prepend, Stack
 from costmodel.models.reading import Section
 from costmodel.models.towers import Tower
-from costmodel.models.towers.transformer import patches, read_shape
+from costmodel.models.towers.transformer import encoder_layer, patches, read_shape
 from costmodel.models.vision import VisionConfig
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _DEFAULTS: dict[str, Any] = {
     "hidden_size": 1024,
@@ -41,31 +26,6 @@ _DEFAULTS: dict[str, Any] = {
     "use_mask_token": False,
     "use_mean_pooling": True,
 }
-
-
-def _layer(
-    shape: Mapping[str, Any], function: str, norm: str, *, bias: bool, qk_norm: bool
-) -> tuple[Block, ...]:
-    c, f, h = shape["hidden_size"], shape["intermediate_size"], shape["num_heads"]
-    normed = tuple(Norm(name, c, "entering", "rms") for name in ("q_norm", "k_norm") if qk_norm)
-    return (
-        Norm("norm1", c, "entering", norm, after_residual=True),
-        Project(
-            "qkv_proj", c, (("q_proj", c), ("k_proj", c), ("v_proj", c)), "entering", bias=bias,
-            reads="attention_input",
-        ),
-        *normed,
-        Attend(h, h, c // h, causal=False, cached=False),
-        dense("out_proj", c, c, "out", bias=True, reads="attention_output"),
-        Scale("attention_scale", c, "out"),
-        Residual("attention_residual", c, "out"),
-        Norm("norm2", c, "mlp", norm, after_residual=True),
-        dense("fc1", c, f, "mlp", bias=True, reads="mlp_input"),
-        Activate("gelu", f, "mlp", function),
-        dense("fc2", f, c, "mlp", bias=True, reads="mlp_hidden"),
-        Scale("mlp_scale", c, "mlp"),
-        Residual("mlp_residual", c, "mlp"),
-    )  # fmt: skip
 
 
 def _squared(section: Section) -> Section:
@@ -108,9 +68,10 @@ def _read(section: Section) -> VisionConfig:
                 *((Positions("position", tokens, c, "token", looked_up=False),) if placed else ()),
             ),
             kinds=(
-                _layer(
-                    shape, function, norm, bias=section.flag("attention_bias"),
-                    qk_norm=section.flag("use_qk_norm"),
+                encoder_layer(
+                    c, shape["intermediate_size"], shape["num_heads"], function, norm=norm,
+                    bias=section.flag("attention_bias"), qk_norm=section.flag("use_qk_norm"),
+                    scaled=True,
                 ),
             ),
             pattern=(0,) * shape["num_layers"],

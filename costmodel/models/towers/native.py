@@ -8,7 +8,6 @@ from costmodel.blocks import (
     Activate,
     Attend,
     Block,
-    Convolve,
     Join,
     Norm,
     Project,
@@ -17,6 +16,7 @@ from costmodel.blocks import (
     dense,
 )
 from costmodel.models.native import DEFAULT_IMAGE
+from costmodel.models.towers.transformer import mlp
 
 if TYPE_CHECKING:
     from costmodel.models.reading import Section
@@ -50,13 +50,10 @@ def read_shape(
         "merge": merge,
         "tubelet": section.whole("temporal_patch_size", most=1000),
         "native": True,
+        "has_cls": False,
+        "pre_norm": False,
+        "post_norm": False,
     }
-
-
-def patches(shape: dict[str, Any], *, bias: bool) -> Convolve:
-    """Return the patch embedding, a convolution over frames, rows and columns."""
-    window = shape["num_channels"] * shape["tubelet"] * shape["patch_size"] ** 2
-    return Convolve("patch_embed", window, shape["hidden_size"], "patch", bias)
 
 
 def attention(c: int, h: int, pieces: str) -> tuple[Block, ...]:
@@ -77,10 +74,7 @@ def native_layer(c: int, f: int, h: int, function: str) -> tuple[Block, ...]:
         Norm("norm1", c, "entering", "layer", after_residual=True),
         *attention(c, h, "images"),
         Norm("norm2", c, "mlp", "layer", after_residual=True),
-        dense("fc1", c, f, "mlp", bias=True, reads="mlp_input"),
-        Activate("gelu", f, "mlp", function),
-        dense("fc2", f, c, "mlp", bias=True, reads="mlp_hidden"),
-        Residual("mlp_residual", c, "mlp"),
+        *mlp(c, f, function),
     )
 
 

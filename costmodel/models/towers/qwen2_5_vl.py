@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from costmodel.blocks import Activate, Angles, Block, Norm, Project, Residual, Shuffle, Stack, dense
 from costmodel.models.towers import Tower
-from costmodel.models.towers.native import KEYS, attention, indices, patches, read_shape
+from costmodel.models.towers.native import KEYS, attention, indices, read_shape
+from costmodel.models.towers.transformer import patches
 from costmodel.models.vision import VisionConfig
 
 if TYPE_CHECKING:
@@ -60,10 +61,7 @@ def _read(section: Section) -> VisionConfig:
         family="qwen2_5_vl",
         **shape,
         intermediate_size=f,
-        has_cls=False,
         patch_bias=False,
-        pre_norm=False,
-        post_norm=False,
         activation=function,
         window=window,
         stack=Stack(

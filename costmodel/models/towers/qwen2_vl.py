@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from costmodel.blocks import Angles, Stack
 from costmodel.models.towers import Tower
-from costmodel.models.towers.native import KEYS, native_layer, patches, read_shape
+from costmodel.models.towers.native import KEYS, native_layer, read_shape
+from costmodel.models.towers.transformer import patches
 from costmodel.models.vision import VisionConfig
 
 if TYPE_CHECKING:
@@ -35,10 +36,7 @@ def _read(section: Section) -> VisionConfig:
         family="qwen2_vl",
         **shape,
         intermediate_size=f,
-        has_cls=False,
         patch_bias=False,
-        pre_norm=False,
-        post_norm=False,
         activation=function,
         stack=Stack(
             before=(patches(shape, bias=False), Angles(c // h, rows="patch")),

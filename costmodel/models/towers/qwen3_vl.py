@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from costmodel.blocks import Angles, Resample, Stack
 from costmodel.models.towers import Tower
-from costmodel.models.towers.native import KEYS, indices, merger, native_layer, patches, read_shape
+from costmodel.models.towers.native import KEYS, indices, merger, native_layer, read_shape
+from costmodel.models.towers.transformer import patches
 from costmodel.models.vision import VisionConfig
 
 if TYPE_CHECKING:
@@ -47,10 +48,7 @@ def _read(section: Section) -> VisionConfig:
         family="qwen3_vl",
         **shape,
         intermediate_size=f,
-        has_cls=False,
         patch_bias=True,
-        pre_norm=False,
-        post_norm=False,
         activation=function,
         deepstack=len(behind),
         stack=Stack(

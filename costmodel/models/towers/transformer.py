@@ -1,10 +1,20 @@
-"""What CLIP and SigLIP share: the layer of a vision transformer, and how configs say its shape."""
+"""What towers share: the layer of a vision transformer, and how configs say its shape."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from costmodel.blocks import Activate, Attend, Block, Convolve, Norm, Project, Residual, dense
+from costmodel.blocks import (
+    Activate,
+    Attend,
+    Block,
+    Convolve,
+    Norm,
+    Project,
+    Residual,
+    Scale,
+    dense,
+)
 
 if TYPE_CHECKING:
     from costmodel.models.reading import Section
@@ -47,30 +57,60 @@ def read_shape(section: Section, defaults: dict[str, Any]) -> dict[str, Any]:
 
 
 def patches(shape: dict[str, Any], *, bias: bool) -> Convolve:
-    """Return the patch embedding."""
-    window = shape["num_channels"] * shape["patch_size"] ** 2
+    """Return the patch embedding, a convolution over rows, columns and the frames of a tubelet."""
+    window = shape["num_channels"] * shape.get("tubelet", 1) * shape["patch_size"] ** 2
     return Convolve("patch_embed", window, shape["hidden_size"], "patch", bias)
 
 
-def encoder_layer(c: int, f: int, h: int, function: str) -> tuple[Block, ...]:
-    """Return one layer: every projection has a bias, the MLP two matrices.
+def mlp(c: int, f: int, function: str, *, scaled: bool = False) -> tuple[Block, ...]:
+    """Return an MLP of two matrices with biases, and its sum with the stream."""
+    return (
+        dense("fc1", c, f, "mlp", bias=True, reads="mlp_input"),
+        Activate("gelu", f, "mlp", function),
+        dense("fc2", f, c, "mlp", bias=True, reads="mlp_hidden"),
+        *((Scale("mlp_scale", c, "mlp"),) if scaled else ()),
+        Residual("mlp_residual", c, "mlp"),
+    )
+
+
+def encoder_layer(
+    c: int,
+    f: int,
+    h: int,
+    function: str,
+    *,
+    norm: str = "layer",
+    bias: bool = True,
+    qk_norm: bool = False,
+    scaled: bool = False,
+) -> tuple[Block, ...]:
+    """Return one layer: attention and an MLP of two matrices, each behind a norm and added to the stream.
+
+    Args:
+        c: width.
+        f: FFN width.
+        h: attention heads.
+        function: the MLP's activation.
+        norm: kind of the two norms.
+        bias: whether q, k and v have a bias; the other projections do.
+        qk_norm: whether q and k are normed, all heads together.
+        scaled: whether what each branch adds is scaled by learned factors.
 
     >>> from costmodel.blocks import parameters
     >>> parameters(encoder_layer(1024, 4096, 16, "quick_gelu"))  # 4 (c^2 + c) + 2 c f + f + c + 4 c
     12596224
     """
     return (
-        Norm("norm1", c, "entering", "layer", after_residual=True),
+        Norm("norm1", c, "entering", norm, after_residual=True),
         Project(
-            "qkv_proj", c, (("q_proj", c), ("k_proj", c), ("v_proj", c)), "entering", bias=True,
+            "qkv_proj", c, (("q_proj", c), ("k_proj", c), ("v_proj", c)), "entering", bias=bias,
             reads="attention_input",
         ),
+        *(Norm(name, c, "entering", "rms") for name in ("q_norm", "k_norm") if qk_norm),
         Attend(h, h, c // h, causal=False, cached=False),
         dense("out_proj", c, c, "out", bias=True, reads="attention_output"),
+        *((Scale("attention_scale", c, "out"),) if scaled else ()),
         Residual("attention_residual", c, "out"),
-        Norm("norm2", c, "mlp", "layer", after_residual=True),
-        dense("fc1", c, f, "mlp", bias=True, reads="mlp_input"),
-        Activate("gelu", f, "mlp", function),
-        dense("fc2", f, c, "mlp", bias=True, reads="mlp_hidden"),
-        Residual("mlp_residual", c, "mlp"),
+        Norm("norm2", c, "mlp", norm, after_residual=True),
+        *mlp(c, f, function, scaled=scaled),
     )  # fmt: skip

@@ -20,7 +20,6 @@ from costmodel.reproduce.reproduction import (
     Column,
     Reproduction,
 )
-from hardware_specs.errors import InvalidFileError
 
 if TYPE_CHECKING:
     from costmodel.models import ModelConfig
@@ -54,12 +53,11 @@ TOLERANCE = 0.005
 
 
 def _rung(row: LadderRow, model: ModelConfig, visual: int) -> dict[str, Any]:
-    if row.convention is not None:
-        counted = _by_convention(row.convention, row.text_tokens, model, visual)
-    elif row.formula is not None and row.total_tokens is not None:
-        counted = _by_formula(row.formula, row.total_tokens, model, visual)
+    if row.formula is not None:
+        counted = _by_formula(row.formula, model, visual)
     else:
-        raise InvalidFileError(f"the rung of {row.paper} has neither a convention nor a formula")
+        assert row.convention is not None  # noqa: S101 - a rung has one of both; narrows the type
+        counted = _by_convention(row.convention, row.text_tokens, model, visual)
     total = counted["recomputed_flops"]
     value = total / model.text.num_layers / 1e9 if row.per_layer else total / 1e12
     error = value / float(row.published) - 1
@@ -111,10 +109,8 @@ def _by_convention(
     }
 
 
-def _by_formula(
-    formula: LadderFormula, total_tokens: int, model: ModelConfig, visual: int
-) -> dict[str, Any]:
-    text = total_tokens - visual
+def _by_formula(formula: LadderFormula, model: ModelConfig, visual: int) -> dict[str, Any]:
+    text = formula.total_tokens - visual
     encoder = encoder_flops if formula.encoder else None
     rule = FormulaRule(formula.ffn_matrices, formula.operations_per_mac, (text,), encoder)
     result = evaluate_formula(rule, {}, DecoderInput(model, visual))

@@ -118,17 +118,14 @@ def _printed(quantity: _Quantity, precision: str, value: Any) -> tuple[Any, Any]
     return value / quantity.scale / divide, page if page.ndim else page.item()
 
 
-def _cells(
-    row: PruMergeRow, table: PruMergeTable, corrected: Callable[[str, str, int, int], Estimate]
-) -> list[dict[str, Any]]:
+def _cells(row: PruMergeRow, table: PruMergeTable) -> list[dict[str, Any]]:
     length, stated = table.lengths[row.row], table.stated[row.row]
     stated_length = stated.visual_tokens + stated.text_tokens
     used = _evaluate(row, table.device, length)
     as_stated = _evaluate(row, table.device, stated_length)
     scan = _evaluate(row, table.device, LENGTHS)
     precision = _CORRECTED_PRECISION[row.precision]
-    prompt = (stated.visual_tokens, stated.text_tokens)
-    own = corrected(f"llava-1.5-{row.model}", precision, *prompt)
+    own = own_cost(f"llava-1.5-{row.model}", precision, stated.visual_tokens, stated.text_tokens)
     footprint = float(own.memory.peak_memory_bytes) / 1e9
     cells = []
     for quantity in _QUANTITIES:
@@ -206,13 +203,10 @@ def _reductions(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return reductions
 
 
-def build(corrected: Callable[[str, str, int, int], Estimate] = own_cost) -> Reproduction:
-    """Recompute all 32 cells.
-
-    `corrected` fills the corrected column, from a model, a precision, visual and text tokens.
-    """
+def build() -> Reproduction:
+    """Recompute all 32 cells."""
     table = load_published("prumerge_table2", PruMergeTable)
-    rows = [cell for row in table.rows for cell in _cells(row, table, corrected)]
+    rows = [cell for row in table.rows for cell in _cells(row, table)]
     missed = [row["cell"] for row in rows if row["verdict"] != SAME_DIGITS]
     kept = [abs(row["relative_error"]) for row in rows if row["verdict"] == SAME_DIGITS]
     away = [abs(row["published_over_stated"]) for row in rows]

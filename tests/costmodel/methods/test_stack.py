@@ -3,6 +3,7 @@
 import pytest
 
 from costmodel import compare, estimate, get_method, sweep
+from hardware_specs.errors import InvalidInputError
 
 MODEL, A100 = "llava-1.5-7b", "nvidia-a100-sxm4-80gb"
 LINE = "divprune(keep=144)/fastv(keep=0.5)"
@@ -51,10 +52,19 @@ def test_keeping_everything_in_one_of_them() -> None:
     assert both.totals.flops == alone.totals.flops
 
 
-@pytest.mark.parametrize("line", ["evs/fastv", "dycoke/v2drop"])
+@pytest.mark.parametrize("line", ["evs/fastv", "dycoke/v2drop", "holitom(cut=0)/fastv"])
 def test_clips(line) -> None:
     shape = {"frames": 16}
     cost = estimate("qwen2.5-vl-7b", A100, method=line, **shape)
     first = estimate("qwen2.5-vl-7b", A100, method=line.partition("/")[0], **shape)
     assert cost.visual_tokens_by_layer[0][1] == first.visual_tokens_by_layer[0][1]
     assert cost.mean_visual_tokens < first.mean_visual_tokens
+
+
+def test_holitom_alone_acts_at_one_place_without_its_cut() -> None:
+    once = get_method("holitom", cut=0).info
+    assert (once.where, once.asks_question, once.needs) == (
+        "after-projector", False, {"tower_attention"},
+    )  # fmt: skip
+    with pytest.raises(InvalidInputError, match="holitom after-projector, then llm-layer, fastv"):
+        get_method("holitom/fastv")

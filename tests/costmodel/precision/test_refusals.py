@@ -41,6 +41,7 @@ def group(**weights) -> dict:
         (CT, "config_groups"),
         (group(type="int"), "num_bits"),
         (group(num_bits=4, type="int", strategy="odd"), "strategy"),
+        (group(num_bits=8, strategy="block", block_structure=[0, 128]), "block_structure"),
         ({**group(num_bits=4, type="int"), "format": "marlin-24"}, "format"),
         ({**group(num_bits=8, type="int"), "sparsity_config": {"format": "sparse-24-bitmask"}},
          "sparsity_config"),

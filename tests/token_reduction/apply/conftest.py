@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 
@@ -22,14 +22,6 @@ from token_reduction import reduce_tokens  # noqa: E402
 IMAGE, VIDEO, VOCABULARY = 118, 119, 120
 #: Tokens generated.
 NEW = 4
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def clip(size, patch=7, layers=4):
@@ -172,33 +164,30 @@ class Case:
         ids = self.inputs["input_ids"][0]
         return int(((ids == IMAGE) | (ids == VIDEO)).nonzero()[0])
 
+    def rows(self, length, visual, left=None):
+        """Rows of a sequence with `left` visual tokens, by default all: its text, and these of them."""
+        image = range(self.start, self.start + (self.visual if left is None else left))
+        text = [i for i in range(length) if i not in image]
+        return sorted([*text, *(self.start + int(v) for v in visual)])
+
 
 def make_case(model, kind, seed=0):
     """A prompt with one image or video: llava, llava-next, video-llava, ..., or ...:video."""
     family, _, modality = kind.partition(":")
     if family == "llava":
         pixels, count, mark = {"pixel_values": picture(1, 3, 168, 168, seed=seed)}, 576, IMAGE
-    elif family == "video-llava" and modality:
-        pixels, count, mark = (
-            {"pixel_values_videos": picture(1, 3, 3, 84, 84, seed=seed)},
-            435,
-            VIDEO,
+    elif modality:
+        # Three frames: of 12 x 12 patches and a class token; pooled to 6 x 6; or pooled from 9 x 9 to
+        # 5 x 5, and the newline token.
+        side, count = {"video-llava": (84, 435), "llava-next-video": (84, 108)}.get(
+            family, (63, 76)
         )
+        pixels = {"pixel_values_videos": picture(1, 3, 3, side, side, seed=seed)}
+        mark = VIDEO
     elif family == "video-llava":
         names = inspect.signature(model.forward).parameters
         name = "pixel_values" if "pixel_values" in names else "pixel_values_images"
         pixels, count, mark = {name: picture(1, 3, 84, 84, seed=seed)}, 144, IMAGE
-    elif family == "llava-next-video" and modality:
-        # Three frames of 12 x 12 patches, pooled to 6 x 6.
-        pixels = {"pixel_values_videos": picture(1, 3, 3, 84, 84, seed=seed)}
-        count, mark = 108, VIDEO
-    elif modality:
-        # Three frames of 9 x 9 patches, pooled to 5 x 5, and the newline token.
-        pixels, count, mark = (
-            {"pixel_values_videos": picture(1, 3, 3, 63, 63, seed=seed)},
-            76,
-            VIDEO,
-        )
     else:
         tiles_of_84 = family.startswith("llava-next")
         side, size = (84, (100, 160)) if tiles_of_84 else (63, (100, 120))
@@ -410,9 +399,9 @@ def generated():
 def agree(generated, hand):
     """Generation under a method equals the hand-written model on these embeddings; the record."""
 
-    def check(model, case, method, embeddings, **hooks):
+    def check(model, case, method, embeddings, reference=None, **hooks):
         answer, first, record = generated(model, case, method)
-        reference = hand(model)
+        reference = reference or hand(model)
         expected, logits = reference.generate(embeddings, NEW, **hooks)
         assert answer == expected
         torch.testing.assert_close(first.double(), logits, rtol=1e-3, atol=1e-4)
@@ -424,14 +413,14 @@ def agree(generated, hand):
 
 @pytest.fixture(scope="session")
 def in_double():
-    """Model and case in float64, for a method whose chain of near ties would flip in float32."""
+    """Model and inputs in float64, for a method whose chain of near ties would flip in float32."""
 
-    def widen(model, case):
-        inputs = {
-            name: value.double() if value.is_floating_point() else value
-            for name, value in case.inputs.items()
-        }
-        return copy.deepcopy(model).double(), replace(case, inputs=inputs)
+    def wide(value):
+        return value.double() if value.is_floating_point() else value
+
+    def widen(model, rows):
+        rows = [{name: wide(value) for name, value in row.items()} for row in rows]
+        return copy.deepcopy(model).double(), rows
 
     return widen
 

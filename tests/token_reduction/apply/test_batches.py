@@ -25,6 +25,13 @@ INDEPENDENT = [
     ("evit", {"layers": (1, 2)}),
     ("ats", {"layers": (1, 2), "keep": 50}),
     ("crossget", {"r": 8}),
+    ("visionzip", {"keep": 32}),
+    ("fastervlm", {"keep": 0.1}),
+    ("vispruner", {"keep": 30}),
+    ("hired", {"keep": 0.2}),
+    ("pyramiddrop", {"layers": (1, 2)}),
+    ("dart", {"keep": 16, "image_pivots": 2, "text_pivots": 2, "order": "norm"}),
+    ("sparsevlm", {"layers": (0, 1), "counts": (60, 20)}),
 ]
 
 
@@ -62,11 +69,15 @@ def batch_of(rows, side):
 
 @pytest.mark.parametrize("kind", ["llava", "llava-next"])
 @pytest.mark.parametrize(("name", "settings"), INDEPENDENT)
-def test_a_padded_batch_answers_like_its_rows_alone(kind, name, settings, models, new_case):
+def test_a_padded_batch_answers_like_its_rows_alone(
+    kind, name, settings, models, new_case, in_double
+):
     model = models[kind]
     method = get_method(name, **settings)
     with torch.no_grad():
         rows = rows_of(kind, model, new_case)
+        if name == "vispruner":
+            model, rows = in_double(model, rows)
         batch = batch_of(rows, "left")
         with reduce_tokens(model, method) as record:
             together = model.generate(**batch, max_new_tokens=NEW, do_sample=False)[:, -NEW:]

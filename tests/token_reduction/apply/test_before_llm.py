@@ -9,26 +9,17 @@ pytest.importorskip("transformers")
 
 from token_reduction import get_method, reduce_tokens  # noqa: E402
 
-NEW = 5
 
+@pytest.fixture
+def like_hand(agree, sequence):
+    """Generation under a method equals the hand-written model on these visual tokens; the record."""
 
-def generated(model, case, method, **settings):
-    with torch.no_grad(), reduce_tokens(model, method) as record:
-        first = model(**case.inputs, logits_to_keep=1).logits[0, -1]
-        output = model.generate(**case.inputs, max_new_tokens=NEW, do_sample=False, **settings)
-    return output[0, case.inputs["input_ids"].shape[1] :].tolist(), first, record
+    def check(model, case, method, visual):
+        record = agree(model, case, method, sequence(model, case, visual))
+        assert record.visual_tokens == (case.visual, len(visual))
+        return record
 
-
-def agree(model, case, method, visual, hand, sequence):
-    """Generation under the method equals the hand-written model on these visual tokens."""
-    answer, first, record = generated(model, case, method)
-    embeddings = sequence(model, case, visual)
-    expected, logits = hand(model).generate(embeddings, NEW)
-    assert answer == expected
-    torch.testing.assert_close(first.double(), logits, rtol=1e-4, atol=1e-4)
-    assert record.visual_tokens == (case.visual, len(visual))
-    assert record.sequence_lengths == [len(embeddings)] * 5
-    return record
+    return check
 
 
 # ----------------------------------------------------------------- the methods, written out slowly
@@ -79,10 +70,6 @@ def merged(features, queries, keys, count, grid=False, neighbours=32):
     return torch.stack(rows), kept, attention
 
 
-def project(model, rows):
-    return model.model.multi_modal_projector(rows.to(model.dtype).unsqueeze(0))[0]
-
-
 # -------------------------------------------------------------------------------------- the tests
 
 
@@ -91,17 +78,17 @@ def project(model, rows):
     ["llava", "llava-next", "video-llava", "video-llava:video", "llava-onevision",
      "llava-onevision:video", "llava-next-video", "llava-next-video:video"],
 )  # fmt: skip
-def test_divprune_on_every_family(kind, models, cases, features, hand, sequence):
+def test_divprune_on_every_family(kind, models, cases, features, like_hand):
     model, case = models[kind.partition(":")[0]], cases[kind]
     tokens = features(model, case)
     kept = farthest(tokens, 20)
     method = get_method("divprune", keep=20)
-    record = agree(model, case, method, tokens[kept], hand, sequence)
+    record = like_hand(model, case, method, tokens[kept])
     assert record.unit == "item"
     assert record.kept_indices[0].tolist() == kept
 
 
-def test_divprune_at_layer_zero_is_divprune_before_the_language_model(llava, cases):
+def test_divprune_at_layer_zero_is_divprune_before_the_language_model(llava, cases, generated):
     case = cases["llava"]
     before, _, _ = generated(llava, case, get_method("divprune", keep=30))
     at_zero, _, record = generated(llava, case, get_method("divprune", keep=30, layer=0))
@@ -110,14 +97,14 @@ def test_divprune_at_layer_zero_is_divprune_before_the_language_model(llava, cas
 
 
 @pytest.mark.parametrize(("name", "grid"), [("prumerge", False), ("prumerge+", True)])
-def test_prumerge(name, grid, llava, cases, hand, sequence):
+def test_prumerge(name, grid, llava, cases, like_hand, project):
     case = cases["llava"]
     tower = llava.model.vision_tower
     states = tower_states(tower, case.inputs["pixel_values"])
     queries, keys = last_layer_qk(tower, states)
     rows, kept, attention = merged(states[-2][0, 1:].double(), queries[0], keys[0], 32, grid)
     method = get_method(name, keep=32)
-    record = agree(llava, case, method, project(llava, rows), hand, sequence)
+    record = like_hand(llava, case, method, project(llava, rows))
     assert record.unit == "crop"
     assert record.kept_indices[0].tolist() == kept
     torch.testing.assert_close(record.scores[0].double(), attention, rtol=1e-4, atol=1e-7)
@@ -125,7 +112,7 @@ def test_prumerge(name, grid, llava, cases, hand, sequence):
     torch.testing.assert_close(rebuilt.double(), rows, rtol=1e-4, atol=1e-5)
 
 
-def test_prumerge_adapts_to_the_outliers(llava, cases, hand, sequence):
+def test_prumerge_adapts_to_the_outliers(llava, cases, like_hand, project):
     case = cases["llava"]
     tower = llava.model.vision_tower
     states = tower_states(tower, case.inputs["pixel_values"])
@@ -135,10 +122,10 @@ def test_prumerge_adapts_to_the_outliers(llava, cases, hand, sequence):
     count = int((attention > upper + 1.5 * (upper - lower)).sum())
     assert 5 < count < 100
     rows, _, _ = merged(states[-2][0, 1:].double(), queries[0], keys[0], count)
-    agree(llava, case, get_method("prumerge"), project(llava, rows), hand, sequence)
+    like_hand(llava, case, get_method("prumerge"), project(llava, rows))
 
 
-def test_prumerge_papers_variant_looks_one_layer_earlier(llava, cases, hand, sequence):
+def test_prumerge_papers_variant_looks_one_layer_earlier(llava, cases, like_hand, project):
     case = cases["llava"]
     tower = llava.model.vision_tower
     states = tower_states(tower, case.inputs["pixel_values"])
@@ -157,30 +144,30 @@ def test_prumerge_papers_variant_looks_one_layer_earlier(llava, cases, hand, seq
         near = similarity.argsort(descending=True)[:32].tolist()
         rows.append((attention[[place, *near], None] * x[[place, *near]]).sum(0))
     method = get_method("prumerge", keep=40, variant="paper")
-    agree(llava, case, method, project(llava, torch.stack(rows)), hand, sequence)
+    like_hand(llava, case, method, project(llava, torch.stack(rows)))
 
 
-def test_samplers_take_their_patches_before_the_projector(llava, cases, features, hand, sequence):
+def test_samplers_take_their_patches_before_the_projector(llava, cases, features, like_hand):
     case = cases["llava"]
     tokens = features(llava, case)
-    agree(llava, case, get_method("sequential", keep=40), tokens[:40], hand, sequence)
+    like_hand(llava, case, get_method("sequential", keep=40), tokens[:40])
     # 5 x 8 cells over 24 x 24: rows at (i + .5) * 4.8, columns at (j + .5) * 3.
     rows, columns = (2, 7, 12, 16, 21), (1, 4, 7, 10, 13, 16, 19, 22)
     places = [row * 24 + column for row in rows for column in columns]
-    record = agree(llava, case, get_method("spatial", keep=40), tokens[places], hand, sequence)
+    record = like_hand(llava, case, get_method("spatial", keep=40), tokens[places])
     assert record.kept_indices[0].tolist() == places
 
 
-def test_m3_pools_behind_the_projector(llava, cases, features, hand, sequence):
+def test_m3_pools_behind_the_projector(llava, cases, features, like_hand):
     case = cases["llava"]
     grid = features(llava, case).view(6, 4, 6, 4, -1)
     pooled = grid.mean(dim=(1, 3)).reshape(36, -1)
-    record = agree(llava, case, get_method("m3"), pooled, hand, sequence)
+    record = like_hand(llava, case, get_method("m3"), pooled)
     assert record.kept_indices is None
     assert record.sources[0].unique().tolist() == list(range(36))
 
 
-def test_tiles_are_reduced_one_by_one_and_joined(models, cases, hand, sequence):
+def test_tiles_are_reduced_one_by_one_and_joined(models, cases, like_hand, project):
     """LLaVA-NeXT under PruMerge: five crops, no newline tokens, no unpadding."""
     model, case = models["llava-next"], cases["llava-next"]
     pixels = case.inputs["pixel_values"][0]
@@ -191,20 +178,20 @@ def test_tiles_are_reduced_one_by_one_and_joined(models, cases, hand, sequence):
         merged(states[-2][crop, 1:].double(), queries[crop], keys[crop], 10)[0] for crop in range(5)
     ]
     visual = project(model, torch.cat(rows))
-    agree(model, case, get_method("prumerge", keep=10), visual, hand, sequence)
+    like_hand(model, case, get_method("prumerge", keep=10), visual)
 
 
-def test_a_videos_class_tokens_go_along(models, cases, hand, sequence):
+def test_a_videos_class_tokens_go_along(models, cases, like_hand, project):
     model, case = models["video-llava"], cases["video-llava:video"]
     frames = case.inputs["pixel_values_videos"][0]
     states = tower_states(model.model.video_tower, frames)[-2]
     places = [row * 12 + column for row in (2, 6, 10) for column in (2, 6, 10)]
     rows = torch.cat([torch.cat((frame[:1], frame[1:][places])) for frame in states])
     method = get_method("spatial", keep=9)
-    agree(model, case, method, project(model, rows), hand, sequence)
+    like_hand(model, case, method, project(model, rows))
 
 
-def test_crops_of_different_lengths_meet_no_padding(models, cases):
+def test_crops_of_different_lengths_meet_no_padding(models, cases, generated):
     """PruMerge+ keeps another number in each tile; the projector sees them in one row."""
     model, case = models["llava-next"], cases["llava-next"]
     rows = []

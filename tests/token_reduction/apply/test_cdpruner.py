@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -28,7 +30,9 @@ def joint_space(tmp_path_factory):
 
 
 def test_cdpruner(llava, cases, features, sequence, joint_space, tower_view, in_double, agree):
-    llava, case = in_double(llava, cases["llava"])
+    case = cases["llava"]
+    llava, (inputs,) = in_double(llava, [case.inputs])
+    case = replace(case, inputs=inputs)
     tower = llava.model.vision_tower
     view = tower_view(tower, case.inputs["pixel_values"])
     x = view.features[0, 1:]
@@ -73,6 +77,12 @@ def test_cdpruner_needs_a_projection_of_its_tower(models, tmp_path):
     with (
         pytest.raises(InvalidFileError, match=r"needs \[g, 32\]"),
         reduce_tokens(models["llava"], method),
+    ):
+        pass
+    nowhere = get_method("cdpruner", keep=8, embeddings="nowhere")
+    with (
+        pytest.raises(InvalidFileError, match="no such file"),
+        reduce_tokens(models["llava"], nowhere),
     ):
         pass
     save_file({"visual_projection.weight": torch.ones(16, 32)}, path)

@@ -10,37 +10,15 @@ pytest.importorskip("transformers")
 from costmodel.methods.fitprune import scheme_for  # noqa: E402
 from token_reduction import get_method, reduce_tokens  # noqa: E402
 from token_reduction.caches import cache_keyword, cache_of  # noqa: E402
+from token_reduction.sparsevlm import recycle  # noqa: E402
+from token_reduction.tokens.reduced import Selection  # noqa: E402
 
-NEW = 5
 KINDS = ["llava", "llava-next", "video-llava:video", "llava-onevision", "llava-next-video:video"]
-
-
-def generated(model, case, method):
-    with torch.no_grad(), reduce_tokens(model, method) as record:
-        first = model(**case.inputs, logits_to_keep=1).logits[0, -1]
-        output = model.generate(**case.inputs, max_new_tokens=NEW, do_sample=False)
-    return output[0, case.inputs["input_ids"].shape[1] :].tolist(), first, record
-
-
-def agree(model, case, method, hand, embeddings, **hooks):
-    answer, first, record = generated(model, case, method)
-    reference = hand(model)
-    expected, logits = reference.generate(embeddings, NEW, **hooks)
-    assert answer == expected
-    torch.testing.assert_close(first.double(), logits, rtol=1e-4, atol=1e-4)
-    assert record.sequence_lengths == [*reference.entering[:4], reference.leaving]
-    return record, reference
-
-
-def text_and(case, length, visual):
-    """Rows of the whole sequence: all text and these visual tokens."""
-    text = [i for i in range(length) if not case.start <= i < case.start + case.visual]
-    return sorted([*text, *(case.start + v for v in visual)])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("layer", [1, 3])
-def test_fastv(kind, layer, models, cases, features, hand, sequence):
+def test_fastv(kind, layer, models, cases, features, sequence, agree):
     model, case = models[kind.partition(":")[0]], cases[kind]
     embeddings = sequence(model, case, features(model, case))
     picked = []
@@ -50,17 +28,17 @@ def test_fastv(kind, layer, models, cases, features, hand, sequence):
             return None
         row = weights[:, -1, case.start : case.start + case.visual].mean(0)
         picked[:] = row.argsort(descending=True)[: round(case.visual * 0.25)].sort().values.tolist()
-        return text_and(case, len(x), picked)
+        return case.rows(len(x), picked)
 
     method = get_method("fastv", keep=0.25, layer=layer)
-    record, _ = agree(model, case, method, hand, embeddings, before_layer=cut)
+    record = agree(model, case, method, embeddings, before_layer=cut)
     assert record.unit == "sequence"
     assert record.kept_indices[0].tolist() == picked
     assert list(record.kept_by_layer) == [layer]
     assert record.visual_tokens == (case.visual, len(picked))
 
 
-def test_fastv_paper_variant_averages_over_all_rows(llava, cases, features, hand, sequence):
+def test_fastv_paper_variant_averages_over_all_rows(llava, cases, features, sequence, agree):
     case = cases["llava"]
     embeddings = sequence(llava, case, features(llava, case))
 
@@ -69,13 +47,13 @@ def test_fastv_paper_variant_averages_over_all_rows(llava, cases, features, hand
             return None
         received = weights.sum(1) - weights.diagonal(dim1=1, dim2=2)
         row = received[:, case.start : case.start + case.visual].mean(0)
-        return text_and(case, len(x), row.argsort(descending=True)[:100].tolist())
+        return case.rows(len(x), row.argsort(descending=True)[:100].tolist())
 
     method = get_method("fastv", keep=100, variant="paper")
-    agree(llava, case, method, hand, embeddings, before_layer=cut)
+    agree(llava, case, method, embeddings, before_layer=cut)
 
 
-def test_fastv_at_layer_zero_keeps_a_seeded_random_subset(llava, cases):
+def test_fastv_at_layer_zero_keeps_a_seeded_random_subset(llava, cases, generated):
     case = cases["llava"]
     kept = []
     for seed in (0, 0, 1):
@@ -88,21 +66,21 @@ def test_fastv_at_layer_zero_keeps_a_seeded_random_subset(llava, cases):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_vtw(kind, models, cases, features, hand, sequence):
+def test_vtw(kind, models, cases, features, sequence, agree):
     model, case = models[kind.partition(":")[0]], cases[kind]
     embeddings = sequence(model, case, features(model, case))
 
     def cut(number, x, _weights, _positions):
-        return text_and(case, len(x), []) if number == 2 else None
+        return case.rows(len(x), []) if number == 2 else None
 
     method = get_method("vtw", layer=2)
-    record, _ = agree(model, case, method, hand, embeddings, before_layer=cut)
+    record = agree(model, case, method, embeddings, before_layer=cut)
     length = len(embeddings)
     assert record.sequence_lengths == [length, length, 9, 9, 9]
     assert record.visual_tokens == (case.visual, 0)
 
 
-def test_divprune_at_a_layer_keeps_positions(llava, cases, features, hand, sequence):
+def test_divprune_at_a_layer_keeps_positions(llava, cases, features, sequence, agree):
     case = cases["llava"]
     embeddings = sequence(llava, case, features(llava, case))
 
@@ -117,15 +95,15 @@ def test_divprune_at_a_layer_keeps_positions(llava, cases, features, hand, seque
             nearest = distance[picked].min(0).values
             nearest[picked] = -torch.inf
             picked.append(int(nearest.argmax()))
-        return text_and(case, len(x), picked)
+        return case.rows(len(x), picked)
 
     method = get_method("divprune", keep=40, layer=2)
-    agree(llava, case, method, hand, embeddings, before_layer=cut)
+    agree(llava, case, method, embeddings, before_layer=cut)
 
 
 @pytest.mark.parametrize("kind", ["llava", "llava-next", "llava-onevision:video"])
 @pytest.mark.parametrize("scheme", [None, (0, 30, 0, 20)])
-def test_fitprune(kind, scheme, models, cases, features, hand, sequence):
+def test_fitprune(kind, scheme, models, cases, features, sequence, agree, hand):
     model, case = models[kind.partition(":")[0]], cases[kind]
     embeddings = sequence(model, case, features(model, case))
     deletions = scheme or scheme_for(0.4, None, 4, case.visual)
@@ -143,11 +121,96 @@ def test_fitprune(kind, scheme, models, cases, features, hand, sequence):
         return [i for i in range(len(strongest)) if i - case.start not in worst]
 
     method = get_method("fitprune", scheme=scheme)
-    record, reference = agree(model, case, method, hand, embeddings, after_attention=delete)
+    reference = hand(model)
+    record = agree(model, case, method, embeddings, reference, after_attention=delete)
     assert record.visual_tokens == (case.visual, case.visual - sum(deletions))
     # The cache of a layer holds what entered it, deletions of its own included.
-    held = [keys.shape[1] - (NEW - 1) for keys in reference.keys]
+    held = [keys.shape[1] - 3 for keys in reference.keys]  # of four tokens that were generated
     assert held == record.sequence_lengths[:4]
+
+
+@pytest.mark.parametrize("kind", ["llava", "llava-next", "llava-onevision"])
+def test_pyramiddrop_renumbers(kind, models, cases, features, hand, sequence, agree):
+    model, case = models[kind], cases[kind]
+    embeddings = sequence(model, case, features(model, case))
+    left = [case.visual]
+    reference = hand(model)
+
+    def drop(number, x, _weights, positions):
+        if number not in (1, 3):
+            return None
+        q, k, _ = reference.project(number, x, positions)
+        row = ((q[:, -1:] @ k.transpose(1, 2)) * q.shape[-1] ** -0.5).softmax(-1)[:, 0].mean(0)
+        image = row[case.start : case.start + left[0]]
+        count = int(left[0] * 0.5)
+        rows = case.rows(len(x), image.argsort(descending=True)[:count], left[0])
+        left[0] = count
+        return rows
+
+    method = get_method("pyramiddrop", keep=0.5, layers=(1, 3))
+    record = agree(model, case, method, embeddings, before_layer=drop, renumber=True)
+    assert list(record.kept_by_layer) == [1, 3]
+    assert record.visual_tokens == (case.visual, case.visual // 2 // 2)
+
+
+@pytest.mark.parametrize("order", ["norm", "set"])
+def test_dart(order, llava, cases, features, hand, sequence, agree):
+    case = cases["llava"]
+    embeddings = sequence(llava, case, features(llava, case))
+    reference = hand(llava)
+    norm = llava.model.language_model.norm
+
+    def drop(number, x, _weights, _positions):
+        if number != 2:
+            reference.before = x
+            return None
+        keys = reference.project(1, reference.before, torch.arange(len(x)))[1]
+        size = keys.abs().sum(dim=(0, 2))
+        image = size[case.start : case.start + 576].argsort(descending=True)[:3]
+        text = size[case.start + 576 :].argsort(descending=True)[:2] + case.start + 576
+        turns = [*text.tolist(), *(image + case.start).tolist()]
+        if order == "set":
+            turns = list({*(image + case.start).tolist(), *text.tolist()})
+        states = reference._norm(norm, x)
+        unit = states / states.norm(dim=1, keepdim=True)
+        taken = image.tolist()
+        for pivot in turns:
+            like = unit[case.start : case.start + 576] @ unit[pivot]
+            like[taken] = torch.inf
+            taken += like.argsort()[:8].tolist()
+        return case.rows(len(x), sorted(taken))
+
+    method = get_method("dart", keep=40, layer=2, image_pivots=3, text_pivots=2, order=order)
+    record = agree(llava, case, method, embeddings, before_layer=drop)
+    assert record.visual_tokens == (576, 43)
+
+
+def test_sparsevlm_recycles(llava, cases, features, sequence, agree):
+    case = cases["llava"]
+    embeddings = sequence(llava, case, features(llava, case))
+    image, text = embeddings[case.start : case.start + 576], embeddings[case.start + 576 :]
+    rating = (image @ text.T).softmax(-1).mean(0)
+    raters = (rating > rating.mean()).nonzero().flatten()
+    left = [576]
+    counts = {1: 200, 3: 60}
+
+    def drop(number, x, weights, _positions):
+        if number not in counts:
+            return None
+        stop = case.start + left[0]
+        row = weights.mean(0)[stop + raters].mean(0)[case.start : stop]
+        kept = row.argsort(descending=True)[: counts[number]].sort().values
+        states = x[case.start : stop]
+        new = recycle(states, Selection(kept, kept, row))
+        left[0] = counts[number] + len(new)
+        return torch.cat((x[: case.start], states[kept], new, x[stop:]))
+
+    method = get_method("sparsevlm", keep=192, layers=(0, 2), counts=(200, 60))
+    record = agree(llava, case, method, embeddings, before_layer=drop, renumber=True)
+    # 376 go, 112 of them are recycled in 12 clusters; of 212, 152 go, 45 recycled in 5.
+    assert record.sequence_lengths == [585, 9 + 212, 9 + 212, 9 + 65, 9 + 65]
+    assert record.visual_tokens == (576, 65)
+    assert len(record.kept_indices[0]) <= 60
 
 
 def test_cache_lengths_are_ragged_and_new_positions_come_from_the_first_layer(llava, cases):
@@ -168,7 +231,7 @@ def test_cache_lengths_are_ragged_and_new_positions_come_from_the_first_layer(ll
 
 
 @pytest.mark.parametrize("name", ["fastv", "vtw", "fitprune"])
-def test_eager_attention_answers_like_sdpa(name, llava, make_model, cases):
+def test_eager_attention_answers_like_sdpa(name, llava, make_model, cases, generated):
     """The 4-D masks of eager attention are narrowed with the tokens, in prefill and decode."""
     case = cases["llava"]
     method = get_method(name, layer=2) if name != "fitprune" else get_method(name)

@@ -13,8 +13,6 @@ from hardware_specs.errors import InvalidFileError  # noqa: E402
 from token_reduction import get_method, reduce_tokens  # noqa: E402
 from token_reduction.crossget import crossget  # noqa: E402
 
-NEW = 4
-
 
 class TowerByHand:
     """CLIP or SigLIP, one crop, float64, with a method's step between attention and MLP."""
@@ -162,56 +160,52 @@ def crossget_step(merges, cross):
     return step
 
 
-def agree(model, case, method, tower, visual, hand, sequence):
-    rows = visual.to(model.dtype).unsqueeze(0)
-    with torch.no_grad(), reduce_tokens(model, method) as record:
-        first = model(**case.inputs, logits_to_keep=1).logits[0, -1]
-        output = model.generate(**case.inputs, max_new_tokens=NEW, do_sample=False)
-    answer = output[0, case.inputs["input_ids"].shape[1] :].tolist()
-    embeddings = sequence(model, case, model.model.multi_modal_projector(rows)[0])
-    expected, logits = hand(model).generate(embeddings, NEW)
-    assert answer == expected
-    torch.testing.assert_close(first.double(), logits, rtol=1e-3, atol=1e-3)
-    assert record.vision_lengths == [*tower.entering, len(tower.x)]
-    assert record.visual_tokens == (case.visual, len(visual))
-    return record
+@pytest.fixture
+def like_tower(agree, sequence, project):
+    """Generation under a method equals hand-written tower and language model; the record."""
+
+    def check(model, case, method, tower, visual):
+        record = agree(model, case, method, sequence(model, case, project(model, visual)))
+        assert record.vision_lengths == [*tower.entering, len(tower.x)]
+        assert record.visual_tokens == (case.visual, len(visual))
+        return record
+
+    return check
 
 
 def tower_of(model, case):
     return TowerByHand(model.model.vision_tower, case.inputs["pixel_values"])
 
 
-def test_tome_merges_r_pairs_per_layer(llava, cases, hand, sequence):
+def test_tome_merges_r_pairs_per_layer(llava, cases, like_tower):
     case = cases["llava"]
     tower = tower_of(llava, case).run(tome_step([40, 40, 40, 40]))
     assert tower.entering == [577, 537, 497, 457]
     method = get_method("tome", r=40)
-    agree(llava, case, method, tower, tower.states[-2][1:], hand, sequence)
+    like_tower(llava, case, method, tower, tower.states[-2][1:])
 
 
-def test_tome_spreads_what_keep_asks_for_over_the_layers_that_are_read(
-    llava, cases, hand, sequence
-):
+def test_tome_spreads_what_keep_asks_for_over_the_layers_that_are_read(llava, cases, like_tower):
     case = cases["llava"]
     # 576 -> 400 in three layers: 59, 59, 58; the last layer, which nobody reads, merges nothing.
     tower = tower_of(llava, case).run(tome_step([59, 59, 58, 0]))
-    agree(llava, case, get_method("tome", keep=400), tower, tower.states[-2][1:], hand, sequence)
+    like_tower(llava, case, get_method("tome", keep=400), tower, tower.states[-2][1:])
 
 
-def test_evit_keeps_and_fuses(llava, cases, hand, sequence):
+def test_evit_keeps_and_fuses(llava, cases, like_tower):
     case = cases["llava"]
     tower = tower_of(llava, case).run(evit_step((1, 2), 0.5))
     assert tower.entering == [577, 577, 290, 147]  # ceil(288) + fused, ceil(144.5) + fused
     method = get_method("evit", keep=0.5, layers=(1, 2))
-    agree(llava, case, method, tower, tower.states[-2][1:], hand, sequence)
+    like_tower(llava, case, method, tower, tower.states[-2][1:])
 
 
-def test_ats_samples_as_many_as_the_data_say(llava, cases, hand, sequence):
+def test_ats_samples_as_many_as_the_data_say(llava, cases, like_tower):
     case = cases["llava"]
     tower = tower_of(llava, case).run(ats_step((1, 2), 120))
     assert tower.entering[2] < 121
     method = get_method("ats", keep=120, layers=(1, 2))
-    agree(llava, case, method, tower, tower.states[-2][1:], hand, sequence)
+    like_tower(llava, case, method, tower, tower.states[-2][1:])
 
 
 def test_ats_cumulates_in_single_precision(llava, cases):
@@ -228,7 +222,7 @@ def test_ats_cumulates_in_single_precision(llava, cases):
     assert abs(counts[0] - counts[1]) < 0.03 * counts[0]
 
 
-def test_crossget_with_learned_cross_tokens(llava, cases, hand, sequence, tmp_path):
+def test_crossget_with_learned_cross_tokens(llava, cases, like_tower, tmp_path):
     from safetensors.torch import save_file
 
     case = cases["llava"]
@@ -238,7 +232,7 @@ def test_crossget_with_learned_cross_tokens(llava, cases, hand, sequence, tmp_pa
     assert tower.entering == [578, 565, 552, 539]
     method = get_method("crossget", weights=str(tmp_path / "cross.safetensors"))
     # The cross token, last, goes to the projector with the patches: 578 - 3 * 13 - 1 = 538.
-    record = agree(llava, case, method, tower, tower.states[-2][1:], hand, sequence)
+    record = like_tower(llava, case, method, tower, tower.states[-2][1:])
     assert record.notes == []
     assert record.visual_tokens == (576, 538)
 
@@ -276,7 +270,7 @@ def test_crossget_weights_that_do_not_fit(tensors, message, llava, tmp_path):
         pass
 
 
-def test_tome_needs_no_class_token(models, cases, hand, sequence):
+def test_tome_needs_no_class_token(models, cases, like_tower):
     """SigLIP in LLaVA-OneVision, tile by tile; no token is protected and none is stripped."""
     model, case = models["llava-onevision"], cases["llava-onevision"]
     crops = []
@@ -284,10 +278,10 @@ def test_tome_needs_no_class_token(models, cases, hand, sequence):
         tower = TowerByHand(model.model.vision_tower, crop[None])
         crops.append(tower.run(tome_step([10] * 4, has_class=False)))
     visual = torch.cat([tower.states[-1] for tower in crops])
-    agree(model, case, get_method("tome", r=10), crops[0], visual, hand, sequence)
+    like_tower(model, case, get_method("tome", r=10), crops[0], visual)
 
 
-def test_crops_that_shrink_by_different_amounts(models, cases, hand, sequence):
+def test_crops_that_shrink_by_different_amounts(models, cases, agree, sequence, project):
     """ATS on tiles: each crop as if alone, padded only between the layers."""
     model, case = models["llava-next"], cases["llava-next"]
     crops = [
@@ -298,12 +292,7 @@ def test_crops_that_shrink_by_different_amounts(models, cases, hand, sequence):
     assert len(set(lengths)) > 1
     visual = torch.cat([tower.states[-2][1:] for tower in crops])
     method = get_method("ats", keep=60, layers=(1, 2))
-    with torch.no_grad(), reduce_tokens(model, method) as record:
-        output = model.generate(**case.inputs, max_new_tokens=NEW, do_sample=False)
-    answer = output[0, case.inputs["input_ids"].shape[1] :].tolist()
-    rows = model.model.multi_modal_projector(visual.to(model.dtype).unsqueeze(0))[0]
-    expected, _ = hand(model).generate(sequence(model, case, rows), NEW)
-    assert answer == expected
+    record = agree(model, case, method, sequence(model, case, project(model, visual)))
     assert record.visual_tokens == (case.visual, sum(lengths) - 5)
 
 

@@ -41,13 +41,13 @@ def documents():
 
 
 def test_answers_are_those_of_the_model_under_the_method(checkpoint, documents, tmp_path) -> None:
-    from vlm_roofline.cli.generate import inputs_of, load_model_and_processor
+    from profiling.subject.checkpoint import inputs_of, load_checkpoint
 
     results, _ = fake.evaluate(
         NAME, f"pretrained={checkpoint},method=divprune,keep=9,dtype=fp32", documents, tmp_path,
         max_new_tokens=4, until=["\n\n"], temperature=0,
     )  # fmt: skip
-    model, processor = load_model_and_processor(str(checkpoint), "fp32", "cpu", "sdpa")
+    model, processor = load_checkpoint(str(checkpoint), "fp32", "cpu")
     for answer, each in zip(results["answers"], documents, strict=True):
         inputs = inputs_of(model, processor, [each["picture"]], "what is this ?")
         with reduce_tokens(model, get_method("divprune", keep=9)) as record:
@@ -71,7 +71,7 @@ def test_each_process_has_its_own_gpu(monkeypatch) -> None:
     model = fake.model_class(NAME)
     places = []
     monkeypatch.setattr(
-        f"{model.__module__}.load_model_and_processor",
+        f"{model.__module__}.load_checkpoint",
         lambda *given: places.append(given[2]) or (None, None),
     )
     for name, value in {"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8"}.items():
@@ -84,7 +84,7 @@ def test_each_process_has_its_own_gpu(monkeypatch) -> None:
 
 def test_what_cannot_be_asked_is_refused(monkeypatch) -> None:
     model = fake.model_class(NAME)
-    monkeypatch.setattr(f"{model.__module__}.load_model_and_processor", lambda *_: (None, None))
+    monkeypatch.setattr(f"{model.__module__}.load_checkpoint", lambda *_: (None, None))
     with pytest.raises(InvalidInputError, match="one picture at a time"):
         model("some-model", batch_size="8")
     with pytest.raises(InvalidInputError, match="--keep says how a method works"):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from merging_families import AXES, CONFIGS, TOKENS, tiny_inputs, tiny_model
 
-from hardware_specs.errors import UnsupportedError
+from hardware_specs.errors import InvalidInputError, UnsupportedError
 from token_reduction import get_method, reduce_tokens
 
 
@@ -100,6 +100,61 @@ def test_what_is_left_keeps_its_place_and_its_features(kind: str) -> None:
         ).last_hidden_state
         expected = model.lm_head(hidden[:, -1])
     torch.testing.assert_close(reduced, expected, rtol=1e-4, atol=1e-4)
+
+
+def _clip(kind: str) -> dict[str, torch.Tensor]:
+    """Three frames as images, 16 tokens each, with text between them."""
+    given, frame = tiny_inputs(kind), [3, *[120] * 16]
+    ids = torch.tensor([[1, *frame, *frame, *frame, 5, 6]])
+    pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    pixels = pixels if given["pixel_values"].ndim == 4 else pixels[None]
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}
+
+
+@pytest.mark.parametrize("kind", ["internvl", "smolvlm"])
+def test_frames_that_come_as_images_are_a_clip(kind: str) -> None:
+    """EVS equals the model on a prompt from which the dropped tokens were cut by hand."""
+    from token_reduction.evs import evs
+
+    model, given = tiny_model(kind), _clip(kind)
+    with reduce_tokens(model, get_method("evs", keep=0.5), frames=3) as record:
+        reduced = _logits(model, given)
+    assert (record.items, record.visual_tokens) == (["video"], (48, 24))
+    base, ids = model.model, given["input_ids"]
+    with torch.no_grad():
+        features = base.get_image_features(given["pixel_values"]).pooler_output
+        tokens = torch.cat(list(features)).view(48, -1)
+        kept = evs(tokens.view(3, 16, -1), 0.5).kept_indices
+        places = torch.where(ids[0] == 120)[0]
+        columns = torch.cat((torch.where(ids[0] != 120)[0], places[kept])).sort().values
+        embeds = base.get_input_embeddings()(ids)
+        embeds[0, places] = tokens
+        hidden = base(inputs_embeds=embeds[:, columns]).last_hidden_state
+        expected = model.lm_head(hidden[:, -1])
+    torch.testing.assert_close(reduced, expected, rtol=1e-4, atol=1e-4)
+    # Without frames they are three images, which stay whole.
+    with reduce_tokens(model, get_method("evs", keep=0.5)) as record:
+        _logits(model, given)
+    assert sum(record.tokens_after) == 48
+    with (
+        pytest.raises(InvalidInputError, match="brings 3 images"),
+        reduce_tokens(model, "evs", frames=2),
+    ):
+        _logits(model, given)
+
+
+def test_frames_are_said_where_a_call_does_not_say_them() -> None:
+    with (
+        pytest.raises(InvalidInputError, match="Qwen2-VL says itself"),
+        reduce_tokens(tiny_model("qwen2_vl"), "evs", frames=3),
+    ):
+        pass
+    for frames in (0, True, 2.5):
+        with (
+            pytest.raises(InvalidInputError, match="whole number"),
+            reduce_tokens(tiny_model("internvl"), "evs", frames=frames),  # type: ignore[arg-type]
+        ):
+            pass
 
 
 @pytest.mark.parametrize("kind", AXES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from itertools import pairwise
 
 import pytest
@@ -12,9 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
-from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from costmodel.methods.fitprune import scheme_for  # noqa: E402
 from hardware_specs.errors import InvalidInputError  # noqa: E402
 from token_reduction import get_method, observe, reduce_tokens  # noqa: E402
 from token_reduction.tokens.checks import _mode, finite_checks  # noqa: E402
@@ -89,67 +86,6 @@ def test_recorded_lengths_are_those_of_the_layers(name, settings, llava, cases):
         assert lengths.of("out_proj", "vision_tower") == record.vision_lengths[1:]
     document = record.to_dict()
     assert json.loads(json.dumps(document)) == document
-
-
-def own_products(name, settings, record, llava):
-    """FLOPs of a method's own matrix products, by the table in `token_reduction.apply`."""
-    n, c, d, s = 576, 32, 48, 585
-    e = c // 4
-    if name in ("prumerge", "prumerge+"):
-        m = len(record.kept_indices[0])
-        row, neighbours, extra = 2 * (n + 1) * c, 2 * m * n * c, 2 * n * c
-        return row + neighbours + (extra if settings.get("variant") != "paper" else 0)
-    if name == "divprune":
-        return 2 * n * n * d
-    if name == "fastv":
-        return 2 * s * d if settings.get("variant") != "paper" else 2 * s * s * d
-    if name == "fitprune":
-        scheme = scheme_for(0.4, None, 4, n)
-        return sum(
-            2 * 2 * length**2
-            for length, gone in zip(record.sequence_lengths, scheme, strict=False) if gone
-        )  # fmt: skip
-    if name == "tome":
-        return sum(2 * math.ceil(t / 2) * (t // 2) * e for t in record.vision_lengths[:-1])
-    if name == "crossget":
-        return sum(2 * t * t * e for t in record.vision_lengths[:-1])
-    if name == "evit":
-        total = 0
-        for layer in (1, 2):
-            t, after = record.vision_lengths[layer], record.vision_lengths[layer + 1]
-            dropped = t - (after - 1)
-            total += 2 * t * c + 2 * dropped * c
-        return total
-    return 0
-
-
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [*METHODS, ("prumerge", {"keep": 32, "variant": "paper"}), ("fastv", {"variant": "paper"})],
-)
-def test_a_methods_own_products_are_those_of_the_table(name, settings, llava, cases):
-    """Everything the counter sees between observed begin and end, and nothing more outside."""
-    case = cases["llava"]
-    inside = [0]
-
-    with (
-        torch.no_grad(),
-        reduce_tokens(llava, get_method(name, **settings)) as record,
-        FlopCounterMode(display=False) as counter,
-    ):
-        started = []
-
-        def told(stage, begins):
-            assert stage == "reduction"
-            if begins:
-                started.append(counter.get_total_flops())
-            else:
-                inside[0] += counter.get_total_flops() - started.pop()
-
-        with observe(told):
-            llava(**case.inputs)
-        assert started == []
-    assert inside[0] == own_products(name, settings, record, llava)
 
 
 def test_decode_steps_leave_the_record_and_the_observers_alone(llava, cases):

@@ -17,7 +17,11 @@ def run(model, inputs, method):
         return model(**inputs)
 
 
-@pytest.mark.parametrize("name", ["prumerge", "prumerge+", "evit", "ats", "crossget"])
+@pytest.mark.parametrize(
+    "name",
+    ["prumerge", "prumerge+", "evit", "ats", "crossget", "visionzip", "fastervlm", "vispruner", "hired",
+     "cdpruner"],
+)  # fmt: skip
 def test_siglip_has_no_class_token(name, models):
     with (
         pytest.raises(UnsupportedError, match="SiglipVisionModel has no class token"),
@@ -65,6 +69,11 @@ def test_another_model_is_named_with_those_that_work():
         ("ats", {"layers": (0, 4)}, "layers 0 to 3"),
         ("tome", {"keep": 10}, "reach 72; give a larger keep"),
         ("tome", {"r": [1, 2, 3, 4, 5]}, "at most 4 numbers"),
+        ("pyramiddrop", {"layers": (2, 4)}, "last that can be is 3"),
+        ("sparsevlm", {"keep": 192, "layers": (2, 3)}, "can be is 2"),
+        ("sparsevlm", {"keep": 192, "layers": (0, 1)}, "one count per"),
+        ("dart", {"keep": 40, "layer": 0}, "at least 1"),
+        ("dart", {"keep": 40, "layer": 9}, "layers 0 to 3"),
     ],
 )
 def test_layers_and_counts_the_model_does_not_have(name, settings, message, llava):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -57,6 +59,21 @@ def test_two_images_with_and_without_text_between():
     positions = [list(range(9))]
     out = shortened(ids, [2, 2, 2], [1, 2, 1], positions=positions)
     assert out == ([[1, -1, -2, -3, 2, -4, 3]], None, [[0, 1, 2, 3, 4, 5, 6]], [2])
+
+
+def test_tokens_stay_between_the_text_that_was_around_them():
+    """A clip of three frames keeps one token of the first and both of the last."""
+    ids = torch.tensor([[1, 9, 9, 2, 9, 9, 3, 9, 9, 4]])
+    prompt = read_prompt(ids, None)
+    (clip,) = assign_places(prompt, MARK, [6], [3], "image")
+    assert clip.apart
+    for stays, places in ((False, [0, 1, 2, 3, 4, 5, 6]), (True, [0, 2, 3, 6, 7, 8, 9])):
+        plan = plan_splice(prompt, [replace(clip, kept=np.array([5, 1, 4]), stays=stays)])
+        visual = -torch.arange(1.0, 4).unsqueeze(-1)
+        out = splice(plan, ids, visual, Table(), mask=None, positions=torch.arange(10)[None])
+        assert out.embeddings[0, :, 0].tolist() == [1, -2, 2, 3, -3, -1, 4]
+        assert out.positions[0].tolist() == places
+        assert plan.dropped.tolist() == [3]
 
 
 def test_left_padding_is_rebuilt():

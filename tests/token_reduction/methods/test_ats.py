@@ -51,8 +51,6 @@ def test_equals_the_slow_reference(n, references, variant) -> None:
     x, a, v = inputs(n, seed=n)
     out = ats(x, a, v, references, variant=variant)
     wanted = reference(a[0], v[0], references, cut=variant == "program")
-    assert out.valid is not None
-    assert out.kept_indices is not None
     assert out.kept_indices[0][out.valid[0]].tolist() == wanted
     torch.testing.assert_close(out.tokens[0, : len(wanted)], x[0, wanted])
     assert not bool(out.tokens[0, len(wanted) :].any())
@@ -62,8 +60,6 @@ def test_equals_the_slow_reference(n, references, variant) -> None:
 def test_a_batch_is_padded() -> None:
     x, a, v = inputs(40, batch=4, seed=3)
     out = ats(x, a, v, 15)
-    assert out.valid is not None
-    assert out.kept_indices is not None
     for i in range(4):
         wanted = reference(a[i], v[i], 15)
         assert out.kept_indices[i][out.valid[i]].tolist() == wanted
@@ -79,9 +75,6 @@ def test_a_ratio_counts_the_class_token() -> None:
 def test_sources_of_what_is_sampled() -> None:
     x, a, v = inputs(20)
     out = ats(x, a, v, 8, trace=True)
-    assert out.sources is not None
-    assert out.valid is not None
-    assert out.kept_indices is not None
     wanted = [-1] * 21
     for place, index in enumerate(out.kept_indices[0][out.valid[0]].tolist()):
         wanted[index] = place
@@ -92,7 +85,6 @@ def test_sources_of_what_is_sampled() -> None:
 def test_very_few_tokens(n) -> None:
     x, a, v = inputs(n)
     out = ats(x, a, v, 8)
-    assert out.valid is not None
     assert 2 <= int(out.valid.sum()) <= n + 1
 
 
@@ -126,12 +118,9 @@ def test_lengths_and_precisions(n, dtype) -> None:
 def test_never_more_than_the_samples_and_always_the_class_token(seed, n, references, sharp) -> None:
     x, a, v = inputs(n, seed=seed, sharp=sharp)
     out = ats(x, a, v, references)
-    assert out.valid is not None
-    assert out.kept_indices is not None
     kept = out.kept_indices[0][out.valid[0]].tolist()
     assert kept[0] == 0
     assert len(kept) == len(set(kept)) <= references
     # The sample at the top of the curve is the token with the largest score.
-    assert out.scores is not None
     assert float(out.scores[0, kept[-1] - 1]) == float(out.scores.max())
     assert float(out.scores.sum()) == pytest.approx(1.0, rel=1e-4)

@@ -120,7 +120,6 @@ def test_a_norm_beyond_half_precision_is_refused() -> None:
 def test_the_distances_carry_no_gradient_but_the_tokens_do(draw) -> None:
     tokens = draw(40, 8).requires_grad_()
     divprune(tokens, 4).tokens.sum().backward()
-    assert tokens.grad is not None
     assert int((tokens.grad != 0).any(dim=-1).sum()) == 4
 
 

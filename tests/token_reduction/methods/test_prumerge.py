@@ -222,7 +222,6 @@ def test_merge_weights_build_the_tokens() -> None:
     x, q, k = inputs(64)
     out = prumerge(x, q, k, keep=6)
     torch.testing.assert_close(out.merge_weights @ x, out.tokens)
-    assert out.merge_weights is not None
     assert ((out.merge_weights[0, :6] > 0).sum(dim=-1) == 33).all()
 
 
@@ -230,7 +229,6 @@ def test_gradients_reach_the_features() -> None:
     x, q, k = inputs(64)
     x.requires_grad_()
     prumerge(x, q, k, keep=6).tokens.sum().backward()
-    assert x.grad is not None
     assert bool((x.grad != 0).all())
 
 
@@ -243,7 +241,6 @@ def test_tokens_out_and_attention_mass(seed, n, share) -> None:
     assert out.tokens.shape[-2] == m + 1
     assert len(set(out.kept_indices[0].tolist())) == m
     logits = (q[0, 0].double() @ k[0].double().T) / 4
-    assert out.cls_attention is not None
     assert float(out.cls_attention.sum()) == pytest.approx(1 - float(logits.softmax(-1)[0]), 1e-5)
     if m == n:
         assert torch.equal(out.tokens[0, -1], torch.zeros(12))

@@ -10,8 +10,9 @@ import torch
 from lmms_eval.api.model import lmms
 
 from hardware_specs.errors import InvalidInputError, UnsupportedError
+from profiling.subject.checkpoint import inputs_of, load_checkpoint, new_tokens
 from token_reduction import reduce_tokens
-from vlm_roofline.cli.generate import inputs_of, load_model_and_processor, method_asked
+from vlm_roofline.cli.generate import method_asked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,7 +76,7 @@ class ReducedModel(lmms):  # type: ignore[misc]  # lmms-eval has no types
         if place == "cuda":
             place = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         self.device = torch.device(place)
-        self.model, self.processor = load_model_and_processor(pretrained, dtype, place, attention)
+        self.model, self.processor = load_checkpoint(pretrained, dtype, place, attention)
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """Answer each request, whose arguments are as of lmms-eval's simple models."""
@@ -114,23 +115,15 @@ class ReducedModel(lmms):  # type: ignore[misc]  # lmms-eval has no types
             settings |= {"do_sample": False, "temperature": None, "top_p": None}
         else:
             settings["do_sample"] = True
-        tokenizer = self.processor.tokenizer
         reduction = (
             nullcontext()
             if self.method is None or not pictures
             else reduce_tokens(self.model, self.method)
         )
+        most = int(asked.get("max_new_tokens") or _NEW_TOKENS)
         with torch.inference_mode(), reduction:
-            output = self.model.generate(
-                **inputs,
-                **settings,
-                max_new_tokens=int(asked.get("max_new_tokens") or _NEW_TOKENS),
-                pad_token_id=tokenizer.pad_token_id
-                if tokenizer.pad_token_id is not None
-                else tokenizer.eos_token_id,
-            )
-        new = output[0, inputs["input_ids"].shape[1] :]
-        text = str(tokenizer.decode(new, skip_special_tokens=True))
+            new = new_tokens(self.model, self.processor, inputs, **settings, max_new_tokens=most)
+        text = str(self.processor.tokenizer.decode(new, skip_special_tokens=True))
         ends = asked.get("until") or ()
         for end in [ends] if isinstance(ends, str) else ends:
             text = text.split(end, 1)[0] if end else text
