@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from costmodel.calibration.gemm import FAMILIES, SPLIT_DEPTH, TileLaw, finished, tiled_s
+from costmodel.calibration.gemm import FAMILIES, SPLIT_DEPTH, Finish, TileLaw, tiled_s
 
 #: Entries that a table starts with; it doubles as it grows.
 FIRST_ENTRIES = 128
@@ -29,6 +29,7 @@ class Stairs:
 
     def __init__(self, law: TileLaw, n: float, k: float) -> None:
         self._law, self._n, self._k = law, n, k
+        self._finish = Finish(law, n, k, 1)
         rule = FAMILIES[law.family]
         self._step = min(rows for rows, _ in rule.tiles)
         self._last = 0
@@ -40,7 +41,7 @@ class Stairs:
 
     def time_s(self, m: Any) -> Any:
         """Return the predicted seconds at m rows, a number or an array of them."""
-        return finished(self._law, m, self._n, self._k, 1, self._math_s(m))
+        return self._finish.time_s(m, self._math_s(m))
 
     def _math_s(self, m: Any) -> Any:
         if not isinstance(m, np.ndarray):
