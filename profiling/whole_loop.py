@@ -19,7 +19,8 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from hardware_specs.errors import InvalidInputError
+from hardware_specs.errors import CalibrationError, InvalidInputError
+from hardware_specs.files.reading import show_path
 from profiling.reconciling.reconciliation import reconcile
 
 if TYPE_CHECKING:
@@ -331,7 +332,13 @@ def _calibration(
     software = ", ".join(
         f"{name} {environment[name]}" for name in ("torch", "cuda") if environment.get(name)
     )
-    found = fit_calibration(ops.frame(), hardware, software=software, date=ops.started_at[:10])
+    try:
+        found = fit_calibration(ops.frame(), hardware, software=software, date=ops.started_at[:10])
+    except CalibrationError as error:
+        raise CalibrationError(
+            f"{error}; what was measured is in {show_path(folder / 'ops.json')}: remove it, and the loop "
+            "measures again"
+        ) from error
     found.save(path)
     tell("fitting the calibration", 1, 1)
     # What is reported must follow from the files: the file rounds its numbers.

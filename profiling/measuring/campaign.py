@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from profiling.records.measurement import Configuration, Measurement
 
 MOST_THREADS = 4096
+#: What torch's generators take.
+MOST_SEEDS = 2**63
 #: Between two looks at points that other workers hold, in seconds.
 POLL_S = 0.2
 
@@ -86,6 +88,10 @@ class Plan:
         if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
             raise InvalidInputError(
                 f"threads must lie between 1 and {MOST_THREADS}, not {self.threads}"
+            )
+        if not 0 <= self.seed < MOST_SEEDS:
+            raise InvalidInputError(
+                f"seed must lie between 0 and 2**63 - 1, not {shown(self.seed)}"
             )
         check(self.configurations, elsewhere=elsewhere)
         watched = isinstance(self.options, Options) and self.options.max_foreign_load is not None

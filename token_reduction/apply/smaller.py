@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from token_reduction.apply.splice import Plan, Spliced
+    from token_reduction.apply.splice import Plan
 
 
 def _same(patches: Tensor, grids: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,7 +70,12 @@ class SmallerImages(PromptReduction):
         return found, before
 
     def _placed(
-        self, call: dict[str, Any], ids: Tensor, given: Tensor | None, shorter: Spliced, plan: Plan
+        self,
+        call: dict[str, Any],
+        ids: Tensor,
+        given: Tensor | None,
+        new: tuple[Tensor | None, Tensor | None],
+        plan: Plan,
     ) -> tuple[Tensor | None, Tensor]:
         base: Any = self.parts.base
         source = torch.from_numpy(plan.source).to(ids.device)
@@ -78,10 +83,10 @@ class SmallerImages(PromptReduction):
         # `generate` counts on from the whole prompt's.
         delta = base.rope_deltas
         asked = {**call, **self._grids, "mm_token_type_ids": kinds}
-        new = on_three_axes(base, asked, ids.gather(1, source), shorter.mask)
+        places = on_three_axes(base, asked, ids.gather(1, source), new[1])
         base.rope_deltas = delta
         assert given is not None  # noqa: S101  (the model counted them, or the caller)
-        return new, given[-3:].amax(dim=(0, 2)) - new.amax(dim=(0, 2))
+        return places, given[-3:].amax(dim=(0, 2)) - places.amax(dim=(0, 2))
 
 
 def _rows(layer: Any, found: list[Tensor], number: int) -> Tensor:
