@@ -23,14 +23,13 @@ import numpy as np
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.options import Option, Values, layer_indices, optional
 from costmodel.methods.pieces import gather, in_layer, passes, product, sequence_gather, sort
-from costmodel.methods.plan import MethodPlan
+from costmodel.methods.plan import MethodInput, MethodPlan
 from costmodel.schedule import LayerSpan
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from costmodel.methods.plan import MethodInput
     from costmodel.quantities import Num, OpCost
 
 #: Image tokens the schemes were fitted on.
