@@ -34,7 +34,7 @@ from token_reduction.apply.class_attention import require_patches, watch_feature
 from token_reduction.apply.llm_policy import OneCut, image_spans
 from token_reduction.apply.places import Host, reduce_between_layers, reduce_crops
 from token_reduction.tokens.checks import misfit, require_finite
-from token_reduction.tokens.selection import complement, picked_tokens
+from token_reduction.tokens.selection import complement, picked_tokens, unit_rows
 from token_reduction.tokens.weights import read_tensors
 
 if TYPE_CHECKING:
@@ -182,9 +182,7 @@ def _relevance(images: Tensor, texts: Tensor) -> Tensor:
 
 
 def _unit(values: Tensor) -> Tensor:
-    wide: Tensor = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
-    norms: Tensor = wide.norm(dim=-1, keepdim=True)
-    return wide / norms.clamp_min(torch.finfo(wide.dtype).tiny)
+    return unit_rows(values.to(torch.promote_types(values.dtype, torch.float32)))
 
 
 class Halves(OneCut):

@@ -30,7 +30,7 @@ from token_reduction.apply.tower_layer import MergingStep, project, scores
 from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.observation import observed
 from token_reduction.tokens.reduced import Reduced
-from token_reduction.tokens.selection import complement, output_places, take_tokens
+from token_reduction.tokens.selection import complement, output_places, take_tokens, unit_rows
 from token_reduction.tokens.weights import read_tensors
 from token_reduction.tome import proportional_bias
 
@@ -151,7 +151,7 @@ def complete_graph_matching(metric: Tensor, attention: Tensor, r: int) -> GraphM
         norms = metric.norm(dim=-1, keepdim=True)
         importance = token_importance(attention)
         require_finite("crossget", metric=norms, attention=importance)
-        unit = metric / norms
+        unit = unit_rows(metric, norms)
         similarity = unit @ unit.transpose(-1, -2)
         similarity.diagonal(dim1=-2, dim2=-1).fill_(-infinity)
         for protected in (0, -1):

@@ -110,6 +110,8 @@ def plug(host: Host) -> None:
 class Reorganise(LayerStep):
     """EViT: the attention runs as the model is set, and the class token's row is recomputed."""
 
+    keeps_patches = True
+
     def __init__(self, host: Host) -> None:
         super().__init__(host, LAYERS.of(host.method))
         self._host = host
@@ -119,12 +121,6 @@ class Reorganise(LayerStep):
         """Watch the class token's query and the keys of the layers that act."""
         super().attach(parts, patches)
         self._probe = QueryKeyProbe(self._host, *self.layers)
-
-    def begin(self, hidden: Tensor, stream: Stream) -> Tensor:
-        """Start the trace of patches that are kept as they are, too."""
-        hidden = super().begin(hidden, stream)
-        stream.origin = stream.sources
-        return hidden
 
     def run(
         self,

@@ -19,7 +19,7 @@ from costmodel.methods.evs import RATIO
 from costmodel.methods.keep import resolve_keep
 from token_reduction.apply.places import Host, reduce_clips
 from token_reduction.tokens.checks import misfit, require_finite
-from token_reduction.tokens.selection import picked_tokens, top_indices
+from token_reduction.tokens.selection import picked_tokens, top_indices, unit_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,7 +57,7 @@ def evs(frames: Tensor, keep: float = RATIO) -> Reduced:
     with torch.no_grad():
         norms = frames.norm(dim=-1, keepdim=True)
         require_finite("evs", frames=norms)
-        unit = frames / norms.clamp_min(torch.finfo(frames.dtype).tiny)
+        unit = unit_rows(frames, norms)
         change = 1.0 - (unit[1:] * unit[:-1]).sum(dim=-1)
         scores = torch.nn.functional.pad(change, (0, 0, 1, 0), value=FIRST).flatten()
     return picked_tokens(frames.reshape(-1, width), top_indices(scores, kept), scores=scores)

@@ -26,7 +26,7 @@ from token_reduction.apply.places import Host, reduce_crops, reduce_items
 from token_reduction.apply.received_attention import ReceivedAttention
 from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.reduced import Reduced
-from token_reduction.tokens.selection import complement, take_tokens, top_indices
+from token_reduction.tokens.selection import complement, take_tokens, top_indices, unit_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,8 +93,8 @@ def visionzip(
     kept = torch.nn.functional.pad(best.sort(dim=-1).values, (1, 0), value=0)
     parts = [take_tokens(tokens, kept)]
     if contextual:
-        unit = metric / norms.clamp_min(torch.finfo(metric.dtype).tiny)
-        parts.append(_contextual(tokens, unit, complement(kept, length), contextual))
+        rest = complement(kept, length)
+        parts.append(_contextual(tokens, unit_rows(metric, norms), rest, contextual))
     return Reduced(
         tokens=torch.cat(parts, dim=-2),
         kept_indices=kept,
@@ -146,9 +146,8 @@ def zip_received(
     best = top_indices(received, dominant).sort().values
     parts, kept = [tokens[best]], [best]
     if contextual:
-        unit = metric / norms.clamp_min(torch.finfo(metric.dtype).tiny)
         rest = complement(best, n)
-        parts.append(_contextual(tokens, unit, rest, contextual))
+        parts.append(_contextual(tokens, unit_rows(metric, norms), rest, contextual))
         kept.append(rest[:: max(1, len(rest) // contextual)][:contextual])
     order = torch.cat(kept)
     return Reduced(tokens=torch.cat(parts), kept_indices=order, scores=received)

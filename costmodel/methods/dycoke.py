@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
 #: One minus the program's merging ratio of 0.7.
 RATIO = 0.3
-PARK = Option(
-    "park", 0.7, fraction(1e-9, 1.0), "a number in (0, 1]", "share of visual entries left unread"
-)
-AT = Option("at", 3, whole(1), "an integer >= 1", "language-model layer from which on")
+PARK = Option("park", 0.7, fraction(0.0, 1.0, above=True), "share of visual entries left unread")
+AT = Option("at", 3, whole(1), "language-model layer from which on")
 ALIKE = Option(
-    "alike", 0.9, fraction(-1.0, 1.0), "a number in [-1, 1]",
+    "alike",
+    0.9,
+    fraction(-1.0, 1.0),
     "cosine of a step's attention to the last one's from which on its choice stays",
-)  # fmt: skip
+)
 
 
 def entries_read(n: Num, park: float) -> Num:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 #: The paper's setting, R = 50 % after layer 2.
 RATIO, LAYER = 0.5, 2
-SEED = Option("seed", 0, whole(0), "an integer >= 0", "randomness of K = 0")
+SEED = Option("seed", 0, whole(0), "randomness of K = 0")
 
 
 def _plan(given: MethodInput) -> MethodPlan:

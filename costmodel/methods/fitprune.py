@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.methods.info import MethodInfo
-from costmodel.methods.options import Option, layer_indices, optional
+from costmodel.methods.options import Option, Values, layer_indices, optional
 from costmodel.methods.pieces import gather, in_layer, passes, product, sequence_gather, sort
 from costmodel.methods.plan import MethodPlan
 from costmodel.schedule import LayerSpan
@@ -37,11 +37,10 @@ if TYPE_CHECKING:
 SCHEME_TOKENS = 576
 #: Share of visual FLOPs left by default: the 60 % scheme, the middle of those the paper reports.
 SHARE = 0.4
-SCHEME: Option[tuple[int, ...] | None] = Option(
+SCHEME = Option(
     "scheme",
     None,
-    optional(layer_indices),
-    "a list of integers >= 0 or None",
+    optional(Values(layer_indices, "a list of integers >= 0")),
     "tokens deleted in each layer; None is the shipped scheme for keep",
 )
 

@@ -34,9 +34,7 @@ if TYPE_CHECKING:
     from costmodel.quantities import Num
 
 RATIO = 0.2
-ALPHA = Option(
-    "alpha", 0.5, fraction(0.0, 1.0), "a number in [0, 1]", "the whole image's share of it"
-)
+ALPHA = Option("alpha", 0.5, fraction(0.0, 1.0), "the whole image's share of it")
 
 
 def newline_tokens(anyres: AnyRes, tiles: Num, tokens: Num) -> Num:

@@ -244,7 +244,7 @@ def _checked_options(info: MethodInfo, given: Mapping[str, object]) -> dict[str,
     for name, option in known.items():
         value = given.get(name, option.default)
         try:
-            chosen[name] = option.parse(value)
+            chosen[name] = option.values.parse(value)
         except (TypeError, ValueError):
             raise InvalidInputError(
                 f"{info.name}'s option {name}={shown(value)} must be {option.expects} ({option.meaning})"

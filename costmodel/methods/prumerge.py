@@ -36,9 +36,7 @@ if TYPE_CHECKING:
     from costmodel.quantities import Num, OpCost
 
 #: Tokens merged into each kept one.
-NEIGHBOURS = Option(
-    "neighbours", 32, whole(0), "an integer >= 0", "tokens merged into each kept one"
-)
+NEIGHBOURS = Option("neighbours", 32, whole(0), "tokens merged into each kept one")
 #: Mean counts of chosen tokens on LLaVA-1.5, arXiv 2403.15388 Table 4.
 PUBLISHED_COUNTS = {"TextVQA": 40, "MME": 40, "POPE": 35, "SQA": 16}
 #: Mean shares of the patches, Tables 1 and 3: images, video.

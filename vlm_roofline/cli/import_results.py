@@ -41,8 +41,7 @@ def import_results(
         ),
     ] = None,
     hardware: Annotated[
-        str | None,
-        hardware_option("The device, where a file does not name it."),
+        str | None, hardware_option("The device, where a file does not name it.")
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="The arithmetic, likewise: fp16, awq.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Sequences, likewise.")] = None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -341,23 +342,19 @@ def _option(name: str, defaults: dict[str, Any], several: bool) -> inspect.Param
 
 def _parsed(name: str, text: Any, several: bool) -> Any:
     """Return the value, or the list of values, that an option's text names."""
-    kind = ARGUMENTS[name].kind
+    kind: Any = ARGUMENTS[name].kind
     if text is None:
         return None
-    if several and isinstance(kind, Count):
-        return parse_counts(_flag(name), text)
-    if isinstance(kind, Amount):
-        parts = split(text) if several else [text]
-        amounts = [parse_amount(_flag(name), part, kind) for part in parts]
-        return amounts if several else amounts[0]
-    read = {
+    if isinstance(kind, Count):
+        return parse_counts(_flag(name), text) if several else text
+    readers: dict[type, Any] = {
         Bytes: parse_bytes,
         Keep: parse_keep,
         Schedule: parse_schedule,
         Size: parse_image_size,
-    }.get(type(kind), str)
-    if isinstance(kind, Count):
-        return text
+        Amount: partial(parse_amount, _flag(name), kind=kind),
+    }
+    read = readers.get(type(kind), str)
     return (
         [read(part) for part in split(text)] if several and name not in _ONE_VALUE else read(text)
     )

@@ -13,7 +13,7 @@ import typer
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 from hardware_specs.showing import one_line
 from vlm_roofline.cli.completion import completes
-from vlm_roofline.cli.console import console, print_json, progress, remark, warn
+from vlm_roofline.cli.console import console, print_json, progress, remark, rows_of, warn
 from vlm_roofline.cli.method_settings import MethodOptions, Variant, with_settings
 from vlm_roofline.cli.options import (
     Device,
@@ -279,15 +279,11 @@ def _document(out: Path | None, records: Sequence[Measurement]) -> dict[str, Any
     from profiling.records.frame import measurements_frame
 
     frame = measurements_frame((record.file_name, record) for record in records)
-    rows = [
-        {name: None if value != value else value for name, value in row.items()}
-        for row in frame.astype(object).to_dict("records")
-    ]
     return {
         "schema_version": 1,
         "out": None if out is None else str(out),
         "points": len(records),
-        "rows": rows,
+        "rows": rows_of(frame),
     }
 
 
