@@ -217,17 +217,19 @@ class Context:
         prefix = prefix_of(scenario)
         if prefix is not None:
             plan = continued(plan, scenario, prefix, name)
+        if name is None:
+            return plan
         check_layers(plan.llm_spans, text_layers, "language model")
         if plan.vision_spans is not None:
             check_layers(plan.vision_spans, self.tower_layers, "vision tower")
         if self.plan.static_cache and any(
-            np.any(each.tokens != plan.llm_spans[0].tokens) for each in plan.llm_spans
+            _any(each.tokens != plan.llm_spans[0].tokens) for each in plan.llm_spans
         ):
             raise UnsupportedError(
                 f"{name} leaves layers of different lengths, and the plan {self.plan.name} has one "
                 "static cache for all; take hf-eager or cuda-graph"
             )
-        if name is not None and np.any(scenario.text_tokens + plan.llm_spans[-1].tokens == 0):
+        if _any(scenario.text_tokens + plan.llm_spans[-1].tokens == 0):
             raise InvalidInputError(
                 f"{name} leaves no token of a prompt without text; give text_tokens, or keep more"
             )

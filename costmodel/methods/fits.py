@@ -77,8 +77,7 @@ def check_takes(info: MethodInfo, keep: Any) -> None:
         raise InvalidInputError(
             f"{info.name}'s keep is a ratio in (0, 1], {info.keep_meaning}; given {np.max(keep):g}"
         )
-    other = np.isin(keep, info.keep_choices, invert=True)
-    if info.keep_choices and some(other):
+    if info.keep_choices and some(other := np.isin(keep, info.keep_choices, invert=True)):
         raise InvalidInputError(
             f"{info.name} is defined for keep in {', '.join(map(str, info.keep_choices))}; "
             f"given {first(keep, other):g}"

@@ -110,20 +110,17 @@ class PromptReduction:
             )
         given = ids if ids is not None else embeds
         assert given is not None  # noqa: S101  (the model demands one of the two)
-        if known is None:
-            if cached and mask is not None:
-                known = Prefix(mask[:, :cached], cached, cached, _zeros(given))
-            elif cached:
-                known = Prefix(None, cached, cached, _zeros(given))
+        if known is None and cached:
+            held = None if mask is None else mask[:, :cached]
+            none = torch.zeros(given.shape[0], dtype=torch.long, device=given.device)
+            known = Prefix(held, cached, cached, none)
         if known is not None:
-            step = continue_from(known, cached, given.shape[1], mask, positions)
-            ids = None if ids is None else ids[:, -step.count :]
-            embeds = None if embeds is None else embeds[:, -step.count :]
+            count, longer, moved = continue_from(known, cached, given.shape[1], mask, positions)
+            ids = None if ids is None else ids[:, -count:]
+            embeds = None if embeds is None else embeds[:, -count:]
             if positions is None and self.parts.three_axes:
-                positions = _counted_on(self.parts.base, known, cached, step.count, mask, given)
-            else:
-                positions = step.positions
-            mask = step.mask
+                moved = _counted_on(self.parts.base, known, cached, count, mask, given)
+            mask, positions = longer, moved
             if not pixels:
                 return (), {
                     **call,
@@ -170,7 +167,7 @@ class PromptReduction:
             self.record.tokens_before += before
             self.record.tokens_after += [len(one) for one in found]
         self.plan = plan = plan_splice(prompt, places)
-        shorter = splice(
+        embeddings, new_mask, new_positions = splice(
             plan,
             ids,
             torch.cat(tokens),
@@ -186,9 +183,9 @@ class PromptReduction:
                 "visual_pos_masks": marks,
                 "deepstack_visual_embeds": [layer[order] for layer in deep],
             }
-        width = shorter.embeddings.shape[1]
+        width = embeddings.shape[1]
         self.record.sequence_lengths = [width] * (len(self.parts.layers) + 1)
-        out_mask = _behind(known, mask, shorter.mask, cached, count, width)
+        out_mask = _behind(known, mask, new_mask, cached, count, width)
         # On three axes nothing moves up: what is left keeps its place.
         lost = np.zeros_like(plan.dropped) if self.parts.three_axes else np.asarray(plan.dropped)
         dropped = torch.from_numpy(lost).to(ids.device)
@@ -215,9 +212,9 @@ class PromptReduction:
             **call,
             **changed,
             "input_ids": None,
-            "inputs_embeds": shorter.embeddings,
+            "inputs_embeds": embeddings,
             "attention_mask": out_mask,
-            "position_ids": shorter.positions,
+            "position_ids": new_positions,
         }
 
     def _remember(self, call: dict[str, Any], note: Prefix) -> None:
@@ -338,10 +335,6 @@ def _counted_on(
     delta = base.rope_deltas
     places = places if delta is None else places + delta.to(places)
     return places.expand(3, given.shape[0], -1)
-
-
-def _zeros(given: Tensor) -> Tensor:
-    return torch.zeros(given.shape[0], dtype=torch.long, device=given.device)
 
 
 def _class_goes_along(parts: Parts, modality: str, call: dict[str, Any]) -> bool:

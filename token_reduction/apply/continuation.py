@@ -37,15 +37,6 @@ class Prefix:
     dropped: Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A continuation as the language model needs it."""
-
-    count: int
-    mask: Tensor | None
-    positions: Tensor | None
-
-
 def prefix_of(cache: Any) -> Prefix | None:
     """Return what a cache holds of reduced prompts, or None.
 
@@ -56,20 +47,15 @@ def prefix_of(cache: Any) -> Prefix | None:
 
 
 def note_prefix(cache: Any, prefix: Prefix | None) -> None:
-    """Write on a cache what it holds.
-
-    Args:
-        cache: a cache of `transformers`, or None.
-        prefix: what it holds from now on; None for nothing reduced.
-    """
+    """Write on a cache, if there is one, what it holds from now on; None for nothing reduced."""
     if cache is not None and not (prefix is None and prefix_of(cache) is None):
         setattr(cache, _NOTE, prefix)
 
 
 def continue_from(
     prefix: Prefix, cached: int, count: int, mask: Tensor | None, positions: Tensor | None
-) -> Step:
-    """Translate a call that continues a reduced prompt.
+) -> tuple[int, Tensor | None, Tensor | None]:
+    """Translate a call that continues a reduced prompt: new tokens, and mask and positions for them.
 
     Args:
         prefix: what the cache holds of prompts.
@@ -99,7 +85,7 @@ def continue_from(
                 f"the attention mask covers {mask.shape[1]} tokens, all of which the cache holds "
                 "already; pass one that covers the new tokens too"
             )
-    return Step(new, _extended(prefix, since + new, mask), _moved(prefix, new, positions))
+    return new, _extended(prefix, since + new, mask), _moved(prefix, new, positions)
 
 
 def _extended(prefix: Prefix, more: int, mask: Tensor | None) -> Tensor | None:
