@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from costmodel.models import geometry as pictures
-from costmodel.models.geometry import VisualInput
+from costmodel.models.geometry import Geometry, VideoRule, VisualInput
 from hardware_specs.errors import InvalidInputError
 from hardware_specs.showing import shown
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from costmodel.models.anyres import AnyRes
-    from costmodel.models.geometry import Geometry, VideoRule
     from costmodel.models.projector import ProjectorConfig
     from costmodel.models.text import TextConfig
     from costmodel.models.vision import VisionConfig

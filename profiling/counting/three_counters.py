@@ -15,6 +15,7 @@ What the two counters do not count alike, and why, is said op by op:
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -198,13 +199,13 @@ def _traced(execution: Execution) -> tuple[dict[tuple[str, str], int], str | Non
 
 
 def _cost_model_counts(estimate: Any) -> dict[tuple[str, str], int]:
-    counts: dict[tuple[str, str], int] = {}
+    counts: Counter[tuple[str, str]] = Counter()
     for row in estimate.ops:
         kind = {"gemm": "linear", "conv": "conv"}.get(row.op_class)
         if row.op_class.startswith("attention"):
             kind = "attention"
         if kind is not None and row.flops:
-            counts[row.stage, kind] = counts.get((row.stage, kind), 0) + int(row.flops)
+            counts[row.stage, kind] += int(row.flops)
     return counts
 
 
@@ -213,7 +214,7 @@ class _KindObserver:
     """Split a counter's total by stage and kind of op."""
 
     counter: Any
-    counts: dict[tuple[str, str], int] = field(default_factory=dict)
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     _begun: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def _now(self) -> dict[str, int]:
@@ -225,13 +226,12 @@ class _KindObserver:
     def end(self, stage: str) -> None:
         before = self._begun.pop(stage)
         for kind, flops in self._now().items():
-            if stage != TOTAL and flops != before.get(kind, 0):
-                key = (stage, kind)
-                self.counts[key] = self.counts.get(key, 0) + flops - before.get(kind, 0)
+            if stage != TOTAL and flops != before[kind]:
+                self.counts[stage, kind] += flops - before[kind]
 
 
 def _torch_counts(execution: Execution) -> dict[tuple[str, str], int]:
-    with flop_counter(depth=1) as counter:
+    with flop_counter() as counter:
         observer = _KindObserver(counter)
         execution.run(observer)
     return observer.counts

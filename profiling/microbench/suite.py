@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from costmodel.calibration.chosen import chosen_products
+from hardware_specs.errors import UnsupportedError
 from profiling.devices.device import open_device
 from profiling.instruments.environment import describe_environment
 from profiling.instruments.nvml import open_monitor
@@ -184,8 +185,6 @@ class _Bench:
             self.on_row(row)
 
     def _time(self, case: OpCase, sustained_s: float) -> None:
-        from hardware_specs.errors import UnsupportedError
-
         load = "sustained" if sustained_s else "burst"
         name = f"{case.op_class} {case.dtype} {case.sizes}" + (f" {load}" if sustained_s else "")
         identity = {"op_class": case.op_class, "dtype": case.dtype, **case.sizes, "load": load}

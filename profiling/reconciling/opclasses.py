@@ -20,12 +20,6 @@ if TYPE_CHECKING:
     from profiling.reconciling.joining import Prediction, Predictor
     from profiling.tracing.op_profile import OpProfile
 
-OP_COLUMNS = (
-    "model", "dtype", "method", "visual_tokens", "batch_size", "mode", "stage", "op_class", "name",
-    "measured_s", "measured_kernels", "ideal_s", "efficiency_s", "unexplained_s", "predicted_s",
-    "predicted_kernels", "flops", "hbm_bytes", "share", "provenance",
-)  # fmt: skip
-
 #: The cost model writes the layers that an op spans in brackets.
 _LAYERS = re.compile(r"\[\d+:\d+\]$")
 
