@@ -71,7 +71,7 @@ def convention_estimate(request: Request) -> Estimate:
     chosen = get_convention(request.convention)
     config = load_model(request.model)
     text_tokens = request.text_tokens
-    if text_tokens is None and chosen.name.startswith("llmviewer"):
+    if text_tokens is None and chosen.devices:
         # A tool for any sequence length fixes no prompt: it gets ours.
         text_tokens = OUR_DEFAULTS["text_tokens"]
     own_text = chosen.default_text_tokens if text_tokens is None else text_tokens

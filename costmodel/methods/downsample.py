@@ -17,12 +17,11 @@ from costmodel.methods.class_attention import ranked_crops
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import by_pair, kept_count
 from costmodel.methods.pieces import passes
-from costmodel.methods.plan import before_layers
+from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
 from costmodel.schedule import LayerSpan
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num
 
 COUNT = 144

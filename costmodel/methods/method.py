@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.methods.fits import check_takes, checked_plan, refused_layer
 from costmodel.methods.keep import check_keep, resolve_keep
-from costmodel.methods.plan import MethodInput
+from costmodel.methods.plan import MethodInput, MethodPlan
 from costmodel.methods.spelling import spell
 from hardware_specs.errors import InvalidInputError, UnknownNameError
 from hardware_specs.showing import shown
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from costmodel.methods.info import MethodInfo, Place
-    from costmodel.methods.plan import MethodPlan
     from costmodel.models import ModelConfig
     from costmodel.precision import Precision
     from costmodel.quantities import Num

@@ -14,17 +14,12 @@ Own FLOPs: none that a counter sees; two comparisons of every pixel.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count
 from costmodel.methods.pieces import gather, passes, sort
-from costmodel.methods.plan import before_layers
+from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
 from costmodel.methods.token_lists import items_of
 from hardware_specs.errors import UnsupportedError
-
-if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput, MethodPlan
 
 EXPECTED = 0.5
 

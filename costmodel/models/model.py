@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from costmodel.models import geometry as pictures
-from costmodel.models.geometry import VisualInput
+from costmodel.models.geometry import Geometry, VideoRule, VisualInput
 from hardware_specs.errors import InvalidInputError
 from hardware_specs.showing import shown
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from costmodel.models.anyres import AnyRes
-    from costmodel.models.geometry import Geometry, VideoRule
     from costmodel.models.projector import ProjectorConfig
     from costmodel.models.text import TextConfig
     from costmodel.models.vision import VisionConfig
@@ -285,6 +284,18 @@ def read_size(text: str) -> ImageSize:
             )
         sizes.append(named or (int(height), int(width)))
     return sizes[0] if len(sizes) == 1 else tuple(sizes)
+
+
+def write_size(size: ImageSize | str) -> str:
+    """Return a size, or one for each image, as `read_size` takes it.
+
+    >>> write_size((480, 640)), write_size("1080p"), write_size([(480, 640), (720, 1280)])
+    ('480x640', '1080p', '480x640+720x1280')
+    """
+    if isinstance(size, str):
+        return size
+    sizes = size if isinstance(size[0], (tuple, list)) else (size,)
+    return "+".join("{}x{}".format(*each) for each in sizes)
 
 
 def image_sizes(image_size: object, images: int | None) -> tuple[tuple[int, int] | None, ...]:

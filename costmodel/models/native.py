@@ -12,13 +12,12 @@ from dataclasses import dataclass, replace
 from math import ceil, floor, sqrt
 from typing import TYPE_CHECKING
 
-from costmodel.models.geometry import Seen, VideoRule, VisualInput
+from costmodel.models.geometry import Pieces, Seen, VideoRule, VisualInput
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from costmodel.models.geometry import Pieces
     from costmodel.quantities import Num
 
 #: (height, width) of the image that stands for all where nothing is said, in pixels.

@@ -110,9 +110,7 @@ def reduce_items(host: Host, function: Callable[[Item], Reduced]) -> None:
 def reduce_clips(host: Host, function: Callable[[Tensor], Reduced]) -> None:
     """Reduce the frames of each video after the projector; images, and videos of one frame, stay whole.
 
-    Args:
-        host: the model.
-        function: from the tokens of frames [t, p, d] to those of the t * p that are kept.
+    `function` takes the tokens of frames, [t, p, d], and keeps some of the t * p.
     """
     reduce_clips_of(host, lambda item: function(item.by_frame))
 
