@@ -71,7 +71,6 @@ def visual_inputs(
     images: int | None = None,
     image_sizes: Sequence[tuple[int, int]] = (),
     frames: int | None = None,
-    seed: int = 0,
 ) -> VisualInputs:
     """Return random pixels that give at least so many visual tokens per sequence.
 
@@ -86,7 +85,6 @@ def visual_inputs(
         images: images per sequence; None for as many as the count says.
         image_sizes: (height, width) of every image, or one for each; empty for the default image.
         frames: of a clip in place of images.
-        seed: fixes the pixels.
 
     Raises:
         UnsupportedError: the model has no vision tower or no known kind of input.
@@ -103,7 +101,7 @@ def visual_inputs(
     items, crops, *_ = units.read(visual_tokens or units.counted.tokens)
     side = shape.vision.image_size
     channels = shape.vision.num_channels
-    generator = torch.Generator("cpu").manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(0)
 
     def pixels(*leading: int) -> torch.Tensor:
         values = torch.randn(*leading, channels, side, side, generator=generator)
