@@ -29,7 +29,13 @@ from token_reduction.apply.calls import (
     require_plain_cache,
     split_items,
 )
-from token_reduction.apply.continuation import Prefix, continue_from, note_prefix, prefix_of
+from token_reduction.apply.continuation import (
+    Prefix,
+    continue_from,
+    joined,
+    note_prefix,
+    prefix_of,
+)
 from token_reduction.apply.crops import Item
 from token_reduction.apply.splice import Placed, assign_places, plan_splice, read_prompt, splice
 from token_reduction.caches import CACHE_NAMES, cache_in, cache_keyword
@@ -185,14 +191,16 @@ class PromptReduction:
             }
         width = embeddings.shape[1]
         self.record.sequence_lengths = [width] * (len(self.parts.layers) + 1)
-        out_mask = _behind(known, mask, new_mask, cached, count, width)
+        if cached:
+            held = None if mask is None else mask[:, :-count]
+            new_mask = joined(held, new_mask, (cached, width))
         # On three axes nothing moves up: what is left keeps its place.
         lost = np.zeros_like(plan.dropped) if self.parts.three_axes else np.asarray(plan.dropped)
         dropped = torch.from_numpy(lost).to(ids.device)
         if known is not None:
             dropped = dropped + known.dropped
         note = Prefix(
-            mask=out_mask,
+            mask=new_mask,
             length=cached + width,
             given=count + (0 if known is None else known.given + cached - known.length),
             dropped=dropped,
@@ -213,7 +221,7 @@ class PromptReduction:
             **changed,
             "input_ids": None,
             "inputs_embeds": embeddings,
-            "attention_mask": out_mask,
+            "attention_mask": new_mask,
             "position_ids": new_positions,
         }
 
@@ -288,28 +296,6 @@ class PromptReduction:
         if kept is None or not (self.parts.three_axes or item.apart):
             return item
         return replace(item, kept=kept.cpu().numpy(), stays=self.parts.three_axes)
-
-
-def _behind(
-    known: Prefix | None,
-    mask: Tensor | None,
-    new: Tensor | None,
-    cached: int,
-    count: int,
-    width: int,
-) -> Tensor | None:
-    """The shortened prompt's mask with that of what the cache holds in front of it."""
-    if known is None or not cached:
-        return new
-    held = None if mask is None else mask[:, :-count]
-    if held is None and new is None:
-        return None
-    if held is None:
-        assert new is not None  # noqa: S101
-        held = torch.ones(new.shape[0], cached, dtype=new.dtype, device=new.device)
-    if new is None:
-        new = torch.ones(held.shape[0], width, dtype=held.dtype, device=held.device)
-    return torch.cat((held, new.to(held)), dim=1)
 
 
 def _on_three_axes(base: Any, call: dict[str, Any], ids: Tensor, mask: Tensor | None) -> Any:
