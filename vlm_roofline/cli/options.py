@@ -227,9 +227,10 @@ def written(given: Mapping[str, Any]) -> list[str]:
         text = str(plain(value))
         if isinstance(kind, Amount):
             text = f"{value / kind.unit:.12g}"
-        elif isinstance(kind, Size) and not isinstance(value, str):
-            sizes = value if isinstance(value[0], (tuple, list)) else (value,)
-            text = "+".join(f"{height}x{width}" for height, width in sizes)
+        elif isinstance(kind, Size):
+            from costmodel.models.model import write_size
+
+            text = write_size(value)
         elif isinstance(kind, Schedule):
             text = ",".join(map(str, value))
         elif name == "method":
