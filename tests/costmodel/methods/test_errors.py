@@ -47,6 +47,7 @@ CLASS_TOKEN = (
         ({"method": "sparsevlm", "keep": 0.5}, "defined for keep in 192"),
         ({"method": "sparsevlm", "layer": 2}, "sparsevlm takes no layer"),
         ({"method": "dart", "layer": 0}, "give a layer of at least 1"),
+        ({"method": "dycoke(variant=both, at=40)"}, "last that can be is 31; give at="),
         ({"method": "dart", "keep": 572}, "keeps 580 tokens here, 4 pivots among them"),
         ({"method": "dart", "text_tokens": 3}, "give text_tokens of at least 4"),
         ({"method": "visionzip", "keep": 577}, "give at most 576"),
