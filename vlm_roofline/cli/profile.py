@@ -187,9 +187,11 @@ def profile(
             return
         records = _run(campaign, Path(folder), shard, crew if launched else None)
     if out is not None and (kernels or traces):
+        # What could not be measured, or is another shard's, has no pass either.
+        ran = {record.configuration.key for record in records if record.status == "ok"}
         _run_passes(
-            campaign.configurations, out, traces=traces, weights=campaign.weights,
-            seed=campaign.seed,
+            [each for each in campaign.configurations if each.key in ran], out, traces=traces,
+            weights=campaign.weights, seed=campaign.seed,
         )  # fmt: skip
     if json:
         print_json(_document(out, records))
