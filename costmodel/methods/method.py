@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from costmodel.methods.info import MethodInfo, Place
     from costmodel.models import ModelConfig
+    from costmodel.models.geometry import Seen
     from costmodel.precision import Precision
     from costmodel.quantities import Num
 
@@ -105,6 +106,7 @@ class Method:
         layer: int | None = None,
         unit_tokens: Num = 0,
         framed: bool = False,
+        seen: Seen | None = None,
     ) -> MethodPlan:
         """Return the token schedule and the method's own ops for one scenario, or arrays of them.
 
@@ -122,6 +124,7 @@ class Method:
         given = MethodInput(
             model, precision, visual_tokens, projected_tokens, crops, text_tokens, batch_size,
             vision_layers, keep, layer, self.variant, self.options, unit_tokens, images, framed,
+            seen,
         )  # fmt: skip
         return checked_plan(self.info, given)
 

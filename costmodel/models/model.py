@@ -286,6 +286,18 @@ def read_size(text: str) -> ImageSize:
     return sizes[0] if len(sizes) == 1 else tuple(sizes)
 
 
+def write_size(size: ImageSize | str) -> str:
+    """Return a size, or one for each image, as `read_size` takes it.
+
+    >>> write_size((480, 640)), write_size("1080p"), write_size([(480, 640), (720, 1280)])
+    ('480x640', '1080p', '480x640+720x1280')
+    """
+    if isinstance(size, str):
+        return size
+    sizes = size if isinstance(size[0], (tuple, list)) else (size,)
+    return "+".join("{}x{}".format(*each) for each in sizes)
+
+
 def image_sizes(image_size: object, images: int | None) -> tuple[tuple[int, int] | None, ...]:
     """Return the size of every image of a prompt, None for the default one.
 
