@@ -267,7 +267,10 @@ def compare(
     """
     check_names(arguments, "method", "convention", "tokens_per_layer", by="compare")
     reduced = [method for method in _listed(methods) if not unreduced(method)]
-    asked = dict.fromkeys((method, each) for method in reduced for each in _listed(keep))
+    keeps = _listed(keep)
+    if not keeps:
+        raise InvalidInputError("keep is an empty list; give at least one value, or leave it out")
+    asked = dict.fromkeys((method, each) for method in reduced for each in keeps)
     rows: list[ComparisonRow] = []
     refused: list[Refused] = []
     refusal: VlmRooflineError | None = None
