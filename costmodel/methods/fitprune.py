@@ -21,16 +21,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.methods.info import MethodInfo
+from costmodel.methods.keep import first, of_rows, some
 from costmodel.methods.options import Option, Values, layer_indices, optional
 from costmodel.methods.pieces import gather, in_layer, passes, product, sequence_gather, sort
-from costmodel.methods.plan import MethodPlan
+from costmodel.methods.plan import MethodInput, MethodPlan
 from costmodel.schedule import LayerSpan
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from costmodel.methods.plan import MethodInput
     from costmodel.quantities import Num, OpCost
 
 #: Image tokens the schemes were fitted on.
@@ -118,11 +118,13 @@ def scheme_for(keep: Any, given: Sequence[int] | None, layers: int, n: Num) -> l
         left = tokens_by_layer(scheme_of(keep), layers, n)
         return [before - after for before, after in pairwise(left)]
     there = n > 0
-    if len(given) != layers or np.any((sum(given) > n) & there):
-        raise InvalidInputError(
+    wrong = ((sum(given) > n) & there) | (len(given) != layers)
+    if some(wrong):
+        error = InvalidInputError(
             f"the scheme deletes {sum(given)} tokens in {len(given)} layers; this prompt has "
-            f"{np.min(n):g} visual tokens and the language model {layers} layers"
+            f"{first(n, wrong):g} visual tokens and the language model {layers} layers"
         )
+        raise of_rows(error, wrong)
     return [deleted * there for deleted in given]
 
 

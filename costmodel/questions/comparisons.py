@@ -267,15 +267,16 @@ def compare(
     """
     check_names(arguments, "method", "convention", "tokens_per_layer", by="compare")
     reduced = [method for method in _listed(methods) if not unreduced(method)]
-    keeps = _listed(keep)
-    if not keeps:
-        raise InvalidInputError("keep is an empty list; give at least one value, or leave it out")
-    asked = dict.fromkeys((method, each) for method in reduced for each in keeps)
+    asked = dict.fromkeys((method, each) for method in reduced for each in _listed(keep))
     rows: list[ComparisonRow] = []
     refused: list[Refused] = []
     refusal: VlmRooflineError | None = None
     model_name, inputs = "", {}
     devices = _listed(hardware)
+    if not _listed(methods):
+        raise InvalidInputError("compare needs a method; see `vlm-roofline methods list`")
+    if not _listed(keep):
+        raise InvalidInputError("keep is an empty list; give at least one value, or leave it out")
     if not devices:
         raise InvalidInputError("compare needs a device; see `vlm-roofline specs list`")
     for device in devices:

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 #: Requests that nobody runs at once.
 MOST_BATCH = 4096
+#: Seconds that no host needs for a step.
+MOST_STEP_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,7 @@ def serve(
     ):
         check_budget(name, value)
     check_count("output_tokens", output_tokens, 1)
-    step_s = Amount(60.0, "", 1.0).check("step_s", step_s)
+    step_s = Amount(MOST_STEP_S, "ms", 1e-3).check("step_s", step_s)
     request = Request(model, hardware, output_tokens=output_tokens, **arguments)
     if request.tower == "apart":
         raise InvalidInputError(

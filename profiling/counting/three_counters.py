@@ -19,6 +19,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from costmodel.models import load_model
 from costmodel.models.families import get_family
 from costmodel.models.model import image_sizes
 from hardware_specs.errors import MissingDependencyError
@@ -26,7 +27,7 @@ from hardware_specs.showing import brief
 from profiling.counting.one_run import flop_counter
 from profiling.records.measurement import TOTAL, Configuration
 from profiling.subject.execution import Execution
-from profiling.subject.models import build_model, model_config, named
+from profiling.subject.models import build_model, named
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -151,7 +152,7 @@ def count_model(
     from costmodel import estimate
 
     source = named(model, scale)
-    shape = model_config(source)
+    shape = load_model(source)
     if visual_tokens is None:
         visual_tokens = shape.visual_input(
             images=images,

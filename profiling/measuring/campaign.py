@@ -15,8 +15,10 @@ import time
 import warnings
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from costmodel.models import load_model
 from hardware_specs.errors import InvalidFileError, InvalidInputError, VlmRooflineError
 from hardware_specs.files.claiming import STALE_S, Claims
 from hardware_specs.files.reading import DamagedFileWarning
@@ -36,7 +38,7 @@ from profiling.measuring.point import (
 from profiling.measuring.together import WAIT, Sharing, follow
 from profiling.records.measurement import record_name, shareable
 from profiling.records.storage import read_measurement, write_measurement
-from profiling.subject.models import build_model, model_config
+from profiling.subject.models import build_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -339,7 +341,7 @@ def _subject(
             record = failed_point(asked, built["failure"], **where)
         else:
             record = measure_point(
-                built["model"], model_config(asked.model), asked, options=options or Options(),
+                built["model"], load_model(asked.model), asked, options=options or Options(),
                 monitor=built["monitor"], sharing=sharing, **where,
             )  # fmt: skip
         return shareable(replace(record, sampling=replace(record.sampling, rounds=plan.rounds)))
@@ -359,18 +361,15 @@ def _build(
     first: Configuration, plan: Plan, sharing: Sharing | None
 ) -> tuple[nn.Module | None, BaseException | None]:
     """Return the model, or what a lack of memory raised."""
+    build = partial(
+        build_model, first.model, dtype=first.dtype, device=first.device, weights=plan.weights,
+        attention=first.attention, seed=plan.seed,
+    )  # fmt: skip
     if sharing is not None:
         with sharing.group.guarded(first.model):
-            shared: nn.Module = build_model(
-                first.model, dtype=first.dtype, device=first.device, weights=plan.weights,
-                attention=first.attention, seed=plan.seed, divide=sharing.divide,
-            )  # fmt: skip
-        return shared, None
+            return build(divide=sharing.divide), None
     try:
-        model: nn.Module = build_model(
-            first.model, dtype=first.dtype, device=first.device, weights=plan.weights,
-            attention=first.attention, seed=plan.seed,
-        )  # fmt: skip
+        return build(), None
     except VlmRooflineError:
         raise
     except (MemoryError, RuntimeError) as error:
@@ -378,7 +377,6 @@ def _build(
             raise
         # The traceback holds the half-built model's memory.
         return None, error.with_traceback(None)
-    return model, None
 
 
 @contextmanager

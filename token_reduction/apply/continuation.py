@@ -28,7 +28,7 @@ class Prefix:
         mask: [b, s'] with 0 for padding, or None for no padding.
         length: s', tokens in the cache when the last prompt was in.
         given: tokens of those prompts as the caller counts them.
-        dropped: [b] places lost in each row.
+        dropped: [b] places that what follows moves up in each row.
     """
 
     mask: Tensor | None
@@ -108,6 +108,6 @@ def _moved(prefix: Prefix, new: int, positions: Tensor | None) -> Tensor | None:
     if positions is None:
         return None
     last = positions[..., -new:]
-    if last.ndim == 3:  # On three axes what is left of a prompt keeps its places.
-        return last
-    return last.expand(prefix.dropped.shape[0], -1) - prefix.dropped.unsqueeze(-1)
+    if last.ndim == 2:
+        last = last.expand(prefix.dropped.shape[0], -1)
+    return last - prefix.dropped.unsqueeze(-1)

@@ -96,13 +96,7 @@ class Tokens:
 
 
 def whole_sequence(columns: Sequence[np.ndarray], real: np.ndarray, device: torch.device) -> Tokens:
-    """The tokens of the first layer.
-
-    Args:
-        columns: for each row, places of its visual tokens.
-        real: [b, s], False for padding.
-        device: where the indices live.
-    """
+    """The tokens of the first layer: places of each row's visual tokens, and [b, s], False for padding."""
     batch, width = real.shape
     by_count: dict[int, list[int]] = {}
     for row, places in enumerate(columns):

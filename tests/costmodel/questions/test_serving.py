@@ -103,7 +103,7 @@ def test_more_devices_serve_more() -> None:
         {"rate_per_s": -1},
         {"price_per_hour": float("inf")},
         {"batch_size": 2},
-        {"step_s": -0.01},
+        {"step_s": -1e-3},
         {"step_s": float("nan")},
     ],
 )
