@@ -213,6 +213,7 @@ class Context:
                 layer=self.layer,
                 unit_tokens=scenario.unit_tokens,
                 framed=scenario.framed,
+                seen=scenario.seen,
             )
         prefix = prefix_of(scenario)
         if prefix is not None:
@@ -457,9 +458,7 @@ def _workspace_bytes(hardware: HardwareSpec, plan: Plan) -> int:
 
 def _seen(scenario: Scenario, plan: MethodPlan) -> Seen | None:
     """What a tower of native resolution sees of a sample, under a method that leaves some of it out."""
-    if scenario.seen is None or plan.seen_share is None:
-        return scenario.seen
-    return scenario.seen.part(*plan.seen_share)
+    return scenario.seen if plan.seen is None else plan.seen
 
 
 def _steps(program: Program, b: Num, plan: MethodPlan, before: Num, steps: Num) -> list[OpCost]:

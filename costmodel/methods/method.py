@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from costmodel.methods.info import MethodInfo, Place
     from costmodel.models import ModelConfig
+    from costmodel.models.geometry import Seen
     from costmodel.precision import Precision
     from costmodel.quantities import Num
 
@@ -105,6 +106,7 @@ class Method:
         layer: int | None = None,
         unit_tokens: Num = 0,
         framed: bool = False,
+        seen: Seen | None = None,
     ) -> MethodPlan:
         """Return the token schedule and the method's own ops for one scenario, or arrays of them.
 
@@ -122,6 +124,7 @@ class Method:
         given = MethodInput(
             model, precision, visual_tokens, projected_tokens, crops, text_tokens, batch_size,
             vision_layers, keep, layer, self.variant, self.options, unit_tokens, images, framed,
+            seen,
         )  # fmt: skip
         return checked_plan(self.info, given)
 
@@ -139,8 +142,17 @@ class Method:
         >>> get_method("tome", r=8, proportional=True).changes
         {'method_options': {'r': 8}}
         """
-        said = {"method_variant": self._changed_variant, "method_options": self.changed_options}
+        said = {
+            "method_variant": self._settings.get("variant"),
+            "method_options": self.changed_options,
+        }
         return {key: value for key, value in said.items() if value}
+
+    @property
+    def _settings(self) -> dict[str, object]:
+        """Variant and options that are not the defaults."""
+        variant = {} if self.variant == self.info.variants[0] else {"variant": self.variant}
+        return {**variant, **self.changed_options}
 
     @property
     def label(self) -> str:
@@ -150,8 +162,7 @@ class Method:
         >>> get_method("fastv", keep=0.25, variant="paper").label
         'fastv(variant=paper)'
         """
-        variant = {"variant": self._changed_variant} if self._changed_variant else {}
-        return spell(self.name, {**variant, **self.changed_options})
+        return spell(self.name, self._settings)
 
     def __repr__(self) -> str:
         """Name the method with what differs from its defaults."""
@@ -159,14 +170,9 @@ class Method:
 
     def __str__(self) -> str:
         """Return the whole request as one line, which `get_method` reads again."""
-        variant = self._changed_variant or None
-        asked = {"keep": self.given_keep, "layer": self.given_layer, "variant": variant}
+        asked = {"keep": self.given_keep, "layer": self.given_layer}
         given = {key: value for key, value in asked.items() if value is not None}
-        return spell(self.name, {**given, **self.changed_options})
-
-    @property
-    def _changed_variant(self) -> str:
-        return "" if self.variant == self.info.variants[0] else self.variant
+        return spell(self.name, {**given, **self._settings})
 
     @property
     def keeps_everything(self) -> bool:

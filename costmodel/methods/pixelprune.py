@@ -54,7 +54,8 @@ def _plan(given: MethodInput) -> MethodPlan:
     tokens = items.per_sample * kept * runs
     note = {"pixelprune": "how many cells are left is the picture's; keep says what to price"}
     plan = before_layers(given, tokens, ops, note, projected=tokens)
-    return plan._replace(seen_share=(kept, n + (n == 0)))
+    seen = given.seen
+    return plan if seen is None else plan._replace(seen=seen.part(kept, n + (n == 0)))
 
 
 INFO = MethodInfo(

@@ -225,18 +225,19 @@ class Execution:
         import torch
 
         assert self.visual is not None  # noqa: S101  (a method implies pixels)
-        count, parts = encode(self.model, self.visual).shape[1], self.visual.parts
-        between = parts - 1
+        pieces = self.visual.pieces or (encode(self.model, self.visual).shape[1],)
+        between = len(pieces) - 1
         if between >= self._after.shape[1]:
             raise InvalidInputError(
-                f"{parts} pairs of frames have text between them: give text_tokens of at least "
-                f"{self._before.shape[1] + parts}"
+                f"{len(pieces)} images or pairs of frames have text between them: give text_tokens of "
+                f"at least {self._before.shape[1] + len(pieces)}"
             )
-        middle = self._before.new_full(
-            (self._before.shape[0], count // parts), self.visual.placeholder_id
-        )
-        apart = [middle, self._after[:, :1]] * between
-        return torch.cat((self._before, *apart, middle, self._after[:, between:]), dim=1)
+        shown = [
+            self._before.new_full((self._before.shape[0], count), self.visual.placeholder_id)
+            for count in pieces
+        ]
+        apart = [part for each in shown[:-1] for part in (each, self._after[:, :1])]
+        return torch.cat((self._before, *apart, shown[-1], self._after[:, between:]), dim=1)
 
     def stage_callables(self) -> dict[str, Callable[[], Any]]:
         """Return each stage as a function of nothing, to repeat it alone (energy, profiler).

@@ -29,7 +29,13 @@ from token_reduction.apply.calls import (
     require_plain_cache,
     split_items,
 )
-from token_reduction.apply.continuation import Prefix, continue_from, note_prefix, prefix_of
+from token_reduction.apply.continuation import (
+    Prefix,
+    continue_from,
+    joined,
+    note_prefix,
+    prefix_of,
+)
 from token_reduction.apply.crops import Item
 from token_reduction.apply.splice import Placed, assign_places, plan_splice, read_prompt, splice
 from token_reduction.caches import CACHE_NAMES, cache_in, cache_keyword
@@ -149,7 +155,7 @@ class PromptReduction:
         prompt = read_prompt(ids, part)
         self._kept, self._deep = [], []
         if positions is None and self.parts.three_axes:
-            positions = _on_three_axes(self.parts.base, call, ids, mask)
+            positions = on_three_axes(self.parts.base, call, ids, mask)
         self.record.begin()
         tokens: list[Tensor] = []
         places: list[Placed] = []
@@ -185,10 +191,11 @@ class PromptReduction:
             }
         width = embeddings.shape[1]
         self.record.sequence_lengths = [width] * (len(self.parts.layers) + 1)
-        out_mask = _behind(known, mask, new_mask, cached, count, width)
-        # On three axes nothing moves up: what is left keeps its place.
-        lost = np.zeros_like(plan.dropped) if self.parts.three_axes else np.asarray(plan.dropped)
-        dropped = torch.from_numpy(lost).to(ids.device)
+        out_mask = new_mask
+        if cached:
+            held = None if mask is None else mask[:, :-count]
+            out_mask = joined(held, new_mask, (cached, width))
+        new_positions, dropped = self._placed(call, ids, positions, (new_positions, new_mask), plan)
         if known is not None:
             dropped = dropped + known.dropped
         note = Prefix(
@@ -216,6 +223,27 @@ class PromptReduction:
             "attention_mask": out_mask,
             "position_ids": new_positions,
         }
+
+    def _placed(
+        self,
+        call: dict[str, Any],  # noqa: ARG002
+        ids: Tensor,
+        given: Tensor | None,  # noqa: ARG002
+        new: tuple[Tensor | None, Tensor | None],
+        plan: Plan,
+    ) -> tuple[Tensor | None, Tensor]:
+        """Return the positions of the shorter prompt, and by how much all that follows moves up, [b].
+
+        Args:
+            call: the forward's arguments.
+            ids: [b, s] of the whole prompt.
+            given: its positions.
+            new: positions and mask of what was spliced.
+            plan: how.
+        """
+        # On three axes nothing moves up: what is left keeps its place.
+        lost = np.zeros_like(plan.dropped) if self.parts.three_axes else np.asarray(plan.dropped)
+        return new[0], torch.from_numpy(lost).to(ids.device)
 
     def _remember(self, call: dict[str, Any], note: Prefix) -> None:
         """Note what the cache will hold; without one given, the forward's own cache is noted."""
@@ -290,30 +318,8 @@ class PromptReduction:
         return replace(item, kept=kept.cpu().numpy(), stays=self.parts.three_axes)
 
 
-def _behind(
-    known: Prefix | None,
-    mask: Tensor | None,
-    new: Tensor | None,
-    cached: int,
-    count: int,
-    width: int,
-) -> Tensor | None:
-    """The shortened prompt's mask with that of what the cache holds in front of it."""
-    if known is None or not cached:
-        return new
-    held = None if mask is None else mask[:, :-count]
-    if held is None and new is None:
-        return None
-    if held is None:
-        assert new is not None  # noqa: S101
-        held = torch.ones(new.shape[0], cached, dtype=new.dtype, device=new.device)
-    if new is None:
-        new = torch.ones(held.shape[0], width, dtype=held.dtype, device=held.device)
-    return torch.cat((held, new.to(held)), dim=1)
-
-
-def _on_three_axes(base: Any, call: dict[str, Any], ids: Tensor, mask: Tensor | None) -> Any:
-    """Positions of a whole prompt, [3, b, s], as the model counts them; None where it cannot."""
+def on_three_axes(base: Any, call: dict[str, Any], ids: Tensor, mask: Tensor | None) -> Any:
+    """Return positions of a whole prompt, [3, b, s], as the model counts them; None where it cannot."""
     names = ("image_grid_thw", "video_grid_thw", "mm_token_type_ids", "second_per_grid_ts")
     known = inspect.signature(base.compute_3d_position_ids).parameters
     nothing_cached = {name: None for name in CACHE_NAMES if name in known}
@@ -326,7 +332,7 @@ def _on_three_axes(base: Any, call: dict[str, Any], ids: Tensor, mask: Tensor | 
 def _counted_on(
     base: Any, known: Prefix, cached: int, count: int, mask: Tensor | None, given: Tensor
 ) -> Tensor:
-    """Positions of tokens that continue a prompt, [3, b, s]: as if none of it were gone."""
+    """Positions of tokens that continue a prompt, [3, b, s], as if none of it were gone but what moved up."""
     if mask is not None:
         places = (mask.long().cumsum(-1) - 1)[:, -count:]
     else:
@@ -334,6 +340,7 @@ def _counted_on(
         places = torch.arange(start, start + count, device=given.device).unsqueeze(0)
     delta = base.rope_deltas
     places = places if delta is None else places + delta.to(places)
+    places = places - known.dropped.unsqueeze(-1)
     return places.expand(3, given.shape[0], -1)
 
 

@@ -71,6 +71,18 @@ TimesOf = Annotated[
     str,
     typer.Option(help="auto, a file, a shipped calibration's name, or none: the ideal roofline."),
 ]
+NamedModel = Annotated[
+    str, typer.Option(help="A model's name, a config.json or its folder, or a hub id.")
+]
+Scale = Annotated[
+    str | None, typer.Option(help="Take a smaller shape, such as layers=4,width=1/4.")
+]
+WorkFolder = Annotated[
+    Path,
+    typer.Option(parser=typed_path, help="Folder for everything; what was interrupted goes on."),
+]
+MemoryGb = Annotated[float | None, typer.Option(help="Budget for the peak memory, 1e9 bytes.")]
+Attention = Annotated[str, typer.Option(help="Attention of transformers: sdpa, eager.")]
 FoundHardware = Annotated[
     str | None, hardware_option("Device id or YAML file; found by its name if absent.")
 ]

@@ -16,10 +16,12 @@ from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json, progress, remark, rows_of, warn
 from vlm_roofline.cli.method_settings import MethodOptions, Variant, with_settings
 from vlm_roofline.cli.options import (
+    Attention,
     Device,
     ImageSizes,
     Json,
     ModelArgument,
+    Scale,
     TextTokens,
     parse_counts,
     parse_image_size,
@@ -90,15 +92,13 @@ def profile(
     batch_size: Annotated[str, typer.Option(help="Batch sizes such as 1,8.")] = "1",
     text_tokens: TextTokens = 40,
     output_tokens: Annotated[int, typer.Option(help="Decode steps timed after the prefill.")] = 0,
-    scale: Annotated[
-        str | None, typer.Option(help="Run a smaller shape, such as layers=4,width=1/4.")
-    ] = None,
+    scale: Scale = None,
     device: Device = "cuda",
     dtype: Annotated[
         str, typer.Option(help="fp32, fp16, bf16, w8a16, int8 (w8a8), int4 (w4a16), fp8.")
     ] = "bf16",
     mode: Annotated[str, typer.Option(help="eager, cuda-graph, compile.")] = "eager",
-    attention: Annotated[str, typer.Option(help="Attention of transformers: sdpa, eager.")] = "sdpa",
+    attention: Attention = "sdpa",
     cache: Annotated[str, typer.Option(help="warm, or cold: caches emptied before each run.")] = "warm",
     weights: Annotated[str, typer.Option(help="random, or real (safetensors).")] = "random",
     rounds: Annotated[int, typer.Option(help="Times each configuration is measured.")] = 2,
