@@ -142,8 +142,17 @@ class Method:
         >>> get_method("tome", r=8, proportional=True).changes
         {'method_options': {'r': 8}}
         """
-        said = {"method_variant": self._changed_variant, "method_options": self.changed_options}
+        said = {
+            "method_variant": self._settings.get("variant"),
+            "method_options": self.changed_options,
+        }
         return {key: value for key, value in said.items() if value}
+
+    @property
+    def _settings(self) -> dict[str, object]:
+        """Variant and options that are not the defaults."""
+        variant = {} if self.variant == self.info.variants[0] else {"variant": self.variant}
+        return {**variant, **self.changed_options}
 
     @property
     def label(self) -> str:
@@ -153,8 +162,7 @@ class Method:
         >>> get_method("fastv", keep=0.25, variant="paper").label
         'fastv(variant=paper)'
         """
-        variant = {"variant": self._changed_variant} if self._changed_variant else {}
-        return spell(self.name, {**variant, **self.changed_options})
+        return spell(self.name, self._settings)
 
     def __repr__(self) -> str:
         """Name the method with what differs from its defaults."""
@@ -162,14 +170,9 @@ class Method:
 
     def __str__(self) -> str:
         """Return the whole request as one line, which `get_method` reads again."""
-        variant = self._changed_variant or None
-        asked = {"keep": self.given_keep, "layer": self.given_layer, "variant": variant}
+        asked = {"keep": self.given_keep, "layer": self.given_layer}
         given = {key: value for key, value in asked.items() if value is not None}
-        return spell(self.name, {**given, **self.changed_options})
-
-    @property
-    def _changed_variant(self) -> str:
-        return "" if self.variant == self.info.variants[0] else self.variant
+        return spell(self.name, {**given, **self._settings})
 
     @property
     def keeps_everything(self) -> bool:

@@ -315,22 +315,18 @@ def image_sizes(image_size: object, images: int | None) -> tuple[tuple[int, int]
         _check_whole("images", images, 0)
     if isinstance(image_size, str):
         image_size = read_size(image_size)
-    if (
-        isinstance(image_size, (tuple, list))
-        and image_size
-        and all(isinstance(size, (tuple, list)) for size in image_size)
-    ):
-        sizes = tuple(_checked_size(size) for size in image_size)
-        if images is not None and len(sizes) == 1:
-            return sizes * images
-        if images is not None and images != len(sizes):
-            raise InvalidInputError(
-                f"{len(sizes)} image sizes were given for {images} images; give one size, or one for "
-                "each image"
-            )
+    several = isinstance(image_size, (tuple, list)) and image_size
+    if not (several and all(isinstance(size, (tuple, list)) for size in several)):
+        several = (image_size,)
+    sizes = tuple(None if size is None else _checked_size(size) for size in several)
+    if images is None or images == len(sizes):
         return sizes
-    size = None if image_size is None else _checked_size(image_size)
-    return (size,) * (1 if images is None else images)
+    if len(sizes) > 1:
+        raise InvalidInputError(
+            f"{len(sizes)} image sizes were given for {images} images; give one size, or one for "
+            "each image"
+        )
+    return sizes * images
 
 
 def _checked_size(image_size: object) -> tuple[int, int]:

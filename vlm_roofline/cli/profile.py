@@ -140,7 +140,7 @@ def profile(
     elif model is None:
         raise InvalidInputError("give a MODEL, or a campaign with --plan FILE")
     else:
-        from costmodel.models.model import image_sizes
+        from profiling.subject.inputs import sizes_of
 
         asked = {
             "model": named(model, scale),
@@ -157,7 +157,7 @@ def profile(
             batch_size=tuple(parse_counts("--batch-size", batch_size)), output_tokens=output_tokens,
             mode=tuple(split(mode)), attention=attention, cache=cache, weights=weights, rounds=rounds,
             seed=seed, threads=threads, images=_counts("--images", images),
-            image_size=tuple(each for each in image_sizes(size, None) if each is not None),
+            image_size=sizes_of(size),
             frames=sampled(fps, seconds, asked).get("frames", frames), noise=noise, max_time=max_time,
             max_foreign_load=max_foreign_load, energy=energy,
         )  # fmt: skip
