@@ -29,7 +29,13 @@ from token_reduction.apply.calls import (
     require_plain_cache,
     split_items,
 )
-from token_reduction.apply.continuation import Prefix, continue_from, note_prefix, prefix_of
+from token_reduction.apply.continuation import (
+    Prefix,
+    continue_from,
+    joined,
+    note_prefix,
+    prefix_of,
+)
 from token_reduction.apply.crops import Item
 from token_reduction.apply.splice import Placed, assign_places, plan_splice, read_prompt, splice
 from token_reduction.caches import CACHE_NAMES, cache_in, cache_keyword
@@ -185,7 +191,10 @@ class PromptReduction:
             }
         width = embeddings.shape[1]
         self.record.sequence_lengths = [width] * (len(self.parts.layers) + 1)
-        out_mask = _behind(known, mask, new_mask, cached, count, width)
+        out_mask = new_mask
+        if cached:
+            held = None if mask is None else mask[:, :-count]
+            out_mask = joined(held, new_mask, (cached, width))
         new_positions, dropped = self._placed(call, ids, positions, (new_positions, new_mask), plan)
         if known is not None:
             dropped = dropped + known.dropped
@@ -307,28 +316,6 @@ class PromptReduction:
         if kept is None or not (self.parts.three_axes or item.apart):
             return item
         return replace(item, kept=kept.cpu().numpy(), stays=self.parts.three_axes)
-
-
-def _behind(
-    known: Prefix | None,
-    mask: Tensor | None,
-    new: Tensor | None,
-    cached: int,
-    count: int,
-    width: int,
-) -> Tensor | None:
-    """The shortened prompt's mask with that of what the cache holds in front of it."""
-    if known is None or not cached:
-        return new
-    held = None if mask is None else mask[:, :-count]
-    if held is None and new is None:
-        return None
-    if held is None:
-        assert new is not None  # noqa: S101
-        held = torch.ones(new.shape[0], cached, dtype=new.dtype, device=new.device)
-    if new is None:
-        new = torch.ones(held.shape[0], width, dtype=held.dtype, device=held.device)
-    return torch.cat((held, new.to(held)), dim=1)
 
 
 def on_three_axes(base: Any, call: dict[str, Any], ids: Tensor, mask: Tensor | None) -> Any:

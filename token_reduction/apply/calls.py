@@ -34,9 +34,7 @@ def brings_visuals(call: dict[str, Any]) -> bool:
     Raises:
         InvalidInputError: a prompt of embeddings, in which visual tokens cannot be told apart.
     """
-    if call.get("mm_encoder_outputs"):
-        return True
-    return bool(_pixels(call))
+    return bool(call.get("mm_encoder_outputs") or _pixels(call))
 
 
 def pixels_of(call: dict[str, Any], method: str) -> dict[str, Tensor]:

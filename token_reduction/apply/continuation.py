@@ -85,23 +85,22 @@ def continue_from(
                 f"the attention mask covers {mask.shape[1]} tokens, all of which the cache holds "
                 "already; pass one that covers the new tokens too"
             )
-    return new, _extended(prefix, since + new, mask), _moved(prefix, new, positions)
+    more = since + new
+    tail = None if mask is None else mask[:, prefix.given : prefix.given + more]
+    longer = joined(prefix.mask, tail, (prefix.length, more))
+    return new, longer, _moved(prefix, new, positions)
 
 
-def _extended(prefix: Prefix, more: int, mask: Tensor | None) -> Tensor | None:
-    """The prefix's mask and what came since."""
-    if prefix.mask is None and mask is None:
+def joined(held: Tensor | None, new: Tensor | None, counts: tuple[int, int]) -> Tensor | None:
+    """Set two masks of so many tokens side by side, [b, s] each, None where there is no padding."""
+    like = new if held is None else held
+    if like is None:
         return None
-    batch = prefix.dropped.shape[0]
-    like = prefix.mask if prefix.mask is not None else mask
-    assert like is not None  # noqa: S101  (one of the two is given)
-    held = prefix.mask
-    if held is None:
-        held = torch.ones(batch, prefix.length, dtype=like.dtype, device=like.device)
-    tail = torch.ones(batch, more, dtype=held.dtype, device=held.device)
-    if mask is not None:
-        tail = mask[:, prefix.given : prefix.given + more].to(held)
-    return torch.cat((held, tail), dim=1)
+    parts = (
+        like.new_ones(len(like), count) if part is None else part.to(like)
+        for part, count in zip((held, new), counts, strict=True)
+    )
+    return torch.cat(tuple(parts), dim=1)
 
 
 def _moved(prefix: Prefix, new: int, positions: Tensor | None) -> Tensor | None:
