@@ -11,13 +11,11 @@ import inspect
 from dataclasses import dataclass
 
 import pytest
+import torch
+import transformers
+from tiny_checkpoints import checkpoint, tiled_checkpoint  # noqa: F401 - fixtures
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
-
-from tiny_checkpoints import checkpoint, tiled_checkpoint  # noqa: E402, F401 - fixtures
-
-from token_reduction import reduce_tokens  # noqa: E402
+from token_reduction import reduce_tokens
 
 IMAGE, VIDEO, VOCABULARY = 118, 119, 120
 #: Tokens generated.
