@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.models import load_model
 from costmodel.models.families import get_family
-from costmodel.models.model import image_sizes
 from hardware_specs.errors import MissingDependencyError
 from hardware_specs.showing import brief
 from profiling.counting.one_run import flop_counter
 from profiling.records.measurement import TOTAL, Configuration
 from profiling.subject.execution import Execution
+from profiling.subject.inputs import sizes_of
 from profiling.subject.models import build_model, named
 
 if TYPE_CHECKING:
@@ -166,8 +166,7 @@ def count_model(
     configuration = Configuration(
         model=source, dtype="bf16", visual_tokens=visual_tokens, text_tokens=text_tokens,
         batch_size=batch_size, output_tokens=1, device=device, images=images,
-        image_sizes=tuple(size for size in image_sizes(image_size, None) if size is not None),
-        frames=frames,
+        image_sizes=sizes_of(image_size), frames=frames,
     )  # fmt: skip
     execution = Execution(network, shape, configuration)
     with execution.ready():

@@ -136,17 +136,12 @@ def identity(record: Measurement, prediction: Prediction | None) -> dict[str, An
     kept = entering
     if lengths:
         kept = max(0, min(lengths) - configuration.text_tokens)
+    asked = ("text_tokens", "batch_size", "output_tokens", "mode")
     return {
-        "model": configuration.model,
-        "dtype": configuration.dtype,
-        "method": configuration.method,
-        "keep": configuration.keep,
+        **{name: getattr(configuration, name) for name in ("model", "dtype", "method", "keep")},
         "visual_tokens": configuration.visual_tokens if kept is None else kept,
         "visual_tokens_llm": entering,
-        "text_tokens": configuration.text_tokens,
-        "batch_size": configuration.batch_size,
-        "output_tokens": configuration.output_tokens,
-        "mode": configuration.mode,
+        **{name: getattr(configuration, name) for name in asked},
         "round": record.round,
     }
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from costmodel.models import ModelConfig
+    from costmodel.models.model import ImageSize
 
 #: Text tokens before the picture, as in "USER: <image>": the rest follows it.
 _TEXT_BEFORE = 5
@@ -60,6 +61,15 @@ class VisualInputs:
         kinds = kinds * (_VIDEO if "pixel_values_videos" in self.arguments else _IMAGE)
         extra = {"mm_token_type_ids": kinds} if self.whole else {}
         return {"input_ids": ids, **self.arguments, **extra}
+
+
+def sizes_of(image_size: ImageSize | None) -> tuple[tuple[int, int], ...]:
+    """Return the (height, width) of every image that were given, as a configuration holds them.
+
+    >>> sizes_of((480, 640)), sizes_of(None)
+    (((480, 640),), ())
+    """
+    return tuple(size for size in per_image(image_size, None) if size is not None)
 
 
 def visual_inputs(

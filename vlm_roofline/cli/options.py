@@ -96,6 +96,16 @@ ImageSizes = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
+def typed(context: typer.Context) -> dict[str, str]:
+    """Return the parameters that were given on the command line, each with its option."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {
+        name: f"--{name.replace('_', '-')}"
+        for name, source in sources.items()
+        if source is not None and source.name == "COMMANDLINE"
+    }
+
+
 def parse_keep(text: str | None) -> int | float | None:
     """Return a count for `64`, a ratio for `0.1` or `10%`, None for nothing.
 

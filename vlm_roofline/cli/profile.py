@@ -27,6 +27,7 @@ from vlm_roofline.cli.options import (
     parse_image_size,
     parse_keep,
     split,
+    typed,
 )
 from vlm_roofline.cli.paths import typed_path
 from vlm_roofline.cli.pictures import Fps, Pictures, Seconds, pictured, sampled
@@ -131,12 +132,15 @@ def profile(
 
     elsewhere = engine != "local"
     if plan is not None:
-        _only_the_plan(context)
+        for name, flag in typed(context).items():
+            if name not in _BESIDE_A_PLAN:
+                given = "MODEL" if name == "model" else flag
+                raise InvalidInputError(f"{given} stands beside --plan; write it into the plan")
         campaign = read_plan(plan, elsewhere=elsewhere)
     elif model is None:
         raise InvalidInputError("give a MODEL, or a campaign with --plan FILE")
     else:
-        from costmodel.models.model import image_sizes
+        from profiling.subject.inputs import sizes_of
 
         asked = {
             "model": named(model, scale),
@@ -153,7 +157,7 @@ def profile(
             batch_size=tuple(parse_counts("--batch-size", batch_size)), output_tokens=output_tokens,
             mode=tuple(split(mode)), attention=attention, cache=cache, weights=weights, rounds=rounds,
             seed=seed, threads=threads, images=_counts("--images", images),
-            image_size=tuple(each for each in image_sizes(size, None) if each is not None),
+            image_size=sizes_of(size),
             frames=sampled(fps, seconds, asked).get("frames", frames), noise=noise, max_time=max_time,
             max_foreign_load=max_foreign_load, energy=energy,
         )  # fmt: skip
@@ -203,15 +207,6 @@ def profile(
 _BESIDE_A_PLAN = (
     "plan", "out", "shard", "workers", "engine", "gpus", "device_name", "kernels", "traces", "json",
 )  # fmt: skip
-
-
-def _only_the_plan(context: typer.Context) -> None:
-    """Refuse options that a plan says itself."""
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if name not in _BESIDE_A_PLAN and source is not None and source.name == "COMMANDLINE":
-            given = "MODEL" if name == "model" else f"--{name.replace('_', '-')}"
-            raise InvalidInputError(f"{given} stands beside --plan; write it into the plan")
 
 
 def _counts(option: str, text: str | None) -> tuple[int, ...] | None:
