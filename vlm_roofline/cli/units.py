@@ -60,10 +60,11 @@ def show_time(value: Num | None) -> str:
         return "-"
     if value == 0:
         return "0"
+    size = abs(float(value))
     for factor, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):
-        if abs(value) >= factor:
+        if size >= factor:
             return f"{value / factor:.3f} {unit}"
-    return f"{value * 1e9:.1f} ns" if abs(value) >= 5e-11 else f"{value * 1e9:.1g} ns"
+    return f"{value * 1e9:.1f} ns" if size >= 5e-11 else f"{value * 1e9:.1g} ns"
 
 
 def show_share(value: float | None) -> str:
