@@ -169,7 +169,8 @@ class Finish:
         per_row = values.get("row_overhead_s", 0.0)
         per_element = values.get("quantise_cost", 0.0) * 3.0 / bandwidth
         self._per_row = batch * (per_row + per_element * k) if per_row or per_element else None
-        self._cells = n * k * batch
+        # A product without a row or a column is never launched.
+        self._runs = n * k * batch > 0
 
     def time_s(self, m: Any, math_s: Any) -> Any:
         """Return the seconds of m rows whose arithmetic takes T_math; numbers or arrays."""
@@ -179,8 +180,7 @@ class Finish:
         time = combine(math_s, m * self._row_s + self._weights_s, self._exponent)
         if self._per_row is not None:
             time = time + m * self._per_row
-        # A product without a row or a column is never launched.
-        return (self._overhead + time) * (m * self._cells > 0)
+        return (self._overhead + time) * ((m > 0) & self._runs)
 
 
 def tiled_s(law: TileLaw, m: Any, n: Any, k: Any, batch: Any) -> Any:

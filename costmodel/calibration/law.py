@@ -116,5 +116,7 @@ class StreamLaw(NamedTuple):
         cached, fast, more, rate, overhead, exponent = self
         beyond = bytes - cached
         beyond = max(0.0, beyond) if isinstance(bytes, _NUMBERS) else np.maximum(0.0, beyond)
+        memory = bytes * fast
+        memory += beyond * more
         work = flops / rate if rate else 0.0 * flops
-        return overhead + combine(work, bytes * fast + beyond * more, exponent)
+        return overhead + combine(work, memory, exponent)
