@@ -6,18 +6,18 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
+import transformers
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
 pytest.importorskip("PIL")
 
-from PIL import Image  # noqa: E402
+from PIL import Image
 
-from hardware_specs.errors import InvalidInputError, OutputError  # noqa: E402
-from token_reduction import get_method, reduce_tokens  # noqa: E402
-from token_reduction.pictures.overlay import caption, draw_overlay, save_overlay  # noqa: E402
-from token_reduction.pictures.panels import build_panels  # noqa: E402
-from token_reduction.pictures.viewport import find_viewports, pixel_crops  # noqa: E402
+from hardware_specs.errors import InvalidInputError, OutputError
+from token_reduction import get_method, reduce_tokens
+from token_reduction.pictures.overlay import caption, draw_overlay, save_overlay
+from token_reduction.pictures.panels import build_panels
+from token_reduction.pictures.viewport import find_viewports, pixel_crops
 
 
 def processor_class(name):
