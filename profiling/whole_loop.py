@@ -377,24 +377,23 @@ def configurations_of(plan: LoopPlan) -> list[Configuration]:
     """
     from profiling.measuring.planning import grid
 
-    def runs(methods: Sequence[str], counts: Sequence[int]) -> list[Configuration]:
+    def runs(
+        methods: Sequence[str], counts: Sequence[int], modes: Sequence[str]
+    ) -> list[Configuration]:
         return grid(
             [plan.full_model],
             dtypes=(plan.label,),
             visual_tokens=counts,
             methods=methods,
             batch_sizes=(plan.batch_size,),
-            modes=plan.modes,
+            modes=modes,
             text_tokens=plan.text_tokens,
             output_tokens=plan.output_tokens,
             device=plan.device,
         )
 
-    found = runs(("none",), plan.visual_tokens)
+    found = runs(("none",), plan.visual_tokens, plan.modes)
     if plan.methods:
         # A method's own work is not captured in a graph, so it runs eagerly.
-        eager = replace(plan, modes=("eager",))
-        if plan.modes != eager.modes:
-            return found + [item for item in configurations_of(eager) if item.method != "none"]
-        found += runs(plan.methods, plan.method_tokens)
+        found += runs(plan.methods, plan.method_tokens, ("eager",))
     return found

@@ -184,9 +184,10 @@ def plug(host: Host) -> None:
 class CrossGuided(MergingStep):
     """CrossGET: it looks at the attention of all tokens, so the layer's attention is written out."""
 
+    _cross: Tensor
+
     def __init__(self, host: Host) -> None:
         super().__init__(host, R.of(host.method))
-        self._cross: Tensor | None = None
 
     def attach(self, parts: Parts, patches: Patches) -> None:
         """Load the cross tokens, or make random ones and say so."""
@@ -206,7 +207,6 @@ class CrossGuided(MergingStep):
 
     def begin(self, hidden: Tensor, stream: Stream) -> Tensor:
         """Append the cross token, which starts as a copy of the class token."""
-        assert self._cross is not None  # noqa: S101  (attached before it ran)
         self._cross = self._cross.to(hidden)
         hidden = torch.cat((hidden, hidden[:, :1]), dim=1)
         return super().begin(hidden, stream)
@@ -220,7 +220,6 @@ class CrossGuided(MergingStep):
         call: dict[str, Any],  # noqa: ARG002
     ) -> Tensor:
         """Add the layer's cross token, attend in proportion to size, merge on the graph."""
-        assert self._cross is not None  # noqa: S101
         with observed("reduction"):
             guide = hidden[:, -1:].detach() + self._cross[number]
             hidden = torch.cat((hidden[:, :-1], guide), dim=1)

@@ -111,11 +111,11 @@ class Reorganise(LayerStep):
     """EViT: the attention runs as the model is set, and the class token's row is recomputed."""
 
     keeps_patches = True
+    _probe: QueryKeyProbe
 
     def __init__(self, host: Host) -> None:
         super().__init__(host, LAYERS.of(host.method))
         self._host = host
-        self._probe: QueryKeyProbe | None = None
 
     def attach(self, parts: Parts, patches: Patches) -> None:
         """Watch the class token's query and the keys of the layers that act."""
@@ -133,7 +133,6 @@ class Reorganise(LayerStep):
         """Attend, then keep what the class token looks at and fuse the rest."""
         hidden = hidden + attend(layer, hidden, None, call)
         with observed("reduction"):
-            assert self._probe is not None  # noqa: S101  (attached before it ran)
             row = weights_of(layer.self_attn, *self._probe.take()).to(hidden.dtype)[:, :, 0]
             keep = self.method.settled_keep
             if isinstance(keep, int):

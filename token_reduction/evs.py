@@ -6,7 +6,8 @@ Place: after the projector (behind the merger), on clips; images and clips of on
 nothing beside the tokens. Tokens that stay keep their places on three axes; elsewhere they count on.
 
 Complexity, n tokens, d width: one pass over n*d and one sort of n. The number of tokens is known before the
-tower runs: max(tokens of a frame, int(keep * n)).
+tower runs: max(tokens of a frame, int(keep * n)). Engines are given the share q that goes and compute 1 - q:
+at q = 0.8 rounding makes that a token fewer than keep=0.2 where 0.2 n is whole; keep=1 - 0.8 equals it.
 """
 
 from __future__ import annotations

@@ -81,11 +81,7 @@ def visionzip(
     ):
         takes = "tokens [..., n+1, d], attention of the class token [..., h, n+1], a metric [..., n+1, c]"
         raise misfit("visionzip", takes, tokens, cls_attention, metric)
-    if dominant < 1 or contextual < 0 or dominant + contextual > length:
-        raise InvalidInputError(
-            f"visionzip cannot make {dominant} dominant and {contextual} contextual tokens of "
-            f"{length}; at least one is dominant, the class token"
-        )
+    _check_counts(dominant, contextual, length)
     attention = cls_attention.sum(dim=-2)[..., 1:]
     norms = metric.norm(dim=-1, keepdim=True)
     require_finite("visionzip", cls_attention=attention, metric=norms)
@@ -101,6 +97,14 @@ def visionzip(
         selection_order=kept,
         cls_attention=attention,
     )
+
+
+def _check_counts(dominant: int, contextual: int, length: int) -> None:
+    if dominant < 1 or contextual < 0 or dominant + contextual > length:
+        raise InvalidInputError(
+            f"visionzip cannot make {dominant} dominant and {contextual} contextual tokens of "
+            f"{length}; at least one is dominant, the class token where there is one"
+        )
 
 
 def _contextual(tokens: Tensor, unit: Tensor, rest: Tensor, count: int) -> Tensor:
@@ -137,10 +141,7 @@ def zip_received(
             [11.]])
     """
     n = len(tokens)
-    if dominant < 1 or contextual < 0 or dominant + contextual > n:
-        raise InvalidInputError(
-            f"visionzip cannot make {dominant} dominant and {contextual} contextual tokens of {n}"
-        )
+    _check_counts(dominant, contextual, n)
     norms = metric.norm(dim=-1, keepdim=True)
     require_finite("visionzip", attention=received, metric=norms)
     best = top_indices(received, dominant).sort().values

@@ -31,15 +31,13 @@ from costmodel.methods.keep import greatest, kept_count, least
 from costmodel.methods.llm_ranking import narrowed
 from costmodel.methods.options import FILE, Option
 from costmodel.methods.pieces import gather, passes, product, sort
-from costmodel.methods.plan import before_layers
+from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
 from costmodel.methods.token_lists import is_clip, pieces_of
 from costmodel.ops.linear import linear
-from costmodel.precision import parse_precision
+from costmodel.precision import Numerics, parse_precision
 from hardware_specs.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput, MethodPlan
-    from costmodel.precision import Numerics
     from costmodel.quantities import Num, OpCost
 
 COUNT = 64

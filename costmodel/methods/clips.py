@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from costmodel.methods.class_attention import received_again
 from costmodel.methods.keep import greatest, some
 from costmodel.methods.pieces import passes, product
-from costmodel.methods.plan import before_layers
+from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
 from costmodel.methods.token_lists import items_of
 from hardware_specs.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num, OpCost
 
 

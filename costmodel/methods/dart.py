@@ -22,12 +22,11 @@ from costmodel.methods.keep import first, kept_count, of_rows, some
 from costmodel.methods.llm_ranking import eager_norm, narrowed, picked, rotated
 from costmodel.methods.options import Option, choice, whole
 from costmodel.methods.pieces import gather, passes, product, sort
-from costmodel.methods.plan import between_layers
+from costmodel.methods.plan import MethodInput, MethodPlan, between_layers
 from costmodel.methods.token_lists import pieces_of
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num, OpCost
 
 COUNT, LAYER = 128, 2

@@ -19,12 +19,11 @@ from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count, share
 from costmodel.methods.options import DTYPE, Option, optional
 from costmodel.methods.pieces import gather, passes, product, sort
-from costmodel.methods.plan import before_layers, between_layers
+from costmodel.methods.plan import MethodInput, MethodPlan, before_layers, between_layers
 from costmodel.methods.token_lists import items_of
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.precision import Numerics
     from costmodel.quantities import Num, OpCost
 

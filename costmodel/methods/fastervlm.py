@@ -9,16 +9,11 @@ Own FLOPs per crop, n patches in a tower of width c: 2 (n+1) c for the class tok
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from costmodel.methods.class_attention import class_ranking, kept_patches, ranked_crops
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count, share
 from costmodel.methods.pieces import sort
-from costmodel.methods.plan import before_layers
-
-if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput, MethodPlan
+from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
 
 #: A choice of ours, as strong as pruning gets in comparisons; no published default was found.
 RATIO = 0.05

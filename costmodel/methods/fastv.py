@@ -21,10 +21,9 @@ from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count
 from costmodel.methods.options import Option, whole
 from costmodel.methods.pieces import passes, product, sequence_gather, sort
-from costmodel.methods.plan import between_layers
+from costmodel.methods.plan import MethodInput, MethodPlan, between_layers
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import OpCost
 
 #: The paper's setting, R = 50 % after layer 2.

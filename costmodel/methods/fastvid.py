@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from costmodel.methods.clips import check_weighed, clips_of, clips_plan, received_in_tower
+from costmodel.methods.clips import Clips, check_weighed, clips_of, clips_plan, received_in_tower
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import by_pair, kept_count, share, some
 from costmodel.methods.options import FILE, Option, fraction, whole
@@ -30,7 +30,6 @@ from costmodel.precision import parse_precision
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from costmodel.methods.clips import Clips
     from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num, OpCost
 

@@ -24,12 +24,11 @@ from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import greatest, kept_count, least, share
 from costmodel.methods.options import Option, fraction
 from costmodel.methods.pieces import gather, passes, sort
-from costmodel.methods.plan import before_layers
+from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
 from costmodel.methods.token_lists import is_clip
 from hardware_specs.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.models.anyres import AnyRes
     from costmodel.quantities import Num
 

@@ -26,10 +26,9 @@ from costmodel.methods.keep import kept_count, share, some
 from costmodel.methods.llm_ranking import cut_layers, narrowed
 from costmodel.methods.options import Option, Values, fraction, optional, whole
 from costmodel.methods.pieces import FINITE_KERNELS, gather, in_layer, passes, product, sort
-from costmodel.methods.plan import between_layers
+from costmodel.methods.plan import MethodInput, MethodPlan, between_layers
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num, OpCost
 
 RATIO = 0.15

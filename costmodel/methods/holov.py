@@ -18,10 +18,9 @@ from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count, least
 from costmodel.methods.options import Option, whole
 from costmodel.methods.pieces import FINITE_KERNELS, gather, passes, product, sort
-from costmodel.methods.plan import before_layers
+from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num
 
 COUNT = 64

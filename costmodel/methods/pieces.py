@@ -17,14 +17,13 @@ import numpy as np
 
 from costmodel.ops.linear import product as matrix_product
 from costmodel.ops.pointwise import pointwise
-from costmodel.quantities import op_cost
+from costmodel.quantities import Num, OpCost, op_cost
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from costmodel.methods.plan import MethodInput
     from costmodel.precision import Numerics
-    from costmodel.quantities import Num, OpCost
 
 #: Bytes of an index; PyTorch's are 64-bit.
 INDEX_BYTES = 8

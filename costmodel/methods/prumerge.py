@@ -26,13 +26,12 @@ from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import by_pair, first, kept_count, of_rows, share, some
 from costmodel.methods.options import Option, whole
 from costmodel.methods.pieces import gather, passes, product, sort
-from costmodel.methods.plan import before_layers
+from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
 from costmodel.methods.token_lists import crops_of
 from costmodel.ops.linear import linear
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num, OpCost
 
 #: Tokens merged into each kept one.

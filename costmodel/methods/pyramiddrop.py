@@ -17,14 +17,13 @@ from costmodel.methods.keep import kept_count, least
 from costmodel.methods.llm_ranking import cut_layers, eager_norm, narrowed, picked, rotated
 from costmodel.methods.options import LAYER_LIST, Option, optional
 from costmodel.methods.pieces import in_layer, passes, product
-from costmodel.methods.plan import between_layers
+from costmodel.methods.plan import MethodInput, MethodPlan, between_layers
 from costmodel.ops.linear import linear
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num, OpCost
 
 RATIO = 0.5

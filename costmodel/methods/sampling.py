@@ -17,12 +17,11 @@ from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import by_pair, kept_count
 from costmodel.methods.options import CELLS, Option, optional, whole
 from costmodel.methods.pieces import gather
-from costmodel.methods.plan import before_layers
+from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
 from costmodel.methods.token_lists import crops_of, items_of
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num
 
 #: PruMerge's Table 4, TextVQA and MME.

@@ -21,13 +21,12 @@ from costmodel.methods.keep import kept_count, share
 from costmodel.methods.llm_ranking import cut_layers, picked, rotated
 from costmodel.methods.options import LAYER_LIST, Option, Values, layer_indices, optional
 from costmodel.methods.pieces import gather, in_layer, passes, product, sort
-from costmodel.methods.plan import between_layers
+from costmodel.methods.plan import MethodInput, MethodPlan, between_layers
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num, OpCost
 
 COUNT = 192

@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import greatest, kept_count, least, share
 from costmodel.methods.llm_ranking import cut_layers, narrowed
-from costmodel.methods.options import LAYER_LIST, Option, Values, fraction
+from costmodel.methods.options import LAYER_LIST, HasOptions, Option, Values, fraction
 from costmodel.methods.pieces import FINITE_KERNELS, gather, in_layer, passes, sort
-from costmodel.methods.plan import between_layers
+from costmodel.methods.plan import MethodInput, MethodPlan, between_layers
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from costmodel.methods.options import HasOptions
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num, OpCost
 
 LAYERS = Option("layers", (3, 17, 22), LAYER_LIST, "layers at whose entry tokens are dropped")

@@ -19,11 +19,10 @@ from costmodel.methods.class_attention import class_row, ranked_crops, received_
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count
 from costmodel.methods.pieces import FINITE_KERNELS, gather, passes, product, sort
-from costmodel.methods.plan import before_layers
+from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
 from costmodel.methods.token_lists import items_of
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num
 
 COUNT = 64

@@ -20,10 +20,9 @@ from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import greatest, kept_count, least, share
 from costmodel.methods.options import Option, fraction
 from costmodel.methods.pieces import FINITE_KERNELS, gather, passes, product, sort
-from costmodel.methods.plan import before_layers
+from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.precision import Numerics
     from costmodel.quantities import Num, OpCost
 

@@ -22,13 +22,12 @@ from costmodel.methods.keep import kept_count
 from costmodel.methods.llm_ranking import cut_layers
 from costmodel.methods.options import Option, Values, fraction, optional, whole
 from costmodel.methods.pieces import FINITE_KERNELS, gather, in_layer, passes, product, sort
-from costmodel.methods.plan import between_layers
+from costmodel.methods.plan import MethodInput, MethodPlan, between_layers
 from costmodel.methods.pyramiddrop import last_row_stage
 from costmodel.methods.v2drop import left_of
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num, OpCost
 
 COUNT = 96

@@ -6,10 +6,11 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from costmodel.models import load_model
 from costmodel.precision.arithmetic import matrix_peak
 from hardware_specs.errors import CalibrationError
 from profiling.microbench.suite import default_suite, run_microbenchmarks
-from profiling.subject.models import QUANTISED_DTYPES, canonical_dtype, model_config
+from profiling.subject.models import QUANTISED_DTYPES, canonical_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,7 +59,7 @@ def calibrate(
     from hardware_specs import detect_hardware, get_hardware
 
     # Recognising a CPU measures it, which takes seconds: what is cheap to refuse comes first.
-    model_config(model)
+    load_model(model)
     kind = device.partition(":")[0]
     labels = [canonical_dtype(dtype) for dtype in dtypes or ["fp32" if kind == "cpu" else "bf16"]]
     if isinstance(near, str):

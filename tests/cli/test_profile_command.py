@@ -91,7 +91,7 @@ BAD = {
     "graphs on a CPU": (["--mode", "cuda-graph"], "needs a CUDA device"),
     "no number": (["--visual-tokens", "many"], "many"),
     "an option in its own words": (["--batch-size", "0"], "--batch-size must be"),
-    "a seed below 0": (["--seed", "-1"], "seed must lie between 0 and"),
+    "a seed below 0": (["--seed", "-1"], "seed must be a whole number from 0 to"),
     "bad noise": (["--noise", "2"], "noise"),
     "bad time": (["--max-time", "0"], "--max-time"),
     "bad keep": (["--method", "divprune", "--keep", "most"], "most"),
@@ -213,7 +213,11 @@ def test_a_profiler_pass_lies_beside_the_records(
     assert _profile(tiny_source, tmp_path, *arguments) == 0
     assert (ops.stat().st_mtime_ns, trace.stat().st_mtime_ns) == written
     assert len(read_measurements(tmp_path)) == 1
-    capsys.readouterr()
+    # A point that cannot run has a record that says so, and no pass.
+    arguments = ["--visual-tokens", "4,99", "--images", "1", "--kernels"]
+    assert _profile(tiny_source, tmp_path / "some", *arguments) == 0
+    assert "1 of them not ok" in capsys.readouterr().out
+    assert len(list(tmp_path.glob("some/*_ops.json"))) == 1
 
 
 def test_without_a_folder_nothing_is_kept(monkeypatch, tmp_path, capsys) -> None:

@@ -9,16 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
+import transformers
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
-
-from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
-from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
-
-from costmodel import estimate, load_model  # noqa: E402
-from profiling.counting.one_run import RotaryAngles  # noqa: E402
-from token_reduction import get_method, observe, reduce_tokens  # noqa: E402
+from costmodel import estimate, load_model
+from profiling.counting.one_run import RotaryAngles
+from token_reduction import get_method, observe, reduce_tokens
 
 A100 = "nvidia-a100-sxm4-80gb"
 _IDS = {"image_token_id": 120, "video_token_id": 121, "vision_start_token_id": 122}
@@ -57,6 +55,8 @@ ON_IMAGES = [
     ("cdpruner(variant=split, keep=23)", {}),
     ("visionzip", {"keep": 64}),
     ("v2drop(layers=[2,5], shares=[0.5,0])", {}),
+    ("downsample", {"keep": 0.3}),  # 5 x 8 of 10 x 14 tokens
+    ("downsample/fastv(keep=0.5)", {}),
 ]
 EMBEDDED = [
     ("dart(variant=embedding, keep=24)", {}),
@@ -65,6 +65,7 @@ EMBEDDED = [
 ON_CLIPS = [
     *(("evs", {}), ("vidcom2", {}), ("dycoke", {}), ("fastvid", {})),
     ("fastvid(segments=1, threshold=-1)", {"keep": 0.25}),
+    ("downsample", {}),
     *(("holitom(threshold=1)", {}), ("holitom(threshold=1, cut=2)", {"keep": 0.4})),
 ]
 RUNS = [

@@ -11,12 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from costmodel.methods.clips import not_weighed
+from hardware_specs.errors import UnsupportedError
 from token_reduction.apply.llm_attention import rotate
+from token_reduction.apply.places import Host, reduce_clips_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
-    from token_reduction.apply.places import Host
+    from token_reduction.apply.crops import Item
+    from token_reduction.tokens.reduced import Reduced
 
 #: Queries whose rows of attention are held at a time.
 BLOCK = 1024
@@ -25,17 +31,19 @@ BLOCK = 1024
 class ReceivedAttention:
     """Attention that the tokens of each image or clip receive in the tower's last layer."""
 
+    #: Of the forward that is running.
+    _grid: Tensor
+    _rope: tuple[Tensor, Tensor]
+    _projected: Tensor
+
     def __init__(self, host: Host) -> None:
         (tower,), patches = host.parts.towers, host.patches
         module: Any = tower.module
         attention: Any = tower.layers[-1].attn
         self._tower, self._attention = module, attention
-        self._grid: Tensor | None = None
-        self._rope: tuple[Tensor, Tensor] | None = None
-        self._projected: Tensor | None = None
 
         def saw_tower(_module: Any, args: Any, kwargs: Any) -> None:
-            self._grid = kwargs.get("grid_thw", args[1] if len(args) > 1 else None)
+            self._grid = kwargs["grid_thw"] if "grid_thw" in kwargs else args[1]
 
         def saw_layer(_module: Any, _args: Any, kwargs: Any) -> None:
             self._rope = kwargs["position_embeddings"]
@@ -53,9 +61,6 @@ class ReceivedAttention:
         Args:
             number: of the image or clip in its forward.
         """
-        assert self._grid is not None  # noqa: S101  (the tower ran)
-        assert self._rope is not None  # noqa: S101
-        assert self._projected is not None  # noqa: S101
         module, attention = self._tower, self._attention
         sizes: list[int] = self._grid.prod(-1).tolist()
         span = slice(sum(sizes[:number]), sum(sizes[: number + 1]))
@@ -89,8 +94,34 @@ class ReceivedAttention:
             return None
         from transformers.vision_utils import get_vision_window_index
 
-        assert self._grid is not None  # noqa: S101  (the caller looked)
         index, _ = get_vision_window_index(
             self._grid[number : number + 1], module.spatial_merge_size, window, module.patch_size
         )
         return torch.argsort(index).to(self._grid.device)
+
+
+def reduce_weighed_clips(
+    host: Host,
+    native: Callable[[Item, Tensor], Reduced],
+    pooled: Callable[[], Callable[[Item], Reduced]],
+) -> None:
+    """Reduce each clip by what its tower looks at; a tower that does not say refuses clips when they come.
+
+    `native` is told how much each token is looked at, [t, p], by a tower of native resolution. `pooled` makes
+    what reduces a clip of a tower without a class token whose frames are pooled behind the projector.
+    """
+    parts = host.parts
+    received = ReceivedAttention(host) if parts.three_axes else None
+    of_pooled = None
+    if parts.family.pools_frames == "after projector" and not parts.towers[0].has_class:
+        of_pooled = pooled()
+
+    def weighed(item: Item) -> Reduced:
+        if received is not None:
+            looked, _ = received.of(item.number)
+            return native(item, looked.view(item.frames, -1))
+        if of_pooled is None:
+            raise UnsupportedError(not_weighed(host.method.name, parts.family.label))
+        return of_pooled(item)
+
+    reduce_clips_of(host, weighed)

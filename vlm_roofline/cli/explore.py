@@ -28,7 +28,6 @@ from vlm_roofline.cli.options import (
 #: What is shown where nothing is named: a projector with fixed tokens and a tower at native resolution.
 MODELS = ("llava-1.5-7b", "qwen2.5-vl-7b")
 DEVICES = ("nvidia-a100-sxm4-80gb", "nvidia-h100-sxm5-80gb", "nvidia-l40s", "nvidia-rtx-4090")
-_COUNTS = ("batch_size", "text_tokens", "output_tokens")
 _LEFT_OUT = (
     "convention", "tokens_per_layer", "visual_tokens", "cached_tokens", "layer", "memory_margin_bytes",
     "min_pixels", "max_pixels", "max_tiles",

@@ -11,7 +11,7 @@ import typer
 from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json, warn
-from vlm_roofline.cli.options import Json, request_options, written_to
+from vlm_roofline.cli.options import Json, MemoryGb, request_options, written_to
 from vlm_roofline.cli.paths import typed_path
 from vlm_roofline.cli.units import show_time, show_visual_tokens
 
@@ -36,9 +36,7 @@ def frontier(
         typer.Option(help="pope, mme, textvqa, ...; without one, what there is is shown."),
     ] = None,
     latency_ms: Annotated[float | None, typer.Option(help="Budget for the request's time.")] = None,
-    memory_gb: Annotated[
-        float | None, typer.Option(help="Budget for the peak memory, 1e9 bytes.")
-    ] = None,
+    memory_gb: MemoryGb = None,
     rank: Annotated[
         str, typer.Option(help="retained (against the paper's unreduced model) or score.")
     ] = "retained",
@@ -70,6 +68,17 @@ def frontier(
     if benchmark is None:
         if scores:
             raise InvalidInputError("--scores needs --benchmark, a task of those results")
+        asked = {
+            "--plot": plot,
+            "--measured": measured,
+            "--latency-ms": latency_ms,
+            "--memory-gb": memory_gb,
+        }
+        for option, value in asked.items():
+            if value is not None:
+                raise InvalidInputError(
+                    f"{option} needs --benchmark; without both, what there is is shown"
+                )
         _print_benchmarks(model, json)
         return
     result = answer(

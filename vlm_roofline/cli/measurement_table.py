@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group
 from rich.text import Text
 
+from costmodel.models.model import write_size
 from costmodel.quantities import STAGES
 from profiling.records.measurement import COMMUNICATION, DECODE_COMMUNICATION, GENERATION, TOTAL
 from profiling.records.samples import dispersion, order_statistic
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 #: Heading -> key of what a profiler pass tells of the host.
 _HOST = {"host": "host_share", "kernels": "kernels", "host/kernel": "host_per_kernel"}
-
-
 #: What may differ between rows of one method; `decode` spans all its steps.
 _TOLD = [
     *columns(model="model", dtype="dtype", mode="mode", attention="attention", cache="cache", image="image"),
@@ -86,13 +85,11 @@ def measurement_table(records: Sequence[Measurement]) -> RenderableType:
         notes.append(
             "speed-up: first token, against the run without a method on as many visual tokens"
         )
-    if any(record.ranks is not None for record in records):
-        backends = ", ".join(
-            sorted({each.ranks.backend for each in records if each.ranks is not None})
-        )
+    backends = sorted({each.ranks.backend for each in records if each.ranks is not None})
+    if backends:
         notes.append(
-            f"several processes ({backends}): of each repetition the time of the slowest, and the largest "
-            "peak; in collectives: waiting for the others included, and part of the stages beside it"
+            f"several processes ({', '.join(backends)}): of each repetition the time of the slowest, and the "
+            "largest peak; in collectives: waiting for the others included, and part of the stages beside it"
         )
     if any("!" in str(row["spread"]) for row in rows):
         notes.append(
@@ -110,11 +107,6 @@ def _speed_up(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str | None
         return None
     nearest = min(bases, key=lambda each: abs(each["started"] - row["started"]))
     return f"{nearest['seconds'] / row['seconds']:.2f}x"
-
-
-def _started(record: Measurement) -> float:
-    """Return when a record's run began, seconds; 0 for a record that does not say."""
-    return datetime.fromisoformat(record.started_at).timestamp() if record.started_at else 0.0
 
 
 def _row(members: Sequence[Measurement], stages: Sequence[str]) -> dict[str, Any]:
@@ -136,14 +128,16 @@ def _row(members: Sequence[Measurement], stages: Sequence[str]) -> dict[str, Any
             visual if unreduced or first.tokens.visual_in is None else first.tokens.visual_in,
         ),
         "seconds": None,
-        "started": _started(first),
+        "started": datetime.fromisoformat(first.started_at).timestamp()
+        if first.started_at
+        else 0.0,
         "visual": configuration.visual_tokens if visual is None else visual,
         "batch": configuration.batch_size,
         "tp": configuration.tp,
         "mode": configuration.mode,
         "attention": configuration.attention,
         "cache": configuration.cache,
-        "image": "+".join(f"{high}x{wide}" for high, wide in configuration.image_sizes) or None,
+        "image": write_size(configuration.image_sizes) if configuration.image_sizes else None,
         "text": configuration.text_tokens,
         "steps": configuration.output_tokens,
         "images": configuration.images,

@@ -71,6 +71,18 @@ TimesOf = Annotated[
     str,
     typer.Option(help="auto, a file, a shipped calibration's name, or none: the ideal roofline."),
 ]
+NamedModel = Annotated[
+    str, typer.Option(help="A model's name, a config.json or its folder, or a hub id.")
+]
+Scale = Annotated[
+    str | None, typer.Option(help="Take a smaller shape, such as layers=4,width=1/4.")
+]
+WorkFolder = Annotated[
+    Path,
+    typer.Option(parser=typed_path, help="Folder for everything; what was interrupted goes on."),
+]
+MemoryGb = Annotated[float | None, typer.Option(help="Budget for the peak memory, 1e9 bytes.")]
+Attention = Annotated[str, typer.Option(help="Attention of transformers: sdpa, eager.")]
 FoundHardware = Annotated[
     str | None, hardware_option("Device id or YAML file; found by its name if absent.")
 ]
@@ -82,6 +94,16 @@ ImageSizes = Annotated[
     typer.Option(help="HEIGHTxWIDTH of every image, or one for each: 480x640+336x336."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def typed(context: typer.Context) -> dict[str, str]:
+    """Return the parameters that were given on the command line, each with its option."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {
+        name: f"--{name.replace('_', '-')}"
+        for name, source in sources.items()
+        if source is not None and source.name == "COMMANDLINE"
+    }
 
 
 def parse_keep(text: str | None) -> int | float | None:
@@ -227,9 +249,10 @@ def written(given: Mapping[str, Any]) -> list[str]:
         text = str(plain(value))
         if isinstance(kind, Amount):
             text = f"{value / kind.unit:.12g}"
-        elif isinstance(kind, Size) and not isinstance(value, str):
-            sizes = value if isinstance(value[0], (tuple, list)) else (value,)
-            text = "+".join(f"{height}x{width}" for height, width in sizes)
+        elif isinstance(kind, Size):
+            from costmodel.models.model import write_size
+
+            text = write_size(value)
         elif isinstance(kind, Schedule):
             text = ",".join(map(str, value))
         elif name == "method":

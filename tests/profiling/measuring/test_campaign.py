@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from costmodel.models import load_model
 from hardware_specs.errors import (
     DeviceUnavailableError,
     InvalidInputError,
@@ -27,13 +28,12 @@ from hardware_specs.files.reading import DamagedFileWarning
 from profiling.devices.cpu import CpuDevice
 from profiling.measuring import campaign as module
 from profiling.measuring import point as point_module
-from profiling.measuring.campaign import run_campaign
+from profiling.measuring.campaign import Plan, run_campaign
 from profiling.measuring.planning import check, grid, plan
 from profiling.measuring.profile import profile
 from profiling.records.measurement import TOTAL
 from profiling.records.model_names import public_name
 from profiling.records.storage import read_measurements
-from profiling.subject.models import model_config
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,6 +82,9 @@ def test_every_round_visits_everything_in_an_order_of_its_own(tiny_source: str) 
     assert [point.round for point in points] == sorted(point.round for point in points)
     with pytest.raises(InvalidInputError, match="1 to 10000 rounds, not 0"):
         plan(configurations, rounds=0)
+    for wrong in ({"seed": -1}, {"seed": 1.5}, {"threads": 0}, {"threads": "two"}):
+        with pytest.raises(InvalidInputError, match=f"{next(iter(wrong))} must be a whole number"):
+            Plan(configurations, **wrong).check()
 
 
 def test_points_that_share_a_model_stay_together(tiny_source: str) -> None:
@@ -321,7 +324,7 @@ def test_profile_returns_what_it_measured(tiny_source: str, tmp_path: Path, quic
     )  # fmt: skip
     assert len(kept) == 2
     # A config that its own name finds again may stand for the name, a nameless one may not.
-    shape = model_config(tiny_source)
+    shape = load_model(tiny_source)
     same = {"device": "cpu", "dtype": "fp32", "visual_tokens": 4, "text_tokens": 3, "rounds": 2}
     assert profile(shape, out=tmp_path, options=quick, **same) == kept
     with pytest.raises(InvalidInputError, match="could not name it"):

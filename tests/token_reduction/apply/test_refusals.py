@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
+import transformers
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
-
-from hardware_specs.errors import InvalidInputError, UnsupportedError  # noqa: E402
-from token_reduction import get_method, reduce_tokens  # noqa: E402
-from token_reduction.caches import cache_keyword, cache_of  # noqa: E402
+from hardware_specs.errors import InvalidInputError, UnsupportedError
+from token_reduction import get_method, reduce_tokens
+from token_reduction.caches import cache_keyword, cache_of
 
 
 def run(model, inputs, method):
