@@ -107,11 +107,8 @@ def reduce_weighed_clips(
 ) -> None:
     """Reduce each clip by what its tower looks at; a tower that does not say refuses clips when they come.
 
-    Args:
-        host: the model.
-        native: for towers of native resolution, which is told how much each token is looked at, [t, p].
-        pooled: makes, for towers without a class token whose frames are pooled behind the projector, what
-            reduces a clip.
+    `native` is told how much each token is looked at, [t, p], by a tower of native resolution. `pooled` makes
+    what reduces a clip of a tower without a class token whose frames are pooled behind the projector.
     """
     parts = host.parts
     received = ReceivedAttention(host) if parts.three_axes else None
