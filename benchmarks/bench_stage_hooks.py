@@ -13,11 +13,12 @@ import time
 import numpy as np
 import torch
 
+from costmodel.models import load_model
 from profiling.devices.device import clock_for
 from profiling.instruments.recorder import Recorder
 from profiling.records.measurement import Configuration
 from profiling.subject.execution import Execution
-from profiling.subject.models import build_model, model_config
+from profiling.subject.models import build_model
 
 MODEL = "llava-1.5-7b@layers=8,width=1/16"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -30,7 +31,7 @@ LIMIT = 0.01
 def _execution() -> Execution:
     model = build_model(MODEL, dtype="fp32", device=DEVICE)
     configuration = Configuration(MODEL, "fp32", visual_tokens=1, device=DEVICE)
-    return Execution(model, model_config(MODEL), configuration)
+    return Execution(model, load_model(MODEL), configuration)
 
 
 def _ratio_interval(ratios: np.ndarray) -> tuple[float, float, float]:

@@ -119,10 +119,6 @@ class EnergyCost:
         )
         return EnergyCost(low, high, mid, self.basis)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields by name."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class EnergyEstimate:
@@ -142,12 +138,7 @@ class EnergyEstimate:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
-        return {
-            "stages": {name: cost.to_dict() for name, cost in self.stages.items()},
-            "totals": self.totals.to_dict(),
-            "power": self.power.to_dict(),
-            "notes": list(self.notes),
-        }
+        return asdict(self) | {"notes": list(self.notes)}
 
 
 def datasheet_power(hardware: HardwareSpec) -> PowerModel:

@@ -213,21 +213,24 @@ class Context:
                 layer=self.layer,
                 unit_tokens=scenario.unit_tokens,
                 framed=scenario.framed,
+                seen=scenario.seen,
             )
         prefix = prefix_of(scenario)
         if prefix is not None:
             plan = continued(plan, scenario, prefix, name)
+        if name is None:
+            return plan
         check_layers(plan.llm_spans, text_layers, "language model")
         if plan.vision_spans is not None:
             check_layers(plan.vision_spans, self.tower_layers, "vision tower")
         if self.plan.static_cache and any(
-            np.any(each.tokens != plan.llm_spans[0].tokens) for each in plan.llm_spans
+            _any(each.tokens != plan.llm_spans[0].tokens) for each in plan.llm_spans
         ):
             raise UnsupportedError(
                 f"{name} leaves layers of different lengths, and the plan {self.plan.name} has one "
                 "static cache for all; take hf-eager or cuda-graph"
             )
-        if name is not None and np.any(scenario.text_tokens + plan.llm_spans[-1].tokens == 0):
+        if _any(scenario.text_tokens + plan.llm_spans[-1].tokens == 0):
             raise InvalidInputError(
                 f"{name} leaves no token of a prompt without text; give text_tokens, or keep more"
             )
@@ -455,9 +458,7 @@ def _workspace_bytes(hardware: HardwareSpec, plan: Plan) -> int:
 
 def _seen(scenario: Scenario, plan: MethodPlan) -> Seen | None:
     """What a tower of native resolution sees of a sample, under a method that leaves some of it out."""
-    if scenario.seen is None or plan.seen_share is None:
-        return scenario.seen
-    return scenario.seen.part(*plan.seen_share)
+    return scenario.seen if plan.seen is None else plan.seen
 
 
 def _steps(program: Program, b: Num, plan: MethodPlan, before: Num, steps: Num) -> list[OpCost]:

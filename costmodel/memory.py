@@ -156,7 +156,12 @@ class Footprint:
         self._masked, self._all_logits = attention == "eager", logits == "all"
         self._weights = model_weight_bytes(model, precision)
         self._workspace = workspace_bytes
+        # Bytes of a row: of keys and values, of the stream, of logits, and of all that a decode step holds.
+        self._kv_row = kv_bytes_per_token(text, precision.text)
+        size = precision.text.activation_bytes
+        self._stream = text.hidden_size * size
         self._logit_row = text.vocab_size * precision.lm_head.activation_bytes
+        self._step = 2 * self._stream + 3 * text.intermediate_size * size + self._logit_row
         self._kinds = [moments(kind, text.hidden_size, plan) for kind in text.stack.kinds]
         self._slides = any(text.stack.windows)
         self._vision = model.vision is not None and model.projector is not None
@@ -199,12 +204,12 @@ class Footprint:
             seen: patches per sample where images keep their own resolution.
             prefix: what of the prompt is in the cache from the start; None for nothing.
         """
-        weights, text, numerics = self._weights, self._text, self._numerics
-        eager, size, d = self._plan.runs_pytorch, numerics.activation_bytes, text.hidden_size
+        weights, text, stream = self._weights, self._text, self._stream
+        eager = self._plan.runs_pytorch
         # Who calls PyTorch keeps the pixels and the embedded prompt while the layers run.
         held: Num = self._workspace
         phases: list[Phase] = []
-        each = b * kv_bytes_per_token(text, numerics)
+        each = b * self._kv_row
         before = 0 if prefix is None else each * self._held(prefix, spans)
         if self._vision:
             images = b * (crops if seen is None else seen.patches)
@@ -223,9 +228,9 @@ class Footprint:
         angles: Num = 0
         if eager:
             s = text_tokens + spans[0].tokens if prefix is None else prefix.fresh(spans[0].tokens)
-            held = held + b * s * d * size
+            held = held + b * s * stream
             # Cosine and sine of the rotary embedding, which the samples share.
-            angles = 2 * s * text.head_dim * size
+            angles = 2 * s * text.head_dim * self._numerics.activation_bytes
             if text.sliding_window and not self._masked:
                 # SDPA's mask, true or false, which layers and samples share.
                 keys = text_tokens + spans[0].tokens
@@ -268,14 +273,14 @@ class Footprint:
         out = (rows if self._all_logits else b) * self._logit_row
         # Under PyTorch the normed stream alone is left; a fused norm has the stream beside it.
         streams = 1 if eager else 2
-        logits = held + uncut + rows * streams * d * size + out
+        logits = held + uncut + rows * streams * stream + out
         phases.append(Phase("logits", weights, kv, logits))
         if self._slides:
             grown = final - kv
             uncut = maximum(uncut - grown, 0)
         else:
             grown, longest = each * output_tokens * text.num_layers, longest + output_tokens
-        step = b * (2 * d + 3 * text.intermediate_size) * size + b * self._logit_row
+        step = b * self._step
         if eager:
             # Concatenation holds a layer's old keys beside the new ones, then its values.
             step = step + each * longest / 2 + uncut

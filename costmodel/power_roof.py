@@ -69,6 +69,13 @@ class PowerRoof(NamedTuple):
         scale = SCALES.get(arithmetic)
         return None if scale is None else scale * self.joule_per_flop
 
+    def rates(self, dtype: str) -> tuple[Num, Num] | None:
+        """Return the least seconds of a FLOP of a dtype label's arithmetic and of a byte, None as above."""
+        joules = self.joules_per_flop(dtype)
+        if joules is None:
+            return None
+        return self.seconds(1.0, 0.0, joules), self.seconds(0.0, 1.0, joules)
+
     def seconds(self, flops: Num, hbm_bytes: Num, joule_per_flop: float) -> Num:
         """Return the least seconds of work under sustained load.
 

@@ -72,12 +72,19 @@ class _Layers:
             if steps is None:
                 setting = self._setting._replace(written=written)
                 steps = self._lowered[kind, written] = self._plan.lower(kinds[kind], setting)
+            rows["count"] = count * times
+            window = self._windows[kind]
             if self._in_pieces[kind] and pieces is not None:
-                rows["count"] = count * times
-                each = pieces[self._in_pieces[kind]]
-                ops += _named(label, self._by_piece(kind, written, rows, each))
-                continue
-            ops += _named(label, self._parts(steps, rows, count, times, self._windows[kind]))
+                some = self._by_piece(kind, written, rows, pieces[self._in_pieces[kind]])
+            elif window and self._setting.phase == "decode":
+                some = _either_side(steps, rows, count, times, window)
+            else:
+                seen = rows
+                if window and "held" in rows:
+                    # A sliding layer has cut what was cached before the prefill.
+                    seen = rows | {"keys": rows["queries"] + cached_tokens(rows["held"], window)}
+                some = [step(seen) for step in steps]
+            ops += _named(label, some) if label else some
         return ops
 
     def _by_piece(
@@ -106,18 +113,6 @@ class _Layers:
                     some = [op if op.shape is None else op._replace(kernels=0) for op in some]
                 ops += _named(f"[piece {index}]" if index else "", some)
         return ops
-
-    def _parts(
-        self, steps: list[Step], rows: dict[str, Num], count: int, times: Num, window: int
-    ) -> list[OpCost]:
-        """Run the steps of a kind's layers."""
-        if not window or self._setting.phase != "decode":
-            rows["count"] = count * times
-            if window and "held" in rows:
-                # A sliding layer has cut what was cached before the prefill.
-                rows = rows | {"keys": rows["queries"] + cached_tokens(rows["held"], window)}
-            return [step(rows) for step in steps]
-        return _either_side(steps, rows, count, times, window)
 
 
 def _piece(kind: Iterable[Block]) -> str:
@@ -209,9 +204,12 @@ class Program:
             self._bridge = plan.lower(
                 blocks if model.projector.by_plan else (Plain(blocks),), projector
             )
+            if handed:
+                sent = Exchange(
+                    "visual_tokens_send", "send", text.hidden_size * handed, "visual", 2
+                )
+                self._bridge += plan.lower((sent,), prefill)
             self._merge = plan.lower((merge,), projector)
-            sent = Exchange("visual_tokens_send", "send", text.hidden_size * handed, "visual", 2)
-            self._handed = plan.lower((sent,), prefill) if handed else []
 
     def native_vision(self, b: Num, layers: int, seen: Seen) -> list[OpCost]:
         """Return the ops of a vision tower that takes images at their own resolution."""
@@ -283,7 +281,7 @@ class Program:
             "projected": b * projected, "text": b * text, "all": b * (visual + text), "visual": b * visual,
             "count": runs,
         }  # fmt: skip
-        ops = [step(rows) for step in (*self._bridge, *self._handed)]
+        ops = [step(rows) for step in self._bridge]
         rows["count"] = 1
         ops += [step(rows) for step in self._embedding]
         rows["count"] = runs
@@ -386,7 +384,7 @@ def _layer_rows(b: Num, text: Any, span: LayerSpan, prefix: Prefix | None = None
         "batch": b,
         "queries": s,
         "keys": s,
-        "summed": s if span.query_tokens is None else span.query_tokens,
+        "summed": s if span.query_tokens is None else text + span.query_tokens,
         "entering": b * s,
         "out": b * (text + out),
         "mlp": b * (text + mlp),

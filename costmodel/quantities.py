@@ -131,12 +131,14 @@ class OpCost(NamedTuple):
         return self.matrix_flops + self.vector_flops
 
 
+_new = tuple.__new__
+
+
 def op_cost(
     name: str,
     op_class: str,
     dtype: str,
     count: Num,
-    *,
     flops: Num = 0,
     matrix_flops: Num = 0,
     vector_flops: Num = 0,
@@ -153,7 +155,7 @@ def op_cost(
     >>> op_cost("add", "pointwise", "fp16", 1, activation_read_bytes=4).hbm_bytes
     4
     """
-    return tuple.__new__(
+    return _new(
         OpCost,
         (
             name, op_class, dtype, count, flops, matrix_flops, vector_flops, weight_bytes,

@@ -198,7 +198,8 @@ class Roofline:
         self.power = None if calibration is None else power_roof(hardware, power_limit_w)
         # Bytes that a kernel of an eager chain may find in the cache; 0 where all pass through memory.
         self._rereads_below = (hardware.l2_bytes or 0) / 2 if self.plan.runs_pytorch else 0
-        self._joules: dict[str, float | None] = {}
+        #: Least seconds of a FLOP of a dtype, and of a byte beside it; None where power holds nothing.
+        self._by_power: dict[str, tuple[Num, Num] | None] = {}
         self._peaks: dict[str, float] = {}
 
     def _host(self, seconds: float | None) -> Host | None:
@@ -257,36 +258,39 @@ class Roofline:
         time, by_power = (
             (ideal, False)
             if self.calibration is None
-            else self._law(op, self.calibration.pricer(op.op_class, op.dtype), ideal, maximum)
+            else self._law(
+                op, op.hbm_bytes, self.calibration.pricer(op.op_class, op.dtype), ideal, maximum
+            )
         )
         return time, ideal, memory > compute, by_power
 
     def _law(
-        self, op: OpCost, pricer: Pricer, ideal: Num, maximum: Callable[[Any, Any], Any]
+        self,
+        op: OpCost,
+        moved: Num,
+        pricer: Pricer,
+        ideal: Num,
+        maximum: Callable[[Any, Any], Any],
     ) -> tuple[Num, Num]:
-        """Return the calibrated time of one execution, and whether power holds it."""
+        """Return the calibrated time of one execution that moves some bytes, and whether power holds it."""
         # Bytes are counted as traffic to device memory. The law lets a cache serve some of them; how
         # many is known of no run, so that the bound on all of them holds for every prediction.
         shape = op.shape
         if shape is None:
             # A chain of kernels: each passes over its share of the bytes.
             kernels = op.kernels
-            each = pricer.time_s(op.hbm_bytes / kernels, op.vector_flops / kernels)
+            each = pricer.time_s(moved / kernels, op.vector_flops / kernels)
             return maximum(each * kernels, ideal), False
         time = maximum(pricer.time_s(*shape), ideal)
-        if self.power is None:
+        dtype = op.dtype
+        if dtype not in self._by_power:
+            self._by_power[dtype] = None if self.power is None else self.power.rates(dtype)
+        rates = self._by_power[dtype]
+        if rates is None:
             return time, False
-        joules = self._joules_per_flop(op.dtype)
-        if joules is None:
-            return time, False
-        least = self.power.seconds(op.matrix_flops, op.hbm_bytes, joules)
+        per_flop, per_byte = rates
+        least = op.matrix_flops * per_flop + moved * per_byte
         return maximum(time, least), least > time
-
-    def _joules_per_flop(self, dtype: str) -> float | None:
-        if dtype not in self._joules:
-            assert self.power is not None  # noqa: S101 - callers checked; narrows the type
-            self._joules[dtype] = self.power.joules_per_flop(dtype)
-        return self._joules[dtype]
 
     def op_interval(
         self, op: OpCost, time: Num, maximum: Callable[[Any, Any], Any]
@@ -334,7 +338,7 @@ class Roofline:
             spent = maximum(maximum(math, pointwise), memory)
             if self.calibration is not None:
                 pricer = self.calibration.pricer(op.op_class, op.dtype)
-                spent, _ = self._law(op, pricer, spent, maximum)
+                spent, _ = self._law(op, op.hbm_bytes, pricer, spent, maximum)
             time = time + spent * op.count
             kernels = kernels + op.kernels * op.count
         if sent and self.network is not None:
@@ -385,15 +389,19 @@ class Roofline:
             ) = op  # fmt: skip
             # The bounds of `bounds_of`.
             pointwise = units / vector_peak if vector_peak else 0.0
-            memory = (op_weights + op_kv_read + op_kv_write + op_read + op_write) / bandwidth
+            moved = op_weights + op_kv_read + op_kv_write + op_read + op_write
+            memory = moved / bandwidth
             math: Num = 0.0
             busy = pointwise
             if shape is not None:
                 math = matrix / (peaks.get(dtype) or self.peak(dtype))
-                busy = maximum(math, pointwise)
             if vector:
+                if shape is not None:
+                    busy = np.maximum(math, pointwise)
                 computes, op_best = memory <= busy, np.maximum(busy, memory)
             else:
+                if math > pointwise:
+                    busy = math
                 computes = memory <= busy
                 op_best = busy if computes else memory
             # Not in place: counts of whole numbers and of fractions may meet.
@@ -416,7 +424,7 @@ class Roofline:
                 if held is None:
                     pricer = calibration.pricer(op_class, dtype)
                     held = sums[op_class, dtype] = [pricer, pricer.growth, 0.0, 0.0, 0.0, None, 1.0]
-                op_time, by_power = self._law(op, held[0], op_best, maximum)
+                op_time, by_power = self._law(op, moved, held[0], op_best, maximum)
                 spent = op_time * count
             time += spent
             if vector:  # Multiplying by the flag picks the side without branching.

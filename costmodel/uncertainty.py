@@ -111,13 +111,11 @@ def joined(every: Sequence[Errors]) -> Errors:
     for more, others, more_down2, more_up2 in some[1:]:
         middle, down2, up2 = middle + more, down2 + more_down2, up2 + more_up2
         for key, part in others.items():
-            parts[key] = _with(parts.get(key), part)
+            parts[key] = _with(parts[key], part) if key in parts else part
     return Errors(middle, parts, down2, up2)
 
 
-def _with(held: Part | None, part: Part) -> Part:
-    if held is None:
-        return part
+def _with(held: Part, part: Part) -> Part:
     (time, down, up), (more_time, more_down, more_up) = held, part
     return Part(time + more_time, down + more_down, up + more_up)
 
@@ -154,7 +152,7 @@ def errors_of(
         centre, down, up = centre * scale, down * scale, up * scale
         middle = middle + whole * centre
         part = Part(whole, wide * (down * share**0.5), wide * (up * share**0.5))
-        parts[key] = _with(parts.get(key), part)
+        parts[key] = _with(parts[key], part) if key in parts else part
         if share < 1.0:
             down2 = down2 + squares * (down * down * (1 - share))
             up2 = up2 + squares * (up * up * (1 - share))

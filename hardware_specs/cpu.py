@@ -72,7 +72,7 @@ def measure_cpu(dtypes: Sequence[str] = ("fp32", "fp64")) -> HardwareSpec:
 def _copy_size_bytes() -> int:
     """Return a size that exceeds the caches and fits into memory."""
     wanted = min(max(4 * (_cache_bytes(3) or 0), 2**28), 2**31)
-    return min(wanted, (_limited(_memory_bytes()) or 2**31) // 8)
+    return min(wanted, (_limited(memory_bytes()) or 2**31) // 8)
 
 
 def usable_threads() -> int:
@@ -108,11 +108,11 @@ def _probe(threads: int, size_bytes: int, dtypes: Sequence[str]) -> dict[str, An
 def _describe(
     threads: int, size_bytes: int, one: dict[str, Any], every: dict[str, Any]
 ) -> HardwareSpec:
-    info = _cpu_info()
+    info = cpu_info()
     vendor = info.get("vendor_id", "")
     flags = set(info.get("flags", info.get("features", "")).split())
     caches = {level: _cache_bytes(level) for level in (2, 3)}
-    memory = _memory_bytes()
+    memory = memory_bytes()
     copies = {1: one["copy_bytes_per_s"], threads: every["copy_bytes_per_s"]}
     reached = " and ".join(f"{b / 1e9:.1f} GB/s on {n}" for n, b in copies.items())
     measured = partial(Provenance, ("measured",), "measured")
@@ -164,8 +164,9 @@ def _describe(
     )
 
 
-def _cpu_info() -> dict[str, str]:
-    pairs = (line.partition(":") for line in _read(Path("/proc/cpuinfo")).splitlines())
+def cpu_info(listing: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
+    """Return what the system says of the processor, by lower-case names; empty where it has no such list."""
+    pairs = (line.partition(":") for line in _read(listing).splitlines())
     found: dict[str, str] = {}
     for key, _, value in pairs:
         found.setdefault(key.strip().lower(), value.strip())
@@ -185,7 +186,8 @@ def _cache_bytes(level: int) -> int | None:
     return sum(sizes.values()) or None
 
 
-def _memory_bytes() -> int | None:
+def memory_bytes() -> int | None:
+    """Return the machine's memory, None where the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):

@@ -24,6 +24,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from costmodel.models import load_model
 from hardware_specs.errors import InvalidInputError, VlmRooflineError
 from hardware_specs.files.writing import appending, prepare_folder, write_file
 from profiling.devices.device import open_device
@@ -39,7 +40,7 @@ from profiling.microbench.table import read_op_rows
 from profiling.records.measurement import TOTAL, Measurement
 from profiling.records.model_names import model_of
 from profiling.records.storage import pack_measurements, read_measurements
-from profiling.subject.models import canonical_dtype, model_config
+from profiling.subject.models import canonical_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -128,7 +129,7 @@ def run_device_campaign(
     """
     # What is cheap to refuse comes before anything is written.
     device = open_device(plan.device)
-    model_config(plan.model)
+    load_model(plan.model)
     for dtype in (plan.dtype, *plan.quantised):
         canonical_dtype(dtype)
     target = prepare_folder(folder)
@@ -157,7 +158,7 @@ def run_device_campaign(
             say("profiler passes")
             passes = grid([plan.model], dtypes=[plan.dtype], visual_tokens=plan.closely,
                           output_tokens=1, device=plan.device)  # fmt: skip
-            done = run_kernel_passes(passes, target / "passes", traces=False)
+            done = run_kernel_passes(passes, target / "passes")
             while left(1.0) > 0 and next(done, None) is not None:
                 pass
     finally:

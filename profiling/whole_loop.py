@@ -19,7 +19,8 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from hardware_specs.errors import InvalidInputError
+from hardware_specs.errors import CalibrationError, InvalidInputError
+from hardware_specs.files.reading import show_path
 from profiling.reconciling.reconciliation import reconcile
 
 if TYPE_CHECKING:
@@ -331,7 +332,13 @@ def _calibration(
     software = ", ".join(
         f"{name} {environment[name]}" for name in ("torch", "cuda") if environment.get(name)
     )
-    found = fit_calibration(ops.frame(), hardware, software=software, date=ops.started_at[:10])
+    try:
+        found = fit_calibration(ops.frame(), hardware, software=software, date=ops.started_at[:10])
+    except CalibrationError as error:
+        raise CalibrationError(
+            f"{error}; what was measured is in {show_path(folder / 'ops.json')}: remove it, and the loop "
+            "measures again"
+        ) from error
     found.save(path)
     tell("fitting the calibration", 1, 1)
     # What is reported must follow from the files: the file rounds its numbers.
@@ -370,24 +377,23 @@ def configurations_of(plan: LoopPlan) -> list[Configuration]:
     """
     from profiling.measuring.planning import grid
 
-    def runs(methods: Sequence[str], counts: Sequence[int]) -> list[Configuration]:
+    def runs(
+        methods: Sequence[str], counts: Sequence[int], modes: Sequence[str]
+    ) -> list[Configuration]:
         return grid(
             [plan.full_model],
             dtypes=(plan.label,),
             visual_tokens=counts,
             methods=methods,
             batch_sizes=(plan.batch_size,),
-            modes=plan.modes,
+            modes=modes,
             text_tokens=plan.text_tokens,
             output_tokens=plan.output_tokens,
             device=plan.device,
         )
 
-    found = runs(("none",), plan.visual_tokens)
+    found = runs(("none",), plan.visual_tokens, plan.modes)
     if plan.methods:
         # A method's own work is not captured in a graph, so it runs eagerly.
-        eager = replace(plan, modes=("eager",))
-        if plan.modes != eager.modes:
-            return found + [item for item in configurations_of(eager) if item.method != "none"]
-        found += runs(plan.methods, plan.method_tokens)
+        found += runs(plan.methods, plan.method_tokens, ("eager",))
     return found

@@ -167,18 +167,18 @@ def plug(host: Host) -> None:
 class Sample(LayerStep):
     """ATS: rows go before they meet the values, so the layer's attention is written out."""
 
+    keeps_patches = True
+
     def __init__(self, host: Host) -> None:
         super().__init__(host, LAYERS.of(host.method))
         self._references = 0
 
     def begin(self, hidden: Tensor, stream: Stream) -> Tensor:
         """Fix how many reference samples there are, and start the trace."""
-        hidden = super().begin(hidden, stream)
-        stream.origin = stream.sources
         keep, whole = self.method.settled_keep, hidden.shape[1]
         asked = keep if isinstance(keep, int) else round(keep * whole)
         self._references = max(asked, MINIMUM.of(self.method))
-        return hidden
+        return super().begin(hidden, stream)
 
     def run(
         self,

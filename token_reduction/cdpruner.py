@@ -17,7 +17,8 @@ program does so over all crops of a forward together, which differs for tiles al
 joint space, which no LLaVA checkpoint holds, comes from a file: the projection into it, and the question's
 embedding as CLIP's text tower gives it, one question for all images of a forward. Without a file both are
 random, which costs the same and picks patches without meaning; the record says so. Past as many picks as
-the tokens are wide the kernel has no rank left.
+the tokens are wide the kernel has no rank left. Where the question tells no tokens apart, diversity alone
+decides (the program divides by zero).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from token_reduction.apply.class_attention import require_patches, watch_feature
 from token_reduction.apply.llm_policy import OneCut, image_spans
 from token_reduction.apply.places import Host, reduce_between_layers, reduce_crops
 from token_reduction.tokens.checks import misfit, require_finite
-from token_reduction.tokens.selection import complement, picked_tokens
+from token_reduction.tokens.selection import complement, picked_tokens, unit_rows
 from token_reduction.tokens.weights import read_tensors
 
 if TYPE_CHECKING:
@@ -89,8 +90,9 @@ def cdpruner(
     count = resolve_keep(keep, n)
     with torch.no_grad():
         unit, images, texts = (_unit(v) for v in (tokens, image_embeds, text_embeds))
-        relevance = _relevance(images, texts)
-        require_finite("cdpruner", tokens=unit, embeddings=relevance)
+        distance = -(images @ texts.transpose(-1, -2)).mean(dim=-1)
+        require_finite("cdpruner", tokens=unit, embeddings=distance)
+        relevance = _within_one(distance, slack=_SLACK)
         kernel = relevance.unsqueeze(-1) * (unit @ unit.transpose(-1, -2)) * relevance.unsqueeze(-2)
         picks = greedy_map(kernel, count)
     return picked_tokens(tokens, picks, scores=relevance)
@@ -141,9 +143,7 @@ def _kernel_with_text(half: Tensor, text: Tensor) -> Tensor:
         # A cosine with itself, without its rounding: of equal tokens the first is picked.
         cosine.diagonal(dim1=-2, dim2=-1).fill_(1)
         return cosine
-    mean = (half @ text.T).mean(dim=-1)
-    low, high = mean.amin(dim=-1, keepdim=True), mean.amax(dim=-1, keepdim=True)
-    relevance = (mean - low) / (high - low + _SLACK)
+    relevance = _within_one((half @ text.T).mean(dim=-1), span_slack=_SLACK)
     return relevance.unsqueeze(-1) * cosine * relevance.unsqueeze(-2)
 
 
@@ -174,17 +174,15 @@ def greedy_map(kernel: Tensor, count: int) -> Tensor:
     return picks.squeeze(-1).T.reshape(*kernel.shape[:-2], count)
 
 
-def _relevance(images: Tensor, texts: Tensor) -> Tensor:
-    mean: Tensor = -(images @ texts.transpose(-1, -2)).mean(dim=-1)
-    low, high = mean.amin(dim=-1, keepdim=True), mean.amax(dim=-1, keepdim=True)
-    span = (high - low).clamp_min(torch.finfo(mean.dtype).tiny)
-    return (mean - low + _SLACK) / span
+def _within_one(mean: Tensor, *, slack: float = 0.0, span_slack: float = 0.0) -> Tensor:
+    """Bring values to 0..1 in each row; where all are equal, to 1."""
+    low, high = torch.aminmax(mean, dim=-1, keepdim=True)
+    span = high - low
+    return torch.where(span > _SLACK, (mean - low + slack) / (span + span_slack), 1.0)
 
 
 def _unit(values: Tensor) -> Tensor:
-    wide: Tensor = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
-    norms: Tensor = wide.norm(dim=-1, keepdim=True)
-    return wide / norms.clamp_min(torch.finfo(wide.dtype).tiny)
+    return unit_rows(values.to(torch.promote_types(values.dtype, torch.float32)))
 
 
 class Halves(OneCut):

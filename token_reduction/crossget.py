@@ -30,7 +30,7 @@ from token_reduction.apply.tower_layer import MergingStep, project, scores
 from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.observation import observed
 from token_reduction.tokens.reduced import Reduced
-from token_reduction.tokens.selection import complement, output_places, take_tokens
+from token_reduction.tokens.selection import complement, output_places, take_tokens, unit_rows
 from token_reduction.tokens.weights import read_tensors
 from token_reduction.tome import proportional_bias
 
@@ -151,7 +151,7 @@ def complete_graph_matching(metric: Tensor, attention: Tensor, r: int) -> GraphM
         norms = metric.norm(dim=-1, keepdim=True)
         importance = token_importance(attention)
         require_finite("crossget", metric=norms, attention=importance)
-        unit = metric / norms
+        unit = unit_rows(metric, norms)
         similarity = unit @ unit.transpose(-1, -2)
         similarity.diagonal(dim1=-2, dim2=-1).fill_(-infinity)
         for protected in (0, -1):
@@ -184,9 +184,10 @@ def plug(host: Host) -> None:
 class CrossGuided(MergingStep):
     """CrossGET: it looks at the attention of all tokens, so the layer's attention is written out."""
 
+    _cross: Tensor
+
     def __init__(self, host: Host) -> None:
         super().__init__(host, R.of(host.method))
-        self._cross: Tensor | None = None
 
     def attach(self, parts: Parts, patches: Patches) -> None:
         """Load the cross tokens, or make random ones and say so."""
@@ -206,7 +207,6 @@ class CrossGuided(MergingStep):
 
     def begin(self, hidden: Tensor, stream: Stream) -> Tensor:
         """Append the cross token, which starts as a copy of the class token."""
-        assert self._cross is not None  # noqa: S101  (attached before it ran)
         self._cross = self._cross.to(hidden)
         hidden = torch.cat((hidden, hidden[:, :1]), dim=1)
         return super().begin(hidden, stream)
@@ -220,7 +220,6 @@ class CrossGuided(MergingStep):
         call: dict[str, Any],  # noqa: ARG002
     ) -> Tensor:
         """Add the layer's cross token, attend in proportion to size, merge on the graph."""
-        assert self._cross is not None  # noqa: S101
         with observed("reduction"):
             guide = hidden[:, -1:].detach() + self._cross[number]
             hidden = torch.cat((hidden[:, :-1], guide), dim=1)

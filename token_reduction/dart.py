@@ -44,6 +44,7 @@ from token_reduction.tokens.selection import (
     check_variant,
     complement,
     top_indices,
+    unit_rows,
 )
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def dart(
         hidden = hidden_states.reshape(hidden_states.shape[-2:])
         lengths = hidden.norm(dim=-1, keepdim=True)
         require_finite("dart", keys=norms, hidden_states=lengths)
-        unit = hidden / lengths.clamp_min(torch.finfo(hidden.dtype).tiny)
+        unit = unit_rows(hidden, lengths)
         image = slice(start, start + image_tokens)
         own = top_indices(norms[image], image_pivots)
         text = top_indices(norms[image.stop :], text_pivots) + image.stop
@@ -189,7 +190,7 @@ def dart_of_embeddings(
         norms = embeddings.abs().sum(dim=-1)
         lengths = embeddings.norm(dim=-1, keepdim=True)
         require_finite("dart", embeddings=lengths)
-        unit = embeddings / lengths.clamp_min(torch.finfo(embeddings.dtype).tiny)
+        unit = unit_rows(embeddings, lengths)
         places = torch.cat([torch.arange(start, start + count) for start, count in spans])
         outside = complement(places, length).to(device, non_blocking=True)
         places = places.to(device, non_blocking=True)

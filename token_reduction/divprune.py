@@ -28,7 +28,7 @@ from costmodel.methods.keep import resolve_keep
 from token_reduction.apply.llm_policy import OneCut, visual_states
 from token_reduction.apply.places import Host, reduce_between_layers, reduce_items
 from token_reduction.tokens.checks import misfit, require_finite
-from token_reduction.tokens.selection import picked_tokens
+from token_reduction.tokens.selection import picked_tokens, unit_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,7 +86,7 @@ def cosine_distance(tokens: Tensor, *, compute_dtype: torch.dtype | None = None)
     norms = values.norm(dim=-1, keepdim=True)
     # NaN or infinity anywhere in a token is in its norm too, which is d times shorter to look at.
     require_finite("divprune", tokens=norms)
-    unit: Tensor = values / norms.clamp_min(torch.finfo(values.dtype).tiny)
+    unit = unit_rows(values, norms)
     distance: Tensor = unit @ unit.transpose(-1, -2)
     if distance.requires_grad:
         return 1.0 - distance

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from costmodel.methods.dycoke import ALIKE, AT, PARK, RATIO, check_at, compared_frames, entries_read
+from costmodel.methods.dycoke import ALIKE, AT, PARK, RATIO, compared_frames, entries_read
 from costmodel.methods.keep import resolve_keep
+from costmodel.methods.llm_ranking import cut_layers
 from token_reduction.apply.places import Host, reduce_clips
 from token_reduction.apply.unread import UnreadEntries
 from token_reduction.tokens.checks import misfit, require_finite
@@ -134,7 +135,7 @@ def plug(host: Host) -> None:
         reduce_clips(host, lambda frames: dycoke(frames, keep))
         return
     host.parts.require_decoder_layers(method.name)
-    check_at(AT.of(method), len(host.parts.layers))
+    cut_layers("dycoke", (AT.of(method),), len(host.parts.layers), option="at")
     settings = {"park": PARK.of(method), "alike": ALIKE.of(method)}
 
     def reduced(frames: Tensor) -> Reduced:

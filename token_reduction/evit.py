@@ -110,21 +110,17 @@ def plug(host: Host) -> None:
 class Reorganise(LayerStep):
     """EViT: the attention runs as the model is set, and the class token's row is recomputed."""
 
+    keeps_patches = True
+    _probe: QueryKeyProbe
+
     def __init__(self, host: Host) -> None:
         super().__init__(host, LAYERS.of(host.method))
         self._host = host
-        self._probe: QueryKeyProbe | None = None
 
     def attach(self, parts: Parts, patches: Patches) -> None:
         """Watch the class token's query and the keys of the layers that act."""
         super().attach(parts, patches)
         self._probe = QueryKeyProbe(self._host, *self.layers)
-
-    def begin(self, hidden: Tensor, stream: Stream) -> Tensor:
-        """Start the trace of patches that are kept as they are, too."""
-        hidden = super().begin(hidden, stream)
-        stream.origin = stream.sources
-        return hidden
 
     def run(
         self,
@@ -137,7 +133,6 @@ class Reorganise(LayerStep):
         """Attend, then keep what the class token looks at and fuse the rest."""
         hidden = hidden + attend(layer, hidden, None, call)
         with observed("reduction"):
-            assert self._probe is not None  # noqa: S101  (attached before it ran)
             row = weights_of(layer.self_attn, *self._probe.take()).to(hidden.dtype)[:, :, 0]
             keep = self.method.settled_keep
             if isinstance(keep, int):

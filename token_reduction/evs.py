@@ -6,7 +6,8 @@ Place: after the projector (behind the merger), on clips; images and clips of on
 nothing beside the tokens. Tokens that stay keep their places on three axes; elsewhere they count on.
 
 Complexity, n tokens, d width: one pass over n*d and one sort of n. The number of tokens is known before the
-tower runs: max(tokens of a frame, int(keep * n)).
+tower runs: max(tokens of a frame, int(keep * n)). Engines are given the share q that goes and compute 1 - q:
+at q = 0.8 rounding makes that a token fewer than keep=0.2 where 0.2 n is whole; keep=1 - 0.8 equals it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from costmodel.methods.evs import RATIO
 from costmodel.methods.keep import resolve_keep
 from token_reduction.apply.places import Host, reduce_clips
 from token_reduction.tokens.checks import misfit, require_finite
-from token_reduction.tokens.selection import picked_tokens, top_indices
+from token_reduction.tokens.selection import picked_tokens, top_indices, unit_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,7 +58,7 @@ def evs(frames: Tensor, keep: float = RATIO) -> Reduced:
     with torch.no_grad():
         norms = frames.norm(dim=-1, keepdim=True)
         require_finite("evs", frames=norms)
-        unit = frames / norms.clamp_min(torch.finfo(frames.dtype).tiny)
+        unit = unit_rows(frames, norms)
         change = 1.0 - (unit[1:] * unit[:-1]).sum(dim=-1)
         scores = torch.nn.functional.pad(change, (0, 0, 1, 0), value=FIRST).flatten()
     return picked_tokens(frames.reshape(-1, width), top_indices(scores, kept), scores=scores)

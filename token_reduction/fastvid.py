@@ -43,7 +43,13 @@ from token_reduction.apply.received_attention import ReceivedAttention
 from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.density import peak_scores
 from token_reduction.tokens.reduced import Reduced
-from token_reduction.tokens.selection import bottom_indices, complement, take_tokens, top_indices
+from token_reduction.tokens.selection import (
+    bottom_indices,
+    complement,
+    take_tokens,
+    top_indices,
+    unit_rows,
+)
 from token_reduction.tokens.weights import read_tensors
 
 if TYPE_CHECKING:
@@ -135,7 +141,7 @@ def fastvid(
 def _scenes(features: Tensor, segments: int, threshold: float) -> list[slice]:
     """Cut a clip where neighbouring frames are least alike, and where they are not alike."""
     count = len(features)
-    unit = torch.nn.functional.normalize(features.float(), dim=-1)
+    unit = unit_rows(features.float())
     alike = (unit[1:] * unit[:-1]).sum(dim=-1)
     ends = alike < threshold
     ends = ends.index_fill(0, bottom_indices(alike, min(segments, count) - 1), True)
@@ -146,7 +152,7 @@ def _scenes(features: Tensor, segments: int, threshold: float) -> list[slice]:
 def _anchored(tokens: Tensor, anchors: Tensor, own: float) -> Tensor:
     """Anchors [a, d] with what joins them, of a scene's tokens [m, d]."""
     # How long a token is has no part in which anchor is most similar to it.
-    nearest = (tokens @ torch.nn.functional.normalize(anchors, dim=-1).T).argmax(dim=-1)
+    nearest = (tokens @ unit_rows(anchors).T).argmax(dim=-1)
     share = torch.nn.functional.one_hot(nearest, len(anchors)).to(tokens.dtype)
     count = share.sum(dim=0).unsqueeze(-1)
     mean = share.T @ tokens / count.clamp_min(1)

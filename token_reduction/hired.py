@@ -145,12 +145,14 @@ class TileBudgets:
         UnsupportedError: a tower without class token, or with other layers.
     """
 
+    #: Attention to the patches of all crops of a forward, and the crops already spent on.
+    _rows: tuple[Tensor, Tensor]
+    _first: int
+
     def __init__(self, host: Host) -> None:
         self._parts, self._method = host.parts, host.method
         # The program reads layers 0 and 22 of 24: the first, and the one whose output is taken.
         self._early, self._late = ClassAttention(host, 0), ClassAttention(host)
-        self._rows: tuple[Tensor, Tensor] | None = None
-        self._first = 0
 
     def __call__(self, item: Item) -> Reduced:
         """Reduce one image; those of a forward come in order."""
@@ -159,13 +161,11 @@ class TileBudgets:
         if item.number == 0:
             (early, _), (late, _) = self._early.take(), self._late.take()
             self._rows, self._first = (early[..., 1:], late[..., 1:]), 0
-        assert self._rows is not None  # noqa: S101  (images come in order)
         if item.size is None:
             return self._whole(item.tokens)
         return self._tiled(item.tokens, item.size)
 
     def _crops(self, count: int) -> tuple[Tensor, Tensor]:
-        assert self._rows is not None  # noqa: S101  (the caller looked)
         block = slice(self._first, self._first + count)
         self._first += count
         return self._rows[0][block], self._rows[1][block]

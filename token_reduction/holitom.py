@@ -52,7 +52,7 @@ from token_reduction.apply.received_attention import ReceivedAttention
 from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.density import distances, scores_of
 from token_reduction.tokens.reduced import Reduced
-from token_reduction.tokens.selection import complement, take_tokens, top_indices
+from token_reduction.tokens.selection import complement, take_tokens, top_indices, unit_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -141,7 +141,7 @@ def holitom(
 
 def _last_break(frames: Tensor, norms: Tensor, threshold: float) -> Tensor:
     """Return, [t, p], the last frame before each whose token there was not like the next one, or -1."""
-    unit = frames / norms.clamp_min(torch.finfo(frames.dtype).tiny)
+    unit = unit_rows(frames, norms)
     like = (unit[1:] * unit[:-1]).sum(dim=-1) > threshold
     numbers = torch.arange(len(like), device=frames.device).unsqueeze(-1)
     broken = torch.cat((numbers.new_full((1, frames.shape[1]), -1), torch.where(like, -1, numbers)))
@@ -185,8 +185,6 @@ def _centres(means: Tensor, count: int, own: float) -> tuple[Tensor, Tensor]:
     chosen = top_indices(scores_of(apart, min(NEIGHBOURS, count)), count).sort().values
     others = complement(chosen, len(means))
     centres = means[chosen]
-    if not len(others):
-        return chosen, centres
     nearest = apart[others][:, chosen].argmin(dim=-1)
     share = torch.nn.functional.one_hot(nearest, count).to(means.dtype)
     joined = share.sum(dim=0).unsqueeze(-1)
@@ -222,16 +220,15 @@ def merge_in_turn(states: Tensor, attention: Tensor, keep: float = DEEP.default)
         picks = top_indices(score, resolve_keep(keep, n))
         kept, gone = picks.sort(dim=-1), complement(picks, n)
         centres, others = take_tokens(states, picks), take_tokens(states, gone)
-        if gone.shape[-1]:
-            # How long a token that goes is has no part in which kept one is most similar to it.
-            cosine = others @ torch.nn.functional.normalize(centres, dim=-1).transpose(-1, -2)
-            joins = torch.nn.functional.one_hot(cosine.argmax(dim=-1), picks.shape[-1])
-            # For each that goes, how many join the same one from it on.
-            to_come = joins.flip(-2).cumsum(dim=-2).flip(-2)
-            weights = joins * torch.exp2(-to_come.float())
-            own = torch.exp2(-joins.sum(dim=-2).float()).unsqueeze(-1)
-            mixed = weights.to(states.dtype).transpose(-1, -2) @ others
-            centres = own.to(states.dtype) * centres + mixed
+        # How long a token that goes is has no part in which kept one is most similar to it.
+        cosine = others @ unit_rows(centres).transpose(-1, -2)
+        joins = torch.nn.functional.one_hot(cosine.argmax(dim=-1), picks.shape[-1])
+        # For each that goes, how many join the same one from it on.
+        to_come = joins.flip(-2).cumsum(dim=-2).flip(-2)
+        weights = joins * torch.exp2(-to_come.float())
+        own = torch.exp2(-joins.sum(dim=-2).float()).unsqueeze(-1)
+        mixed = weights.to(states.dtype).transpose(-1, -2) @ others
+        centres = own.to(states.dtype) * centres + mixed
     return Reduced(
         take_tokens(centres, kept.indices), kept_indices=kept.values, selection_order=picks,
         scores=score,

@@ -14,7 +14,7 @@ pair of frames is a picture of its own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -79,13 +79,13 @@ class _Tower:
 
     parts: Parts
     #: Of each image or clip, the cells that stay, counted from its first.
-    kept: list[Tensor] | None = None
+    kept: list[Tensor] = field(init=False)
     #: Those of all of them, in raster order and as the layers have them; and of patches.
-    _cells: Tensor | None = None
-    _order: Tensor | None = None
-    _patches: Tensor | None = None
-    _stay: Tensor | None = None
-    _each: int = 1
+    _cells: Tensor = field(init=False)
+    _order: Tensor = field(init=False)
+    _patches: Tensor = field(init=False)
+    _stay: Tensor = field(init=False)
+    _each: int = field(init=False)
 
     def attach(self, patches: Patches) -> None:
         """Put the hooks on the tower and its parts."""
@@ -100,8 +100,7 @@ class _Tower:
 
     def _saw_pixels(self, module: Any, args: Any, kwargs: Any) -> None:
         pixels = args[0] if args else kwargs["hidden_states"]
-        grid = kwargs.get("grid_thw", args[1] if len(args) > 1 else None)
-        assert grid is not None  # noqa: S101  (the model demands it)
+        grid = kwargs["grid_thw"] if "grid_thw" in kwargs else args[1]
         side = int(module.spatial_merge_size)
         self._each = side * side
         with observed("reduction"):
@@ -139,29 +138,22 @@ class _Tower:
         return laid
 
     def _embed_some(self, _module: Any, args: Any, kwargs: Any) -> Any:
-        assert self._cells is not None  # noqa: S101  (the tower was called)
         with observed("reduction"):
             some = args[0][self._of_patches(self._cells)]
         return (some, *args[1:]), kwargs
 
     def _spread_patches(self, _module: Any, _args: Any, output: Tensor) -> Tensor:
-        assert self._cells is not None  # noqa: S101
-        assert self._stay is not None  # noqa: S101
         with observed("reduction"):
             whole = output.new_zeros(len(self._stay), output.shape[-1])
             return whole.index_copy(0, self._of_patches(self._cells), output)
 
     def _spread_cells(self, _module: Any, _args: Any, output: Tensor) -> Tensor:
-        assert self._order is not None  # noqa: S101
-        assert self._stay is not None  # noqa: S101
         with observed("reduction"):
             whole = output.new_zeros(len(self._stay) // self._each, output.shape[-1])
             return whole.index_copy(0, self._order, output)
 
     def _narrowed(self, *, first: bool) -> Any:
         def hook(_module: Any, args: Any, kwargs: Any) -> Any:
-            assert self._stay is not None  # noqa: S101
-            assert self._patches is not None  # noqa: S101
             with observed("reduction"):
                 changed = dict(kwargs)
                 ends = torch.nn.functional.pad(self._stay.cumsum(0), (1, 0))
@@ -196,7 +188,6 @@ def plug(host: Host) -> None:
     tower.attach(host.patches)
 
     def left(item: Item) -> Reduced:
-        assert tower.kept is not None  # noqa: S101  (the tower ran)
         kept = tower.kept[item.number]
         return Reduced(item.tokens[kept], kept_indices=kept)
 

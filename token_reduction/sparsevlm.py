@@ -30,6 +30,7 @@ from token_reduction.apply.llm_tokens import lay_out
 from token_reduction.apply.places import Host, reduce_between_layers
 from token_reduction.fastv import select_image_tokens
 from token_reduction.tokens.checks import misfit, require_finite
+from token_reduction.tokens.density import scores_of
 from token_reduction.tokens.selection import complement, take_tokens, top_indices
 
 if TYPE_CHECKING:
@@ -143,14 +144,7 @@ def cluster_and_merge(tokens: Tensor, clusters: int, *, noise: Tensor | None = N
     with torch.no_grad():
         wide = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
         distance = torch.cdist(wide, wide) / d**0.5
-        nearest = distance.topk(clusters, dim=-1, largest=False).values
-        density = (-nearest.square().mean(dim=-1)).exp()
-        if noise is not None:
-            density = density + noise
-        denser = density.unsqueeze(-2) > density.unsqueeze(-1)
-        farthest = distance.amax(dim=(-2, -1), keepdim=True)
-        gap = torch.where(denser, distance, farthest).amin(dim=-1)
-        centres = (gap * density).topk(clusters, dim=-1).indices
+        centres = scores_of(distance, clusters, noise).topk(clusters, dim=-1).indices
         group = take_tokens(distance, centres).argmin(dim=-2)
         # A centre stays with itself even where a duplicate of it is one too.
         own = torch.arange(clusters, device=group.device).expand(centres.shape)

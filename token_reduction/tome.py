@@ -30,7 +30,7 @@ from token_reduction.apply.tower_layer import MergingStep
 from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.observation import observed
 from token_reduction.tokens.reduced import Reduced
-from token_reduction.tokens.selection import take_tokens
+from token_reduction.tokens.selection import output_places, take_tokens, unit_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,7 +119,7 @@ def bipartite_matching(metric: Tensor, r: int, *, class_token: bool = True) -> M
     with torch.no_grad():
         norms = metric.norm(dim=-1, keepdim=True)
         require_finite("tome", metric=norms)
-        unit = metric / norms
+        unit = unit_rows(metric, norms)
         scores = unit[..., ::2, :] @ unit[..., 1::2, :].transpose(-1, -2)
         if class_token:
             scores[..., 0, :] = float("-inf")
@@ -161,12 +161,8 @@ def merge_sources(matching: Matching, length: int) -> Tensor:
     if matching.src.shape[-1] == 0:
         every = torch.arange(length, device=matching.src.device)
         return every.expand(*matching.src.shape[:-1], length)
-    even = torch.zeros(
-        *matching.src.shape[:-1], (length + 1) // 2, dtype=torch.long, device=matching.src.device
-    )
     stay = matching.unmerged.shape[-1]
-    places = torch.arange(stay, device=even.device).expand(matching.unmerged.shape)
-    even = even.scatter(-1, matching.unmerged, places)
+    even = output_places(matching.unmerged, (length + 1) // 2)
     even = even.scatter(-1, matching.src, matching.dst + stay)
     odd = torch.arange(length // 2, device=even.device) + stay
     out = even.new_empty(*even.shape[:-1], length)

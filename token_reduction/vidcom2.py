@@ -20,7 +20,7 @@ from costmodel.methods.keep import resolve_keep
 from costmodel.methods.vidcom2 import RATIO, TEMPERATURE, WIDTHS
 from token_reduction.apply.places import Host, reduce_clips
 from token_reduction.tokens.checks import misfit, require_finite
-from token_reduction.tokens.selection import bottom_indices, picked_tokens
+from token_reduction.tokens.selection import bottom_indices, picked_tokens, unit_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,7 +63,7 @@ def vidcom2(frames: Tensor, keep: float = RATIO) -> Reduced:
         spread = wide.reshape(total, width).var(dim=0, correction=0)
         require_finite("vidcom2", frames=spread)
         quiet = wide[..., bottom_indices(spread, max(1, width // 2))]
-        unit = torch.nn.functional.normalize(quiet, dim=-1)
+        unit = unit_rows(quiet)
         to_clip = _nearness(unit, unit.mean(dim=(0, 1)))
         scores = to_clip + _nearness(unit, unit.mean(dim=1, keepdim=True))
         ratio = keep if isinstance(keep, float) else kept / total

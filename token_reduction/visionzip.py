@@ -26,7 +26,7 @@ from token_reduction.apply.places import Host, reduce_crops, reduce_items
 from token_reduction.apply.received_attention import ReceivedAttention
 from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.reduced import Reduced
-from token_reduction.tokens.selection import complement, take_tokens, top_indices
+from token_reduction.tokens.selection import complement, take_tokens, top_indices, unit_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,11 +81,7 @@ def visionzip(
     ):
         takes = "tokens [..., n+1, d], attention of the class token [..., h, n+1], a metric [..., n+1, c]"
         raise misfit("visionzip", takes, tokens, cls_attention, metric)
-    if dominant < 1 or contextual < 0 or dominant + contextual > length:
-        raise InvalidInputError(
-            f"visionzip cannot make {dominant} dominant and {contextual} contextual tokens of "
-            f"{length}; at least one is dominant, the class token"
-        )
+    _check_counts(dominant, contextual, length)
     attention = cls_attention.sum(dim=-2)[..., 1:]
     norms = metric.norm(dim=-1, keepdim=True)
     require_finite("visionzip", cls_attention=attention, metric=norms)
@@ -93,14 +89,22 @@ def visionzip(
     kept = torch.nn.functional.pad(best.sort(dim=-1).values, (1, 0), value=0)
     parts = [take_tokens(tokens, kept)]
     if contextual:
-        unit = metric / norms.clamp_min(torch.finfo(metric.dtype).tiny)
-        parts.append(_contextual(tokens, unit, complement(kept, length), contextual))
+        rest = complement(kept, length)
+        parts.append(_contextual(tokens, unit_rows(metric, norms), rest, contextual))
     return Reduced(
         tokens=torch.cat(parts, dim=-2),
         kept_indices=kept,
         selection_order=kept,
         cls_attention=attention,
     )
+
+
+def _check_counts(dominant: int, contextual: int, length: int) -> None:
+    if dominant < 1 or contextual < 0 or dominant + contextual > length:
+        raise InvalidInputError(
+            f"visionzip cannot make {dominant} dominant and {contextual} contextual tokens of "
+            f"{length}; at least one is dominant, the class token where there is one"
+        )
 
 
 def _contextual(tokens: Tensor, unit: Tensor, rest: Tensor, count: int) -> Tensor:
@@ -137,18 +141,14 @@ def zip_received(
             [11.]])
     """
     n = len(tokens)
-    if dominant < 1 or contextual < 0 or dominant + contextual > n:
-        raise InvalidInputError(
-            f"visionzip cannot make {dominant} dominant and {contextual} contextual tokens of {n}"
-        )
+    _check_counts(dominant, contextual, n)
     norms = metric.norm(dim=-1, keepdim=True)
     require_finite("visionzip", attention=received, metric=norms)
     best = top_indices(received, dominant).sort().values
     parts, kept = [tokens[best]], [best]
     if contextual:
-        unit = metric / norms.clamp_min(torch.finfo(metric.dtype).tiny)
         rest = complement(best, n)
-        parts.append(_contextual(tokens, unit, rest, contextual))
+        parts.append(_contextual(tokens, unit_rows(metric, norms), rest, contextual))
         kept.append(rest[:: max(1, len(rest) // contextual)][:contextual])
     order = torch.cat(kept)
     return Reduced(tokens=torch.cat(parts), kept_indices=order, scores=received)

@@ -20,7 +20,13 @@ from costmodel.methods.vispruner import IMPORTANT, REMOVED_PER_ROUND
 from token_reduction.apply.class_attention import ClassAttention, watch_features
 from token_reduction.apply.places import Host, reduce_crops
 from token_reduction.tokens.checks import require_finite
-from token_reduction.tokens.selection import check_row, picked_tokens, take_tokens, top_indices
+from token_reduction.tokens.selection import (
+    check_row,
+    picked_tokens,
+    take_tokens,
+    top_indices,
+    unit_rows,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,7 +76,7 @@ def vispruner(
     n = tokens.shape[-2]
     count = resolve_keep(keep, n)
     with torch.no_grad():
-        unit = features / norms.clamp_min(torch.finfo(features.dtype).tiny)
+        unit = unit_rows(features, norms)
         order = top_indices(attention, n)
         first = int(count * important)
         diverse = _diverse(unit, order[..., first:], count - first)

@@ -33,7 +33,14 @@ from token_reduction.apply.places import Host, reduce_between_layers, reduce_cro
 from token_reduction.pyramiddrop import PyramidStages
 from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.reduced import Reduced
-from token_reduction.tokens.selection import check_row, complement, take_tokens, top_indices
+from token_reduction.tokens.selection import (
+    check_row,
+    complement,
+    output_places,
+    take_tokens,
+    top_indices,
+    unit_rows,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -107,19 +114,13 @@ def _merge(
     tokens: Tensor, norms: Tensor, kept: Tensor, rest: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Means of kept tokens and what joins them, where every token went, and how many each stands for."""
-    unit = tokens / norms.clamp_min(torch.finfo(tokens.dtype).tiny)
-    count = kept.shape[-1]
-    places = torch.arange(count, device=tokens.device).expand(kept.shape)
-    own = places.new_zeros(tokens.shape[:-1])
-    if not rest.shape[-1]:
-        ones = tokens.new_ones(*kept.shape, 1)
-        return take_tokens(tokens, kept), own.scatter(-1, kept, places), ones
+    unit, count = unit_rows(tokens, norms), kept.shape[-1]
     cosine = take_tokens(unit, rest) @ take_tokens(unit, kept).transpose(-1, -2)
     nearest = cosine.argmax(dim=-1)
     share = torch.nn.functional.one_hot(nearest, count).to(tokens.dtype)
     sizes = share.sum(dim=-2).unsqueeze(-1) + 1
     joined = share.transpose(-1, -2) @ take_tokens(tokens, rest)
-    sources = own.scatter(-1, kept, places).scatter(-1, rest, nearest)
+    sources = output_places(kept, tokens.shape[-2]).scatter(-1, rest, nearest)
     return (take_tokens(tokens, kept) + joined) / sizes, sources, sizes
 
 

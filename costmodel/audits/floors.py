@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MEASURED = ("time", "rate", "memory")
 #: Parts sold under another name with the same arithmetic and no more bandwidth.
 _SOLD_AS = {"a800": "a100", "h800": "h100", "4090d": "4090", "h20": "h20"}
-_BYTES = {"fp16": 2.0, "bf16": 2.0, "fp32": 4.0, "w8a8": 1.0, "int8": 1.0, "fp8": 1.0, "w4a16": 0.5}
+_BYTES = {"fp16": 2.0, "bf16": 2.0, "fp32": 4.0, "w8a8": 1.0, "fp8": 1.0, "w4a16": 0.5}
 
 
 def devices_named(text: str) -> tuple[str, ...]:

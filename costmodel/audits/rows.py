@@ -36,7 +36,8 @@ _SHARE = r"(\d{1,3}(?:\.\d{1,9})?|\.\d{1,9})\s*(%?)"
 _BASELINE = re.compile(
     r"vanilla|baseline|upper ?bound|dense|original?\b|\bfull\b|unpruned|no pruning", re.IGNORECASE
 )
-_PRECISIONS = {"int4": "w4a16", "4bit": "w4a16", "4-bit": "w4a16", "int8": "w8a8", "8-bit": "w8a8"}
+#: Weights of 4 bits alone, weights and operands of 8.
+_PRECISIONS = {"4": "w4a16", "8": "w8a8"}
 #: A part of the model that a heading names; FLOPs of a prefill are of the language model's.
 _PARTS = {
     "decode": r"tpot|per.token|/ ?tok|decod(e|ing)\b",
@@ -201,8 +202,10 @@ class _Rows:
             else self.full.get(model) or full_tokens(model)
         )
         said = (self.said("precision") or self.said("method")).lower().replace(" ", "")
-        width = re.search(r"int[48]|[48]-?bit|fp8|fp32|bf16|w4a16|w8a8", said)
-        precision = _PRECISIONS.get(width[0], width[0]) if width else "fp16"
+        width = re.search(r"int([48])|([48])-?bit|fp8|fp32|bf16|w4a16|w8a8", said)
+        precision = "fp16"
+        if width:
+            precision = _PRECISIONS.get(width[1] or width[2], width[0])
         return model, full, self._whole(self.said("frames")), precision
 
     def long(self) -> list[Cell]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from costmodel.audits.table import Cell
 
 PRESETS = ("llmviewer-2024-02", "llmviewer-2024-07")
-_BITS = {"fp16": 16, "bf16": 16, "w8a8": 8, "int8": 8, "w4a16": 4, "int4": 4}
+_BITS = {"w8a8": 8, "w4a16": 4}
 #: Quantities of a table and the tool's names for them.
 QUANTITIES = ("flops", "time", "memory", "activation")
 

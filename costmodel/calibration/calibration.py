@@ -213,12 +213,8 @@ class Calibration:
         like = stand_in(label)
         if like is not None and self.holds(op_class, like):
             found = self.lookup(op_class, like)
-            return replace(
-                found.transferred(f"{found.dtype}, with the bytes of {label}"),
-                dtype=label,
-                quantiles=tuple((level, 2 * ratio) for level, ratio in found.quantiles),
-                held_out=None,
-            )
+            moved = found.transferred(f"{found.dtype}, with the bytes of {label}")
+            return replace(moved.doubted(), dtype=label)
         others = sorted({f"{c} in {d}" for c, d in self.classes if c == op_class})
         what = ", ".join(others) or f"the classes {', '.join(sorted({c for c, _ in self.classes}))}"
         raise CalibrationError(

@@ -11,9 +11,8 @@ from costmodel.calibration.checks import FULL_ATTENTION, one_unit
 from costmodel.calibration.classes import kind_of_class
 from costmodel.calibration.curves import (
     MOST_SHAPES,
+    Knots,
     build_curves,
-    corrected,
-    knots,
     shapes_with_rows,
 )
 from costmodel.calibration.gemm import warm_share
@@ -259,6 +258,6 @@ class _Bent:
                 rows = np.array(curve.rows)
                 full = np.ones(len(rows))
                 sizes = {"m": rows, "n": full * curve.n, "k": full * curve.k, "batch": full}
-                x, y = knots(curve, self._law.time_s(self._values, sizes))
-                time[mask] = corrected(time[mask], x, y)
+                held = Knots(curve, self._law.time_s(self._values, sizes))
+                time[mask] = held.corrected(time[mask])
         return time * self._factor(points)

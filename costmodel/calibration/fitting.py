@@ -215,7 +215,7 @@ _TWINS = {
 def moved_to(other: Calibration, device: Device) -> dict[tuple[str, str], ClassParameters]:
     """Return what was measured on another device as transferred to this one, twice as uncertain."""
     return {
-        key: _stand_in(each.transferred(other.hardware_id), each)
+        key: _stand_in(each.transferred(other.hardware_id))
         for key, each in other.classes.items()
         if each.measured and (kind_of_class(key[0]) == "stream" or peak_of(device, key[1]))
     }
@@ -224,10 +224,9 @@ def moved_to(other: Calibration, device: Device) -> dict[tuple[str, str], ClassP
 def _alike(found: ClassParameters, op_class: str) -> ClassParameters:
     """Return a measured class's parameters as an assumption about a similar class, twice as uncertain."""
     said = f"assumed: like {found.op_class} in {found.dtype}, {found.provenance}"
-    return _stand_in(replace(found, op_class=op_class, provenance=said, points=0), found)
+    return _stand_in(replace(found, op_class=op_class, provenance=said, points=0))
 
 
-def _stand_in(each: ClassParameters, found: ClassParameters) -> ClassParameters:
+def _stand_in(each: ClassParameters) -> ClassParameters:
     """Return parameters without what holds for the measured class alone, twice as uncertain as it."""
-    wider = tuple((level, 2 * ratio) for level, ratio in found.quantiles)
-    return replace(each, quantiles=wider, held_out=None, shapes=(), residual=None)
+    return replace(each.doubted(), shapes=(), residual=None)

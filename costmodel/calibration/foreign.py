@@ -16,7 +16,7 @@ with a column `time_unit` or the option of that name.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from costmodel.calibration.columns import numbers
 from hardware_specs.errors import CalibrationError
@@ -199,7 +199,8 @@ def _widths(text: TextConfig) -> dict[str, int]:
     }
 
 
-def _with_widths(name: str, frame: pd.DataFrame, needed: tuple[str, ...]) -> None:
+def _widths_in(name: str, frame: pd.DataFrame, *needed: str) -> list[Any]:
+    """Return the model's widths that a table's columns say, each shape (rows,)."""
     missing = [each for each in needed if each not in frame]
     if missing:
         raise CalibrationError(
@@ -207,6 +208,7 @@ def _with_widths(name: str, frame: pd.DataFrame, needed: tuple[str, ...]) -> Non
             f"does not say how wide the model is: name the model whose layers were timed (model=, "
             f"--model), or add the column{'s' * (len(missing) > 1)} {', '.join(missing)}"
         )
+    return [numbers(name, frame[each]) for each in needed]
 
 
 def _servingsim_layer(name: str, frame: pd.DataFrame) -> pd.DataFrame:
@@ -224,10 +226,8 @@ def _servingsim_layer(name: str, frame: pd.DataFrame) -> pd.DataFrame:
         # Layers without n and k are no products.
         products: pd.DataFrame = found[frame["n"].notna() & frame["k"].notna()]
         return products
-    _with_widths(name, frame, ("hidden_size", "intermediate_size", "heads", "kv_heads", "head_dim"))
-    d, f, h, kv, e = (
-        numbers(name, frame[each])
-        for each in ("hidden_size", "intermediate_size", "heads", "kv_heads", "head_dim")
+    d, f, h, kv, e = _widths_in(
+        name, frame, "hidden_size", "intermediate_size", "heads", "kv_heads", "head_dim"
     )
     vocabulary = numbers(name, frame["vocab_size"]) if "vocab_size" in frame else None
     products_of = {
@@ -261,9 +261,9 @@ def _servingsim_layer(name: str, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _servingsim_attention(name: str, frame: pd.DataFrame) -> pd.DataFrame:
-    _with_widths(name, frame, ("heads", "kv_heads", "head_dim"))
     import numpy as np
 
+    _widths_in(name, frame, "heads", "kv_heads", "head_dim")
     chunk, before = numbers(name, frame["prefill_chunk"]), numbers(name, frame["kv_prefill"])
     sequences, context = numbers(name, frame["n_decode"]), numbers(name, frame["kv_decode"])
     # A step that prefills and decodes at once is no single op.

@@ -133,7 +133,7 @@ def gemm_time_s(law: TileLaw, m: Any, n: Any, k: Any, batch: Any, copies: Any = 
         s = slice(start, start + CHUNK)
         math_s[s] = tiled_s(law, m[s], n[s], k[s], batch[s])
     cold = 1.0 if copies is None else 1.0 - warm_share(law.device, law.dtype, n, k, copies)
-    return finished(law, m, n, k, batch, math_s, cold)
+    return Finish(law, n, k, batch, cold).time_s(m, math_s)
 
 
 def warm_share(device: Device, dtype: str, n: Any, k: Any, copies: Any) -> Any:
@@ -146,27 +146,42 @@ def warm_share(device: Device, dtype: str, n: Any, k: Any, copies: Any) -> Any:
     return np.clip((1.0 - filled) / (1.0 - WARM), 0.0, 1.0)
 
 
-def finished(law: TileLaw, m: Any, n: Any, k: Any, batch: Any, math_s: Any, cold: Any = 1.0) -> Any:
-    """Return the seconds of products whose arithmetic takes T_math; numbers or arrays alike.
+class Finish:
+    """From the arithmetic of products to their seconds: bytes, overheads, and what is never launched.
 
-    `cold` is the share of the weights that memory has to deliver.
+    Args:
+        law: the law.
+        n: output features, a number or an array, like the others.
+        k: input features.
+        batch: independent products.
+        cold: the share of the weights that memory has to deliver.
     """
-    values, device, _, dtype, _ = law
-    label = LABELS[dtype]
-    bandwidth = device.bandwidth_bytes_per_s
-    outputs = m * n * batch
-    ragged = values.get("ragged_cost", 1.0)
-    if ragged != 1.0:
-        math_s = math_s * (1.0 + (ragged - 1.0) * ((m > RAGGED_ROWS) & (m % RAGGED_MULTIPLE > 0)))
-    moved = (m * label.operand_bytes + n * label.weight_bytes * cold) * k * batch
-    moved = moved + outputs * label.output_bytes
-    time = combine(math_s, moved / (values["memory_efficiency"] * bandwidth), values["exponent"])
-    per_row = values.get("row_overhead_s", 0.0)
-    per_element = values.get("quantise_cost", 0.0) * 3.0 / bandwidth
-    if per_row or per_element:
-        time = time + m * batch * (per_row + per_element * k)
-    # A product without a row or a column is never launched.
-    return (values["overhead_s"] + time) * (outputs * k > 0)
+
+    def __init__(self, law: TileLaw, n: Any, k: Any, batch: Any, cold: Any = 1.0) -> None:
+        values, device, _, dtype, _ = law
+        label = LABELS[dtype]
+        bandwidth = device.bandwidth_bytes_per_s
+        self._ragged = values.get("ragged_cost", 1.0)
+        self._row_bytes = (k * label.operand_bytes + n * label.output_bytes) * batch
+        self._weight_bytes = n * label.weight_bytes * cold * k * batch
+        self._rate = values["memory_efficiency"] * bandwidth
+        self._exponent, self._overhead = values["exponent"], values["overhead_s"]
+        per_row = values.get("row_overhead_s", 0.0)
+        per_element = values.get("quantise_cost", 0.0) * 3.0 / bandwidth
+        self._per_row = batch * (per_row + per_element * k) if per_row or per_element else None
+        self._cells = n * k * batch
+
+    def time_s(self, m: Any, math_s: Any) -> Any:
+        """Return the seconds of m rows whose arithmetic takes T_math; numbers or arrays."""
+        if self._ragged != 1.0:
+            ragged = (m > RAGGED_ROWS) & (m % RAGGED_MULTIPLE > 0)
+            math_s = math_s * (1.0 + (self._ragged - 1.0) * ragged)
+        moved = m * self._row_bytes + self._weight_bytes
+        time = combine(math_s, moved / self._rate, self._exponent)
+        if self._per_row is not None:
+            time = time + m * self._per_row
+        # A product without a row or a column is never launched.
+        return (self._overhead + time) * (m * self._cells > 0)
 
 
 def tiled_s(law: TileLaw, m: Any, n: Any, k: Any, batch: Any) -> Any:

@@ -63,7 +63,7 @@ def spread_at(rows: Any, growth: float) -> Any:
     if isinstance(rows, np.ndarray):
         found: np.ndarray = spreads.take(rows.astype(np.intp), mode="clip")
         return found
-    return float(spreads[min(int(rows), ROWS)])
+    return float(spreads.item(min(int(rows), ROWS)))
 
 
 @lru_cache(maxsize=64)

@@ -9,7 +9,7 @@ class and dtype. p = 1 adds the two times (nothing overlaps), p = infinity takes
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -60,29 +60,57 @@ def combine(a: Any, b: Any, exponent: float) -> Any:
     return high * (1.0 + ratio**exponent) ** (1.0 / exponent)
 
 
-def stream_time_s(values: Mapping[str, float], device: Device, bytes: Any, flops: Any) -> Any:  # noqa: A002
-    """Return the time of a kernel that passes over its bytes once.
+class StreamLaw(NamedTuple):
+    """The law of kernels that pass over their bytes once, on one device.
 
     The first half of the L2 cache's capacity moves at L2 speed, the rest at e_B BW, so the time is
     continuous and never falls when the bytes rise:
 
         T_mem = B / BW_L2 + max(0, B - L2 / 2) (1 / (e_B BW) - 1 / BW_L2)
 
-    Args:
-        values: the law's parameters and `l2_bandwidth_ratio`, BW_L2 / BW; at most e_B means that
-            no cache speed is modelled.
-        device: peaks and bandwidth.
-        bytes: B read and written.
-        flops: FLOP outside the matrix units.
+    Attributes:
+        cached_bytes: L2 / 2.
+        fast_s_per_byte: 1 / BW_L2.
+        more_s_per_byte: what a byte beyond those takes longer.
+        flop_per_s: e_P P outside the matrix units; 0 where no peak is known and arithmetic takes no time.
+        overhead_s: t0.
+        exponent: p.
     """
-    bandwidth = device.bandwidth_bytes_per_s
-    slow = 1.0 / (values["memory_efficiency"] * bandwidth)
-    ratio = values.get("l2_bandwidth_ratio", 0.0)
-    fast = min(slow, 1.0 / (ratio * bandwidth)) if ratio else slow
-    single = isinstance(bytes, _NUMBERS)
-    beyond = bytes - device.l2_bytes / 2
-    beyond = max(0.0, beyond) if single else np.maximum(0.0, beyond)
-    memory = bytes * fast + beyond * (slow - fast)
-    peak = device.vector_flop_per_s
-    work = flops / (values["compute_efficiency"] * peak) if peak else 0.0 * flops
-    return values["overhead_s"] + combine(work, memory, values["exponent"])
+
+    cached_bytes: float
+    fast_s_per_byte: float
+    more_s_per_byte: float
+    flop_per_s: float
+    overhead_s: float
+    exponent: float
+
+    @classmethod
+    def of(cls, values: Mapping[str, float], device: Device) -> StreamLaw:
+        """Return the law of fitted parameters on a device.
+
+        Args:
+            values: the law's parameters and `l2_bandwidth_ratio`, BW_L2 / BW; at most e_B means that
+                no cache speed is modelled.
+            device: peaks and bandwidth.
+        """
+        bandwidth = device.bandwidth_bytes_per_s
+        slow = 1.0 / (values["memory_efficiency"] * bandwidth)
+        ratio = values.get("l2_bandwidth_ratio", 0.0)
+        fast = min(slow, 1.0 / (ratio * bandwidth)) if ratio else slow
+        rate = values["compute_efficiency"] * (device.vector_flop_per_s or 0.0)
+        return cls(
+            device.l2_bytes / 2, fast, slow - fast, rate, values["overhead_s"], values["exponent"]
+        )
+
+    def time_s(self, bytes: Any, flops: Any = 0.0) -> Any:  # noqa: A002
+        """Return the seconds of a kernel, numbers or arrays.
+
+        Args:
+            bytes: B read and written.
+            flops: FLOP outside the matrix units.
+        """
+        cached, fast, more, rate, overhead, exponent = self
+        beyond = bytes - cached
+        beyond = max(0.0, beyond) if isinstance(bytes, _NUMBERS) else np.maximum(0.0, beyond)
+        work = flops / rate if rate else 0.0 * flops
+        return overhead + combine(work, bytes * fast + beyond * more, exponent)

@@ -147,6 +147,11 @@ class ClassParameters:
         """Return the same parameters, marked as standing in for what was not measured."""
         return replace(self, provenance=f"{TRANSFERRED} from {why}; {self.provenance}", points=0)
 
+    def doubted(self) -> ClassParameters:
+        """Return the same parameters, twice as uncertain, for what they stand in for."""
+        wider = tuple((level, 2 * ratio) for level, ratio in self.quantiles)
+        return replace(self, quantiles=wider, held_out=None)
+
     def interval(self, level: float = 0.9, rows: Any = None) -> tuple[Any, Any]:
         """Return what to multiply a prediction by to get its interval's ends.
 

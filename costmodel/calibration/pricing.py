@@ -14,10 +14,10 @@ import numpy as np
 from costmodel.calibration.alignment import alignment_cost
 from costmodel.calibration.attention import attention_time_s
 from costmodel.calibration.classes import kind_of_class, peak_of
-from costmodel.calibration.curves import corrected, knots
+from costmodel.calibration.curves import Knots
 from costmodel.calibration.dtypes import LABELS, canonical
-from costmodel.calibration.gemm import FAMILIES, TileLaw, finished, gemm_time_s, tiled_s
-from costmodel.calibration.law import stream_time_s
+from costmodel.calibration.gemm import FAMILIES, Finish, TileLaw, gemm_time_s, tiled_s
+from costmodel.calibration.law import StreamLaw
 from costmodel.calibration.parameters import MODEL_SHARE
 from costmodel.calibration.residual import ResidualSteps
 from costmodel.calibration.stairs import Stairs
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from costmodel.calibration.parameters import ClassParameters, Device
 
-    #: The law by rows, a measured curve's knots, and the residual by rows.
-    _Matrix = tuple[Stairs | None, tuple[np.ndarray, np.ndarray] | None, ResidualSteps | None]
+    #: The law by rows, a measured curve, and the residual by rows.
+    _Matrix = tuple[Callable[[Any], Any], Knots | None, ResidualSteps | None]
 
 #: Weight matrices that are kept as tables; a model has a dozen.
 MOST_TABLES = 512
@@ -61,9 +61,14 @@ class Pricer:
         if kind != "stream":
             self._peak = peak_of_dtype(canonical(dtype), device)
         self._tables: dict[tuple[float, float], _Matrix] = {}
-        self._curves: dict[tuple[float, float], tuple[np.ndarray, np.ndarray]] = {}
-        self.time_s: Callable[..., Any] = getattr(self, f"_{kind}")
-        if kind == "gemm":
+        self._curves: dict[tuple[float, float], Knots] = {}
+        self.time_s: Callable[..., Any]
+        if kind == "stream":
+            self.time_s = StreamLaw.of(found.values, device).time_s
+        elif kind == "attention":
+            self.time_s = self._attention
+        else:
+            self.time_s = self._gemm
             family = found.kernels or "library"
             share = 1.0 if alone else found.values.get(MODEL_SHARE, 1.0)
             values = found.values
@@ -71,6 +76,7 @@ class Pricer:
                 values = {**values, "compute_efficiency": share * values["compute_efficiency"]}
             self._law = TileLaw(values, device, family, found.dtype, self._peak)
             self._tiled = bool(FAMILIES[family].tiles)
+            self._by_matrix = self._tiled or found.residual is not None
             self._read_curves()
 
     def _read_curves(self) -> None:
@@ -83,10 +89,7 @@ class Pricer:
             rows = np.array(curve.rows)
             full = np.ones(len(rows))
             time = gemm_time_s(law, rows, full * curve.n, full * curve.k, full)
-            self._curves[float(curve.n), float(curve.k)] = knots(curve, time)
-
-    def _stream(self, bytes: Any, flops: Any = 0.0) -> Any:  # noqa: A002
-        return stream_time_s(self.found.values, self._device, bytes, flops)
+            self._curves[float(curve.n), float(curve.k)] = Knots(curve, time)
 
     def _attention(
         self,
@@ -108,34 +111,33 @@ class Pricer:
     def _matrix(self, n: float, k: float) -> _Matrix:
         residual = self.found.residual
         steps = None if residual is None else ResidualSteps(residual, n, k, self._device.units)
-        stairs = Stairs(self._law, n, k) if self._tiled else None
-        return stairs, self._curves.get((n, k)), steps
+        law = Stairs(self._law, n, k).time_s if self._tiled else self._smooth(n, k)
+        return law, self._curves.get((n, k)), steps
 
-    def _smooth(self, m: Any, n: float, k: float) -> Any:
-        return finished(self._law, m, n, k, 1, tiled_s(self._law, m, n, k, 1))
+    def _smooth(self, n: float, k: float) -> Callable[[Any], Any]:
+        finish = Finish(self._law, n, k, 1)
+        return lambda m: finish.time_s(m, tiled_s(self._law, m, n, k, 1))
+
+    def _table(self, n: Any, k: Any) -> _Matrix | None:
+        """Return what is known of a weight matrix; None where it is none."""
+        if isinstance(n, np.ndarray) or isinstance(k, np.ndarray):
+            return None
+        table = self._tables.get((n, k))
+        # A mean number of tokens is no weight matrix: its rows are not rounded up to a step.
+        if table is None and n > 0 and k > 0 and n % 1 == 0 and k % 1 == 0:
+            if len(self._tables) >= MOST_TABLES:
+                self._tables.clear()
+            table = self._tables[n, k] = self._matrix(n, k)
+        return table
 
     def _gemm(self, m: Any, n: Any, k: Any, batch: Any = 1) -> Any:
-        shape = (n, k)
-        if (
-            (self._tiled or self.found.residual is not None)
-            and batch.__class__ is int
-            and batch == 1
-            and not any(isinstance(size, np.ndarray) for size in shape)
-            and n > 0
-            and k > 0
-            # A mean number of tokens is no weight matrix: its rows are not rounded up to a step.
-            and n % 1 == 0
-            and k % 1 == 0
-        ):
-            table = self._tables.get(shape)
-            if table is None:
-                if len(self._tables) >= MOST_TABLES:
-                    self._tables.clear()
-                table = self._tables[shape] = self._matrix(n, k)
-            stairs, curve, steps = table
-            time = self._smooth(m, n, k) if stairs is None else stairs.time_s(m)
+        one = batch.__class__ is int and batch == 1
+        table = self._table(n, k) if one and self._by_matrix else None
+        if table is not None:
+            law, curve, steps = table
+            time = law(m)
             if curve is not None:
-                time = corrected(time, *curve)
+                time = curve.corrected(time)
             return time if steps is None else time * steps.factor(m)
         element = LABELS[self.found.dtype].operand_bytes
         sizes = np.broadcast_arrays(*(np.asarray(size, dtype=float) for size in (m, n, k, batch)))
@@ -148,7 +150,7 @@ class Pricer:
         for (width, depth), curve in self._curves.items():
             mask = (n == width) & (k == depth) & (batch == 1)
             if mask.any():
-                time[mask] = corrected(time[mask], *curve)
+                time[mask] = curve.corrected(time[mask])
         alone = (batch == 1) & (m > 0) & (n > 0) & (k > 0)
         if self.found.residual is not None and alone.any():
             shapes = (m[alone], n[alone], k[alone])

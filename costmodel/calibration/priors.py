@@ -63,16 +63,10 @@ STREAM: dict[str, Prior] = {
 }
 
 #: Parameters that describe tiles; the smooth family has none of them.
-_TILE_PARAMETERS = frozenset(
-    (
-        "cache_bandwidth_ratio",
-        "tail_overlap",
-        "epilogue_cost",
-        "split_overhead_s",
-        "small_tile_loss",
-        "block_overhead_s",
-    )
-)
+_TILE_PARAMETERS = {
+    "cache_bandwidth_ratio", "tail_overlap", "epilogue_cost", "split_overhead_s", "small_tile_loss",
+    "block_overhead_s",
+}  # fmt: skip
 
 
 def priors_of(op_class: str, dtype: str, family: str) -> dict[str, Prior]:

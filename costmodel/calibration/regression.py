@@ -19,7 +19,7 @@ from costmodel.calibration.attention import attention_time_s
 from costmodel.calibration.classes import kind_of_class, peak_of
 from costmodel.calibration.dtypes import LABELS
 from costmodel.calibration.gemm import TileLaw, gemm_time_s
-from costmodel.calibration.law import stream_time_s
+from costmodel.calibration.law import StreamLaw
 from costmodel.calibration.priors import Prior, priors_of
 from hardware_specs.errors import MissingDependencyError
 
@@ -69,7 +69,7 @@ class Law:
         """Return the law's seconds at arrays of sizes."""
         kind = kind_of_class(self.op_class)
         if kind == "stream":
-            return stream_time_s(values, self.device, sizes["bytes"], sizes["flops"])
+            return StreamLaw.of(values, self.device).time_s(sizes["bytes"], sizes["flops"])
         peak = peak_of(self.device, self.dtype)
         assert peak is not None  # noqa: S101 - `checks.usable` refused the group otherwise
         if kind == "gemm":

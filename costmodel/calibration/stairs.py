@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from costmodel.calibration.gemm import FAMILIES, SPLIT_DEPTH, TileLaw, finished, tiled_s
+from costmodel.calibration.gemm import FAMILIES, SPLIT_DEPTH, Finish, TileLaw, tiled_s
 
 #: Entries that a table starts with; it doubles as it grows.
 FIRST_ENTRIES = 128
@@ -29,6 +29,7 @@ class Stairs:
 
     def __init__(self, law: TileLaw, n: float, k: float) -> None:
         self._law, self._n, self._k = law, n, k
+        self._finish = Finish(law, n, k, 1)
         rule = FAMILIES[law.family]
         self._step = min(rows for rows, _ in rule.tiles)
         self._last = 0
@@ -40,7 +41,7 @@ class Stairs:
 
     def time_s(self, m: Any) -> Any:
         """Return the predicted seconds at m rows, a number or an array of them."""
-        return finished(self._law, m, self._n, self._k, 1, self._math_s(m))
+        return self._finish.time_s(m, self._math_s(m))
 
     def _math_s(self, m: Any) -> Any:
         if not isinstance(m, np.ndarray):
@@ -49,35 +50,30 @@ class Stairs:
             if 0 < m <= self._last:
                 at = ceil(m)
                 if at >= len(self._fine):
-                    self._grow_fine(at)
+                    self._fine = self._grown(self._fine, min(at, self._last), 1)
                 return self._fine.item(at)
             at = ceil(max(m, 0) / self._step)
             if at >= len(self._coarse):
-                self._grow_coarse(at)
+                self._coarse = self._grown(self._coarse, at, self._step)
             return self._coarse.item(at)
         most = m.max(initial=0)
         if most > MOST_ROWS:
             return self._direct(m.ravel()).reshape(m.shape)
         if most > self._last or not self._last:
             if most / self._step >= len(self._coarse) - 1:
-                self._grow_coarse(ceil(most / self._step))
+                self._coarse = self._grown(self._coarse, ceil(most / self._step), self._step)
             found = self._coarse.take(np.ceil(m / self._step).astype(np.intp), mode="clip")
             few = m <= self._last if self._last else None
         else:
             found, few = np.empty(m.shape), np.ones(m.shape, dtype=bool)
         if few is not None and np.any(few):
-            if min(most, self._last) >= len(self._fine) - 1:
-                self._grow_fine(int(min(most, self._last)) + 1)
+            asked = min(most, self._last)
+            if asked >= len(self._fine) - 1:
+                self._fine = self._grown(self._fine, min(int(asked) + 1, self._last), 1)
             # Rows that are negative or no number keep an entry here; `combine` refuses them.
             rows = np.minimum(np.ceil(m), self._last).astype(np.intp)
             found = np.where(few, self._fine.take(rows, mode="clip"), found)
         return found
-
-    def _grow_fine(self, most: int) -> None:
-        self._fine = self._grown(self._fine, min(most, self._last), 1)
-
-    def _grow_coarse(self, most: int) -> None:
-        self._coarse = self._grown(self._coarse, most, self._step)
 
     def _grown(self, table: np.ndarray, most: int, step: int) -> np.ndarray:
         held = len(table)

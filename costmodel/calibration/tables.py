@@ -228,10 +228,7 @@ def group_points(
         for kind, part in _by_kind(name, frame):
             columns, notes = checked(name, part, kind)
             remarks += notes
-            numbers = part.assign(**columns)
-            for column in OPTIONAL[kind]:
-                if column not in columns and column in numbers:
-                    numbers = numbers.drop(columns=column)
+            numbers = part.drop(columns=list(OPTIONAL[kind]), errors="ignore").assign(**columns)
             dtypes = labels(name, part, "dtype")
             if dtypes is None:
                 remarks.append(f"{name} names no dtype: taken as bf16")

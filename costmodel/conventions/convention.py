@@ -33,6 +33,7 @@ class Convention:
         counts_head: whether the output head counts.
         assumptions: what it counts and how, in words.
         count: the counting function.
+        devices: names of its own table of devices; empty where it defines no time.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Convention:
     counts_head: bool
     assumptions: Mapping[str, str]
     count: Callable[[DecoderInput], Estimate]
+    devices: tuple[str, ...] = ()
 
     def evaluate(self, model: Any, **given: Any) -> Estimate:
         """Count a model's work the way this convention does; what it does not define is None.

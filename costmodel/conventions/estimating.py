@@ -71,7 +71,7 @@ def convention_estimate(request: Request) -> Estimate:
     chosen = get_convention(request.convention)
     config = load_model(request.model)
     text_tokens = request.text_tokens
-    if text_tokens is None and chosen.name.startswith("llmviewer"):
+    if text_tokens is None and chosen.devices:
         # A tool for any sequence length fixes no prompt: it gets ours.
         text_tokens = OUR_DEFAULTS["text_tokens"]
     own_text = chosen.default_text_tokens if text_tokens is None else text_tokens
@@ -88,7 +88,7 @@ def convention_estimate(request: Request) -> Estimate:
         spans = method.plan(
             config, parse_precision("fp16"), *scenario[:5],
             config.vision.num_layers if config.vision else 0, images=scenario.images, keep=keep,
-            layer=layer, unit_tokens=scenario.unit_tokens,
+            layer=layer, unit_tokens=scenario.unit_tokens, framed=scenario.framed, seen=scenario.seen,
         ).llm_spans  # fmt: skip
         per_layer = [span.tokens for span in spans for _ in range(span.layers)]
     elif schedule is not None:

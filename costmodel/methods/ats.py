@@ -20,7 +20,7 @@ import numpy as np
 
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count
-from costmodel.methods.options import Option, layer_indices, whole
+from costmodel.methods.options import LAYER_LIST, Option, whole
 from costmodel.methods.pieces import gather, in_layer, passes, sort
 from costmodel.methods.tower import check_tower_layers, tower_plan
 from costmodel.schedule import LayerSpan
@@ -29,10 +29,8 @@ if TYPE_CHECKING:
     from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num
 
-LAYERS: Option[tuple[int, ...]] = Option(
-    "layers", tuple(range(3, 12)), layer_indices, "a list of layers", "DeiT-S: blocks 3 to 11"
-)
-MINIMUM = Option("minimum", 8, whole(2), "an integer >= 2", "fewest reference samples")
+LAYERS = Option("layers", tuple(range(3, 12)), LAYER_LIST, "DeiT-S: blocks 3 to 11")
+MINIMUM = Option("minimum", 8, whole(2), "fewest reference samples")
 #: Share of the patches left, PruMerge's Table 7.
 RATIO = 0.25
 
@@ -54,18 +52,15 @@ def _plan(given: MethodInput) -> MethodPlan:
     layers = sorted(set(LAYERS.of(given)))
     check_tower_layers("ats", layers, tower.num_layers)
     acting = [layer for layer in layers if layer < given.vision_layers]
-    entering: list[Num] = [tower.tokens]
+    t: Num = tower.tokens
     spans, ops = [], []
     for layer in range(given.vision_layers):
-        t = entering[-1]
         if layer not in acting:
             spans.append(LayerSpan(1, t))
-            entering.append(t)
             continue
         stage = acting.index(layer) + 1
         left = 1 + expected_tokens(tower.patches, kept, stage, len(acting))
         spans.append(LayerSpan(1, t, left, left, query_tokens=left, materialised=True))
-        entering.append(left)
         n = t - 1
         work = [
             passes("value_norms", images * t * c, num, reads=1, writes=0, kernels=2, flops=2),
@@ -78,8 +73,9 @@ def _plan(given: MethodInput) -> MethodPlan:
             gather("sampled", images * left, 2 * c, num, kernels=3),
         ]
         ops += in_layer(work, layer, images > 0)
+        t = left
     note = {"ats_counts": "expected: falls by the same factor in each of its blocks"}
-    return tower_plan("ats", given, spans, entering, ops, note)
+    return tower_plan("ats", given, spans, t, ops, note)
 
 
 INFO = MethodInfo(

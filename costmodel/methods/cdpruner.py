@@ -25,29 +25,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from costmodel.methods.class_attention import Ranked, ranked_crops
-from costmodel.methods.fastervlm import kept_patches
+from costmodel.methods.class_attention import Ranked, kept_patches, ranked_crops
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import greatest, kept_count, least
 from costmodel.methods.llm_ranking import narrowed
-from costmodel.methods.options import Option, optional, path_text
+from costmodel.methods.options import FILE, Option
 from costmodel.methods.pieces import gather, passes, product, sort
-from costmodel.methods.plan import before_layers
+from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
 from costmodel.methods.token_lists import is_clip, pieces_of
 from costmodel.ops.linear import linear
-from costmodel.precision import parse_precision
+from costmodel.precision import Numerics, parse_precision
 from hardware_specs.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num, OpCost
 
 COUNT = 64
-EMBEDDINGS: Option[str | None] = Option(
+EMBEDDINGS = Option(
     "embeddings",
     None,
-    optional(path_text),
-    "a safetensors file or None",
+    FILE,
     "CLIP's visual_projection.weight and the question's text_embeds; random without",
 )
 #: Width of CLIP ViT-L's joint space, and embeddings of a question of at most 77 tokens.
@@ -78,15 +75,26 @@ def check_joint_space(given: MethodInput) -> None:
         )
 
 
+def _picks(lists: Num, n: Num, kept: Num, num: Numerics, count: Num, kernels: int) -> list[OpCost]:
+    """The picks of `kept` of n tokens in each list: passes over what is left, and the rows picked before."""
+    # The first pick subtracts nothing and the second one row; each later one a product with all before.
+    update = product(
+        "earlier_rows", lists, 1, n, (kept + 1) / 2, num, greatest(kept - 2, 0) * count
+    )
+    flops = lists * n * (kept + 1)
+    return [
+        passes(
+            "pick", lists * n, num, reads=12, writes=9, kernels=kernels, flops=6, count=kept * count
+        ),
+        update._replace(flops=flops, matrix_flops=flops),
+    ]
+
+
 def _own(given: MethodInput, crops: Ranked, pick_kernels: int) -> list[OpCost]:
     images, n, runs, c = crops.images, crops.patches, crops.runs, given.tower.hidden_size
     width = given.model.text.hidden_size
     own, num = given.precision.vision, parse_precision("fp32").vision
     kept = kept_count("cdpruner", given.keep, n)
-    # The first pick subtracts nothing and the second one row; each later one a product with all before.
-    update = product("earlier_rows", images, 1, n, (kept + 1) / 2, num,
-                     greatest(kept - 2, 0) * runs)  # fmt: skip
-    flops = images * n * (kept + 1)
     return [
         passes("post_layernorm", images * n * c, own, reads=2, writes=2, kernels=2, flops=4,
                count=runs),
@@ -100,19 +108,15 @@ def _own(given: MethodInput, crops: Ranked, pick_kernels: int) -> list[OpCost]:
         product("cosine", images, n, n, width, num, runs),
         passes("kernel", images * n * n, num, reads=2, writes=2, kernels=2, flops=2, count=runs),
         gather("variance", images * n, 1, num, runs),
-        passes("pick", images * n, num, reads=12, writes=9, kernels=pick_kernels, flops=6,
-               count=kept * runs),
-        update._replace(flops=flops, matrix_flops=flops),
+        *_picks(images, n, kept, num, runs, pick_kernels),
         *kept_patches(given, crops, kept),
     ]  # fmt: skip
 
 
 def _plan(given: MethodInput) -> MethodPlan:
     check_joint_space(given)
-    crops, kept = (
-        ranked_crops(given),
-        kept_count("cdpruner", given.keep, ranked_crops(given).patches),
-    )
+    crops = ranked_crops(given)
+    kept = kept_count("cdpruner", given.keep, crops.patches)
     ops = _own(given, crops, PICK_KERNELS)
     note = {"cdpruner": "keep counts patches of each crop; CLIP's text tower is not charged"}
     return before_layers(given, crops.left(given, kept), ops, note)
@@ -147,17 +151,12 @@ def _plan_of_halves(given: MethodInput) -> MethodPlan:
         (first, kept // 2, 2 - odd, lists * runs),
         (n - first, kept - kept // 2, 1, lists * runs * odd),
     ):
-        update = product("earlier_rows", both, 1, half, (count + 1) / 2, num,
-                         greatest(count - 2, 0) * own)  # fmt: skip
-        flops = both * half * (count + 1)
         ops += [
             product("relevance", both, half, text, d, num, own * (text > 0)),
             passes("min_max", both * half, num, reads=6, writes=4, kernels=12, flops=4, count=own),
             product("cosine", both, half, half, d, num, own),
             passes("kernel", both * half * half, num, reads=2, writes=2, kernels=2, flops=2, count=own),
-            passes("pick", both * half, num, reads=12, writes=9, kernels=PICK_KERNELS, flops=6,
-                   count=count * own),
-            update._replace(flops=flops, matrix_flops=flops),
+            *_picks(both, half, count, num, own, PICK_KERNELS),
         ]  # fmt: skip
     ops += [
         sort("order", lists, kept, num, runs),

@@ -1,22 +1,20 @@
-"""The class token's attention in one vision layer, as methods that rank patches by it recompute it.
+"""Attention in one vision layer, as methods that rank patches by it recompute it.
 
-The tower keeps its own kernel. One row of one layer is computed again from the layer's queries and
-keys: 2 (n+1) c FLOPs per crop of n patches in a tower of width c, softmaxed in float32.
+The tower keeps its own kernel. The class token's row of one layer is computed again from the layer's
+queries and keys: 2 (n+1) c FLOPs per crop of n patches in a tower of width c, softmaxed in float32. Where
+there is no class token, it is the whole map.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from costmodel.methods.pieces import gather, passes, product
+from costmodel.methods.pieces import FINITE_KERNELS, gather, passes, product, sort
 from costmodel.methods.token_lists import crops_of
 
 if TYPE_CHECKING:
     from costmodel.methods.plan import MethodInput
     from costmodel.quantities import Num, OpCost
-
-#: Kernels that look for NaN and infinity in what a method ranks by.
-FINITE_KERNELS = 6
 
 
 class Ranked(NamedTuple):
@@ -66,3 +64,36 @@ def class_row(given: MethodInput, crops: Ranked, layer: str = "") -> list[OpCost
         passes("mean_keys", images * length * c, num, writes=1 / h, count=runs),
     ]  # fmt: skip
     return [op._replace(name=op.name + layer) for op in ops]
+
+
+def class_ranking(given: MethodInput, crops: Ranked) -> list[OpCost]:
+    """Return the ops of the class token's attention to each patch, the mean over the heads of one layer."""
+    h, num = given.tower.num_heads, given.precision.vision
+    mean = passes(
+        "mean_heads", crops.images * h * crops.patches, num, writes=1 / h, kernels=1 + FINITE_KERNELS,
+        count=crops.runs,
+    )  # fmt: skip
+    return [*class_row(given, crops), mean]
+
+
+def kept_patches(given: MethodInput, crops: Ranked, kept: Num) -> list[OpCost]:
+    """Return the ops that sort the picks back into spatial order and copy the projected tokens."""
+    num, d = given.precision.projector, given.model.text.hidden_size
+    images, runs = crops.images, crops.runs
+    return [
+        sort("order", images, kept, num, runs),
+        gather("kept_tokens", images * kept, d, num, runs),
+        passes("class_token_beside", images * (kept + 1) * d, num, flops=0, count=runs * crops.beside),
+    ]  # fmt: skip
+
+
+def received_again(given: MethodInput, lists: Num, n: Num, runs: Num) -> list[OpCost]:
+    """Return the ops of the attention that n merged tokens receive in a tower's last layer, in each list."""
+    tower, num = given.tower, given.precision.vision
+    c, h, patches = tower.hidden_size, tower.num_heads, n * tower.merge**2
+    return [
+        passes("rotate", lists * patches * c, num, reads=11, writes=9, kernels=10, flops=6, count=runs),
+        product("attention_again", lists * h, patches, patches, tower.head_dim, num, runs),
+        passes("received", lists * h * patches**2, num, reads=5, writes=3, kernels=4, flops=7,
+               count=runs),
+    ]  # fmt: skip

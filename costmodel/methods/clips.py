@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from costmodel.methods.class_attention import received_again
 from costmodel.methods.keep import greatest, some
 from costmodel.methods.pieces import passes, product
-from costmodel.methods.plan import before_layers
+from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
 from costmodel.methods.token_lists import items_of
 from hardware_specs.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num, OpCost
 
 
@@ -98,20 +98,13 @@ def not_weighed(name: str, model: str) -> str:
 def received_in_tower(given: MethodInput, clips: Clips) -> list[OpCost]:
     """Return the ops of the attention that each token of a frame receives in a tower's last layer, again."""
     tower, num = given.tower, given.precision.vision
-    c, h, runs, frames = tower.hidden_size, tower.num_heads, clips.runs, clips.lists * clips.frames
-    if not tower.native:
-        n = tower.patches
-        return [
-            product("attention_again", frames * h, n, n, tower.head_dim, num, runs),
-            passes("received", frames * h * n**2, num, reads=5, writes=4, kernels=3, flops=7,
-                   count=runs),
-            passes("pool", frames * n, num, kernels=2, flops=4, count=runs),
-        ]  # fmt: skip
-    patches = clips.each * tower.merge**2
+    h, n, runs, frames = tower.num_heads, tower.patches, clips.runs, clips.lists * clips.frames
+    if tower.native:
+        return received_again(given, frames, clips.each, runs)
     return [
-        passes("rotate", frames * patches * c, num, reads=11, writes=9, kernels=10, flops=6,
-               count=runs),
-        product("attention_again", frames * h, patches, patches, tower.head_dim, num, runs),
-        passes("received", frames * h * patches**2, num, reads=5, writes=3, kernels=4, flops=7,
-               count=runs),
-    ]  # fmt: skip
+        product("attention_again", frames * h, n, n, tower.head_dim, num, runs),
+        passes(
+            "received", frames * h * n**2, num, reads=5, writes=4, kernels=3, flops=7, count=runs
+        ),
+        passes("pool", frames * n, num, kernels=2, flops=4, count=runs),
+    ]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import least
-from costmodel.methods.options import Option, merged_tokens, optional, path_text
+from costmodel.methods.options import FILE, MERGES, Option
 from costmodel.methods.pieces import gather, in_layer, passes, product, sort
 from costmodel.methods.tome import PAIRS, merges_per_layer
 from costmodel.methods.tower import tower_plan
@@ -26,20 +26,8 @@ if TYPE_CHECKING:
 
 #: The class token and the cross token.
 PROTECTED = 2
-R: Option[int | tuple[int, ...]] = Option(
-    "r",
-    PAIRS,
-    merged_tokens,
-    "an integer >= 0 or a list of them, one per layer",
-    "tokens merged per layer",
-)
-WEIGHTS: Option[str | None] = Option(
-    "weights",
-    None,
-    optional(path_text),
-    "a safetensors file or None",
-    "the learned cross tokens; random without",
-)
+R = Option("r", PAIRS, MERGES, "tokens merged per layer")
+WEIGHTS = Option("weights", None, FILE, "the learned cross tokens; random without")
 
 
 def _graph_ops(given: MethodInput, images: Num, t: Num, r: Num) -> list[OpCost]:
@@ -74,15 +62,14 @@ def _plan(given: MethodInput) -> MethodPlan:
         "crossget", given.keep, patches=tower.patches, layers=tower.num_layers,
         depth=tower.deepest, r=R.of(given),
     )  # fmt: skip
-    entering: list[Num] = [tower.tokens + 1]
+    t: Num = tower.tokens + 1
     spans, ops = [], []
     for layer, asked in enumerate(wanted[: given.vision_layers]):
-        t = entering[-1]
         r = least(asked, (t - PROTECTED) // 2)
         spans.append(LayerSpan(1, t, t, t - r, materialised=True))
-        entering.append(t - r)
         ops += in_layer(_graph_ops(given, images, t, r), layer, images > 0)
-    return tower_plan("crossget", given, spans, entering, ops, {})
+        t = t - r
+    return tower_plan("crossget", given, spans, t, ops)
 
 
 INFO = MethodInfo(

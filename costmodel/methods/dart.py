@@ -17,33 +17,25 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from costmodel.methods.info import MethodInfo
-from costmodel.methods.keep import kept_count, of_rows
+from costmodel.methods.keep import first, kept_count, of_rows, some
 from costmodel.methods.llm_ranking import eager_norm, narrowed, picked, rotated
 from costmodel.methods.options import Option, choice, whole
 from costmodel.methods.pieces import gather, passes, product, sort
-from costmodel.methods.plan import between_layers
+from costmodel.methods.plan import MethodInput, MethodPlan, between_layers
 from costmodel.methods.token_lists import pieces_of
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput, MethodPlan
-    from costmodel.quantities import Num
+    from costmodel.quantities import Num, OpCost
 
 COUNT, LAYER = 128, 2
-IMAGE_PIVOTS = Option(
-    "image_pivots", 4, whole(0), "an integer >= 0", "pivots among the image tokens"
-)
-TEXT_PIVOTS = Option(
-    "text_pivots", 4, whole(0), "an integer >= 0", "pivots in the text behind them"
-)
+IMAGE_PIVOTS = Option("image_pivots", 4, whole(0), "pivots among the image tokens")
+TEXT_PIVOTS = Option("text_pivots", 4, whole(0), "pivots in the text behind them")
 ORDER = Option(
     "order",
     "set",
     choice("set", "norm"),
-    "'set' or 'norm'",
     "whose turn is first: as the program's set of them has it, or by falling norm",
 )
 
@@ -64,19 +56,31 @@ def kept_tokens(given: MethodInput) -> Num:
     if given.variant == "program":
         kept = (-(-kept // pivots) * pivots + of_image) * (n > 0)
     beyond = kept > n
-    if np.any(beyond):
-        most, given = (np.broadcast_to(x, np.shape(beyond))[beyond].flat[0] for x in (n, kept))
+    if some(beyond):
         error = InvalidInputError(
-            f"dart keeps {given:g} tokens here, {of_image} pivots among them, more than the "
-            f"{most:g} image tokens there are; give a smaller keep"
+            f"dart keeps {first(kept, beyond):g} tokens here, {of_image} pivots among them, more than the "
+            f"{first(n, beyond):g} image tokens there are; give a smaller keep"
         )
         raise of_rows(error, beyond)
-    if np.any((given.text_tokens < of_text) & (n > 0)):
+    if some((given.text_tokens < of_text) & (n > 0)):
         raise InvalidInputError(
             f"dart takes {of_text} pivots from the text after the image; give text_tokens of "
             f"at least {of_text}"
         )
     return kept
+
+
+def _turns(given: MethodInput, n: Num, count: Num) -> list[OpCost]:
+    """What the pivots take of n image tokens, one after the other, in each of `count` lists."""
+    d, num = given.model.text.hidden_size, given.precision.text
+    pivots = IMAGE_PIVOTS.of(given) + TEXT_PIVOTS.of(given)
+    return [
+        gather("pivots", pivots, d, num, count, kernels=2),
+        product("similarity", 1, pivots, n, d, num, count),
+        # Each pivot waits for the one before: mask, sort, mark as taken.
+        passes("turn", n, num, reads=3, writes=2, kernels=2, count=count * pivots),
+        sort("least_similar", 1, n, num, count * pivots),
+    ]
 
 
 def _plan(given: MethodInput) -> MethodPlan:
@@ -98,11 +102,7 @@ def _plan(given: MethodInput) -> MethodPlan:
         passes("normalise", s * d, num, reads=2, kernels=3, flops=3, count=rows),
         sort("image_pivots", 1, n, num, rows),
         sort("text_pivots", 1, t, num, rows),
-        gather("pivots", pivots, d, num, rows, kernels=2),
-        product("similarity", 1, pivots, n, d, num, rows),
-        # Each pivot waits for the one before: mask, sort, mark as taken.
-        passes("turn", n, num, reads=3, writes=2, kernels=2, count=rows * pivots),
-        sort("least_similar", 1, n, num, rows * pivots),
+        *_turns(given, n, rows),
         *picked(given, n, kept, rows, rank=False),
         *narrowed(given, n, kept, runs),
     ]
@@ -116,17 +116,12 @@ def _plan_of_embeddings(given: MethodInput) -> MethodPlan:
     kept, n, t = kept_tokens(given), given.visual_tokens, given.text_tokens
     images = pieces_of(given)
     lists, each, rows = images.lists * images.runs, images.tokens, given.batch_size * images.runs
-    of_text = TEXT_PIVOTS.of(given)
-    pivots = IMAGE_PIVOTS.of(given) + of_text
     ops = [
         passes("norms", (t + n) * d, num, reads=2, writes=1, kernels=4, flops=2, count=rows),
         passes("normalise", (t + n) * d, num, reads=2, kernels=3, flops=3, count=rows),
         sort("text_pivots", 1, t, num, rows),
         sort("image_pivots", 1, each, num, lists),
-        gather("pivots", pivots, d, num, lists, kernels=2),
-        product("similarity", 1, pivots, each, d, num, lists),
-        passes("turn", each, num, reads=3, writes=2, kernels=2, count=lists * pivots),
-        sort("least_similar", 1, each, num, lists * pivots),
+        *_turns(given, each, lists),
         sort("order", 1, kept, num, rows),
         *narrowed(given, n, kept, images.runs),
     ]

@@ -17,25 +17,20 @@ from typing import TYPE_CHECKING
 
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count, share
-from costmodel.methods.options import Option, dtype_name, optional
+from costmodel.methods.options import DTYPE, Option, optional
 from costmodel.methods.pieces import gather, passes, product, sort
-from costmodel.methods.plan import before_layers, between_layers
+from costmodel.methods.plan import MethodInput, MethodPlan, before_layers, between_layers
 from costmodel.methods.token_lists import items_of
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.precision import Numerics
     from costmodel.quantities import Num, OpCost
 
 #: SUBSET_RATIO of the authors' run script.
 RATIO = 0.098
-COMPUTE_DTYPE: Option[str | None] = Option(
-    "compute_dtype",
-    None,
-    optional(dtype_name),
-    "float16, bfloat16, float32, float64 or None",
-    "precision of the distances; None is the tokens' own",
+COMPUTE_DTYPE = Option(
+    "compute_dtype", None, optional(DTYPE), "precision of the distances; None is the tokens' own"
 )
 #: torch's name -> the cost model's, and bytes of an element.
 _DTYPES = {

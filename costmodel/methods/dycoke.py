@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING
 from costmodel.methods.clips import clips_of, clips_plan
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import greatest, kept_count, share
+from costmodel.methods.llm_ranking import cut_layers
 from costmodel.methods.options import Option, fraction, whole
 from costmodel.methods.pieces import gather, passes, product, sort
 from costmodel.schedule import LayerSpan
-from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from costmodel.methods.plan import MethodInput, MethodPlan
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
 #: One minus the program's merging ratio of 0.7.
 RATIO = 0.3
-PARK = Option(
-    "park", 0.7, fraction(1e-9, 1.0), "a number in (0, 1]", "share of visual entries left unread"
-)
-AT = Option("at", 3, whole(1), "an integer >= 1", "language-model layer from which on")
+PARK = Option("park", 0.7, fraction(0.0, 1.0, above=True), "share of visual entries left unread")
+AT = Option("at", 3, whole(1), "language-model layer from which on")
 ALIKE = Option(
-    "alike", 0.9, fraction(-1.0, 1.0), "a number in [-1, 1]",
+    "alike",
+    0.9,
+    fraction(-1.0, 1.0),
     "cosine of a step's attention to the last one's from which on its choice stays",
-)  # fmt: skip
+)
 
 
 def entries_read(n: Num, park: float) -> Num:
@@ -52,21 +52,6 @@ def entries_read(n: Num, park: float) -> Num:
     (929, 0)
     """
     return share(1 - park, n, "down")
-
-
-def check_at(at: int, layers: int) -> None:
-    """Raise unless the second stage begins at a layer of the language model.
-
-    >>> check_at(40, 28)
-    Traceback (most recent call last):
-    hardware_specs.errors.InvalidInputError: dycoke reads fewer entries from layer 40 on, and the language \
-    model has layers 0 to 27; give at=
-    """
-    if at >= layers:
-        raise InvalidInputError(
-            f"dycoke reads fewer entries from layer {at} on, and the language model has layers 0 to "
-            f"{layers - 1}; give at="
-        )
 
 
 def compared_frames(frames: Num) -> Num:
@@ -98,8 +83,8 @@ def _plan(given: MethodInput) -> MethodPlan:
 
 def _plan_of_both(given: MethodInput) -> MethodPlan:
     plan, runs = _plan(given), clips_of(given).runs
-    text, at = given.model.text, AT.of(given)
-    check_at(at, text.num_layers)
+    text = given.model.text
+    (at,) = cut_layers("dycoke", (AT.of(given),), text.num_layers, option="at")
     n = plan.llm_spans[0].tokens
     read = entries_read(n, PARK.of(given)) * runs + n * (1 - runs)
     said = f"decode steps read {1 - PARK.of(given):.3g} of the visual entries from layer {at} on; all stay"

@@ -12,11 +12,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count, least
-from costmodel.methods.options import Option, flag, layer_indices
+from costmodel.methods.options import FLAG, LAYER_LIST, Option
 from costmodel.methods.pieces import gather, in_layer, passes, product, sort
 from costmodel.methods.tower import check_tower_layers, tower_plan
 from costmodel.schedule import LayerSpan
@@ -25,10 +23,8 @@ if TYPE_CHECKING:
     from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num
 
-LAYERS: Option[tuple[int, ...]] = Option(
-    "layers", (3, 6, 9), layer_indices, "a list of layers", "counted from 0"
-)
-FUSE = Option("fuse", True, flag, "True or False", "append the fused token")
+LAYERS = Option("layers", (3, 6, 9), LAYER_LIST, "counted from 0")
+FUSE = Option("fuse", True, FLAG, "append the fused token")
 RATIO = 0.7
 
 
@@ -38,23 +34,18 @@ def _plan(given: MethodInput) -> MethodPlan:
     images = given.batch_size * given.crops
     keep, layers, fuse = given.keep, LAYERS.of(given), FUSE.of(given)
     check_tower_layers("evit", layers, tower.num_layers)
-    entering: list[Num] = [tower.tokens]
+    t: Num = tower.tokens
     spans, ops = [], []
     for layer in range(given.vision_layers):
-        t = entering[-1]
         if layer not in layers:
             spans.append(LayerSpan(1, t))
-            entering.append(t)
             continue
         n = t - 1
         # A count that an earlier layer reached keeps all of it.
-        asked = keep if isinstance(keep, float) or t is tower.tokens else least(keep, n)
+        asked = keep if isinstance(keep, float) or layer == min(layers) else least(keep, n)
         kept = kept_count("evit", asked, n, "up")
-        shorter = kept + 1 + fuse
-        many = isinstance(kept, np.ndarray)
-        after = np.where(kept < n, shorter, t) if many else (shorter if kept < n else t)
+        after = t - (kept < n) * (n - kept - fuse)
         spans.append(LayerSpan(1, t, t, after))
-        entering.append(after)
         work = [
             product("class_scores", images * h, 1, t, e, num),
             passes("class_softmax", images * h * t, num, reads=3, writes=2, kernels=3, flops=6),
@@ -69,7 +60,8 @@ def _plan(given: MethodInput) -> MethodPlan:
                 passes("concatenate", images * after * c, num),
             ]
         ops += in_layer(work, layer, images > 0)
-    return tower_plan("evit", given, spans, entering, ops, {})
+        t = after
+    return tower_plan("evit", given, spans, t, ops)
 
 
 INFO = MethodInfo(

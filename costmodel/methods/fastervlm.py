@@ -9,45 +9,24 @@ Own FLOPs per crop, n patches in a tower of width c: 2 (n+1) c for the class tok
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from costmodel.methods.class_attention import FINITE_KERNELS, Ranked, class_row, ranked_crops
+from costmodel.methods.class_attention import class_ranking, kept_patches, ranked_crops
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count, share
-from costmodel.methods.pieces import gather, passes, sort
-from costmodel.methods.plan import before_layers
-
-if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput, MethodPlan
-    from costmodel.quantities import Num, OpCost
+from costmodel.methods.pieces import sort
+from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
 
 #: A choice of ours, as strong as pruning gets in comparisons; no published default was found.
 RATIO = 0.05
 
 
-def kept_patches(given: MethodInput, crops: Ranked, kept: Num) -> list[OpCost]:
-    """Return the ops that sort the picks back into spatial order and copy the projected tokens."""
-    num, d = given.precision.projector, given.model.text.hidden_size
-    images, runs = crops.images, crops.runs
-    return [
-        sort("order", images, kept, num, runs),
-        gather("kept_tokens", images * kept, d, num, runs),
-        passes("class_token_beside", images * (kept + 1) * d, num, flops=0,
-               count=runs * crops.beside),
-    ]  # fmt: skip
-
-
 def _plan(given: MethodInput) -> MethodPlan:
-    crops, h = ranked_crops(given), given.tower.num_heads
-    num, n = given.precision.vision, crops.patches
-    kept = kept_count("fastervlm", given.keep, n)
+    crops = ranked_crops(given)
+    kept = kept_count("fastervlm", given.keep, crops.patches)
     ops = [
-        *class_row(given, crops),
-        passes("mean_heads", crops.images * h * n, num, writes=1 / h, kernels=1 + FINITE_KERNELS,
-               count=crops.runs),
-        sort("rank", crops.images, n, num, crops.runs),
+        *class_ranking(given, crops),
+        sort("rank", crops.images, crops.patches, given.precision.vision, crops.runs),
         *kept_patches(given, crops, kept),
-    ]  # fmt: skip
+    ]
     note = {"fastervlm": "keep counts patches of each crop"}
     return before_layers(given, crops.left(given, kept), ops, note)
 

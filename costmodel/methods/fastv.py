@@ -21,15 +21,14 @@ from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count
 from costmodel.methods.options import Option, whole
 from costmodel.methods.pieces import passes, product, sequence_gather, sort
-from costmodel.methods.plan import between_layers
+from costmodel.methods.plan import MethodInput, MethodPlan, between_layers
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import OpCost
 
 #: The paper's setting, R = 50 % after layer 2.
 RATIO, LAYER = 0.5, 2
-SEED = Option("seed", 0, whole(0), "an integer >= 0", "randomness of K = 0")
+SEED = Option("seed", 0, whole(0), "randomness of K = 0")
 
 
 def _plan(given: MethodInput) -> MethodPlan:

@@ -19,40 +19,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from costmodel.methods.class_attention import FINITE_KERNELS
-from costmodel.methods.clips import check_weighed, clips_of, clips_plan, received_in_tower
+from costmodel.methods.clips import Clips, check_weighed, clips_of, clips_plan, received_in_tower
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import by_pair, kept_count, share, some
-from costmodel.methods.options import Option, fraction, optional, path_text, whole
-from costmodel.methods.pieces import gather, passes, product, sort
+from costmodel.methods.options import FILE, Option, fraction, whole
+from costmodel.methods.pieces import FINITE_KERNELS, gather, passes, product, sort
 from costmodel.ops.linear import linear
 from costmodel.precision import parse_precision
 
 if TYPE_CHECKING:
-    from costmodel.methods.clips import Clips
+    from collections.abc import Callable
+
     from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num, OpCost
 
 RATIO = 0.1
-SEGMENTS = Option(
-    "segments", 8, whole(1), "an integer >= 1", "scenes at least, where a clip has frames for them"
-)
+SEGMENTS = Option("segments", 8, whole(1), "scenes at least, where a clip has frames for them")
 THRESHOLD = Option(
-    "threshold",
-    0.9,
-    fraction(-1.0, 1.0),
-    "a number in [-1, 1]",
-    "cosine of frames below which a scene ends",
+    "threshold", 0.9, fraction(-1.0, 1.0), "cosine of frames below which a scene ends"
 )
-CONTEXT = Option("context", 0.4, fraction(0.0, 1.0), "a number in [0, 1]", "share of K for anchors")
-EVERY = Option("every", 4, whole(1), "an integer >= 1", "frames of a scene for one with anchors")
-OWN = Option(
-    "own", 0.6, fraction(0.0, 1.0), "a number in [0, 1]", "least weight of an anchor itself"
-)
-HEAD: Option[str | None] = Option(
-    "head", None, optional(path_text), "a safetensors file or None",
-    "SigLIP's pooling head; random without",
-)  # fmt: skip
+CONTEXT = Option("context", 0.4, fraction(0.0, 1.0), "share of K for anchors")
+EVERY = Option("every", 4, whole(1), "frames of a scene for one with anchors")
+OWN = Option("own", 0.6, fraction(0.0, 1.0), "least weight of an anchor itself")
+HEAD = Option("head", None, FILE, "SigLIP's pooling head; random without")
 #: Neighbours of the density.
 NEIGHBOURS = 4
 
@@ -97,17 +86,17 @@ def _looked_at(given: MethodInput, clips: Clips) -> list[OpCost]:
             *received_in_tower(given, clips),
             passes("frame_features", clips.lists * clips.tokens * d, num, writes=0, count=runs),
         ]  # fmt: skip
-    n, rows = tower.patches, frames
+    n = tower.patches
     return [
         linear("head_q", c, c, num, True)(clips.lists, runs),
-        linear("head_kv", c, 2 * c, num, True)(rows * n, runs),
-        product("head_scores", rows * h, 1, n, tower.head_dim, num, runs),
-        passes("head_softmax", rows * h * n, num, reads=4, writes=3, kernels=3, flops=7, count=runs),
-        product("head_mix", rows * h, 1, tower.head_dim, n, num, runs),
-        linear("head_out", c, c, num, True)(rows, runs),
-        linear("head_fc1", c, tower.intermediate_size, num, True)(rows, runs),
-        linear("head_fc2", tower.intermediate_size, c, num, True)(rows, runs),
-        passes("head_rest", rows * (c + n), num, reads=8, writes=6, kernels=12, flops=10, count=runs),
+        linear("head_kv", c, 2 * c, num, True)(frames * n, runs),
+        product("head_scores", frames * h, 1, n, tower.head_dim, num, runs),
+        passes("head_softmax", frames * h * n, num, reads=4, writes=3, kernels=3, flops=7, count=runs),
+        product("head_mix", frames * h, 1, tower.head_dim, n, num, runs),
+        linear("head_out", c, c, num, True)(frames, runs),
+        linear("head_fc1", c, tower.intermediate_size, num, True)(frames, runs),
+        linear("head_fc2", tower.intermediate_size, c, num, True)(frames, runs),
+        passes("head_rest", frames * (c + n), num, reads=8, writes=6, kernels=12, flops=10, count=runs),
     ]  # fmt: skip
 
 
@@ -121,22 +110,19 @@ def _plan(given: MethodInput) -> MethodPlan:
     salient, context = split_frame(each, given.keep, CONTEXT.of(given))
     rest, every, wanted = each - salient, EVERY.of(given), SEGMENTS.of(given)
 
-    def summed(term: str) -> Num:
-        """Anchors of a clip, frames with some, or pairs of a frame's token and an anchor of its scene."""
+    def summed(term: Callable[[int, int, int], int]) -> Num:
+        """Return a sum over scenes, each of so many frames, of which some have so many anchors each."""
 
         def of_scenes(t: int, p: int) -> int:
             s, k = split_frame(p, given.keep, CONTEXT.of(given)) if p else (0, 0)
-            found = [(f, anchors_of(f, int(k), every, int(p - s))) for f in scenes(t, wanted)]
-            terms = {
-                "anchors": [having * many for _, (having, many) in found],
-                "frames": [having for _, (having, _) in found],
-                "pairs": [f * having * many for f, (having, many) in found],
-            }
-            return sum(terms[term])
+            lengths = scenes(t, wanted)
+            return sum(term(f, *anchors_of(f, int(k), every, int(p - s))) for f in lengths)
 
         return by_pair(of_scenes, frames, each)
 
-    anchors, pairs, ranked = summed("anchors"), summed("pairs"), summed("frames")
+    ranked = summed(lambda _, having, __: having)
+    anchors = summed(lambda _, having, many: having * many)
+    pairs = summed(lambda f, having, many: f * having * many)
     kept = frames * salient + anchors
     cut = runs * (context > 0)
     # Scenes go one after the other, here as one of all their tokens and anchors.

@@ -21,27 +21,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.methods.info import MethodInfo
-from costmodel.methods.options import Option, layer_indices, optional
+from costmodel.methods.keep import first, of_rows, some
+from costmodel.methods.options import Option, Values, layer_indices, optional
 from costmodel.methods.pieces import gather, in_layer, passes, product, sequence_gather, sort
-from costmodel.methods.plan import MethodPlan
+from costmodel.methods.plan import MethodInput, MethodPlan
 from costmodel.schedule import LayerSpan
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from costmodel.methods.plan import MethodInput
     from costmodel.quantities import Num, OpCost
 
 #: Image tokens the schemes were fitted on.
 SCHEME_TOKENS = 576
 #: Share of visual FLOPs left by default: the 60 % scheme, the middle of those the paper reports.
 SHARE = 0.4
-SCHEME: Option[tuple[int, ...] | None] = Option(
+SCHEME = Option(
     "scheme",
     None,
-    optional(layer_indices),
-    "a list of integers >= 0 or None",
+    optional(Values(layer_indices, "a list of integers >= 0")),
     "tokens deleted in each layer; None is the shipped scheme for keep",
 )
 
@@ -119,11 +118,13 @@ def scheme_for(keep: Any, given: Sequence[int] | None, layers: int, n: Num) -> l
         left = tokens_by_layer(scheme_of(keep), layers, n)
         return [before - after for before, after in pairwise(left)]
     there = n > 0
-    if len(given) != layers or np.any((sum(given) > n) & there):
-        raise InvalidInputError(
+    wrong = ((sum(given) > n) & there) | (len(given) != layers)
+    if some(wrong):
+        error = InvalidInputError(
             f"the scheme deletes {sum(given)} tokens in {len(given)} layers; this prompt has "
-            f"{np.min(n):g} visual tokens and the language model {layers} layers"
+            f"{first(n, wrong):g} visual tokens and the language model {layers} layers"
         )
+        raise of_rows(error, wrong)
     return [deleted * there for deleted in given]
 
 

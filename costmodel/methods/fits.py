@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.methods.keep import first, greatest, of_rows, some
-from costmodel.methods.plan import before_layers
+from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
 from costmodel.methods.token_lists import VISION_PLACES, check_llm_layer, is_clip, vision_parts
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 from hardware_specs.showing import shown
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from costmodel.methods.info import MethodInfo
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num
 
 #: The variant that prices the authors' program.
@@ -78,8 +77,7 @@ def check_takes(info: MethodInfo, keep: Any) -> None:
         raise InvalidInputError(
             f"{info.name}'s keep is a ratio in (0, 1], {info.keep_meaning}; given {np.max(keep):g}"
         )
-    other = np.isin(keep, info.keep_choices, invert=True)
-    if info.keep_choices and some(other):
+    if info.keep_choices and some(other := np.isin(keep, info.keep_choices, invert=True)):
         raise InvalidInputError(
             f"{info.name} is defined for keep in {', '.join(map(str, info.keep_choices))}; "
             f"given {first(keep, other):g}"

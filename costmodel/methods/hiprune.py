@@ -10,23 +10,17 @@ Own FLOPs per crop, n patches in a tower of width c: 2 x 2 (n+1)^2 c for the map
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from costmodel.methods.class_attention import FINITE_KERNELS, ranked_crops
-from costmodel.methods.fastervlm import kept_patches
+from costmodel.methods.class_attention import kept_patches, ranked_crops
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count
 from costmodel.methods.options import Option, fraction, whole
-from costmodel.methods.pieces import gather, passes, product, sort
-from costmodel.methods.plan import before_layers
+from costmodel.methods.pieces import FINITE_KERNELS, gather, passes, product, sort
+from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
 from hardware_specs.errors import InvalidInputError
 
-if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput, MethodPlan
-
 COUNT = 64
-SHALLOW = Option("shallow", 9, whole(1), "an integer >= 1", "vision layer of the anchors, from 1")
-ALPHA = Option("alpha", 0.1, fraction(0.0, 1.0), "a number in [0, 1]", "share of K for the anchors")
+SHALLOW = Option("shallow", 9, whole(1), "vision layer of the anchors, from 1")
+ALPHA = Option("alpha", 0.1, fraction(0.0, 1.0), "share of K for the anchors")
 #: An anchor and its four neighbours.
 GROUP = 5
 

@@ -24,19 +24,16 @@ from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import greatest, kept_count, least, share
 from costmodel.methods.options import Option, fraction
 from costmodel.methods.pieces import gather, passes, sort
-from costmodel.methods.plan import before_layers
+from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
 from costmodel.methods.token_lists import is_clip
 from hardware_specs.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.models.anyres import AnyRes
     from costmodel.quantities import Num
 
 RATIO = 0.2
-ALPHA = Option(
-    "alpha", 0.5, fraction(0.0, 1.0), "a number in [0, 1]", "the whole image's share of it"
-)
+ALPHA = Option("alpha", 0.5, fraction(0.0, 1.0), "the whole image's share of it")
 
 
 def newline_tokens(anyres: AnyRes, tiles: Num, tokens: Num) -> Num:

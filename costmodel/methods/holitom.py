@@ -20,17 +20,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from costmodel.methods.class_attention import FINITE_KERNELS
 from costmodel.methods.clips import check_weighed, clips_of, clips_plan, received_in_tower
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count, share, some
-from costmodel.methods.llm_ranking import cut_layers
-from costmodel.methods.options import Option, fraction, optional, whole
-from costmodel.methods.pieces import gather, passes, product, sequence_gather, sort
-from costmodel.methods.plan import between_layers
+from costmodel.methods.llm_ranking import cut_layers, narrowed
+from costmodel.methods.options import Option, Values, fraction, optional, whole
+from costmodel.methods.pieces import FINITE_KERNELS, gather, in_layer, passes, product, sort
+from costmodel.methods.plan import MethodInput, MethodPlan, between_layers
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num, OpCost
 
 RATIO = 0.15
@@ -40,20 +38,16 @@ THRESHOLD = Option(
     "threshold",
     0.8,
     fraction(-1.0, 1.0),
-    "a number in [-1, 1]",
     "cosine to the next frame above which a token stands still",
 )
-OWN = Option("own", 0.6, fraction(0.0, 1.0), "a number in [0, 1]", "weight of a centre itself")
-CUT: Option[int | None] = Option(
+OWN = Option("own", 0.6, fraction(0.0, 1.0), "weight of a centre itself")
+CUT = Option(
     "cut",
     None,
-    optional(whole(0)),
-    "a layer from 0, or None",
+    optional(Values(whole(0).parse, "a layer from 0,")),
     "language-model layer of the second stage; None is 18 of 28, 0 leaves the stage out",
 )
-DEEP = Option(
-    "deep", 0.5, fraction(1e-9, 1.0), "a number in (0, 1]", "share that the second stage leaves"
-)
+DEEP = Option("deep", 0.5, fraction(0.0, 1.0, above=True), "share that the second stage leaves")
 
 
 def cut_layer(layers: int, asked: int | None) -> int:
@@ -100,10 +94,7 @@ def _later(given: MethodInput, n: Num, left: Num, runs: Num) -> list[OpCost]:
         product("merge_later", b, left, d, gone, num, merges),
         passes("put_back", b * (s + left) * d, num, reads=3, writes=3, kernels=5, flops=2,
                count=merges),
-        sort("gone", b, n, num, runs),
-        sort("left", b, s, num, runs),
-        passes("indices", b * s, num, reads=4, writes=4, kernels=10, flops=0, count=runs),
-        *sequence_gather(given, left, runs),
+        *narrowed(given, n, left, runs, moves=4, kernels=10),
     ]  # fmt: skip
 
 
@@ -133,7 +124,7 @@ def _plan(given: MethodInput) -> MethodPlan:
         return plan
     n = plan.llm_spans[0].tokens
     left = share(DEEP.of(given), n) * runs + n * (1 - runs)
-    later = [op._replace(name=f"{op.name}[{cut}]") for op in _later(given, n, left, runs)]
+    later = in_layer(_later(given, n, left, runs), cut)
     deep = between_layers(given, (cut,), (n, left), [*plan.ops, *later], plan.notes)
     return deep._replace(warnings=plan.warnings)
 

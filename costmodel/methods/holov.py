@@ -13,19 +13,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from costmodel.methods.class_attention import FINITE_KERNELS, class_row, ranked_crops
+from costmodel.methods.class_attention import class_ranking, ranked_crops
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count, least
 from costmodel.methods.options import Option, whole
-from costmodel.methods.pieces import gather, passes, product, sort
-from costmodel.methods.plan import before_layers
+from costmodel.methods.pieces import FINITE_KERNELS, gather, passes, product, sort
+from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num
 
 COUNT = 64
-CHUNKS = Option("chunks", 16, whole(1), "an integer >= 1", "consecutive pieces of the raster order")
+CHUNKS = Option("chunks", 16, whole(1), "consecutive pieces of the raster order")
 
 
 def chunk_shape(n: Num, chunks: int) -> tuple[Num, Num]:
@@ -39,15 +38,13 @@ def chunk_shape(n: Num, chunks: int) -> tuple[Num, Num]:
 
 
 def _plan(given: MethodInput) -> MethodPlan:
-    crops, h, d = ranked_crops(given), given.tower.num_heads, given.model.text.hidden_size
+    crops, d = ranked_crops(given), given.model.text.hidden_size
     num, n, images, runs = given.precision.projector, crops.patches, crops.images, crops.runs
     kept = kept_count("holov", given.keep, n)
     pieces, size = chunk_shape(n, CHUNKS.of(given))
     tokens, pairs = images * pieces * size, images * pieces * size * size
     ops = [
-        *class_row(given, crops),
-        passes("mean_heads", images * h * n, given.precision.vision, writes=1 / h,
-               kernels=1 + FINITE_KERNELS, count=runs),
+        *class_ranking(given, crops),
         passes("normalise", images * n * d, num, reads=2, writes=1, kernels=3 + FINITE_KERNELS,
                flops=3, count=runs),
         gather("chunks", tokens, d, num, runs, kernels=3),
@@ -57,8 +54,7 @@ def _plan(given: MethodInput) -> MethodPlan:
         sort("weights", images, pieces, num, 2 * runs),
         sort("rank", images, n, num, 3 * runs),
         gather("kept_tokens", images * kept, d, num, runs, kernels=3),
-        passes("class_token_beside", images * (kept + 1) * d, num, flops=0,
-               count=runs * crops.beside),
+        passes("class_token_beside", images * (kept + 1) * d, num, flops=0, count=runs * crops.beside),
     ]  # fmt: skip
     note = {"holov": "keep counts tokens of each crop, zero vectors among them"}
     return before_layers(given, crops.left(given, kept), ops, note)

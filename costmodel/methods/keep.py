@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from costmodel.quantities import MOST_TOKENS
+from costmodel.quantities import MOST_TOKENS, Num
 from hardware_specs.errors import InvalidInputError
 from hardware_specs.showing import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from costmodel.quantities import Num
 
 Rounding = Literal["nearest", "down", "up"]
 

@@ -73,12 +73,19 @@ def picked(given: MethodInput, n: Num, kept: Num, count: Num, *, rank: bool = Tr
     return [sort("rank", 1, n, num, count), *ops] if rank else ops
 
 
-def narrowed(given: MethodInput, n: Num, kept: Num, runs: Num) -> list[OpCost]:
-    """Return what shortens hidden states, positions and the batch's bookkeeping to the tokens that stay."""
+def narrowed(
+    given: MethodInput, n: Num, kept: Num, runs: Num, *, moves: int = 8, kernels: int = 23
+) -> list[OpCost]:
+    """Return what shortens hidden states, positions and the batch's bookkeeping to the tokens that stay.
+
+    `kernels` make the indices, which are read and written `moves` times.
+    """
     num, b, s = given.precision.text, given.batch_size, given.text_tokens + n
     return [
         sort("gone", b, n, num, runs),
         sort("left", b, s, num, runs),
-        passes("indices", b * s, num, reads=8, writes=8, kernels=23, flops=0, count=runs),
+        passes(
+            "indices", b * s, num, reads=moves, writes=moves, kernels=kernels, flops=0, count=runs
+        ),
         *sequence_gather(given, kept, runs),
     ]

@@ -8,17 +8,13 @@ need a model trained for it.
 from __future__ import annotations
 
 from math import isqrt
-from typing import TYPE_CHECKING
 
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import by_pair, kept_count
 from costmodel.methods.pieces import passes
-from costmodel.methods.plan import before_layers
+from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
 from costmodel.methods.token_lists import crops_of
 from hardware_specs.errors import InvalidInputError
-
-if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput, MethodPlan
 
 #: The third of the published scales.
 COUNT = 36

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.methods.fits import check_takes, checked_plan, refused_layer
 from costmodel.methods.keep import check_keep, resolve_keep
-from costmodel.methods.plan import MethodInput
+from costmodel.methods.plan import MethodInput, MethodPlan
 from costmodel.methods.spelling import spell
 from hardware_specs.errors import InvalidInputError, UnknownNameError
 from hardware_specs.showing import shown
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from costmodel.methods.info import MethodInfo, Place
-    from costmodel.methods.plan import MethodPlan
     from costmodel.models import ModelConfig
+    from costmodel.models.geometry import Seen
     from costmodel.precision import Precision
     from costmodel.quantities import Num
 
@@ -106,6 +106,7 @@ class Method:
         layer: int | None = None,
         unit_tokens: Num = 0,
         framed: bool = False,
+        seen: Seen | None = None,
     ) -> MethodPlan:
         """Return the token schedule and the method's own ops for one scenario, or arrays of them.
 
@@ -123,6 +124,7 @@ class Method:
         given = MethodInput(
             model, precision, visual_tokens, projected_tokens, crops, text_tokens, batch_size,
             vision_layers, keep, layer, self.variant, self.options, unit_tokens, images, framed,
+            seen,
         )  # fmt: skip
         return checked_plan(self.info, given)
 
@@ -140,8 +142,17 @@ class Method:
         >>> get_method("tome", r=8, proportional=True).changes
         {'method_options': {'r': 8}}
         """
-        said = {"method_variant": self._changed_variant, "method_options": self.changed_options}
+        said = {
+            "method_variant": self._settings.get("variant"),
+            "method_options": self.changed_options,
+        }
         return {key: value for key, value in said.items() if value}
+
+    @property
+    def _settings(self) -> dict[str, object]:
+        """Variant and options that are not the defaults."""
+        variant = {} if self.variant == self.info.variants[0] else {"variant": self.variant}
+        return {**variant, **self.changed_options}
 
     @property
     def label(self) -> str:
@@ -151,8 +162,7 @@ class Method:
         >>> get_method("fastv", keep=0.25, variant="paper").label
         'fastv(variant=paper)'
         """
-        variant = {"variant": self._changed_variant} if self._changed_variant else {}
-        return spell(self.name, {**variant, **self.changed_options})
+        return spell(self.name, self._settings)
 
     def __repr__(self) -> str:
         """Name the method with what differs from its defaults."""
@@ -160,14 +170,9 @@ class Method:
 
     def __str__(self) -> str:
         """Return the whole request as one line, which `get_method` reads again."""
-        variant = self._changed_variant or None
-        asked = {"keep": self.given_keep, "layer": self.given_layer, "variant": variant}
+        asked = {"keep": self.given_keep, "layer": self.given_layer}
         given = {key: value for key, value in asked.items() if value is not None}
-        return spell(self.name, {**given, **self.changed_options})
-
-    @property
-    def _changed_variant(self) -> str:
-        return "" if self.variant == self.info.variants[0] else self.variant
+        return spell(self.name, {**given, **self._settings})
 
     @property
     def keeps_everything(self) -> bool:
@@ -244,7 +249,7 @@ def _checked_options(info: MethodInfo, given: Mapping[str, object]) -> dict[str,
     for name, option in known.items():
         value = given.get(name, option.default)
         try:
-            chosen[name] = option.parse(value)
+            chosen[name] = option.values.parse(value)
         except (TypeError, ValueError):
             raise InvalidInputError(
                 f"{info.name}'s option {name}={shown(value)} must be {option.expects} ({option.meaning})"

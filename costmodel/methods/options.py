@@ -26,22 +26,38 @@ class HasOptions(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Values(Generic[T]):
+    """The values that an option takes.
+
+    Attributes:
+        parse: turns a given value into the one used, or raises TypeError or ValueError.
+        expects: what is accepted, in words.
+    """
+
+    parse: Callable[[object], T]
+    expects: str
+
+
+@dataclass(frozen=True, slots=True)
 class Option(Generic[T]):
     """One option of a method.
 
     Attributes:
         name: its keyword in `get_method`.
         default: value when it is not given.
-        parse: turns a given value into the one used, or raises TypeError or ValueError.
-        expects: what is accepted, in words.
+        values: those it takes.
         meaning: what it does, in words.
     """
 
     name: str
     default: T
-    parse: Callable[[object], T]
-    expects: str
+    values: Values[T]
     meaning: str
+
+    @property
+    def expects(self) -> str:
+        """What is accepted, in words."""
+        return self.values.expects
 
     def of(self, chosen: HasOptions) -> T:
         """Return this option's value in a method or in the input of its plan."""
@@ -57,31 +73,31 @@ def _integer(value: object, minimum: int) -> int:
     return int(value)
 
 
-def whole(minimum: int) -> Callable[[object], int]:
+def whole(minimum: int) -> Values[int]:
     """An integer of at least `minimum`, or its text.
 
-    >>> whole(0)("7")
+    >>> whole(0).parse("7")
     7
     """
-    return lambda value: _integer(value, minimum)
+    return Values(lambda value: _integer(value, minimum), f"an integer >= {minimum}")
 
 
-def fraction(low: float, high: float) -> Callable[[object], float]:
-    """A number in [low, high], or its text.
+def fraction(low: float, high: float, *, above: bool = False) -> Values[float]:
+    """A number in [low, high], or its text; `above` leaves low itself out.
 
-    >>> fraction(0.0, 1.0)("0.5")
-    0.5
+    >>> fraction(0.0, 1.0).parse("0.5"), fraction(0.0, 1.0, above=True).expects
+    (0.5, 'a number in (0, 1]')
     """
 
     def parse(value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, (str, numbers.Real)):
             raise TypeError(value)
         number = float(value)
-        if not low <= number <= high:
+        if not low <= number <= high or (above and number == low):
             raise ValueError(value)
         return number
 
-    return parse
+    return Values(parse, f"a number in {'(' if above else '['}{low:g}, {high:g}]")
 
 
 def flag(value: object) -> bool:
@@ -150,10 +166,10 @@ def dtype_name(value: object) -> str:
     return name
 
 
-def choice(*names: str) -> Callable[[object], str]:
+def choice(*names: str) -> Values[str]:
     """One of some names.
 
-    >>> choice("set", "norm")("set")
+    >>> choice("set", "norm").parse("set")
     'set'
     """
 
@@ -162,7 +178,7 @@ def choice(*names: str) -> Callable[[object], str]:
             raise ValueError(value)
         return str(value)
 
-    return parse
+    return Values(parse, " or ".join(map(repr, names)))
 
 
 def path_text(value: object) -> str:
@@ -173,16 +189,24 @@ def path_text(value: object) -> str:
     return text
 
 
-def optional(parser: Callable[[object], T]) -> Callable[[object], T | None]:
-    """None, or what `parser` takes.
+def optional(values: Values[T]) -> Values[T | None]:
+    """None as well as other values.
 
-    >>> optional(grid)(None) is None
-    True
+    >>> optional(CELLS).parse("none"), optional(CELLS).expects
+    (None, '(rows, columns) or None')
     """
 
     def parse(value: object) -> T | None:
         if value is None or (isinstance(value, str) and value.lower() == "none"):
             return None
-        return parser(value)
+        return values.parse(value)
 
-    return parse
+    return Values(parse, f"{values.expects} or None")
+
+
+FLAG = Values(flag, "True or False")
+LAYER_LIST = Values(layer_indices, "a list of layers")
+MERGES = Values(merged_tokens, "an integer >= 0 or a list of them, one per layer")
+CELLS = Values(grid, "(rows, columns)")
+DTYPE = Values(dtype_name, "float16, bfloat16, float32, float64")
+FILE = optional(Values(path_text, "a safetensors file"))

@@ -17,19 +17,20 @@ import numpy as np
 
 from costmodel.ops.linear import product as matrix_product
 from costmodel.ops.pointwise import pointwise
-from costmodel.quantities import op_cost
+from costmodel.quantities import Num, OpCost, op_cost
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from costmodel.methods.plan import MethodInput
     from costmodel.precision import Numerics
-    from costmodel.quantities import Num, OpCost
 
 #: Bytes of an index; PyTorch's are 64-bit.
 INDEX_BYTES = 8
 #: Kernels of one `torch.sort`, `argsort` or `topk` over short rows.
 SORT_KERNELS = 4
+#: Kernels that look for NaN and infinity in what a method ranks by.
+FINITE_KERNELS = 6
 
 
 def product(name: str, b: Num, m: Num, n: Num, k: Num, num: Numerics, count: Num = 1) -> OpCost:
@@ -93,9 +94,10 @@ def gather(name: str, rows: Num, d: Num, num: Numerics, count: Num = 1, kernels:
     )  # fmt: skip
 
 
-def in_layer(ops: Sequence[OpCost], layer: int, runs: Any) -> list[OpCost]:
-    """Name ops after the layer they run in; `runs` says whether they run at all."""
-    return [op._replace(name=f"{op.name}[{layer}]", count=runs * 1) for op in ops]
+def in_layer(ops: Iterable[OpCost], layer: int, runs: Any = None) -> list[OpCost]:
+    """Name ops after the layer they run in; `runs` says whether they run at all, None leaves their counts."""
+    named = [op._replace(name=f"{op.name}[{layer}]") for op in ops]
+    return named if runs is None else [op._replace(count=runs * 1) for op in named]
 
 
 def sequence_gather(given: MethodInput, kept: Num, runs: Num) -> list[OpCost]:

@@ -14,17 +14,12 @@ Own FLOPs: none that a counter sees; two comparisons of every pixel.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count
 from costmodel.methods.pieces import gather, passes, sort
-from costmodel.methods.plan import before_layers
+from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
 from costmodel.methods.token_lists import items_of
 from hardware_specs.errors import UnsupportedError
-
-if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput, MethodPlan
 
 EXPECTED = 0.5
 
@@ -59,7 +54,8 @@ def _plan(given: MethodInput) -> MethodPlan:
     tokens = items.per_sample * kept * runs
     note = {"pixelprune": "how many cells are left is the picture's; keep says what to price"}
     plan = before_layers(given, tokens, ops, note, projected=tokens)
-    return plan._replace(seen_share=(kept, n + (n == 0)))
+    seen = given.seen
+    return plan if seen is None else plan._replace(seen=seen.part(kept, n + (n == 0)))
 
 
 INFO = MethodInfo(

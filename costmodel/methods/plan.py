@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from costmodel.models import ModelConfig, ProjectorConfig, VisionConfig
+    from costmodel.models.geometry import Seen
     from costmodel.precision import Precision
     from costmodel.quantities import Num, OpCost
 
@@ -36,6 +37,7 @@ class MethodInput(NamedTuple):
         unit_tokens: visual tokens of one whole image or clip; 0 where that is not known.
         images: images or clips of one sample.
         framed: whether the request says that its crops are frames.
+        seen: what a tower sees that takes images at their own resolution; None for others.
     """
 
     model: ModelConfig
@@ -53,6 +55,7 @@ class MethodInput(NamedTuple):
     unit_tokens: Num = 0
     images: Num = 1
     framed: bool = False
+    seen: Seen | None = None
 
     @property
     def tower(self) -> VisionConfig:
@@ -76,7 +79,7 @@ class MethodPlan(NamedTuple):
         notes: what was assumed, by name.
         warnings: what the caller should know, one sentence each.
         patches: patches of each crop that the tower embeds; None for all.
-        seen_share: tokens that reach a tower of native resolution, and all there are; None for all.
+        seen: what a tower of native resolution sees under the method; None for what it sees without.
         decode_spans: visual tokens whose keys and values each layer reads at a decode step, where these are
             fewer than it has cached; None where it reads all.
         step_ops: the method's own ops in all decode steps, from the samples, `decode_spans`, the other tokens
@@ -91,7 +94,7 @@ class MethodPlan(NamedTuple):
     notes: Mapping[str, str] = {}
     warnings: tuple[str, ...] = ()
     patches: Num | None = None
-    seen_share: tuple[Num, Num] | None = None
+    seen: Seen | None = None
     decode_spans: tuple[LayerSpan, ...] | None = None
     step_ops: Callable[[Num, tuple[LayerSpan, ...], Num, Num], list[OpCost]] | None = None
 

@@ -26,19 +26,16 @@ from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import by_pair, first, kept_count, of_rows, share, some
 from costmodel.methods.options import Option, whole
 from costmodel.methods.pieces import gather, passes, product, sort
-from costmodel.methods.plan import before_layers
+from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
 from costmodel.methods.token_lists import crops_of
 from costmodel.ops.linear import linear
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num, OpCost
 
 #: Tokens merged into each kept one.
-NEIGHBOURS = Option(
-    "neighbours", 32, whole(0), "an integer >= 0", "tokens merged into each kept one"
-)
+NEIGHBOURS = Option("neighbours", 32, whole(0), "tokens merged into each kept one")
 #: Mean counts of chosen tokens on LLaVA-1.5, arXiv 2403.15388 Table 4.
 PUBLISHED_COUNTS = {"TextVQA": 40, "MME": 40, "POPE": 35, "SQA": 16}
 #: Mean shares of the patches, Tables 1 and 3: images, video.

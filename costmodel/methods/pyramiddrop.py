@@ -15,24 +15,22 @@ from typing import TYPE_CHECKING
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count, least
 from costmodel.methods.llm_ranking import cut_layers, eager_norm, narrowed, picked, rotated
-from costmodel.methods.options import Option, layer_indices, optional
-from costmodel.methods.pieces import passes, product
-from costmodel.methods.plan import between_layers
+from costmodel.methods.options import LAYER_LIST, Option, optional
+from costmodel.methods.pieces import in_layer, passes, product
+from costmodel.methods.plan import MethodInput, MethodPlan, between_layers
 from costmodel.ops.linear import linear
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num, OpCost
 
 RATIO = 0.5
-LAYERS: Option[tuple[int, ...] | None] = Option(
+LAYERS = Option(
     "layers",
     None,
-    optional(layer_indices),
-    "a list of layers or None",
+    optional(LAYER_LIST),
     "layers before which tokens are dropped; None is each quarter: 8, 16, 24 of 32",
 )
 
@@ -88,7 +86,7 @@ def _plan(given: MethodInput) -> MethodPlan:
         asked = keep if isinstance(keep, float) or not stage else least(keep, n)
         kept = kept_count("pyramiddrop", asked, n, "down")
         work = last_row_stage(given, n, kept, runs)
-        ops += [op._replace(name=f"{op.name}[{layer}]") for op in work]
+        ops += in_layer(work, layer)
         left.append(kept)
     note = {"pyramiddrop": "keep is the share that each stage leaves of what there is"}
     return between_layers(given, cuts, left, ops, note)

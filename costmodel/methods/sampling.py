@@ -15,26 +15,21 @@ from typing import TYPE_CHECKING
 
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import by_pair, kept_count
-from costmodel.methods.options import Option, grid, optional, whole
+from costmodel.methods.options import CELLS, Option, optional, whole
 from costmodel.methods.pieces import gather
-from costmodel.methods.plan import before_layers
+from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
 from costmodel.methods.token_lists import crops_of, items_of
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num
 
 #: PruMerge's Table 4, TextVQA and MME.
 COUNT = 40
 RANDOM_COUNT = 64
-SEED = Option("seed", 0, whole(0), "an integer >= 0", "of the random picks")
-GRID: Option[tuple[int, int] | None] = Option(
-    "grid",
-    None,
-    optional(grid),
-    "(rows, columns) or None",
-    "the grid itself; None is the squarest with keep cells",
+SEED = Option("seed", 0, whole(0), "of the random picks")
+GRID = Option(
+    "grid", None, optional(CELLS), "the grid itself; None is the squarest with keep cells"
 )
 
 

@@ -19,27 +19,23 @@ import numpy as np
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count, share
 from costmodel.methods.llm_ranking import cut_layers, picked, rotated
-from costmodel.methods.options import Option, layer_indices, optional
-from costmodel.methods.pieces import gather, passes, product, sort
-from costmodel.methods.plan import between_layers
+from costmodel.methods.options import LAYER_LIST, Option, Values, layer_indices, optional
+from costmodel.methods.pieces import gather, in_layer, passes, product, sort
+from costmodel.methods.plan import MethodInput, MethodPlan, between_layers
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num, OpCost
 
 COUNT = 192
 #: The tokens are dropped behind these layers.
-LAYERS: Option[tuple[int, ...]] = Option(
-    "layers", (2, 6, 15), layer_indices, "a list of layers", "tokens are dropped behind them"
-)
-COUNTS: Option[tuple[int, ...] | None] = Option(
+LAYERS = Option("layers", (2, 6, 15), LAYER_LIST, "tokens are dropped behind them")
+COUNTS = Option(
     "counts",
     None,
-    optional(layer_indices),
-    "a list of integers >= 0, one per layer, or None",
+    optional(Values(layer_indices, "a list of integers >= 0, one per layer,")),
     "image tokens kept behind each layer; None is the published list for keep",
 )
 #: Published setting -> image tokens that stay behind each of them, the recycled ones not counted.
@@ -155,7 +151,7 @@ def _plan(given: MethodInput) -> MethodPlan:
             passes("batch", b * s * d, num, writes=2, kernels=2, flops=0, count=runs),
             gather("kept_positions", b * s, 2 * text.head_dim, num, runs, kernels=3),
         ]
-        ops += [op._replace(name=f"{op.name}[{layer - 1}]") for op in work]
+        ops += in_layer(work, layer - 1)
         left.append(after)
     note = "keep names a published setting; all text is taken to stand behind the image"
     return between_layers(given, cuts_at, left, ops, {"sparsevlm": note})

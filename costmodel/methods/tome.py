@@ -16,7 +16,7 @@ import numpy as np
 
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import greatest, kept_count, least
-from costmodel.methods.options import Option, flag, fraction, merged_tokens
+from costmodel.methods.options import FLAG, MERGES, Option, fraction
 from costmodel.methods.pieces import gather, in_layer, passes, product, sort
 from costmodel.methods.tower import tower_plan
 from costmodel.schedule import LayerSpan
@@ -30,19 +30,9 @@ if TYPE_CHECKING:
 
 #: Pairs merged per layer by default.
 PAIRS = 13
-R: Option[int | tuple[int, ...]] = Option(
-    "r",
-    PAIRS,
-    merged_tokens,
-    "an integer >= 0 or a list of them, one per layer",
-    "pairs merged per layer; 13 is CrossGET's on the same tower",
-)
-INFLECT = Option(
-    "inflect", 0.0, fraction(-1.0, 1.0), "a number in [-1, 1]", "slope of r over the layers"
-)
-PROPORTIONAL = Option(
-    "proportional", True, flag, "True or False", "add log(size) to the attention logits"
-)
+R = Option("r", PAIRS, MERGES, "pairs merged per layer; 13 is CrossGET's on the same tower")
+INFLECT = Option("inflect", 0.0, fraction(-1.0, 1.0), "slope of r over the layers")
+PROPORTIONAL = Option("proportional", True, FLAG, "add log(size) to the attention logits")
 
 
 def parse_r(num_layers: int, r: int | Sequence[int], inflect: float = 0.0) -> list[int]:
@@ -155,15 +145,14 @@ def _plan(given: MethodInput) -> MethodPlan:
         "tome", given.keep, patches=tower.patches, layers=tower.num_layers,
         depth=tower.deepest, r=R.of(given), inflect=INFLECT.of(given),
     )  # fmt: skip
-    entering: list[Num] = [tower.tokens]
+    t: Num = tower.tokens
     spans, ops = [], []
     for layer, asked in enumerate(wanted[: given.vision_layers]):
-        t = entering[-1]
         r = least(asked, (t - tower.has_cls) // 2)
         spans.append(LayerSpan(1, t, t, t - r))
-        entering.append(t - r)
         ops += in_layer(_matching_ops(given, images, t, r), layer, (r > 0) * (images > 0))
-    return tower_plan("tome", given, spans, entering, ops, {})
+        t = t - r
+    return tower_plan("tome", given, spans, t, ops)
 
 
 INFO = MethodInfo(

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from costmodel.methods.plan import before_layers
+from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num, OpCost
     from costmodel.schedule import LayerSpan
 
@@ -39,15 +38,13 @@ def tower_plan(
     name: str,
     given: MethodInput,
     spans: Sequence[LayerSpan],
-    entering: Sequence[Num],
+    left: Num,
     ops: Sequence[OpCost],
-    notes: dict[str, str],
+    notes: Mapping[str, str] = {},
 ) -> MethodPlan:
-    """Return the plan of a method inside the tower, from one span per layer of the tower that runs.
-
-    `entering` are the tokens entering each layer, and after them those leaving the last.
-    """
+    """Return the plan of a method inside the tower: a span per layer that runs, and what the last leaves."""
     tower = given.tower
+    entering = [*(span.tokens for span in spans), left]
     dropped = tower.tokens - tower.selected_tokens
     tokens = given.crops * (entering[tower.deepest] - dropped)
     notes = {name: "the tower reduces the patches of whole crops", **notes}

@@ -12,27 +12,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from costmodel.methods.class_attention import FINITE_KERNELS
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import greatest, kept_count, least, share
-from costmodel.methods.llm_ranking import cut_layers
-from costmodel.methods.options import Option, fraction, layer_indices
-from costmodel.methods.pieces import gather, passes, sequence_gather, sort
-from costmodel.methods.plan import between_layers
+from costmodel.methods.llm_ranking import cut_layers, narrowed
+from costmodel.methods.options import LAYER_LIST, HasOptions, Option, Values, fraction
+from costmodel.methods.pieces import FINITE_KERNELS, gather, in_layer, passes, sort
+from costmodel.methods.plan import MethodInput, MethodPlan, between_layers
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from costmodel.methods.options import HasOptions
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num, OpCost
 
-LAYERS: Option[tuple[int, ...]] = Option(
-    "layers",
-    (3, 17, 22),
-    layer_indices,
-    "a list of layers",
-    "layers at whose entry tokens are dropped",
-)
+LAYERS = Option("layers", (3, 17, 22), LAYER_LIST, "layers at whose entry tokens are dropped")
 
 
 def _shares(value: object) -> tuple[float, ...]:
@@ -40,16 +31,18 @@ def _shares(value: object) -> tuple[float, ...]:
     parts = value.strip("[]() ").split(",") if isinstance(value, str) else value
     if not isinstance(parts, (list, tuple)):
         raise TypeError(value)
-    found = tuple(fraction(0.0, 1.0)(part) for part in parts)
+    found = tuple(fraction(0.0, 1.0).parse(part) for part in parts)
     if not found:
         raise ValueError(value)
     return found
 
 
-SHARES: Option[tuple[float, ...]] = Option(
-    "shares", (0.5, 0.5, 0.0), _shares, "a list of shares in [0, 1]",
+SHARES = Option(
+    "shares",
+    (0.5, 0.5, 0.0),
+    Values(_shares, "a list of shares in [0, 1]"),
     "of the image tokens left, what each cut leaves without keep; 0 leaves one",
-)  # fmt: skip
+)
 
 
 def stages_of(method: HasOptions, layers: int, keep: object) -> tuple[tuple[int, object], ...]:
@@ -83,17 +76,13 @@ def left_of(keep: object, n: Num) -> Num:
 
 def _cut(given: MethodInput, n: Num, kept: Num, runs: Num) -> list[OpCost]:
     d, num, b = given.model.text.hidden_size, given.precision.text, given.batch_size
-    s = given.text_tokens + n
     return [
         gather("visual_rows", 2 * b * n, d, num, runs, kernels=2),
         passes("change", b * n * d, num, reads=3, writes=1, kernels=2, flops=3, count=runs),
         passes("scores", b * n, num, kernels=FINITE_KERNELS, count=runs),
         sort("rank", b, n, num, runs),
         sort("order", b, kept, num, runs),
-        sort("gone", b, n, num, runs),
-        sort("left", b, s, num, runs),
-        passes("indices", b * s, num, reads=4, writes=4, kernels=10, flops=0, count=runs),
-        *sequence_gather(given, kept, runs),
+        *narrowed(given, n, kept, runs, moves=4, kernels=10),
     ]
 
 
@@ -107,7 +96,7 @@ def _plan(given: MethodInput) -> MethodPlan:
             )
         n = left[-1]
         kept = left_of(keep, n)
-        ops += [op._replace(name=f"{op.name}[{layer}]") for op in _cut(given, n, kept, (n > 0) * 1)]
+        ops += in_layer(_cut(given, n, kept, (n > 0) * 1), layer)
         left.append(kept)
     note = {"v2drop": "keep is what each cut leaves of what there is"}
     return between_layers(given, [layer for layer, _ in stages], left, ops, note)

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from costmodel.methods.class_attention import FINITE_KERNELS
 from costmodel.methods.clips import clips_of, clips_plan
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import greatest, kept_count
-from costmodel.methods.pieces import gather, passes, sort
+from costmodel.methods.pieces import FINITE_KERNELS, gather, passes, sort
 
 if TYPE_CHECKING:
     from costmodel.methods.plan import MethodInput, MethodPlan

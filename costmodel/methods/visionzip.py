@@ -15,15 +15,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from costmodel.methods.class_attention import FINITE_KERNELS, class_row, ranked_crops
+from costmodel.methods.class_attention import class_row, ranked_crops, received_again
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count
-from costmodel.methods.pieces import gather, passes, product, sort
-from costmodel.methods.plan import before_layers
+from costmodel.methods.pieces import FINITE_KERNELS, gather, passes, product, sort
+from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
 from costmodel.methods.token_lists import items_of
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num
 
 COUNT = 64
@@ -53,11 +52,7 @@ def _merged_plan(given: MethodInput) -> MethodPlan:
     dominant, joining = kept - merged, n - kept
     merges = runs * (merged > 0)
     ops = (
-        passes("rotate", lists * patches * tower.hidden_size, num, reads=11, writes=9, kernels=10,
-               flops=6, count=runs),
-        product("attention_again", lists * h, patches, patches, e, num, runs),
-        passes("received", lists * h * patches**2, num, reads=5, writes=3, kernels=4, flops=7,
-               count=runs),
+        *received_again(given, lists, n, runs),
         passes("mean_keys", lists * patches * tower.hidden_size, num, writes=1 / h, kernels=2,
                count=runs),
         sort("rank", lists, n, num, runs),

@@ -15,23 +15,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from costmodel.methods.class_attention import FINITE_KERNELS, class_row, ranked_crops
-from costmodel.methods.fastervlm import kept_patches
+from costmodel.methods.class_attention import class_ranking, kept_patches, ranked_crops
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import greatest, kept_count, least, share
 from costmodel.methods.options import Option, fraction
-from costmodel.methods.pieces import gather, passes, product, sort
-from costmodel.methods.plan import before_layers
+from costmodel.methods.pieces import FINITE_KERNELS, gather, passes, product, sort
+from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.precision import Numerics
     from costmodel.quantities import Num, OpCost
 
 COUNT = 64
-IMPORTANT = Option(
-    "important", 0.5, fraction(0.0, 1.0), "a number in [0, 1]", "share of them chosen by attention"
-)
+IMPORTANT = Option("important", 0.5, fraction(0.0, 1.0), "share of them chosen by attention")
 REMOVED_PER_ROUND = 8
 
 
@@ -76,14 +72,12 @@ def _rounds(images: Num, left: Num, wanted: Num, c: int, num: Numerics, runs: Nu
 
 
 def _plan(given: MethodInput) -> MethodPlan:
-    crops, c, h = ranked_crops(given), given.tower.hidden_size, given.tower.num_heads
+    crops, c = ranked_crops(given), given.tower.hidden_size
     num, images, n, runs = given.precision.vision, crops.images, crops.patches, crops.runs
     kept = kept_count("vispruner", given.keep, n)
     important = share(IMPORTANT.of(given), kept, "down")
     ops = [
-        *class_row(given, crops),
-        passes("mean_heads", images * h * n, num, writes=1 / h, kernels=1 + FINITE_KERNELS,
-               count=runs),
+        *class_ranking(given, crops),
         passes("normalise", images * n * c, num, reads=2, kernels=3 + FINITE_KERNELS, flops=3,
                count=runs),
         sort("rank", images, n, num, runs),

@@ -16,35 +16,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from costmodel.methods.class_attention import FINITE_KERNELS, class_row, ranked_crops
+from costmodel.methods.class_attention import class_row, ranked_crops
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count
 from costmodel.methods.llm_ranking import cut_layers
-from costmodel.methods.options import Option, fraction, optional, whole
-from costmodel.methods.pieces import gather, passes, product, sort
-from costmodel.methods.plan import between_layers
+from costmodel.methods.options import Option, Values, fraction, optional, whole
+from costmodel.methods.pieces import FINITE_KERNELS, gather, in_layer, passes, product, sort
+from costmodel.methods.plan import MethodInput, MethodPlan, between_layers
 from costmodel.methods.pyramiddrop import last_row_stage
 from costmodel.methods.v2drop import left_of
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput, MethodPlan
     from costmodel.quantities import Num, OpCost
 
 COUNT = 96
 #: Sides of the windows of the published grid of 24 x 24.
 WINDOW = 6
-SHALLOW = Option(
-    "shallow", 5, whole(0), "an integer >= 0", "vision layer of the local patches, from 0"
-)
-CUT: Option[int | None] = Option(
+SHALLOW = Option("shallow", 5, whole(0), "vision layer of the local patches, from 0")
+CUT = Option(
     "cut",
     None,
-    optional(whole(1)),
-    "a layer from 1, or None",
+    optional(Values(whole(1).parse, "a layer from 1,")),
     "language-model layer of the second stage; None is the middle one",
 )
-DEEP = Option("deep", 1 / 3, fraction(1e-9, 1.0), "a number in (0, 1]", "share that the cut leaves")
+DEEP = Option("deep", 1 / 3, fraction(0.0, 1.0, above=True), "share that the cut leaves")
 
 
 def window_side(side: int) -> int:
@@ -107,8 +103,7 @@ def _before(given: MethodInput, kept: Num, local: Num) -> list[OpCost]:
         product("merge", images, kept, d, rest, num, merges),
         passes("average", images * kept * d, num, reads=3, writes=2, kernels=5, flops=2,
                count=merges),
-        passes("class_token_beside", images * (kept + 1) * d, num, flops=0,
-               count=runs * crops.beside),
+        passes("class_token_beside", images * (kept + 1) * d, num, flops=0, count=runs * crops.beside),
     ]  # fmt: skip
 
 
@@ -128,10 +123,7 @@ def _plan(given: MethodInput) -> MethodPlan:
     left = left_of(DEEP.of(given), n)
     ops = [
         *_before(given, local + others, local),
-        *(
-            op._replace(name=f"{op.name}[{cut}]")
-            for op in last_row_stage(given, n, left, (n > 0) * 1)
-        ),
+        *in_layer(last_row_stage(given, n, left, (n > 0) * 1), cut),
     ]
     note = {"vscan": "keep counts patches of each crop before the cut; deep is what the cut leaves"}
     return between_layers(given, (cut,), (n, left), ops, note)

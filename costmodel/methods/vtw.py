@@ -7,15 +7,10 @@ code, 16 in its 7B command and 20 for the 13B model; here 16, and 20 for 40 laye
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.pieces import passes, sequence_gather
-from costmodel.methods.plan import between_layers
+from costmodel.methods.plan import MethodInput, MethodPlan, between_layers
 from hardware_specs.errors import InvalidInputError
-
-if TYPE_CHECKING:
-    from costmodel.methods.plan import MethodInput, MethodPlan
 
 LAYER = 16
 #: Layers of the language model -> K of the program's command for it.

@@ -42,29 +42,33 @@ class Seen(NamedTuple):
         patches: all of them.
         pieces: images, or frames of a clip, by their patches: each attends to itself.
         windows: windows by their patches; empty where the tower has none.
+        grids: how many pieces have so many rows and columns of patches; empty where only their number
+            of patches is known.
     """
 
     patches: Num
     pieces: Pieces
     windows: Pieces = ()
+    grids: tuple[tuple[Num, int, int], ...] = ()
 
     def times(self, number: Num) -> Seen:
         """Return what it sees of so many samples of this kind.
 
         >>> Seen(128, ((2, 64),)).times(3)
-        Seen(patches=384, pieces=((6, 64),), windows=())
+        Seen(patches=384, pieces=((6, 64),), windows=(), grids=())
         """
         pieces, windows = (
             tuple((many * number, length) for many, length in each)
             for each in (self.pieces, self.windows)
         )
-        return Seen(self.patches * number, pieces, windows)
+        grids = tuple((many * number, *grid) for many, *grid in self.grids)
+        return Seen(self.patches * number, pieces, windows, grids)  # type: ignore[arg-type]
 
     def part(self, kept: Num, of: Num) -> Seen:
         """Return what is left where `kept` of `of` patches are, all pieces and windows shrunk alike.
 
         >>> Seen(128, ((2, 64),), ((8, 16),)).part(1, 4)
-        Seen(patches=32, pieces=((2, 16),), windows=((8, 4),))
+        Seen(patches=32, pieces=((2, 16),), windows=((8, 4),), grids=())
         """
         pieces, windows = (
             tuple((many, _part(length, kept, of)) for many, length in each)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from costmodel.models import geometry as pictures
-from costmodel.models.geometry import VisualInput
+from costmodel.models.geometry import Geometry, VideoRule, VisualInput
 from hardware_specs.errors import InvalidInputError
 from hardware_specs.showing import shown
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from costmodel.models.anyres import AnyRes
-    from costmodel.models.geometry import Geometry, VideoRule
     from costmodel.models.projector import ProjectorConfig
     from costmodel.models.text import TextConfig
     from costmodel.models.vision import VisionConfig
@@ -287,6 +286,18 @@ def read_size(text: str) -> ImageSize:
     return sizes[0] if len(sizes) == 1 else tuple(sizes)
 
 
+def write_size(size: ImageSize | str) -> str:
+    """Return a size, or one for each image, as `read_size` takes it.
+
+    >>> write_size((480, 640)), write_size("1080p"), write_size([(480, 640), (720, 1280)])
+    ('480x640', '1080p', '480x640+720x1280')
+    """
+    if isinstance(size, str):
+        return size
+    sizes = size if isinstance(size[0], (tuple, list)) else (size,)
+    return "+".join("{}x{}".format(*each) for each in sizes)
+
+
 def image_sizes(image_size: object, images: int | None) -> tuple[tuple[int, int] | None, ...]:
     """Return the size of every image of a prompt, None for the default one.
 
@@ -304,22 +315,18 @@ def image_sizes(image_size: object, images: int | None) -> tuple[tuple[int, int]
         _check_whole("images", images, 0)
     if isinstance(image_size, str):
         image_size = read_size(image_size)
-    if (
-        isinstance(image_size, (tuple, list))
-        and image_size
-        and all(isinstance(size, (tuple, list)) for size in image_size)
-    ):
-        sizes = tuple(_checked_size(size) for size in image_size)
-        if images is not None and len(sizes) == 1:
-            return sizes * images
-        if images is not None and images != len(sizes):
-            raise InvalidInputError(
-                f"{len(sizes)} image sizes were given for {images} images; give one size, or one for "
-                "each image"
-            )
+    several = isinstance(image_size, (tuple, list)) and image_size
+    if not (several and all(isinstance(size, (tuple, list)) for size in several)):
+        several = (image_size,)
+    sizes = tuple(None if size is None else _checked_size(size) for size in several)
+    if images is None or images == len(sizes):
         return sizes
-    size = None if image_size is None else _checked_size(image_size)
-    return (size,) * (1 if images is None else images)
+    if len(sizes) > 1:
+        raise InvalidInputError(
+            f"{len(sizes)} image sizes were given for {images} images; give one size, or one for "
+            "each image"
+        )
+    return sizes * images
 
 
 def _checked_size(image_size: object) -> tuple[int, int]:

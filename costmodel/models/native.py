@@ -7,18 +7,17 @@ image_processing_qwen2_vl.py and video_processing_qwen3_vl.py of `transformers`.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from math import ceil, floor, sqrt
 from typing import TYPE_CHECKING
 
-from costmodel.models.geometry import Seen, VideoRule, VisualInput
+from costmodel.models.geometry import Pieces, Seen, VideoRule, VisualInput
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from costmodel.models.geometry import Pieces
     from costmodel.quantities import Num
 
 #: (height, width) of the image that stands for all where nothing is said, in pixels.
@@ -89,7 +88,7 @@ class NativeGeometry:
     >>> qwen.image((1344, 1344), exact=True)  # 48 x 48 tokens of 2 x 2 patches
     VisualInput(tokens=2304, crops=1, projected_tokens=2304)
     >>> qwen.seen([(1344, 1344)])  # 96 x 96 patches in 12 x 12 windows of 8 x 8
-    Seen(patches=9216, pieces=((1, 9216),), windows=((144, 64),))
+    Seen(patches=9216, pieces=((1, 9216),), windows=((144, 64),), grids=((1, 96, 96),))
     """
 
     patch: int
@@ -191,13 +190,18 @@ class NativeGeometry:
         else:
             pairs, *grid = self.clip_grid(frames, next(iter(sizes), None))
             grids = Counter({(grid[0], grid[1]): pairs})
-        pieces: Counter[int] = Counter()
-        windows: Counter[int] = Counter()
-        for (rows, columns), number in grids.items():
+        return self.seen_of_grids((number, *grid) for grid, number in grids.items())
+
+    def seen_of_grids(self, grids: Iterable[tuple[Num, int, int]]) -> Seen:
+        """Return what the tower sees of pieces: how many there are of so many rows and columns of patches."""
+        grids = tuple(grids)
+        pieces: defaultdict[int, Num] = defaultdict(int)
+        windows: defaultdict[int, Num] = defaultdict(int)
+        for number, rows, columns in grids:
             pieces[rows * columns] += number
             for length, each in self._windows(rows, columns).items():
                 windows[length] += number * each
-        return Seen(_total(pieces), _pieces(pieces), _pieces(windows))
+        return Seen(_total(pieces), _pieces(pieces), _pieces(windows), grids)
 
     def seen_of(self, tokens: Num, images: Num = 1) -> Seen:
         """Return what the tower sees of images of so many tokens together, all of them whole windows.
@@ -231,9 +235,9 @@ def _cut(length: int, window: int) -> Iterable[tuple[int, int]]:
     return [(n, many) for n, many in ((window, whole), (rest, 1)) if n and many]
 
 
-def _pieces(found: Counter[int]) -> Pieces:
+def _pieces(found: Mapping[int, Num]) -> Pieces:
     return tuple((number, length) for length, number in sorted(found.items(), reverse=True))
 
 
-def _total(found: Counter[int]) -> int:
+def _total(found: Mapping[int, Num]) -> Num:
     return sum(number * length for length, number in found.items())

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from costmodel.models.model import MOST_PIXELS
+from costmodel.models.model import MOST_PIXELS, ModelConfig
 from costmodel.models.reading import Section, read_document
 from hardware_specs.files.reading import look
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from costmodel.models.geometry import Geometry
-    from costmodel.models.model import ModelConfig
 
 _WHOLE = "processor_config.json"
 _PARTS = {

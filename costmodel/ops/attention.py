@@ -98,8 +98,12 @@ def attention(
     >>> op.flops * 32  # the 32 layers of LLaVA-1.5-7B
     198944227328
     """
-    size = numerics.activation_bytes
+    size, dtype = numerics.activation_bytes, numerics.attention_dtype
     written = numerics.operand_bytes if quantised else size
+    # Of a query, and of the keys and values of a token.
+    width, cache_width = h * e, 2 * k * e
+    cache_bytes = cache_width * numerics.kv_bytes if cached else 0
+    input_bytes = 0 if cached else cache_width * size
 
     def cost(b: Num, s: Num, t: Num, count: Num = 1, /) -> OpCost:
         each = attended_pairs(s, t, causal, window if skips else 0)
@@ -110,20 +114,19 @@ def attention(
             full = (t >= window) * 1
             each, masked = each + (s * t - each) * full, full < 1
         pairs = b * h * each
-        rows = b * s * h * e
-        keys_values = 2 * b * t * k * e
+        queries, keys = b * s * width, b * t
         return op_cost(
             name,
             op_class,
-            numerics.attention_dtype,
+            dtype,
             count,
             # q[b, h, s, e] @ k[b, h, t, e]^T, then p[b, h, s, t] @ v[b, h, t, e]
-            flops=4 * b * h * s * t * e,
+            flops=4 * queries * t,
             matrix_flops=4 * e * pairs,
             vector_flops=SOFTMAX_FLOPS * pairs,
-            kv_read_bytes=keys_values * numerics.kv_bytes if cached else 0,
-            activation_read_bytes=rows * size + (0 if cached else keys_values * size),
-            activation_write_bytes=rows * written,
+            kv_read_bytes=keys * cache_bytes,
+            activation_read_bytes=queries * size + keys * input_bytes,
+            activation_write_bytes=queries * written,
             shape=(b, s, t, h, k, e, masked),
         )
 

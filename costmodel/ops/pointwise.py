@@ -47,18 +47,18 @@ def pointwise(
     (400, 200, 100, 0)
     """
     dtype = numerics.attention_dtype
+    row_flops, row_read, row_write = width * flops_per_element, width * read, width * write
 
     def cost(rows: Num, count: Num = 1, /) -> OpCost:
-        elements = rows * width
         return op_cost(
             name,
             op_class,
             dtype,
             count,
-            vector_flops=elements * flops_per_element,
+            vector_flops=rows * row_flops,
             weight_bytes=weights,
-            activation_read_bytes=elements * read,
-            activation_write_bytes=elements * write,
+            activation_read_bytes=rows * row_read,
+            activation_write_bytes=rows * row_write,
             kernels=kernels,
         )
 
@@ -106,19 +106,23 @@ class RotationCost(Protocol):
 
 def rope(name: str, h: int, k: int, e: int, numerics: Numerics) -> RotationCost:
     """Rotary embedding fused with the cache write: q, k, v read; q written; k, v into the cache."""
-    size = numerics.activation_bytes
+    size, dtype = numerics.activation_bytes, numerics.attention_dtype
+    queries, keys = h * e, k * e
+    each_flops, each_written = 3 * (queries + keys), 2 * keys * numerics.kv_bytes
+    each_read = (queries + 2 * keys) * size
+    each_result = queries * size
 
     def cost(b: Num, s: Num, count: Num = 1, /) -> OpCost:
-        queries, keys = b * s * h * e, b * s * k * e
+        tokens = b * s
         return op_cost(
             name,
             "rope",
-            numerics.attention_dtype,
+            dtype,
             count,
-            vector_flops=3 * (queries + keys),
-            kv_write_bytes=2 * keys * numerics.kv_bytes,
-            activation_read_bytes=(queries + 2 * keys) * size,
-            activation_write_bytes=queries * size,
+            vector_flops=tokens * each_flops,
+            kv_write_bytes=tokens * each_written,
+            activation_read_bytes=tokens * each_read,
+            activation_write_bytes=tokens * each_result,
         )
 
     return cost

@@ -11,7 +11,7 @@ same config without the window costs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from costmodel.blocks import (
     Activate,
@@ -102,12 +102,22 @@ def _route(block: Route, setting: Setting) -> list[Step]:
     return [over(block.rows, choice), over(block.rows, moved, block.chosen)]
 
 
-def _combine(block: Combine, setting: Setting) -> list[Step]:
-    numerics, k = setting.numerics, block.chosen
-    size = numerics.activation_bytes
-    cost = pointwise(block.name, numerics, read=k * size, write=size, width=block.width,
-                     flops_per_element=2 * k)  # fmt: skip
+def elementwise(
+    block: Combine | Pool | Resample | Scale,
+    setting: Setting,
+    reads: int,
+    writes: int = 1,
+    **more: Any,
+) -> list[Step]:
+    """Run kernels over a block's rows that read and write so many numbers for each of its elements."""
+    size = setting.numerics.activation_bytes
+    cost = pointwise(block.name, setting.numerics, read=reads * size, write=writes * size,
+                     width=block.width, **more)  # fmt: skip
     return [over(block.rows, cost)]
+
+
+def _combine(block: Combine, setting: Setting) -> list[Step]:
+    return elementwise(block, setting, block.chosen, flops_per_element=2 * block.chosen)
 
 
 def _rotate(block: Rotate, setting: Setting) -> list[Step]:
@@ -201,24 +211,12 @@ def _shuffle(block: Shuffle, setting: Setting) -> list[Step]:
 
 
 def _pool(block: Pool, setting: Setting) -> list[Step]:
-    numerics = setting.numerics
-    size = numerics.activation_bytes
-    mean = pointwise(
-        block.name, numerics, read=block.pooled * size, write=size, width=block.width,
-        flops_per_element=block.pooled,
-    )  # fmt: skip
-    return [over(block.rows, mean)]
+    return elementwise(block, setting, block.pooled, flops_per_element=block.pooled)
 
 
 def _resample(block: Resample, setting: Setting) -> list[Step]:
     """The nearest positions of each row are weighed and added to it."""
-    numerics = setting.numerics
-    size = numerics.activation_bytes
-    added = pointwise(
-        block.name, numerics, read=(1 + block.taps) * size, write=size, width=block.width,
-        flops_per_element=2 * block.taps,
-    )  # fmt: skip
-    return [over(block.rows, added)]
+    return elementwise(block, setting, 1 + block.taps, flops_per_element=2 * block.taps)
 
 
 def _inject(block: Inject, setting: Setting) -> list[Step]:

@@ -291,13 +291,8 @@ def _route(block: Route, setting: Setting) -> list[Step]:
 
 def _combine(block: Combine, setting: Setting) -> list[Step]:
     """Rows weighed, put back in order, and added up."""
-    numerics, k = setting.numerics, block.chosen
-    size = numerics.activation_bytes
-    cost = pointwise(
-        block.name, numerics, read=3 * k * size, write=(2 * k + 1) * size, width=block.width,
-        flops_per_element=2 * k, kernels=4,
-    )  # fmt: skip
-    return [over(block.rows, cost)]
+    k = block.chosen
+    return fused.elementwise(block, setting, 3 * k, 2 * k + 1, flops_per_element=2 * k, kernels=4)
 
 
 def _residual(block: Residual, setting: Setting) -> list[Step]:
@@ -362,11 +357,8 @@ def _embed(block: Embed, setting: Setting) -> list[Step]:
 
 
 def _scale(block: Scale, setting: Setting) -> list[Step]:
-    numerics, size = setting.numerics, setting.numerics.activation_bytes
-    cost = pointwise(
-        block.name, numerics, read=size, write=size, width=block.width, weights=block.width * size
-    )
-    return [over(block.rows, cost)]
+    weights = block.width * setting.numerics.activation_bytes
+    return fused.elementwise(block, setting, 1, weights=weights)
 
 
 def _angles(block: Angles, setting: Setting) -> list[Step]:

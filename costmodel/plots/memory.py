@@ -30,8 +30,6 @@ _PARTS = (
     ("kv_cache_bytes", "KV cache", BLUE, "//"),
     ("activation_bytes", "activations, logits, workspace", ORANGE, ".."),
 )
-#: Phase -> what to write under its bar.
-_SHORT = {"projector": "projector", "vision": "vision\ntower"}
 
 
 @styled
@@ -89,4 +87,4 @@ def plot_memory(
 def _named(phase: str) -> str:
     if phase.startswith("prefill layers "):
         return "prefill, layers\n" + phase.removeprefix("prefill layers ")
-    return _SHORT.get(phase, phase)
+    return "vision\ntower" if phase == "vision" else phase

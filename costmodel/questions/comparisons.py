@@ -273,6 +273,8 @@ def compare(
     refusal: VlmRooflineError | None = None
     model_name, inputs = "", {}
     devices = _listed(hardware)
+    if not _listed(methods):
+        raise InvalidInputError("compare needs a method; see `vlm-roofline methods list`")
     if not devices:
         raise InvalidInputError("compare needs a device; see `vlm-roofline specs list`")
     for device in devices:

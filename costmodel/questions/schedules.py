@@ -144,7 +144,7 @@ no less than 144 on average, and 64 was asked for; cut at earlier layers
         return chosen.plan(
             config, parse_precision("fp16"), n, given.projected_tokens, given.crops, TEXT_TOKENS, 1,
             config.vision.num_layers if config.vision else 0, keep=keep, unit_tokens=n, images=1,
-            framed=frames is not None,
+            framed=frames is not None, seen=config.geometry.seen([None], frames),
         )  # fmt: skip
 
     keep: int | float

@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from costmodel.estimates import answer
-from costmodel.kinds import check_budget, check_count
+from costmodel.kinds import Amount, check_budget, check_count
 from costmodel.request import Request, check_names
 from hardware_specs.errors import InvalidInputError
 from hardware_specs.showing import brief
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 #: Requests that nobody runs at once.
 MOST_BATCH = 4096
+#: Seconds that no host needs for a step.
+MOST_STEP_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -195,6 +197,7 @@ def serve(
     ):
         check_budget(name, value)
     check_count("output_tokens", output_tokens, 1)
+    step_s = Amount(MOST_STEP_S, "ms", 1e-3).check("step_s", step_s)
     request = Request(model, hardware, output_tokens=output_tokens, **arguments)
     if request.tower == "apart":
         raise InvalidInputError(

@@ -74,14 +74,11 @@ def prompt_flops(row: MeasuredRow, *, reduced: bool = True) -> float:
     """
     shape, tokens = _language(row)
     full = row.of or 576
-    inside = row.method == "CrossGET" and reduced
+    method = row.counted_as if reduced else None
     cost = estimate(
-        shape,
-        "nvidia-a100-sxm4-80gb",
-        visual_tokens=full if inside or not reduced else tokens,
-        text_tokens=row.text,
-        method="crossget" if inside else None,
-    )
+        shape, "nvidia-a100-sxm4-80gb", text_tokens=row.text, method=method,
+        visual_tokens=tokens if reduced and method is None else full,
+    )  # fmt: skip
     total = float(cost.totals.flops)
     if reduced and row.frozen_layers:
         text = text_shape(load_model(shape))

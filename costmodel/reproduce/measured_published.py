@@ -28,6 +28,7 @@ class MeasuredRow(Entry):
         model: the model, as the source names it.
         shape: the shipped model of that shape; None for a vision encoder alone.
         method: the method and its parameters; `vanilla` is what the others are compared with.
+        counted_as: our method that counts a row whose tokens get fewer inside the tower.
         tokens: visual tokens in the mean over the language model's layers.
         of: visual tokens of the unreduced model, where no row of it is there.
         text: text tokens.
@@ -49,6 +50,7 @@ class MeasuredRow(Entry):
     model: str
     shape: str | None = None
     method: str
+    counted_as: str | None = None
     tokens: Annotated[float, Field(ge=0)] | None = None
     of: Annotated[int, Field(gt=0)] | None = None
     text: Annotated[int, Field(ge=0)] = 40

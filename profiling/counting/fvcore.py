@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import Counter
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,7 @@ def trace_counts(execution: Execution) -> dict[tuple[str, str], int]:
         MissingDependencyError: fvcore is not installed.
     """
     _analysis_class()
-    counts: dict[tuple[str, str], int] = {}
+    counts: Counter[tuple[str, str]] = Counter()
     if execution.visual is not None:
         pixels = next(iter(execution.visual.arguments.values()))
         with _convolutions_as_products(execution), _without_packing(execution.model):
@@ -87,11 +88,11 @@ def trace_counts(execution: Execution) -> dict[tuple[str, str], int]:
         for name, ops in by_module.items():
             stage = "vision" if name == "tower" else "projector"
             for kind, flops in ops.items():
-                counts[stage, kind] = counts.get((stage, kind), 0) + flops
+                counts[stage, kind] += flops
     embeddings = execution.embeddings(execution.visual_tokens())
     for ops in _analyse(_Prefill(execution.model), embeddings).values():
         for kind, flops in ops.items():
-            counts["prefill", kind] = counts.get(("prefill", kind), 0) + flops
+            counts["prefill", kind] += flops
     return counts
 
 
@@ -129,32 +130,28 @@ def _analyse(wrapper: nn.Module, argument: torch.Tensor) -> dict[str, dict[str, 
     with _torchs_own_remarks():
         by_module = analysis.by_module_and_operator()
     whole = _kinds(by_module[""])
-    towers: dict[str, int] = {}
+    towers: Counter[str] = Counter()
     for name, ops in by_module.items():
         if name.rsplit(".", 1)[-1].endswith("_tower"):
-            for kind, flops in _kinds(ops).items():
-                towers[kind] = towers.get(kind, 0) + flops
+            towers.update(_kinds(ops))
         # The convolution was put in the place of a layer inside the tower.
         if name.endswith("patch_embedding"):
-            product = _kinds(ops).get("linear", 0)
-            towers["linear"] = towers.get("linear", 0) - product
-            towers["conv"] = towers.get("conv", 0) + product
-            whole["linear"] -= product
-            whole["conv"] = whole.get("conv", 0) + product
-    rest = {kind: flops - towers.get(kind, 0) for kind, flops in whole.items()}
+            product = _kinds(ops)["linear"]
+            for counts in (towers, whole):
+                counts["linear"] -= product
+                counts["conv"] += product
+    rest = {kind: flops - towers[kind] for kind, flops in whole.items()}
     return {
         "tower": {kind: flops for kind, flops in towers.items() if flops},
         "rest": {kind: flops for kind, flops in rest.items() if flops},
     }
 
 
-def _kinds(ops: Any) -> dict[str, int]:
-    kinds: dict[str, int] = {}
+def _kinds(ops: Any) -> Counter[str]:
+    kinds: Counter[str] = Counter()
     for name, number in ops.items():
-        kind = _KINDS.get(name)
-        if kind is not None:
-            doubled = int(number) * (1 if kind == "norm" else 2)
-            kinds[kind] = kinds.get(kind, 0) + doubled
+        if kind := _KINDS.get(name):
+            kinds[kind] += int(number) * (1 if kind == "norm" else 2)
     return kinds
 
 

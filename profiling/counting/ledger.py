@@ -31,7 +31,7 @@ _NO_KERNEL = frozenset(
 
 
 class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Count live bytes and compute ops of everything run inside the block.
+    """Count live bytes and compute ops of what runs inside the block; a `MemorySource` without a reserve.
 
     Args:
         roots: tensors that are alive already (parameters, buffers, inputs).
@@ -41,6 +41,8 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
     >>> ledger.live_bytes, ledger.kernels   # one of the two results is dead already
     (1024, 2)
     """
+
+    name = "op-ledger"
 
     def __init__(self, roots: Iterable[torch.Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -69,10 +71,17 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._enter(leaf)
         return result
 
-    def take_peak(self) -> int:
+    def allocated_bytes(self) -> int:
+        """Return the live bytes now."""
+        return self.live_bytes
+
+    def reserved_bytes(self) -> None:
+        """Return None: ops reserve nothing."""
+
+    def take_peaks(self) -> tuple[int, None]:
         """Return the highest total since the last call, and start again from the present one."""
         peak, self.peak_bytes = self.peak_bytes, self.live_bytes
-        return peak
+        return peak, None
 
     def _enter(self, tensor: torch.Tensor) -> None:
         inner = _inner_tensors(tensor)

@@ -7,40 +7,13 @@ What compares with the cost model is `allocated` (tensors); `reserved` is what t
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from profiling.records.measurement import TOTAL
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from torch import nn
-
     from profiling.counting.ledger import Ledger
     from profiling.devices.interface import MemorySource
     from profiling.subject.execution import Execution
-
-
-class LedgerMemory:
-    """Live bytes by the ledger of dispatched ops; there is no reserve to speak of."""
-
-    name = "op-ledger"
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-
-    def allocated_bytes(self) -> int:
-        """Return the live bytes now."""
-        return self._ledger.live_bytes
-
-    def reserved_bytes(self) -> None:
-        """Return None: ops reserve nothing."""
-
-    def take_peaks(self) -> tuple[int, int | None]:
-        """Return the ledger's peak since the last call."""
-        return self._ledger.take_peak(), None
 
 
 @dataclass(slots=True)
@@ -95,25 +68,9 @@ def allocator_peaks(execution: Execution, source: MemorySource) -> dict[str, Sta
     return observer.stages
 
 
-@contextmanager
-def ledger_for(model: nn.Module, execution: Execution) -> Iterator[Ledger]:
-    """Open a ledger that starts with the model's weights and inputs."""
+def ledger_for(execution: Execution) -> Ledger:
+    """Return a ledger that starts with the model's weights and inputs."""
     from profiling.counting.ledger import Ledger
 
-    roots = [*model.parameters(), *model.buffers(), *execution.resident_tensors()]
-    with Ledger(roots) as ledger:
-        yield ledger
-
-
-def activation_bytes(stages: dict[str, StageMemory], weight_bytes: int) -> int | None:
-    """Return the total's peak less the weights: what the cost model calls activations and cache.
-
-    Args:
-        stages: as `allocator_peaks` returns them.
-        weight_bytes: bytes of the model's weights.
-
-    >>> activation_bytes({"total": StageMemory(10, 25)}, 10)
-    15
-    """
-    total = stages.get(TOTAL)
-    return None if total is None else total.peak_allocated_bytes - weight_bytes
+    model = execution.model
+    return Ledger([*model.parameters(), *model.buffers(), *execution.resident_tensors()])

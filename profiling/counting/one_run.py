@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from profiling.counting.memory import LedgerMemory, PeakObserver, StageMemory, ledger_for
+from profiling.counting.memory import PeakObserver, StageMemory, ledger_for
 from profiling.subject.models import QUANTISED_DTYPES
 
 if TYPE_CHECKING:
@@ -55,12 +55,8 @@ def grouped_flops(rows: Any, weights: Any, *_args: Any, **_kwargs: Any) -> int:
     return int(2 * s * k * weights[-1])
 
 
-def flop_counter(depth: int | None = None) -> FlopCounterMode:
-    """Return torch's counter, silent; it knows the CPU's flash attention, grouped heads and experts.
-
-    Args:
-        depth: how many module levels to keep counts of; None for all.
-    """
+def flop_counter() -> FlopCounterMode:
+    """Return torch's counter, silent; it knows the CPU's flash attention, grouped heads and experts."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -77,9 +73,7 @@ def flop_counter(depth: int | None = None) -> FlopCounterMode:
         getattr(torch.ops.transformers, "grouped_mm_fallback", None),
     )
     mapping |= {op: grouped_flops for op in grouped if op is not None}
-    return FlopCounterMode(
-        display=False, depth=999 if depth is None else depth, custom_mapping=mapping
-    )
+    return FlopCounterMode(display=False, custom_mapping=mapping)
 
 
 @dataclass(slots=True)
@@ -155,9 +149,9 @@ def count_run(execution: Execution) -> tuple[dict[str, StageCounts], dict[str, S
     """Run one repetition under the counters and return counts and live bytes by stage."""
     quantised = execution.configuration.dtype in QUANTISED_DTYPES
     with ExitStack() as stack:
-        ledger = stack.enter_context(ledger_for(execution.model, execution))
-        counter: Any = None if quantised else stack.enter_context(flop_counter(depth=1))
-        peaks = PeakObserver(LedgerMemory(ledger))
+        ledger = stack.enter_context(ledger_for(execution))
+        counter: Any = None if quantised else stack.enter_context(flop_counter())
+        peaks = PeakObserver(ledger)
         angles = RotaryAngles(counter)
         if counter is not None:
             for hook in angles.watch(execution.model):

@@ -15,17 +15,19 @@ What the two counters do not count alike, and why, is said op by op:
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from costmodel.models import load_model
 from costmodel.models.families import get_family
-from costmodel.models.model import image_sizes
 from hardware_specs.errors import MissingDependencyError
 from hardware_specs.showing import brief
 from profiling.counting.one_run import flop_counter
 from profiling.records.measurement import TOTAL, Configuration
 from profiling.subject.execution import Execution
-from profiling.subject.models import build_model, model_config, named
+from profiling.subject.inputs import sizes_of
+from profiling.subject.models import build_model, named
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -150,7 +152,7 @@ def count_model(
     from costmodel import estimate
 
     source = named(model, scale)
-    shape = model_config(source)
+    shape = load_model(source)
     if visual_tokens is None:
         visual_tokens = shape.visual_input(
             images=images,
@@ -164,8 +166,7 @@ def count_model(
     configuration = Configuration(
         model=source, dtype="bf16", visual_tokens=visual_tokens, text_tokens=text_tokens,
         batch_size=batch_size, output_tokens=1, device=device, images=images,
-        image_sizes=tuple(size for size in image_sizes(image_size, None) if size is not None),
-        frames=frames,
+        image_sizes=sizes_of(image_size), frames=frames,
     )  # fmt: skip
     execution = Execution(network, shape, configuration)
     with execution.ready():
@@ -198,13 +199,13 @@ def _traced(execution: Execution) -> tuple[dict[tuple[str, str], int], str | Non
 
 
 def _cost_model_counts(estimate: Any) -> dict[tuple[str, str], int]:
-    counts: dict[tuple[str, str], int] = {}
+    counts: Counter[tuple[str, str]] = Counter()
     for row in estimate.ops:
         kind = {"gemm": "linear", "conv": "conv"}.get(row.op_class)
         if row.op_class.startswith("attention"):
             kind = "attention"
         if kind is not None and row.flops:
-            counts[row.stage, kind] = counts.get((row.stage, kind), 0) + int(row.flops)
+            counts[row.stage, kind] += int(row.flops)
     return counts
 
 
@@ -213,7 +214,7 @@ class _KindObserver:
     """Split a counter's total by stage and kind of op."""
 
     counter: Any
-    counts: dict[tuple[str, str], int] = field(default_factory=dict)
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     _begun: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def _now(self) -> dict[str, int]:
@@ -225,13 +226,12 @@ class _KindObserver:
     def end(self, stage: str) -> None:
         before = self._begun.pop(stage)
         for kind, flops in self._now().items():
-            if stage != TOTAL and flops != before.get(kind, 0):
-                key = (stage, kind)
-                self.counts[key] = self.counts.get(key, 0) + flops - before.get(kind, 0)
+            if stage != TOTAL and flops != before[kind]:
+                self.counts[stage, kind] += flops - before[kind]
 
 
 def _torch_counts(execution: Execution) -> dict[tuple[str, str], int]:
-    with flop_counter(depth=1) as counter:
+    with flop_counter() as counter:
         observer = _KindObserver(counter)
         execution.run(observer)
     return observer.counts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import nullcontext
 from types import MappingProxyType
@@ -94,6 +95,8 @@ class CpuDevice:
         """Return torch's profiler of host ops."""
         from torch.profiler import ProfilerActivity, profile
 
+        # Kineto writes that it looks for GPUs and finds none.
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         return profile(activities=[ProfilerActivity.CPU], record_shapes=True)
 
     def generator(self, seed: int) -> torch.Generator:

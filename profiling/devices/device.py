@@ -32,32 +32,21 @@ def open_device(name: str) -> Device:
     >>> open_device("cpu").kind
     'cpu'
     """
-    kind = _kind(name)
-    if kind == "meta":
-        raise InvalidInputError("device 'meta' has shapes only and runs nothing; give cuda or cpu")
     try:
-        return OPENERS[kind](name)
+        return OPENERS[_kind(name)](name)
     except ImportError as error:
         raise MissingDependencyError("torch", "profile") from error
 
 
 def device_kind(name: str, *, elsewhere: bool = False) -> str:
-    """Return `cuda`, `cpu` or `meta` (shapes only) after checking that it can be used here.
+    """Return `cuda` or `cpu` after checking that it can be used here; arguments and errors as `open_device`.
 
-    Args:
-        name: `cuda`, `cuda:N`, `cpu` or `meta`.
-        elsewhere: it is used on another machine, and not looked for on this one.
-
-    Raises:
-        InvalidInputError: another kind of device.
-        MissingDependencyError: torch is not installed.
-        DeviceUnavailableError: no such CUDA device here.
+    A device that is used `elsewhere` is not looked for on this machine.
 
     >>> device_kind("cpu")
     'cpu'
     """
-    kind = _kind(name)
-    return kind if kind == "meta" or elsewhere else open_device(name).kind
+    return _kind(name) if elsewhere else open_device(name).kind
 
 
 def visible_gpus() -> list[str]:
@@ -79,6 +68,6 @@ def clock_for(name: str) -> Clock:
 
 def _kind(name: str) -> str:
     kind, _, index = name.partition(":")
-    if kind not in (*OPENERS, "meta") or (index and not index.isdigit()):
-        raise InvalidInputError(f"device {name!r} is not one of cuda, cuda:N, cpu, meta")
+    if kind not in OPENERS or (index and not index.isdigit()):
+        raise InvalidInputError(f"device {name!r} is not one of cuda, cuda:N, cpu")
     return kind

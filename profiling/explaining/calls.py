@@ -120,11 +120,6 @@ class Call:
         return math.fsum(work.length_us for work in self.works if work.kind != "copy")
 
     @property
-    def copy_us(self) -> float:
-        """Microseconds of its copies."""
-        return math.fsum(work.length_us for work in self.works if work.kind == "copy")
-
-    @property
     def time_us(self) -> float:
         """Microseconds of all its device work."""
         return math.fsum(work.length_us for work in self.works)

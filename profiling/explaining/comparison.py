@@ -127,7 +127,7 @@ def _sentence(found: Comparison) -> str:
         )
     change = 1 - found.time_after_s / found.time_before_s if found.time_before_s else 0.0
     moved = f"fell by {change:.0%}" if change >= 0 else f"rose by {-change:.0%}"
-    times = f"time {moved}, from {_ms(found.time_before_s)} to {_ms(found.time_after_s)}"
+    times = f"time {moved}, from {in_words(found.time_before_s)} to {in_words(found.time_after_s)}"
     lost = sorted((part for part in found.parts if part.lost_s > 0), key=lambda part: -part.lost_s)
     whole = sum(part.lost_s for part in lost)
     also = [
@@ -152,7 +152,7 @@ def _sentence(found: Comparison) -> str:
 
 
 def _reason(found: Comparison, part: Part) -> str:
-    cost = f"{_ms(part.lost_s)} more than the tokens allow"
+    cost = f"{in_words(part.lost_s)} more than the tokens allow"
     if part.name == "attention" and found.fused_lost:
         kernel = f" ({found.fused_kernel})" if found.fused_kernel else ""
         return f"fused attention{kernel} was lost, {found.fused_lost} layers write their scores out ({cost})"
@@ -173,5 +173,6 @@ def _written_words(found: Comparison) -> str:
     return f"which writes the scores of {layers} out beside fused attention"
 
 
-def _ms(seconds: float) -> str:
+def in_words(seconds: float) -> str:
+    """Write a time, three digits, in milliseconds or seconds."""
     return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from profiling.explaining.comparison import in_words
 from profiling.explaining.naming import OTHER
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ def _ops_document(rows: Sequence[OpRow]) -> list[dict[str, Any]]:
 def _sentence(found: Explanation) -> str:
     parts = [str(layer["says"]) for layer in found.layers[:3]] or ["no repeated layer was found"]
     share = found.attributed_time_s / found.kernel_time_s if found.kernel_time_s else 0.0
-    parts.append(f"{share:.1%} of {_shown(found.kernel_time_s)} of device time is attributed")
+    parts.append(f"{share:.1%} of {in_words(found.kernel_time_s)} of device time is attributed")
     if share < _MOSTLY:
         parts.append(
             f"{found.unlinked_time_s / found.kernel_time_s:.1%} is linked to no op, by its kernels' names "
@@ -226,7 +227,3 @@ def _sentence(found: Explanation) -> str:
 def _largest(classes: dict[str, float], whole_s: float) -> str:
     name, time = max(classes.items(), key=lambda item: item[1])
     return f"{name} ({time / whole_s:.0%})"
-
-
-def _shown(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"

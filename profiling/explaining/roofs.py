@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from costmodel.ops.attention import attended_pairs
@@ -275,8 +275,3 @@ def _held_class(call: Call, name: str, held: str, found: Sequence[tuple[int, ...
     if call.op_class in ("pointwise", "copy") and len(found[0]) >= _WITH_HEADS:
         return "strided"
     return held
-
-
-def unpriced(rows: Iterable[OpRow]) -> list[OpRow]:
-    """Return rows without their costs, as tables carry them."""
-    return [replace(row, cost=None) for row in rows]

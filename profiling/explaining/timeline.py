@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from profiling.tracing.events import Event, Trace
 
-#: A gap of at least so many microseconds counts as one a person would see.
-LONG_GAP_US = 1000.0
 #: What a call waits for the device by.
 _WAITS = ("Synchronize", "synchronize", "EventQuery")
 

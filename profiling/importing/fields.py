@@ -36,11 +36,11 @@ def seconds(value: Any, scale: float = 1.0) -> float | None:
     return None if found is None or not 0 < found * scale <= _MOST_SECONDS else found * scale
 
 
-def all_seconds(values: Any, scale: float = 1.0) -> tuple[float, ...]:
-    """Return a list's times in seconds; what is none is left out."""
-    if not isinstance(values, list):
-        return ()
-    return tuple(found for value in values if (found := seconds(value, scale)) is not None)
+def all_seconds(values: Any, otherwise: float | None) -> tuple[float, ...]:
+    """Return a list's times in seconds, what is none left out; where there is none, the one that is known."""
+    items = values if isinstance(values, list) else []
+    found = tuple(time for value in items if (time := seconds(value)) is not None)
+    return found or (() if otherwise is None else (otherwise,))
 
 
 def count(value: Any, least: int = 1) -> int | None:

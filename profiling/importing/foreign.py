@@ -153,14 +153,7 @@ def record_of(run: ForeignRun, told: Told, tool: str, source: str) -> Measuremen
         )
         if value is None
     ]
-    if (
-        missing
-        or model is None
-        or dtype is None
-        or batch is None
-        or prompt is None
-        or visual is None
-    ):
+    if model is None or dtype is None or batch is None or prompt is None or visual is None:
         return LeftOut(run.where, f"the file does not say {', '.join(missing)}")
     if prompt <= visual:
         return LeftOut(run.where, f"{visual} visual tokens of a prompt of {prompt} leave no text")

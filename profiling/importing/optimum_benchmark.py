@@ -56,10 +56,9 @@ def _runs(content: Content) -> Iterator[ForeignRun]:
 
 def _samples(found: Any) -> StageSamples:
     mean = seconds(inner(found, "latency", "mean"))
-    times = all_seconds(inner(found, "latency", "values")) or (() if mean is None else (mean,))
     megabytes = positive(inner(found, "memory", "max_allocated"))
     return StageSamples(
-        event_s=times,
+        event_s=all_seconds(inner(found, "latency", "values"), mean),
         peak_allocated_bytes=None if megabytes is None else round(megabytes * 1e6),
     )
 

@@ -29,9 +29,7 @@ BOUNDARY = (
 
 def _runs(content: Content) -> Iterator[ForeignRun]:
     document = content.document or {}
-    times = all_seconds(document.get("latencies")) or (
-        () if (mean := seconds(document.get("avg_latency"))) is None else (mean,)
-    )
+    times = all_seconds(document.get("latencies"), seconds(document.get("avg_latency")))
     yield ForeignRun(
         where="the result",
         boundary=BOUNDARY,

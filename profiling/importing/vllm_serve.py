@@ -59,9 +59,7 @@ def _of(document: Mapping[str, Any], where: str) -> Iterator[ForeignRun]:
         "mode": "compile",
         "left_out": left_out,
     }
-    ttft = all_seconds(document.get("ttfts")) or (
-        () if (one := seconds(document.get("median_ttft_ms"), 1e-3)) is None else (one,)
-    )
+    ttft = all_seconds(document.get("ttfts"), seconds(document.get("median_ttft_ms"), 1e-3))
     # A first token is one request's own, whatever ran beside it.
     yield ForeignRun(
         where=f"{where}, first token",

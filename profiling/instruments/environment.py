@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hardware_specs.cpu import cpu_info, memory_bytes
 from profiling.devices.device import open_device
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from profiling.instruments.nvml import DeviceMonitor
 
 #: Settings that change what a run costs.
@@ -36,13 +37,14 @@ def describe_environment(device: str, monitor: DeviceMonitor | None = None) -> d
     """
     import torch
 
+    processor = cpu_info()
     environment: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "cpu_name": cpu_name(),
-        "cpu_signature": cpu_signature(),
+        "cpu_name": cpu_name(processor),
+        "cpu_signature": cpu_signature(processor),
         "cpu_count": os.cpu_count(),
         "matmul_precision": torch.get_float32_matmul_precision(),
         "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
@@ -69,35 +71,14 @@ def _version(package: str) -> str | None:
         return None
 
 
-def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Return the processor's name."""
-    return _cpuinfo(cpuinfo).get("model name") or platform.processor() or platform.machine()
+def cpu_name(known: Mapping[str, str]) -> str:
+    """Return the processor's name, from `hardware_specs.cpu.cpu_info`."""
+    return known.get("model name") or platform.processor() or platform.machine()
 
 
-def cpu_signature(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
+def cpu_signature(known: Mapping[str, str]) -> str | None:
     """Return family, model and stepping, which tell processors apart that share a name."""
-    known = _cpuinfo(cpuinfo)
     if "cpu family" not in known:
         return None
     parts = (("family", "cpu family"), ("model", "model"), ("stepping", "stepping"))
     return " ".join(f"{word} {known[key]}" for word, key in parts if key in known)
-
-
-def _cpuinfo(path: Path) -> dict[str, str]:
-    """Return the entry of the first processor; empty where the system has no such list."""
-    known: dict[str, str] = {}
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError:
-        return known  # Not Linux.
-    for line in text.partition("\n\n")[0].splitlines():
-        key, _, value = line.partition(":")
-        known[key.strip()] = value.strip()
-    return known
-
-
-def memory_bytes() -> int | None:
-    """Return the machine's memory, None where the system does not say."""
-    if sys.platform == "win32":
-        return None
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -53,42 +53,50 @@ class ForeignProcess:
 
 
 class DeviceMonitor(Protocol):
-    """The interface to a device's sensors; None means that the device does not report a quantity."""
+    """The interface to a device's sensors; None, as here, means that a quantity is not reported."""
 
     capabilities: Mapping[str, str]
-    name: str | None
-    uuid: str | None
-    driver: str | None
-    max_sm_clock_hz: int | None
-    power_limit_w: float | None
+    name: str | None = None
+    uuid: str | None = None
+    driver: str | None = None
+    max_sm_clock_hz: int | None = None
+    power_limit_w: float | None = None
 
     def energy_j(self) -> float | None:
         """Return the energy counter since the driver was loaded."""
+        return None
 
     def power_w(self) -> float | None:
         """Return the present power."""
+        return None
 
     def sm_clock_hz(self) -> int | None:
         """Return the present clock of the multiprocessors."""
+        return None
 
     def memory_clock_hz(self) -> int | None:
         """Return the present memory clock."""
+        return None
 
     def temperature_c(self) -> int | None:
         """Return the temperature in degrees Celsius."""
+        return None
 
     def throttle_reasons(self) -> tuple[str, ...] | None:
         """Return the reasons for reduced clocks, in words."""
+        return None
 
     def memory_used_bytes(self) -> int | None:
         """Return the memory in use by all processes."""
+        return None
 
-    def foreign_processes(self, *, own_context: bool) -> tuple[ForeignProcess, ...] | None:
+    def foreign_processes(self) -> tuple[ForeignProcess, ...] | None:
         """Return the other processes on the device."""
+        return None
 
 
-class AbsentMonitor:
-    """The monitor of a device without sensors.
+class AbsentMonitor(DeviceMonitor):
+    """The monitor of a device without sensors: it answers None to everything.
 
     >>> monitor = AbsentMonitor("a CPU has no NVML")
     >>> monitor.energy_j() is None, monitor.capabilities["energy"]
@@ -97,35 +105,6 @@ class AbsentMonitor:
 
     def __init__(self, reason: str) -> None:
         self.capabilities: Mapping[str, str] = dict.fromkeys(_QUANTITIES, reason)
-        self.name: str | None = None
-        self.uuid: str | None = None
-        self.driver: str | None = None
-        self.max_sm_clock_hz: int | None = None
-        self.power_limit_w: float | None = None
-
-    def energy_j(self) -> None:
-        """Return None."""
-
-    def power_w(self) -> None:
-        """Return None."""
-
-    def sm_clock_hz(self) -> None:
-        """Return None."""
-
-    def memory_clock_hz(self) -> None:
-        """Return None."""
-
-    def temperature_c(self) -> None:
-        """Return None."""
-
-    def throttle_reasons(self) -> None:
-        """Return None."""
-
-    def memory_used_bytes(self) -> None:
-        """Return None."""
-
-    def foreign_processes(self, *, own_context: bool) -> None:
-        """Return None."""
 
 
 @dataclass(slots=True)
@@ -263,12 +242,11 @@ class NvmlMonitor:
         """Return the memory in use by all processes."""
         return cast("int | None", self._ask("memory_used"))
 
-    def foreign_processes(self, *, own_context: bool) -> tuple[ForeignProcess, ...] | None:
-        """Return the other processes on the device.
+    def foreign_processes(self) -> tuple[ForeignProcess, ...] | None:
+        """Return the other processes on the device, where this one runs too.
 
-        Args:
-            own_context: whether this process holds a context there. Inside a container NVML gives
-                the host's ids, so ours is not among them; then the one with most memory is ours.
+        Inside a container NVML gives the host's ids, so ours is not among them; then the one with most
+        memory is ours.
         """
         running = self._ask("processes")
         if running is None:
@@ -280,7 +258,7 @@ class NvmlMonitor:
             for item in running
         ]
         others = [item for item in processes if item.pid != os.getpid()]
-        if own_context and len(others) == len(processes) and others:
+        if others and len(others) == len(processes):
             others.remove(max(others, key=lambda item: item.memory_bytes or 0))
         return tuple(others)
 

@@ -116,7 +116,7 @@ class Watch:
 
     def state(self) -> DeviceState:
         """Return the recorded readings, with other processes on the device."""
-        foreign = self.monitor.foreign_processes(own_context=True)
+        foreign = self.monitor.foreign_processes()
         return DeviceState(
             sm_clock_hz=tuple(self.sm_clock_hz),
             memory_clock_hz=tuple(self.memory_clock_hz),

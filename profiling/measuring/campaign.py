@@ -15,8 +15,10 @@ import time
 import warnings
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from costmodel.models import load_model
 from hardware_specs.errors import InvalidFileError, InvalidInputError, VlmRooflineError
 from hardware_specs.files.claiming import STALE_S, Claims
 from hardware_specs.files.reading import DamagedFileWarning
@@ -36,7 +38,7 @@ from profiling.measuring.point import (
 from profiling.measuring.together import WAIT, Sharing, follow
 from profiling.records.measurement import record_name, shareable
 from profiling.records.storage import read_measurement, write_measurement
-from profiling.subject.models import build_model, model_config
+from profiling.subject.models import build_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
     from profiling.records.measurement import Configuration, Measurement
 
 MOST_THREADS = 4096
+#: What torch's generators take.
+MOST_SEEDS = 2**63
 #: Between two looks at points that other workers hold, in seconds.
 POLL_S = 0.2
 
@@ -86,6 +90,10 @@ class Plan:
         if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
             raise InvalidInputError(
                 f"threads must lie between 1 and {MOST_THREADS}, not {self.threads}"
+            )
+        if not 0 <= self.seed < MOST_SEEDS:
+            raise InvalidInputError(
+                f"seed must lie between 0 and 2**63 - 1, not {shown(self.seed)}"
             )
         check(self.configurations, elsewhere=elsewhere)
         watched = isinstance(self.options, Options) and self.options.max_foreign_load is not None
@@ -333,7 +341,7 @@ def _subject(
             record = failed_point(asked, built["failure"], **where)
         else:
             record = measure_point(
-                built["model"], model_config(asked.model), asked, options=options or Options(),
+                built["model"], load_model(asked.model), asked, options=options or Options(),
                 monitor=built["monitor"], sharing=sharing, **where,
             )  # fmt: skip
         return shareable(replace(record, sampling=replace(record.sampling, rounds=plan.rounds)))
@@ -353,18 +361,15 @@ def _build(
     first: Configuration, plan: Plan, sharing: Sharing | None
 ) -> tuple[nn.Module | None, BaseException | None]:
     """Return the model, or what a lack of memory raised."""
+    build = partial(
+        build_model, first.model, dtype=first.dtype, device=first.device, weights=plan.weights,
+        attention=first.attention, seed=plan.seed,
+    )  # fmt: skip
     if sharing is not None:
         with sharing.group.guarded(first.model):
-            shared: nn.Module = build_model(
-                first.model, dtype=first.dtype, device=first.device, weights=plan.weights,
-                attention=first.attention, seed=plan.seed, divide=sharing.divide,
-            )  # fmt: skip
-        return shared, None
+            return build(divide=sharing.divide), None
     try:
-        model: nn.Module = build_model(
-            first.model, dtype=first.dtype, device=first.device, weights=plan.weights,
-            attention=first.attention, seed=plan.seed,
-        )  # fmt: skip
+        return build(), None
     except VlmRooflineError:
         raise
     except (MemoryError, RuntimeError) as error:
@@ -372,7 +377,6 @@ def _build(
             raise
         # The traceback holds the half-built model's memory.
         return None, error.with_traceback(None)
-    return model, None
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from costmodel.models import load_model
 from hardware_specs.files.writing import prepare_folder
 from profiling.devices.device import open_device
 from profiling.instruments.environment import describe_environment
@@ -20,7 +21,7 @@ from profiling.measuring.planning import model_key
 from profiling.measuring.point import is_out_of_memory, release_memory
 from profiling.records.model_names import carried_config, public_name
 from profiling.subject.execution import Execution
-from profiling.subject.models import build_model, model_config
+from profiling.subject.models import build_model
 from profiling.tracing.kernels import op_table, trace_run
 from profiling.tracing.op_profile import OpProfile, OpRecord, write_op_profile
 
@@ -66,7 +67,7 @@ def run_kernel_passes(
             first.model, dtype=first.dtype, device=first.device, weights=weights,
             attention=first.attention, seed=seed,
         )  # fmt: skip
-        shape = model_config(first.model)
+        shape = load_model(first.model)
         environment = describe_environment(first.device, open_monitor(first.device))
         for configuration in members:
             trace = target / f"{configuration.key}_trace.json.gz" if traces else None

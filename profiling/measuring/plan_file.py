@@ -69,7 +69,7 @@ def read_plan(path: str | Path, *, elsewhere: bool = False) -> Plan:
         elsewhere: it is measured on other machines, whose devices this one need not have.
 
     Raises:
-        InvalidFileError: no such file, no YAML, an unknown key, or a value of another kind.
+        InvalidFileError: no such file, no YAML, an unknown key, or a value that is none of its argument.
         VlmRooflineError: the campaign is impossible, see `Plan.check`.
     """
     try:
@@ -84,7 +84,10 @@ def read_plan(path: str | Path, *, elsewhere: bool = False) -> Plan:
         raise InvalidFileError(
             f"{failed}: schema_version {said.schema_version}; known is {SCHEMA_VERSION}"
         )
-    return plan_of(said, elsewhere=elsewhere)
+    try:
+        return plan_of(said, elsewhere=elsewhere)
+    except InvalidInputError as error:
+        raise InvalidFileError(f"{failed}: {error}") from error
 
 
 def plan_of(said: PlanFile, *, elsewhere: bool = False) -> Plan:
@@ -140,7 +143,7 @@ def options_for(
     if not 0 < noise < 1:
         raise InvalidInputError(f"noise is a share such as 0.02, not {noise}")
     if not 0 < max_time < inf:
-        raise InvalidInputError(f"max-time must be positive and finite, not {max_time}")
+        raise InvalidInputError(f"max_time must be positive and finite, not {max_time}")
     # A CPU has no clocks to wait for; a GPU needs seconds to reach its own.
     warm_up_s = min(3.0 if device.startswith("cuda") else 0.3, max_time)
     return Options(

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from costmodel.models import load_model
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 from hardware_specs.showing import shown
 from profiling.devices.device import device_kind
 from profiling.records.measurement import Configuration, record_name
 from profiling.subject.division import check_division
 from profiling.subject.execution import method_for
-from profiling.subject.models import QUANTISED_DTYPES, build_model, canonical_dtype, model_config
+from profiling.subject.models import QUANTISED_DTYPES, build_model, canonical_dtype
 from profiling.subject.quantisation import check_device
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ def check(configurations: Sequence[Configuration], *, elsewhere: bool = False) -
     """
     for configuration in configurations:
         kind = device_kind(configuration.device, elsewhere=elsewhere)
-        shape = model_config(configuration.model)
+        shape = load_model(configuration.model)
         if configuration.dtype in QUANTISED_DTYPES and not (elsewhere and kind == "cuda"):
             check_device(configuration.dtype, configuration.device)
         if configuration.mode == "cuda-graph" and kind != "cuda":

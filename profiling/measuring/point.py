@@ -33,7 +33,6 @@ from profiling.records.measurement import (
     Measurement,
     Sampling,
     StageSamples,
-    TokenCounts,
 )
 from profiling.records.samples import summarise
 from profiling.subject.execution import Execution
@@ -127,15 +126,9 @@ def measure_point(
         monitor = open_monitor(device.name)
     if environment is None:
         environment = describe_environment(device.name, monitor)
-    blank = Measurement(
-        configuration=configuration,
-        status="ok",
-        sampling=Sampling(timer=device.clock().name),
-        environment=environment,
+    blank = replace(
+        _begun(configuration, environment, round_, position),
         capabilities=dict(monitor.capabilities),
-        round=round_,
-        position=position,
-        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     with device.current():
         if sharing is None:
@@ -391,18 +384,26 @@ def failed_point(
     configuration: Configuration,
     error: BaseException,
     *,
-    environment: Mapping[str, Any] | None = None,
-    round_: int = 0,
-    position: int = 0,
+    environment: Mapping[str, Any],
+    round_: int,
+    position: int,
 ) -> Measurement:
     """Return the record of a point whose model could not even be built in memory."""
+    return replace(
+        _begun(configuration, environment, round_, position),
+        status="out-of-memory" if is_out_of_memory(error) else "failed",
+        error=first_line(error),
+    )
+
+
+def _begun(
+    configuration: Configuration, environment: Mapping[str, Any], round_: int, position: int
+) -> Measurement:
     return Measurement(
         configuration=configuration,
-        status="out-of-memory" if is_out_of_memory(error) else "failed",
+        status="ok",
         sampling=Sampling(timer=clock_for(configuration.device).name),
-        tokens=TokenCounts(),
-        environment=environment or {},
-        error=first_line(error),
+        environment=environment,
         round=round_,
         position=position,
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -12,12 +12,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 
-from costmodel.models.model import image_sizes
 from hardware_specs.errors import InvalidInputError
 from profiling.devices.ranks import join, world_size
 from profiling.measuring.campaign import Plan, run_points
 from profiling.measuring.planning import grid
 from profiling.records.storage import parse_measurement, read_measurement
+from profiling.subject.inputs import sizes_of
 from profiling.subject.models import named
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def profile(
         attention=attention,
         cache=cache,
         images=listed(images),
-        image_sizes=_sizes(image_size),
+        image_sizes=sizes_of(image_size),
         frames=frames,
     )
     plan = Plan(
@@ -142,10 +142,6 @@ def _source(model: str | ModelConfig) -> str:
             "give the path of its config.json"
         )
     return model.name
-
-
-def _sizes(image_size: ImageSize | None) -> tuple[tuple[int, int], ...]:
-    return tuple(size for size in image_sizes(image_size, None) if size is not None)
 
 
 def listed(value: T | Sequence[T]) -> list[T]:

@@ -149,7 +149,8 @@ def take_samples(
     recorder = Recorder(clock)
     with _no_garbage_collection():
         first_s, warm_s, steady = _warm(target, clock, warm_up, together)
-        accepted, reason = _sample(target, recorder, rule, guard, [*warm_s, first_s], together)
+        usual_s = order_statistic(warm_s or [first_s], 0.5)
+        accepted, reason = _sample(target, recorder, rule, guard, usual_s, together)
         latencies = _latencies(target, recorder, rule, together) if clock.asynchronous else []
     sampling = Sampling(
         timer=clock.name,
@@ -204,14 +205,13 @@ def _sample(
     recorder: Recorder,
     rule: StopRule,
     guard: Guard,
-    warm: list[float],
+    usual_s: float,
     together: Together,
 ) -> tuple[_Accepted, str]:
     accepted = _Accepted()
     clock = recorder.clock
     stopper = Stopper(rule)
-    expected = order_statistic(warm[:-1] or warm, 0.5)
-    chunk = together.same(max(1, min(_MAX_CHUNK, math.ceil(_CHUNK_S / max(expected, 1e-6)))))
+    chunk = together.same(max(1, min(_MAX_CHUNK, math.ceil(_CHUNK_S / max(usual_s, 1e-6)))))
     pause_s, rejections, lost_s = _FIRST_PAUSE_S, 0, 0.0
     started = clock.now_s()
     while True:

@@ -6,9 +6,11 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from costmodel.models import load_model
+from costmodel.precision.arithmetic import matrix_peak
 from hardware_specs.errors import CalibrationError
 from profiling.microbench.suite import default_suite, run_microbenchmarks
-from profiling.subject.models import canonical_dtype, model_config
+from profiling.subject.models import QUANTISED_DTYPES, canonical_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,7 +27,7 @@ def calibrate(
     *,
     hardware: str | HardwareSpec | None = None,
     model: str = "llava-1.5-7b",
-    dtypes: Sequence[str] = ("bf16",),
+    dtypes: Sequence[str] | None = None,
     suite: Suite | None = None,
     table: str | Path | None = None,
     near: Calibration | str | None = None,
@@ -40,7 +42,7 @@ def calibrate(
         device: `cuda`, `cuda:N` or `cpu`.
         hardware: what the device is; recognised by its name when None.
         model: the model whose widths are measured.
-        dtypes: floating and quantised labels.
+        dtypes: floating and quantised labels; None for fp32 on a CPU and bf16 on a GPU.
         suite: which sizes are measured, and for how long.
         table: where to keep the measured ops as well.
         near: the calibration of a device of the same architecture, as `fit_calibration` takes it.
@@ -49,6 +51,7 @@ def calibrate(
     Raises:
         DeviceUnavailableError: no such device.
         UnknownHardwareError: the device is not one of the shipped ones.
+        MissingPeakError: it has no peak in a floating dtype, which no efficiency could refer to.
         CalibrationError: too little could be measured, or a fit of the products is refused by the
             points that it did not see; its `measured` has the ops and the device.
     """
@@ -56,25 +59,24 @@ def calibrate(
     from hardware_specs import detect_hardware, get_hardware
 
     # Recognising a CPU measures it, which takes seconds: what is cheap to refuse comes first.
-    model_config(model)
-    for dtype in dtypes:
-        canonical_dtype(dtype)
+    load_model(model)
+    kind = device.partition(":")[0]
+    labels = [canonical_dtype(dtype) for dtype in dtypes or ["fp32" if kind == "cpu" else "bf16"]]
     if isinstance(near, str):
         near = Calibration.load(near)
-    spec = (
-        get_hardware(hardware)
-        if hardware is not None
-        else detect_hardware(device.partition(":")[0])
-    )
+    spec = get_hardware(hardware) if hardware is not None else detect_hardware(kind)
+    for label in labels:
+        if label not in QUANTISED_DTYPES:
+            matrix_peak(spec, label)
     ops = run_microbenchmarks(
-        device, model=model, dtypes=dtypes, suite=suite, on_progress=on_progress
+        device, model=model, dtypes=labels, suite=suite, on_progress=on_progress
     )
     if table is not None:
         ops.write(table)
     try:
         found = fit_calibration(ops.frame(), spec, near=near)
-        for dtype in dtypes:
-            check_products(found, canonical_dtype(dtype), ops)
+        for label in labels:
+            check_products(found, label, ops)
     except CalibrationError as error:
         error.measured = ops, spec
         raise

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from costmodel.calibration.chosen import chosen_products
+from costmodel.models import load_model
+from hardware_specs.errors import UnsupportedError
 from profiling.devices.device import open_device
 from profiling.instruments.environment import describe_environment
 from profiling.instruments.nvml import open_monitor
@@ -34,7 +35,7 @@ from profiling.microbench.timing import (
     time_case,
 )
 from profiling.subject.library_workarounds import products_stay_unprinted
-from profiling.subject.models import QUANTISED_DTYPES, canonical_dtype, model_config
+from profiling.subject.models import QUANTISED_DTYPES, canonical_dtype
 from profiling.subject.quantisation import UNTYPICAL
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def run_microbenchmarks(
     found = open_device(device)
     with found.current():
         bench = _Bench(found, suite or default_suite(device), on_row, [dict(row) for row in known])
-        return bench.run(model_config(model), labels, on_progress)
+        return bench.run(load_model(model), labels, on_progress)
 
 
 class _Bench:
@@ -184,8 +185,6 @@ class _Bench:
             self.on_row(row)
 
     def _time(self, case: OpCase, sustained_s: float) -> None:
-        from hardware_specs.errors import UnsupportedError
-
         load = "sustained" if sustained_s else "burst"
         name = f"{case.op_class} {case.dtype} {case.sizes}" + (f" {load}" if sustained_s else "")
         identity = {"op_class": case.op_class, "dtype": case.dtype, **case.sizes, "load": load}
@@ -202,7 +201,7 @@ class _Bench:
             self.skipped[name] = reason
             return
         try:
-            with _as_kernels_run(case.dtype):
+            with products_stay_unprinted(case.dtype):
                 row = time_case(
                     case, self.device, budget_s=self.suite.budget_s, sustained_s=sustained_s
                 )
@@ -284,10 +283,6 @@ class _Bench:
 
 def _floating(labels: Sequence[str]) -> list[str]:
     return [label for label in labels if label not in QUANTISED_DTYPES] or ["bf16"]
-
-
-def _as_kernels_run(dtype: str) -> Any:
-    return products_stay_unprinted() if dtype == "w8a8" else nullcontext()
 
 
 #: Columns that are measured: what is left of a row names its case.

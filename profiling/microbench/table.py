@@ -47,7 +47,7 @@ class OpTable:
     Args:
         rows: one mapping per op.
         environment: as `profiling.instruments.environment.describe_environment` gives it.
-        ceilings: best rate seen, `copy_bytes_per_s`, `triad_bytes_per_s`, `peak_flop_per_s.<dtype>`.
+        ceilings: best rate seen, `copy_bytes_per_s`, `pointwise_bytes_per_s`, `peak_flop_per_s.<dtype>`.
         skipped: what could not be run, with its reason.
         started_at: ISO 8601.
     """

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hardware_specs.errors import DeviceUnavailableError, UnsupportedError
 from profiling.records.samples import dispersion, order_statistic
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 CHAIN_BYTES = 256 * 1024 * 1024
 #: Calls of a chain: without weights; at least; and at most, for weights of half a megabyte.
 MAX_CALLS, MIN_CALLS, MAX_COPIES = 16, 4, 256
+MIN_SAMPLES, MAX_SAMPLES = 5, 200
 #: A chain of slow calls is shortened to this many seconds.
 CHAIN_S = 0.02
 #: How long a product runs without a pause before its time counts as that of a sustained load.
@@ -89,10 +91,7 @@ def time_case(
     case: OpCase,
     device: Device,
     *,
-    budget_s: float = 0.15,
-    min_samples: int = 5,
-    max_samples: int = 200,
-    use_graph: bool = True,
+    budget_s: float,
     sustained_s: float = 0.0,
 ) -> dict[str, Any]:
     """Return one row of an op table.
@@ -101,9 +100,6 @@ def time_case(
         case: the op.
         device: where it runs.
         budget_s: measured time to spend, after the warm-up.
-        min_samples: fewest samples.
-        max_samples: most samples.
-        use_graph: capture the chain in a CUDA graph where the device has graphs.
         sustained_s: run without a pause for this long first, so that clocks and power have settled;
             the row is then one of a sustained load.
     """
@@ -112,7 +108,7 @@ def time_case(
     copies = len(functions)
     functions = _affordable(functions, clock)
     chain, captured = _chain(functions), None
-    if use_graph and clock.asynchronous:
+    if clock.asynchronous:
         chain, captured = _captured(chain, device)
     chain()
     clock.synchronize()
@@ -120,10 +116,10 @@ def time_case(
         keep_busy(chain, clock, sustained_s)
     samples: list[float] = []
     spent_s = 0.0
-    while len(samples) < max_samples and (len(samples) < min_samples or spent_s < budget_s):
+    while len(samples) < MAX_SAMPLES and (not samples or spent_s < budget_s):
         # A few at a time between waits: the stop is decided on the host.
         marks = []
-        for _ in range(min_samples):
+        for _ in range(MIN_SAMPLES):
             begin = clock.mark()
             chain()
             marks.append((begin, clock.mark()))
@@ -192,8 +188,6 @@ def _chain(functions: list[Callable[[], Any]]) -> Callable[[], None]:
 
 def _captured(chain: Callable[[], None], device: Device) -> tuple[Callable[[], None], bool]:
     """Return the chain as a graph, or as it is where it cannot be captured, and which of the two."""
-    from hardware_specs.errors import DeviceUnavailableError, UnsupportedError
-
     try:
         graph, _ = device.graphs().capture(chain)
     except (UnsupportedError, DeviceUnavailableError):

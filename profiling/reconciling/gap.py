@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from costmodel.roofline import StageCost
@@ -118,20 +118,16 @@ def split_gap(
     (1.5, 1.5, 0.25)
     """
     ideal, fused, executed = stage.ideal, stage.fused, stage.executed
-    ideal_s = _seconds(ideal.time_s)
+    ideal_s = float(ideal.time_s)
     explained = (
-        _seconds(fused.compute_s) - _seconds(ideal.compute_s),
-        _seconds(fused.memory_s) - _seconds(ideal.memory_s),
-        _seconds(fused.link_s) - _seconds(ideal.link_s),
-        _seconds(executed.device_s) - _seconds(fused.device_s),
-        _seconds(executed.time_s) - _seconds(executed.device_s),
+        float(fused.compute_s) - float(ideal.compute_s),
+        float(fused.memory_s) - float(ideal.memory_s),
+        float(fused.link_s) - float(ideal.link_s),
+        float(executed.device_s) - float(fused.device_s),
+        float(executed.time_s) - float(executed.device_s),
         vision_s,
         projector_s,
         method_s,
     )
     rest = math.fsum((measured_s, -ideal_s, *(-part for part in explained)))
     return Gap(measured_s, ideal_s, *explained, rest)
-
-
-def _seconds(value: Any) -> float:
-    return float(value)

@@ -20,12 +20,8 @@ if TYPE_CHECKING:
     from profiling.reconciling.joining import Prediction, Predictor
     from profiling.tracing.op_profile import OpProfile
 
-OP_COLUMNS = (
-    "model", "dtype", "method", "visual_tokens", "batch_size", "mode", "stage", "op_class", "name",
-    "measured_s", "measured_kernels", "ideal_s", "efficiency_s", "unexplained_s", "predicted_s",
-    "predicted_kernels", "flops", "hbm_bytes", "share", "provenance",
-)  # fmt: skip
-
+#: What tells profiler passes apart.
+PASS = ("model", "dtype", "method", "visual_tokens", "batch_size", "mode")
 #: The cost model writes the layers that an op spans in brackets.
 _LAYERS = re.compile(r"\[\d+:\d+\]$")
 
@@ -57,7 +53,6 @@ def _profile_rows(profile: OpProfile, prediction: Prediction) -> list[dict[str, 
         found[0] += op.time_s
         found[1] += op.kernels
     whole_s = sum(found[0] for found in measured.values()) or 1.0
-    configuration = profile.configuration
     rows = []
     for key in dict.fromkeys((*measured, *predicted)):
         time_s, kernels = measured.get(key, (0.0, 0.0))
@@ -65,12 +60,8 @@ def _profile_rows(profile: OpProfile, prediction: Prediction) -> list[dict[str, 
         ideal, expected = model.get("ideal_s", 0.0), model.get("predicted_s", 0.0)
         rows.append(
             {
-                "model": configuration.model,
-                "dtype": configuration.dtype,
-                "method": configuration.method,
+                **{name: getattr(profile.configuration, name) for name in PASS},
                 "visual_tokens": profile.tokens.visual_llm,
-                "batch_size": configuration.batch_size,
-                "mode": configuration.mode,
                 "stage": key[0],
                 "op_class": key[1],
                 "name": key[2],
@@ -92,8 +83,7 @@ def _profile_rows(profile: OpProfile, prediction: Prediction) -> list[dict[str, 
     return rows
 
 
-#: What tells profiler passes apart, and what adds up over the ops of a class.
-PASS = ("model", "dtype", "method", "visual_tokens", "batch_size", "mode")
+#: What adds up over the ops of a class.
 _SUMMED = (
     "measured_s", "measured_kernels", "ideal_s", "efficiency_s", "unexplained_s", "predicted_s",
     "predicted_kernels", "flops", "hbm_bytes", "share",

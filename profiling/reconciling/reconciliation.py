@@ -46,7 +46,7 @@ class Reconciliation:
         dates: when the first and the last run began.
         skipped: runs that hold no time, with the reason and what was predicted.
         energy: one row per measured energy window.
-        ops: one row per profiler pass, stage and op, keyed by `OP_COLUMNS`.
+        ops: one row per profiler pass, stage and op, from `op_rows`.
         power: the powers by regime that the windows give; None without one.
         notes: what the numbers rest on.
         records: the runs themselves, with every sample.
@@ -155,8 +155,12 @@ def reconcile(
     loaded = _loaded(calibration, hardware, records)
     spec = device_of(records, hardware, loaded)
     predictor = Predictor(spec, loaded)
-    measured = [record for record in records if record.status == "ok" and record.stages]
-    skipped = [_skipped(record, predictor) for record in records if record not in measured]
+    measured, skipped = [], []
+    for record in records:
+        if record.status == "ok" and record.stages:
+            measured.append(record)
+        else:
+            skipped.append(_skipped(record, predictor))
     spreads = _spreads(measured)
     rows: list[dict[str, Any]] = []
     runs = []

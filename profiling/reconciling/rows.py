@@ -70,8 +70,7 @@ def stage_view(prediction: Prediction, name: str) -> StageView:
     """Return the predicted parts of a measured stage.
 
     `total` is the language model's prefill with tower, projector and method left out, `generation` its
-    decode steps besides; another stage
-    is itself, with the method left out where the method works inside it.
+    decode steps besides; another stage is itself, with the method left out where the method works inside it.
 
     Args:
         prediction: of the configuration.
@@ -137,17 +136,12 @@ def identity(record: Measurement, prediction: Prediction | None) -> dict[str, An
     kept = entering
     if lengths:
         kept = max(0, min(lengths) - configuration.text_tokens)
+    asked = ("text_tokens", "batch_size", "output_tokens", "mode")
     return {
-        "model": configuration.model,
-        "dtype": configuration.dtype,
-        "method": configuration.method,
-        "keep": configuration.keep,
+        **{name: getattr(configuration, name) for name in ("model", "dtype", "method", "keep")},
         "visual_tokens": configuration.visual_tokens if kept is None else kept,
         "visual_tokens_llm": entering,
-        "text_tokens": configuration.text_tokens,
-        "batch_size": configuration.batch_size,
-        "output_tokens": configuration.output_tokens,
-        "mode": configuration.mode,
+        **{name: getattr(configuration, name) for name in asked},
         "round": record.round,
     }
 
@@ -288,10 +282,9 @@ def stage_peak(memory: MemoryCost, name: str) -> int | None:
         memory: an estimate's memory with its timeline.
         name: a stage, or `total`.
     """
-    owner = {"vision": "vision", "projector": "projector", "decode": "decode"}
     peaks = []
     for phase in memory.timeline:
-        stage = owner.get(phase.name, "prefill")
+        stage = phase.name if phase.name in ("vision", "projector", "decode") else "prefill"
         if stage == name or stage in TOGETHER.get(name, ()):
             peaks.append(phase.total_bytes)
     return int(max(peaks)) if peaks else None

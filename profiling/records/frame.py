@@ -73,20 +73,14 @@ def _stage_rows(record: Measurement, source: str) -> list[dict[str, Any]]:
     windows = {window.stage: window for window in record.energy}
     rows = []
     for stage, data in record.stages.items():
-        summary = data.summary
+        summary = asdict(data.summary)
         window = windows.get(stage)
         rows.append(
             {
                 **identity,
                 "stage": stage,
-                "samples": summary.count,
-                "median_s": summary.median_s,
-                "mean_s": summary.mean_s,
-                "min_s": summary.min_s,
-                "p20_s": summary.p20_s,
-                "p80_s": summary.p80_s,
-                "p90_s": summary.p90_s,
-                "dispersion": summary.dispersion,
+                "samples": summary.pop("count"),
+                **summary,
                 "enqueue_s": summarise(data.enqueue_s).median_s,
                 "wall_s": summarise(data.wall_s).median_s,
                 "idle_event_s": summarise(data.idle_event_s).median_s,

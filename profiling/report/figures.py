@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from costmodel.plots import PlacedOp, plot_roofline
 from costmodel.plots.latency import LatencyCurve, MeasuredPoints, latency_curve, plot_latency
 from profiling.reconciling.metrics import knee_of
+from profiling.reconciling.opclasses import PASS
 from profiling.reconciling.summary import SERIES, medians_by_count, series_of
 from profiling.report.plot_accuracy import plot_accuracy
 from profiling.report.plot_gap import plot_gap, plot_gap_over_tokens
@@ -41,15 +42,17 @@ def subtitle(result: Reconciliation, extra: str = "") -> str:
 def series_name(key: Sequence[Any], *, short: bool = False) -> str:
     """Return the words that describe a curve, from its values in the order of `SERIES`.
 
-    The short form leaves the model and dtype out.
+    The short form leaves out the model, dtype and text.
 
     >>> series_name(("llava-1.5-7b", "bf16", "none", 40, 8, "eager"))
-    'llava-1.5-7b bf16, batch 8, eager'
+    'llava-1.5-7b bf16, 40 text tokens, batch 8, eager'
     """
     named = dict(zip(SERIES, key, strict=True))
     words = [] if short else [f"{named['model']} {named['dtype']}"]
     if named["method"] != "none":
         words.append(named["method"])
+    if not short:
+        words.append(f"{named['text_tokens']} text tokens")
     if named["batch_size"] != 1 or not short:
         words.append(f"batch {named['batch_size']}")
     return ", ".join([*words, str(named["mode"])])
@@ -190,7 +193,7 @@ def _host_floor(rows: Sequence[dict[str, Any]]) -> tuple[float | None, int | Non
 
 
 def _extremes(result: Reconciliation) -> dict[str, dict[str, Any]]:
-    """Return the total rows with the most and the fewest visual tokens of the first curve."""
+    """Return the total rows with the most and the fewest visual tokens of the longest curve."""
     curves = series_of(result.rows, "total")
     if not curves:
         return {}
@@ -203,10 +206,7 @@ def _extremes(result: Reconciliation) -> dict[str, dict[str, Any]]:
 def _rooflines(result: Reconciliation) -> dict[str, Figure]:
     passes: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in result.ops:
-        key = tuple(
-            row[n] for n in ("model", "dtype", "method", "visual_tokens", "batch_size", "mode")
-        )
-        passes.setdefault(key, []).append(row)
+        passes.setdefault(tuple(row[name] for name in PASS), []).append(row)
     figures = {}
     for index, (key, rows) in enumerate(passes.items()):
         model, dtype, method, tokens, batch, mode = key

@@ -51,7 +51,6 @@ def plot_gap(row: Mapping[str, Any], *, title: str = "") -> Figure:
     figure, axes = new_figure(7.2, 1.1 + 0.42 * (len(names) + 3))
     scale = 1e3
     labels, place = [], 0
-    begin = 0.0
     ends = []
 
     def bar(

@@ -232,8 +232,7 @@ def _op_classes(result: Reconciliation) -> str:
     )  # fmt: skip
     rows = [
         [
-            f"{row['model']} {row['dtype']}, {row['visual_tokens']} tokens, {row['mode']}, "
-            f"{row['method']}",
+            f"{_run(row)}, {row['visual_tokens']} visual tokens",
             row["stage"],
             row["op_class"],
             _ms(row["measured_s"]),
@@ -262,7 +261,7 @@ def _energy(result: Reconciliation) -> str:
     )  # fmt: skip
     rows = [
         [
-            _run(row),
+            f"{_run(row)}, {row['visual_tokens']} visual tokens",
             row["covers"],
             number(row["measured_j"]),
             row["method_of_measurement"],

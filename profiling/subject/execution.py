@@ -42,15 +42,12 @@ class Execution:
         model: as `profiling.subject.models.build_model` returns it.
         shape: the cost model's description of the model.
         configuration: the settings to run.
-        seed: fixes the pixels.
 
     Raises:
         InvalidInputError: more visual tokens than positions, or an image requested of a text-only model.
     """
 
-    def __init__(
-        self, model: nn.Module, shape: ModelConfig, configuration: Configuration, seed: int = 0
-    ) -> None:
+    def __init__(self, model: nn.Module, shape: ModelConfig, configuration: Configuration) -> None:
         self.model = model
         self.shape = shape
         self.configuration = configuration
@@ -67,7 +64,7 @@ class Execution:
             self.visual = visual_inputs(
                 model, shape, batch_size=configuration.batch_size, visual_tokens=needed,
                 images=configuration.images, image_sizes=configuration.image_sizes,
-                frames=configuration.frames, seed=seed,
+                frames=configuration.frames,
             )  # fmt: skip
         elif self._method is not None:
             raise UnsupportedError(
@@ -87,8 +84,7 @@ class Execution:
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             stack.enter_context(_environment(_CHECK_VARIABLE, "1"))
-            if self.configuration.dtype == "w8a8":
-                stack.enter_context(products_stay_unprinted())
+            stack.enter_context(products_stay_unprinted(self.configuration.dtype))
             if self._method is not None or (self.visual is not None and self.visual.whole):
                 # The placeholders are counted before the method shortens anything.
                 self._ids = self._placeholder_ids()
@@ -212,11 +208,8 @@ class Execution:
         finally:
             handle.remove()
         text = self.configuration.text_tokens
-        visual_in: int | None = None
-        if self.visual is not None:
-            visual_in = self._projected_tokens(self.visual)
         return TokenCounts(
-            visual_in=visual_in,
+            visual_in=None if self.visual is None else self._projected_tokens(self.visual),
             visual_llm=lengths[0] - text if lengths else None,
             text=text,
             crops=self.visual.crops if self.visual is not None else 0,
@@ -232,18 +225,19 @@ class Execution:
         import torch
 
         assert self.visual is not None  # noqa: S101  (a method implies pixels)
-        count, parts = encode(self.model, self.visual).shape[1], self.visual.parts
-        between = parts - 1
+        pieces = self.visual.pieces or (encode(self.model, self.visual).shape[1],)
+        between = len(pieces) - 1
         if between >= self._after.shape[1]:
             raise InvalidInputError(
-                f"{parts} pairs of frames have text between them: give text_tokens of at least "
-                f"{self._before.shape[1] + parts}"
+                f"{len(pieces)} images or pairs of frames have text between them: give text_tokens of "
+                f"at least {self._before.shape[1] + len(pieces)}"
             )
-        middle = self._before.new_full(
-            (self._before.shape[0], count // parts), self.visual.placeholder_id
-        )
-        apart = [middle, self._after[:, :1]] * between
-        return torch.cat((self._before, *apart, middle, self._after[:, between:]), dim=1)
+        shown = [
+            self._before.new_full((self._before.shape[0], count), self.visual.placeholder_id)
+            for count in pieces
+        ]
+        apart = [part for each in shown[:-1] for part in (each, self._after[:, :1])]
+        return torch.cat((self._before, *apart, shown[-1], self._after[:, between:]), dim=1)
 
     def stage_callables(self) -> dict[str, Callable[[], Any]]:
         """Return each stage as a function of nothing, to repeat it alone (energy, profiler).
@@ -330,7 +324,7 @@ def _environment(name: str, value: str) -> Iterator[None]:
             os.environ[name] = previous
 
 
-def _flusher(configuration: Configuration) -> Callable[[], None]:
+def _flusher(configuration: Configuration) -> Callable[[], object]:
     """Return what empties the device's caches before a repetition, nothing when they stay warm."""
     if configuration.cache == "warm":
         return lambda: None
@@ -340,9 +334,4 @@ def _flusher(configuration: Configuration) -> Callable[[], None]:
 
     place = open_device(configuration.device).place
     # 256 MB is beyond every L2 and most last-level caches, and what triton's do_bench clears.
-    buffer = torch.empty(256 * 1024 * 1024, dtype=torch.int8, device=place)
-
-    def flush() -> None:
-        buffer.zero_()
-
-    return flush
+    return torch.empty(256 * 1024 * 1024, dtype=torch.int8, device=place).zero_

@@ -8,7 +8,7 @@ the anyres models, frames for video). Text is arbitrary ids; equal ids cost the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isqrt
+from math import isqrt, prod
 from typing import TYPE_CHECKING, Any
 
 from costmodel.models.families import get_family
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from costmodel.models import ModelConfig
+    from costmodel.models.model import ImageSize
 
 #: Text tokens before the picture, as in "USER: <image>": the rest follows it.
 _TEXT_BEFORE = 5
@@ -41,7 +42,7 @@ class VisualInputs:
         images: images (or videos) per sequence.
         crops: runs of the vision tower per sequence (tiles, frames).
         placeholder_id: the token id that the visual tokens replace.
-        parts: pieces of the visual tokens that text stands between.
+        pieces: visual tokens of each piece where text stands between them; empty for one.
         whole: whether the model must be called with ids and pixels, for positions in three axes and
             features that go around the embeddings.
     """
@@ -51,7 +52,7 @@ class VisualInputs:
     images: int
     crops: int
     placeholder_id: int
-    parts: int = 1
+    pieces: tuple[int, ...] = ()
     whole: bool = False
 
     def call(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -60,6 +61,15 @@ class VisualInputs:
         kinds = kinds * (_VIDEO if "pixel_values_videos" in self.arguments else _IMAGE)
         extra = {"mm_token_type_ids": kinds} if self.whole else {}
         return {"input_ids": ids, **self.arguments, **extra}
+
+
+def sizes_of(image_size: ImageSize | None) -> tuple[tuple[int, int], ...]:
+    """Return the (height, width) of every image that were given, as a configuration holds them.
+
+    >>> sizes_of((480, 640)), sizes_of(None)
+    (((480, 640),), ())
+    """
+    return tuple(size for size in per_image(image_size, None) if size is not None)
 
 
 def visual_inputs(
@@ -71,7 +81,6 @@ def visual_inputs(
     images: int | None = None,
     image_sizes: Sequence[tuple[int, int]] = (),
     frames: int | None = None,
-    seed: int = 0,
 ) -> VisualInputs:
     """Return random pixels that give at least so many visual tokens per sequence.
 
@@ -86,7 +95,6 @@ def visual_inputs(
         images: images per sequence; None for as many as the count says.
         image_sizes: (height, width) of every image, or one for each; empty for the default image.
         frames: of a clip in place of images.
-        seed: fixes the pixels.
 
     Raises:
         UnsupportedError: the model has no vision tower or no known kind of input.
@@ -103,7 +111,7 @@ def visual_inputs(
     items, crops, *_ = units.read(visual_tokens or units.counted.tokens)
     side = shape.vision.image_size
     channels = shape.vision.num_channels
-    generator = torch.Generator("cpu").manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(0)
 
     def pixels(*leading: int) -> torch.Tensor:
         values = torch.randn(*leading, channels, side, side, generator=generator)
@@ -158,13 +166,12 @@ def _native(
     config: Any = model.config
     geometry: Any = shape.geometry
     merge = shape.vision.merge
-    names, placeholder, parts = ("pixel_values", "image_grid_thw"), config.image_token_id, 1
+    names, placeholder = ("pixel_values", "image_grid_thw"), config.image_token_id
     grids = [(1, *geometry.grid(each)) for each in per_image(size, images)]
     if frames is not None:
         names = ("pixel_values_videos", "video_grid_thw")
         placeholder = config.video_token_id
         grids = [geometry.clip_grid(frames, per_image(size, None)[0])]
-        parts = grids[0][0] if geometry.text_of(frames) else 1
     elif size is None and visual_tokens is not None:
         each = visual_tokens // images
         rows = next(side for side in range(isqrt(each), 0, -1) if each % side == 0)
@@ -175,7 +182,10 @@ def _native(
     values = (patches.to(weight.device, _floating(model)), grid.to(weight.device))
     arguments = dict(zip(names, values, strict=True))
     crops = images if frames is None else grids[0][0]
-    return VisualInputs(arguments, batch_size, images, crops, placeholder, parts, whole=True)
+    # Images stand apart, and so do pairs of frames where their times are written.
+    apart = [(1, *each) for t, *each in grids for _ in range(t)] if geometry.timestamps else grids
+    pieces = tuple(prod(each) // merge**2 for each in apart)
+    return VisualInputs(arguments, batch_size, images, crops, placeholder, pieces, whole=True)
 
 
 def _floating(model: nn.Module) -> torch.dtype:

@@ -34,10 +34,8 @@ if TYPE_CHECKING:
     from costmodel.models import ModelConfig
 
 FLOAT_DTYPES = ("fp32", "fp16", "bf16")
-#: label -> what people also call it. The weights of these are made from bf16 (fp16 where a GPU has
-#: no bf16) by `profiling.subject.quantisation`.
-QUANTISED_DTYPES = {"w8a16": "int8 weights", "w8a8": "int8 weights and activations",
-                    "w4a16": "int4 weights", "fp8": "fp8 weights and activations"}  # fmt: skip
+#: Their weights are made from bf16 (fp16 where a GPU has no bf16) by `profiling.subject.quantisation`.
+QUANTISED_DTYPES = ("w8a16", "w8a8", "w4a16", "fp8")
 _ALIASES = {"int8": "w8a8", "int4": "w4a16", "float32": "fp32", "float16": "fp16",
             "bfloat16": "bf16", "half": "fp16"}  # fmt: skip
 #: Standard deviation of random matrices: what LLaMA and CLIP configs call `initializer_range`.
@@ -66,22 +64,6 @@ def torch_dtype(label: str) -> torch.dtype:
     import torch
 
     return {"fp32": torch.float32, "fp16": torch.float16}.get(label, torch.bfloat16)
-
-
-def model_config(source: str | ModelConfig, scale: str | None = None) -> ModelConfig:
-    """Return the cost model's view of a model, size-reduced when a scale is given.
-
-    Args:
-        source: shipped name, path or hub id, possibly with `@layers=..,width=..`.
-        scale: the same words apart, such as `layers=4,width=1/4`.
-
-    Raises:
-        UnknownModelError: no such model.
-        InvalidInputError: a scale that does not fit.
-    """
-    from costmodel.models import load_model
-
-    return load_model(named(source, scale) if isinstance(source, str) else source)
 
 
 def named(source: str, scale: str | None = None) -> str:

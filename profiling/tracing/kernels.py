@@ -26,12 +26,12 @@ from costmodel.quantities import STAGES
 from hardware_specs.files.writing import write_file
 from profiling.devices.device import open_device
 from profiling.records.measurement import TOTAL
-from profiling.tracing.events import gather, read_events
+from profiling.tracing.events import read_events
 from profiling.tracing.linking import MODULE_PREFIX, STAGE_PREFIX, links
 from profiling.tracing.op_names import op_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     import pandas as pd
     from torch import nn
@@ -169,19 +169,11 @@ def read_trace(path: str | Path) -> list[KernelRecord]:
     Raises:
         InvalidFileError: not such a trace.
     """
-    return _records(read_events(path))
+    return attribute(read_events(path))
 
 
-def attribute(events: Iterable[Mapping[str, Any]]) -> list[KernelRecord]:
-    """Assign device work to the module and op that launched it.
-
-    Args:
-        events: of a Chrome trace; times in microseconds.
-    """
-    return _records(gather(events))
-
-
-def _records(trace: Trace) -> list[KernelRecord]:
+def attribute(trace: Trace) -> list[KernelRecord]:
+    """Assign device work to the module and op that launched it."""
     return [
         _record(link.stack, link.work.name, link.work.length_us * 1e-6)
         for link in links(trace)

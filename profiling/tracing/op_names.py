@@ -10,20 +10,11 @@ from __future__ import annotations
 import re
 
 #: Last words of a module's path -> (op, class). The projector's linear_1 and linear_2 keep theirs.
-_LEAVES = {
-    "q_proj": ("q_proj", "gemm"),
-    "k_proj": ("k_proj", "gemm"),
-    "v_proj": ("v_proj", "gemm"),
-    "o_proj": ("o_proj", "gemm"),
-    "out_proj": ("out_proj", "gemm"),
-    "gate_proj": ("gate_proj", "gemm"),
-    "up_proj": ("up_proj", "gemm"),
-    "down_proj": ("down_proj", "gemm"),
-    "fc1": ("fc1", "gemm"),
-    "fc2": ("fc2", "gemm"),
-    "linear_1": ("linear_1", "gemm"),
-    "linear_2": ("linear_2", "gemm"),
-    "lm_head": ("lm_head", "gemm"),
+_PRODUCTS = (
+    "q_proj", "k_proj", "v_proj", "o_proj", "out_proj", "gate_proj", "up_proj", "down_proj", "fc1", "fc2",
+    "linear_1", "linear_2", "lm_head",
+)  # fmt: skip
+_LEAVES = {name: (name, "gemm") for name in _PRODUCTS} | {
     "patch_embedding": ("patch_embed", "conv"),
     "position_embedding": ("position_embed", "embedding"),
     "embed_tokens": ("embed_tokens", "embedding"),
@@ -42,9 +33,7 @@ _ATTENTION = re.compile(r"scaled_dot_product|flash_attention|efficient_attention
 _PRODUCT = re.compile(r"aten::(bmm|matmul|baddbmm|mm|addmm|linear)$")
 
 
-def op_of(
-    module: str, op: str, stage: str, *, repeat: int = 0, rotary_cats: int = 2
-) -> tuple[str, str]:
+def op_of(module: str, op: str, stage: str, *, repeat: int = 0) -> tuple[str, str]:
     """Return the cost model's (op, class) for an op that a module called itself.
 
     Args:
@@ -52,8 +41,6 @@ def op_of(
         op: the op, such as `aten::mul`.
         stage: the stage it ran in.
         repeat: how many calls of the same op this visit of the module had made before.
-        rotary_cats: concatenations a self-attention makes for its rotary embedding (query and
-            key); later ones lengthen the cache.
 
     >>> op_of("model.language_model.layers.0.self_attn.q_proj", "aten::linear", "prefill")
     ('q_proj', 'gemm')
@@ -67,7 +54,7 @@ def op_of(
         return "final_norm", "norm"
     language = not re.search(r"tower", module)
     if last == "self_attn":
-        return _attention_op(op, stage, language, repeat, rotary_cats)
+        return _attention_op(op, stage, language, repeat)
     if last == "mlp":
         return ("act_mul", "pointwise") if language else ("gelu", "pointwise")
     if last.isdigit() and op == "aten::add":
@@ -82,9 +69,7 @@ def op_of(
     return op.removeprefix("aten::"), class_of(op)
 
 
-def _attention_op(
-    op: str, stage: str, language: bool, repeat: int, rotary_cats: int
-) -> tuple[str, str]:
+def _attention_op(op: str, stage: str, language: bool, repeat: int) -> tuple[str, str]:
     kind = (
         "attention_encoder"
         if not language
@@ -97,7 +82,8 @@ def _attention_op(
     if op == "aten::softmax":
         return "softmax", "norm"
     if op == "aten::cat" and language:
-        return ("rope", "pointwise") if repeat < rotary_cats else ("cache_cat", "copy")
+        # The rotary embedding concatenates query and key; what comes after lengthens the cache.
+        return ("rope", "pointwise") if repeat < 2 else ("cache_cat", "copy")
     if language and op in ("aten::mul", "aten::neg", "aten::add"):
         return "rope", "pointwise"
     if op in ("aten::contiguous", "aten::clone", "aten::reshape"):

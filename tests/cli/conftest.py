@@ -6,6 +6,25 @@ from public_tables import *  # noqa: F403  (its fixtures)
 from tiny_models import *  # noqa: F403  (its fixtures)
 
 from profiling.records.storage import write_measurement
+from vlm_roofline.cli import main
+
+
+@pytest.fixture
+def refused(capsys):
+    """Run a command that must end with exit code 2 and one line beside its warnings; return the line."""
+
+    def run(*words) -> str:
+        capsys.readouterr()
+        assert main([str(word) for word in words]) == 2
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        told = [line for line in printed.err.splitlines() if line.strip()]
+        (error,) = (line for line in told if not line.startswith("warning:"))
+        assert error.startswith("error: ")
+        assert len(error) < 2000
+        return error
+
+    return run
 
 
 @pytest.fixture

@@ -54,15 +54,17 @@ def test_json_is_the_saved_document(table, tmp_path, capsys):
         (["{table}", "--hardware", "nvidia-h100-sxm5-80gb"], "was measured on 'NVIDIA A100"),
         (["{table}", "--hardware", "nvidia-z9"], "unknown hardware"),
         (["nowhere.csv", "--hardware", A100], "no table at"),
+        (["--keep-table", "ops.csv"], "'ops.csv' must end in .json"),
+        (
+            ["--device", "cpu", "--dtypes", "bf16", "--hardware", "nvidia-v100-sxm2-16gb"],
+            "no peak for bf16",
+        ),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(arguments, words, table, tmp_path, capsys):
+def test_bad_input_is_one_line_and_exit_code_2(arguments, words, table, tmp_path, refused):
     out = tmp_path / "x.json"
-    command = ["calibrate", *(a.format(table=table) for a in arguments), "--out", str(out)]
-    assert main(command) == 2
-    errors = capsys.readouterr().err
-    assert words in errors
-    assert errors.count("\n") == 1
+    given = (each.format(table=table) for each in arguments)
+    assert words in refused("calibrate", *given, "--out", out)
     assert not out.exists()
 
 

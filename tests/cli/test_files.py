@@ -14,7 +14,7 @@ from profiling.records.storage import write_measurement
 from vlm_roofline.cli import main
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 A100 = "nvidia-a100-sxm4-80gb"
 MODEL = "llava-1.5-7b"
@@ -65,19 +65,9 @@ def places(tmp_path_factory: pytest.TempPathFactory, lab) -> dict[str, str]:
     return {"runs": str(folder / "runs"), "law": str(folder / "law.json")}
 
 
-def _refused(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
-    assert main(list(arguments)) == 2
-    printed = capsys.readouterr()
-    lines = [line for line in printed.err.splitlines() if not line.startswith("warning:")]
-    assert len(lines) == 1
-    assert lines[0].startswith("error: ")
-    assert len(lines[0]) < 2000
-    return lines[0]
-
-
 @pytest.mark.parametrize("command", WRITERS)
 def test_a_writer_replaces_whole_files_only(
-    command: str, tmp_path: Path, places: dict[str, str], capsys: pytest.CaptureFixture[str]
+    command: str, tmp_path: Path, places: dict[str, str], refused: Callable[..., str]
 ) -> None:
     ending, words = WRITERS[command]
     real = tmp_path / f"real{ending}"
@@ -91,11 +81,11 @@ def test_a_writer_replaces_whole_files_only(
     (tmp_path / f"folder{ending}").mkdir()
     for out in (tmp_path / "no" / f"x{ending}", tmp_path / f"folder{ending}",
                 tmp_path / f"{'x' * 300}{ending}"):  # fmt: skip
-        assert "cannot write" in _refused(arguments(out), capsys)
+        assert "cannot write" in refused(*arguments(out))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50, hard))
     try:
-        assert f"link{ending}" in _refused(arguments(link), capsys)
+        assert f"link{ending}" in refused(*arguments(link))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert real.read_text() == "old"
@@ -130,26 +120,25 @@ def test_a_reader_refuses_what_is_no_file_of_its_kind(
     command: str,
     enemy: str,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    refused: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     ending, words = READERS[command]
     path = tmp_path / f"enemy{ending}"
     ENEMIES[enemy](path)
-    _refused([word.format(file=path) for word in words], capsys)
+    refused(*(word.format(file=path) for word in words))
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
 @pytest.mark.parametrize("command", READERS)
 def test_names_that_no_file_can_have(
-    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    command: str, tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     ending, words = READERS[command]
     for name in ("x" * 300, "~nobody-has-this-name/x", "\udc80"):
-        _refused([word.format(file=name + ending) for word in words], capsys)
+        refused(*(word.format(file=name + ending) for word in words))
 
 
 @pytest.mark.parametrize(
@@ -164,11 +153,11 @@ def test_names_that_no_file_can_have(
 def test_an_empty_path_is_not_the_current_folder(
     words: list[str],
     tmp_path: Path,
+    refused: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "an empty path" in _refused([*words, ""], capsys)
+    assert "an empty path" in refused(*words, "")
     assert not list(tmp_path.iterdir())
 
 
@@ -191,11 +180,13 @@ def test_a_damaged_record_and_op_profile_are_named_and_the_report_is_written(
         assert name in said
 
 
-def test_text_of_others_is_only_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_of_others_is_only_text(
+    tmp_path: Path, refused: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
     """Markup of the table builder and commands to the terminal, in a name that is printed."""
     path = tmp_path / "[red]x[-red][-y]\x1b]0;z\x07.json"
     path.write_text("{}")
-    assert "\x1b" not in _refused(["models", "show", str(path)], capsys)
+    assert "\x1b" not in refused("models", "show", path)
     out = tmp_path / "[bold]x[-nothing]\x1b.csv"
     assert main(["reproduce", "fastv", "--out", str(out)]) == 0
     printed = capsys.readouterr().out

@@ -1,8 +1,6 @@
 """`vlm-roofline methods` and `vlm-roofline frontier`."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -68,17 +66,3 @@ def test_frontier_tells_without_colour_what_is_over_the_budget(run) -> None:
     assert "N2 read in two public notes" in text
     free = run(*arguments)
     assert not any(line.startswith(("x", "*x")) for line in free.splitlines())
-
-
-def test_neither_command_imports_heavy_packages() -> None:
-    program = (
-        "import sys; import vlm_roofline.cli.methods as m, vlm_roofline.cli.frontier;"
-        "from costmodel.methods import method_info; m.document(method_info('fastv'));"
-        "from costmodel.questions.frontiers import frontier;"
-        f"frontier('llava-1.5-7b', '{A100}', benchmark='pope').to_dict();"
-        "print(sorted({'torch', 'transformers', 'pandas', 'matplotlib'} & set(sys.modules)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"

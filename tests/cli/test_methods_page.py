@@ -7,9 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-from page_runs import check_run, console_runs, python_blocks
-
 from costmodel.methods import list_methods, method_info
 
 PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
@@ -43,17 +40,6 @@ def table():
 
 def test_the_page_says_what_the_methods_say() -> None:
     assert table() in PAGE.read_text("utf-8")
-
-
-@pytest.mark.parametrize(("line", "shown"), console_runs(PAGE))
-def test_lines_print_what_the_page_shows(line, shown, capsys, monkeypatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    check_run(line, shown, capsys)
-
-
-@pytest.mark.parametrize("block", python_blocks(PAGE))
-def test_python_runs(block) -> None:
-    exec(block, {})  # noqa: S102  (the page's own)
 
 
 def main() -> None:

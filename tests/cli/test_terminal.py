@@ -1,4 +1,4 @@
-"""Tables on terminals of 80, 100 and 160 columns and on a pipe: no number is cut, no line is too long."""
+"""Tables on terminals of 60, 80 and 160 columns and on a pipe: no number is cut, no line is too long."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ COMMANDS = {
     "estimate --ops": ["estimate", *FASTV, "--ops"],
     "compare": ["compare", *FASTV, "--keep", "64,0.5"],
     "frontier": ["frontier", *FASTV[:3], "--benchmark", "pope"],
+    "explain": ["explain", str(ROOT / "tests" / "data" / "traces" / "h100_bert_small.json.gz")],
     "measurements": ["measurements", str(ROOT / "measurements")],
     "reconcile": ["reconcile", "{folder}/runs", "--calibration", "{folder}/law.json"],
     "count": ["count", "llava-1.5-7b", "--scale", "layers=2,width=1/8", "--visual-tokens", "64",
@@ -33,7 +34,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("width", [80, 100, 160, None], ids=lambda width: str(width or "pipe"))
+@pytest.mark.parametrize("width", [60, 80, 160, None], ids=lambda width: str(width or "pipe"))
 def test_no_number_is_cut(monkeypatch, capsys, request, command: str, width: int | None) -> None:
     arguments = COMMANDS[command]
     if command == "reconcile":
@@ -63,6 +64,8 @@ def test_no_number_is_cut(monkeypatch, capsys, request, command: str, width: int
         console._consoles.cache_clear()
     assert code == 0
     assert "\u2026" not in out
+    if command == "explain" and width == 160:
+        assert "NVIDIA H100 80GB HBM3, calibration nvidia-h100-sxm5-80gb\n" in out
     assert max(map(len, out.splitlines())) <= (width or 160)
     # Each number stands on one line, with nothing of another number at its ends.
     for cell in dict.fromkeys(cells):

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from page_runs import run_page
+from page_runs import console_runs, run_page
 
 from costmodel import estimate
 from costmodel.conventions import list_conventions
@@ -22,6 +22,9 @@ PAGES = (
     "conventions",
     "boundaries",
     "which-plan",
+    "methods",
+    "questions",
+    "sweeps",
 )
 
 
@@ -32,6 +35,17 @@ def test_a_page_prints_what_it_shows(name: str, tmp_path, monkeypatch, capsys) -
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     run_page(DOCS / f"{name}.md", tmp_path, capsys)
+
+
+@pytest.mark.parametrize("name", ["questions", "sweeps"])
+def test_every_command_has_its_answer(name: str) -> None:
+    assert all(shown for _, shown in console_runs(DOCS / f"{name}.md"))
+
+
+def test_every_question_is_there_once() -> None:
+    text = (DOCS / "questions.md").read_text("utf-8")
+    numbers = re.findall(r"^\*\*(\d+)\. ", text, flags=re.MULTILINE)
+    assert [int(number) for number in numbers] == list(range(1, 25))
 
 
 def test_conventions_count_what_their_table_says() -> None:

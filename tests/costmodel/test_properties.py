@@ -1,6 +1,7 @@
 """What must hold for any scenario."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +10,7 @@ from costmodel import estimate, sweep
 from costmodel.precision import parse_precision
 from costmodel.questions.sweep_columns import COLUMNS, SHARES
 from costmodel.questions.sweeps import sweep_chunks
+from costmodel.request import names_of
 from hardware_specs.errors import InvalidInputError, UnknownNameError
 
 A100 = "nvidia-a100-sxm4-80gb"
@@ -34,7 +36,7 @@ settings_of_plan = st.sampled_from(
         {"execution": "static-graph"},
         {"execution": "hf-eager", "calibration": "none"},
         {"calibration": "generic"},
-        {"execution": "cuda-graph", "attention": "eager"},
+        {"execution": "cuda-graph", "attention": "eager", "vision_layers": "useful"},
         {"precision": "w4a16"},
         {"precision": "w8a8", "logits": "all"},
     ]
@@ -45,7 +47,11 @@ settings_of_plan = st.sampled_from(
 @given(scenarios, settings_of_plan)
 def test_sweep_is_estimate(scenario: dict, plan: dict) -> None:
     cost = estimate("llava-1.5-7b", A100, **scenario, **plan)
-    row = sweep("llava-1.5-7b", A100, stage_columns=True, **scenario, **plan).iloc[0]
+    # A second row, so that both are parts of arrays.
+    given_ = scenario | {"visual_tokens": [scenario["visual_tokens"], 64]} | plan
+    row = sweep("llava-1.5-7b", A100, stage_columns=True, **given_).iloc[0]
+    for name in names_of("subject", "setting"):
+        assert (None if pd.isna(row[name]) else row[name]) == cost.inputs[name]
     for name in COLUMNS:
         if name in ("bound", "fits", "model_weight_bytes", "tpot_s"):
             continue

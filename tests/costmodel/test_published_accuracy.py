@@ -50,36 +50,27 @@ def test_every_benchmark_of_a_paper_has_its_unreduced_model() -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "model", "label", "bench", "value"),
+    ("paper", "table", "model", "label", "bench", "value"),
     [
-        ("1", "llava-1.5-7b", "+ PruMerge", "vqav2", 72.0),
-        ("1", "llava-1.5-7b", "+ PruMerge+", "mmbench", 64.9),
-        ("1", "llava-1.5-13b", "+ PruMerge", "mme", 1428.2),
-        ("3", "video-llava-7b", "+ PruMerge", "activitynet-qa", 48.3),
-        ("4", "llava-1.5-7b", "spatial 6x6", "pope", 67.9),
-        ("5", "llava-1.5-7b", "selection without merging", "mme", 1221.6),
-        ("6", "llava-1.5-7b", "without LoRA", "textvqa", 54.0),
-        ("7", "llava-1.5-7b", "ToMe 25 %", "pope", 51.0),
+        ("prumerge", "1", "llava-1.5-7b", "+ PruMerge", "vqav2", 72.0),
+        ("prumerge", "1", "llava-1.5-7b", "+ PruMerge+", "mmbench", 64.9),
+        ("prumerge", "1", "llava-1.5-13b", "+ PruMerge", "mme", 1428.2),
+        ("prumerge", "3", "video-llava-7b", "+ PruMerge", "activitynet-qa", 48.3),
+        ("prumerge", "4", "llava-1.5-7b", "spatial 6x6", "pope", 67.9),
+        ("prumerge", "5", "llava-1.5-7b", "selection without merging", "mme", 1221.6),
+        ("prumerge", "6", "llava-1.5-7b", "without LoRA", "textvqa", 54.0),
+        ("prumerge", "7", "llava-1.5-7b", "ToMe 25 %", "pope", 51.0),
+        ("divprune", "1", "llava-1.5-7b", "DivPrune", "pope", 86.02),
+        ("divprune", "1", "llava-1.5-7b", "FitPrune", "coco", 0.90),
+        ("divprune", "1", "llava-1.5-13b", "VTW", "pope", 0.40),
+        ("divprune", "1", "llava-next-vicuna-7b", "M3", "seedbench", 68.49),
+        ("divprune", "2", "llava-next-video-7b", "DivPrune", "egoschema", 39.76),
+        ("divprune", "3", "llava-1.5-7b", "layer 3", "mmbench", 23.97),
+        ("divprune", "4", "llava-1.5-7b", "min-max", "sqa", 65.20),
     ],
 )
-def test_prumerge_tables(table, model, label, bench, value) -> None:
-    assert score("prumerge", table, model, label, bench) == value
-
-
-@pytest.mark.parametrize(
-    ("table", "model", "label", "bench", "value"),
-    [
-        ("1", "llava-1.5-7b", "DivPrune", "pope", 86.02),
-        ("1", "llava-1.5-7b", "FitPrune", "coco", 0.90),
-        ("1", "llava-1.5-13b", "VTW", "pope", 0.40),
-        ("1", "llava-next-vicuna-7b", "M3", "seedbench", 68.49),
-        ("2", "llava-next-video-7b", "DivPrune", "egoschema", 39.76),
-        ("3", "llava-1.5-7b", "layer 3", "mmbench", 23.97),
-        ("4", "llava-1.5-7b", "min-max", "sqa", 65.20),
-    ],
-)
-def test_divprune_tables(table, model, label, bench, value) -> None:
-    assert score("divprune", table, model, label, bench) == value
+def test_scores_read_again(paper, table, model, label, bench, value) -> None:
+    assert score(paper, table, model, label, bench) == value
 
 
 def test_inferred_settings_reproduce_the_printed_flops() -> None:

@@ -123,3 +123,12 @@ def test_a_prompt_without_text_has_a_curve_from_its_first_tokens() -> None:
 def test_a_grid_without_a_price_says_why() -> None:
     with pytest.raises(InvalidInputError, match="batch_size must be"):
         price("llava-1.5-7b", "nvidia-l40s", Axes(batch_size=(0,)), {})
+
+
+def test_sizes_of_several_images_are_written_as_they_are_typed() -> None:
+    axes = Axes(
+        precision=("fp16",), method=(), keep=(), batch_size=(1,), text_tokens=(40,),
+        output_tokens=(8,), image_size=((448, 448), ((448, 448), (224, 448))),
+    )  # fmt: skip
+    grid = price("qwen2.5-vl-3b", "nvidia-l40s", axes, {})
+    assert grid["axes"]["image_size"] == ["448x448", "448x448+224x448"]

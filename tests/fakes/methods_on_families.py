@@ -8,12 +8,13 @@ from unittest.mock import patch
 
 from costmodel import estimate
 from costmodel.methods import get_method
+from costmodel.models import load_model
 from costmodel.models.families import get_family
 from hardware_specs.errors import UnsupportedError
 from profiling.counting.one_run import count_run
 from profiling.records.measurement import TOTAL, Configuration
 from profiling.subject.execution import Execution
-from profiling.subject.models import build_model, model_config
+from profiling.subject.models import build_model
 
 PAGE = Path(__file__).parents[2] / "docs" / "families.md"
 #: What is asked for where a method's defaults are meant for hundreds of tokens: its spelling, and keep.
@@ -56,7 +57,7 @@ class OnFamily:
     def __init__(
         self, source: str, asked: dict[str, Any], clip: dict[str, Any] | None = None
     ) -> None:
-        self.shape = model_config(source)
+        self.shape = load_model(source)
         self.model = build_model(source, dtype="fp32", device="cpu")
         self.asked, self.clip = asked, asked
         if clip is not None and get_family(self.shape.model_type).frames_as_images:

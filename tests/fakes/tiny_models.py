@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from costmodel.models import load_model
 from hardware_specs import HardwareSpec
 from profiling.measuring.point import Options
 from profiling.measuring.stopping import StopRule, WarmUpRule
 from profiling.records.measurement import Configuration
-from profiling.subject.models import build_model, model_config
+from profiling.subject.models import build_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -82,7 +83,7 @@ def tiny(tiny_source: str) -> Any:
 @pytest.fixture(scope="session")
 def tiny_shape(tiny_source: str) -> Any:
     """The cost model's view of it."""
-    return model_config(tiny_source)
+    return load_model(tiny_source)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 import torch
 from tiny_families import write_family
 
+from costmodel.models import load_model
 from hardware_specs.errors import (
     DeviceUnavailableError,
     InvalidInputError,
@@ -34,7 +35,7 @@ from profiling.microbench.cases import gemm_case
 from profiling.microbench.suite import CPU_SUITE, default_suite
 from profiling.microbench.timing import time_case
 from profiling.records.measurement import TOTAL
-from profiling.subject.models import build_model, model_config
+from profiling.subject.models import build_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,7 +155,7 @@ def test_one_point_by_itself(gpu: FakeCuda, tiny_source: str) -> None:
     """Sensors are opened and the device described for it."""
     (configuration,) = grid([tiny_source], dtypes=["fp32"], visual_tokens=[4], device="cuda")
     model = build_model(tiny_source, dtype="fp32", device="cuda")
-    record = measure_point(model, model_config(tiny_source), configuration, options=BRIEF)
+    record = measure_point(model, load_model(tiny_source), configuration, options=BRIEF)
     assert record.environment["device_name"] == "NVIDIA H200"
     assert record.capabilities["energy"].startswith("available")
 
@@ -368,7 +369,7 @@ def test_devices_that_are_not_there_are_refused(gpu: FakeCuda) -> None:
         open_device("cuda:3")
     with pytest.raises(InvalidInputError, match="not one of cuda"):
         open_device("cuda:first")
-    with pytest.raises(InvalidInputError, match="runs nothing"):
+    with pytest.raises(InvalidInputError, match="not one of cuda"):
         open_device("meta")
     gpu.is_available = lambda: False  # type: ignore[method-assign]
     with pytest.raises(DeviceUnavailableError, match="sees none"):

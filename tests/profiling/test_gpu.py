@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from costmodel.models import load_model
 from profiling.counting.memory import allocator_peaks
 from profiling.counting.one_run import count_run
 from profiling.devices.cuda import CudaMemory
 from profiling.measuring.profile import profile
 from profiling.records.measurement import TOTAL, Configuration
 from profiling.subject.execution import Execution
-from profiling.subject.models import build_model, model_config
+from profiling.subject.models import build_model
 from profiling.subject.modes import applied_mode
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def on_gpu(tiny_source: str) -> Any:
 
 def _execution(model: Any, source: str, **changes: Any) -> Execution:
     values: dict[str, Any] = {"visual_tokens": 16, "text_tokens": 7, **changes}
-    return Execution(model, model_config(source), Configuration(source, "bf16", **values))
+    return Execution(model, load_model(source), Configuration(source, "bf16", **values))
 
 
 def test_a_run_has_every_quantity(tiny_source: str, tmp_path: Path, quick: Options) -> None:

@@ -99,13 +99,14 @@ def test_the_whole_loop_runs_on_a_cpu_and_goes_on_where_it_stopped(tmp_path, mon
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
     monkeypatch.setattr("profiling.whole_loop.joined", in_known_times)
+    from hardware_specs.cpu import cpu_info
     from profiling.instruments.environment import cpu_name
     from profiling.measuring.point import Options
     from profiling.measuring.stopping import StopRule, WarmUpRule
     from profiling.microbench.suite import Suite
 
     # A measured processor lies there already: the probe of a few seconds is not what is tested.
-    save_hardware(one_thread(cpu(name=cpu_name())), tmp_path / "cpu-measured.yaml")
+    save_hardware(one_thread(cpu(name=cpu_name(cpu_info()))), tmp_path / "cpu-measured.yaml")
     suite = Suite((1, 8, 32, 64, 96), (1,), 1e8, 1 << 16, 64, 0.0, 30.0)
     options = Options(
         rule=StopRule(max_time_s=0.02, min_samples=3, min_time_s=0.0),

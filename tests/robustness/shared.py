@@ -9,11 +9,12 @@ from pathlib import Path
 
 import torch
 
+from costmodel.models import load_model
 from profiling import Options, StopRule, WarmUpRule, profile
 from profiling.devices.ranks import join
 from profiling.measuring.together import Sharing
 from profiling.subject.execution import Execution
-from profiling.subject.models import build_model, model_config
+from profiling.subject.models import build_model
 from vlm_roofline.cli import main
 
 QUICK = Options(
@@ -41,12 +42,12 @@ def answers(model: str, folder: str) -> None:
         parameter.data.normal_(0.0, 0.1)
     asked = Configuration(model, "fp32", device="cpu", text_tokens=7)
     with torch.no_grad():
-        expected = Execution(whole, model_config(model), asked).first_logits().logits
+        expected = Execution(whole, load_model(model), asked).first_logits().logits
     group = join("cpu")
     assert group is not None
     Sharing(group).divide(whole)
     with torch.no_grad():
-        found = Execution(whole, model_config(model), asked).first_logits().logits
+        found = Execution(whole, load_model(model), asked).first_logits().logits
     off = float((found - expected).abs().max() / expected.abs().max())
     (Path(folder) / f"{group.rank}.json").write_text(json.dumps(off))
 

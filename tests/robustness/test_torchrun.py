@@ -15,9 +15,9 @@ import pytest
 
 import profiling
 from costmodel import estimate
+from costmodel.models import load_model
 from costmodel.parallel.sharding import rank_model
 from profiling.records.storage import parse_measurement, read_measurements
-from profiling.subject.models import model_config
 
 ROOT = Path(profiling.__file__).parents[1]
 SHARED = Path(__file__).with_name("shared.py")
@@ -62,7 +62,7 @@ def test_the_command_writes_and_prints_one_record(tiny_source: str, tmp_path: Pa
     for name, stage in record.stages.items():
         apart = [member.stages[name].event_s for member in record.ranks.members]
         assert stage.event_s == tuple(map(max, *apart)), name
-    shape = model_config(tiny_source)
+    shape = load_model(tiny_source)
     predicted = estimate(
         shape, "nvidia-a100-sxm4-80gb", precision="fp32", text_tokens=7, output_tokens=2, tp=2
     )

@@ -57,6 +57,8 @@ ON_IMAGES = [
     ("cdpruner(variant=split, keep=23)", {}),
     ("visionzip", {"keep": 64}),
     ("v2drop(layers=[2,5], shares=[0.5,0])", {}),
+    ("downsample", {"keep": 0.3}),  # 5 x 8 of 10 x 14 tokens
+    ("downsample/fastv(keep=0.5)", {}),
 ]
 EMBEDDED = [
     ("dart(variant=embedding, keep=24)", {}),
@@ -65,6 +67,7 @@ EMBEDDED = [
 ON_CLIPS = [
     *(("evs", {}), ("vidcom2", {}), ("dycoke", {}), ("fastvid", {})),
     ("fastvid(segments=1, threshold=-1)", {"keep": 0.25}),
+    ("downsample", {}),
     *(("holitom(threshold=1)", {}), ("holitom(threshold=1, cut=2)", {"keep": 0.4})),
 ]
 RUNS = [

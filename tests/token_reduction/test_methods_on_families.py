@@ -33,6 +33,15 @@ def test_methods_run_with_equal_counts_or_are_refused(kind: str, tmp_path: Path)
     assert set(found) == said_of(get_family(kind).label)
 
 
+def test_two_images_stand_apart(tmp_path: Path) -> None:
+    """Places on three axes need text, or the end of an image, between two."""
+    on = OnFamily(write_config("qwen2_vl", tmp_path), {"image_size": (24, 40), "images": 2})
+    for method in ("divprune", "downsample"):
+        stages = on.counted(method)
+        assert stages is not None
+        assert all(ours == torchs for ours, torchs in stages.values()), (method, stages)
+
+
 def test_two_methods_on_frames_that_come_as_images(tmp_path: Path) -> None:
     on = OnFamily(write_config("internvl", tmp_path), IMAGE, CLIP)
     for line in ("evs/fastv", "dycoke(variant=both)"):

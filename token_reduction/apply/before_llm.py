@@ -29,7 +29,13 @@ from token_reduction.apply.calls import (
     require_plain_cache,
     split_items,
 )
-from token_reduction.apply.continuation import Prefix, continue_from, note_prefix, prefix_of
+from token_reduction.apply.continuation import (
+    Prefix,
+    continue_from,
+    joined,
+    note_prefix,
+    prefix_of,
+)
 from token_reduction.apply.crops import Item
 from token_reduction.apply.splice import Placed, assign_places, plan_splice, read_prompt, splice
 from token_reduction.caches import CACHE_NAMES, cache_in, cache_keyword
@@ -110,20 +116,17 @@ class PromptReduction:
             )
         given = ids if ids is not None else embeds
         assert given is not None  # noqa: S101  (the model demands one of the two)
-        if known is None:
-            if cached and mask is not None:
-                known = Prefix(mask[:, :cached], cached, cached, _zeros(given))
-            elif cached:
-                known = Prefix(None, cached, cached, _zeros(given))
+        if known is None and cached:
+            held = None if mask is None else mask[:, :cached]
+            none = torch.zeros(given.shape[0], dtype=torch.long, device=given.device)
+            known = Prefix(held, cached, cached, none)
         if known is not None:
-            step = continue_from(known, cached, given.shape[1], mask, positions)
-            ids = None if ids is None else ids[:, -step.count :]
-            embeds = None if embeds is None else embeds[:, -step.count :]
+            count, longer, moved = continue_from(known, cached, given.shape[1], mask, positions)
+            ids = None if ids is None else ids[:, -count:]
+            embeds = None if embeds is None else embeds[:, -count:]
             if positions is None and self.parts.three_axes:
-                positions = _counted_on(self.parts.base, known, cached, step.count, mask, given)
-            else:
-                positions = step.positions
-            mask = step.mask
+                moved = _counted_on(self.parts.base, known, cached, count, mask, given)
+            mask, positions = longer, moved
             if not pixels:
                 return (), {
                     **call,
@@ -152,7 +155,7 @@ class PromptReduction:
         prompt = read_prompt(ids, part)
         self._kept, self._deep = [], []
         if positions is None and self.parts.three_axes:
-            positions = _on_three_axes(self.parts.base, call, ids, mask)
+            positions = on_three_axes(self.parts.base, call, ids, mask)
         self.record.begin()
         tokens: list[Tensor] = []
         places: list[Placed] = []
@@ -170,7 +173,7 @@ class PromptReduction:
             self.record.tokens_before += before
             self.record.tokens_after += [len(one) for one in found]
         self.plan = plan = plan_splice(prompt, places)
-        shorter = splice(
+        embeddings, new_mask, new_positions = splice(
             plan,
             ids,
             torch.cat(tokens),
@@ -186,12 +189,13 @@ class PromptReduction:
                 "visual_pos_masks": marks,
                 "deepstack_visual_embeds": [layer[order] for layer in deep],
             }
-        width = shorter.embeddings.shape[1]
+        width = embeddings.shape[1]
         self.record.sequence_lengths = [width] * (len(self.parts.layers) + 1)
-        out_mask = _behind(known, mask, shorter.mask, cached, count, width)
-        # On three axes nothing moves up: what is left keeps its place.
-        lost = np.zeros_like(plan.dropped) if self.parts.three_axes else np.asarray(plan.dropped)
-        dropped = torch.from_numpy(lost).to(ids.device)
+        out_mask = new_mask
+        if cached:
+            held = None if mask is None else mask[:, :-count]
+            out_mask = joined(held, new_mask, (cached, width))
+        new_positions, dropped = self._placed(call, ids, positions, (new_positions, new_mask), plan)
         if known is not None:
             dropped = dropped + known.dropped
         note = Prefix(
@@ -215,10 +219,31 @@ class PromptReduction:
             **call,
             **changed,
             "input_ids": None,
-            "inputs_embeds": shorter.embeddings,
+            "inputs_embeds": embeddings,
             "attention_mask": out_mask,
-            "position_ids": shorter.positions,
+            "position_ids": new_positions,
         }
+
+    def _placed(
+        self,
+        call: dict[str, Any],  # noqa: ARG002
+        ids: Tensor,
+        given: Tensor | None,  # noqa: ARG002
+        new: tuple[Tensor | None, Tensor | None],
+        plan: Plan,
+    ) -> tuple[Tensor | None, Tensor]:
+        """Return the positions of the shorter prompt, and by how much all that follows moves up, [b].
+
+        Args:
+            call: the forward's arguments.
+            ids: [b, s] of the whole prompt.
+            given: its positions.
+            new: positions and mask of what was spliced.
+            plan: how.
+        """
+        # On three axes nothing moves up: what is left keeps its place.
+        lost = np.zeros_like(plan.dropped) if self.parts.three_axes else np.asarray(plan.dropped)
+        return new[0], torch.from_numpy(lost).to(ids.device)
 
     def _remember(self, call: dict[str, Any], note: Prefix) -> None:
         """Note what the cache will hold; without one given, the forward's own cache is noted."""
@@ -293,30 +318,8 @@ class PromptReduction:
         return replace(item, kept=kept.cpu().numpy(), stays=self.parts.three_axes)
 
 
-def _behind(
-    known: Prefix | None,
-    mask: Tensor | None,
-    new: Tensor | None,
-    cached: int,
-    count: int,
-    width: int,
-) -> Tensor | None:
-    """The shortened prompt's mask with that of what the cache holds in front of it."""
-    if known is None or not cached:
-        return new
-    held = None if mask is None else mask[:, :-count]
-    if held is None and new is None:
-        return None
-    if held is None:
-        assert new is not None  # noqa: S101
-        held = torch.ones(new.shape[0], cached, dtype=new.dtype, device=new.device)
-    if new is None:
-        new = torch.ones(held.shape[0], width, dtype=held.dtype, device=held.device)
-    return torch.cat((held, new.to(held)), dim=1)
-
-
-def _on_three_axes(base: Any, call: dict[str, Any], ids: Tensor, mask: Tensor | None) -> Any:
-    """Positions of a whole prompt, [3, b, s], as the model counts them; None where it cannot."""
+def on_three_axes(base: Any, call: dict[str, Any], ids: Tensor, mask: Tensor | None) -> Any:
+    """Return positions of a whole prompt, [3, b, s], as the model counts them; None where it cannot."""
     names = ("image_grid_thw", "video_grid_thw", "mm_token_type_ids", "second_per_grid_ts")
     known = inspect.signature(base.compute_3d_position_ids).parameters
     nothing_cached = {name: None for name in CACHE_NAMES if name in known}
@@ -329,7 +332,7 @@ def _on_three_axes(base: Any, call: dict[str, Any], ids: Tensor, mask: Tensor | 
 def _counted_on(
     base: Any, known: Prefix, cached: int, count: int, mask: Tensor | None, given: Tensor
 ) -> Tensor:
-    """Positions of tokens that continue a prompt, [3, b, s]: as if none of it were gone."""
+    """Positions of tokens that continue a prompt, [3, b, s], as if none of it were gone but what moved up."""
     if mask is not None:
         places = (mask.long().cumsum(-1) - 1)[:, -count:]
     else:
@@ -337,11 +340,8 @@ def _counted_on(
         places = torch.arange(start, start + count, device=given.device).unsqueeze(0)
     delta = base.rope_deltas
     places = places if delta is None else places + delta.to(places)
+    places = places - known.dropped.unsqueeze(-1)
     return places.expand(3, given.shape[0], -1)
-
-
-def _zeros(given: Tensor) -> Tensor:
-    return torch.zeros(given.shape[0], dtype=torch.long, device=given.device)
 
 
 def _class_goes_along(parts: Parts, modality: str, call: dict[str, Any]) -> bool:

@@ -34,9 +34,7 @@ def brings_visuals(call: dict[str, Any]) -> bool:
     Raises:
         InvalidInputError: a prompt of embeddings, in which visual tokens cannot be told apart.
     """
-    if call.get("mm_encoder_outputs"):
-        return True
-    return bool(_pixels(call))
+    return bool(call.get("mm_encoder_outputs") or _pixels(call))
 
 
 def pixels_of(call: dict[str, Any], method: str) -> dict[str, Tensor]:
@@ -96,10 +94,7 @@ def require_plain_cache(cache: Any, method: str) -> None:
 def frames_of(modality: str, pixels: Tensor, call: dict[str, Any]) -> list[int]:
     """Return the frames of each video, or pairs of them where the tower makes one of two; empty for images.
 
-    Args:
-        modality: "image" or "video".
-        pixels: [videos, frames, ...], or the patches of all videos, whose grids the call brings.
-        call: the forward's arguments.
+    `pixels` are [videos, frames, ...], or the patches of all videos, whose grids the call brings.
     """
     if modality != "video":
         return []
@@ -110,12 +105,9 @@ def frames_of(modality: str, pixels: Tensor, call: dict[str, Any]) -> list[int]:
 
 
 def join_frames(items: list[Tensor], crops: int, frames: int) -> list[Tensor]:
-    """Return the tokens of clips, [n, d], whose frames a forward brings as images.
+    """Return the tokens of clips, [n, d], of as many frames each, which a forward brings as `crops` images.
 
-    Args:
-        items: the images' tokens, of a sample each or one by one.
-        crops: images in all.
-        frames: of each clip.
+    `items` are the images' tokens, of a sample each or one by one.
 
     Raises:
         InvalidInputError: images that do not fill their clips.
@@ -144,14 +136,7 @@ def plain_mask(call: dict[str, Any]) -> Tensor | None:
 
 
 def encode(parts: Parts, modality: str, pixels: Tensor, call: dict[str, Any]) -> Any:
-    """Run tower and projector with the model's own code and return its output.
-
-    Args:
-        parts: the model.
-        modality: "image" or "video".
-        pixels: what to encode.
-        call: the forward's arguments, of which the encoder takes what it knows.
-    """
+    """Run tower and projector with the model's own code on what it knows of a forward's arguments."""
     encoder = getattr(parts.base, f"get_{modality}_features")
     # The first argument's name changed between versions of transformers, so it goes by position.
     names = list(inspect.signature(encoder).parameters)[1:]

@@ -28,22 +28,13 @@ class Prefix:
         mask: [b, s'] with 0 for padding, or None for no padding.
         length: s', tokens in the cache when the last prompt was in.
         given: tokens of those prompts as the caller counts them.
-        dropped: [b] places lost in each row.
+        dropped: [b] places that what follows moves up in each row.
     """
 
     mask: Tensor | None
     length: int
     given: int
     dropped: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A continuation as the language model needs it."""
-
-    count: int
-    mask: Tensor | None
-    positions: Tensor | None
 
 
 def prefix_of(cache: Any) -> Prefix | None:
@@ -56,20 +47,15 @@ def prefix_of(cache: Any) -> Prefix | None:
 
 
 def note_prefix(cache: Any, prefix: Prefix | None) -> None:
-    """Write on a cache what it holds.
-
-    Args:
-        cache: a cache of `transformers`, or None.
-        prefix: what it holds from now on; None for nothing reduced.
-    """
+    """Write on a cache, if there is one, what it holds from now on; None for nothing reduced."""
     if cache is not None and not (prefix is None and prefix_of(cache) is None):
         setattr(cache, _NOTE, prefix)
 
 
 def continue_from(
     prefix: Prefix, cached: int, count: int, mask: Tensor | None, positions: Tensor | None
-) -> Step:
-    """Translate a call that continues a reduced prompt.
+) -> tuple[int, Tensor | None, Tensor | None]:
+    """Translate a call that continues a reduced prompt: new tokens, and mask and positions for them.
 
     Args:
         prefix: what the cache holds of prompts.
@@ -99,29 +85,28 @@ def continue_from(
                 f"the attention mask covers {mask.shape[1]} tokens, all of which the cache holds "
                 "already; pass one that covers the new tokens too"
             )
-    return Step(new, _extended(prefix, since + new, mask), _moved(prefix, new, positions))
+    more = since + new
+    tail = None if mask is None else mask[:, prefix.given : prefix.given + more]
+    longer = joined(prefix.mask, tail, (prefix.length, more))
+    return new, longer, _moved(prefix, new, positions)
 
 
-def _extended(prefix: Prefix, more: int, mask: Tensor | None) -> Tensor | None:
-    """The prefix's mask and what came since."""
-    if prefix.mask is None and mask is None:
+def joined(held: Tensor | None, new: Tensor | None, counts: tuple[int, int]) -> Tensor | None:
+    """Set two masks of so many tokens side by side, [b, s] each, None where there is no padding."""
+    like = new if held is None else held
+    if like is None:
         return None
-    batch = prefix.dropped.shape[0]
-    like = prefix.mask if prefix.mask is not None else mask
-    assert like is not None  # noqa: S101  (one of the two is given)
-    held = prefix.mask
-    if held is None:
-        held = torch.ones(batch, prefix.length, dtype=like.dtype, device=like.device)
-    tail = torch.ones(batch, more, dtype=held.dtype, device=held.device)
-    if mask is not None:
-        tail = mask[:, prefix.given : prefix.given + more].to(held)
-    return torch.cat((held, tail), dim=1)
+    parts = (
+        like.new_ones(len(like), count) if part is None else part.to(like)
+        for part, count in zip((held, new), counts, strict=True)
+    )
+    return torch.cat(tuple(parts), dim=1)
 
 
 def _moved(prefix: Prefix, new: int, positions: Tensor | None) -> Tensor | None:
     if positions is None:
         return None
     last = positions[..., -new:]
-    if last.ndim == 3:  # On three axes what is left of a prompt keeps its places.
-        return last
-    return last.expand(prefix.dropped.shape[0], -1) - prefix.dropped.unsqueeze(-1)
+    if last.ndim == 2:
+        last = last.expand(prefix.dropped.shape[0], -1)
+    return last - prefix.dropped.unsqueeze(-1)

@@ -86,7 +86,7 @@ class Crops:
     packed_before: list[int] | None = None
     _has_class: bool = False
     _ragged: bool = False
-    _tower: Tower | None = None
+    _tower: Tower = field(init=False)
 
     def attach(self, patches: Patches) -> None:
         """Put the hooks on towers and projector."""
@@ -122,12 +122,7 @@ class Crops:
         self._has_class = has_class
 
     def items(self, features: Any, count: int) -> tuple[list[Tensor], list[int]]:
-        """Return the tokens of each image or video, [m, d], and what each had before.
-
-        Args:
-            features: what the model's encoder gave.
-            count: images or videos.
-        """
+        """Return the tokens of each of `count` images or videos, [m, d], and how many each had before."""
         if self.packed_before is not None:
             return list(features), self.packed_before
         if not isinstance(features, torch.Tensor):
@@ -154,7 +149,6 @@ class Crops:
 
     def _before_projector(self, _module: Any, args: Any, kwargs: Any) -> Any:
         features: Tensor = args[0]
-        assert self._tower is not None  # noqa: S101  (a tower ran before the projector)
         self._ragged = False
         if self.reduce is None:
             counts = self.tower_counts(self._has_class)
@@ -183,7 +177,6 @@ class Crops:
 
     def _reduced(self, features: Tensor) -> Tensor:
         assert self.reduce is not None  # noqa: S101  (the callers looked)
-        assert self._tower is not None  # noqa: S101
         with observed("reduction"):
             beside = self._has_class and not self.includes_class_token
             lead = features[:, :1] if beside else None
@@ -219,7 +212,6 @@ class Crops:
         base: Any = type(self.parts.base)
         names = list(inspect.signature(base.pack_image_features).parameters)[3:]
         options |= dict(zip(names, more, strict=False))
-        assert self._tower is not None  # noqa: S101
         # Read before the tower was launched; asking the device now would wait for it.
         sizes: list[Any] = list(self.record.image_sizes)
         if len(sizes) != len(image_features):

@@ -62,12 +62,7 @@ def tile_points(side: int, columns: int, tiles: int) -> Tensor:
 
 
 def grid_of_tiles(parts: Parts, image_size: Sequence[int]) -> tuple[int, int]:
-    """Rows and columns of tiles that the model cuts an image into.
-
-    Args:
-        parts: a tiled model.
-        image_size: (height, width) in pixels.
-    """
+    """Rows and columns of tiles that a tiled model cuts an image of (height, width) pixels into."""
     from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
 
     config: Any = parts.model.config
@@ -85,7 +80,7 @@ def pack_points(
     Args:
         parts: a tiled model.
         tower: its tower.
-        crops: crops of each image, overview included.
+        crops: of each image, overview included.
         sizes: (height, width) of each image.
         options: further arguments of the model's `pack_image_features`.
     """
@@ -107,13 +102,7 @@ def pack_points(
 
 
 def plain_points(tower: Tower, crops: int, *, has_class: bool) -> Places:
-    """Places of the tokens of an image or a video whose crops simply follow each other.
-
-    Args:
-        tower: the tower.
-        crops: crops or frames.
-        has_class: whether each crop's class token goes along, first.
-    """
+    """Places of the tokens of crops or frames that follow each other, their class tokens first if any."""
     views = []
     for view in range(crops):
         if has_class:

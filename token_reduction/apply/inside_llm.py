@@ -274,24 +274,13 @@ class LayerReduction:
         )
 
     def narrow(self, now: Prefill, chosen: Sequence[Tensor], *hidden: Tensor) -> list[Tensor]:
-        """Drop visual tokens from the running prefill and return the hidden states left.
-
-        Args:
-            now: the prefill, which is brought up to date.
-            chosen: for each group, which of its visual tokens stay.
-            hidden: [b, s, d] each.
-        """
+        """Drop the visual tokens that no group chose, and return what is left of states [b, s, d]."""
         local, tokens = cut(now.tokens, chosen)
         self.settle(now, tokens)
         return [take_tokens(states, local) for states in hidden]
 
     def settle(self, now: Prefill, tokens: Tokens) -> None:
-        """Bring places and notes up to date with what there is from here on.
-
-        Args:
-            now: the prefill, which is brought up to date.
-            tokens: what there is.
-        """
+        """Bring places and notes of a prefill up to date with the tokens there are from here on."""
         now.tokens = tokens
         now.narrowed.clear()
         now.places, dropped = tokens.index, None

@@ -46,11 +46,7 @@ class Stream:
     lengths: list[int] = field(default_factory=list)
 
     def follow(self, sources: Tensor | None) -> None:
-        """Carry the trace of the first layer's tokens through a merge.
-
-        Args:
-            sources: [c, t] from each token to its place afterwards, -1 for gone.
-        """
+        """Carry the trace through a merge, from each token to its place afterwards, [c, t], -1 for gone."""
         if sources is None:
             return
         if self.sources is None:
@@ -116,11 +112,7 @@ class TowerReduction:
                 patches.replace(layer, "forward", self._forward(tower, layer, number, last))
 
     def counts(self, has_class: bool) -> list[int] | None:
-        """Tokens of each crop as the projector gets them, or None when they do not differ.
-
-        Args:
-            has_class: whether the class token is among them.
-        """
+        """Tokens of each crop for the projector, the class token counted or not; None where all are equal."""
         read = self._read
         if read is None or read.counts is None:
             return None
@@ -178,18 +170,10 @@ class TowerReduction:
 
 
 def attend(layer: Any, hidden: Tensor, bias: Tensor | None, call: dict[str, Any]) -> Tensor:
-    """Run a layer's own attention, with a bias on its logits.
+    """Run a vision layer's own attention on what enters it, [c, t, d], with a bias [c, 1, 1, t] on logits.
 
-    Args:
-        layer: the vision layer.
-        hidden: [c, t, d] what enters it, before its norm.
-        bias: [c, 1, 1, t] added to the logits, or None.
-        call: further arguments of the layer.
-
-    Returns:
-        [c, t, d] the attention's output without residual.
+    Returns the attention's output, [c, t, d], without residual.
     """
     arguments = {**call, "attention_mask": bias}
-    output, _ = layer.self_attn(hidden_states=layer.layer_norm1(hidden), **arguments)
-    result: Tensor = output
-    return result
+    output: Tensor = layer.self_attn(hidden_states=layer.layer_norm1(hidden), **arguments)[0]
+    return output

@@ -51,10 +51,7 @@ def split_heads(values: Tensor, dim: int) -> Tensor:
 def rotate(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Apply rotary position embedding: x cos + (-x2, x1) sin, halves of the head dim.
 
-    Args:
-        values: [b, h, s, e].
-        cos: [b or 1, s, e].
-        sin: [b or 1, s, e].
+    `values` are [b, h, s, e], `cos` and `sin` [b or 1, s, e].
 
     Raises:
         UnsupportedError: the model rotates a part of the head dim only.
@@ -105,12 +102,9 @@ def _pick(values: Tensor, places: Sequence[int]) -> Tensor:
 
 
 def project(attention: Any, which: str, states: Tensor) -> Tensor:
-    """Return a layer's queries, keys or values, unrotated, [b, s, h e], heads normed where they are.
+    """Return a decoder layer's queries, keys or values (`q`, `k`, `v`) of normed states [b, s, d], unrotated.
 
-    Args:
-        attention: of a decoder layer.
-        which: `q`, `k` or `v`.
-        states: [b, s, d], normed.
+    They are [b, s, h e], with heads normed where the layer does that.
     """
     if not hasattr(attention, "qkv_proj"):
         return normed(attention, which, getattr(attention, f"{which}_proj")(states))
@@ -203,20 +197,25 @@ class AttentionProbe:
         self._saw_queries(module, args, output[..., _rows_of(attention, "q")])
         self._saw_keys(module, args, output[..., _rows_of(attention, "k")])
 
+    def _seen(self) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """Queries, keys and rotary embeddings that were kept."""
+        assert self._queries is not None  # noqa: S101  (the layer ran, active)
+        assert self._keys is not None  # noqa: S101
+        assert self._rope is not None  # noqa: S101
+        return self._queries, self._keys, self._rope
+
     def keys(self) -> Tensor:
         """Rotated keys of all tokens, [b, k, s, e]."""
-        assert self._keys is not None  # noqa: S101  (the layer ran, active)
-        assert self._rope is not None  # noqa: S101
-        return rotate(split_heads(self._keys, self.heads.dim), *self._rope)
+        _, keys, rope = self._seen()
+        return rotate(split_heads(keys, self.heads.dim), *rope)
 
     def rows(self) -> Tensor:
         """The wanted row of attention of each sequence, [b, h, s]."""
-        assert self._queries is not None  # noqa: S101  (the layer ran, active)
-        assert self._rope is not None  # noqa: S101
         assert self.wanted is not None  # noqa: S101  (set before the layer ran)
         places, width = self.wanted, self._width
-        batch, device = self._queries.shape[0], self._queries.device
-        cos, sin = (_pick(part.expand(batch, -1, -1), places) for part in self._rope)
+        asked, _, rope = self._seen()
+        batch, device = asked.shape[0], asked.device
+        cos, sin = (_pick(part.expand(batch, -1, -1), places) for part in rope)
         mask = self._mask
         if mask is not None:
             mask = mask.expand(batch, -1, -1, -1)[:, 0]
@@ -224,14 +223,13 @@ class AttentionProbe:
         elif any(place != width - 1 for place in places):
             last = torch.tensor(places, device=device).view(batch, 1, 1, 1)
             mask = torch.arange(width, device=device) <= last
-        queries = rotate(split_heads(self._queries, self.heads.dim), cos, sin)
+        queries = rotate(split_heads(asked, self.heads.dim), cos, sin)
         return attention_weights(queries, self.keys(), self.heads, mask)[:, :, 0]
 
     def row_over(self, keys: Tensor) -> Tensor:
         """A decode step's row of attention over cached keys [b, k, t, e], its own among them: [b, h, t]."""
-        assert self._queries is not None  # noqa: S101  (the layer ran, active)
-        assert self._rope is not None  # noqa: S101
-        queries = rotate(split_heads(self._queries, self.heads.dim), *self._rope)
+        asked, _, rope = self._seen()
+        queries = rotate(split_heads(asked, self.heads.dim), *rope)
         return attention_weights(queries, keys, self.heads, self._mask)[:, :, 0]
 
     def block(self, row: int, span: slice, rows: slice) -> Tensor:
@@ -242,22 +240,19 @@ class AttentionProbe:
             span: where its tokens are that are not padding.
             rows: which of those tokens' rows are wanted, counted from the first of them.
         """
-        assert self._queries is not None  # noqa: S101  (the layer ran, active)
-        assert self._keys is not None  # noqa: S101
-        assert self._rope is not None  # noqa: S101
-        batch = self._queries.shape[0]
-        cos, sin = (part.expand(batch, -1, -1)[row : row + 1, span] for part in self._rope)
-        keys = rotate(split_heads(self._keys[row : row + 1, span], self.heads.dim), cos, sin)
-        asked = self._queries[row : row + 1, span][:, rows]
-        queries = rotate(split_heads(asked, self.heads.dim), cos[:, rows], sin[:, rows])
+        asked, keys, rope = self._seen()
+        batch = len(asked)
+        cos, sin = (part.expand(batch, -1, -1)[row : row + 1, span] for part in rope)
+        asked = split_heads(asked[row : row + 1, span][:, rows], self.heads.dim)
+        queries = rotate(asked, cos[:, rows], sin[:, rows])
+        keys = rotate(split_heads(keys[row : row + 1, span], self.heads.dim), cos, sin)
         mask = causal_mask(keys.shape[2], keys.device)[:, :, rows]
         return attention_weights(queries, keys, self.heads, mask)[0]
 
     def full(self) -> Tensor:
         """All rows of attention, [b, h, s, s]."""
-        assert self._queries is not None  # noqa: S101  (the layer ran, active)
-        assert self._rope is not None  # noqa: S101
-        queries = rotate(split_heads(self._queries, self.heads.dim), *self._rope)
+        asked, _, rope = self._seen()
+        queries = rotate(split_heads(asked, self.heads.dim), *rope)
         mask = self._mask
         if mask is None:
             mask = causal_mask(queries.shape[2], queries.device)

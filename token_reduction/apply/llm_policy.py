@@ -53,11 +53,6 @@ class OneCut(Policy):
 def contiguous_start(group: Group, now: Prefill, name: str) -> Tensor:
     """Return where the visual tokens of each row of a group begin, [r].
 
-    Args:
-        group: rows with the same number of visual tokens.
-        now: the prefill.
-        name: the method's name, for the message.
-
     Raises:
         UnsupportedError: text stands between the visual tokens of a row.
     """

@@ -96,13 +96,7 @@ class Tokens:
 
 
 def whole_sequence(columns: Sequence[np.ndarray], real: np.ndarray, device: torch.device) -> Tokens:
-    """The tokens of the first layer.
-
-    Args:
-        columns: for each row, places of its visual tokens.
-        real: [b, s], False for padding.
-        device: where the indices live.
-    """
+    """The tokens of the first layer: places of each row's visual tokens, and [b, s], False for padding."""
     batch, width = real.shape
     by_count: dict[int, list[int]] = {}
     for row, places in enumerate(columns):
@@ -141,32 +135,21 @@ def cut(tokens: Tokens, chosen: Sequence[Tensor]) -> tuple[Tensor, Tokens]:
         groups.append(Group(group.rows, group.places.gather(1, stay), group.origin.gather(1, stay)))
     if len(drops) == 1 and tokens.is_full:
         local = complement(drops[0], tokens.width)
-        kept = Tokens(
-            index=tokens.index.gather(1, local),
-            counts=(local.shape[1],) * len(tokens.counts),
-            on_right=tokens.on_right,
-            groups=tuple(groups),
-        )
-        return local, kept
-
-    rows: list[Tensor] = [tokens.index[0, :0]] * len(tokens.counts)
-    for group, drop in zip(tokens.groups, drops, strict=True):
-        for place, row in enumerate(group.rows):
-            count = tokens.counts[row]
-            start = 0 if tokens.on_right else tokens.width - count
-            rows[row] = complement(drop[place] - start, count) + start
-    width = max(len(row) for row in rows)
-    local = tokens.index.new_zeros(len(rows), width)
-    for row, places in enumerate(rows):
-        block = slice(0, len(places)) if tokens.on_right else slice(width - len(places), width)
-        local[row, block] = places
-    kept = Tokens(
-        index=tokens.index.gather(1, local),
-        counts=tuple(len(row) for row in rows),
-        on_right=tokens.on_right,
-        groups=tuple(groups),
-    )
-    return local, kept
+        counts = (local.shape[1],) * len(tokens.counts)
+    else:
+        rows: list[Tensor] = [tokens.index[0, :0]] * len(tokens.counts)
+        for group, drop in zip(tokens.groups, drops, strict=True):
+            for place, row in enumerate(group.rows):
+                start = tokens.span(row).start
+                rows[row] = complement(drop[place] - start, tokens.counts[row]) + start
+        counts = tuple(len(row) for row in rows)
+        width = max(counts)
+        local = tokens.index.new_zeros(len(rows), width)
+        for row, places in enumerate(rows):
+            block = slice(0, counts[row]) if tokens.on_right else slice(width - counts[row], width)
+            local[row, block] = places
+    index = tokens.index.gather(1, local)
+    return local, Tokens(index, counts, tokens.on_right, tuple(groups))
 
 
 def lay_out(
@@ -248,21 +231,17 @@ class Columns:
             count: new tokens q.
         """
         batch, held = self.index.shape
-        width = cached + count
+        since = cached + count - held
+        seen = None
+        if self.valid is not None:
+            seen = torch.cat((self.valid, self.valid.new_ones(batch, since)), dim=1)[:, None, None]
         if mask is None:
-            if self.valid is None:
-                return None
-            rest = self.valid.new_ones(batch, width - held)
-            seen = torch.cat((self.valid, rest), dim=1)
-            return seen[:, None, None, :].expand(batch, 1, count, width)
-        later = torch.arange(self.prompt, self.prompt + width - held, device=mask.device)
+            return None if seen is None else seen.expand(batch, 1, count, held + since)
+        later = torch.arange(self.prompt, self.prompt + since, device=mask.device)
         columns = torch.cat((self.index, later.expand(batch, -1)), dim=1)
         full = mask.expand(batch, *mask.shape[1:])
         narrow = full.take_along_dim(columns[:, None, None, :], dim=3)
-        if self.valid is None:
-            return narrow
-        rest = self.valid.new_ones(batch, width - held)
-        return _shut(narrow, torch.cat((self.valid, rest), dim=1)[:, None, None, :])
+        return narrow if seen is None else _shut(narrow, seen)
 
     def mask_of_window(
         self, window: int, cached: int, kept: int, count: int, dtype: torch.dtype

@@ -25,35 +25,17 @@ class Patches:
     _undo: list[Callable[[], None]] = field(default_factory=list)
 
     def before(self, module: nn.Module, hook: Callable[..., Any]) -> None:
-        """Call `hook(module, args, kwargs)` before the module's forward.
-
-        Args:
-            module: where.
-            hook: may return new (args, kwargs).
-        """
+        """Call `hook(module, args, kwargs)` before the module's forward; it may return new (args, kwargs)."""
         self._undo.append(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
 
     def after(self, module: nn.Module, hook: Callable[..., Any]) -> None:
-        """Call `hook(module, args, output)` after the module's forward.
-
-        Args:
-            module: where.
-            hook: may return a new output.
-        """
+        """Call `hook(module, args, output)` after the module's forward; it may return a new output."""
         self._undo.append(module.register_forward_hook(hook).remove)
 
     def always_after(self, module: nn.Module, hook: Callable[[], None]) -> None:
-        """Call `hook()` after the module's forward, also when it raised.
-
-        Args:
-            module: where.
-            hook: takes nothing and changes no output.
-        """
-
-        def call(_module: nn.Module, _args: Any, _output: Any) -> None:
-            hook()
-
-        self._undo.append(module.register_forward_hook(call, always_call=True).remove)
+        """Call `hook()` after the module's forward, also when it raised."""
+        handle = module.register_forward_hook(lambda *_: hook(), always_call=True)
+        self._undo.append(handle.remove)
 
     def replace(self, owner: object, name: str, value: object) -> None:
         """Set an attribute on one instance, in front of its class."""

@@ -4,6 +4,7 @@
 
     every crop, before or after the projector    reduce_crops(host, function on [c, n, w] and the tower)
     every whole image or video                   reduce_items(host, function on an `Item`)
+    images of native resolution, before the tower   shrink_images(host, function on patches and grids)
     every video, frame by frame                  reduce_clips(host, function on [t, p, d])
                                                  reduce_clips_of(host, function on an `Item`)
     inside the vision tower                      reduce_in_tower(host, a `Step`)
@@ -24,6 +25,7 @@ from token_reduction.apply.crops import Crops
 from token_reduction.apply.inside_llm import LayerReduction
 from token_reduction.apply.inside_tower import TowerReduction
 from token_reduction.apply.record import ReductionRecord
+from token_reduction.apply.smaller import SmallerImages
 from token_reduction.tokens.reduced import Reduced
 
 if TYPE_CHECKING:
@@ -72,7 +74,10 @@ class Host:
 
     def shorten(self, crops: Crops | None, function: Callable[[Item], Reduced] | None) -> None:
         """Shorten the prompt before the language model, by crops or by whole images and videos."""
-        reduction = PromptReduction(self.parts, self.record, crops, function, self.frames)
+        self.add(PromptReduction(self.parts, self.record, crops, function, self.frames))
+
+    def add(self, reduction: PromptReduction) -> None:
+        """Put what shortens the prompt into the model."""
         reduction.attach(self.patches)
         self.shortened.append(reduction)
 
@@ -107,12 +112,20 @@ def reduce_items(host: Host, function: Callable[[Item], Reduced]) -> None:
     host.shorten(None, function)
 
 
-def reduce_clips(host: Host, function: Callable[[Tensor], Reduced]) -> None:
-    """Reduce the frames of each video after the projector; images, and videos of one frame, stay whole.
+def shrink_images(host: Host, function: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> None:
+    """Give a tower of native resolution smaller images, whose places are then their own.
 
     Args:
         host: the model.
-        function: from the tokens of frames [t, p, d] to those of the t * p that are kept.
+        function: from the patches of all images and their grids [images, 3] to those of smaller ones.
+    """
+    host.add(SmallerImages(host.parts, host.record, None, None, smaller=function))
+
+
+def reduce_clips(host: Host, function: Callable[[Tensor], Reduced]) -> None:
+    """Reduce the frames of each video after the projector; images, and videos of one frame, stay whole.
+
+    `function` takes the tokens of frames, [t, p, d], and keeps some of the t * p.
     """
     reduce_clips_of(host, lambda item: function(item.by_frame))
 

@@ -25,17 +25,19 @@ BLOCK = 1024
 class ReceivedAttention:
     """Attention that the tokens of each image or clip receive in the tower's last layer."""
 
+    #: Of the forward that is running.
+    _grid: Tensor
+    _rope: tuple[Tensor, Tensor]
+    _projected: Tensor
+
     def __init__(self, host: Host) -> None:
         (tower,), patches = host.parts.towers, host.patches
         module: Any = tower.module
         attention: Any = tower.layers[-1].attn
         self._tower, self._attention = module, attention
-        self._grid: Tensor | None = None
-        self._rope: tuple[Tensor, Tensor] | None = None
-        self._projected: Tensor | None = None
 
         def saw_tower(_module: Any, args: Any, kwargs: Any) -> None:
-            self._grid = kwargs.get("grid_thw", args[1] if len(args) > 1 else None)
+            self._grid = kwargs["grid_thw"] if "grid_thw" in kwargs else args[1]
 
         def saw_layer(_module: Any, _args: Any, kwargs: Any) -> None:
             self._rope = kwargs["position_embeddings"]
@@ -53,9 +55,6 @@ class ReceivedAttention:
         Args:
             number: of the image or clip in its forward.
         """
-        assert self._grid is not None  # noqa: S101  (the tower ran)
-        assert self._rope is not None  # noqa: S101
-        assert self._projected is not None  # noqa: S101
         module, attention = self._tower, self._attention
         sizes: list[int] = self._grid.prod(-1).tolist()
         span = slice(sum(sizes[:number]), sum(sizes[: number + 1]))
@@ -89,7 +88,6 @@ class ReceivedAttention:
             return None
         from transformers.vision_utils import get_vision_window_index
 
-        assert self._grid is not None  # noqa: S101  (the caller looked)
         index, _ = get_vision_window_index(
             self._grid[number : number + 1], module.spatial_merge_size, window, module.patch_size
         )

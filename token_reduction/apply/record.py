@@ -114,12 +114,7 @@ class ReductionRecord:
         return rows
 
     def add(self, result: Reduced, *, batched: bool) -> None:
-        """Append what a function gave.
-
-        Args:
-            result: of one unit, or of several.
-            batched: whether its tensors have a leading axis of units.
-        """
+        """Append what a function gave: of one unit, or of several along a leading axis of units."""
 
         def rows(values: Tensor) -> list[Tensor]:
             return list(values.unbind(0)) if batched else [values]

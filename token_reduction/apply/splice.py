@@ -37,11 +37,6 @@ class Prompt:
     ids: np.ndarray
     real: np.ndarray
 
-    def places(self, placeholder: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and columns of a placeholder, row by row, as the model fills them."""
-        rows, columns = np.nonzero(self.ids == placeholder)
-        return rows, columns
-
 
 def read_prompt(ids: Tensor, mask: Tensor | None) -> Prompt:
     """Copy ids and mask to the host, in one transfer.
@@ -105,7 +100,7 @@ def assign_places(
     Raises:
         InvalidInputError: not as many placeholders as visual tokens, or an item over two rows.
     """
-    rows, columns = prompt.places(placeholder)
+    rows, columns = np.nonzero(prompt.ids == placeholder)  # row by row, as the model fills them
     if len(rows) != sum(before):
         raise InvalidInputError(
             f"the prompt holds {len(rows)} {kind} placeholders (id {placeholder}), but the "
@@ -214,21 +209,6 @@ def plan_splice(prompt: Prompt, items: Sequence[Placed]) -> Plan:
     return plan
 
 
-@dataclass(frozen=True, slots=True)
-class Spliced:
-    """The language model's input.
-
-    Attributes:
-        embeddings: [b, s', d].
-        mask: [b, s'] with 1 for real tokens, or None when all are.
-        positions: [b, s'], or None when none were given.
-    """
-
-    embeddings: Tensor
-    mask: Tensor | None
-    positions: Tensor | None
-
-
 def splice(
     plan: Plan,
     ids: Tensor,
@@ -237,8 +217,8 @@ def splice(
     *,
     mask: Tensor | None,
     positions: Tensor | None,
-) -> Spliced:
-    """Build the shorter sequence.
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Build the language model's input.
 
     Args:
         plan: where everything comes from.
@@ -247,6 +227,10 @@ def splice(
         embed: the model's embedding.
         mask: [b, s] as given; its dtype is kept.
         positions: [b or 1, s] as given, or [axes, b, s].
+
+    Returns:
+        Embeddings [b, s', d]; a mask [b, s'] with 1 for real tokens, or None when all are; and positions
+        [b, s'], or [axes, b, s'], or None when none were given.
     """
     batch, width = plan.source.shape
     host = np.stack((plan.source, plan.shift, plan.real.astype(np.int64)))
@@ -269,4 +253,4 @@ def splice(
         whole = positions.expand(*positions.shape[:-2], batch, -1)
         moved = whole.gather(-1, source.expand(*whole.shape[:-1], -1)) + shift
         out_positions = torch.where(real.bool(), moved, 0)
-    return Spliced(embeddings.view(batch, width, -1), out_mask, out_positions)
+    return embeddings.view(batch, width, -1), out_mask, out_positions

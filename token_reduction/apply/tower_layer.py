@@ -26,6 +26,8 @@ class LayerStep:
     """What the methods share: settings, and which layers act."""
 
     needs_class_token = True
+    #: Whether tokens that stay are patches as they were, so that the trace can say which.
+    keeps_patches = False
 
     def __init__(self, host: Host, layers: Sequence[int] = ()) -> None:
         self.method = host.method
@@ -52,6 +54,7 @@ class LayerStep:
         if self.trace:
             start = torch.arange(hidden.shape[1], device=hidden.device)
             stream.sources = start.expand(hidden.shape[0], -1)
+            stream.origin = stream.sources if self.keeps_patches else None
         return hidden
 
     def run(

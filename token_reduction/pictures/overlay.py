@@ -124,11 +124,8 @@ class _Heat:
         if self.logarithmic:
             value, low, high = np.log(value), float(np.log(low)), float(np.log(high))
         share = (value - low) / max(high - low, 1e-12)
-        place = np.clip(share, 0, 1) * (len(_SCALE) - 1)
-        below = np.minimum(place.astype(int), len(_SCALE) - 2)
-        rest = (place - below)[..., None]
-        colours: np.ndarray = _SCALE[below] * (1 - rest) + _SCALE[below + 1] * rest
-        return colours
+        anchors = np.linspace(0, 1, len(_SCALE))
+        return np.stack([np.interp(share, anchors, channel) for channel in _SCALE.T], axis=-1)
 
 
 def _draw_panel(image: Image, panel: Panel, heat: _Heat | None) -> Image:

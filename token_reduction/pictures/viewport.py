@@ -33,14 +33,6 @@ class Viewport:
     right: float
     bottom: float
 
-    def at(self, y: float, x: float) -> tuple[float, float]:
-        """Point of the picture for a point of the crop in [0, 1] x [0, 1].
-
-        >>> Viewport(100.0, 0.0, 300.0, 200.0).at(0.5, 0.25)
-        (100.0, 150.0)
-        """
-        return self.top + y * (self.bottom - self.top), self.left + x * (self.right - self.left)
-
 
 def pixel_crops(processor: Any, image: Image) -> np.ndarray:
     """Send a picture through an image processor: [crops, channels, height, width].

@@ -41,10 +41,12 @@ def distances(tokens: Tensor) -> Tensor:
     return (apart * ~torch.eye(p, dtype=torch.bool, device=tokens.device)).sqrt()
 
 
-def scores_of(distance: Tensor, neighbours: int) -> Tensor:
-    """Score tokens by the distances between them, [..., p, p], as `peak_scores` does."""
+def scores_of(distance: Tensor, neighbours: int, noise: Tensor | None = None) -> Tensor:
+    """Score tokens by the distances between them, [..., p, p], with `noise` [..., p] on the densities."""
     nearest = distance.topk(min(neighbours, distance.shape[-1]), dim=-1, largest=False).values
     density = (-nearest.square().mean(dim=-1)).exp()
+    if noise is not None:
+        density = density + noise
     denser = density.unsqueeze(-2) > density.unsqueeze(-1)
     farthest = distance.amax(dim=(-2, -1), keepdim=True)
     gap = torch.where(denser, distance, farthest).amin(dim=-1)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_callbacks: list[Callable[[str, bool], None]] = []
+_callbacks: dict[object, Callable[[str, bool], None]] = {}
 
 
 @contextmanager
@@ -27,15 +27,13 @@ def observe(callback: Callable[[str, bool], None]) -> Iterator[None]:
     >>> seen
     [('reduction', True), 'work', ('reduction', False)]
     """
-    _callbacks.append(callback)
+    # By a key of its own, as the same function may observe twice.
+    key = object()
+    _callbacks[key] = callback
     try:
         yield
     finally:
-        # Remove this very registration: the same function may observe twice, nested.
-        for place in range(len(_callbacks) - 1, -1, -1):
-            if _callbacks[place] is callback:
-                del _callbacks[place]
-                break
+        del _callbacks[key]
 
 
 @contextmanager
@@ -44,7 +42,7 @@ def observed(name: str) -> Iterator[None]:
     if not _callbacks:
         yield
         return
-    told = tuple(_callbacks)
+    told = tuple(_callbacks.values())
     for callback in told:
         callback(name, True)
     try:

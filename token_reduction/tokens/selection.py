@@ -49,6 +49,16 @@ def flat_rows(tokens: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
     return tokens.reshape(batch * n, tokens.shape[-1]), indices
 
 
+def unit_rows(values: Tensor, norms: Tensor | None = None) -> Tensor:
+    """Divide rows [..., n, d] by their lengths, [..., n, 1] if known; zeros stay zeros in any precision.
+
+    >>> unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).tolist()
+    [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
+    """
+    lengths = values.norm(dim=-1, keepdim=True) if norms is None else norms
+    return values / lengths.clamp_min(torch.finfo(values.dtype).tiny)
+
+
 def top_indices(scores: Tensor, count: int) -> Tensor:
     """Indices of the `count` largest scores, largest first; equal scores in ascending index order.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import time
 from contextlib import suppress
@@ -15,7 +16,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from hardware_specs.errors import RankError, VlmRooflineError
+from hardware_specs.errors import InvalidFileError, RankError, VlmRooflineError
 from hardware_specs.showing import one_line
 from vlm_roofline.cli.examples import complete_help
 
@@ -147,6 +148,8 @@ def _refuse(reason: BaseException | str, arguments: Sequence[str]) -> int:
             return 2
         time.sleep(_PATIENCE_S)
     text = one_line(reason, 1900) or type(reason).__name__
+    if isinstance(reason, VlmRooflineError) and not isinstance(reason, InvalidFileError):
+        text = _as_options(text, arguments)
     if isinstance(reason, MemoryError):
         text = f"out of memory: {text}"
     elif isinstance(reason, RecursionError):
@@ -159,6 +162,29 @@ def _refuse(reason: BaseException | str, arguments: Sequence[str]) -> int:
             print_json({"schema_version": 1, "error": {"type": kind, "message": text}})
     sys.stderr.write(f"error: {text}\n")
     return 2
+
+
+def _as_options(text: str, arguments: Sequence[str]) -> str:
+    """Name arguments as the command that was called does.
+
+    >>> _as_options("text_tokens must be an integer >= 1, not 0", ["profile"])
+    '--text-tokens must be an integer >= 1, not 0'
+    """
+    from typer.main import get_command
+
+    command: Any = get_command(build_app(arguments))
+    for word in arguments:
+        command = getattr(command, "commands", {}).get(word, command)
+    # An option in another unit than its argument's has another name too.
+    options = {
+        each.name: option
+        for each in command.params
+        for option in each.opts
+        if "_" in each.name and option == f"--{each.name.replace('_', '-')}"
+    }
+    return re.sub(
+        r"(?<![\w'\"./-])\w+(?![\w'\"./])", lambda word: options.get(word[0], word[0]), text
+    )
 
 
 def _speaks(reason: BaseException | str) -> bool:

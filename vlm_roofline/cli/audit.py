@@ -31,8 +31,7 @@ def audit(
     ],
     model: Annotated[str | None, typer.Option(help="Model of rows that name none.")] = None,
     hardware: Annotated[
-        str | None,
-        hardware_option("Device of measured cells, if the table names none."),
+        str | None, hardware_option("Device of measured cells, if the table names none.")
     ] = None,
     text_tokens: Annotated[
         int | None, typer.Option(help="Text length that the paper states; solved if absent.")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from vlm_roofline.cli.console import console, print_json, warn
-from vlm_roofline.cli.options import Json, request_options
+from vlm_roofline.cli.options import Json, MemoryGb, request_options
 from vlm_roofline.cli.units import show_bytes, show_time
 
 
@@ -17,9 +17,7 @@ def break_even(
     *,
     most: Annotated[int | None, typer.Option(help="Largest visual-token count looked at.")] = None,
     latency_ms: Annotated[float | None, typer.Option(help="Budget for the first token.")] = None,
-    memory_gb: Annotated[
-        float | None, typer.Option(help="Budget for the peak memory, 1e9 bytes.")
-    ] = None,
+    memory_gb: MemoryGb = None,
     json: Json = False,
 ) -> None:
     """Say where fewer visual tokens stop helping, and how many fit a latency or memory budget."""

@@ -11,14 +11,14 @@ import typer
 
 from hardware_specs.errors import CalibrationError, InvalidInputError
 from vlm_roofline.cli.console import bars, console, print_json, progress
-from vlm_roofline.cli.options import Json, hardware_option, split
+from vlm_roofline.cli.options import Json, hardware_option, split, written_to
 
 if TYPE_CHECKING:
     from costmodel.calibration import Calibration, ClassParameters
 
 
 def calibrate(
-    out: Annotated[Path, typer.Option(help="The calibration's JSON file.")],
+    out: Annotated[Path, written_to("The calibration: FILE.json.", ".json")],
     tables: Annotated[
         list[str] | None,
         typer.Argument(
@@ -38,9 +38,12 @@ def calibrate(
             "table that does not hold them."
         ),
     ] = None,
-    dtypes: Annotated[str, typer.Option(help="What to measure, such as bf16,fp8.")] = "bf16",
+    dtypes: Annotated[
+        str | None,
+        typer.Option(help="What to measure, such as bf16,fp8; fp32 on a CPU, else bf16."),
+    ] = None,
     keep_table: Annotated[
-        Path | None, typer.Option(help="Keep the measured ops in this JSON file as well.")
+        Path | None, written_to("Keep the measured ops as well: FILE.json.", ".json")
     ] = None,
     software: Annotated[str, typer.Option(help="What ran the measured ops; kept in the file.")] = "",
     date: Annotated[str, typer.Option(help="When, such as 2026-05-01; kept in the file.")] = "",
@@ -138,7 +141,8 @@ def _print(found: Calibration, out: Path) -> None:
         Column("worst %", lambda row: f"{row[1].worst * 100:.0f}", "1"),
         Column("90 % interval covers %", lambda row: f"{row[1].coverage * 100:.0f}", "1"),
     ]
-    console().print(table(fitted, shown, title=f"{found.hardware_id}: fitted classes"))
+    title = f"{found.hardware_id}: fitted classes, with 90 % intervals; what has none is assumed"
+    console().print(table(fitted, shown, title=title))
     assumed = sum(not each.measured for each in found.classes.values())
     console().print(
         f"{assumed} more class and dtype pairs hold assumed parameters; "

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import time
 from math import inf
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.console import console, print_json, remark
-from vlm_roofline.cli.options import Device, Json
-from vlm_roofline.cli.paths import typed_path
+from vlm_roofline.cli.options import Device, Json, NamedModel, Scale, WorkFolder
 
 
 def campaign(
@@ -20,17 +18,10 @@ def campaign(
         str,
         typer.Argument(help="smoke (do all paths run), core (what predictions need) or more."),
     ],
-    out: Annotated[
-        Path,
-        typer.Option(parser=typed_path, help="Folder for everything; an interrupted step goes on."),
-    ],
+    out: WorkFolder,
     device: Device = "cuda",
-    model: Annotated[
-        str, typer.Option(help="A model's name, a config.json or its folder, or a hub id.")
-    ] = "llava-1.5-7b",
-    scale: Annotated[
-        str | None, typer.Option(help="Run a smaller shape, such as layers=2,width=1/16.")
-    ] = None,
+    model: NamedModel = "llava-1.5-7b",
+    scale: Scale = None,
     dtype: Annotated[
         str | None, typer.Option(help="Of the weights; fp32 on a CPU, else bf16.")
     ] = None,

@@ -27,10 +27,7 @@ if TYPE_CHECKING:
 def compare(
     given: dict[str, Any],
     *,
-    hardware: Annotated[
-        str,
-        hardware_option(SEVERAL_DEVICES),
-    ],
+    hardware: Annotated[str, hardware_option(SEVERAL_DEVICES)],
     method: Annotated[
         str,
         typer.Option(help="Methods such as fastv,divprune.", autocompletion=completes("method")),
@@ -83,19 +80,24 @@ def _print(result: Comparison) -> None:
         Column("visual tokens", lambda row: f"{row.mean_visual_tokens:.5g}", "1"),
         Column("TTFT", "ttft_s", "s", 2 if decodes else 0),
         Column("TTFT ratio", ratio("ttft"), "1", 1 if decodes else 0),
-        *([Column("TPOT", "tpot_s", "s", 3)] if decodes else []),
-        *([Column("TPOT ratio", ratio("tpot"), "1", 2)] if decodes else []),
-        *(
-            [Column("total", "total_s", "s"), Column("total ratio", ratio("total"), "1")]
-            if decodes
-            else []
-        ),
+    ]
+    if decodes:
+        shown += [
+            Column("TPOT", "tpot_s", "s", 3),
+            Column("TPOT ratio", ratio("tpot"), "1", 2),
+            Column("total", "total_s", "s"),
+            Column("total ratio", ratio("total"), "1"),
+        ]
+    shown += [
         Column("memory", "peak_memory_bytes", "B", 2),
         Column("memory ratio", ratio("peak_memory"), "1", 3),
-        Column("fits", lambda row: {True: "yes", False: "no", None: "?"}[row.fits]),
-        *([Column("energy J", "energy_j", "1", 2)] if energy else []),
-        *([Column("energy ratio", ratio("energy"), "1", 2)] if energy else []),
+        Column("fits", lambda row: "?" if row.fits is None else row.fits),
     ]
+    if energy:
+        shown += [
+            Column("energy J", "energy_j", "1", 2),
+            Column("energy ratio", ratio("energy"), "1", 2),
+        ]
     given = result.inputs
     title = (
         f"{result.model}, {given['precision']}, {given['visual_tokens']} visual + "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import warnings
 from collections.abc import Sized
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import TextIO
 
+    import pandas as pd
     from rich.console import Console
     from rich.segment import Segment
 
@@ -54,6 +56,21 @@ def error_console() -> Console:
 def print_json(document: object) -> None:
     """Write one JSON document to stdout; NaN and infinity are refused, since JSON has neither."""
     sys.stdout.write(json.dumps(document, indent=2, allow_nan=False, default=_plain) + "\n")
+
+
+def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table as JSON has them, those of a named index numbered by it.
+
+    What is not defined, or infinite, is None.
+
+    >>> import pandas as pd
+    >>> rows_of(pd.DataFrame({"a": [1, 2], "b": [0.5, float("nan")]}))
+    [{'a': 1, 'b': 0.5}, {'a': 2, 'b': None}]
+    """
+    table = table.reset_index() if table.index.name else table
+    known = table.notna() & ~table.isin([math.inf, -math.inf])
+    rows: Any = table.astype(object).where(known, None).to_dict("records")
+    return list(rows)
 
 
 def _plain(value: Any) -> Any:

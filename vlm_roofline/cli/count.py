@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlm_roofline.cli.console import console, print_json
-from vlm_roofline.cli.options import ImageSizes, Json, ModelArgument, TextTokens, parse_image_size
+from vlm_roofline.cli.options import (
+    ImageSizes,
+    Json,
+    ModelArgument,
+    Scale,
+    TextTokens,
+    parse_image_size,
+)
 
 if TYPE_CHECKING:
     from profiling.counting.three_counters import FlopReport
@@ -28,9 +35,7 @@ def count(
     ] = None,
     text_tokens: TextTokens = 40,
     batch_size: Annotated[int, typer.Option(help="Sequences.")] = 1,
-    scale: Annotated[
-        str | None, typer.Option(help="Count a smaller shape, such as layers=4,width=1/4.")
-    ] = None,
+    scale: Scale = None,
     fvcore: Annotated[bool, typer.Option(help="Ask fvcore as well.")] = True,
     json: Json = False,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -92,33 +93,27 @@ def per_thousand_text(found: Mapping[str, Any]) -> str:
 
 
 def _print(cost: Estimate, ops: bool) -> None:
-    from vlm_roofline.cli.tables import Column, table
+    from vlm_roofline.cli.tables import Column, columns, table
 
     given = cost.inputs
-    rows = [
-        (name, stage)
-        for name, stage in cost.stages.items()
-        if stage.time_s or stage.kernels or stage.flops
-    ]
+    names = {id(stage): name for name, stage in cost.stages.items()}
+    did = [each for each in cost.stages.values() if each.time_s or each.kernels or each.flops]
     view = table(
-        [*rows, ("total", cost.totals)],
+        [*did, cost.totals],
         [
-            Column("stage", lambda row: row[0]),
-            Column("FLOP", lambda row: row[1].flops, "FLOP"),
-            Column("weights read", lambda row: row[1].weight_bytes, "B", 1),
-            Column(
-                "KV moved", lambda row: _sum(row[1].kv_read_bytes, row[1].kv_write_bytes), "B", 1
+            Column("stage", lambda stage: names.get(id(stage), "total")),
+            Column("FLOP", "flops", "FLOP"),
+            Column("weights read", "weight_bytes", "B", 1),
+            Column("KV moved", partial(_moved, "kv"), "B", 1),
+            Column("act. moved", partial(_moved, "activation"), "B", 1),
+            Column("kernels", "kernels", "1", 1),
+            *columns(
+                "s", time="time_s", low="time_low_s", high="time_high_s", at_best="ideal_time_s"
             ),
-            Column("act. moved", lambda row: _activations(row[1]), "B", 1),
-            Column("kernels", lambda row: row[1].kernels, "1", 1),
-            Column("time", lambda row: row[1].time_s, "s"),
-            Column("low", lambda row: row[1].time_low_s, "s"),
-            Column("high", lambda row: row[1].time_high_s, "s"),
-            Column("at best", lambda row: row[1].ideal_time_s, "s"),
-            Column("bound", lambda row: row[1].bound or "-"),
+            Column("bound", lambda stage: stage.bound or "-"),
         ],
         title=_title(given),
-        style=lambda row: "bold" if row[0] == "total" else None,
+        style=lambda stage: "bold" if stage is cost.totals else None,
     )
     out = console()
     out.print(view)
@@ -133,10 +128,9 @@ def _print(cost: Estimate, ops: bool) -> None:
         from costmodel.precision.numerics import label_note
 
         out.print(_ops_table(cost))
-        for note in filter(
-            None, map(label_note, dict.fromkeys(row.dtype or "" for row in cost.ops))
-        ):
-            out.print(note, style="dim")
+        for dtype in dict.fromkeys(row.dtype or "" for row in cost.ops):
+            if note := label_note(dtype):
+                out.print(note, style="dim")
 
 
 def _saved(given: Mapping[str, Any]) -> str:
@@ -250,9 +244,7 @@ def _fixed(value: float | None, digits: int) -> str | None:
     return None if value is None else f"{value:.{digits}f}"
 
 
-def _activations(stage: Any) -> int | None:
-    return _sum(stage.activation_read_bytes, stage.activation_write_bytes)
-
-
-def _sum(one: int | None, two: int | None) -> int | None:
-    return None if one is None or two is None else one + two
+def _moved(kind: str, stage: Any) -> int | None:
+    """Return the bytes of a kind that a stage reads and writes, None where a convention counts none."""
+    read = getattr(stage, f"{kind}_read_bytes")
+    return None if read is None else read + getattr(stage, f"{kind}_write_bytes")

@@ -28,7 +28,6 @@ from vlm_roofline.cli.options import (
 #: What is shown where nothing is named: a projector with fixed tokens and a tower at native resolution.
 MODELS = ("llava-1.5-7b", "qwen2.5-vl-7b")
 DEVICES = ("nvidia-a100-sxm4-80gb", "nvidia-h100-sxm5-80gb", "nvidia-l40s", "nvidia-rtx-4090")
-_COUNTS = ("batch_size", "text_tokens", "output_tokens")
 _LEFT_OUT = (
     "convention", "tokens_per_layer", "visual_tokens", "cached_tokens", "layer", "memory_margin_bytes",
     "min_pixels", "max_pixels", "max_tiles",
@@ -52,10 +51,7 @@ def explore(
             autocompletion=completes("model"),
         ),
     ] = None,
-    hardware: Annotated[
-        str | None,
-        hardware_option(SEVERAL_DEVICES),
-    ] = None,
+    hardware: Annotated[str | None, hardware_option(SEVERAL_DEVICES)] = None,
     out: Annotated[Path, written_to("The HTML file.", *HTML)] = Path("explorer.html"),
     precision: Annotated[str | None, _several("precision")] = None,
     method: Annotated[str | None, _several("method")] = None,
@@ -77,14 +73,15 @@ def explore(
         for name, text in typed.items()
         if text is not None
     }
-    if precision is not None:
-        axes["precision"] = split(precision)
-    if method is not None:
-        axes["method"] = split(method)
-    if keep is not None:
-        axes["keep"] = [parse_keep(part) for part in split(keep)]
-    if image_size is not None:
-        axes["image_size"] = [parse_image_size(part) for part in split(image_size)]
+    lists: dict[str, tuple[str | None, Any]] = {
+        "precision": (precision, str),
+        "method": (method, str),
+        "keep": (keep, parse_keep),
+        "image_size": (image_size, parse_image_size),
+    }
+    for name, (text, read) in lists.items():
+        if text is not None:
+            axes[name] = [read(part) for part in split(text)]
     chosen = Axes(**axes)
     pairs = list(product(model or MODELS, split(hardware) or DEVICES))
     grids = [price(*pair, chosen, given) for pair in progress(pairs, "pricing")]

@@ -11,7 +11,7 @@ import typer
 from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json, warn
-from vlm_roofline.cli.options import Json, request_options, written_to
+from vlm_roofline.cli.options import Json, MemoryGb, request_options, written_to
 from vlm_roofline.cli.paths import typed_path
 from vlm_roofline.cli.units import show_time, show_visual_tokens
 
@@ -36,9 +36,7 @@ def frontier(
         typer.Option(help="pope, mme, textvqa, ...; without one, what there is is shown."),
     ] = None,
     latency_ms: Annotated[float | None, typer.Option(help="Budget for the request's time.")] = None,
-    memory_gb: Annotated[
-        float | None, typer.Option(help="Budget for the peak memory, 1e9 bytes.")
-    ] = None,
+    memory_gb: MemoryGb = None,
     rank: Annotated[
         str, typer.Option(help="retained (against the paper's unreduced model) or score.")
     ] = "retained",
@@ -86,7 +84,17 @@ def frontier(
         from costmodel.plots import plot_frontier, save_figure
 
         save_figure(plot_frontier(result), plot)
-    times = None if measured is None else _measured(result, measured)
+    times = None
+    if measured is not None:
+        from profiling.reconciling.frontier_times import frontier_times
+
+        times = frontier_times(result, given["hardware"], measured)
+        if not any(times):
+            what = "generation" if result.fixed["output_tokens"] else "time to the first token"
+            warn(
+                f"{measured} holds no {what} of {result.model} on {result.hardware} at batch "
+                f"{result.fixed['batch_size']} under any of these methods at its tokens"
+            )
     if json:
         document = result.to_dict()
         if times is not None:
@@ -104,44 +112,6 @@ def frontier(
         console().print(f"wrote {plot}")
 
 
-def _measured(result: Frontier, runs: Path) -> list[float | None]:
-    """Return of each point the time measured of its method at its tokens; None where nothing was.
-
-    A record counts if it is of the model, the batch and the device: its time to the first token, or with
-    `output_tokens` its generation, of whichever text.
-    """
-    from statistics import median
-
-    from hardware_specs import could_be, get_hardware
-    from profiling.records.measurement import GENERATION, TOTAL
-    from profiling.records.storage import iterate_measurements
-
-    steps, batch = int(result.fixed["output_tokens"]), result.fixed["batch_size"]
-    stage = GENERATION if steps else TOTAL
-    spec = get_hardware(result.hardware)
-    found: dict[tuple[str, int | None], list[float]] = {}
-    for _, record in iterate_measurements(runs):
-        asked = record.configuration
-        samples = record.stages.get(stage)
-        time = None if samples is None else samples.median_s
-        if (asked.model, asked.batch_size) != (result.model, batch) or time is None:
-            continue
-        device = record.environment.get("device_name")
-        memory = record.environment.get("device_memory_bytes")
-        if device is not None and not could_be(spec, device, memory):
-            continue
-        tokens = record.tokens.visual_llm
-        key = (
-            asked.method.partition("(")[0],
-            asked.visual_tokens if tokens is None else tokens,
-        )
-        found.setdefault(key, []).append(time)
-    if not found:
-        warn(f"{runs} holds no {stage} of {result.model} at batch {batch} on {spec.id}")
-    times = (found.get((point.method, point.visual_tokens)) for point in result.points)
-    return [None if time is None else median(time) for time in times]
-
-
 def _print_benchmarks(model: str, json: bool) -> None:
     """Show which benchmarks have published scores of a model, or of which models there are any."""
     from costmodel.accuracy.published import get_benchmark, load_scores
@@ -149,19 +119,11 @@ def _print_benchmarks(model: str, json: bool) -> None:
     from vlm_roofline.cli.tables import Column, columns, table
 
     name = load_model(model).name
-    rows: dict[tuple[str, str], int] = {}
-    for score in load_scores():
-        key = (score.model, score.benchmark)
-        rows[key] = rows.get(key, 0) + 1
+    rows = Counter((score.model, score.benchmark) for score in load_scores())
     own = [key for key in rows if key[0] == name]
     found = [
-        {
-            "model": each,
-            "benchmark": key,
-            "metric": get_benchmark(key).metric,
-            "rows": rows[each, key],
-        }
-        for each, key in own or rows
+        {"model": of, "benchmark": key, "metric": get_benchmark(key).metric, "rows": rows[of, key]}
+        for of, key in own or rows
     ]
     if json:
         print_json({"schema_version": 1, "model": name, "benchmarks": found})

@@ -13,7 +13,7 @@ from hardware_specs.files.reading import read_picture
 from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json, warn
 from vlm_roofline.cli.method_settings import MethodOptions, Variant, with_settings
-from vlm_roofline.cli.options import Json, parse_keep, written_to
+from vlm_roofline.cli.options import Attention, Json, parse_keep, written_to
 
 if TYPE_CHECKING:
     from token_reduction import Method
@@ -46,9 +46,7 @@ def generate(
         str | None,
         typer.Option(help="fp32, fp16, bf16, ...; the checkpoint's own on a GPU, fp32 on a CPU."),
     ] = None,
-    attention: Annotated[
-        str, typer.Option(help="Attention of transformers: sdpa, eager.")
-    ] = "sdpa",
+    attention: Attention = "sdpa",
     warm_up: Annotated[
         bool, typer.Option("--warm-up", help="Run once before the run that is timed.")
     ] = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -40,8 +41,7 @@ def import_results(
         ),
     ] = None,
     hardware: Annotated[
-        str | None,
-        hardware_option("The device, where a file does not name it."),
+        str | None, hardware_option("The device, where a file does not name it.")
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="The arithmetic, likewise: fp16, awq.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Sequences, likewise.")] = None,
@@ -103,19 +103,22 @@ def _document(found: Sequence[Imported], folders: Mapping[Path, str | None]) -> 
 
 
 def _print(found: Sequence[Imported], folders: Mapping[Path, str | None]) -> None:
+    from rich.padding import Padding
+
     out = console()
     for each in found:
         out.print(
             f"{each.source}: {len(each.records)} records ({each.format}; its reader: {each.tested})"
         )
         for boundary in sorted({record.boundary or "" for record in each.records}):
-            out.print(f"  the clock ran {boundary}")
+            out.print(Padding(f"the clock ran {boundary}", (0, 0, 0, 2)))
         reasons: dict[str, list[str]] = {}
         for item in each.left_out:
             reasons.setdefault(item.why, []).append(item.where)
         for why, rows in reasons.items():
             named = ", ".join(rows[:MOST_NAMED]) + (", ..." if len(rows) > MOST_NAMED else "")
-            out.print(f"  left out {len(rows)}: {why} ({named})")
+            out.print(Padding(f"left out {len(rows)}: {why} ({named})", (0, 0, 0, 2)))
     for folder, device in folders.items():
         known = "" if device is None else f" -d {device}"
-        out.print(f"next: vlm-roofline reconcile {folder}{known}")
+        # A command is copied, so it stays one line.
+        out.print(f"next: vlm-roofline reconcile {quote(str(folder))}{known}", soft_wrap=True)

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vlm_roofline.cli.console import bars, console, print_json
-from vlm_roofline.cli.options import Device, Json, TextTokens, parse_counts, split
-from vlm_roofline.cli.paths import typed_path
+from vlm_roofline.cli.options import (
+    Device,
+    Json,
+    NamedModel,
+    TextTokens,
+    WorkFolder,
+    parse_counts,
+    split,
+)
 
 
 def loop(
-    out: Annotated[
-        Path,
-        typer.Option(parser=typed_path, help="Folder for everything; an interrupted loop goes on."),
-    ],
+    out: WorkFolder,
     device: Device = "cuda",
-    model: Annotated[
-        str, typer.Option(help="A model's name, a config.json or its folder, or a hub id.")
-    ] = "llava-1.5-7b",
+    model: NamedModel = "llava-1.5-7b",
     scale: Annotated[
         str | None,
         typer.Option(help="Size reduction; on a CPU layers=4,width=1/4 when absent."),

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group
 from rich.text import Text
 
+from costmodel.models.model import write_size
 from costmodel.quantities import STAGES
 from profiling.records.measurement import COMMUNICATION, DECODE_COMMUNICATION, GENERATION, TOTAL
 from profiling.records.samples import dispersion, order_statistic
-from vlm_roofline.cli.tables import Column, columns, table
+from vlm_roofline.cli.tables import Column, columns, shared, table
 from vlm_roofline.cli.units import show_share
 
 if TYPE_CHECKING:
@@ -25,7 +26,13 @@ if TYPE_CHECKING:
 
 #: Heading -> key of what a profiler pass tells of the host.
 _HOST = {"host": "host_share", "kernels": "kernels", "host/kernel": "host_per_kernel"}
-
+#: What may differ between rows of one method; `decode` spans all its steps.
+_TOLD = [
+    *columns(model="model", dtype="dtype", mode="mode", attention="attention", cache="cache", image="image"),
+    *columns("1", batch="batch", text_tokens="text", decode_steps="steps", images="images",
+             frames="frames", tp="tp"),
+]  # fmt: skip
+_UNSAID = ("sdpa", "warm", "-", "decode steps 0", "images -", "frames -", "tp 1")
 
 #: Stage -> heading, where they differ.
 _HEADINGS = {COMMUNICATION: "in collectives", DECODE_COMMUNICATION: "in decode's"}
@@ -46,39 +53,27 @@ def measurement_table(records: Sequence[Measurement]) -> RenderableType:
     for row in rows:
         row["speed_up"] = _speed_up(row, rows)
     reduced = any(row["method"] != "none" for row in rows)
-    # What all rows share stands once above them.
-    shared = {
-        name: {row[name] for row in rows} for name in ("model", "dtype", "mode", "batch", "tp")
-    }
-    varying = [name for name, values in shared.items() if len(values) > 1]
-    said = {name: str(next(iter(values))) for name, values in shared.items() if len(values) == 1}
-    if "batch" in said:
-        said["batch"] = f"batch {said['batch']}"
-    if "tp" in said:
-        said["tp"] = f"tp {said['tp']}"
-    if shared["tp"] == {1}:
-        del said["tp"]
+    said, differing = shared(rows, _TOLD, _UNSAID)
     view = table(
         rows,
         [
             *columns(method="method"),
             *([Column("keep", "keep", "1")] if reduced else []),
-            *(Column(name, name, "1" if name in ("batch", "tp") else "") for name in varying),
+            *differing,
             *columns("1", visual="visual"),
             *(Column(_HEADINGS.get(stage, stage), stage, "1") for stage in stages),
             Column("first token", TOTAL, "1"),
             *([Column("speed-up", "speed_up", "1")] if reduced else []),
             Column("spread", "spread", "1"),
-            Column("bound", "bound", "1", priority=1),
             *(
                 Column(heading, name, "1", priority=1)
-                for heading, name in _HOST.items()
+                for heading, name in ({"bound": "bound"} | _HOST).items()
                 if any(row[name] is not None for row in rows)
             ),
             Column("FLOP", "flops", "FLOP", priority=2),
             Column("peak", "peak", "B", priority=1),
         ],
-        title=f"{', '.join(said.values())}: medians in milliseconds",
+        title=f"{said}: medians in milliseconds",
     )
     notes = [
         f"the clock of {timer} ran {boundary}"
@@ -90,13 +85,11 @@ def measurement_table(records: Sequence[Measurement]) -> RenderableType:
         notes.append(
             "speed-up: first token, against the run without a method on as many visual tokens"
         )
-    if any(record.ranks is not None for record in records):
-        backends = ", ".join(
-            sorted({each.ranks.backend for each in records if each.ranks is not None})
-        )
+    backends = sorted({each.ranks.backend for each in records if each.ranks is not None})
+    if backends:
         notes.append(
-            f"several processes ({backends}): of each repetition the time of the slowest, and the largest "
-            "peak; in collectives: waiting for the others included, and part of the stages beside it"
+            f"several processes ({', '.join(backends)}): of each repetition the time of the slowest, and the "
+            "largest peak; in collectives: waiting for the others included, and part of the stages beside it"
         )
     if any("!" in str(row["spread"]) for row in rows):
         notes.append(
@@ -114,11 +107,6 @@ def _speed_up(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str | None
         return None
     nearest = min(bases, key=lambda each: abs(each["started"] - row["started"]))
     return f"{nearest['seconds'] / row['seconds']:.2f}x"
-
-
-def _started(record: Measurement) -> float:
-    """Return when a record's run began, seconds; 0 for a record that does not say."""
-    return datetime.fromisoformat(record.started_at).timestamp() if record.started_at else 0.0
 
 
 def _row(members: Sequence[Measurement], stages: Sequence[str]) -> dict[str, Any]:
@@ -140,11 +128,20 @@ def _row(members: Sequence[Measurement], stages: Sequence[str]) -> dict[str, Any
             visual if unreduced or first.tokens.visual_in is None else first.tokens.visual_in,
         ),
         "seconds": None,
-        "started": _started(first),
+        "started": datetime.fromisoformat(first.started_at).timestamp()
+        if first.started_at
+        else 0.0,
         "visual": configuration.visual_tokens if visual is None else visual,
         "batch": configuration.batch_size,
         "tp": configuration.tp,
         "mode": configuration.mode,
+        "attention": configuration.attention,
+        "cache": configuration.cache,
+        "image": write_size(configuration.image_sizes) if configuration.image_sizes else None,
+        "text": configuration.text_tokens,
+        "steps": configuration.output_tokens,
+        "images": configuration.images,
+        "frames": configuration.frames,
         **dict.fromkeys((*stages, "spread", "bound", "flops", "peak", *_HOST.values())),
         TOTAL: None if first.status == "ok" else first.status,
     }
@@ -190,4 +187,4 @@ def _milliseconds(records: Sequence[Measurement], stage: str) -> str:
     if not samples:
         return "-"
     middle = order_statistic(samples, 0.5) * 1e3
-    return f"{middle:.3g}" if middle < 1000 else f"{middle:,.0f}"
+    return f"{middle:#.3g}".rstrip(".") if middle < 999.5 else f"{middle:,.0f}"

@@ -9,7 +9,7 @@ import typer
 
 from hardware_specs.errors import InvalidInputError
 from hardware_specs.showing import harmless
-from vlm_roofline.cli.console import console, print_json
+from vlm_roofline.cli.console import console, print_json, rows_of
 from vlm_roofline.cli.options import Json
 from vlm_roofline.cli.paths import typed_path
 
@@ -50,8 +50,7 @@ def measurements(
         if csv:
             typer.echo(harmless(frame.to_csv(index=False)), nl=False)
         else:
-            rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-            print_json({"schema_version": 1, "rows": rows})
+            print_json({"schema_version": 1, "rows": rows_of(frame)})
         return
     console().print(measurement_table([record for _, record in records]))
 

@@ -8,7 +8,7 @@ import typer
 
 from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json
-from vlm_roofline.cli.options import Json
+from vlm_roofline.cli.options import Json, ModelArgument
 from vlm_roofline.cli.units import show as show_value
 
 if TYPE_CHECKING:
@@ -30,6 +30,11 @@ _ATTRIBUTES = {
     "keep": "keep_meaning",
 }
 
+
+MethodArgument = Annotated[
+    str,
+    typer.Argument(help="A method, see `methods list`.", autocompletion=completes("method")),
+]
 
 group = typer.Typer(help="The token-reduction methods: what each does, and what it costs.")
 
@@ -60,12 +65,7 @@ def list_methods(json: Json = False) -> None:
 
 @group.command("show")
 def show(
-    name: Annotated[
-        str,
-        typer.Argument(
-            help="A method's name, see `methods list`.", autocompletion=completes("method")
-        ),
-    ],
+    name: MethodArgument,
     json: Json = False,
 ) -> None:
     """Show everything about one method: place, settings, formula, needs, source, example cost."""
@@ -88,16 +88,8 @@ def show(
 
 @group.command("solve")
 def solve(
-    model: Annotated[
-        str, typer.Argument(help="A model, see `models list`.", autocompletion=completes("model"))
-    ],
-    name: Annotated[
-        str,
-        typer.Argument(
-            help="A method, see `methods list`, with its settings.",
-            autocompletion=completes("method"),
-        ),
-    ],
+    model: ModelArgument,
+    name: MethodArgument,
     mean_tokens: Annotated[
         float, typer.Option(help="Visual tokens per language-model layer, on average.")
     ],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -70,6 +71,18 @@ TimesOf = Annotated[
     str,
     typer.Option(help="auto, a file, a shipped calibration's name, or none: the ideal roofline."),
 ]
+NamedModel = Annotated[
+    str, typer.Option(help="A model's name, a config.json or its folder, or a hub id.")
+]
+Scale = Annotated[
+    str | None, typer.Option(help="Take a smaller shape, such as layers=4,width=1/4.")
+]
+WorkFolder = Annotated[
+    Path,
+    typer.Option(parser=typed_path, help="Folder for everything; what was interrupted goes on."),
+]
+MemoryGb = Annotated[float | None, typer.Option(help="Budget for the peak memory, 1e9 bytes.")]
+Attention = Annotated[str, typer.Option(help="Attention of transformers: sdpa, eager.")]
 FoundHardware = Annotated[
     str | None, hardware_option("Device id or YAML file; found by its name if absent.")
 ]
@@ -226,9 +239,10 @@ def written(given: Mapping[str, Any]) -> list[str]:
         text = str(plain(value))
         if isinstance(kind, Amount):
             text = f"{value / kind.unit:.12g}"
-        elif isinstance(kind, Size) and not isinstance(value, str):
-            sizes = value if isinstance(value[0], (tuple, list)) else (value,)
-            text = "+".join(f"{height}x{width}" for height, width in sizes)
+        elif isinstance(kind, Size):
+            from costmodel.models.model import write_size
+
+            text = write_size(value)
         elif isinstance(kind, Schedule):
             text = ",".join(map(str, value))
         elif name == "method":
@@ -341,23 +355,19 @@ def _option(name: str, defaults: dict[str, Any], several: bool) -> inspect.Param
 
 def _parsed(name: str, text: Any, several: bool) -> Any:
     """Return the value, or the list of values, that an option's text names."""
-    kind = ARGUMENTS[name].kind
+    kind: Any = ARGUMENTS[name].kind
     if text is None:
         return None
-    if several and isinstance(kind, Count):
-        return parse_counts(_flag(name), text)
-    if isinstance(kind, Amount):
-        parts = split(text) if several else [text]
-        amounts = [parse_amount(_flag(name), part, kind) for part in parts]
-        return amounts if several else amounts[0]
-    read = {
+    if isinstance(kind, Count):
+        return parse_counts(_flag(name), text) if several else text
+    readers: dict[type, Any] = {
         Bytes: parse_bytes,
         Keep: parse_keep,
         Schedule: parse_schedule,
         Size: parse_image_size,
-    }.get(type(kind), str)
-    if isinstance(kind, Count):
-        return text
+        Amount: partial(parse_amount, _flag(name), kind=kind),
+    }
+    read = readers.get(type(kind), str)
     return (
         [read(part) for part in split(text)] if several and name not in _ONE_VALUE else read(text)
     )

@@ -15,12 +15,9 @@ from vlm_roofline.cli.paths import typed_path
 from vlm_roofline.cli.units import show_visual_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from matplotlib.figure import Figure
 
     from costmodel.plots import LatencyCurve
-    from costmodel.precision import Precision
     from costmodel.result import Estimate
 
 Out = Annotated[Path, written_to("FILE.png, FILE.svg or FILE.pdf.")]
@@ -35,13 +32,14 @@ def roofline(given: dict[str, Any], *, out: Out, json: Json = False) -> None:
     """Place a request's ops under the device's roofline."""
     from costmodel import estimate
     from costmodel.plots import placed_ops, plot_roofline
+    from costmodel.precision.names import parse_precision
     from hardware_specs import get_hardware
 
     cost = estimate(**given)
     figure = plot_roofline(
         get_hardware(given["hardware"]),
         placed_ops(cost),
-        dtype=_precision(given).text.label,
+        dtype=parse_precision(cost.inputs["precision"]).text.label,
         title=_scenario(cost),
         power_limit_w=given["power_limit_w"],
     )
@@ -68,7 +66,6 @@ def latency(
     Devices and methods may be several, joined by commas, as plans may.
     """
     from costmodel import estimate
-    from costmodel.models import load_model
     from costmodel.plans import get_plan
     from costmodel.plots import latency_curve, plot_latency
     from hardware_specs import get_hardware
@@ -83,6 +80,7 @@ def latency(
         for device, method in product(devices, methods)
     ]
     names = {device: get_hardware(device).name for device in devices}
+    priced = [estimate(**request).inputs for request in requests]
 
     def curve(request: dict[str, Any], **more: Any) -> LatencyCurve:
         panel = names[request["hardware"]] if len(devices) > 1 else ""
@@ -104,13 +102,13 @@ def latency(
             curve(request, execution="fused", calibration=None, label=label)
             for request in requests[:: len(methods)]
         ]
-        laws = dict.fromkeys(map(_calibration, requests))
+        laws = dict.fromkeys(each["calibration"] or "none" for each in priced)
         state = f"calibration {' and '.join(laws)}"
-    inputs = estimate(**requests[0]).inputs
+    inputs = priced[0]
     # Its own image's, where one was given: the curve goes through other counts as well.
     seen = f"{show_visual_tokens(inputs)} of the image, " if inputs["image_size"] else ""
     title = (
-        f"{load_model(given['model']).name} {_precision(requests[0]).name} on "
+        f"{inputs['model']} {inputs['precision']} on "
         f"{' and '.join(names.values())}, batch {given['batch_size']}, "
         f"{seen}{inputs['text_tokens']} text tokens, {state}"
     )
@@ -196,26 +194,10 @@ def _without_keep(method: str | None, methods: list[Any]) -> dict[str, None]:
     return {} if alone else {"keep": None, "layer": None}
 
 
-def _precision(given: Mapping[str, Any]) -> Precision:
-    """Return what a request is priced in."""
-    from costmodel.models import load_model
-    from costmodel.precision.resolving import resolve_precision
-    from hardware_specs import get_hardware
-
-    model, device = load_model(given["model"]), get_hardware(given["hardware"])
-    return resolve_precision(given["precision"], model, device).precision
-
-
 def _scenario(cost: Estimate) -> str:
     """Say in a line which request, device and plan a figure shows."""
-    from hardware_specs import get_hardware
-    from hardware_specs.errors import UnknownHardwareError
-
     given = cost.inputs
-    try:
-        device = get_hardware(given["hardware"]).name
-    except UnknownHardwareError:
-        device = given["hardware"]
+    device = given["hardware"] if cost.source is None else cost.source.hardware.name
     parts = [
         f"{given['model']} {given['precision']} on {device}",
         f"{show_visual_tokens(given)}, {given['text_tokens']} text tokens",
@@ -229,15 +211,6 @@ def _scenario(cost: Estimate) -> str:
     calibration = given["calibration"]
     parts.append(f"calibration {calibration}" if calibration else "uncalibrated")
     return ", ".join(parts)
-
-
-def _calibration(given: Mapping[str, Any]) -> str:
-    """Return the name of what a request's times rest on."""
-    from costmodel.estimates import context_for
-    from costmodel.request import Request
-
-    asked = context_for(Request(**{**given, "visual_tokens": None})).calibration
-    return "none" if asked is None else asked.name
 
 
 def _save(figure: Figure, out: Path, *, json: bool) -> None:

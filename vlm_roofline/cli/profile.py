@@ -13,13 +13,15 @@ import typer
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 from hardware_specs.showing import one_line
 from vlm_roofline.cli.completion import completes
-from vlm_roofline.cli.console import console, print_json, progress, remark, warn
+from vlm_roofline.cli.console import console, print_json, progress, remark, rows_of, warn
 from vlm_roofline.cli.method_settings import MethodOptions, Variant, with_settings
 from vlm_roofline.cli.options import (
+    Attention,
     Device,
     ImageSizes,
     Json,
     ModelArgument,
+    Scale,
     TextTokens,
     parse_counts,
     parse_image_size,
@@ -90,15 +92,13 @@ def profile(
     batch_size: Annotated[str, typer.Option(help="Batch sizes such as 1,8.")] = "1",
     text_tokens: TextTokens = 40,
     output_tokens: Annotated[int, typer.Option(help="Decode steps timed after the prefill.")] = 0,
-    scale: Annotated[
-        str | None, typer.Option(help="Run a smaller shape, such as layers=4,width=1/4.")
-    ] = None,
+    scale: Scale = None,
     device: Device = "cuda",
     dtype: Annotated[
         str, typer.Option(help="fp32, fp16, bf16, w8a16, int8 (w8a8), int4 (w4a16), fp8.")
     ] = "bf16",
     mode: Annotated[str, typer.Option(help="eager, cuda-graph, compile.")] = "eager",
-    attention: Annotated[str, typer.Option(help="Attention of transformers: sdpa, eager.")] = "sdpa",
+    attention: Attention = "sdpa",
     cache: Annotated[str, typer.Option(help="warm, or cold: caches emptied before each run.")] = "warm",
     weights: Annotated[str, typer.Option(help="random, or real (safetensors).")] = "random",
     rounds: Annotated[int, typer.Option(help="Times each configuration is measured.")] = 2,
@@ -136,7 +136,7 @@ def profile(
     elif model is None:
         raise InvalidInputError("give a MODEL, or a campaign with --plan FILE")
     else:
-        from costmodel.models.model import image_sizes
+        from profiling.subject.inputs import sizes_of
 
         asked = {
             "model": named(model, scale),
@@ -153,7 +153,7 @@ def profile(
             batch_size=tuple(parse_counts("--batch-size", batch_size)), output_tokens=output_tokens,
             mode=tuple(split(mode)), attention=attention, cache=cache, weights=weights, rounds=rounds,
             seed=seed, threads=threads, images=_counts("--images", images),
-            image_size=tuple(each for each in image_sizes(size, None) if each is not None),
+            image_size=sizes_of(size),
             frames=sampled(fps, seconds, asked).get("frames", frames), noise=noise, max_time=max_time,
             max_foreign_load=max_foreign_load, energy=energy,
         )  # fmt: skip
@@ -187,9 +187,11 @@ def profile(
             return
         records = _run(campaign, Path(folder), shard, crew if launched else None)
     if out is not None and (kernels or traces):
+        # What could not be measured, or is another shard's, has no pass either.
+        ran = {record.configuration.key for record in records if record.status == "ok"}
         _run_passes(
-            campaign.configurations, out, traces=traces, weights=campaign.weights,
-            seed=campaign.seed,
+            [each for each in campaign.configurations if each.key in ran], out, traces=traces,
+            weights=campaign.weights, seed=campaign.seed,
         )  # fmt: skip
     if json:
         print_json(_document(out, records))
@@ -279,15 +281,11 @@ def _document(out: Path | None, records: Sequence[Measurement]) -> dict[str, Any
     from profiling.records.frame import measurements_frame
 
     frame = measurements_frame((record.file_name, record) for record in records)
-    rows = [
-        {name: None if value != value else value for name, value in row.items()}
-        for row in frame.astype(object).to_dict("records")
-    ]
     return {
         "schema_version": 1,
         "out": None if out is None else str(out),
         "points": len(records),
-        "rows": rows,
+        "rows": rows_of(frame),
     }
 
 

@@ -10,8 +10,9 @@ import typer
 
 from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.console import console, print_json
-from vlm_roofline.cli.options import FoundHardware, Json, Records, TimesOf
+from vlm_roofline.cli.options import FoundHardware, Json, Records, TimesOf, written_to
 from vlm_roofline.cli.paths import typed_path
+from vlm_roofline.cli.tables import Column, columns, shared, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from profiling.reconciling import Reconciliation
-    from vlm_roofline.cli.tables import Column
+
+#: What may differ between rows of one method and visual token count.
+_TOLD = [
+    *columns(model="model", dtype="dtype", mode="mode"),
+    *columns("1", batch="batch_size", text_tokens="text_tokens", decode_steps="output_tokens"),
+]
 
 #: Flags shown before the rest is only counted.
 MOST_FLAGS = 12
@@ -36,7 +42,7 @@ def reconcile(
         Path | None,
         typer.Option(parser=typed_path, help="Also write the figures to this folder."),
     ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Also write every row to FILE.csv.")] = None,
+    csv: Annotated[Path | None, written_to("Also write every row: FILE.csv.", ".csv")] = None,
     json: Json = False,
 ) -> None:
     """Join every measured run and stage with its estimate and split the gap into named parts."""
@@ -75,27 +81,28 @@ def print_reconciliation(result: Reconciliation, stage: str = "total") -> None:
     if rows:
         out.print(_runs(result, stage))
     out.print(_errors(result))
+    told = shared((*result.rows, *result.skipped), _TOLD)[1]
     for row in result.summary["series"]:
         if row["stage"] != "prefill":
             continue
         left_out = row["leave_one_count_out"]
         out.print(
-            f"{row['method']}, batch {row['batch_size']}, {row['mode']}, prefill over "
+            f"{_run(row, told)}, prefill over "
             f"{row['counts']} token counts: rank correlation {row['rank_correlation']}, shape error "
             f"{left_out['mape']:.1%} (worst {left_out['max']:.1%} at {left_out['worst_count']}), "
-            f"knee measured {row['measured_knee'] or '-'}, predicted {row['predicted_knee'] or '-'}",
+            f"knee measured {row['measured_knee'] or '-'}, predicted {row['predicted_knee'] or '-'}"
         )
     _print_counts(result)
     for row in result.rows:
         if row["measured_link_s"] is not None:
             out.print(
-                f"{row['method']} {row['visual_tokens']} {row['stage']}: in collectives "
+                f"{_run(row, told)}, {row['stage']}: in collectives "
                 f"{_milliseconds(row['measured_link_s'])} ms measured, in the process that waited least; "
                 f"{_milliseconds(row['predicted_link_s'])} ms predicted",
             )
     flags = list(
         dict.fromkeys(
-            f"{row['method']} {row['visual_tokens']} {row['mode']} {row['stage']}: {flag}"
+            f"{_run(row, told)}, {row['stage']}: {flag}"
             for row in result.rows
             for flag in row["flags"]
         )
@@ -105,11 +112,17 @@ def print_reconciliation(result: Reconciliation, stage: str = "total") -> None:
     if len(flags) > MOST_FLAGS:
         out.print(f"! {len(flags) - MOST_FLAGS} more flags are in --json")
     for row in result.skipped:
-        out.print(
-            f"- {row['method']} {row['visual_tokens']} {row['mode']}: {row['status']}, {row['reason']}"
-        )
+        out.print(f"- {_run(row, told)}: {row['status']}, {row['reason']}")
     for note in result.notes:
         out.print(f"note: {note}")
+
+
+def _run(row: Mapping[str, Any], told: Sequence[Column]) -> str:
+    """Say which run, or which curve over visual tokens, a row is of."""
+    words = [row["method"]]
+    if "visual_tokens" in row:
+        words[0] += f" {row['visual_tokens']}"
+    return ", ".join([*words, *(shared([row], [each])[0] for each in told if each.value in row)])
 
 
 def _print_counts(result: Reconciliation) -> None:
@@ -127,15 +140,15 @@ def _print_counts(result: Reconciliation) -> None:
 
 
 def _runs(result: Reconciliation, stage: str) -> RenderableType:
-    from vlm_roofline.cli.tables import columns, table
-
-    rows = result.of_stage(stage)
+    rows = sorted(result.of_stage(stage), key=_place)
+    said, differing = shared(rows, _TOLD, ["decode steps 0"])
+    differing += shared(rows, columns("1", round="round"))[1]
     view = [
-        *columns(method="method", mode="mode"),
+        *columns(method="method"),
+        *differing,
         *columns(
             "1",
-            batch="batch_size",
-            tokens="visual_tokens",
+            visual="visual_tokens",
             measured=lambda row: _milliseconds(row["measured_s"]),
             spread=lambda row: "?" if row["noise_s"] is None else _milliseconds(row["noise_s"]),
             predicted=lambda row: _milliseconds(row["predicted_s"]),
@@ -146,16 +159,23 @@ def _runs(result: Reconciliation, stage: str) -> RenderableType:
         *columns(bound="regime"),
     ]
     title = (
-        f"{stage} on {result.hardware.name}, calibration {result.calibration_name or 'none'}; "
+        f"{said}: {stage} on {result.hardware.name}, calibration {result.calibration_name or 'none'}; "
         "milliseconds"
     )
     return table(rows, view, title=title)
 
 
+def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Order runs for people: the unreduced ones first, a sweep from many visual tokens to few."""
+    return (
+        row["model"], row["dtype"], row["method"] != "none", row["method"], row["mode"],
+        row["batch_size"], row["text_tokens"], -row["visual_tokens"], row["round"],
+    )  # fmt: skip
+
+
 def gap_columns(rows: Sequence[Mapping[str, Any]], digits: int) -> list[Column]:
     """Return a column, in milliseconds, for each part of the gap that is not nothing in all rows."""
     from profiling.reconciling import LABELS, PARTS
-    from vlm_roofline.cli.tables import Column
 
     def moved(name: str, row: Mapping[str, Any]) -> str:
         return f"{row[name] * 1e3:+.{digits}f}"
@@ -169,8 +189,6 @@ def _milliseconds(seconds: float) -> str:
 
 
 def _errors(result: Reconciliation) -> RenderableType:
-    from vlm_roofline.cli.tables import Column, columns, table
-
     groups = [{"name": name, **found} for name, found in result.summary["time"].items()]
     groups += [
         {"name": f"total, {name}-bound", **found}

@@ -16,7 +16,7 @@ from costmodel.questions.parts import GROUP_ROWS, frames, write_parquet
 from hardware_specs.errors import InvalidInputError
 from hardware_specs.files.writing import replacing
 from hardware_specs.showing import harmless
-from vlm_roofline.cli.console import console, print_json, progress, warn
+from vlm_roofline.cli.console import console, print_json, progress, rows_of, warn
 from vlm_roofline.cli.options import Json, request_options, written_to
 from vlm_roofline.cli.paths import typed_path
 from vlm_roofline.cli.sweep_reduced import (
@@ -24,7 +24,6 @@ from vlm_roofline.cli.sweep_reduced import (
     interval_columns,
     reduced,
     reducer_of,
-    rows_of,
 )
 from vlm_roofline.cli.tables import Column, table
 
@@ -106,17 +105,10 @@ def sweep(
         fits=not any_memory,
     )
     if reducer is not None:
-        crew = {"engine": engine, "workers": workers}
         _answer(
-            given,
-            out,
-            asked,
-            json,
-            reduce=reducer,
-            errors=errors,
-            stage_columns=stage_columns,
-            **crew,
-        )
+            given, out, asked, json,
+            reduce=reducer, errors=errors, stage_columns=stage_columns, engine=engine, workers=workers,
+        )  # fmt: skip
         return
     if workers is not None or engine != "local":
         raise InvalidInputError(
@@ -150,7 +142,7 @@ def _answer(
     if out is not None:
         _WRITERS[out.suffix.lower()](out, [answer.reset_index() if answer.index.name else answer])
     if json:
-        print_json({"schema_version": 1, "answer": rows_of(answer, _plain), **counted})
+        print_json({"schema_version": 1, "answer": rows_of(answer), **counted})
         return
     said = f"{counted['rows']:,} scenarios"
     if counted["unpriced"]:
@@ -160,7 +152,7 @@ def _answer(
     elif out is not None:
         console().print(f"{said}; {len(answer):,} rows written to {out}")
     elif isinstance(reducer, Histogram):
-        console().print(table(rows_of(answer, _plain), interval_columns(reducer.per, reducer.axis)))
+        console().print(table(rows_of(answer), interval_columns(reducer.per, reducer.axis)))
         console().print(said)
     else:
         if len(answer):
@@ -185,7 +177,7 @@ def _told(tables: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
 def _print(chunks: Iterable[Chunk], json: bool, asked: list[str]) -> None:
     if json:
         tables = list(_told(frames(chunks)))
-        rows = [row for frame in tables for row in rows_of(frame, _plain)]
+        rows = [row for frame in tables for row in rows_of(frame)]
         told = dict.fromkeys(text for frame in tables for text in frame.attrs["warnings"])
         print_json({"schema_version": 1, "rows": rows, "warnings": list(told)})
         return
@@ -203,7 +195,11 @@ def _show(tables: Iterator[pd.DataFrame], asked: list[str], axes: Sequence[str] 
     frame = frame.head(SHOWN_ROWS)
     differ = [n for n in dict.fromkeys(asked) if axes or frame[n].nunique(dropna=False) > 1]
     shown = [
-        *(Column(name.replace("_", " "), name, _unit(frame[name])) for name in differ or ["model"]),
+        *(
+            # Numbers stand to the right; names, or names and numbers, to the left.
+            Column(name.replace("_", " "), name, "1" if frame[name].dtype.kind in "iuf" else "")
+            for name in differ or ["model"]
+        ),
         Column("FLOP", "flops", "FLOP", 1),
         Column("kernels", "kernels", "1", 2),
         Column("TTFT", "ttft_s", "s"),
@@ -211,29 +207,17 @@ def _show(tables: Iterator[pd.DataFrame], asked: list[str], axes: Sequence[str] 
         *([Column("total", "time_s", "s")] if frame["tpot_s"].notna().any() else []),
         Column("at best", "ideal_time_s", "s", 2),
         Column("memory", "peak_memory_bytes", "B", 1),
-        Column("fits", lambda row: {True: "yes", False: "no"}.get(row["fits"], "?"), priority=1),
+        Column("fits", lambda row: "?" if row["fits"] is None else row["fits"], priority=1),
         Column("bound", "bound", priority=1),
     ]
     shown += axis_columns(axes, shown)
-    rows = rows_of(frame, _plain)
+    rows = rows_of(frame)
     shown = [each for each in shown if any(each.of(row) != "-" for row in rows)]
     console().print(table(rows, shown))
     if more > 0 or next(tables, None) is not None:
         console().print(
             f"the first {SHOWN_ROWS} rows; --out FILE.csv or FILE.parquet writes all of them"
         )
-
-
-def _unit(values: pd.Series) -> str:
-    """Numbers stand to the right; a column of names, or of names and numbers, to the left."""
-    return "1" if values.dtype.kind in "iuf" else ""
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN: what is not defined is null."""
-    import pandas as pd
-
-    return None if pd.isna(value) else value
 
 
 def _write_csv(out: Path, frames: Iterable[pd.DataFrame]) -> int:

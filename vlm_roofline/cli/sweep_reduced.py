@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from vlm_roofline.cli.console import bars
 from vlm_roofline.cli.tables import Column
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -70,18 +69,6 @@ def reduced(plan: dict[str, Any], **asked: Any) -> pd.DataFrame:
 
     with bars() as update:
         return sweep(**plan, **asked, on_progress=partial(update, "pricing"))
-
-
-def rows_of(table: pd.DataFrame, plain: Callable[[Any], Any]) -> list[dict[str, Any]]:
-    """Return the rows of an answer with their numbers in the sweep, as JSON has them."""
-    numbered = table.reset_index() if table.index.name else table
-    return [
-        {
-            str(name): None if isinstance(value, float) and math.isinf(value) else plain(value)
-            for name, value in row.items()
-        }
-        for row in numbered.to_dict("records")
-    ]
 
 
 def axis_columns(axes: Sequence[str], shown: Sequence[Column]) -> list[Column]:

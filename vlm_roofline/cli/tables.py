@@ -21,7 +21,7 @@ from vlm_roofline.cli.console import console
 from vlm_roofline.cli.units import show
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,32 @@ def columns(unit: str = "", **values: str | int | Callable[[Any], Any]) -> list[
     ['time', 'low end']
     """
     return [Column(name.replace("_", " "), value, unit) for name, value in values.items()]
+
+
+def shared(
+    rows: Sequence[Any], told: Sequence[Column], unsaid: Collection[str] = ()
+) -> tuple[str, list[Column]]:
+    """Return in words what all rows share, and the columns in which they differ.
+
+    Args:
+        rows: dictionaries or objects.
+        told: the columns that are one or the other.
+        unsaid: words that are left out, such as `tp 1`.
+
+    >>> rows = [{"dtype": "fp32", "batch": 8, "text": text} for text in (40, 80)]
+    >>> told = [Column("dtype", "dtype"), Column("batch", "batch", "1"), Column("text", "text", "1")]
+    >>> words, differing = shared(rows, told)
+    >>> words, [column.heading for column in differing]
+    ('fp32, batch 8', ['text'])
+    """
+    words, differing = [], []
+    for column in told:
+        cells = {str(column.of(row)) for row in rows}
+        if len(cells) > 1:
+            differing.append(column)
+        elif cells:
+            words.append((f"{column.heading} " if column.unit else "") + cells.pop())
+    return ", ".join(word for word in words if word not in unsaid), differing
 
 
 def table(
@@ -121,10 +147,9 @@ def table(
             keys, numbers = 1, [str(number) for number in range(1, len(rows) + 1)]
             cells = [[*line, number] for line, number in zip(cells, numbers, strict=True)]
             kept = [_Fit(Column("#", "", "1"), len(fits), numbers, []), *kept]
-    parts: list[Any] = [
-        _drawn(part, room, cells, groups, styles, title if not number else None)
-        for number, part in enumerate(_folded(kept, room, keys))
-    ]
+    # A table's own title would wrap at the table's width.
+    parts: list[Any] = [] if title is None else [Text(title, style="table.title")]
+    parts += [_drawn(part, room, cells, groups, styles) for part in _folded(kept, room, keys)]
     if gone:
         parts.append(Text(f"no room for: {', '.join(gone)}", style="italic dim"))
     return parts[0] if len(parts) == 1 else Group(*parts)
@@ -197,13 +222,10 @@ def _drawn(
     cells: list[list[Any]],
     groups: list[str],
     styles: list[str | None],
-    title: str | None,
 ) -> Table:
     gaps = 3 * len(fits) - 1
     close = sum(each.natural for each in fits) + gaps > room
     view = Table(
-        title=title,
-        title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         collapse_padding=close,

@@ -117,9 +117,8 @@ def show_visual_tokens(inputs: Mapping[str, Any]) -> str:
     >>> show_visual_tokens({"visual_tokens": 2040, "image_size": [1080, 1920]})
     '2040 visual tokens (1080x1920)'
     """
+    from costmodel.models.model import write_size
+
     size = inputs.get("image_size")
     text = f"{inputs['visual_tokens']} visual tokens"
-    if not size:
-        return text
-    sizes = [size] if isinstance(size[0], int) else size
-    return f"{text} ({'+'.join(f'{height}x{width}' for height, width in sizes)})"
+    return f"{text} ({write_size(size)})" if size else text

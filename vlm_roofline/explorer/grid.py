@@ -17,6 +17,7 @@ from costmodel.energy import datasheet_power, estimate_energy
 from costmodel.estimates import answer
 from costmodel.evaluate import Context
 from costmodel.models import load_model
+from costmodel.models.model import write_size
 from costmodel.quantities import STAGES
 from costmodel.request import Request
 from costmodel.request import plain as plain_value
@@ -52,14 +53,8 @@ _MEMORY_COLUMNS = (
 )  # fmt: skip
 _ENERGY_COLUMNS = ("energy_low_j", "energy_j", "energy_high_j")
 _TOTAL_COLUMNS = (
-    "time_s",
-    "time_low_s",
-    "time_high_s",
-    "ideal_time_s",
-    "flops",
-    "ttft_s",
-    "tpot_s",
-)
+    "time_s", "time_low_s", "time_high_s", "ideal_time_s", "flops", "ttft_s", "tpot_s",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -237,7 +232,7 @@ def price(model: Any, hardware: Any, axes: Axes, fixed: Mapping[str, Any]) -> di
             "precision": list(plain),
             # As text, since 1 is one token and 1.0 all of them.
             "setting": [[name, None if keep is None else str(keep)] for name, keep in settings],
-            "image_size": [_size_text(image) for image in images],
+            "image_size": [None if image is None else write_size(image) for image in images],
             "batch_size": list(axes.batch_size),
             "text_tokens": list(axes.text_tokens),
             "output_tokens": list(axes.output_tokens),
@@ -280,10 +275,6 @@ def _price_setting(
             pair.point(context, pair.request(**shared, output_tokens=output), first)
 
 
-def _size_text(image: Any) -> str | None:
-    return image if image is None or isinstance(image, str) else f"{image[0]}x{image[1]}"
-
-
 def _images(pair: _Pair, axes: Axes) -> list[Any]:
     """Return the image sizes that make a difference to the model, or None alone."""
     found: dict[Any, Any] = {}
@@ -293,7 +284,7 @@ def _images(pair: _Pair, axes: Axes) -> list[Any]:
         try:
             cost = answer(pair.request(image_size=image))
         except VlmRooflineError as error:
-            pair.leave_out(f"images of {_size_text(image)}", error)
+            pair.leave_out(f"images of {write_size(image)}", error)
             continue
         key = (cost.inputs["visual_tokens"], cost.inputs["crops"], cost.stages["vision"].flops)
         found.setdefault(key, image)

@@ -24,7 +24,7 @@ import numpy as np
 
 from costmodel.conventions.convention import Convention, counted
 from costmodel.conventions.decoder import check_batch, check_tokens, layer_groups, text_shape
-from costmodel.conventions.llmviewer.devices import get_device, parse_bits
+from costmodel.conventions.llmviewer.devices import DEVICES, get_device, parse_bits
 from costmodel.conventions.llmviewer.ops import Quirks, ToolOp, head_row, layer_rows
 from costmodel.result import OpRow, defined
 from hardware_specs.errors import InvalidInputError, UnsupportedError
@@ -265,6 +265,7 @@ def _preset(name: str, when: str, quirks: Quirks) -> Convention:
         counts_head=True,
         assumptions=assumptions,
         count=partial(evaluate_llmviewer, quirks, assumptions),
+        devices=tuple(DEVICES),
     )
 
 

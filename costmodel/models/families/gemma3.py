@@ -15,12 +15,11 @@ from costmodel.blocks import Norm, Pool, Shuffle, dense
 from costmodel.models.decoders.gated import kinds_of, with_blocks
 from costmodel.models.families.family import Family
 from costmodel.models.model import MOST_TILES
-from costmodel.models.processors import check
+from costmodel.models.processors import Processor, check
 from costmodel.models.projector import ProjectorConfig
 from costmodel.models.tiles import TileGeometry, pan_and_scan
 
 if TYPE_CHECKING:
-    from costmodel.models.processors import Processor
     from costmodel.models.reading import Section
     from costmodel.models.text import TextConfig
     from costmodel.models.vision import VisionConfig

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 from costmodel.blocks import Shuffle, dense
 from costmodel.models.families.family import Family
 from costmodel.models.model import MOST_TILES
-from costmodel.models.processors import check
+from costmodel.models.processors import Processor, check
 from costmodel.models.projector import ProjectorConfig
 from costmodel.models.tiles import TileGeometry, split_tiles
 
 if TYPE_CHECKING:
-    from costmodel.models.processors import Processor
     from costmodel.models.reading import Section
     from costmodel.models.text import TextConfig
     from costmodel.models.vision import VisionConfig

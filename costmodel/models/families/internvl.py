@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 from costmodel.blocks import Activate, Norm, Shuffle, dense
 from costmodel.models.families.family import LLAVA_DEFAULTS, Family
 from costmodel.models.model import MOST_TILES
-from costmodel.models.processors import check
+from costmodel.models.processors import Processor, check
 from costmodel.models.projector import ProjectorConfig
 from costmodel.models.tiles import TileGeometry, closest_tiles, frames_alone
 
 if TYPE_CHECKING:
-    from costmodel.models.processors import Processor
     from costmodel.models.reading import Section
     from costmodel.models.text import TextConfig
     from costmodel.models.vision import VisionConfig

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 from costmodel.blocks import Shuffle
 from costmodel.models.families.family import Family
 from costmodel.models.native import NativeGeometry
-from costmodel.models.processors import check, pixels
+from costmodel.models.processors import Processor, check, pixels
 from costmodel.models.projector import ProjectorConfig
 from costmodel.models.towers.native import merger
 
 if TYPE_CHECKING:
-    from costmodel.models.processors import Processor
     from costmodel.models.reading import Section
     from costmodel.models.text import TextConfig
     from costmodel.models.vision import VisionConfig

@@ -59,6 +59,17 @@ def as_transformers(config: Section) -> dict[str, Any]:
             "mm_projector_type", f"is {projector!r}; transformers' LLaVA has mlp2x_gelu alone"
         )
     values = config.values
+    tiling = values.get("image_aspect_ratio") or "square"
+    if tiling not in ("square", "pad", "anyres"):
+        raise config.fail(
+            "image_aspect_ratio", f"is {tiling!r}; known are square, pad and anyres (LLaVA-NeXT's)"
+        )
+    merged = values.get("mm_patch_merge_type", "spatial_unpad")
+    if tiling == "anyres" and merged != "spatial_unpad":
+        raise config.fail(
+            "mm_patch_merge_type",
+            f"is {merged!r}; transformers' LLaVA-NeXT has spatial_unpad alone",
+        )
     text = {key: value for key, value in values.items() if not key.startswith(("mm_", "image_"))}
     document: dict[str, Any] = {
         "model_type": "llava",
@@ -73,7 +84,7 @@ def as_transformers(config: Section) -> dict[str, Any]:
     for key in ("dtype", "torch_dtype", "quantization_config", "_name_or_path"):
         if key in values:
             document[key] = values[key]
-    if str(values.get("image_aspect_ratio", "pad")).startswith("anyres"):
+    if tiling == "anyres":
         document |= {
             "model_type": "llava_next",
             "image_grid_pinpoints": values.get("image_grid_pinpoints"),

@@ -88,7 +88,7 @@ def _by_convention(
     result = convention.evaluate(
         model,
         # The tool behind a convention with times counts the same operations on any device.
-        hardware="nvidia_V100" if name.startswith("llmviewer") else None,
+        hardware=next(iter(convention.devices), None),
         visual_tokens=visual,
         text_tokens=text_tokens,
     )

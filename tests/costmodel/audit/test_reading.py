@@ -164,6 +164,15 @@ def test_numbers_with_their_powers_and_decimal_commas():
     assert [fact[1] for fact in found] == ["8.50", "1.8"]
 
 
+@pytest.mark.parametrize(
+    ("said", "precision"),
+    [("8bit", "w8a8"), ("INT8", "w8a8"), ("4-bit", "w4a16"), ("FP8", "fp8"), ("", "fp16")],
+)
+def test_a_bit_width_as_people_write_it(said, precision):
+    text = f"Method,Tokens,Precision,FLOPs (T)\nV,576,{said},8.5\n"
+    assert [cell.precision for cell in cells(text)] == [precision]
+
+
 def test_rules_of_one_dash_and_footnotes_of_markdown():
     text = "| Method | Tokens | FLOPs (T) |\n|:-|-|:-:|\n| V | 576 | 8.5<sup>1</sup> |\n"
     text += "| Zip | 64[^2] | 1.8[^1] |\n"

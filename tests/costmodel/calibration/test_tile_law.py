@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from costmodel.calibration import Calibration
 from costmodel.calibration.dtypes import LABELS
 from costmodel.calibration.gemm import CHUNK, FAMILIES, TileLaw, gemm_time_s
-from costmodel.calibration.law import combine, stream_time_s
+from costmodel.calibration.law import StreamLaw, combine
 from costmodel.calibration.parameters import Device
 from costmodel.calibration.stairs import Stairs
 
@@ -204,10 +204,10 @@ def test_stream_moves_small_tensors_at_cache_speed():
         "l2_bandwidth_ratio": 2.0,
     }
     half = DEVICE.l2_bytes / 2
-    assert stream_time_s(values, DEVICE, half, 0.0) == pytest.approx(half / (2 * BANDWIDTH))
+    assert StreamLaw.of(values, DEVICE).time_s(half, 0.0) == pytest.approx(half / (2 * BANDWIDTH))
     # Beyond half the cache every further byte moves at 0.8 of the bandwidth.
-    assert stream_time_s(values, DEVICE, half + 1e9, 0.0) == pytest.approx(
+    assert StreamLaw.of(values, DEVICE).time_s(half + 1e9, 0.0) == pytest.approx(
         half / (2 * BANDWIDTH) + 1e9 / (0.8 * BANDWIDTH)
     )
     # 1e12 FLOP at 19.5e12 FLOP/s outweigh a megabyte.
-    assert stream_time_s(values, DEVICE, 1e6, 1e12) == pytest.approx(1e12 / 19.5e12)
+    assert StreamLaw.of(values, DEVICE).time_s(1e6, 1e12) == pytest.approx(1e12 / 19.5e12)

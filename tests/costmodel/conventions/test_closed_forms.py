@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -257,14 +254,3 @@ def test_every_convention_is_found_and_named_after_itself():
     assert len(list_conventions()) == 8
     for name in list_conventions():
         assert get_convention(name).name == name
-
-
-def test_importing_conventions_and_reproduce_is_light():
-    code = (
-        "import sys, costmodel.conventions as c, costmodel.reproduce as r;"
-        "[c.get_convention(n) for n in c.list_conventions()]; r.list_tables();"
-        "heavy = {'torch', 'transformers', 'pandas', 'matplotlib', 'scipy', 'pydantic'};"
-        "sys.exit(repr(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr

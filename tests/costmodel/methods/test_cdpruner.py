@@ -1,7 +1,5 @@
 """CDPruner: own FLOPs by hand."""
 
-MODEL, A100 = "llava-1.5-7b", "nvidia-a100-sxm4-80gb"
-
 
 def test_cdpruner(own) -> None:
     # Projection into 768, one question, cosines, and row by row what earlier picks take away.

@@ -4,8 +4,6 @@ import pytest
 
 from costmodel import load_model
 
-MODEL, A100 = "llava-1.5-7b", "nvidia-a100-sxm4-80gb"
-
 
 def test_fastv(own) -> None:
     # One query row of 32 heads over 616 keys of width 128.

@@ -2,8 +2,9 @@
 
 import pytest
 
-from costmodel import estimate
+from costmodel import break_even, estimate, get_method
 from costmodel.methods.fitprune import shipped_schemes, tokens_by_layer
+from hardware_specs.errors import InvalidInputError
 
 MODEL, A100 = "llava-1.5-7b", "nvidia-a100-sxm4-80gb"
 
@@ -27,16 +28,17 @@ def test_fitprune_keeps_the_keys_of_what_it_deletes(plan_of, llm_tokens) -> None
 
 
 @pytest.mark.parametrize(
-    ("reduction", "ratio", "mean_keys"),
+    ("reduction", "deleted", "ratio", "mean_keys"),
     [
-        (50, 0.5034, 301.8),
-        (60, 0.4030, 245.0),
-        (70, 0.3028, 187.9),
-        (80, 0.2031, 130.6),
-        (90, 0.1032, 72.8),
+        (50, 403, 0.5034, 301.8),
+        (60, 449, 0.4030, 245.0),
+        (70, 488, 0.3028, 187.9),
+        (80, 514, 0.2031, 130.6),
+        (90, 539, 0.1032, 72.8),
     ],
 )
-def test_fitprune_reaches_its_visual_flops(reduction, ratio, mean_keys) -> None:
+def test_fitprune_reaches_its_visual_flops(reduction, deleted, ratio, mean_keys) -> None:
+    assert sum(shipped_schemes()[reduction]) == deleted
     # Nothing but image tokens: QKV and attention see n, o_proj and FFN n less what the layer deletes.
     kept = estimate(MODEL, A100, method="fitprune", keep=1 - reduction / 100, text_tokens=0)
     whole = estimate(MODEL, A100, text_tokens=0)
@@ -45,6 +47,13 @@ def test_fitprune_reaches_its_visual_flops(reduction, ratio, mean_keys) -> None:
     assert share == pytest.approx(ratio, abs=5e-5)
     entering = tokens_by_layer(shipped_schemes()[reduction], 32, 576)[:-1]
     assert sum(entering) / 32 == pytest.approx(mean_keys, abs=0.05)
+
+
+def test_a_scheme_is_no_setting_of_fewer_tokens_than_it_deletes() -> None:
+    method = get_method("fitprune", scheme=[5] * 32)
+    assert break_even(MODEL, A100, method=method, most=170).visual_tokens[0] == 160
+    with pytest.raises(InvalidInputError, match=r"deletes 155 tokens in 31 layers; .* 576 visual"):
+        estimate(MODEL, A100, method=get_method("fitprune", scheme=[5] * 31))
 
 
 def test_fitprune_scheme_stretches_to_another_model(plan_of, llm_tokens) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from costmodel import estimate
 
-MODEL, A100 = "llava-1.5-7b", "nvidia-a100-sxm4-80gb"
+A100 = "nvidia-a100-sxm4-80gb"
 
 
 @pytest.mark.parametrize(

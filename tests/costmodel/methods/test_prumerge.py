@@ -2,8 +2,6 @@
 
 import pytest
 
-MODEL, A100 = "llava-1.5-7b", "nvidia-a100-sxm4-80gb"
-
 
 def test_prumerge(own) -> None:
     # 2 x 577 x 1024 + 2 x 32 x 576 x 1024 + 2 x 576 x 1024

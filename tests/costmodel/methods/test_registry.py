@@ -74,7 +74,7 @@ def test_divprune_at_a_layer_acts_there() -> None:
 
 
 def test_unknown_method_names_near_ones() -> None:
-    with pytest.raises(UnknownMethodError, match="divprune"):
+    with pytest.raises(UnknownMethodError, match="did you mean divprune"):
         get_method("dviprune")
     with pytest.raises(UnknownMethodError):
         get_method(["divprune"])  # type: ignore[arg-type]

@@ -116,6 +116,11 @@ def test_tower_methods_reach_the_count_asked_for(method, plan_of) -> None:
     assert plan.projected_tokens == 144 + (method == "crossget")
 
 
+def test_published_settings_of_vtw_and_ats(plan_of, llm_tokens) -> None:
+    assert llm_tokens(plan_of("llava-1.5-13b", method="vtw")) == [576] * 20 + [0] * 20
+    assert plan_of(method="ats").projected_tokens == 144
+
+
 def test_methods_before_the_projector_act_on_every_tile(plan_of) -> None:
     next_plan = plan_of("llava-next-vicuna-7b", visual=2880, crops=5, method="prumerge", keep=40)
     assert next_plan.projected_tokens == 5 * 41

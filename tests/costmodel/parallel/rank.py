@@ -1,6 +1,6 @@
 """One rank of a tiny Llama that `torch.distributed` divides by the plan of transformers; prints what it saw.
 
-python rank.py RANK WORLD RENDEZVOUS_FILE MODEL_TYPE[+sequence]...
+python rank.py RANK WORLD RENDEZVOUS_FILE CONFIG_JSON MODEL_TYPE[+sequence]...
 
 With `+sequence` the norms are divided by sequence.
 """
@@ -27,10 +27,6 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 TOKENS = 12
 KINDS = ("all_reduce", "all_gather", "reduce_scatter")
-SHAPE = {
-    "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 128, "tie_word_embeddings": False,
-}  # fmt: skip
 
 
 class Watch(TorchDispatchMode):
@@ -69,10 +65,10 @@ def main() -> None:
         "gloo", init_method=f"file://{sys.argv[3]}", rank=rank, world_size=world
     )
     mesh = dist.init_device_mesh("cpu", (world,))
-    told = {}
-    for name in sys.argv[4:]:
+    told, shape = {}, json.loads(sys.argv[4])
+    for name in sys.argv[5:]:
         kind, _, by_sequence = name.partition("+")
-        told[name] = _seen(AutoConfig.for_model(kind, **SHAPE), mesh, bool(by_sequence))
+        told[name] = _seen(AutoConfig.for_model(kind, **shape), mesh, bool(by_sequence))
     sys.stdout.write(json.dumps(told))
     dist.destroy_process_group()
 

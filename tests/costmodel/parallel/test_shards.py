@@ -40,7 +40,8 @@ def test_two_gloo_ranks_hold_compute_and_send_what_is_predicted(tmp_path: Path) 
     """The plan of transformers, run by two processes that answer as the whole model does."""
     ranks = [
         subprocess.Popen(
-            [sys.executable, str(RANK), str(rank), "2", str(tmp_path / "meet"), *KINDS, "llama+sequence"],
+            [sys.executable, str(RANK), str(rank), "2", str(tmp_path / "meet"), json.dumps(TINY),
+             *KINDS, "llama+sequence"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for rank in range(2)

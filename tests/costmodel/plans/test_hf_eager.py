@@ -172,8 +172,8 @@ def test_projector(precision: str, tmp_path) -> None:
     peaks: list[int] = []
     module = case.model.model.multi_modal_projector
     with torch.no_grad(), Ledger([*case.weights, case.pixels]) as ledger:
-        before = module.register_forward_pre_hook(lambda *_: ledger.take_peak() and None)
-        after = module.register_forward_hook(lambda *_: peaks.append(ledger.take_peak()))
+        before = module.register_forward_pre_hook(lambda *_: ledger.take_peaks() and None)
+        after = module.register_forward_hook(lambda *_: peaks.append(ledger.take_peaks()[0]))
         case.model.model.get_image_features(pixel_values=case.pixels)
     before.remove()
     after.remove()

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import subprocess
 import sys
 from xml.etree import ElementTree as ET
 
@@ -217,14 +216,6 @@ def test_the_memory_figure_marks_peak_and_capacity(cost):
 
 def test_a_dollar_in_a_name_is_no_formula(figures):
     assert figure_bytes(figures["roofline"], "svg") != b""  # mathtext would fail on "$ome model"
-
-
-def test_importing_plots_imports_no_matplotlib():
-    code = (
-        "import sys, costmodel.plots, profiling.report; "
-        "sys.exit(any(m in sys.modules for m in ('matplotlib', 'pandas', 'torch')))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_without_matplotlib_the_message_says_what_to_install(cost, monkeypatch):

@@ -204,3 +204,12 @@ def test_picture(tmp_path) -> None:
     assert {"unreduced", "divprune", "budget 10 ms"} <= set(labels)
     with pytest.raises(OutputError, match="cannot write"):
         save_figure(plot_frontier(answer), tmp_path / "missing" / "frontier.png")
+
+
+def test_a_baseline_before_the_tower_beats_a_choice_behind_it() -> None:
+    """VTC-Bench on Qwen2-VL-7B: at a quarter of the tokens a smaller image scores more, and costs less."""
+    answer = frontier("qwen2-vl-7b", "nvidia-a100-sxm4-80gb", benchmark="mmstar", calibration=None)
+    priced = {point.label: point for point in answer.points}
+    smaller, chosen = priced["downsample -75.00%"], priced["visionzip -75.00%"]
+    assert (smaller.score, chosen.score) == (50.1, 47.2)
+    assert smaller.flops < 0.5 * chosen.flops

@@ -97,7 +97,15 @@ def test_more_devices_serve_more() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"batch": 0}, {"rate_per_s": -1}, {"price_per_hour": float("inf")}, {"batch_size": 2}]
+    "bad",
+    [
+        {"batch": 0},
+        {"rate_per_s": -1},
+        {"price_per_hour": float("inf")},
+        {"batch_size": 2},
+        {"step_s": -1e-3},
+        {"step_s": float("nan")},
+    ],
 )
 def test_bad_arguments_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(InvalidInputError):

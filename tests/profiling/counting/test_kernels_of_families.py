@@ -13,10 +13,11 @@ from merging_families import CONFIGS, write_config
 from packaging.version import Version
 
 from costmodel import estimate
+from costmodel.models import load_model
 from profiling.counting.one_run import count_run
 from profiling.records.measurement import Configuration
 from profiling.subject.execution import Execution
-from profiling.subject.models import build_model, model_config
+from profiling.subject.models import build_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +35,7 @@ def _kernels(source: str) -> dict[str, tuple[int, int]]:
     given: dict[str, Any] = {"text_tokens": 9, "output_tokens": 1}
     configuration = Configuration(source, "fp32", device="cpu", image_sizes=(SIZE,), **given)
     execution = Execution(
-        build_model(source, dtype="fp32", device="cpu"), model_config(source), configuration
+        build_model(source, dtype="fp32", device="cpu"), load_model(source), configuration
     )
     with execution.ready():
         counted, _ = count_run(execution)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from profiling.counting.ledger import Ledger
-from profiling.counting.memory import LedgerMemory, PeakObserver, ledger_for
+from profiling.counting.memory import PeakObserver, ledger_for
 from profiling.devices.cuda import CudaMemory
 from profiling.records.measurement import TOTAL
 from profiling.subject.execution import Execution
@@ -28,8 +28,8 @@ def test_the_ledger_follows_every_tensor_to_its_end() -> None:
         assert ledger.live_bytes == 16384 + 8192
         del view
         assert ledger.live_bytes == 16384
-        assert ledger.take_peak() == 16384 + 2 * 8192
-        assert ledger.take_peak() == 16384
+        assert ledger.take_peaks() == (16384 + 2 * 8192, None)
+        assert ledger.take_peaks() == (16384, None)
 
 
 def test_views_and_empty_tensors_launch_nothing() -> None:
@@ -109,16 +109,11 @@ def test_a_stage_inside_another_counts_for_both() -> None:
     assert observer.stages["vision"].peak_reserved_bytes == 1150
 
 
-def test_the_ledger_has_no_reserve() -> None:
-    with Ledger() as ledger:
-        assert LedgerMemory(ledger).take_peaks() == (0, None)
-
-
 def test_a_runs_memory_starts_from_weights_and_inputs(
     tiny: Any, tiny_shape: Any, configure: Any
 ) -> None:
     execution = Execution(tiny, tiny_shape, configure(visual_tokens=16))
-    with execution.ready(), ledger_for(tiny, execution) as ledger:
+    with execution.ready(), ledger_for(execution) as ledger:
         weights = Ledger([*tiny.parameters(), *tiny.buffers()]).live_bytes
         inputs = Ledger(execution.resident_tensors()).live_bytes
         assert ledger.live_bytes == weights + inputs

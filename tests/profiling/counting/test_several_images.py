@@ -18,11 +18,12 @@ import pytest
 from tiny_families import FAMILIES, write_family
 
 from costmodel import estimate
+from costmodel.models import load_model
 from profiling.counting.one_run import count_run
 from profiling.measuring.profile import profile
 from profiling.records.measurement import Configuration
 from profiling.subject.execution import Execution
-from profiling.subject.models import build_model, model_config
+from profiling.subject.models import build_model
 from token_reduction import get_method, reduce_tokens
 from token_reduction.caches import cache_of
 
@@ -45,7 +46,7 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         request.param,
         source,
         build_model(source, dtype="fp32", device="cpu"),
-        model_config(source),
+        load_model(source),
     )
 
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from hardware_specs.cpu import cpu_info, memory_bytes
 from profiling.instruments.environment import (
     cpu_name,
     cpu_signature,
     describe_environment,
-    memory_bytes,
 )
 from profiling.instruments.nvml import AbsentMonitor
 
@@ -40,11 +40,11 @@ def test_settings_that_change_the_cost_are_kept(monkeypatch: pytest.MonkeyPatch)
 def test_the_processor_is_named_from_the_systems_list(tmp_path: Path) -> None:
     listing = tmp_path / "cpuinfo"
     listing.write_text("processor : 0\nmodel name\t: AMD EPYC 9575F 64-Core Processor\n")
-    assert cpu_name(listing) == "AMD EPYC 9575F 64-Core Processor"
-    assert cpu_signature(listing) is None
+    assert cpu_name(cpu_info(listing)) == "AMD EPYC 9575F 64-Core Processor"
+    assert cpu_signature(cpu_info(listing)) is None
     listing.write_text("cpu family : 26\nmodel : 2\nstepping : 1\n\ncpu family : 9\n")
-    assert cpu_signature(listing) == "family 26 model 2 stepping 1"
-    assert cpu_name(tmp_path / "nothing")
+    assert cpu_signature(cpu_info(listing)) == "family 26 model 2 stepping 1"
+    assert cpu_name(cpu_info(tmp_path / "nothing"))
 
 
 def test_memory_is_known_where_the_system_says() -> None:

@@ -43,7 +43,7 @@ def test_a_failing_start_is_a_reason_and_never_a_crash(error: int) -> None:
     assert monitor.energy_j() is monitor.power_w() is monitor.sm_clock_hz() is None
     assert monitor.throttle_reasons() is monitor.temperature_c() is None
     assert monitor.memory_used_bytes() is monitor.memory_clock_hz() is None
-    assert monitor.foreign_processes(own_context=True) is None
+    assert monitor.foreign_processes() is None
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -87,7 +87,7 @@ def test_each_quantity_may_be_missing_alone(quantity: str) -> None:
         "memory_clock": monitor.memory_clock_hz(), "max_sm_clock": monitor.max_sm_clock_hz,
         "temperature": monitor.temperature_c(), "throttle_reasons": monitor.throttle_reasons(),
         "memory_used": monitor.memory_used_bytes(),
-        "processes": monitor.foreign_processes(own_context=False),
+        "processes": monitor.foreign_processes(),
     }  # fmt: skip
     assert answers[quantity] is None
     assert all(answers[name] is not None for name in others)
@@ -158,11 +158,10 @@ def test_foreign_processes_are_those_that_are_not_ours() -> None:
     other = SimpleNamespace(pid=1, usedGpuMemory=None)
     library.processes = [own, other]
     monitor = _open(library)
-    assert [item.pid for item in monitor.foreign_processes(own_context=True)] == [1]
+    assert [item.pid for item in monitor.foreign_processes()] == [1]
     # In a container the ids are the host's: ours is taken to be the largest.
     library.processes = [other, SimpleNamespace(pid=2, usedGpuMemory=9)]
-    assert [item.pid for item in monitor.foreign_processes(own_context=True)] == [1]
-    assert len(monitor.foreign_processes(own_context=False)) == 2
+    assert [item.pid for item in monitor.foreign_processes()] == [1]
 
 
 def test_a_foreign_pynvml_is_refused() -> None:

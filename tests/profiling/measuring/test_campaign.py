@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from costmodel.models import load_model
 from hardware_specs.errors import (
     DeviceUnavailableError,
     InvalidInputError,
@@ -33,7 +34,6 @@ from profiling.measuring.profile import profile
 from profiling.records.measurement import TOTAL
 from profiling.records.model_names import public_name
 from profiling.records.storage import read_measurements
-from profiling.subject.models import model_config
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -321,7 +321,7 @@ def test_profile_returns_what_it_measured(tiny_source: str, tmp_path: Path, quic
     )  # fmt: skip
     assert len(kept) == 2
     # A config that its own name finds again may stand for the name, a nameless one may not.
-    shape = model_config(tiny_source)
+    shape = load_model(tiny_source)
     same = {"device": "cpu", "dtype": "fp32", "visual_tokens": 4, "text_tokens": 3, "rounds": 2}
     assert profile(shape, out=tmp_path, options=quick, **same) == kept
     with pytest.raises(InvalidInputError, match="could not name it"):

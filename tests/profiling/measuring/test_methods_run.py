@@ -63,11 +63,12 @@ def test_the_published_default_is_used_when_nothing_is_said(quick: Any) -> None:
 
 @pytest.mark.parametrize(("method", "keep"), [("divprune", 64), ("sequential", 40)])
 def test_the_stages_after_a_method_count_what_the_cost_model_says(method: str, keep: int) -> None:
-    from profiling.subject.models import build_model, model_config
+    from costmodel.models import load_model
+    from profiling.subject.models import build_model
 
     model = build_model(MODEL, dtype="fp32", device="cpu")
     configuration = Configuration(MODEL, "fp32", method=method, keep=keep, device="cpu")
-    execution = Execution(model, model_config(MODEL), configuration)
+    execution = Execution(model, load_model(MODEL), configuration)
     with execution.ready():
         counts, _ = count_run(execution)
     expected = estimate(MODEL, "nvidia-a100-sxm4-80gb", method=method, keep=keep, precision="fp32")

@@ -160,9 +160,9 @@ def test_weights_rotate_until_they_exceed_the_caches() -> None:
 
 
 def test_a_wide_model_gives_every_width_once() -> None:
-    from profiling.subject.models import model_config
+    from costmodel.models import load_model
 
-    shape = model_config("llava-1.5-7b")
+    shape = load_model("llava-1.5-7b")
     widths = linear_widths(shape)
     assert len(widths) == len(set(widths.values()))
     assert {(4096, 4096), (11008, 4096), (4096, 11008), (32064, 4096)} <= set(widths.values())

@@ -10,6 +10,7 @@ import torch
 
 from costmodel.calibration import Calibration
 from costmodel.calibration.tables import group_points
+from costmodel.models import load_model
 from hardware_specs.errors import CalibrationError
 from profiling.microbench import suite as suite_module
 from profiling.microbench.calibrate import calibrate, check_products, left_out
@@ -17,7 +18,6 @@ from profiling.microbench.cases import GEMM_ROWS, SharedLayers, gemm_case, gemm_
 from profiling.microbench.suite import CUDA_SUITE, run_microbenchmarks
 from profiling.microbench.table import OpTable, read_op_table
 from profiling.microbench.timing import OpCase, time_case
-from profiling.subject.models import model_config
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -157,7 +157,7 @@ def test_a_chain_that_stays_in_the_cache_says_so(gpu_of_shapes: FakeCuda) -> Non
 
 
 def test_layers_are_made_once_for_all_rows() -> None:
-    shape = model_config("llava-1.5-7b")
+    shape = load_model("llava-1.5-7b")
     cases = list(gemm_cases(shape, "bf16", "meta", (1, 64, 616), max_flops=1e15))
     shared = {id(cell.cell_contents) for case in cases for cell in case.prepare.__closure__ or ()
               if isinstance(cell.cell_contents, SharedLayers)}  # fmt: skip
@@ -200,7 +200,7 @@ def test_int8_products_are_not_printed(gpu: FakeCuda) -> None:
     try:
         intmm.safe_int_mm(a, b)
         outside = len(printed)
-        with products_stay_unprinted():
+        with products_stay_unprinted("w8a8"):
             intmm.safe_int_mm(a, b)
         assert torch.Tensor.__repr__ is watching
     finally:

@@ -135,3 +135,21 @@ def test_every_part_has_a_name_and_the_contents_lead_to_it(lab):
     assert all(f'<h2 id="{name}">' in page for name in led)
     assert "590.1 (1 run)" in page
     assert '<td class="words">down_proj</td>' in page
+
+
+def test_passes_and_windows_are_told_apart(lab):
+    window = EnergyWindow("total", "nvml_counter", energy_j=1.0, power_w=100.0, idle_power_w=50.0)
+    record = replace(lab.measured(lab.configuration(visual_tokens=64)), energy=(window,))
+    op = OpRecord("prefill", "down_proj", "gemm", 32, 0.1)
+    profiles = [
+        OpProfile(
+            lab.configuration(batch_size=batch), TokenCounts(576, 576, 40, 1, ()), (op,),
+            record.environment,
+        )
+        for batch in (1, 8)
+    ]  # fmt: skip
+    page = report_html(reconcile([record, *profiles], lab.law_of()))
+    for batch in (1, 8):
+        assert f"none, 576 visual tokens, batch {batch}, eager</p>" in page
+        assert f" b{batch} eager, 576 visual tokens</td>" in page
+    assert "b1 eager, 64 visual tokens</td>" in page.partition("Energy</h2>")[2]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from costmodel.models import load_model
 from hardware_specs.errors import (
     InvalidFileError,
     InvalidInputError,
@@ -19,7 +20,7 @@ from hardware_specs.errors import (
 from profiling.records.measurement import TOTAL
 from profiling.subject.execution import Execution, cache_lengths, fork_cache
 from profiling.subject.inputs import encode, visual_inputs
-from profiling.subject.models import build_model, canonical_dtype, model_config, named
+from profiling.subject.models import build_model, canonical_dtype, named
 from profiling.subject.stages import StageHooks, anatomy
 from token_reduction.caches import cache_of
 
@@ -68,8 +69,8 @@ def test_a_model_is_built_in_its_dtype(tiny_source: str, dtype: str, expected: t
 
 
 def test_a_scaled_shape_keeps_its_ratios() -> None:
-    full = model_config("llava-1.5-7b")
-    small = model_config("llava-1.5-7b", "layers=2,width=1/16")
+    full = load_model("llava-1.5-7b")
+    small = load_model("llava-1.5-7b@layers=2,width=1/16")
     assert small.text.num_layers == 2
     assert small.text.hidden_size * 16 == full.text.hidden_size
     model = build_model(named("llava-1.5-7b", "layers=2,width=1/16"), dtype="bf16", device="meta")
@@ -184,7 +185,7 @@ def test_decode_steps_lengthen_the_cache(tiny: Any, tiny_shape: Any, configure: 
 
 def test_a_text_model_has_prefill_and_decode_only(tiny_text_source: str, configure: Any) -> None:
     model = build_model(tiny_text_source, dtype="fp32", device="cpu")
-    shape = model_config(tiny_text_source)
+    shape = load_model(tiny_text_source)
     execution = Execution(
         model, shape, configure(model=tiny_text_source, visual_tokens=9, output_tokens=1)
     )
@@ -213,7 +214,7 @@ def test_every_family_runs_and_is_split_into_stages(
 ) -> None:
     document = _family_document(family)
     (tmp_path / "config.json").write_text(json.dumps(document))
-    shape = model_config(str(tmp_path))
+    shape = load_model(str(tmp_path))
     model = build_model(str(tmp_path), dtype="fp32", device="cpu")
     tokens = shape.visual_input().tokens
     execution = Execution(
@@ -284,7 +285,7 @@ def test_a_cold_cache_is_flushed_before_every_run(
     assert flushed == [1, 1]
     monkeypatch.undo()
     # The real one clears 256 MB, which is all it does.
-    assert module._flusher(configure(cache="cold"))() is None
+    assert module._flusher(configure(cache="cold"))().nbytes == 256 * 1024 * 1024
 
 
 @pytest.mark.parametrize("visual", [0, 5, 20])

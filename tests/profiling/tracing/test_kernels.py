@@ -11,6 +11,7 @@ import pytest
 from costmodel import estimate
 from hardware_specs.errors import InvalidFileError, OutputError
 from profiling.subject.execution import Execution
+from profiling.tracing.events import gather
 from profiling.tracing.kernels import attribute, op_table, read_trace, trace_run, work_by_stage
 from profiling.tracing.op_names import class_of, op_of
 
@@ -78,7 +79,7 @@ EVENTS = [
 
 
 def test_kernels_find_their_modules_through_the_launch() -> None:
-    found = {record.kernel: record for record in attribute(EVENTS)}
+    found = {record.kernel: record for record in attribute(gather(EVENTS))}
     assert {
         name: (r.stage, r.module.rsplit(".", 1)[-1], r.aten, r.op, r.op_class)
         for name, r in found.items()
@@ -105,7 +106,7 @@ def test_a_replayed_graph_is_one_launch_of_many_kernels() -> None:
         _launch(5.0, 3, name="cudaGraphLaunch"),
         *(_kernel(f"k{index}", 10.0 * index, 2.0, 3) for index in range(4)),
     ]
-    records = attribute(events)
+    records = attribute(gather(events))
     assert [record.kernel for record in records] == ["k0", "k1", "k2", "k3"]
     assert {record.module for record in records} == {"model.language_model"}
     assert {record.stage for record in records} == {"prefill"}
@@ -120,7 +121,7 @@ def test_a_reduction_inside_the_prefill_is_the_reductions() -> None:
         _launch(7.0, 1),
         _kernel("radix", 50.0, 2.0, 1),
     ]
-    (record,) = attribute(events)
+    (record,) = attribute(gather(events))
     assert record.stage == "reduction"
     assert record.op == "reduction.topk"
 
@@ -136,7 +137,7 @@ def test_sixty_thousand_events_are_joined_in_seconds() -> None:
             _kernel("add", 10.0 * index + 5, 1.0, index),
         ]
     started = time.perf_counter()
-    assert len(attribute(events)) == 20_000
+    assert len(attribute(gather(events))) == 20_000
     # A join that looks at every launch for every kernel would need minutes.
     assert time.perf_counter() - started < 5.0
 
@@ -212,7 +213,7 @@ def test_a_kernel_whose_launch_is_seen_twice_ran_once() -> None:
         _kernel("gemm", 10.0, 3.0, 5), _range("stage:prefill", 0.0, 9.0),
         _launch(1.0, 5), {**_launch(1.2, 5), "cat": "cuda_driver"},
     ]  # fmt: skip
-    work = work_by_stage(attribute(events))
+    work = work_by_stage(attribute(gather(events)))
     assert (work["prefill"].kernels, work["prefill"].busy_s) == (1, pytest.approx(3e-6))
 
 

@@ -125,10 +125,10 @@ def test_a_mask_that_covers_nothing_new_is_refused():
 def test_continuing_counts_what_came_since():
     """19 of 585 tokens cached, 2 more since, one given: position 587 becomes 21."""
     prefix = Prefix(None, length=19, given=585, dropped=torch.tensor([566]))
-    step = continue_from(prefix, 21, 1, torch.ones(1, 588), torch.tensor([[587]]))
-    assert step.count == 1
-    assert step.mask.tolist() == [[1.0] * 22]
-    assert step.positions.tolist() == [[21]]
+    count, mask, positions = continue_from(prefix, 21, 1, torch.ones(1, 588), torch.tensor([[587]]))
+    assert count == 1
+    assert mask.tolist() == [[1.0] * 22]
+    assert positions.tolist() == [[21]]
 
 
 def test_a_text_only_prompt_passes_through(llava):

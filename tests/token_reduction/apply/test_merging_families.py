@@ -157,6 +157,49 @@ def test_frames_are_said_where_a_call_does_not_say_them() -> None:
             pass
 
 
+def _two_images(counts: tuple[int, int], pixels: torch.Tensor, grids: Any) -> dict[str, Any]:
+    """A batch of two prompts, the first padded in front or not at all."""
+    rows = [[1, 122, *[120] * counts[0], 5, 6, 7], [122, *[120] * counts[1], 5, 6]]
+    length = max(map(len, rows))
+    mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
+    ids = torch.tensor([[0] * (length - len(row)) + row for row in rows])
+    given = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": (ids == 120).long()}
+    return given | {"pixel_values": pixels, "image_grid_thw": grids}
+
+
+@pytest.mark.parametrize("kind", AXES)
+def test_downsample_is_the_model_on_the_smaller_image(kind: str) -> None:
+    from token_reduction.downsample import downsample_native
+
+    model, grids = tiny_model(kind), torch.tensor([[1, 8, 12], [1, 8, 16]])
+    pixels = torch.randn(96 + 128, 96, generator=torch.Generator().manual_seed(3))
+    small = downsample_native(pixels, grids, 0.25, patch=4, tubelet=2, merge=2)
+    whole, smaller = _two_images((24, 32), pixels, grids), _two_images((6, 8), *small)
+    asked = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0}
+    with reduce_tokens(model, "downsample") as record:
+        reduced, answer = _logits(model, whole), model.generate(**whole, **asked)
+    assert record.visual_tokens == (56, 14)
+    torch.testing.assert_close(reduced, _logits(model, smaller))
+    assert torch.equal(answer[:, -4:], model.generate(**smaller, **asked)[:, -4:])
+
+
+def test_every_frame_between_times_loses_its_share() -> None:
+    from token_reduction.downsample import downsample_native
+
+    def prompt(each: int, pixels: torch.Tensor, grids: Any) -> dict[str, Any]:
+        ids = torch.tensor([[3, *[121] * each, 4, *[121] * each, 5, 6]])
+        kinds = 2 * (ids == 121).long()
+        given = {"input_ids": ids, "mm_token_type_ids": kinds, "pixel_values_videos": pixels}
+        return given | {"video_grid_thw": grids}
+
+    model, grids = tiny_model("qwen3_vl"), torch.tensor([[2, 4, 8]])
+    pixels = torch.randn(64, 96, generator=torch.Generator().manual_seed(4))
+    small = downsample_native(pixels, grids, 0.25, patch=4, tubelet=2, merge=2)
+    with reduce_tokens(model, "downsample"):
+        reduced = _logits(model, prompt(8, pixels, grids))
+    torch.testing.assert_close(reduced, _logits(model, prompt(2, *small)))
+
+
 @pytest.mark.parametrize("kind", AXES)
 def test_visionzip_behind_the_merger(kind: str) -> None:
     """Dominant tokens are what all patches look at, recomputed from the layer's own scores."""

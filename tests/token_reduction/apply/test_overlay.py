@@ -17,7 +17,7 @@ from hardware_specs.errors import InvalidInputError, OutputError  # noqa: E402
 from token_reduction import get_method, reduce_tokens  # noqa: E402
 from token_reduction.pictures.overlay import caption, draw_overlay, save_overlay  # noqa: E402
 from token_reduction.pictures.panels import build_panels  # noqa: E402
-from token_reduction.pictures.viewport import Viewport, find_viewports, pixel_crops  # noqa: E402
+from token_reduction.pictures.viewport import find_viewports, pixel_crops  # noqa: E402
 
 
 def processor_class(name):
@@ -69,10 +69,6 @@ def test_tiles_lie_where_they_were_cut():
     near(overview, 0, 0, 400, 200, slack=3)
     near(left, 0, 0, 200, 200, slack=3)
     near(right, 200, 0, 400, 200, slack=3)
-
-
-def test_points_of_a_viewport():
-    assert Viewport(10.0, 20.0, 30.0, 60.0).at(0.5, 1.0) == (40.0, 30.0)
 
 
 def photograph(width=360, height=300):

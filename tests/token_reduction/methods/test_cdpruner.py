@@ -52,8 +52,14 @@ def test_cdpruner_on_batches_and_bad_shapes(draw) -> None:
         assert torch.equal(out.selection_order[i], alone.selection_order)
     with pytest.raises(InvalidInputError, match="text_embeds"):
         cdpruner(x, images, texts[:, 1:], 8)
-    with pytest.raises(InvalidInputError, match="NaN"):
-        cdpruner(x * float("nan"), images, texts, 8)
+
+
+def test_a_question_that_tells_no_tokens_apart_leaves_it_to_diversity() -> None:
+    x = torch.tensor([[1.0, 0.0], [1.0, 0.01], [1.0, 0.02], [0.0, 1.0]])
+    same, question = torch.tensor([[0.3, 0.7, 0.2]]).repeat(4, 1), torch.ones(2, 3)
+    assert cdpruner(x, same, question, 2).kept_indices[-1] == 3  # not two of the first three
+    halves = torch.cat((x, x))
+    assert {3, 7} < set(split_cdpruner(halves, torch.zeros(1, 2), 4).kept_indices.tolist())
 
 
 def test_greedy_map_past_the_rank_still_picks_distinct_tokens(draw) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from costmodel import estimate
 from hardware_specs.errors import InvalidInputError, UnsupportedError
-from token_reduction.downsample import downsample
+from token_reduction.downsample import downsample, downsample_native
 
 MODEL, A100 = "llava-1.5-7b", "nvidia-a100-sxm4-80gb"
 
@@ -54,5 +54,55 @@ def test_the_tower_is_cheaper() -> None:
     layer = 2 * 145 * (4 * c * c + 2 * c * 4096) + 4 * 145**2 * c
     assert cost.stages["vision"].flops == embed + layers * layer
     assert cost.stages["vision"].flops < 0.25 * plain.stages["vision"].flops
-    with pytest.raises(UnsupportedError):
-        estimate("qwen2.5-vl-7b", A100, method="downsample")
+    with pytest.raises(UnsupportedError, match="merges 4 patches"):
+        estimate("internvl3-2b", A100, method="downsample")
+
+
+def _laid_out(image, patch, merge):
+    """Patches of a clip [frames, 3, h, w] as Qwen's processors lay them out, one by one."""
+    frames, _, height, width = image.shape
+    found = []
+    for t in range(0, frames, 2):
+        for row in range(0, height // patch, merge):
+            for column in range(0, width // patch, merge):
+                for down in range(merge):
+                    for right in range(merge):
+                        y, x = (row + down) * patch, (column + right) * patch
+                        cell = image[t : t + 2, :, y : y + patch, x : x + patch]
+                        found.append(cell.transpose(0, 1).flatten())
+    return torch.stack(found)
+
+
+def test_images_of_their_own_resolution(draw) -> None:
+    """A clip of two pairs of frames and an image, each resized by itself."""
+    shapes = [(4, 3, 24, 40), (2, 3, 16, 16)]
+    images = [draw(*shape, seed=number) for number, shape in enumerate(shapes)]
+    grids = torch.tensor([[2, 6, 10], [1, 4, 4]])
+    patches = torch.cat([_laid_out(image, 4, 2) for image in images])
+    found, new = downsample_native(patches, grids, 0.3, patch=4, tubelet=2, merge=2)
+    assert new.tolist() == [[2, 4, 6], [1, 2, 2]]
+    expected = [
+        _laid_out(
+            torch.nn.functional.interpolate(image, size, mode="bicubic", antialias=True), 4, 2
+        )
+        for image, size in zip(images, [(16, 24), (8, 8)], strict=True)
+    ]  # fmt: skip
+    torch.testing.assert_close(found, torch.cat(expected))
+    with pytest.raises(InvalidInputError, match="give a ratio"):
+        downsample_native(patches, grids, 9, patch=4, tubelet=2, merge=2)
+    with pytest.raises(InvalidInputError, match="of its grids"):
+        downsample_native(patches[1:], grids, 0.3, patch=4, tubelet=2, merge=2)
+
+
+def test_native_images_are_priced_as_smaller_ones() -> None:
+    asked = {"calibration": None, "text_tokens": 40}
+    reduced = estimate("qwen2.5-vl-7b", A100, method="downsample", image_size="1080p", **asked)
+    smaller = estimate("qwen2.5-vl-7b", A100, image_size=(20 * 28, 34 * 28), **asked)
+    # 39 x 69 tokens become 20 x 34.
+    assert reduced.visual_tokens_by_layer == ((28, 20 * 34),)
+    for stage in ("vision", "projector", "prefill"):
+        assert reduced.stages[stage].flops == smaller.stages[stage].flops
+    bare = estimate("qwen2.5-vl-7b", A100, method="downsample", visual_tokens=1000, **asked)
+    assert bare.mean_visual_tokens == 250
+    with pytest.raises(InvalidInputError, match="give a ratio"):
+        estimate("qwen2.5-vl-7b", A100, method="downsample", keep=144)

@@ -69,10 +69,6 @@ def test_no_clip(shape) -> None:
         dycoke(torch.zeros(*shape))
 
 
-def test_not_a_number_and_too_few(draw) -> None:
-    clip = draw(3, 4, 5)
+def test_too_few(draw) -> None:
     with pytest.raises(InvalidInputError, match="rounds to none"):
-        dycoke(clip, 0.1)
-    clip[1, 2, 3] = float("nan")
-    with pytest.raises(InvalidInputError, match="dycoke's frames"):
-        dycoke(clip, 2)
+        dycoke(draw(3, 4, 5), 0.1)

@@ -79,10 +79,3 @@ def test_half_precision_and_scale(draw) -> None:
 def test_no_clip(shape) -> None:
     with pytest.raises(InvalidInputError, match=r"frames \[t, p, d\]"):
         evs(torch.zeros(*shape))
-
-
-def test_not_a_number(draw) -> None:
-    clip = draw(3, 4, 5)
-    clip[1, 2, 3] = float("nan")
-    with pytest.raises(InvalidInputError, match="evs's frames"):
-        evs(clip)

@@ -63,7 +63,6 @@ def test_hired_refuses_what_does_not_fit() -> None:
         ((attention, attention), {"grid": (2, 2), "alpha": 1.5}, "alpha"),
         ((attention, attention, 721), {"grid": (2, 2)}, "720"),
         ((rows(6, 2, 144), rows(6, 2, 144)), {"grid": (1, 5)}, "paper"),
-        ((attention * float("nan"), attention), {"grid": (2, 2)}, "NaN"),
     ]
     for arguments, options, message in cases:
         with pytest.raises(InvalidInputError, match=message):

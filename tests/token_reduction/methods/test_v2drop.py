@@ -43,13 +43,9 @@ def test_rows_of_a_batch_are_alone(draw) -> None:
         assert torch.equal(out.kept_indices[i], v2drop(now[i], then[i], 0.3).kept_indices)
 
 
-def test_shapes_and_not_a_number(draw) -> None:
+def test_shapes(draw) -> None:
     with pytest.raises(InvalidInputError, match="v2drop takes"):
         v2drop(draw(4, 3), draw(5, 3), 0.5)
-    now = draw(4, 3)
-    now[0, 0] = float("inf")
-    with pytest.raises(InvalidInputError, match="v2drop's states"):
-        v2drop(now, draw(4, 3), 0.5)
 
 
 @pytest.mark.parametrize("shares", [(0.5, 1.5), (), "half"])

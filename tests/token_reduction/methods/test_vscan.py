@@ -85,6 +85,3 @@ def test_what_does_not_fit(draw) -> None:
         vscan(x, row, row, 9, side=5)
     with pytest.raises(InvalidInputError, match="class token's attention"):
         vscan(x, row[:, 1:], row, 9, side=6)
-    x[3, 2] = float("nan")
-    with pytest.raises(InvalidInputError, match="vscan's tokens"):
-        vscan(x, row, row, 9, side=6)

@@ -1,16 +1,10 @@
-"""Llama's layer as blocks, and where its biases are."""
+"""Llama: where its biases are."""
 
 from __future__ import annotations
 
 from costmodel.blocks import Project
-from costmodel.models import config_dict, load_model
+from costmodel.models import config_dict
 from costmodel.models.families import read_model
-
-
-def test_one_layer_by_hand() -> None:
-    text = load_model("llama-2-7b").text
-    assert text.layer_parameters == 4 * 4096**2 + 3 * 4096 * 11008 + 2 * 4096
-    assert text.stack.pattern == (0,) * 32
 
 
 def test_it_says_its_biases() -> None:

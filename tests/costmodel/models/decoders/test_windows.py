@@ -13,14 +13,11 @@ from costmodel.models.reading import Section
 from hardware_specs.errors import InvalidFileError
 
 SHAPE = {
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 100,
-}
+    "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "vocab_size": 100,
+}  # fmt: skip
 F, S = "full_attention", "sliding_attention"
+SWITCHED = {"model_type": "qwen2", "sliding_window": 16, "use_sliding_window": True}
 
 
 def windows_of(tmp_path, **keys: Any) -> tuple[int, ...]:
@@ -46,49 +43,13 @@ def windows_of(tmp_path, **keys: Any) -> tuple[int, ...]:
             (0, 16, 0, 16),
         ),
         ({"model_type": "qwen2", "sliding_window": 16}, (0,) * 4),
-        (
-            {"model_type": "qwen2", "sliding_window": 16, "use_sliding_window": True},
-            (0,) * 4,
-        ),  # from 28 on
-        (
-            {
-                "model_type": "qwen2",
-                "sliding_window": 16,
-                "use_sliding_window": True,
-                "max_window_layers": 0,
-            },
-            (16,) * 4,
-        ),
-        (
-            {
-                "model_type": "qwen2",
-                "sliding_window": 16,
-                "use_sliding_window": True,
-                "max_window_layers": 3,
-            },
-            (0, 0, 0, 16),
-        ),
-        (
-            {
-                "model_type": "qwen2",
-                "sliding_window": None,
-                "use_sliding_window": True,
-                "max_window_layers": 0,
-            },
-            (0,) * 4,
-        ),
-        (
-            {
-                "model_type": "qwen2",
-                "sliding_window": 16,
-                "use_sliding_window": True,
-                "max_window_layers": 4,
-                "layer_types": [S, F, F, S],
-            },
-            (16, 0, 0, 16),
-        ),
+        (SWITCHED, (0,) * 4),  # from 28 on
+        (SWITCHED | {"max_window_layers": 0}, (16,) * 4),
+        (SWITCHED | {"max_window_layers": 3}, (0, 0, 0, 16)),
+        (SWITCHED | {"max_window_layers": 0, "sliding_window": None}, (0,) * 4),
+        (SWITCHED | {"max_window_layers": 4, "layer_types": [S, F, F, S]}, (16, 0, 0, 16)),
     ],
-)
+)  # fmt: skip
 def test_the_window_of_every_layer(tmp_path, keys, windows) -> None:
     assert windows_of(tmp_path, **keys) == windows
 
@@ -139,17 +100,14 @@ def test_only_what_a_class_knows_is_left_to_its_defaults() -> None:
     assert section.used == []
 
 
-LINEAR = {"type": "linear", "factor": 4.0}
+LINEAR, DYNAMIC = {"type": "linear", "factor": 4.0}, {"type": "dynamic", "factor": 2}
+YARN, ORIGINAL = {"type": "yarn", "factor": 4}, "original_max_position_embeddings"
 
 
 @pytest.mark.parametrize(
     ("positions", "factor", "stretched"),
     [
-        (
-            16384,
-            4.0,
-            16384,
-        ),  # 4096 trained on to 16,384, as the case of LongChat and DeepSeek-Coder
+        (16384, 4.0, 16384),  # 4096 trained on to 16,384: LongChat and DeepSeek-Coder
         (32768, 8.0, 32768),
         (8192, 4.0, 8192),
         (4096, 2.0, 4096),  # Llama 1 stretched, or Llama 2 about to be: the lower
@@ -170,89 +128,23 @@ def test_linear_scaling_is_not_multiplied_twice(positions, factor, stretched) ->
         ({"rope_scaling": None}, 32768),
         ({"rope_scaling": LINEAR}, 32768),  # stretched already or not: the lower
         ({"rope_parameters": {"rope_type": "linear", "factor": 4, "rope_theta": 1e4}}, 32768),
-        ({"rope_scaling": {"type": "dynamic", "factor": 2}}, 65536),
-        (
-            {
-                "rope_scaling": {
-                    "rope_type": "dynamic",
-                    "factor": 2,
-                    "original_max_position_embeddings": 8,
-                }
-            },
-            65536,
-        ),
-        (
-            {
-                "rope_scaling": {
-                    "type": "yarn",
-                    "factor": 4,
-                    "original_max_position_embeddings": 32768,
-                }
-            },
-            131072,
-        ),
-        (
-            {
-                "rope_parameters": {
-                    "rope_type": "yarn",
-                    "factor": 4,
-                    "original_max_position_embeddings": 8192,
-                }
-            },
-            32768,
-        ),
-        ({"rope_scaling": {"type": "yarn", "factor": 4}}, 131072),
-        ({"rope_scaling": {"type": "yarn", "original_max_position_embeddings": 4096}}, 32768),
+        ({"rope_scaling": DYNAMIC}, 65536),
+        ({"rope_scaling": DYNAMIC | {ORIGINAL: 8}}, 65536),
+        ({"rope_scaling": YARN | {ORIGINAL: 32768}}, 131072),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 4, ORIGINAL: 8192}}, 32768),
+        ({"rope_scaling": YARN}, 131072),
+        ({"rope_scaling": {"type": "yarn", ORIGINAL: 4096}}, 32768),
         # Beside the object it comes first.
-        (
-            {
-                "rope_scaling": {
-                    "type": "yarn",
-                    "factor": 4,
-                    "original_max_position_embeddings": 32768,
-                },
-                "original_max_position_embeddings": 16384,
-            },
-            65536,
-        ),
-        (
-            {
-                "rope_scaling": {
-                    "rope_type": "llama3",
-                    "factor": 8,
-                    "original_max_position_embeddings": 8192,
-                }
-            },
-            32768,
-        ),
-        (
-            {
-                "rope_scaling": {"type": "longrope", "long_factor": [1.0], "short_factor": [1.0]},
-                "original_max_position_embeddings": 4096,
-            },
-            32768,
-        ),
+        ({"rope_scaling": YARN | {ORIGINAL: 32768}, ORIGINAL: 16384}, 65536),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8, ORIGINAL: 8192}}, 32768),
+        ({"rope_scaling": {"type": "longrope", "long_factor": [1.0]}, ORIGINAL: 4096}, 32768),
         ({"rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]}}, 32768),
         ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}, 32768),
         # Both names: the older comes first, unless it is empty.
-        (
-            {
-                "rope_scaling": {"type": "dynamic", "factor": 2},
-                "rope_parameters": {"rope_type": "default"},
-            },
-            65536,
-        ),
+        ({"rope_scaling": DYNAMIC, "rope_parameters": {"rope_type": "default"}}, 65536),
         ({"rope_scaling": {}, "rope_parameters": {"rope_type": "dynamic", "factor": 2}}, 65536),
         # By kind of layer.
-        (
-            {
-                "rope_parameters": {
-                    S: {"rope_type": "default"},
-                    F: {"rope_type": "dynamic", "factor": 2},
-                }
-            },
-            65536,
-        ),
+        ({"rope_parameters": {S: {"rope_type": "default"}, F: DYNAMIC}}, 65536),
     ],
 )
 def test_positions(keys, positions) -> None:

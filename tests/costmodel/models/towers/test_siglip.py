@@ -1,20 +1,13 @@
-"""SigLIP's tower as blocks, with and without its pooling head."""
+"""SigLIP's tower with and without its pooling head."""
 
 from __future__ import annotations
 
 from costmodel import estimate
-from costmodel.blocks import Plain, Prepend
+from costmodel.blocks import Plain
 from costmodel.models import config_dict, load_model
 from costmodel.models.families import read_model
 
 VISION = "llava-onevision-7b"
-
-
-def test_no_class_token_and_no_norm_before() -> None:
-    vision = load_model(VISION).vision
-    assert vision is not None
-    assert (vision.tokens, vision.has_cls) == (27 * 27, False)
-    assert not any(isinstance(block, Prepend) for block in vision.stack.before)
 
 
 def test_the_pooling_head_runs_although_nobody_reads_it() -> None:
