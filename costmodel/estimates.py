@@ -152,11 +152,11 @@ def _windows(context: Context) -> dict[str, Any]:
 def _devices(context: Context) -> dict[str, Any]:
     """Say how several devices share the work; nothing of one."""
     network, parallel = context.roofline.network, context.parallel
-    apart = " + 1 for the tower" if parallel.apart else ""
-    if context.parallel.devices == 1:
+    if parallel.devices == 1:
         return {}
+    apart = " + 1 for the tower" if parallel.apart else ""
     told: dict[str, Any] = {
-        "devices": f"{context.parallel.devices} = (tp {parallel.tp} x pp {parallel.pp}{apart}) x dp "
+        "devices": f"{parallel.devices} = (tp {parallel.tp} x pp {parallel.pp}{apart}) x dp "
         f"{parallel.dp}; counts and times of one rank, memory of the fullest",
         "vision_tower_on_ranks": context.inputs["tower"],
         "replicated": "bridge, reduction and norms, by every tensor-parallel rank"

@@ -124,8 +124,7 @@ class Context:
             hardware, self.calibration, self.plan, request.host_s, request.power_limit_w, parallel
         )
         self.request_s = request.request_s
-        modules = {precision.vision, precision.projector, precision.text, precision.lm_head}
-        for numerics in modules | {own for module in modules for _, own in module.products}:
+        for numerics in precision.every:
             self.roofline.peak(numerics.linear_dtype)
             self.roofline.peak(numerics.attention_dtype)
         self.tower_layers = (
@@ -408,10 +407,8 @@ def _calibration(
     from costmodel.calibration import Calibration, best_calibration
 
     if calibration == AUTO:
-        modules = (precision.vision, precision.projector, precision.text, precision.lm_head)
-        every = {own for each in modules for own in (each, *(num for _, num in each.products))}
-        needed = {("gemm", each.label) for each in every}
-        needed |= {("attention_prefill", each.attention_dtype) for each in every}
+        needed = {("gemm", each.label) for each in precision.every}
+        needed |= {("attention_prefill", each.attention_dtype) for each in precision.every}
         return best_calibration(hardware, needed)
     if not isinstance(calibration, Calibration):
         calibration = Calibration.load(calibration, hardware)

@@ -16,12 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from costmodel.blocks import (
-    Activate,
-    Norm,
-    Project,
-    Shuffle,
-)
+from costmodel.blocks import Activate, Norm, Project, Shuffle
 from costmodel.moments import moments
 from costmodel.quantities import MEMORY_MARGIN_BYTES
 from costmodel.weights import model_weight_bytes

@@ -378,16 +378,17 @@ def _layer_rows(b: Num, text: Any, span: LayerSpan, prefix: Prefix | None = None
     s = text + span.tokens
     if prefix is not None:
         return _fresh_rows(b, s, span, prefix)
-    out = span.tokens if span.out_tokens is None else span.out_tokens
-    mlp = out if span.mlp_tokens is None else span.mlp_tokens
+    # One array where the rows are the same: what is worked out of it serves every op.
+    entering = b * s
+    out = entering if span.out_tokens is None else b * (text + span.out_tokens)
     return {
         "batch": b,
         "queries": s,
         "keys": s,
         "summed": s if span.query_tokens is None else text + span.query_tokens,
-        "entering": b * s,
-        "out": b * (text + out),
-        "mlp": b * (text + mlp),
+        "entering": entering,
+        "out": out,
+        "mlp": out if span.mlp_tokens is None else b * (text + span.mlp_tokens),
         "visual": b * span.tokens,
     }
 

@@ -310,6 +310,10 @@ class OpRow:
         return asdict(self)
 
 
+#: Quantities that an op has of one execution, and its row of all.
+_OF_ONE = SUMMED[: SUMMED.index("time_s")]
+
+
 def op_rows(by_stage: Mapping[str, list[OpCost]], roofline: Roofline) -> tuple[OpRow, ...]:
     """Price every op on its own."""
     rows = []
@@ -328,14 +332,7 @@ def op_rows(by_stage: Mapping[str, list[OpCost]], roofline: Roofline) -> tuple[O
                     op_class=op.op_class,
                     dtype=op.dtype,
                     count=whole(count),
-                    flops=whole(op.flops * count),
-                    executed_flops=whole(op.executed_flops * count),
-                    weight_bytes=whole(op.weight_bytes * count),
-                    kv_read_bytes=whole(op.kv_read_bytes * count),
-                    kv_write_bytes=whole(op.kv_write_bytes * count),
-                    activation_read_bytes=whole(op.activation_read_bytes * count),
-                    activation_write_bytes=whole(op.activation_write_bytes * count),
-                    kernels=whole(op.kernels * count),
+                    **{name: whole(getattr(op, name) * count) for name in _OF_ONE},
                     link_bytes=_sent(op),
                     intensity_flop_per_byte=float(op.executed_flops * count / total_bytes)
                     if total_bytes

@@ -279,6 +279,8 @@ class Roofline:
         if shape is None:
             # A chain of kernels: each passes over its share of the bytes.
             kernels = op.kernels
+            if kernels == 1:
+                return maximum(pricer.time_s(moved, op.vector_flops), ideal), False
             each = pricer.time_s(moved / kernels, op.vector_flops / kernels)
             return maximum(each * kernels, ideal), False
         time = maximum(pricer.time_s(*shape), ideal)
@@ -436,14 +438,14 @@ class Roofline:
             if by_power is not False:
                 power += spent * by_power
             best += op_best * count
-            held[2] = held[2] + spent
+            held[2] += spent
             if held[1] and shape is not None:
                 # A layer's products mostly share their rows.
                 if held[5] is not shape[0]:
                     held[5], held[6] = shape[0], spread_at(shape[0], held[1])
                 spent = spent * held[6]
-                held[4] = held[4] + spent
-            held[3] = held[3] + spent * spent
+                held[4] += spent
+            held[3] += spent * spent
         device = time
         link: Num = 0.0
         if calibration is None:

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from costmodel.methods.clips import not_weighed
 from costmodel.methods.fastvid import (
     CONTEXT,
     EVERY,
@@ -35,11 +34,10 @@ from costmodel.methods.fastvid import (
     anchors_of,
     split_frame,
 )
-from hardware_specs.errors import InvalidFileError, UnsupportedError
+from hardware_specs.errors import InvalidFileError
 from token_reduction.apply.class_attention import pooled_frames, watch_features
 from token_reduction.apply.llm_attention import split_heads
-from token_reduction.apply.places import Host, reduce_clips_of
-from token_reduction.apply.received_attention import ReceivedAttention
+from token_reduction.apply.received_attention import reduce_weighed_clips
 from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.density import peak_scores
 from token_reduction.tokens.reduced import Reduced
@@ -53,9 +51,12 @@ from token_reduction.tokens.selection import (
 from token_reduction.tokens.weights import read_tensors
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from token_reduction.apply.crops import Item
+    from token_reduction.apply.places import Host
 
 
 def fastvid(
@@ -231,8 +232,6 @@ class PoolingHead:
 def plug(host: Host) -> None:
     """Reduce each clip behind the projector.
 
-    A tower that says neither what a frame is nor what is looked at in it refuses clips when they come.
-
     Raises:
         InvalidFileError: a file without the pooling head of the tower.
     """
@@ -245,35 +244,24 @@ def plug(host: Host) -> None:
     def reduced(item: Item, features: Tensor, attention: Tensor) -> Reduced:
         return fastvid(item.by_frame, features, attention, keep, **settings)  # type: ignore[arg-type]
 
-    if parts.three_axes:
-        received = ReceivedAttention(host)
+    def pooled() -> Callable[[Item], Reduced]:
+        tower, path = parts.towers[0], HEAD.of(method)
+        head = PoolingHead(tower.module.config, path)
+        if path is None:
+            host.record.notes.append(
+                f"{method.name} runs with a random pooling head: its published results need SigLIP's, from "
+                "a safetensors file given as head=..."
+            )
+        patches = watch_features(host)
 
-        def of_native(item: Item) -> Reduced:
-            looked, _ = received.of(item.number)
-            return reduced(item, item.by_frame.mean(dim=1), looked.view(item.frames, -1))
+        def of_pooled(item: Item) -> Reduced:
+            start = item.number * item.frames
+            features, looked = head(patches[0][start : start + item.frames])
+            return reduced(item, features, pooled_frames(looked, tower.side))
 
-        reduce_clips_of(host, of_native)
-        return
-    config: Any = parts.towers[0].module.config
-    if parts.family.pools_frames != "after projector" or parts.towers[0].has_class:
+        return of_pooled
 
-        def refuse(_item: Item) -> Reduced:
-            raise UnsupportedError(not_weighed(method.name, parts.family.label))
+    def native(item: Item, looked: Tensor) -> Reduced:
+        return reduced(item, item.by_frame.mean(dim=1), looked)
 
-        reduce_clips_of(host, refuse)
-        return
-    path, side = HEAD.of(method), parts.towers[0].side
-    head = PoolingHead(config, path)
-    if path is None:
-        host.record.notes.append(
-            f"{method.name} runs with a random pooling head: its published results need SigLIP's, from a "
-            "safetensors file given as head=..."
-        )
-    patches = watch_features(host)
-
-    def of_pooled(item: Item) -> Reduced:
-        start = item.number * item.frames
-        features, looked = head(patches[0][start : start + item.frames])
-        return reduced(item, features, pooled_frames(looked, side))
-
-    reduce_clips_of(host, of_pooled)
+    reduce_weighed_clips(host, native, pooled)

@@ -24,12 +24,11 @@ that are equal keep their order (the program adds noise), and a scene that stand
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from costmodel.methods.clips import not_weighed
 from costmodel.methods.holitom import (
     CUT,
     DEEP,
@@ -42,19 +41,21 @@ from costmodel.methods.holitom import (
     share_left,
 )
 from costmodel.methods.keep import check_keep, resolve_keep
-from hardware_specs.errors import InvalidInputError, UnsupportedError
+from hardware_specs.errors import InvalidInputError
 from token_reduction.apply.class_attention import MeanAttention, pooled_frames
 from token_reduction.apply.inside_llm import Policy
 from token_reduction.apply.llm_attention import AttentionProbe
 from token_reduction.apply.llm_policy import rows_of
-from token_reduction.apply.places import Host, reduce_between_layers, reduce_clips_of
-from token_reduction.apply.received_attention import ReceivedAttention
+from token_reduction.apply.places import Host, reduce_between_layers
+from token_reduction.apply.received_attention import reduce_weighed_clips
 from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.density import distances, scores_of
 from token_reduction.tokens.reduced import Reduced
 from token_reduction.tokens.selection import complement, take_tokens, top_indices, unit_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from token_reduction.apply.anatomy import Parts
@@ -236,10 +237,7 @@ def merge_in_turn(states: Tensor, attention: Tensor, keep: float = DEEP.default)
 
 
 def plug(host: Host) -> None:
-    """Reduce each clip behind the projector, and merge once more inside the language model.
-
-    A tower that does not say what is looked at in a frame refuses clips when they come.
-    """
+    """Reduce each clip behind the projector, and merge once more inside the language model."""
     method, parts = host.method, host.parts
     settings = {"threshold": THRESHOLD.of(method), "own": OWN.of(method)}
     keep, cut = float(method.settled_keep), cut_layer(len(parts.layers), CUT.of(method))
@@ -248,27 +246,26 @@ def plug(host: Host) -> None:
     if cut:
         parts.require_decoder_layers(method.name)
         later = MergedInTurn(parts, cut, DEEP.of(method))
-    mean, looked = None, list[Any]()
-    received = ReceivedAttention(host) if parts.three_axes else None
-    if parts.family.pools_frames == "after projector" and not parts.towers[0].has_class:
-        layer = parts.feature_layer
-        depth = layer if isinstance(layer, int) else layer[-1]
-        mean = MeanAttention(host, depth, class_token=False)
 
-    def reduced(item: Item) -> Reduced:
+    def thinned(item: Item, looked: Tensor) -> Reduced:
         if later is not None:
             later.active = True
-        if received is not None:
-            row, _ = received.of(item.number)
-            return holitom(item.by_frame, row.view(item.frames, -1), keep, **settings)
-        if mean is None:
-            raise UnsupportedError(not_weighed(method.name, parts.family.label))
-        if not item.number:
-            looked[:] = torch.split(mean.take(), item.frames)
-        row = pooled_frames(looked[item.number], parts.towers[0].side)
-        return holitom(item.by_frame, row, keep, **settings)
+        return holitom(item.by_frame, looked, keep, **settings)
 
-    reduce_clips_of(before, reduced)
+    def pooled() -> Callable[[Item], Reduced]:
+        layer, side = parts.feature_layer, parts.towers[0].side
+        depth = layer if isinstance(layer, int) else layer[-1]
+        mean = MeanAttention(host, depth, class_token=False)
+        looked: list[Tensor] = []
+
+        def of_pooled(item: Item) -> Reduced:
+            if not item.number:
+                looked[:] = torch.split(mean.take(), item.frames)
+            return thinned(item, pooled_frames(looked[item.number], side))
+
+        return of_pooled
+
+    reduce_weighed_clips(before, thinned, pooled)
     if inside is not None and later is not None:
         reduce_between_layers(inside, lambda *_: later)
 

@@ -124,10 +124,11 @@ def audit(
     >>> found.verdict, found.cells, found.matched
     ('explained, not identified', 1, 1)
     """
-    for name, value, most in (("copies", copies, 100_000), ("text_tokens", text_tokens, 1_000_000)):
-        if value is not None and (
-            isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most
-        ):
+    numbers = {"copies": (copies, 100_000), "seed": (seed, 2**32)}
+    if text_tokens is not None:
+        numbers["text_tokens"] = (text_tokens, 1_000_000)
+    for name, (value, most) in numbers.items():
+        if type(value) is not int or not 0 <= value <= most:
             raise InvalidInputError(
                 f"{name}={shown(value)} must be a whole number from 0 to {most}"
             )

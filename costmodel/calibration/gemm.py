@@ -162,26 +162,25 @@ class Finish:
         label = LABELS[dtype]
         bandwidth = device.bandwidth_bytes_per_s
         self._ragged = values.get("ragged_cost", 1.0)
-        self._row_bytes = (k * label.operand_bytes + n * label.output_bytes) * batch
-        self._weight_bytes = n * label.weight_bytes * cold * k * batch
-        self._rate = values["memory_efficiency"] * bandwidth
+        rate = values["memory_efficiency"] * bandwidth
+        self._row_s = (k * label.operand_bytes + n * label.output_bytes) * batch / rate
+        self._weights_s = n * label.weight_bytes * cold * k * batch / rate
         self._exponent, self._overhead = values["exponent"], values["overhead_s"]
         per_row = values.get("row_overhead_s", 0.0)
         per_element = values.get("quantise_cost", 0.0) * 3.0 / bandwidth
         self._per_row = batch * (per_row + per_element * k) if per_row or per_element else None
-        self._cells = n * k * batch
+        # A product without a row or a column is never launched.
+        self._runs = n * k * batch > 0
 
     def time_s(self, m: Any, math_s: Any) -> Any:
         """Return the seconds of m rows whose arithmetic takes T_math; numbers or arrays."""
         if self._ragged != 1.0:
             ragged = (m > RAGGED_ROWS) & (m % RAGGED_MULTIPLE > 0)
             math_s = math_s * (1.0 + (self._ragged - 1.0) * ragged)
-        moved = m * self._row_bytes + self._weight_bytes
-        time = combine(math_s, moved / self._rate, self._exponent)
+        time = combine(math_s, m * self._row_s + self._weights_s, self._exponent)
         if self._per_row is not None:
             time = time + m * self._per_row
-        # A product without a row or a column is never launched.
-        return (self._overhead + time) * (m * self._cells > 0)
+        return (self._overhead + time) * ((m > 0) & self._runs)
 
 
 def tiled_s(law: TileLaw, m: Any, n: Any, k: Any, batch: Any) -> Any:

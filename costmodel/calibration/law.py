@@ -51,13 +51,17 @@ def combine(a: Any, b: Any, exponent: float) -> Any:
             return high
         return high * (1.0 + (low / high) ** exponent) ** (1.0 / exponent)
     high, low = np.maximum(a, b), np.minimum(a, b)
-    if not np.all(low >= 0):  # NaN compares false as well
+    if low.size and not low.min() >= 0:  # NaN compares false as well
         raise CalibrationError(_NO_TIME)
     if exponent >= HARD_EXPONENT:
         return high
     # Factoring the larger out keeps microseconds to the p-th power out of the subnormals.
-    ratio = low / np.maximum(high, 1e-300)
-    return high * (1.0 + ratio**exponent) ** (1.0 / exponent)
+    time = low / np.maximum(high, 1e-300)
+    time **= exponent
+    time += 1.0
+    time **= 1.0 / exponent
+    time *= high
+    return time
 
 
 class StreamLaw(NamedTuple):
@@ -112,5 +116,7 @@ class StreamLaw(NamedTuple):
         cached, fast, more, rate, overhead, exponent = self
         beyond = bytes - cached
         beyond = max(0.0, beyond) if isinstance(bytes, _NUMBERS) else np.maximum(0.0, beyond)
+        memory = bytes * fast
+        memory += beyond * more
         work = flops / rate if rate else 0.0 * flops
-        return overhead + combine(work, bytes * fast + beyond * more, exponent)
+        return overhead + combine(work, memory, exponent)

@@ -113,11 +113,11 @@ class ResidualSteps:
             return found
         m = np.minimum(m, MOST_ROWS)
         steps = np.where(m <= STEP, np.ceil(m), STEP - 1 + np.ceil(m / STEP)).astype(np.intp)
-        if steps.size and (
-            steps.max() >= len(self._table) or np.isnan(self._table.take(steps)).any()
-        ):
+        found = self._table.take(steps, mode="clip")
+        if steps.size and (steps.max() >= len(self._table) or np.isnan(found).any()):
             self._fill(np.unique(steps))
-        return self._table.take(steps)
+            found = self._table.take(steps)
+        return found
 
     def _fill(self, steps: np.ndarray) -> None:
         missing = int(steps.max()) + 1 - len(self._table)

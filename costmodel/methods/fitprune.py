@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodel.methods.info import MethodInfo
-from costmodel.methods.keep import first, of_rows, some
+from costmodel.methods.keep import first, of_rows, share, some
 from costmodel.methods.options import Option, Values, layer_indices, optional
 from costmodel.methods.pieces import gather, in_layer, passes, product, sequence_gather, sort
 from costmodel.methods.plan import MethodInput, MethodPlan
@@ -76,12 +76,10 @@ def scheme_of(keep: float) -> tuple[int, ...]:
     )
 
 
-def tokens_by_layer(
-    scheme: Sequence[int], layers: int, n: Num, scheme_tokens: int = SCHEME_TOKENS
-) -> list[Num]:
+def tokens_by_layer(scheme: Sequence[int], layers: int, n: Num) -> list[Num]:
     """Return the image tokens entering each layer, and after them those leaving the last.
 
-    `scheme` has the deletions per layer, fitted on `scheme_tokens` image tokens. Formula: n less the share
+    `scheme` has the deletions per layer, fitted on `SCHEME_TOKENS` image tokens. Formula: n less the share
     deleted up to relative depth l/L, interpolated linearly and rounded; exact where depth and count are the
     scheme's.
 
@@ -91,18 +89,12 @@ def tokens_by_layer(
     >>> tokens_by_layer((96, 192), 4, 12)[1:], tokens_by_layer(scheme_of(0.4), 32, 576)[-1]
     ([11, 10, 8, 6], 127)
     """
-    if sum(scheme) > scheme_tokens:
-        raise InvalidInputError(f"the scheme deletes {sum(scheme)} of {scheme_tokens} image tokens")
-    gone = np.concatenate([[0.0], np.cumsum(scheme) / scheme_tokens])
-    entering = []
-    for layer in range(layers + 1):
-        depth = layer * len(scheme) / layers
-        low = min(int(depth), len(scheme) - 1)
-        deleted = float(gone[low] + (depth - low) * (gone[low + 1] - gone[low])) * n
-        entering.append(
-            n - (np.rint(deleted) if isinstance(deleted, np.ndarray) else round(deleted))
-        )
-    return entering
+    if sum(scheme) > SCHEME_TOKENS:
+        raise InvalidInputError(f"the scheme deletes {sum(scheme)} of {SCHEME_TOKENS} image tokens")
+    gone = np.cumsum([0, *scheme]) / SCHEME_TOKENS
+    depths = np.arange(layers + 1) * len(scheme) / layers
+    shares = np.interp(depths, range(len(gone)), gone)
+    return [n - share(float(deleted), n) for deleted in shares]
 
 
 def scheme_for(keep: Any, given: Sequence[int] | None, layers: int, n: Num) -> list[Num]:
@@ -181,5 +173,6 @@ INFO = MethodInfo(
     options=(SCHEME,),
     published=("visual FLOPs reduced by 10 to 90 % (keep 0.9 to 0.1)", "449 of 576 at 60 %"),
     asks_question=True,
+    together=True,
     fused_attention=False,
 )

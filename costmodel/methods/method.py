@@ -50,21 +50,6 @@ class Method:
         return self.info.name
 
     @property
-    def source(self) -> str:
-        """Paper and program."""
-        return self.info.source
-
-    @property
-    def summary(self) -> str:
-        """What the method does, in one line."""
-        return self.info.summary
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """What the method must be given beside the tokens, e.g. {"clip_qk"}."""
-        return self.info.needs
-
-    @property
     def keep(self) -> int | float | None:
         """Count (int), ratio (float), or None where the method decides by itself."""
         return self.info.default_keep if self.given_keep is None else self.given_keep

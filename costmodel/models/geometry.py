@@ -231,12 +231,11 @@ class CropGeometry:
 
     def image(self, size: tuple[int, int] | None, *, exact: bool) -> VisualInput:
         """Return what an image gives; papers count the largest grid without its newline tokens."""
-        if size is None and exact and self.anyres is not None:
-            size = self.anyres.largest
-        if self.anyres is None:
+        anyres = self.anyres
+        if anyres is None:
             return VisualInput(self.tokens_per_crop, 1, self.tokens_per_crop)
-        if size is None:
-            crops = 1 + self.anyres.tiles(self.anyres.largest)
-            return VisualInput(crops * self.tokens_per_crop, crops, crops * self.tokens_per_crop)
-        crops = self.anyres.crops(*size)
-        return VisualInput(self.anyres.tokens(*size), crops, crops * self.tokens_per_crop)
+        shown = size or anyres.largest
+        crops = anyres.crops(*shown)
+        features = crops * self.tokens_per_crop
+        tokens = features if size is None and not exact else anyres.tokens(*shown)
+        return VisualInput(tokens, crops, features)

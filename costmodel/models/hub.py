@@ -58,16 +58,12 @@ def fetch_config(hub_id: str) -> Path:
             "names the shipped models, `hf auth login` opens private ones"
         ) from error
     except EntryNotFoundError as error:
-        if not _is_local_miss(error):
-            raise InvalidInputError(f"the hub repository {hub_id!r} has no config.json") from error
-        raise _unreachable(hub_id, error) from error
+        # Its kind for a file that is not in the cache while the hub is out of reach says nothing of the hub.
+        if type(error).__name__ == "LocalEntryNotFoundError":
+            raise _unreachable(hub_id, error) from error
+        raise InvalidInputError(f"the hub repository {hub_id!r} has no config.json") from error
     except Exception as error:  # whatever its HTTP client raises: there is no common base
         raise _unreachable(hub_id, error) from error
-
-
-def _is_local_miss(error: Exception) -> bool:
-    """Tell "not in the cache and the hub out of reach" from "the hub has no such file"."""
-    return type(error).__name__ == "LocalEntryNotFoundError"
 
 
 def _unreachable(hub_id: str, error: Exception) -> InvalidInputError:

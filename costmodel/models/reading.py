@@ -31,7 +31,8 @@ def read_document(path: Path) -> dict[str, Any]:
     """
     document = read_json(path, "model config", infinite=True)
     if not isinstance(document, dict):
-        raise InvalidFileError(f"{path}: holds {_kind(document)} where a JSON object must be")
+        held = "a list" if isinstance(document, list) else _show(document)
+        raise InvalidFileError(f"{path}: holds {held} where a JSON object must be")
     return document
 
 
@@ -143,7 +144,3 @@ def _show(value: Any) -> str:
     except (TypeError, ValueError):
         text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _kind(value: Any) -> str:
-    return "a list" if isinstance(value, list) else _show(value)

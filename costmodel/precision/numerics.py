@@ -125,6 +125,13 @@ class Precision(NamedTuple):
         """Return the fields that are set, as far as they fit."""
         return brief(self)
 
+    @property
+    def every(self) -> tuple[Numerics, ...]:
+        """The numerics of all modules and of their single products, each once."""
+        modules = (self.vision, self.projector, self.text, self.lm_head)
+        products = (own for module in modules for _, own in module.products)
+        return tuple(dict.fromkeys((*modules, *products)))
+
 
 def plain(name: str, size: int) -> Numerics:
     """Return a floating format in which all is stored and computed."""

@@ -275,6 +275,8 @@ def compare(
     devices = _listed(hardware)
     if not _listed(methods):
         raise InvalidInputError("compare needs a method; see `vlm-roofline methods list`")
+    if not _listed(keep):
+        raise InvalidInputError("keep is an empty list; give at least one value, or leave it out")
     if not devices:
         raise InvalidInputError("compare needs a device; see `vlm-roofline specs list`")
     for device in devices:

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from costmodel.estimates import context_for
-from costmodel.kinds import check_count
+from costmodel.kinds import check_count, refused
 from costmodel.request import Request, check_names
 from costmodel.scenario import Scenario, scenario_inputs, scenario_of
 from hardware_specs.errors import InvalidInputError
+from hardware_specs.showing import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -167,7 +168,10 @@ def _counts(
                 f"no paper reports a distribution of counts for {method}; give counts="
             )
         counts = published
-    labels = list(counts)
+    try:
+        labels = list(counts)
+    except TypeError:
+        raise refused("counts", "whole numbers, or data sets with theirs", counts) from None
     if not labels:
         raise InvalidInputError("counts is empty; give at least one")
     values = counts.values() if isinstance(counts, Mapping) else labels
@@ -177,10 +181,13 @@ def _counts(
 def _weights(weights: Sequence[float] | None, count: int) -> Any:
     if weights is None:
         return np.full(count, 1 / count)
-    shares = np.asarray(list(weights), dtype=float)
+    try:
+        shares = np.asarray(list(weights), dtype=float)
+    except (TypeError, ValueError):
+        shares = np.empty(0)
     if shares.shape != (count,) or not np.all(np.isfinite(shares)) or np.any(shares < 0):
         raise InvalidInputError(
-            f"weights must be {count} numbers from 0, one per count, not {list(weights)!r}"
+            f"weights must be {count} numbers from 0, one per count, not {shown(weights)}"
         )
     if not shares.sum() > 0:
         raise InvalidInputError("weights are all 0; at least one count must occur")

@@ -14,6 +14,7 @@ never the best. Scores of different papers come from different evaluation progra
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from costmodel.accuracy.evaluations import load_evaluations
@@ -225,7 +226,7 @@ def frontier(
     memory_bytes: float | None = None,
     rank: str = "retained",
     training_free: bool = False,
-    scores: Sequence[str | Path] = (),
+    scores: str | Path | Sequence[str | Path] = (),
     **arguments: Any,
 ) -> Frontier:
     """Say which method and token count is best on a benchmark within a budget on a device.
@@ -242,7 +243,7 @@ def frontier(
         rank: `retained` compares each score with its own paper's unreduced model, `score` takes it
             as printed.
         training_free: leave out what needed training or calibration.
-        scores: results of lmms-eval, files or folders, in place of published scores; see
+        scores: results of lmms-eval, a file or folder or several, in place of published scores; see
             `costmodel.accuracy.evaluations`.
         arguments: any other argument of `estimate` but those that a published row sets
             (`visual_tokens`, `method`, `keep`, `layer`) and `convention`.
@@ -287,12 +288,14 @@ def frontier(
 
 
 def _rows_of(
-    model: str | ModelConfig, benchmark: str, scores: Sequence[str | Path]
+    model: str | ModelConfig, benchmark: str, scores: str | Path | Sequence[str | Path]
 ) -> tuple[Benchmark, str, list[list[Score]]]:
     """Return the benchmark, the model's name, and the rows by their setting."""
     from costmodel.models import load_model
 
     name = load_model(model).name
+    if isinstance(scores, (str, PathLike)):
+        scores = [scores]
     if scores:
         bench, rows = load_evaluations(scores, name, benchmark)
         return bench, name, _by_setting(rows)

@@ -155,8 +155,7 @@ class _Rows(ABC):
             names = [name for name in AXES if name != DEVICE_S]
             return pd.DataFrame(columns=pd.Index([*GROUPS, *names, DEVICE_S]))
         table = join_chunks(chunks)
-        devices = Parallel.of(table).devices
-        table[DEVICE_S] = table["time_s"] * devices / table["batch_size"]
+        table[DEVICE_S] = _device_s(table, table)
         table.index = pd.Index(ascending, name="row")
         return table.loc[rows]
 
@@ -401,8 +400,7 @@ def _points(chunk: Chunk, axes: tuple[str, ...], fits: bool) -> Kept:
         name = axis.removeprefix("-")
         column = chunk.columns.get(name)
         if name == DEVICE_S and chunk.columns["time_s"] is not None:
-            devices = Parallel.of(chunk.fixed).devices
-            column = chunk.columns["time_s"] * devices / chunk.columns["batch_size"]
+            column = _device_s(chunk.columns, chunk.fixed)
         if column is not None:
             points[place] = -column if axis.startswith("-") else column
     found = Kept(points, np.arange(chunk.first, chunk.first + chunk.rows))
@@ -410,6 +408,10 @@ def _points(chunk: Chunk, axes: tuple[str, ...], fits: bool) -> Kept:
     if fits and chunk.columns["fits"] is not None:
         whole &= chunk.columns["fits"]
     return found if whole.all() else found.only(whole)
+
+
+def _device_s(columns: Any, arguments: Any) -> Any:
+    return columns["time_s"] * Parallel.of(arguments).devices / columns["batch_size"]
 
 
 def _front(found: Kept) -> Kept:

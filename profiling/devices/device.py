@@ -67,7 +67,7 @@ def clock_for(name: str) -> Clock:
 
 
 def _kind(name: str) -> str:
-    kind, _, index = name.partition(":")
+    kind, _, index = str(name).partition(":")
     if kind not in OPENERS or (index and not index.isdigit()):
         raise InvalidInputError(f"device {name!r} is not one of cuda, cuda:N, cpu")
     return kind

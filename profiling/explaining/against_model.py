@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from costmodel.kinds import check_count
 from costmodel.models import config_dict, load_model
 from costmodel.quantities import STAGES
 from hardware_specs.errors import InvalidInputError
@@ -160,9 +161,7 @@ def _visual_tokens(
     config: ModelConfig, found: Explanation, asked: int | None, size: tuple[int, int] | None
 ) -> int:
     if asked is not None:
-        if type(asked) is not int or asked < 0:
-            raise InvalidInputError(f"visual_tokens must be an integer >= 0, not {asked!r}")
-        return asked
+        return check_count("visual_tokens", asked, 0)
     if config.vision is None:
         return 0
     if size is None and "vision" not in found.stages:

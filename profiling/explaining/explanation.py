@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 #: Ops listed in the JSON document; the rest is added up in one entry.
 MOST_OPS = 400
+#: What the JSON document says of the time line.
+_OF_TIME = ("span_s", "busy_s", "host_idle_s", "host_bound_share", "gaps", "longest_gap_s", "launches",
+            "launch_s", "waits", "wait_s")  # fmt: skip
 #: A trace of which less is attributed is told by the rest.
 _MOSTLY = 0.5
 #: Kernels' names are cut to this in what is printed.
@@ -141,16 +144,7 @@ class Explanation:
             "classes": self.classes,
             "families": [vars(family) for family in self.families],
             "unaligned_time_s": self.unaligned_time_s,
-            "span_s": self.time.span_s,
-            "busy_s": self.time.busy_s,
-            "host_idle_s": self.time.host_idle_s,
-            "host_bound_share": self.time.host_bound_share,
-            "gaps": self.time.gaps,
-            "longest_gap_s": self.time.longest_gap_s,
-            "launches": self.time.launches,
-            "launch_s": self.time.launch_s,
-            "waits": self.time.waits,
-            "wait_s": self.time.wait_s,
+            **{name: getattr(self.time, name) for name in _OF_TIME},
             "damaged_events": self.damaged,
             "ops": _ops_document(self.ops),
             "notes": list(self.notes),

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from costmodel.kinds import check_count
 from costmodel.models.registry import ALIASES, list_models
 from costmodel.precision import parse_precision
-from hardware_specs.errors import InvalidInputError, UnknownHardwareError, VlmRooflineError
+from hardware_specs.errors import UnknownHardwareError, VlmRooflineError
 from profiling.records.measurement import (
     GENERATION,
     Configuration,
@@ -114,8 +115,8 @@ class Told:
         least = {"batch_size": 1, "visual_tokens": 0, "text_tokens": 1, "output_tokens": 1}
         for name, lowest in least.items():
             value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < lowest):
-                raise InvalidInputError(f"{name} must be an integer >= {lowest}, not {value!r}")
+            if value is not None:
+                check_count(name, value, lowest)
 
 
 class LeftOut(NamedTuple):

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from costmodel.kinds import refused
 from costmodel.models import load_model
 from hardware_specs.errors import InvalidFileError, InvalidInputError, VlmRooflineError
 from hardware_specs.files.claiming import STALE_S, Claims
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 
 MOST_THREADS = 4096
 #: What torch's generators take.
-MOST_SEEDS = 2**63
+MOST_SEED = 2**63 - 1
 #: Between two looks at points that other workers hold, in seconds.
 POLL_S = 0.2
 
@@ -87,14 +88,13 @@ class Plan:
             VlmRooflineError: see `profiling.measuring.planning.check`.
         """
         check_rounds(self.rounds)
-        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
-            raise InvalidInputError(
-                f"threads must lie between 1 and {MOST_THREADS}, not {self.threads}"
-            )
-        if not 0 <= self.seed < MOST_SEEDS:
-            raise InvalidInputError(
-                f"seed must lie between 0 and 2**63 - 1, not {shown(self.seed)}"
-            )
+        limits = (("threads", 1, MOST_THREADS), ("seed", 0, MOST_SEED))
+        for name, least, most in limits:
+            value = getattr(self, name)
+            if value is None and name == "threads":
+                continue
+            if type(value) is not int or not least <= value <= most:
+                raise refused(name, f"a whole number from {least} to {most}", value)
         check(self.configurations, elsewhere=elsewhere)
         watched = isinstance(self.options, Options) and self.options.max_foreign_load is not None
         if self.is_shared and watched:

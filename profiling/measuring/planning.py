@@ -141,7 +141,7 @@ def check_rounds(rounds: int) -> None:
     Traceback (most recent call last):
     hardware_specs.errors.InvalidInputError: a campaign has 1 to 10000 rounds, not 0
     """
-    if not 1 <= rounds <= MOST_ROUNDS:
+    if type(rounds) is not int or not 1 <= rounds <= MOST_ROUNDS:
         raise InvalidInputError(f"a campaign has 1 to {MOST_ROUNDS} rounds, not {shown(rounds)}")
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from costmodel.kinds import refused
 from hardware_specs.errors import (
     DeviceUnavailableError,
     InvalidInputError,
@@ -89,6 +90,8 @@ class Options:
         most = self.max_foreign_load
         if most is not None and not 0 < most < math.inf:
             raise InvalidInputError(f"max_foreign_load must be finite and above 0, not {most}")
+        if not self.patience_s >= 0:
+            raise refused("patience_s", "a number of seconds from 0", self.patience_s)
 
 
 def measure_point(

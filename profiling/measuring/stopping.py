@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, pstdev
 from typing import Literal
 
+from costmodel.kinds import refused
 from hardware_specs.errors import InvalidInputError
 from profiling.records.samples import dispersion, order_statistic
 
@@ -47,6 +48,8 @@ class StopRule:
                 f"needs 1 <= min_samples <= max_samples, not {self.min_samples} "
                 f"and {self.max_samples}"
             )
+        if not self.target_dispersion >= 0:
+            raise refused("target_dispersion", "a share from 0", self.target_dispersion)
         if not 0 <= self.min_time_s <= self.max_time_s < math.inf:
             raise InvalidInputError(
                 "needs 0 <= min_time_s <= max_time_s, both finite, not "

@@ -90,6 +90,16 @@ _SUMMED = (
 )  # fmt: skip
 
 
+def passes_of(
+    rows: Iterable[dict[str, Any]],
+) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
+    """Return op rows by their profiler pass, as the values of `PASS` name it."""
+    passes: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        passes[tuple(row[name] for name in PASS)].append(row)
+    return passes
+
+
 def by_class(rows: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
     """Return op rows added up by op class: names differ between eager code and model, classes do not.
 

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
+from costmodel.kinds import check_count
 from hardware_specs.errors import InvalidInputError
 from hardware_specs.showing import brief
 from profiling.records.model_names import carried_config, public_name
@@ -37,6 +38,10 @@ GENERATION = "generation"
 #: stream before and behind it: waiting for the others is inside.
 COMMUNICATION, DECODE_COMMUNICATION = "communication", "decode-communication"
 MODES = ("eager", "cuda-graph", "compile")
+
+#: Counts of a configuration -> the least that each can be.
+_COUNTS = {"images": 1, "frames": 1, "visual_tokens": 0, "text_tokens": 1, "batch_size": 1,
+           "output_tokens": 0, "tp": 1}  # fmt: skip
 
 Status = Literal["ok", "out-of-memory", "failed", "throttled"]
 
@@ -93,16 +98,10 @@ class Configuration:
 
     def __post_init__(self) -> None:
         """Reject counts out of range and unknown modes or cache states."""
-        for name in ("images", "frames"):
+        for name, least in _COUNTS.items():
             value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 1):
-                raise InvalidInputError(f"{name} must be an integer >= 1, not {value!r}")
-        for name, least in (("text_tokens", 1), ("batch_size", 1), ("output_tokens", 0), ("tp", 1)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InvalidInputError(f"{name} must be an integer >= {least}, not {value!r}")
-        if self.visual_tokens is not None and self.visual_tokens < 0:
-            raise InvalidInputError(f"visual_tokens must be >= 0, not {self.visual_tokens}")
+            if value is not None or name not in ("images", "frames", "visual_tokens"):
+                object.__setattr__(self, name, check_count(name, value, least))
         if self.mode not in MODES:
             raise InvalidInputError(f"mode {self.mode!r} is none of {', '.join(MODES)}")
         if self.cache not in ("warm", "cold"):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from profiling.reconciling.opclasses import PASS
+from profiling.reconciling.opclasses import passes_of
 from profiling.records.measurement import shareable
 from profiling.report.html import definitions, items, number, section, table, tag
 
@@ -79,15 +79,12 @@ def _counted(values: Counter[str], runs: int) -> str:
 
 def ops_section(result: Reconciliation) -> str:
     """Return every profiler pass op by op, the longest first; empty without a pass."""
-    passes: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in result.ops:
-        passes.setdefault(tuple(row[name] for name in PASS), []).append(row)
     heads = (
         "op", "stage", "class", "measured us", "share", "predicted us", "ideal us", "kernels",
         "predicted", "GFLOP", "MB",
     )  # fmt: skip
     pieces = []
-    for (model, dtype, method, tokens, batch, mode), rows in passes.items():
+    for (model, dtype, method, tokens, batch, mode), rows in passes_of(result.ops).items():
         longest = sorted(rows, key=lambda row: -row["measured_s"])
         words = f"{model} {dtype}, {method}, {tokens} visual tokens, batch {batch}, {mode}"
         if len(rows) > _MOST_OPS:

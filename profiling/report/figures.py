@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from costmodel.plots import PlacedOp, plot_roofline
 from costmodel.plots.latency import LatencyCurve, MeasuredPoints, latency_curve, plot_latency
 from profiling.reconciling.metrics import knee_of
-from profiling.reconciling.opclasses import PASS
+from profiling.reconciling.opclasses import passes_of
 from profiling.reconciling.summary import SERIES, medians_by_count, series_of
 from profiling.report.plot_accuracy import plot_accuracy
 from profiling.report.plot_gap import plot_gap, plot_gap_over_tokens
@@ -204,9 +204,7 @@ def _extremes(result: Reconciliation) -> dict[str, dict[str, Any]]:
 
 
 def _rooflines(result: Reconciliation) -> dict[str, Figure]:
-    passes: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in result.ops:
-        passes.setdefault(tuple(row[name] for name in PASS), []).append(row)
+    passes = passes_of(result.ops)
     figures = {}
     for index, (key, rows) in enumerate(passes.items()):
         model, dtype, method, tokens, batch, mode = key

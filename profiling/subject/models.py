@@ -53,6 +53,7 @@ def canonical_dtype(name: str) -> str:
     >>> canonical_dtype("float16"), canonical_dtype("int4")
     ('fp16', 'w4a16')
     """
+    name = str(name)
     label = _ALIASES.get(name.lower(), name.lower())
     if label not in FLOAT_DTYPES and label not in QUANTISED_DTYPES:
         raise UnknownPrecisionError(name, [*FLOAT_DTYPES, *QUANTISED_DTYPES])

@@ -93,6 +93,23 @@ def test_frontier_shows_what_it_has(capsys) -> None:
     assert json.loads(capsys.readouterr().out)["benchmarks"][0]["rows"] > 0
 
 
+@pytest.mark.parametrize(("line", "said"), [
+    ("frontier llava-1.5-7b -d l4 --plot x.png", "--plot needs --benchmark"),
+    ("frontier llava-1.5-7b -d l4 --latency-ms 9", "--latency-ms needs --benchmark"),
+    ("sweep llava-1.5-7b -d l4 --parts x --out x.csv", "leave out --out"),
+    ("estimate llava-1.5-7b -d l4 --markdown --ops", "--markdown prints one table"),
+    ("estimate llava-1.5-7b -d l4 --markdown --energy", "--markdown prints one table"),
+    ("calibrate x.csv -d l4 --out x.json --keep-table y.json", "--keep-table is for ops"),
+    ("calibrate --device cpu --out x.json --time-unit us", "read from tables"),
+])  # fmt: skip
+def test_options_that_nothing_would_read_are_refused(
+    refused, tmp_path, monkeypatch, line: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert said in refused(*line.split())
+    assert not list(tmp_path.iterdir())
+
+
 def test_help_of_the_program(capsys) -> None:
     assert main(["--help"]) == 0
     out = capsys.readouterr().out

@@ -91,7 +91,7 @@ BAD = {
     "graphs on a CPU": (["--mode", "cuda-graph"], "needs a CUDA device"),
     "no number": (["--visual-tokens", "many"], "many"),
     "an option in its own words": (["--batch-size", "0"], "--batch-size must be"),
-    "a seed below 0": (["--seed", "-1"], "seed must lie between 0 and"),
+    "a seed below 0": (["--seed", "-1"], "seed must be a whole number from 0 to"),
     "bad noise": (["--noise", "2"], "noise"),
     "bad time": (["--max-time", "0"], "--max-time"),
     "bad keep": (["--method", "divprune", "--keep", "most"], "most"),

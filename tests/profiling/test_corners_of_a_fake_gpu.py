@@ -317,16 +317,6 @@ def test_a_campaign_on_a_full_device_says_so(
     assert sum("out-of-memory" in text for text in said) == len(checks) > 2
 
 
-def test_a_damaged_record_is_measured_again(
-    gpu: FakeCuda, tiny_source: str, tmp_path: Path
-) -> None:
-    _point(tiny_source, out=tmp_path, visual_tokens=4)
-    (path,) = tmp_path.glob("*.json")
-    path.write_text(path.read_text()[:200])
-    with pytest.warns(DamagedFileWarning, match="measured again"):
-        assert _point(tiny_source, out=tmp_path, visual_tokens=4).status == "ok"
-
-
 def test_after_a_capture_that_spoils_the_process_no_other_is_tried(
     gpu: FakeCuda, tiny_source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -362,6 +352,7 @@ def test_a_capture_without_memory_is_an_out_of_memory(gpu: FakeCuda) -> None:
     with pytest.raises(torch.OutOfMemoryError):
         graphs.capture(work)
     assert gpu.current_stream() is gpu.main
+    assert graphs.spoilt is None
 
 
 def test_devices_that_are_not_there_are_refused(gpu: FakeCuda) -> None:

@@ -9,16 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
+import transformers
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
-
-from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
-from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
-
-from costmodel import estimate, load_model  # noqa: E402
-from profiling.counting.one_run import RotaryAngles  # noqa: E402
-from token_reduction import get_method, observe, reduce_tokens  # noqa: E402
+from costmodel import estimate, load_model
+from profiling.counting.one_run import RotaryAngles
+from token_reduction import get_method, observe, reduce_tokens
 
 A100 = "nvidia-a100-sxm4-80gb"
 _IDS = {"image_token_id": 120, "video_token_id": 121, "vision_start_token_id": 122}

@@ -3,11 +3,8 @@
 from functools import cache
 
 import pytest
-
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
-from counted_runs import (  # noqa: E402
+import torch
+from counted_runs import (
     A100,
     IMAGE,
     LANGUAGE,
@@ -22,8 +19,8 @@ from counted_runs import (  # noqa: E402
     run,
 )  # fmt: skip
 
-from costmodel import estimate  # noqa: E402
-from token_reduction import get_method  # noqa: E402
+from costmodel import estimate
+from token_reduction import get_method
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,8 @@ scatters, pooling and minima as FLOPs (all of M3, of the samplers, of VTW, and D
 from itertools import pairwise
 
 import pytest
-
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
-from counted_runs import (  # noqa: E402
+import torch
+from counted_runs import (
     A100,
     LANGUAGE,
     ON_CLIPS,
@@ -25,16 +22,16 @@ from counted_runs import (  # noqa: E402
     prompt,
     run,
 )  # fmt: skip
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from costmodel import estimate  # noqa: E402
-from costmodel.methods import method_info  # noqa: E402
-from costmodel.methods.pieces import SORT_KERNELS  # noqa: E402
-from costmodel.plans import get_plan  # noqa: E402
-from costmodel.precision import parse_precision  # noqa: E402
-from costmodel.program import Program  # noqa: E402
-from costmodel.schedule import LayerSpan  # noqa: E402
-from token_reduction import get_method, list_methods, observe, reduce_tokens  # noqa: E402
+from costmodel import estimate
+from costmodel.methods import method_info
+from costmodel.methods.pieces import SORT_KERNELS
+from costmodel.plans import get_plan
+from costmodel.precision import parse_precision
+from costmodel.program import Program
+from costmodel.schedule import LayerSpan
+from token_reduction import get_method, list_methods, observe, reduce_tokens
 
 
 @pytest.fixture(scope="module")

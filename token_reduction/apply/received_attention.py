@@ -11,12 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from costmodel.methods.clips import not_weighed
+from hardware_specs.errors import UnsupportedError
 from token_reduction.apply.llm_attention import rotate
+from token_reduction.apply.places import Host, reduce_clips_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
-    from token_reduction.apply.places import Host
+    from token_reduction.apply.crops import Item
+    from token_reduction.tokens.reduced import Reduced
 
 #: Queries whose rows of attention are held at a time.
 BLOCK = 1024
@@ -92,3 +98,30 @@ class ReceivedAttention:
             self._grid[number : number + 1], module.spatial_merge_size, window, module.patch_size
         )
         return torch.argsort(index).to(self._grid.device)
+
+
+def reduce_weighed_clips(
+    host: Host,
+    native: Callable[[Item, Tensor], Reduced],
+    pooled: Callable[[], Callable[[Item], Reduced]],
+) -> None:
+    """Reduce each clip by what its tower looks at; a tower that does not say refuses clips when they come.
+
+    `native` is told how much each token is looked at, [t, p], by a tower of native resolution. `pooled` makes
+    what reduces a clip of a tower without a class token whose frames are pooled behind the projector.
+    """
+    parts = host.parts
+    received = ReceivedAttention(host) if parts.three_axes else None
+    of_pooled = None
+    if parts.family.pools_frames == "after projector" and not parts.towers[0].has_class:
+        of_pooled = pooled()
+
+    def weighed(item: Item) -> Reduced:
+        if received is not None:
+            looked, _ = received.of(item.number)
+            return native(item, looked.view(item.frames, -1))
+        if of_pooled is None:
+            raise UnsupportedError(not_weighed(host.method.name, parts.family.label))
+        return of_pooled(item)
+
+    reduce_clips_of(host, weighed)

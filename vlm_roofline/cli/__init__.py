@@ -172,7 +172,10 @@ def _as_options(text: str, arguments: Sequence[str]) -> str:
     """
     from typer.main import get_command
 
-    command: Any = get_command(build_app(arguments))
+    try:
+        command: Any = get_command(build_app(arguments))
+    except VlmRooflineError:
+        return text  # it is what ended the command
     for word in arguments:
         command = getattr(command, "commands", {}).get(word, command)
     # An option in another unit than its argument's has another name too.

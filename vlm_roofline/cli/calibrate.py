@@ -11,13 +11,19 @@ import typer
 
 from hardware_specs.errors import CalibrationError, InvalidInputError
 from vlm_roofline.cli.console import bars, console, print_json, progress
-from vlm_roofline.cli.options import Json, hardware_option, split, written_to
+from vlm_roofline.cli.options import Json, hardware_option, split, typed, written_to
 
 if TYPE_CHECKING:
     from costmodel.calibration import Calibration, ClassParameters
 
 
+#: Options of ops that are measured now, and those of tables.
+_OF_MEASURING = ("device", "dtypes", "keep_table")
+_OF_TABLES = ("software", "date", "time_unit")
+
+
 def calibrate(
+    context: typer.Context,
     out: Annotated[Path, written_to("The calibration: FILE.json.", ".json")],
     tables: Annotated[
         list[str] | None,
@@ -61,6 +67,10 @@ def calibrate(
     json: Json = False,
 ) -> None:  # fmt: skip
     """Fit efficiencies, overheads and stairs per op class; say what could not be fitted."""
+    unread, what = (_OF_MEASURING, "measured now") if tables else (_OF_TABLES, "read from tables")
+    for name, option in typed(context).items():
+        if name in unread:
+            raise InvalidInputError(f"{option} is for ops that are {what}; leave it out")
     if tables:
         from costmodel.calibration import fit_calibration
         from hardware_specs import get_hardware

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.console import console, print_json, warn
 from vlm_roofline.cli.options import Json, request_options
 from vlm_roofline.cli.units import show_bytes, show_scaled, show_time
@@ -53,6 +54,10 @@ def estimate(
         from costmodel.questions.thousand import per_thousand
 
         thousand = per_thousand(cost, PowerModel(idle_w, memory_w, compute_w), price_per_hour)
+    if markdown and (json or ops or thousand is not None):
+        raise InvalidInputError(
+            "--markdown prints one table; leave out --json, --ops, --energy, powers and price"
+        )
     if json:
         document = cost.to_dict()
         if ops:

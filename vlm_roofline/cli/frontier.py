@@ -68,6 +68,17 @@ def frontier(
     if benchmark is None:
         if scores:
             raise InvalidInputError("--scores needs --benchmark, a task of those results")
+        asked = {
+            "--plot": plot,
+            "--measured": measured,
+            "--latency-ms": latency_ms,
+            "--memory-gb": memory_gb,
+        }
+        for option, value in asked.items():
+            if value is not None:
+                raise InvalidInputError(
+                    f"{option} needs --benchmark; without both, what there is is shown"
+                )
         _print_benchmarks(model, json)
         return
     result = answer(

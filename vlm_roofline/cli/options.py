@@ -96,6 +96,16 @@ ImageSizes = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
+def typed(context: typer.Context) -> dict[str, str]:
+    """Return the parameters that were given on the command line, each with its option."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {
+        name: f"--{name.replace('_', '-')}"
+        for name, source in sources.items()
+        if source is not None and source.name == "COMMANDLINE"
+    }
+
+
 def parse_keep(text: str | None) -> int | float | None:
     """Return a count for `64`, a ratio for `0.1` or `10%`, None for nothing.
 
@@ -286,7 +296,7 @@ def request_options(
             settings = {"variant": Variant, "option": MethodOptions}
 
         def called(**typed: Any) -> None:
-            given = {name: _parsed(name, typed.pop(name), several) for name in names}
+            given = {name: parsed(name, typed.pop(name), several=several) for name in names}
             seen = {name: typed.pop(name, None) for name in PICTURE_OPTIONS}
             subject = {"model": typed["model"]} if "model" in typed else {}
             shown = pictured(seen["image"], given | subject)
@@ -353,7 +363,7 @@ def _option(name: str, defaults: dict[str, Any], several: bool) -> inspect.Param
     )
 
 
-def _parsed(name: str, text: Any, several: bool) -> Any:
+def parsed(name: str, text: Any, *, several: bool) -> Any:
     """Return the value, or the list of values, that an option's text names."""
     kind: Any = ARGUMENTS[name].kind
     if text is None:

@@ -27,6 +27,7 @@ from vlm_roofline.cli.options import (
     parse_image_size,
     parse_keep,
     split,
+    typed,
 )
 from vlm_roofline.cli.paths import typed_path
 from vlm_roofline.cli.pictures import Fps, Pictures, Seconds, pictured, sampled
@@ -131,7 +132,10 @@ def profile(
 
     elsewhere = engine != "local"
     if plan is not None:
-        _only_the_plan(context)
+        for name, flag in typed(context).items():
+            if name not in _BESIDE_A_PLAN:
+                given = "MODEL" if name == "model" else flag
+                raise InvalidInputError(f"{given} stands beside --plan; write it into the plan")
         campaign = read_plan(plan, elsewhere=elsewhere)
     elif model is None:
         raise InvalidInputError("give a MODEL, or a campaign with --plan FILE")
@@ -203,15 +207,6 @@ def profile(
 _BESIDE_A_PLAN = (
     "plan", "out", "shard", "workers", "engine", "gpus", "device_name", "kernels", "traces", "json",
 )  # fmt: skip
-
-
-def _only_the_plan(context: typer.Context) -> None:
-    """Refuse options that a plan says itself."""
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if name not in _BESIDE_A_PLAN and source is not None and source.name == "COMMANDLINE":
-            given = "MODEL" if name == "model" else f"--{name.replace('_', '-')}"
-            raise InvalidInputError(f"{given} stands beside --plan; write it into the plan")
 
 
 def _counts(option: str, text: str | None) -> tuple[int, ...] | None:

@@ -120,7 +120,7 @@ def print_reconciliation(result: Reconciliation, stage: str = "total") -> None:
 def _run(row: Mapping[str, Any], told: Sequence[Column]) -> str:
     """Say which run, or which curve over visual tokens, a row is of."""
     words = [row["method"]]
-    if "visual_tokens" in row:
+    if row.get("visual_tokens") is not None:
         words[0] += f" {row['visual_tokens']}"
     return ", ".join([*words, *(shared([row], [each])[0] for each in told if each.value in row)])
 

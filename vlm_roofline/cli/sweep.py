@@ -104,6 +104,8 @@ def sweep(
         per=per,
         fits=not any_memory,
     )
+    if parts is not None and out is not None:
+        raise InvalidInputError("--parts writes its own files; leave out --out")
     if reducer is not None:
         _answer(
             given, out, asked, json,

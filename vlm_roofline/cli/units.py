@@ -53,17 +53,18 @@ def show_bytes(value: Num | None) -> str:
 def show_time(value: Num | None) -> str:
     """Format seconds.
 
-    >>> show_time(0.0275), show_time(3.2e-6)
-    ('27.500 ms', '3.200 us')
+    >>> show_time(0.0275), show_time(3.2e-6), show_time(4.2e-11)
+    ('27.500 ms', '3.200 us', '0.04 ns')
     """
     if value is None:
         return "-"
     if value == 0:
         return "0"
+    size = abs(float(value))
     for factor, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):
-        if value >= factor:
+        if size >= factor:
             return f"{value / factor:.3f} {unit}"
-    return f"{value * 1e9:.1f} ns"
+    return f"{value * 1e9:.1f} ns" if size >= 5e-11 else f"{value * 1e9:.1g} ns"
 
 
 def show_share(value: float | None) -> str:

@@ -37,7 +37,8 @@ def read_windows(section: Section, layers: int, *, switched: bool = False) -> tu
             first = section.whole("max_window_layers", least=0)
     kinds = _layer_types(section, layers)
     if kinds is None:
-        kinds = (FULL,) * layers if window is None else _from(first, layers)
+        first = layers if window is None else first
+        kinds = tuple(SLIDING if layer >= first else FULL for layer in range(layers))
     if SLIDING in kinds and window is None:
         raise section.fail(
             "layer_types", "has sliding layers, but the config has no sliding window"
@@ -45,10 +46,6 @@ def read_windows(section: Section, layers: int, *, switched: bool = False) -> tu
     # The cache of a window of one token is cut to its last 0, which in Python is all of it.
     seen = 0 if window in (None, 1) else window
     return tuple(seen if kind == SLIDING else 0 for kind in kinds)
-
-
-def _from(first: int, layers: int) -> tuple[str, ...]:
-    return tuple(SLIDING if layer >= first else FULL for layer in range(layers))
 
 
 def _layer_types(section: Section, layers: int) -> tuple[str, ...] | None:

@@ -138,7 +138,8 @@ def test_the_document():
     } <= set(document)  # fmt: skip
 
 
-@pytest.mark.parametrize("copies", [-1, True, 1.5, 10**9])
-def test_copies_must_be_a_number_of_them(copies):
-    with pytest.raises(InvalidInputError, match="copies="):
-        audit(by_hand(47), copies=copies)
+@pytest.mark.parametrize("name", ["copies", "seed", "text_tokens"])
+@pytest.mark.parametrize("value", [-1, True, 1.5, 10**10])
+def test_numbers_must_be_whole_and_in_their_range(name, value):
+    with pytest.raises(InvalidInputError, match=f"{name}="):
+        audit(by_hand(47), **{name: value})

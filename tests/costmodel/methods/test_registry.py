@@ -28,8 +28,8 @@ def test_every_method_describes_itself(name) -> None:
     info = method_info(name)
     assert method.place in get_args(Place)
     assert (method.layer is not None) <= info.takes_layer
-    assert method.source
-    assert method.summary
+    assert info.source
+    assert info.summary
     assert info.variants[0] == method.variant == "program"
     assert set(method.options) == {option.name for option in info.options}
     for variant in info.variants:
@@ -65,8 +65,8 @@ def test_rounding_is_the_methods_own() -> None:
 
 
 def test_needs_follow_the_variant() -> None:
-    assert get_method("fastv").needs == {"llm_attention_row"}
-    assert get_method("fastv", variant="paper").needs == {"llm_attention_full"}
+    assert get_method("fastv").info.needs == {"llm_attention_row"}
+    assert get_method("fastv", variant="paper").info.needs == {"llm_attention_full"}
 
 
 def test_divprune_at_a_layer_acts_there() -> None:

@@ -106,6 +106,8 @@ def test_what_cannot_be_priced_is_said() -> None:
     assert answer.refused[0].reason
     with pytest.raises(UnknownMethodError, match="fastv"):
         compare("llava-1.5-7b", "l4", methods=["fastvv"])
+    with pytest.raises(InvalidInputError, match="keep is an empty list"):
+        compare("llava-1.5-7b", "l4", methods=["fastv"], keep=[])
     with pytest.raises(InvalidInputError, match="compare needs a method"):
         compare("llava-1.5-7b", "l4", methods=[])
     with pytest.raises(InvalidInputError, match="compare sets tokens_per_layer itself"):

@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_scores_are_joined_with_costs(folder: Path) -> None:
-    answer = frontier(MODEL, A100, benchmark="stub", scores=[folder])
+    answer = frontier(MODEL, A100, benchmark="stub", scores=str(folder))
     points = {point.method: point for point in answer.points}
     assert {name: point.score for name, point in points.items()} == {
         "none": 0.8,

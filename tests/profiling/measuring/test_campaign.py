@@ -28,7 +28,7 @@ from hardware_specs.files.reading import DamagedFileWarning
 from profiling.devices.cpu import CpuDevice
 from profiling.measuring import campaign as module
 from profiling.measuring import point as point_module
-from profiling.measuring.campaign import run_campaign
+from profiling.measuring.campaign import Plan, run_campaign
 from profiling.measuring.planning import check, grid, plan
 from profiling.measuring.profile import profile
 from profiling.records.measurement import TOTAL
@@ -82,6 +82,9 @@ def test_every_round_visits_everything_in_an_order_of_its_own(tiny_source: str) 
     assert [point.round for point in points] == sorted(point.round for point in points)
     with pytest.raises(InvalidInputError, match="1 to 10000 rounds, not 0"):
         plan(configurations, rounds=0)
+    for wrong in ({"seed": -1}, {"seed": 1.5}, {"threads": 0}, {"threads": "two"}):
+        with pytest.raises(InvalidInputError, match=f"{next(iter(wrong))} must be a whole number"):
+            Plan(configurations, **wrong).check()
 
 
 def test_points_that_share_a_model_stay_together(tiny_source: str) -> None:

@@ -55,8 +55,10 @@ def test_warm_up_ends_only_when_two_groups_agree() -> None:
 
 
 @pytest.mark.parametrize(
-    "limits", [{"min_samples": 0}, {"min_samples": 9, "max_samples": 8}, {"min_time_s": 99.0}]
-)
+    "limits",
+    [{"min_samples": 0}, {"min_samples": 9, "max_samples": 8}, {"min_time_s": 99.0},
+     {"target_dispersion": float("nan")}],
+)  # fmt: skip
 def test_limits_that_exclude_each_other_are_refused(limits: dict[str, float]) -> None:
     with pytest.raises(InvalidInputError):
         StopRule(**limits)  # type: ignore[arg-type]

@@ -165,10 +165,11 @@ def test_keys_tell_configurations_apart_and_are_file_names() -> None:
 @pytest.mark.parametrize(
     "values",
     [{"batch_size": 0}, {"text_tokens": 0}, {"output_tokens": -1}, {"visual_tokens": -1},
-     {"mode": "fast"}, {"cache": "lukewarm"}, {"batch_size": True}, {"batch_size": 1.5}],
+     {"mode": "fast"}, {"cache": "lukewarm"}, {"batch_size": True}, {"batch_size": 1.5},
+     {"visual_tokens": 64.5}, {"visual_tokens": "64"}, {"images": 0}],
 )  # fmt: skip
 def test_impossible_configurations_are_refused(values: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInputError):
+    with pytest.raises(InvalidInputError, match=next(iter(values))):
         Configuration("llava-1.5-7b", "bf16", **values)
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
-from hardware_specs.errors import DeviceUnavailableError, UnsupportedError
-from profiling.devices.cuda import CudaGraphs
+from hardware_specs.errors import UnsupportedError
 from profiling.subject.execution import Execution, cache_lengths
 from profiling.subject.modes import GraphedForward, applied_mode
 from profiling.subject.stages import anatomy
@@ -145,103 +143,6 @@ def test_graphs_on_a_cpu_are_refused(tiny: Any) -> None:
         applied_mode("cuda-graph", anatomy(tiny), "cpu"),
     ):
         pass
-
-
-class Torch:
-    """`torch.cuda` as far as a capture needs it; the first capture ends as a failed one does."""
-
-    class Stream:
-        device = "cpu"
-
-        def wait_stream(self, _other: Any) -> None: ...
-
-    def __init__(self, *, ends: int = 1) -> None:
-        self.main, self.current, self.fails = self.Stream(), None, ends
-        self.open_pools: list[Any] = []
-        self.pools = 0
-
-    def current_stream(self) -> Any:
-        return self.current or self.main
-
-    def set_stream(self, stream: Any) -> None:
-        self.current = None if stream is self.main else stream
-
-    def stream(self, _stream: Any) -> Any:
-        return nullcontext()
-
-    def synchronize(self) -> None: ...
-
-    def current_device(self) -> int:
-        return 0
-
-    def graph_pool_handle(self) -> int:
-        self.pools += 1
-        return self.pools
-
-    class CUDAGraph:
-        def replay(self) -> None: ...
-
-    @contextmanager
-    def graph(self, _graph: Any, pool: Any = None) -> Any:
-        self.current = self.Stream()
-        self.open_pools.append(pool)
-        yield
-        # As torch does: ending a capture that was spoilt raises before anything is put back.
-        if self.fails:
-            self.fails -= 1
-            raise RuntimeError("operation failed due to a previous error during capture\nmore")
-        self.open_pools.remove(pool)
-        self.current = None
-
-    def end_pool(self, _device: int, pool: Any) -> None:
-        if pool not in self.open_pools:
-            raise RuntimeError("no allocation to this pool")
-        self.open_pools.remove(pool)
-
-
-@pytest.fixture
-def unspoilt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CudaGraphs, "spoilt", None)
-
-
-@pytest.mark.usefixtures("unspoilt")
-def test_a_failed_capture_is_explained_and_leaves_stream_and_pool_as_they_were() -> None:
-    cuda = Torch()
-    graphs = CudaGraphs(cuda, cuda.end_pool)
-    with pytest.raises(
-        UnsupportedError, match=r"cannot be captured.*error during capture; use mode"
-    ):
-        graphs.capture(lambda: None)
-    assert cuda.current_stream() is cuda.main
-    assert cuda.open_pools == []
-    # The small capture that followed went well, so the next one is tried, in a pool of its own.
-    _, output = graphs.capture(lambda: "captured")
-    assert output == "captured"
-    assert cuda.pools == 2
-
-
-@pytest.mark.usefixtures("unspoilt")
-def test_a_process_that_can_capture_no_more_says_so() -> None:
-    cuda = Torch(ends=2)
-    with pytest.raises(UnsupportedError):
-        CudaGraphs(cuda, cuda.end_pool).capture(lambda: None)
-    with pytest.raises(DeviceUnavailableError, match=r"previous error.*start again"):
-        CudaGraphs(cuda, cuda.end_pool).capture(lambda: None)
-
-
-@pytest.mark.usefixtures("unspoilt")
-def test_memory_that_runs_out_in_a_capture_is_no_refusal() -> None:
-    cuda = Torch(ends=0)
-    work = iter([None, None])
-
-    def exhausted() -> None:
-        if next(work, "capture") == "capture":
-            raise torch.OutOfMemoryError("CUDA out of memory")
-
-    with pytest.raises(torch.OutOfMemoryError):
-        CudaGraphs(cuda, cuda.end_pool).capture(exhausted)
-    assert cuda.current_stream() is cuda.main
-    assert CudaGraphs.spoilt is None
 
 
 # torch warns so on the first release of Python 3.13 alone.

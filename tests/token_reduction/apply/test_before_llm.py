@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
-from token_reduction import get_method, reduce_tokens  # noqa: E402
+from token_reduction import get_method, reduce_tokens
 
 
 @pytest.fixture

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
-from hardware_specs.errors import UnsupportedError  # noqa: E402
-from token_reduction import get_method  # noqa: E402
+from hardware_specs.errors import UnsupportedError
+from token_reduction import get_method
 
 
 def test_fastervlm(llava, cases, features, sequence, tower_view, agree):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 
 import pytest
+import torch
+import transformers
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
-
-from hardware_specs.errors import UnsupportedError  # noqa: E402
-from token_reduction import get_method, reduce_tokens  # noqa: E402
-from token_reduction.apply.continuation import Prefix, continue_from  # noqa: E402
-from token_reduction.caches import cache_keyword, cache_of  # noqa: E402
+from hardware_specs.errors import UnsupportedError
+from token_reduction import get_method, reduce_tokens
+from token_reduction.apply.continuation import Prefix, continue_from
+from token_reduction.caches import cache_keyword, cache_of
 
 METHODS = [
     ("divprune", {"keep": 20}),

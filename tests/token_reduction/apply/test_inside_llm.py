@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
-from costmodel.methods.fitprune import scheme_for  # noqa: E402
-from token_reduction import get_method, reduce_tokens  # noqa: E402
-from token_reduction.caches import cache_keyword, cache_of  # noqa: E402
-from token_reduction.sparsevlm import recycle  # noqa: E402
-from token_reduction.tokens.reduced import Selection  # noqa: E402
+from costmodel.methods.fitprune import scheme_for
+from token_reduction import get_method, reduce_tokens
+from token_reduction.caches import cache_keyword, cache_of
+from token_reduction.sparsevlm import recycle
+from token_reduction.tokens.reduced import Selection
 
 KINDS = ["llava", "llava-next", "video-llava:video", "llava-onevision", "llava-next-video:video"]
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import copy
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
-from hardware_specs.errors import InvalidFileError  # noqa: E402
-from token_reduction import get_method, reduce_tokens  # noqa: E402
-from token_reduction.crossget import crossget  # noqa: E402
+from hardware_specs.errors import InvalidFileError
+from token_reduction import get_method, reduce_tokens
+from token_reduction.crossget import crossget
 
 
 class TowerByHand:

@@ -6,15 +6,13 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 from page_runs import python_blocks
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
-from costmodel import register_method  # noqa: E402
-from costmodel.methods import registry  # noqa: E402
-from hardware_specs.errors import UnsupportedError  # noqa: E402
-from token_reduction import reduce_tokens  # noqa: E402
+from costmodel import register_method
+from costmodel.methods import registry
+from hardware_specs.errors import UnsupportedError
+from token_reduction import reduce_tokens
 
 EXAMPLE, _, RUN = python_blocks(Path(__file__).parents[3] / "docs" / "add-a-method.md")
 

@@ -6,15 +6,12 @@ import json
 from itertools import pairwise
 
 import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
-
-from hardware_specs.errors import InvalidInputError  # noqa: E402
-from token_reduction import get_method, observe, reduce_tokens  # noqa: E402
-from token_reduction.tokens.checks import _mode, finite_checks  # noqa: E402
+from hardware_specs.errors import InvalidInputError
+from token_reduction import get_method, observe, reduce_tokens
+from token_reduction.tokens.checks import _mode, finite_checks
 
 METHODS = [
     ("prumerge", {"keep": 32}),

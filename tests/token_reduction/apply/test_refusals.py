@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
+import transformers
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
-
-from hardware_specs.errors import InvalidInputError, UnsupportedError  # noqa: E402
-from token_reduction import get_method, reduce_tokens  # noqa: E402
-from token_reduction.caches import cache_keyword, cache_of  # noqa: E402
+from hardware_specs.errors import InvalidInputError, UnsupportedError
+from token_reduction import get_method, reduce_tokens
+from token_reduction.caches import cache_keyword, cache_of
 
 
 def run(model, inputs, method):
@@ -176,6 +175,14 @@ def test_text_between_the_images_where_rows_after_it_count(name, llava, cases):
     settings = {"variant": "paper"} if name == "fastv" else {}
     with pytest.raises(UnsupportedError, match="text between its visual tokens"):
         run(llava, inputs, get_method(name, **settings))
+
+
+@pytest.mark.parametrize("method", ["fitprune", "sparsevlm(layers=[0,1], counts=[60,20])"])
+def test_nothing_behind_the_image_to_weigh_it(method, llava, cases):
+    case = cases["llava"]
+    ids = case.inputs["input_ids"][:, : case.start + case.visual]
+    with pytest.raises(InvalidInputError, match="put the question behind the image"):
+        run(llava, {**case.inputs, "input_ids": ids}, method)
 
 
 def test_several_feature_layers_of_different_lengths(make_model):

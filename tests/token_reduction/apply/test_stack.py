@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from hardware_specs.errors import InvalidInputError  # noqa: E402
-from token_reduction import get_method, reduce_tokens  # noqa: E402
+from hardware_specs.errors import InvalidInputError
+from token_reduction import get_method, reduce_tokens
 
 #: The same tokens by another way: everything that the first keeps, and then the second's cut.
 ASKED = {"max_new_tokens": 4, "do_sample": False}

@@ -7,12 +7,10 @@ import hashlib
 import weakref
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
-
-from hardware_specs.errors import InvalidInputError  # noqa: E402
-from token_reduction import get_method, list_methods, reduce_tokens  # noqa: E402
+from hardware_specs.errors import InvalidInputError
+from token_reduction import get_method, list_methods, reduce_tokens
 
 HOOKS = (
     "_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs",

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
-from hardware_specs.errors import InvalidInputError, UnsupportedError  # noqa: E402
-from token_reduction import get_method, reduce_tokens  # noqa: E402
-from token_reduction.caches import cache_keyword, cache_of  # noqa: E402
-from token_reduction.dycoke import dycoke  # noqa: E402
+from hardware_specs.errors import InvalidInputError, UnsupportedError
+from token_reduction import get_method, reduce_tokens
+from token_reduction.caches import cache_keyword, cache_of
+from token_reduction.dycoke import dycoke
 
 KIND, FRAMES, AT, STEPS = "llava-onevision:video", 3, 2, 6
 
@@ -127,7 +125,7 @@ def test_an_emptied_cache_is_read_whole(models, cases) -> None:
 
 def test_what_cannot_be_read_in_part(models, cases) -> None:
     model, case = models["llava-onevision"], cases[KIND]
-    with pytest.raises(InvalidInputError, match="from layer 40 on"):  # noqa: SIM117
+    with pytest.raises(InvalidInputError, match="at layer 40"):  # noqa: SIM117
         with reduce_tokens(model, "dycoke(variant=both, at=40)"):
             pass
     with pytest.raises(InvalidInputError, match="two methods stack"):

@@ -8,13 +8,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
-from costmodel import estimate  # noqa: E402
-from costmodel.methods import registry  # noqa: E402
-from token_reduction import reduce_tokens  # noqa: E402
+from costmodel import estimate
+from costmodel.methods import registry
+from token_reduction import reduce_tokens
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "add-a-method.md").read_text("utf-8")
