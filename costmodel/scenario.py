@@ -165,10 +165,17 @@ def within_budget(model: ModelConfig, request: Request) -> ModelConfig:
     return _limited(model, least, most, tiles)
 
 
-def units_of(model: ModelConfig, request: Request) -> Units:
-    """Return what a request's visual tokens are counted in."""
+def units_of(model: ModelConfig, request: Request) -> Units | None:
+    """Return what a request's visual tokens are counted in; None for a model of text.
+
+    Raises:
+        InvalidInputError: a picture for a model without a tower.
+    """
     # A text has become a size when the request was checked.
     size = cast("ImageSize | None", request.image_size)
+    if model.vision is None:
+        model.visual_input(image_size=size, frames=request.frames, images=request.images)
+        return None
     return visual_units(model, request.images, size, request.frames)
 
 
@@ -272,14 +279,11 @@ def scenario_of(request: Request, model: ModelConfig, warnings: list[str]) -> Sc
     model = within_budget(model, request)
     asked, text = request.visual_tokens, request.text_tokens
     among = 0
-    if model.vision is None:
-        model.visual_input(
-            image_size=request.image_size, frames=request.frames, images=request.images
-        )  # refuses them
+    units = units_of(model, request)
+    if units is None:
         tokens, projected, crops, images, unit, seen = asked or 0, 0, 0, 0, 0, None
         framed = False
     else:
-        units = units_of(model, request)
         tokens = units.counted.tokens if asked is None else asked
         images, crops, projected, unit = units.read(tokens)
         seen = units.tower(tokens, images, asked=asked is not None)

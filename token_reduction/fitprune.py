@@ -36,7 +36,7 @@ from token_reduction.apply.llm_attention import (
     rotate,
     split_heads,
 )
-from token_reduction.apply.llm_policy import contiguous_start, rows_of
+from token_reduction.apply.llm_policy import contiguous_start, require_text_behind, rows_of
 from token_reduction.apply.places import Host, reduce_between_layers
 from token_reduction.caches import cache_in
 from token_reduction.tokens.checks import misfit, require_finite
@@ -257,6 +257,8 @@ class FittedDeletion(Policy):
         """Fix how many tokens each layer deletes from sequences of each visual token count."""
         counts = {len(places) for places in now.visual_places}
         self._deletions = {count: self._scheme(count) for count in counts}
+        if any(map(any, self._deletions.values())):
+            require_text_behind(now, self.method.name)
         self._now = now
 
     def _scheme(self, count: int) -> tuple[int, ...]:

@@ -25,7 +25,7 @@ from costmodel.methods.sparsevlm import COUNTS, LAYERS, RECYCLED_SHARE, counts_b
 from hardware_specs.errors import InvalidInputError
 from token_reduction.apply.inside_llm import Policy
 from token_reduction.apply.llm_attention import AttentionProbe
-from token_reduction.apply.llm_policy import contiguous_start, text_before
+from token_reduction.apply.llm_policy import contiguous_start, require_text_behind, text_before
 from token_reduction.apply.llm_tokens import lay_out
 from token_reduction.apply.places import Host, reduce_between_layers
 from token_reduction.fastv import select_image_tokens
@@ -188,6 +188,7 @@ class RatedByText(Policy):
     def enter(self, layer: int, now: Prefill, hidden: Tensor, cutter: LayerReduction) -> Tensor:
         """Find the raters at the entry; behind its layers, drop and recycle."""
         if layer == 0:
+            require_text_behind(now, self._method.name)
             if COUNTS.of(self._method) is None:
                 for count in filter(None, now.tokens.visual_counts()):
                     resolve_keep(self._method.settled_keep, count)  # refuses more than there are

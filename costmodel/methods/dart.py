@@ -151,6 +151,7 @@ _PROGRAM = MethodInfo(
     default_keep=COUNT,
     options=(IMAGE_PIVOTS, TEXT_PIVOTS, ORDER),
     asks_question=True,
+    together=True,
     recomputes="rotary positions of the keys of layer K-1, the model's last norm on what enters layer K",
 )
 INFO = replace(
@@ -166,6 +167,7 @@ INFO = replace(
             takes_layer=False,
             default_layer=None,
             recomputes="nothing",
+            together=False,
         )
     },
 )

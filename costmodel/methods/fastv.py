@@ -99,5 +99,5 @@ _PROGRAM = MethodInfo(
 )
 INFO = replace(
     _PROGRAM,
-    forms={"paper": replace(_PROGRAM, needs=frozenset({"llm_attention_full"}))},
+    forms={"paper": replace(_PROGRAM, needs=frozenset({"llm_attention_full"}), together=True)},
 )

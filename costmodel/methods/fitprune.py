@@ -173,5 +173,6 @@ INFO = MethodInfo(
     options=(SCHEME,),
     published=("visual FLOPs reduced by 10 to 90 % (keep 0.9 to 0.1)", "449 of 576 at 60 %"),
     asks_question=True,
+    together=True,
     fused_attention=False,
 )

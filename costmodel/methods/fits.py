@@ -191,7 +191,22 @@ def check_fits(info: MethodInfo, given: MethodInput) -> None:
             f"tower of {model.name} has no class token; use one that does without, such as "
             "divprune, fastv or vtw"
         )
+    _check_together(info, given)
     _check_clip(info, given, tower.patches)
+
+
+def _check_together(info: MethodInfo, given: MethodInput) -> None:
+    """Raise where text stands between visual tokens that the method takes together."""
+    if not info.together or not given.tower.native:
+        return
+    timed = getattr(given.model.geometry, "timestamps", False)
+    pieces = greatest(given.images, given.crops) if timed else given.images
+    if some(pieces > 1):
+        raise UnsupportedError(
+            f"{info.name} takes visual tokens that stand together, and {given.model.name} has text between "
+            f"{first(pieces, pieces > 1):g} images or pairs of frames; give one image, or take fastv, v2drop "
+            "or vtw"
+        )
 
 
 def refused_layer(info: MethodInfo, variant: str, layer: object) -> InvalidInputError:

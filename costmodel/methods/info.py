@@ -63,6 +63,7 @@ class MethodInfo:
             engines need to lay out a prompt.
         fused_attention: whether every attention kernel stays fused; else some layers write their scores out.
         recomputes: what is computed a second time beside the model's own kernels, in words.
+        together: whether it takes visual tokens that stand together alone, with no text between them.
         clips: whether it compares the frames of a clip, and leaves images as they are.
         stages: the requests (`Method`) that a stack is made of, first to last; empty for a method by itself.
     """
@@ -101,6 +102,7 @@ class MethodInfo:
     count_known: bool = True
     fused_attention: bool = True
     recomputes: str = "nothing"
+    together: bool = False
     clips: bool = False
     stages: tuple[Any, ...] = ()
     second_place: Place | None = None

@@ -109,5 +109,6 @@ INFO = MethodInfo(
     rounding="down",
     options=(LAYERS,),
     asks_question=True,
+    together=True,
     recomputes="norm, keys and last query of the layer to come, at three layers",
 )

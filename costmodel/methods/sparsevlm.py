@@ -181,5 +181,6 @@ INFO = MethodInfo(
     keep_choices=tuple(KEEP_LISTS),
     options=(LAYERS, COUNTS),
     asks_question=True,
+    together=True,
     recomputes="the text tokens' rows of scores behind three layers",
 )

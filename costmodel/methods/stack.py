@@ -87,6 +87,7 @@ def stack(methods: list[Method]) -> Method:
         count_known=all(info.count_known for info in infos),
         fused_attention=all(info.fused_attention for info in infos),
         recomputes="; ".join(again) or "nothing",
+        together=infos[1].together,
         clips=infos[0].clips,
         stages=(first, second),
     )

@@ -259,7 +259,8 @@ class SweepPlan:
             fixed |= {name: context.inputs[name] for name in _SETTLED} | {"method": label}
             kind = "none" if context.calibration is None else context.calibration.kind
             fixed["calibration_kind"] = kind
-            return Settled(fixed, context, _units(context, request))
+            model = within_budget(context.model, request)
+            return Settled(fixed, context, units_of(model, request))
         except VlmRooflineError as error:
             if errors == "raise":
                 raise
@@ -422,13 +423,3 @@ def unreduced(method: Any) -> bool:
 _FIXED: dict[str, Any] = {
     name: OUR_DEFAULTS.get(name) for name in names_of("subject", "setting", "shape")
 } | {"calibration_kind": None}
-
-
-def _units(context: Context, request: Request) -> Units | None:
-    model = within_budget(context.model, request)
-    if model.vision is None:
-        model.visual_input(
-            image_size=request.image_size, frames=request.frames, images=request.images
-        )  # refuses them
-        return None
-    return units_of(model, request)

@@ -32,6 +32,7 @@ ASKED: dict[str, tuple[str, float | None]] = {
     "holov": ("holov(chunks=2)", 5),
     "holitom": ("holitom(threshold=1,cut=2)", 0.5),
     "pixelprune": ("pixelprune", None),
+    "fastv(variant=paper)": ("fastv(variant=paper,layer=1)", 5),
     "evs/fastv": ("evs(keep=0.5)/fastv(layer=1,keep=0.5)", None),
     "dycoke(variant=both)": ("dycoke(variant=both)", 0.5),
     **{

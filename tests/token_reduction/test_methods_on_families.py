@@ -42,6 +42,15 @@ def test_two_images_stand_apart(tmp_path: Path) -> None:
         assert all(ours == torchs for ours, torchs in stages.values()), (method, stages)
 
 
+def test_methods_that_take_tokens_together_refuse_text_between_them(tmp_path: Path) -> None:
+    """Times stand between a clip's pairs of frames: priced and run alike, or refused by both."""
+    on = OnFamily(write_config("qwen3_vl", tmp_path), CLIP)
+    for method in ("pyramiddrop", "dart", "sparsevlm", "fitprune", "fastv(variant=paper)"):
+        assert on.counted(method) is None, method
+    for method in ("fastv", "v2drop", "vtw"):
+        assert on.counted(method) is not None, method
+
+
 def test_two_methods_on_frames_that_come_as_images(tmp_path: Path) -> None:
     on = OnFamily(write_config("internvl", tmp_path), IMAGE, CLIP)
     for line in ("evs/fastv", "dycoke(variant=both)"):

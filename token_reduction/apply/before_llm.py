@@ -315,6 +315,7 @@ class PromptReduction:
         """Leave tokens where they stood if text stands between them, or positions have three axes."""
         if kept is None or not (self.parts.three_axes or item.apart):
             return item
+        self.record.in_place = True
         return replace(item, kept=kept.cpu().numpy(), stays=self.parts.three_axes)
 
 

@@ -66,6 +66,20 @@ def contiguous_start(group: Group, now: Prefill, name: str) -> Tensor:
     return now.tokens.local(group)[:, 0]
 
 
+def require_text_behind(now: Prefill, name: str) -> None:
+    """Raise where nothing behind the visual tokens of a row looks at them.
+
+    Raises:
+        InvalidInputError: a prompt ends with visual tokens, all of which would weigh the same: nothing.
+    """
+    for row, (marks, last) in enumerate(zip(now.visual_places, now.last_places, strict=True)):
+        if len(marks) and marks[-1] == last:
+            raise InvalidInputError(
+                f"{name} weighs visual tokens by the text behind them, and sequence {row} has none; "
+                "put the question behind the image"
+            )
+
+
 def by_sequence(
     now: Prefill, name: str, choose: Callable[[int, slice, int, int], Selection]
 ) -> list[Tensor]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -42,6 +44,7 @@ class ReductionRecord:
         items: "image" or "video", in order.
         image_sizes: (height, width) of each image as given to a tiled model, or empty.
         notes: what a reader of the result should know, such as random cross tokens.
+        in_place: whether what is kept stands where it stood, whatever the order in which it was chosen.
         stages: of two methods that are stacked, the record of each; what was kept stands there.
     """
 
@@ -56,6 +59,7 @@ class ReductionRecord:
     items: list[str] = field(default_factory=list)
     image_sizes: list[tuple[int, int]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    in_place: bool = False
     stages: tuple[ReductionRecord, ...] = ()
     _kept: list[Tensor] | None = None
     _weights: list[Callable[[], list[Tensor]]] = field(default_factory=list)
@@ -75,6 +79,19 @@ class ReductionRecord:
         if self._cuts:
             return self._kept_in(self._cuts[max(self._cuts)])
         return None if self._kept is None else [kept[kept >= 0] for kept in self._kept]
+
+    @property
+    def kept_order(self) -> np.ndarray:
+        """The kept tokens of all units, numbered through, in the order the language model sees them.
+
+        Units have as many tokens each; -1 is padding.
+        """
+        assert self._kept is not None  # noqa: S101  (the callers looked)
+        each = self.tokens_before[0] // len(self._kept)
+        rows = [kept.cpu().numpy() for kept in self._kept]
+        rows = [np.where(row >= 0, row + number * each, -1) for number, row in enumerate(rows)]
+        order = np.concatenate(rows)
+        return np.sort(order) if self.in_place else order
 
     @property
     def kept_by_layer(self) -> dict[int, list[Tensor]]:

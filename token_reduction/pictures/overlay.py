@@ -15,7 +15,8 @@ import numpy as np
 
 from hardware_specs.errors import InvalidInputError, MissingDependencyError
 from hardware_specs.files.writing import replacing
-from token_reduction.pictures.panels import build_panels
+from token_reduction.apply.anatomy import dissect
+from token_reduction.pictures.panels import build_panels, even_panels
 from token_reduction.pictures.viewport import find_viewports, pixel_crops
 
 if TYPE_CHECKING:
@@ -70,22 +71,71 @@ def draw_overlay(
         MissingDependencyError: Pillow is not installed.
         InvalidInputError: the run was of no image, of several, of a video, or not traced.
     """
+    if dissect(model).three_axes:
+        _, rows, columns = (int(n) for n in image_processor(images=image)["image_grid_thw"][0])
+        merge = int(image_processor.merge_size)
+        panels = even_panels(record, image.size, (rows // merge, columns // merge))
+    else:
+        views = find_viewports(lambda given: pixel_crops(image_processor, given), *image.size)
+        panels = build_panels(model, record, views)
+    return _sheet(record, panels, [image] * len(panels), _PANEL)
+
+
+def draw_clip(
+    frames: Sequence[Image], record: ReductionRecord, grid: tuple[int, int], *, across: int = 4
+) -> Image:
+    """Draw what was kept of each frame of a clip, as a model sees frames that it resizes whole.
+
+    Args:
+        frames: of one size, in RGB; of those that a tower takes two by two the first of each is drawn.
+        record: of the run on this one clip.
+        grid: rows and columns of a frame's tokens: 14 x 14 of LLaVA-OneVision.
+        across: frames beside each other.
+
+    Raises:
+        MissingDependencyError: Pillow is not installed.
+        InvalidInputError: the run was of another clip, or of several.
+    """
+    count = record.tokens_before[0] // (grid[0] * grid[1]) if record.tokens_before else 0
+    if not count or len(frames) % count:
+        raise InvalidInputError(
+            f"{len(frames)} frames were given, and the run saw {count} of {grid[0]} x {grid[1]} tokens; "
+            "give the run's frames and its grid"
+        )
+    every = len(frames) // count
+    panels = even_panels(record, frames[0].size, grid, count)
+    return _sheet(record, panels, frames[::every], 2 * _PANEL // across, across)
+
+
+def _sheet(
+    record: ReductionRecord,
+    panels: Sequence[Panel],
+    images: Sequence[Image],
+    side: int,
+    across: int | None = None,
+) -> Image:
+    """Put panels beside each other, with the method above and what the colours mean below."""
     try:
         from PIL import Image as Images
     except ImportError as error:
         raise MissingDependencyError("pillow", "profile") from error
-    views = find_viewports(lambda given: pixel_crops(image_processor, given), *image.size)
-    panels = build_panels(model, record, views)
     scale = _Heat.of(panels, logarithmic=record.unit == "crop")
-    pictures = [_draw_panel(image, panel, scale) for panel in panels]
-    width = sum(picture.width for picture in pictures) + _MARGIN * (len(pictures) + 1)
-    height = max(picture.height for picture in pictures)
+    pictures = [
+        _draw_panel(image, panel, scale, side) for image, panel in zip(images, panels, strict=True)
+    ]
+    across = min(across or len(pictures), len(pictures))
+    wide, high = (max(getattr(each, name) for each in pictures) for name in ("width", "height"))
     lines = caption(record)
-    width = max(width, 580)
+    width = max(across * (wide + _MARGIN) + _MARGIN, 580)
     top = _MARGIN + _LINE * len(lines) + 8
-    sheet = Images.new("RGB", (width, top + height + 3 * _LINE + _MARGIN), _BACKGROUND)
-    _write_above_and_below(sheet, lines, panels, pictures, top)
-    _draw_legend(sheet, _legend(record, panels, scale), top + height + 4 + _LINE)
+    below = top + -(-len(pictures) // across) * (high + _LINE + 8)
+    sheet = Images.new("RGB", (width, below + 2 * _LINE + _MARGIN), _BACKGROUND)
+    corners = [
+        (_MARGIN + number % across * (wide + _MARGIN), top + number // across * (high + _LINE + 8))
+        for number in range(len(pictures))
+    ]
+    _write_above_and_below(sheet, lines, panels, pictures, corners)
+    _draw_legend(sheet, _legend(record, panels, scale), below)
     return sheet
 
 
@@ -123,15 +173,16 @@ class _Heat:
         low, high = self.low, self.high
         if self.logarithmic:
             value, low, high = np.log(value), float(np.log(low)), float(np.log(high))
-        share = (value - low) / max(high - low, 1e-12)
+        # One value alone is the light end, which stands out from what is dimmed.
+        share = (value - low) / (high - low) if high > low else value * 0 + 1
         anchors = np.linspace(0, 1, len(_SCALE))
         return np.stack([np.interp(share, anchors, channel) for channel in _SCALE.T], axis=-1)
 
 
-def _draw_panel(image: Image, panel: Panel, heat: _Heat | None) -> Image:
+def _draw_panel(image: Image, panel: Panel, heat: _Heat | None, side: int) -> Image:
     from PIL import Image as Images
 
-    zoom = _PANEL / max(image.size)
+    zoom = side / max(image.size)
     size = (max(1, round(image.width * zoom)), max(1, round(image.height * zoom)))
     bright = np.asarray(image.resize(size, Images.Resampling.LANCZOS), dtype=float)
     grey = bright @ np.array([0.299, 0.587, 0.114])
@@ -206,7 +257,9 @@ def _legend(record: ReductionRecord, panels: Sequence[Panel], heat: _Heat | None
         unseen,
     ]
     if heat is not None:
-        if record.unit == "sequence":
+        if record.unit == "sequence" and heat.low == heat.high:
+            entries.append((f"dropped before layer {heat.low:.0f}", (253, 231, 37)))
+        elif record.unit == "sequence":
             entries.append((f"dropped before layer {heat.low:.0f} ... {heat.high:.0f}", None))
         else:
             entries.append((f"merge weight {heat.low:.2g} ... {heat.high:.2g} (log)", None))
@@ -214,25 +267,26 @@ def _legend(record: ReductionRecord, panels: Sequence[Panel], heat: _Heat | None
 
 
 def _write_above_and_below(
-    sheet: Image, lines: Sequence[str], panels: Sequence[Panel], pictures: Sequence[Image], top: int
+    sheet: Image,
+    lines: Sequence[str],
+    panels: Sequence[Panel],
+    pictures: Sequence[Image],
+    corners: Sequence[tuple[int, int]],
 ) -> None:
-    """Put the pictures side by side, the lines above them and a note below each."""
+    """Put the pictures at their corners, the lines above them and a note below each."""
     from PIL import ImageDraw, ImageFont
 
     draw = ImageDraw.Draw(sheet)
     head, small = ImageFont.load_default(18), ImageFont.load_default(14)
-    below = top + max(picture.height for picture in pictures) + 4
     for number, line in enumerate(lines):
         font = head if number == 0 else small
         draw.text((_MARGIN, _MARGIN + number * _LINE), line, fill=_INK, font=font)
-    x = _MARGIN
-    for panel, picture in zip(panels, pictures, strict=True):
+    for panel, picture, (x, top) in zip(panels, pictures, corners, strict=True):
         sheet.paste(picture, (x, top))
         note = f"{panel.title}: {int(panel.kept.sum())} of {len(panel.kept)} kept"
         if panel.group is not None:
             note = f"{panel.title}: {len(np.unique(panel.group))} tokens from {len(panel.kept)} patches"
-        draw.text((x, below), note, fill=_INK, font=small)
-        x += picture.width + _MARGIN
+        draw.text((x, top + picture.height + 4), note, fill=_INK, font=small)
 
 
 def _draw_legend(sheet: Image, legend: Sequence[_Entry], y: int) -> None:

@@ -79,15 +79,83 @@ def build_panels(
     parts = dissect(model)
     tower = parts.towers[0]
     tiled = parts.is_tiled and len(viewports) > 1
-    if record.unit == "crop":
-        fates = crop_fates(record, tower.patches)
+    first = record.stages[0] if record.stages else record
+    if first.unit == "crop":
+        fates = crop_fates(first, tower.patches)
         columns = grid_of_tiles(parts, record.image_sizes[0])[1] if tiled else 1
         points = tile_points(tower.side, columns, len(fates) - 1).reshape(-1, 3)
-        fate = _joined(fates)
-        return _panels(Places(points, None, tower.side), fate, viewports, columns)
-    places = _item_places(parts, record, tiled)
-    columns = places.mosaic[1] if places.mosaic else 1
-    return _panels(places, token_fate(record, len(places.points)), viewports, columns)
+        places, fate = Places(points, None, tower.side), _joined(fates)
+    else:
+        places = _item_places(parts, record, tiled)
+        columns = places.mosaic[1] if places.mosaic else 1
+        fate = token_fate(first, len(places.points))
+    if record.stages:
+        fate = _what_is_left(fate, *record.stages)
+    return _panels(places, fate, viewports, columns)
+
+
+def even_panels(
+    record: ReductionRecord, size: tuple[int, int], grid: tuple[int, int], frames: int = 1
+) -> list[Panel]:
+    """Return the panels of one image or clip whose tokens lie evenly over all of it.
+
+    Args:
+        record: of the one image or clip.
+        size: (width, height) of the picture, or of a frame.
+        grid: rows and columns of tokens.
+        frames: of tokens.
+
+    Raises:
+        InvalidInputError: a record of several, or of other grids.
+    """
+    rows, columns = grid
+    each = rows * columns
+    if len(record.tokens_before) != 1 or not 0 <= record.tokens_before[0] - frames * each < 2:
+        raise InvalidInputError(
+            f"{frames} frames of {rows} x {columns} tokens are not what this run saw: "
+            f"{record.tokens_before} tokens of {record.items}; give its grid, and one image or clip"
+        )
+    first = record.stages[0] if record.stages else record
+    fate = token_fate(first, record.tokens_before[0])
+    if record.stages:
+        fate = _what_is_left(fate, *record.stages)
+    y, x = (part.flatten() for part in np.mgrid[:rows, :columns])
+    width, height = size[0] / columns, size[1] / rows
+    boxes = np.stack((x * width, y * height, (x + 1) * width, (y + 1) * height), axis=1)
+    parts = [slice(start, start + each) for start in range(0, frames * each, each)]
+    return [
+        Panel(
+            "whole image" if frames == 1 else f"frame {number + 1}",
+            boxes,
+            fate.kept[part],
+            None if fate.heat is None else fate.heat[part],
+            None if fate.group is None else fate.group[part],
+        )
+        for number, part in enumerate(parts)
+    ]
+
+
+def _what_is_left(fate: Fate, first: ReductionRecord, last: ReductionRecord) -> Fate:
+    """What became of tokens under two methods, the second of which saw what the first left.
+
+    Raises:
+        InvalidInputError: the first merged tokens, so that what the second dropped is no patch.
+    """
+    if fate.group is not None:
+        raise InvalidInputError(
+            f"{first.method.name} merges patches, and what a second method drops of them is no patch; "
+            "draw each method by itself"
+        )
+    left = fate.kept.nonzero()[0] if first.kept_indices is None else first.kept_order
+    later = _layers(last, int(first.tokens_after[0]))
+    # What is not of a patch stands behind: tokens that gather others, a newline.
+    later = Fate(later.kept[: len(left)], later.heat, None)
+    kept, heat = np.zeros_like(fate.kept), np.full(len(fate.kept), np.nan)
+    real = left >= 0
+    kept[left[real]] = later.kept[real]
+    if later.heat is not None:
+        heat[left[real]] = later.heat[: len(left)][real]
+    return Fate(kept, heat, None)
 
 
 def crop_fates(record: ReductionRecord, patches: int) -> list[Fate]:
@@ -97,6 +165,11 @@ def crop_fates(record: ReductionRecord, patches: int) -> list[Fate]:
         InvalidInputError: the run was not traced, so a method inside the tower left no trail.
     """
     if record.kept_indices is None and record.sources is None:
+        if record.method.place == "before-vision":
+            raise InvalidInputError(
+                f"{record.method.name} makes the whole picture smaller, so no patch of it is kept or "
+                "dropped and there is nothing to draw"
+            )
         raise InvalidInputError(
             f"{record.method.name} acts inside the vision tower; to draw what it did, enter "
             "reduce_tokens with trace=True"
@@ -107,19 +180,22 @@ def crop_fates(record: ReductionRecord, patches: int) -> list[Fate]:
 
 def token_fate(record: ReductionRecord, tokens: int) -> Fate:
     """What became of the tokens of the one image or sequence."""
-    stages = record.kept_by_layer
-    fate = _fate(record, 0, tokens)
-    if len(stages) < 2:
-        return fate
+    if len(record.kept_by_layer) < 2:
+        return _fate(record, 0, tokens)
+    return _layers(record, tokens)
+
+
+def _layers(record: ReductionRecord, tokens: int) -> Fate:
+    """What became of the tokens of one sequence, with the layer before which each one went."""
     # A method that cuts more than once: the layer each token was last seen before.
     heat = np.full(tokens, np.nan)
     present = np.ones(tokens, dtype=bool)
-    for layer, units in sorted(stages.items()):
+    for layer, units in sorted(record.kept_by_layer.items()):
         now = np.zeros(tokens, dtype=bool)
         now[units[0].cpu().numpy()] = True
         heat[present & ~now] = layer
         present = now
-    return Fate(fate.kept, heat, None)
+    return Fate(present, heat, None)
 
 
 def _fate(record: ReductionRecord, unit: int, tokens: int) -> Fate:

@@ -15,8 +15,8 @@ from PIL import Image
 
 from hardware_specs.errors import InvalidInputError, OutputError
 from token_reduction import get_method, reduce_tokens
-from token_reduction.pictures.overlay import caption, draw_overlay, save_overlay
-from token_reduction.pictures.panels import build_panels
+from token_reduction.pictures.overlay import caption, draw_clip, draw_overlay, save_overlay
+from token_reduction.pictures.panels import build_panels, even_panels
 from token_reduction.pictures.viewport import find_viewports, pixel_crops
 
 
@@ -164,6 +164,41 @@ def test_fitprune_shows_the_layer_before_which_each_patch_went(seen, llava):
     assert counts.tolist() == [a - b for a, b in pairwise(record.sequence_lengths)]
 
 
+@pytest.mark.parametrize("name", ["vscan(shallow=1,cut=2)", "holov(chunks=4)/fastv(layer=2)"])
+def test_a_second_stage_is_drawn_on_what_the_first_left(name, seen, llava):
+    image, processor, run = seen
+    record = run(name)
+    (panel,) = build_panels(llava, record, viewports(processor, *image.size))
+    first, last = record.stages
+    kept = first.kept_order[last.kept_indices[0].numpy()]
+    assert set(panel.kept.nonzero()[0]) == set(kept)
+    assert len(kept) == record.visual_tokens[1]
+    # What went inside the language model has the layer; what never came there has none.
+    assert (~np.isnan(panel.heat)).sum() == first.visual_tokens[1] - len(kept)
+    assert set(panel.heat[~np.isnan(panel.heat)]) == {2.0}
+    assert draw_overlay(image, llava, record, processor).size[0] > 600
+
+
+def test_a_clip_is_drawn_frame_by_frame(models, cases):
+    model, case = models["llava-onevision"], cases["llava-onevision:video"]
+    with torch.no_grad(), reduce_tokens(model, get_method("evs", keep=0.5)) as record:
+        model(**case.inputs)
+    count = case.inputs["pixel_values_videos"].shape[1]
+    side = round(((case.visual - 1) / count) ** 0.5)
+    panels = even_panels(record, (120, 90), (side, side), count)
+    kept = record.kept_indices[0].numpy()
+    drawn = np.concatenate(
+        [panel.kept.nonzero()[0] + k * side**2 for k, panel in enumerate(panels)]
+    )
+    assert drawn.tolist() == sorted(kept[kept < count * side**2].tolist())
+    assert panels[0].title == "frame 1"
+    np.testing.assert_allclose(panels[1].boxes[-1, 2:], (120, 90))
+    frames = [photograph(120, 90)] * count
+    assert draw_clip(frames, record, (side, side)).size[0] > 580
+    with pytest.raises(InvalidInputError, match="give the run's frames and its grid"):
+        draw_clip([*frames, frames[0]], record, (side, side))
+
+
 def test_tiles_get_a_panel_of_their_own(models):
     model = models["llava-next"]
     cls = processor_class("LlavaNextImageProcessor")
@@ -203,6 +238,10 @@ def test_what_an_overlay_cannot_show(seen, llava, models, cases, tmp_path):
     with torch.no_grad(), reduce_tokens(llava, "tome") as record:
         llava(**case.inputs)
     with pytest.raises(InvalidInputError, match="trace=True"):
+        draw_overlay(image, llava, record, processor)
+    with torch.no_grad(), reduce_tokens(llava, "downsample") as record:
+        llava(**case.inputs)
+    with pytest.raises(InvalidInputError, match="makes the whole picture smaller"):
         draw_overlay(image, llava, record, processor)
     video = cases["video-llava:video"]
     with torch.no_grad(), reduce_tokens(models["video-llava"], "divprune") as record:

@@ -177,6 +177,14 @@ def test_text_between_the_images_where_rows_after_it_count(name, llava, cases):
         run(llava, inputs, get_method(name, **settings))
 
 
+@pytest.mark.parametrize("method", ["fitprune", "sparsevlm(layers=[0,1], counts=[60,20])"])
+def test_nothing_behind_the_image_to_weigh_it(method, llava, cases):
+    case = cases["llava"]
+    ids = case.inputs["input_ids"][:, : case.start + case.visual]
+    with pytest.raises(InvalidInputError, match="put the question behind the image"):
+        run(llava, {**case.inputs, "input_ids": ids}, method)
+
+
 def test_several_feature_layers_of_different_lengths(make_model):
     model = make_model("llava")
     model.config.vision_feature_layer = [-2, -3]
