@@ -23,8 +23,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from costmodel.methods.class_attention import Ranked, kept_patches, ranked_crops
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import greatest, kept_count, least
@@ -32,7 +30,7 @@ from costmodel.methods.llm_ranking import narrowed
 from costmodel.methods.options import FILE, Option
 from costmodel.methods.pieces import gather, passes, product, sort
 from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
-from costmodel.methods.token_lists import is_clip, pieces_of
+from costmodel.methods.token_lists import pieces_of
 from costmodel.ops.linear import linear
 from costmodel.precision import Numerics, parse_precision
 from hardware_specs.errors import UnsupportedError
@@ -54,25 +52,6 @@ PICK_KERNELS = 14
 #: In the authors' program: argmax, its store, four copies of places with their reads or writes (8), root,
 #: quotient, store, square, two differences, and the value that is written.
 RELEASED_PICK_KERNELS = 17
-
-
-def check_joint_space(given: MethodInput) -> None:
-    """Raise unless a model's projector gets the patches of a CLIP tower, each by itself.
-
-    Raises:
-        UnsupportedError: another tower, or frames that are pooled before the projector.
-    """
-    tower, rule = given.tower, given.model.video
-    if not tower.has_cls:
-        raise UnsupportedError(
-            f"cdpruner compares patches and question in CLIP's joint space, and the {tower.family} "
-            f"tower of {given.model.name} has no class token, so it is no CLIP; divprune needs none"
-        )
-    if rule is not None and np.any(is_clip(given)) and rule.projected_per_frame < tower.patches:
-        raise UnsupportedError(
-            f"cdpruner works on a crop's {tower.patches} patches, but {given.model.name} pools "
-            f"every frame to {rule.projected_per_frame} before its projector; divprune works on those"
-        )
 
 
 def _picks(lists: Num, n: Num, kept: Num, num: Numerics, count: Num, kernels: int) -> list[OpCost]:
@@ -114,7 +93,11 @@ def _own(given: MethodInput, crops: Ranked, pick_kernels: int) -> list[OpCost]:
 
 
 def _plan(given: MethodInput) -> MethodPlan:
-    check_joint_space(given)
+    if not given.tower.has_cls:
+        raise UnsupportedError(
+            f"cdpruner compares patches and question in CLIP's joint space, and the {given.tower.family} "
+            f"tower of {given.model.name} has no class token, so it is no CLIP; divprune needs none"
+        )
     crops = ranked_crops(given)
     kept = kept_count("cdpruner", given.keep, crops.patches)
     ops = _own(given, crops, PICK_KERNELS)

@@ -170,9 +170,7 @@ def check_fits(info: MethodInfo, given: MethodInput) -> None:
         check_llm_layer(info.name, given.layer, model.text.num_layers)
     merged = model.patches_per_token
     behind = info.on_merged and tower.native
-    # What a method takes of the tower, there is one of for every patch.
-    by_patch = info.needs_class_token or any(need.startswith("clip_") for need in info.needs)
-    if merged > 1 and not behind and (info.place in VISION_PLACES or by_patch):
+    if merged > 1 and not behind and (info.place in VISION_PLACES or _by_patch(info)):
         where = _WHERE[info.place] if info.place in VISION_PLACES else "by the tower's own patches"
         raise UnsupportedError(
             f"{info.name} acts {where}, and {model.name} merges {merged} patches of a grid into one "
@@ -193,6 +191,11 @@ def check_fits(info: MethodInfo, given: MethodInput) -> None:
         )
     _check_together(info, given)
     _check_clip(info, given, tower.patches)
+
+
+def _by_patch(info: MethodInfo) -> bool:
+    """Whether of what the method takes of the tower there is one for every patch."""
+    return info.needs_class_token or any(need.startswith("clip_") for need in info.needs)
 
 
 def _check_together(info: MethodInfo, given: MethodInput) -> None:
@@ -230,7 +233,7 @@ def _check_clip(info: MethodInfo, given: MethodInput, patches: int) -> None:
     pooled_before = rule.projected_per_frame < patches
     pooled_after = rule.tokens_per_frame < rule.projected_per_frame
     by_crop = info.place in VISION_PLACES or info.by_crop
-    if pooled_before and (info.place in _TOWER or info.needs_class_token):
+    if pooled_before and (info.place in _TOWER or _by_patch(info)):
         raise UnsupportedError(
             f"{info.name} works on a crop's {patches} patches, but {given.model.name} pools every "
             f"frame to {rule.projected_per_frame} before its projector; use a method that acts on "

@@ -24,7 +24,7 @@ import pytest
 import torch
 from fake_nvml import FakeNvml
 from torch.utils._python_dispatch import _disable_current_modes
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from torch.utils.flop_counter import flop_registry
 
 from hardware_specs.detect import ReportedDevice
@@ -48,6 +48,7 @@ READS_BACK = frozenset(
 FROM_HOST = frozenset({"aten::lift_fresh"})
 #: What is read from a tensor that has a shape and no values.
 READ_FROM_SHAPES = 2.0
+PLAIN = (torch.Tensor, torch.nn.Parameter)
 LAUNCH = "launch:"
 LOST = "CUDA error: an illegal memory access was encountered"
 
@@ -71,10 +72,57 @@ class Law:
             flops = flop_registry[packet](*args, **kwargs, out_val=result)
         size = sum(
             item.numel() * item.element_size()
-            for item in tree_leaves((args, kwargs, result))
+            for item in _leaves((args, kwargs, result))
             if isinstance(item, torch.Tensor)
         )
         return self.overhead_s + max(flops / self.flop_per_s, size / self.bytes_per_s)
+
+
+class OfShapes:
+    """An op that gives for tensors without values what it gave for others of the same shapes.
+
+    PyTorch works many of these shapes out in Python, at every call.
+    """
+
+    def __init__(self, func: Any, results: dict[Any, Any]) -> None:
+        self.func, self.results = func, results
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.func, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        leaves = list(_leaves((args, kwargs)))
+        tensors = [item for item in leaves if isinstance(item, torch.Tensor)]
+        if not tensors or not all(item.is_meta and type(item) in PLAIN for item in tensors):
+            return self.func(*args, **kwargs)
+        key = (self.func, *kwargs, *map(_described, leaves))
+        if key not in self.results:
+            given, form = tree_flatten(self.func(*args, **kwargs))
+            self.results[key] = [_described(item) for item in given], form
+        given, form = self.results[key]
+        return tree_unflatten([_made(*item) for item in given], form)
+
+
+def _leaves(item: Any) -> Iterator[Any]:
+    """Yield what an op was given, and the length of each list before what is in it."""
+    if isinstance(item, list | tuple | dict):
+        yield len(item)
+        for each in item.values() if isinstance(item, dict) else item:
+            yield from _leaves(each)
+    else:
+        yield item
+
+
+def _described(item: Any) -> tuple[Any, ...]:
+    if isinstance(item, torch.Tensor):
+        return torch.Tensor, item.shape, item.stride(), item.dtype
+    return type(item), item
+
+
+def _made(kind: Any, *of: Any) -> Any:
+    if kind is torch.Tensor:
+        return torch.empty_strided(of[0], of[1], dtype=of[2], device="meta")
+    return of[0]
 
 
 class Stream:
@@ -139,6 +187,8 @@ class FakeCuda(Ledger):
         self.host_s = self.free_s = self.busy_s = 0.0
         self.pending: deque[float] = deque()
         self.launches = 0
+        #: What ops gave for tensors without values.
+        self.results: dict[Any, Any] = {}
         #: The ops that made the host wait.
         self.waits: Counter[str] = Counter()
         self.main = Stream()
@@ -168,6 +218,8 @@ class FakeCuda(Ledger):
             self._refuse("copying from the host")
         # A range of the profiler is an op too, but no work.
         launches = _launches(func) and not name.startswith("profiler::")
+        if launches and not func.is_view and not any(a.alias_info for a in func._schema.arguments):
+            func = OfShapes(func, self.results)
         number = self.launches
         if launches and self.tracing is not None and self.capturing is None:
             with _launch_range(number):

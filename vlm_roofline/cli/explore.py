@@ -16,9 +16,7 @@ from vlm_roofline.cli.options import (
     SEVERAL_DEVICES,
     Json,
     hardware_option,
-    parse_counts,
-    parse_image_size,
-    parse_keep,
+    parsed,
     request_options,
     split,
     written,
@@ -67,21 +65,13 @@ def explore(
     from vlm_roofline.explorer.grid import Axes, price
     from vlm_roofline.explorer.page import document
 
-    typed = {"batch_size": batch_size, "text_tokens": text_tokens, "output_tokens": output_tokens}
+    typed = {
+        "precision": precision, "method": method, "keep": keep, "image_size": image_size,
+        "batch_size": batch_size, "text_tokens": text_tokens, "output_tokens": output_tokens,
+    }  # fmt: skip
     axes: dict[str, Any] = {
-        name: parse_counts(f"--{name.replace('_', '-')}", text)
-        for name, text in typed.items()
-        if text is not None
+        name: parsed(name, text, several=True) for name, text in typed.items() if text is not None
     }
-    lists: dict[str, tuple[str | None, Any]] = {
-        "precision": (precision, str),
-        "method": (method, str),
-        "keep": (keep, parse_keep),
-        "image_size": (image_size, parse_image_size),
-    }
-    for name, (text, read) in lists.items():
-        if text is not None:
-            axes[name] = [read(part) for part in split(text)]
     chosen = Axes(**axes)
     pairs = list(product(model or MODELS, split(hardware) or DEVICES))
     grids = [price(*pair, chosen, given) for pair in progress(pairs, "pricing")]

@@ -296,7 +296,7 @@ def request_options(
             settings = {"variant": Variant, "option": MethodOptions}
 
         def called(**typed: Any) -> None:
-            given = {name: _parsed(name, typed.pop(name), several) for name in names}
+            given = {name: parsed(name, typed.pop(name), several=several) for name in names}
             seen = {name: typed.pop(name, None) for name in PICTURE_OPTIONS}
             subject = {"model": typed["model"]} if "model" in typed else {}
             shown = pictured(seen["image"], given | subject)
@@ -363,7 +363,7 @@ def _option(name: str, defaults: dict[str, Any], several: bool) -> inspect.Param
     )
 
 
-def _parsed(name: str, text: Any, several: bool) -> Any:
+def parsed(name: str, text: Any, *, several: bool) -> Any:
     """Return the value, or the list of values, that an option's text names."""
     kind: Any = ARGUMENTS[name].kind
     if text is None:
