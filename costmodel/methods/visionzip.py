@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from costmodel.methods.class_attention import class_row, ranked_crops, received_again
 from costmodel.methods.info import MethodInfo
-from costmodel.methods.keep import kept_count
+from costmodel.methods.keep import greatest, kept_count
 from costmodel.methods.pieces import FINITE_KERNELS, gather, passes, product, sort
 from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
 from costmodel.methods.token_lists import items_of
@@ -47,12 +47,14 @@ def _merged_plan(given: MethodInput) -> MethodPlan:
     num, n, runs = given.precision.vision, items.tokens, items.runs
     h, e, d = tower.num_heads, tower.head_dim, given.model.text.hidden_size
     patches, lists = n * tower.merge**2, items.lists
+    # Each pair of a clip's frames attends to itself.
+    frames = greatest(given.crops // items.per_sample, 1)
     kept = kept_count("visionzip", given.keep, n)
     merged = contextual_tokens(kept)
     dominant, joining = kept - merged, n - kept
     merges = runs * (merged > 0)
     ops = (
-        *received_again(given, lists, n, runs),
+        *received_again(given, lists * frames, n // frames, runs),
         passes("mean_keys", lists * patches * tower.hidden_size, num, writes=1 / h, kernels=2,
                count=runs),
         sort("rank", lists, n, num, runs),

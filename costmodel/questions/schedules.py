@@ -151,13 +151,14 @@ no less than 144 on average, and 64 was asked for; cut at earlier layers
     if info.keep_choices:
         keep = _choice(info.name, lambda one: _mean(plan(one)), info.keep_choices, mean_tokens)
     else:
-        several = info.keep_kind == "ratio" or _layers_option(chosen)
+        alone = info.keep_kind == "ratio" or _refuses_counts(plan, n)
+        several = alone or _layers_option(chosen)
         if info.place == "llm-layer":
             _refuse_below(
                 info.name, tokens_by_layer(plan(ALMOST if several else 1).llm_spans), n, mean_tokens
             )
         shared = _ratio(lambda ratio: _mean(plan(ratio)), mean_tokens) if several else None
-        if shared is not None and (info.keep_kind == "ratio" or _near(plan(shared), mean_tokens)):
+        if shared is not None and (alone or _near(plan(shared), mean_tokens)):
             keep = shared
         else:  # One count for all cuts reaches what no share of a share of a share does.
             keep = _count(lambda counts: _mean(plan(counts)), n, mean_tokens)
@@ -174,6 +175,15 @@ no less than 144 on average, and 64 was asked for; cut at earlier layers
     left = [tokens for _, tokens in spans]
     ratios = tuple(tokens / n for tokens in (left[1:] if left[0] == n and len(left) > 1 else left))
     return SolvedSchedule(settled, ratios, spans, mean)
+
+
+def _refuses_counts(plan: Callable[[Any], MethodPlan], tokens: int) -> bool:
+    """Whether a method takes ratios alone of this model's tokens."""
+    try:
+        plan(tokens)
+    except InvalidInputError:
+        return True
+    return False
 
 
 def _layers_option(method: Method) -> bool:

@@ -66,6 +66,7 @@ ON_CLIPS = [
     *(("evs", {}), ("vidcom2", {}), ("dycoke", {}), ("fastvid", {})),
     ("fastvid(segments=1, threshold=-1)", {"keep": 0.25}),
     ("downsample", {}),
+    ("visionzip", {"keep": 64}),
     *(("holitom(threshold=1)", {}), ("holitom(threshold=1, cut=2)", {"keep": 0.4})),
 ]
 RUNS = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from costmodel import estimate
+from costmodel import estimate, solve_schedule
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 from token_reduction.downsample import downsample, downsample_native
 
@@ -102,6 +102,9 @@ def test_native_images_are_priced_as_smaller_ones() -> None:
     assert reduced.visual_tokens_by_layer == ((28, 20 * 34),)
     for stage in ("vision", "projector", "prefill"):
         assert reduced.stages[stage].flops == smaller.stages[stage].flops
+    solved = solve_schedule("qwen2.5-vl-7b", "downsample", mean_tokens=324)
+    # 18 x 18 of 37 x 37 tokens.
+    assert (solved.method.given_keep, solved.mean_visual_tokens) == (0.224, 324)
     bare = estimate("qwen2.5-vl-7b", A100, method="downsample", visual_tokens=1000, **asked)
     assert bare.mean_visual_tokens == 250
     with pytest.raises(InvalidInputError, match="give a ratio"):
