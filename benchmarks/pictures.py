@@ -12,12 +12,17 @@ import shlex
 import tempfile
 from pathlib import Path
 
+import numpy as np
+import torch
 from chromium import Page, browser
 from page_runs import console_runs
+from PIL import Image
 
 from costmodel.plots import save_figure
-from profiling import reconcile
+from profiling import build_model, reconcile
 from profiling.report import reconciliation_figures
+from token_reduction import reduce_tokens
+from token_reduction.pictures.overlay import draw_clip
 from vlm_roofline.cli import main as command_line
 
 ROOT = Path(__file__).parents[1]
@@ -62,6 +67,26 @@ def kept() -> None:
     (IMAGES / "kept.png").write_bytes(base64.b64decode(drawn))
 
 
+def clip() -> None:
+    """Draw what two methods keep of a box that passes a house, in a small random LLaVA-OneVision."""
+    house = Image.open(ROOT / "notebooks" / "data" / "house.png").convert("RGB").resize((384, 384))
+    frames = [house.copy() for _ in range(8)]
+    for number, frame in enumerate(frames):
+        frame.paste((40, 60, 180), (20 + number * 40, 290, 80 + number * 40, 330))
+    model = build_model("llava-onevision-7b@layers=2,width=1/4", dtype="fp32", device="cpu")
+    pixels = np.stack([np.asarray(frame) for frame in frames]).transpose(0, 3, 1, 2)
+    ids = torch.tensor([[1, *[model.config.video_token_id] * (8 * 196 + 1), 2]])
+    sheets = []
+    for method in ("evs", "dycoke"):
+        with torch.no_grad(), reduce_tokens(model, method) as record:
+            model(input_ids=ids, pixel_values_videos=torch.from_numpy(pixels)[None] / 127.5 - 1)
+        sheets.append(draw_clip(frames, record, (14, 14)))
+    both = Image.new("RGB", (sheets[0].width, sum(sheet.height for sheet in sheets)))
+    for number, sheet in enumerate(sheets):
+        both.paste(sheet, (0, number * sheets[0].height))
+    both.save(IMAGES / "clip.png", optimize=True)
+
+
 def pages() -> None:
     """Look at the explorer and at the report that the commands wrote."""
     if browser() is None:
@@ -85,5 +110,6 @@ if __name__ == "__main__":
         commands()
         measured()
         kept()
+        clip()
         pages()
         os.chdir(ROOT)
