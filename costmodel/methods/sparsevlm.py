@@ -76,10 +76,10 @@ def counts_by_layer(
     """
     cuts = cut_layers("sparsevlm", layers, depth, behind=True)
     kept = kept_lists(keep) if counts is None else list(counts)
-    if len(kept) != len(cuts):
+    if not len(kept) == len(layers) == len(cuts):
         raise InvalidInputError(
             f"sparsevlm acts behind layers {list(layers)} and was given the counts {kept}; "
-            "give one count per layer, counts=..."
+            "give every layer once, and one count per layer, counts=..."
         )
     # Counts belong to the layers as they were given.
     ordered = sorted(zip(layers, kept, strict=True), key=lambda pair: pair[0])

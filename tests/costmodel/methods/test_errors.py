@@ -46,6 +46,7 @@ CLASS_TOKEN = (
         ({"method": "sparsevlm", "keep": 100}, "defined for keep in 192, 128, 96, 64; given 100"),
         ({"method": "sparsevlm", "keep": 0.5}, "defined for keep in 192"),
         ({"method": "sparsevlm", "layer": 2}, "sparsevlm takes no layer"),
+        ({"method": "sparsevlm(layers=[3,0,2,0])"}, "give every layer once"),
         ({"method": "dart", "layer": 0}, "give a layer of at least 1"),
         ({"method": "dycoke(variant=both, at=40)"}, "last that can be is 31; give at="),
         ({"method": "dart", "keep": 572}, "keeps 580 tokens here, 4 pivots among them"),
