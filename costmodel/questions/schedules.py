@@ -151,7 +151,7 @@ no less than 144 on average, and 64 was asked for; cut at earlier layers
     if info.keep_choices:
         keep = _choice(info.name, lambda one: _mean(plan(one)), info.keep_choices, mean_tokens)
     else:
-        alone = info.keep_kind == "ratio" or _refuses_counts(plan, n)
+        alone = info.keep_kind == "ratio" or _refuses_counts(plan, (1, n // given.crops))
         several = alone or _layers_option(chosen)
         if info.place == "llm-layer":
             _refuse_below(
@@ -177,13 +177,15 @@ no less than 144 on average, and 64 was asked for; cut at earlier layers
     return SolvedSchedule(settled, ratios, spans, mean)
 
 
-def _refuses_counts(plan: Callable[[Any], MethodPlan], tokens: int) -> bool:
-    """Whether a method takes ratios alone of this model's tokens."""
-    try:
-        plan(tokens)
-    except InvalidInputError:
-        return True
-    return False
+def _refuses_counts(plan: Callable[[Any], MethodPlan], counts: Sequence[int]) -> bool:
+    """Whether a method takes none of these counts of this model's tokens: ratios alone."""
+    for count in counts:
+        try:
+            plan(count)
+        except InvalidInputError:
+            continue
+        return False
+    return True
 
 
 def _layers_option(method: Method) -> bool:
