@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 #: The class token and the cross token.
 PROTECTED = 2
-R = Option("r", PAIRS, MERGES, "tokens merged per layer")
+R = Option("r", PAIRS, MERGES, "tokens merged per layer", for_keep=True)
 WEIGHTS = Option("weights", None, FILE, "the learned cross tokens; random without")
 
 

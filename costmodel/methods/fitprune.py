@@ -42,6 +42,7 @@ SCHEME = Option(
     None,
     optional(Values(layer_indices, "a list of integers >= 0")),
     "tokens deleted in each layer; None is the shipped scheme for keep",
+    for_keep=True,
 )
 
 

@@ -14,7 +14,7 @@ from hardware_specs.errors import InvalidInputError, UnsupportedError
 from hardware_specs.showing import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from costmodel.methods.info import MethodInfo
     from costmodel.quantities import Num
@@ -47,7 +47,7 @@ def checked_plan(info: MethodInfo, given: MethodInput) -> MethodPlan:
     check_fits(info, given)
     if isinstance(given.keep, float) and given.keep == 1.0 and not info.samples:
         return before_layers(given, given.visual_tokens, (), {"method": "keep=1.0: untouched"})
-    check_takes(info, given.keep)
+    check_takes(info, given.keep, given.options)
     _check_start(info, given)
     if given.keep is None:
         keep = info.default_keep if info.expected_keep is None else info.expected_keep
@@ -60,8 +60,10 @@ def checked_plan(info: MethodInfo, given: MethodInput) -> MethodPlan:
     return plan
 
 
-def check_takes(info: MethodInfo, keep: Any) -> None:
+def check_takes(info: MethodInfo, keep: Any, options: Mapping[str, object]) -> None:
     """Raise unless a keep, or an array of counts, is of the kind a method takes; 1.0 and None always are.
+
+    Beside an option that says itself how many tokens are left, a keep is refused.
 
     Raises:
         InvalidInputError: it is not; says what the method takes.
@@ -82,6 +84,12 @@ def check_takes(info: MethodInfo, keep: Any) -> None:
             f"{info.name} is defined for keep in {', '.join(map(str, info.keep_choices))}; "
             f"given {first(keep, other):g}"
         )
+    for option in info.options:
+        if option.for_keep and options[option.name] != option.default:
+            raise InvalidInputError(
+                f"{info.name}: the option {option.name} decides how many tokens are left, and so does "
+                f"keep={np.max(keep):g}; give one of the two"
+            )
 
 
 def _scheduled(info: MethodInfo, given: MethodInput) -> MethodPlan:

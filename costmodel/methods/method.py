@@ -120,6 +120,14 @@ class Method:
         return {option.name: value for option, value in chosen if value != option.default}
 
     @property
+    def said_by_options(self) -> bool:
+        """Whether an option says how many tokens are left, in the place of `keep`."""
+        return any(
+            option.for_keep and self.options[option.name] != option.default
+            for option in self.info.options
+        )
+
+    @property
     def changes(self) -> dict[str, Any]:
         """What an answer's inputs say of a method beside its name, where it is not the default.
 
@@ -203,9 +211,9 @@ def ask(
         )
     info = info.forms.get(variant, info)
     keep = None if keep is None else check_keep(keep)
-    check_takes(info, keep)
     layer = _checked_layer(info, layer, variant)
     chosen = _checked_options(info, options)
+    check_takes(info, keep, chosen)
     for name, value in chosen.items():
         info = info.forms.get(f"{name}={value}", info)
     return Method(info, keep, layer, variant, MappingProxyType(chosen))

@@ -47,12 +47,14 @@ class Option(Generic[T]):
         default: value when it is not given.
         values: those it takes.
         meaning: what it does, in words.
+        for_keep: whether a value of its own decides how many tokens are left, in the place of `keep`.
     """
 
     name: str
     default: T
     values: Values[T]
     meaning: str
+    for_keep: bool = False
 
     @property
     def expects(self) -> str:

@@ -29,7 +29,11 @@ COUNT = 40
 RANDOM_COUNT = 64
 SEED = Option("seed", 0, whole(0), "of the random picks")
 GRID = Option(
-    "grid", None, optional(CELLS), "the grid itself; None is the squarest with keep cells"
+    "grid",
+    None,
+    optional(CELLS),
+    "the grid itself; None is the squarest with keep cells",
+    for_keep=True,
 )
 
 

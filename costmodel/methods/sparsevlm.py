@@ -37,6 +37,7 @@ COUNTS = Option(
     None,
     optional(Values(layer_indices, "a list of integers >= 0, one per layer,")),
     "image tokens kept behind each layer; None is the published list for keep",
+    for_keep=True,
 )
 #: Published setting -> image tokens that stay behind each of them, the recycled ones not counted.
 KEEP_LISTS = {

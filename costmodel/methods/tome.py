@@ -30,8 +30,11 @@ if TYPE_CHECKING:
 
 #: Pairs merged per layer by default.
 PAIRS = 13
-R = Option("r", PAIRS, MERGES, "pairs merged per layer; 13 is CrossGET's on the same tower")
-INFLECT = Option("inflect", 0.0, fraction(-1.0, 1.0), "slope of r over the layers")
+R = Option(
+    "r", PAIRS, MERGES, "pairs merged per layer; 13 is CrossGET's on the same tower",
+    for_keep=True,
+)  # fmt: skip
+INFLECT = Option("inflect", 0.0, fraction(-1.0, 1.0), "slope of r over the layers", for_keep=True)
 PROPORTIONAL = Option("proportional", True, FLAG, "add log(size) to the attention logits")
 
 

@@ -184,8 +184,10 @@ def _method_title(given: Mapping[str, Any]) -> str:
         # Where the data decide, nothing is asked for.
         plain = info.default_keep is None or info.expected_keep is not None
         default = "" if plain else f" of {info.default_keep}"
-        kept = f"at its default{default}" if keep is None else f"keep {keep}"
-        parts.append(f"{each.label} {kept}" + ("" if layer is None else f" from layer {layer}"))
+        kept = f" at its default{default}" if keep is None else f" keep {keep}"
+        if keep is None and each.said_by_options:
+            kept = ""
+        parts.append(f"{each.label}{kept}" + ("" if layer is None else f" from layer {layer}"))
     return ", then ".join(parts)
 
 
