@@ -128,10 +128,10 @@ def _sheet(
     lines = caption(record)
     width = max(across * (wide + _MARGIN) + _MARGIN, 580)
     top = _MARGIN + _LINE * len(lines) + 8
-    below = top + -(-len(pictures) // across) * (high + _LINE + 8)
-    sheet = Images.new("RGB", (width, below + 2 * _LINE + _MARGIN), _BACKGROUND)
+    below = top + -(-len(pictures) // across) * (high + _LINE + 4)
+    sheet = Images.new("RGB", (width, below + 2 * _LINE + 12), _BACKGROUND)
     corners = [
-        (_MARGIN + number % across * (wide + _MARGIN), top + number // across * (high + _LINE + 8))
+        (_MARGIN + number % across * (wide + _MARGIN), top + number // across * (high + _LINE + 4))
         for number in range(len(pictures))
     ]
     _write_above_and_below(sheet, lines, panels, pictures, corners)
