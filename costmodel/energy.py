@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hardware_specs.errors import InvalidInputError
+from hardware_specs.showing import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -303,7 +304,7 @@ def estimate_energy(
     where the device is not a shipped one.
 
     Raises:
-        InvalidInputError: another tool's convention, which has no regimes.
+        InvalidInputError: another tool's convention, which has no regimes; a power that is no PowerModel.
         UnknownHardwareError: the estimate's device is not shipped and was not given.
 
     >>> from costmodel import estimate
@@ -317,6 +318,11 @@ def estimate_energy(
         raise InvalidInputError(
             f"convention {estimate.inputs.get('convention')!r} does not divide time into regimes; "
             "estimate energy under convention='torch'"
+        )
+    if not (power is None or isinstance(power, PowerModel)):
+        raise InvalidInputError(
+            f"power must be a PowerModel, as fit_power_model returns it, not {shown(power)}; a board's "
+            "limit in watts is power_limit_w of the estimate"
         )
     if power is None or power.limit_w is None:
         if hardware is None:

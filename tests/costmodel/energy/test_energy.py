@@ -119,6 +119,12 @@ def test_a_device_without_a_limit_has_no_upper_end():
     assert datasheet_power(hardware).limit_w is None
 
 
+def test_a_limit_in_watts_is_no_power_model():
+    cost = estimate("llama-2-7b", "nvidia-a100-sxm4-80gb", visual_tokens=0)
+    with pytest.raises(InvalidInputError, match=r"a PowerModel.*power_limit_w"):
+        estimate_energy(cost, 275)
+
+
 def test_another_tools_convention_has_no_regimes():
     cost = estimate(
         "llama-2-7b", "nvidia_V100", visual_tokens=700, text_tokens=0,
