@@ -125,7 +125,7 @@ def test_amx_is_a_matrix_unit(monkeypatch) -> None:
     rates = {"flop_per_s": {"bf16": 1e12}, "copy_bytes_per_s": 1e10}
     for flags, key in (("avx2 amx_bf16", "bf16.matrix.acc32"), ("avx2", "bf16.vector")):
         info = {"vendor_id": "GenuineIntel", "model name": "A Xeon", "flags": flags}
-        monkeypatch.setattr(cpu, "_cpu_info", lambda info=info: info)
+        monkeypatch.setattr(cpu, "cpu_info", lambda info=info: info)
         spec = cpu._describe(4, 2**28, rates, rates)
         assert dict(spec.peaks) == {key: 1e12}
         assert (spec.vendor, spec.name) == ("Intel", "A Xeon")

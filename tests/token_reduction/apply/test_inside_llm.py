@@ -203,7 +203,7 @@ def test_sparsevlm_recycles(llava, cases, features, sequence, agree):
         left[0] = counts[number] + len(new)
         return torch.cat((x[: case.start], states[kept], new, x[stop:]))
 
-    method = get_method("sparsevlm", keep=192, layers=(0, 2), counts=(200, 60))
+    method = get_method("sparsevlm", layers=(0, 2), counts=(200, 60))
     record = agree(llava, case, method, embeddings, before_layer=drop, renumber=True)
     # 376 go, 112 of them are recycled in 12 clusters; of 212, 152 go, 45 recycled in 5.
     assert record.sequence_lengths == [585, 9 + 212, 9 + 212, 9 + 65, 9 + 65]
