@@ -29,14 +29,8 @@ MODULES = (
 )
 #: Several processes, plans in files and other people's checkpoints have tests of their own.
 OTHERWISE = {
-    *(
-        "ray_engine.py",
-        "launching.py",
-        "together.py",
-        "division.py",
-        "plan_file.py",
-        "checkpoint.py",
-    )
+    f"{name}.py"
+    for name in ("ray_engine", "launching", "together", "division", "plan_file", "checkpoint")
 }
 FAKES = {"gpu", "gpu_of_shapes", "sensors"}
 _ran: dict[str, set[int]] = {}
