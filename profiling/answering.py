@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from costmodel.quantities import STAGES
 from hardware_specs.errors import InvalidInputError
+from profiling.measuring.campaign import MOST_SEED
 from profiling.subject.checkpoint import new_tokens
 
 if TYPE_CHECKING:
@@ -15,16 +17,18 @@ if TYPE_CHECKING:
     from token_reduction.apply import ReductionRecord
 
 
-def check_sampling(max_new_tokens: int, temperature: float) -> None:
-    """Refuse an answer of fewer than one token, and a negative temperature.
+def check_sampling(max_new_tokens: int, temperature: float, seed: int = 0) -> None:
+    """Refuse an answer of fewer than one token, a temperature or seed that no sampler takes.
 
     Raises:
-        InvalidInputError: either of them.
+        InvalidInputError: one of them.
     """
     if max_new_tokens < 1:
-        raise InvalidInputError(f"at least one new token is needed, not {max_new_tokens}")
-    if not temperature >= 0:
-        raise InvalidInputError(f"the temperature must be 0 or more, not {temperature}")
+        raise InvalidInputError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
+    if not 0 <= temperature < math.inf:
+        raise InvalidInputError(f"temperature must be 0 or more and finite, not {temperature}")
+    if not 0 <= seed <= MOST_SEED:
+        raise InvalidInputError(f"seed must be a whole number from 0 to {MOST_SEED}, not {seed}")
 
 
 def answer(
@@ -64,7 +68,7 @@ def answer(
     from profiling.subject.stages import StageHooks, anatomy
     from token_reduction import reduce_tokens
 
-    check_sampling(max_new_tokens, temperature)
+    check_sampling(max_new_tokens, temperature, seed)
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": temperature > 0}
     if temperature > 0:
         settings["temperature"] = temperature

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.methods.class_attention import ranked_crops
 from costmodel.methods.info import MethodInfo
-from costmodel.methods.keep import by_pair, kept_count
+from costmodel.methods.keep import by_pair, greatest, kept_count, share
 from costmodel.methods.pieces import passes
 from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
 from costmodel.methods.token_lists import items_of
@@ -89,7 +89,6 @@ def _plan_of_native(given: MethodInput) -> MethodPlan:
     tower, seen, items = given.tower, given.seen, items_of(given)
     geometry: Any = given.model.geometry
     merge, num = tower.merge, given.precision.vision
-    kept = items.per_sample * kept_count("downsample", given.keep, items.tokens)
     note = {
         "downsample": "the grid of a bare count is not known: the nearest count to keep is priced"
     }
@@ -103,6 +102,9 @@ def _plan_of_native(given: MethodInput) -> MethodPlan:
     else:
         smaller_grid(1, 1, given.keep)
         n = items.per_sample * items.tokens
+        kept = items.per_sample * greatest(
+            share(given.keep, items.tokens, "nearest"), items.tokens > 0
+        )
         smaller = None if seen is None else seen.part(kept, n + (n == 0))
     each = CHANNELS * tower.tubelet * (merge * tower.patch_size) ** 2 * given.batch_size
     before, after = given.visual_tokens * each, kept * each

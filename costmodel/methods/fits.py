@@ -236,7 +236,8 @@ def refused_layer(info: MethodInfo, variant: str, layer: object) -> InvalidInput
 def _check_clip(info: MethodInfo, given: MethodInput, patches: int) -> None:
     """Raise where a model pools every frame on its grid, and the method needs or breaks that grid."""
     rule = given.model.video
-    if rule is None or not some(is_clip(given)):
+    # Towers of native resolution pool nothing behind the projector.
+    if rule is None or given.tower.native or not some(is_clip(given)):
         return
     pooled_before = rule.projected_per_frame < patches
     pooled_after = rule.tokens_per_frame < rule.projected_per_frame

@@ -115,6 +115,8 @@ def _spatial_count(
     if n == 0 or kept == 0:
         return 0
     if variant == "strided":
+        if cells is not None:
+            raise InvalidInputError("the strided variant takes keep, it has no grid")
         return len(strided_indices(n, kept))
     side = math.isqrt(n)
     rows, columns = squarest_grid(kept, side, side) if cells is None else cells

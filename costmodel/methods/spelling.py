@@ -37,7 +37,7 @@ def read_spelling(text: str) -> tuple[str, dict[str, object]]:
     """Return the name and the settings in a line; options stay text, which their parsers read.
 
     Raises:
-        InvalidInputError: a bracket that is not closed, or a setting that is not NAME=VALUE.
+        InvalidInputError: a bracket that is not closed, a setting that is not NAME=VALUE, or one twice.
 
     >>> read_spelling("evit(keep=0.5, layers=[2,5])")
     ('evit', {'keep': 0.5, 'layers': '[2,5]'})
@@ -50,7 +50,10 @@ def read_spelling(text: str) -> tuple[str, dict[str, object]]:
         raise InvalidInputError(
             f"{text!r} is no method with its settings; write it as {name}(name=value, name=[1,2])"
         )
-    settings = {key: _read(key, value) for key, value in re.findall(_PAIR, inner)}
+    pairs = re.findall(_PAIR, inner)
+    settings = {key: _read(key, value) for key, value in pairs}
+    if len(settings) < len(pairs):
+        raise InvalidInputError(f"{text!r} gives one setting twice; give it once")
     return name, settings
 
 
@@ -84,4 +87,9 @@ def _read(key: str, text: str) -> object:
             return float(text) if re.search(r"[.e]", text) else int(text)
         except ValueError:
             raise InvalidInputError(f"{key}={text} is no number") from None
-    return json.loads(text) if text.startswith('"') else text
+    if not text.startswith('"'):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise InvalidInputError(f"{key}={text} is no text in quotes, as JSON writes it") from None

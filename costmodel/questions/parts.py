@@ -187,7 +187,8 @@ def _rows_of(place: Path) -> Rows:
     try:
         with parquet.ParquetFile(place) as file:
             rows, unpriced = file.metadata.num_rows, 0
-            told = json.loads(file.metadata.metadata[_WARNINGS])
+            # Files of earlier releases keep none.
+            told = json.loads((file.metadata.metadata or {}).get(_WARNINGS, b"[]"))
             if "error" in file.schema_arrow.names:
                 unpriced = rows - file.read(["error"])["error"].null_count
             return Rows(rows, unpriced, tuple(told))

@@ -30,8 +30,9 @@ MEMORY_TOLERANCE = 0.02
 
 COLUMNS = (
     "model", "dtype", "method", "keep", "visual_tokens", "visual_tokens_llm", "text_tokens",
-    "batch_size", "output_tokens", "mode", "round", "stage", "execution", "regime", "host_bound",
-    "measured_s", "noise_s", "samples", "ideal_s", "predicted_s", "low_s", "high_s", *PARTS,
+    "batch_size", "output_tokens", "mode", "attention", "cache", "round", "stage",
+    "execution", "regime", "host_bound", "measured_s", "noise_s", "samples", "ideal_s",
+    "predicted_s", "low_s", "high_s", *PARTS,
     "relative_error", "within_noise", "inside_interval", "above_roof", "measured_flops",
     "predicted_flops", "measured_kernels", "predicted_kernels", "measured_peak_bytes",
     "predicted_peak_bytes", "measured_link_s", "predicted_link_s", "flags",
@@ -136,7 +137,7 @@ def identity(record: Measurement, prediction: Prediction | None) -> dict[str, An
     kept = entering
     if lengths:
         kept = max(0, min(lengths) - configuration.text_tokens)
-    asked = ("text_tokens", "batch_size", "output_tokens", "mode")
+    asked = ("text_tokens", "batch_size", "output_tokens", "mode", "attention", "cache")
     return {
         **{name: getattr(configuration, name) for name in ("model", "dtype", "method", "keep")},
         "visual_tokens": configuration.visual_tokens if kept is None else kept,

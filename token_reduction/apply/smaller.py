@@ -41,7 +41,12 @@ class SmallerImages(PromptReduction):
     _grids: dict[str, Tensor] = field(default_factory=dict)
 
     def _shortened(self, *given: Any) -> dict[str, Any]:
-        *_, known, _cached = given
+        call, *_, known, _cached = given
+        if call.get("mm_token_type_ids") is None:
+            raise UnsupportedError(
+                f"{self.record.method.name} counts the places of a shorter prompt by mm_token_type_ids, and "
+                "the call has none; give what the processor returns, or 1 at image and 2 at video tokens"
+            )
         if known is not None:
             raise UnsupportedError(
                 f"{self.record.method.name} counts the places of a whole prompt anew, and this one "

@@ -60,7 +60,7 @@ def generate(
     from profiling.answering import answer, check_sampling
     from profiling.subject.checkpoint import inputs_of, load_checkpoint
 
-    check_sampling(max_new_tokens, temperature)
+    check_sampling(max_new_tokens, temperature, seed)
     request = method_asked(method, keep, layer=layer, variant=variant, options=option)
     if save_overlay is not None and request is None:
         raise InvalidInputError("--save-overlay draws what a method kept; give --method")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: What may differ between rows of one method and visual token count.
 _TOLD = [
-    *columns(model="model", dtype="dtype", mode="mode"),
+    *columns(model="model", dtype="dtype", mode="mode", attention="attention", cache="cache"),
     *columns("1", batch="batch_size", text_tokens="text_tokens", decode_steps="output_tokens"),
 ]
 

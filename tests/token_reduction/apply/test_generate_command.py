@@ -155,6 +155,7 @@ def test_random_cross_tokens_are_said(checkpoint, picture, capsys):
         (("--method", "divprune", "--option", "r=3"), "unknown option of divprune 'r'"),
         (("--method", "vtw", "--layer", "40"), "layers 0 to 3"),
         (("--temperature", "-1"), "must be 0 or more"),
+        (("--seed", str(10**20)), "seed must be a whole number from 0"),
         (("--save-overlay", "x.png"), "give --method"),
         (
             ("--method", "divprune", "--save-overlay", "x.tx"),

@@ -109,3 +109,14 @@ def test_native_images_are_priced_as_smaller_ones() -> None:
     assert bare.mean_visual_tokens == 250
     with pytest.raises(InvalidInputError, match="give a ratio"):
         estimate("qwen2.5-vl-7b", A100, method="downsample", keep=144)
+
+
+def test_every_count_and_small_images_are_priced() -> None:
+    """364 tokens are those of a pair of frames, too; four tokens become one."""
+    costs = [
+        estimate("qwen2.5-vl-7b", A100, method="downsample", visual_tokens=count)
+        for count in (363, 364, 365, 1)
+    ]
+    assert [cost.mean_visual_tokens for cost in costs] == [91, 91, 91, 1]
+    small = estimate("qwen2.5-vl-7b", A100, method="downsample", keep=0.1, image_size=(56, 56))
+    assert small.mean_visual_tokens == 1
