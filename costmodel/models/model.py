@@ -237,7 +237,7 @@ class ModelConfig:
         keeps_size = self.geometry.keeps_size
         if frames is not None and not (images is None and (image_size is None or keeps_size)):
             raise InvalidInputError(
-                "frames belong to a clip, images and their sizes to images: give one of the two"
+                "images and their sizes belong to images and frames to a clip: give one"
             )
         exact = count == "transformers"
         if frames is not None or (image_size is None and images is None and self.takes_clips):
