@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,16 +41,17 @@ def as_typed(text: str, command: Any, words: Sequence[str]) -> str:
         is_name = "_" in word[0] or (word.start() == 0 and _values(found, words))
         return found if is_name else word[0]
 
-    text = re.sub(r"(?<![\w'\"./-])\w+(?![\w'\"./])", option, text)
+    # What is listed are values, which may be called as arguments are.
+    text, *listed = re.split(r"(?=\b[Tt]here is: )", text, maxsplit=1)
+    text = "".join([re.sub(r"(?<![\w'\"./-])\w+(?![\w'\"./])", option, text), *listed])
     said = re.fullmatch(r"(--[\w-]+)( must be .+?), not ([^';]+)(;.*)?", text)
     if said is None:
         return text
     name, wanted, given, hint = said.groups(default="")
-    typed = _values(name, words)
-    if len(typed) == 1 and "," not in typed[0]:
-        given = typed[0]
-    else:
-        given = _in_unit(given, unit_of(name))
+    given = _in_unit(given, unit_of(name))
+    # Of several values the one that is refused is told.
+    if len(typed := _values(name, words)) == 1 and "," not in typed[0]:
+        (given,) = typed
     return f"{name}{_in_unit(wanted, unit_of(name))}, not {given}{hint}"
 
 
@@ -59,7 +61,7 @@ def _values(option: str, words: Sequence[str]) -> list[str]:
     >>> _values("--keep", ["estimate", "--keep", "64", "--keep=50%"])
     ['64', '50%']
     """
-    after = [value for word, value in zip(words, words[1:], strict=False) if word == option]
+    after = [value for word, value in pairwise(words) if word == option]
     return after + [word[len(option) + 1 :] for word in words if word.startswith(f"{option}=")]
 
 

@@ -52,7 +52,7 @@ def written_to(help_: str, *endings: str) -> Any:
             check_ending(path, *endings or FORMATS)
         return path
 
-    return typer.Option(help=help_, callback=check)
+    return typer.Option(help=help_, callback=check, parser=typed_path, metavar="<path>")
 
 
 def in_unit(flag: str, help_: str) -> Any:
@@ -92,7 +92,11 @@ Scale = Annotated[
 ]
 WorkFolder = Annotated[
     Path,
-    typer.Option(parser=typed_path, help="Folder for everything; what was interrupted goes on."),
+    typer.Option(
+        parser=typed_path,
+        metavar="<path>",
+        help="Folder for everything; what was interrupted goes on.",
+    ),
 ]
 Attention = Annotated[str, typer.Option(help="Attention of transformers: sdpa, eager.")]
 FoundHardware = Annotated[
