@@ -103,9 +103,9 @@ def cdpruner(
 def split_cdpruner(tokens: Tensor, texts: Tensor, keep: float) -> Reduced:
     """Pick from two halves of an image by what the language model's embeddings of the text say.
 
-    Formula: the first n // 2 tokens and the others each have a kernel cos(x_i, x_j) (1 + rel_i rel_j) / 2, rel
-    the mean cosine with the text brought to 0..1 within the half, or 1 without text; of a count made even
-    each gives half.
+    Formula: the first n // 2 tokens and the others each have a kernel (1 + rel_i rel_j) / 2 cos(x_i, x_j),
+    rel the mean cosine with the text brought to 0..1 within the half, or 1 without text; of a count made
+    even each gives half.
 
     Args:
         tokens: [n, d] of one image, as the language model sees them.
