@@ -141,7 +141,7 @@ def options_for(
     2.0
     """
     if not 0 < noise < 1:
-        raise InvalidInputError(f"noise is a share such as 0.02, not {noise}")
+        raise InvalidInputError(f"noise must be a share such as 0.02, not {noise}")
     if not 0 < max_time < inf:
         raise InvalidInputError(f"max_time must be positive and finite, not {max_time}")
     # A CPU has no clocks to wait for; a GPU needs seconds to reach its own.

@@ -9,6 +9,7 @@ import typer
 from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.console import console, print_json, progress
 from vlm_roofline.cli.options import Json, hardware_option
+from vlm_roofline.cli.paths import typed_file
 
 if TYPE_CHECKING:
     from costmodel.audits import Audit
@@ -26,7 +27,9 @@ def audit(
     table: Annotated[
         str,
         typer.Argument(
-            metavar="TABLE", help="CSV, Markdown or LaTeX file, or a name of `reproduce list`."
+            metavar="TABLE",
+            parser=typed_file,
+            help="CSV, Markdown or LaTeX file, or a name of `reproduce list`.",
         ),
     ],
     model: Annotated[str | None, typer.Option(help="Model of rows that name none.")] = None,

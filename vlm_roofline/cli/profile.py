@@ -46,12 +46,17 @@ def profile(
         Path | None,
         typer.Option(
             parser=typed_path,
+            metavar="<path>",
             help="Folder for the records; an interrupted run goes on. Without it nothing is kept.",
         ),
     ] = None,
     plan: Annotated[
         Path | None,
-        typer.Option(help="A YAML file that describes the campaign, in place of MODEL and its options."),
+        typer.Option(
+            parser=typed_path,
+            metavar="<path>",
+            help="A YAML file that describes the campaign, in place of MODEL and its options.",
+        ),
     ] = None,
     shard: Annotated[
         str | None,
@@ -162,7 +167,11 @@ def profile(
             max_foreign_load=max_foreign_load, energy=energy,
         )  # fmt: skip
         campaign = plan_of(said, elsewhere=elsewhere)
-    launched = workers != 1 or elsewhere or gpus is not None or device_name is not None
+    launched = workers != 1 or elsewhere
+    if not elsewhere and (gpus is not None or device_name is not None):
+        raise InvalidInputError(
+            "--gpus and --device-name choose hosts of a cluster; give --engine ray, or neither"
+        )
     if out is None and (kernels or traces or shard is not None or launched):
         raise InvalidInputError(
             "--kernels, --traces, --shard, --workers and --engine write files; say where with --out"

@@ -40,7 +40,9 @@ def reconcile(
     ] = "total",
     plots: Annotated[
         Path | None,
-        typer.Option(parser=typed_path, help="Also write the figures to this folder."),
+        typer.Option(
+            parser=typed_path, metavar="<path>", help="Also write the figures to this folder."
+        ),
     ] = None,
     csv: Annotated[Path | None, written_to("Also write every row: FILE.csv.", ".csv")] = None,
     json: Json = False,

@@ -80,7 +80,9 @@ def test_every_round_visits_everything_in_an_order_of_its_own(tiny_source: str) 
     assert [point.position for point in points] == list(range(36))
     # Rounds are interleaved over configurations, not repeats of one after another.
     assert [point.round for point in points] == sorted(point.round for point in points)
-    with pytest.raises(InvalidInputError, match="1 to 10000 rounds, not 0"):
+    with pytest.raises(
+        InvalidInputError, match="rounds must be a whole number from 1 to 10000, not 0"
+    ):
         plan(configurations, rounds=0)
     for wrong in ({"seed": -1}, {"seed": 1.5}, {"threads": 0}, {"threads": "two"}):
         with pytest.raises(InvalidInputError, match=f"{next(iter(wrong))} must be a whole number"):
