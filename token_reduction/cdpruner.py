@@ -30,9 +30,9 @@ import torch
 
 from costmodel.methods.cdpruner import EMBEDDINGS, JOINT_WIDTH, QUESTIONS, even_count
 from costmodel.methods.keep import resolve_keep
-from hardware_specs.errors import InvalidFileError, UnsupportedError
+from hardware_specs.errors import InvalidFileError
 from token_reduction.apply.class_attention import require_patches, watch_features
-from token_reduction.apply.llm_policy import OneCut, image_spans
+from token_reduction.apply.llm_policy import OneCut, image_spans, stack_rows
 from token_reduction.apply.places import Host, reduce_between_layers, reduce_crops
 from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.selection import complement, picked_tokens, unit_rows
@@ -196,13 +196,7 @@ class Halves(OneCut):
 
     def pick(self, group: Group, layer: int, now: Prefill, hidden: Tensor) -> Tensor:  # noqa: ARG002
         """Pick from every image of each sequence."""
-        rows = [self._of_row(row, now, hidden) for row in group.rows]
-        if len({len(kept) for kept in rows}) > 1:
-            raise UnsupportedError(
-                f"{self.method.name} keeps a share of every image, and sequences with as many visual tokens "
-                "have them in images of other sizes; give them one by one"
-            )
-        return torch.stack(rows)
+        return stack_rows(self.method.name, [self._of_row(row, now, hidden) for row in group.rows])
 
     def _of_row(self, row: int, now: Prefill, hidden: Tensor) -> Tensor:
         states, spans = hidden[row, now.tokens.span(row)], image_spans(now, row)
@@ -232,6 +226,7 @@ def plug(host: Host) -> None:
     parts, name, keep = host.parts, host.method.name, host.method.settled_keep
     path = EMBEDDINGS.of(host.method)
     parts.require_class_token(name)
+    parts.require_one_layer(name)
     config: Any = parts.towers[0].module.config
     width = int(config.hidden_size)
     if path is None:

@@ -6,8 +6,8 @@ tokens least similar to it that are not taken yet. 8 ceil(keep / 8) tokens and t
 132 of 576 for the program's 128. Layers 0..K-1 see and cache every token.
 
 variant="embedding" is the form that NVIDIA's TensorRT Edge-LLM ships, whose engine has no way in at a layer:
-before layer 0, from the input embeddings. Every image has its share of the keep, in which its own pivots
-count; text pivots are shared.
+before layer 0, from the input embeddings. Every image keeps ceil(keep n), or its share of a count, its own
+pivots among them; text pivots are shared.
 
 Own FLOPs, n image tokens, d width: 2 x 8 n d for the similarities.
 """
@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from costmodel.methods.info import MethodInfo
-from costmodel.methods.keep import first, kept_count, of_rows, some
+from costmodel.methods.keep import first, kept_count, least, of_rows, some
 from costmodel.methods.llm_ranking import eager_norm, narrowed, picked, rotated
 from costmodel.methods.options import Option, choice, whole
 from costmodel.methods.pieces import gather, passes, product, sort
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from costmodel.quantities import Num, OpCost
 
 COUNT, LAYER = 128, 2
+#: One minus the reduction ratio that TensorRT Edge-LLM has without an option.
+RATIO = 0.75
 IMAGE_PIVOTS = Option("image_pivots", 4, whole(0), "pivots among the image tokens")
 TEXT_PIVOTS = Option("text_pivots", 4, whole(0), "pivots in the text behind them")
 ORDER = Option(
@@ -52,7 +54,11 @@ def kept_tokens(given: MethodInput) -> Num:
         raise InvalidInputError(
             "dart needs a pivot: give image_pivots or text_pivots of at least 1"
         )
-    kept = kept_count("dart", given.keep, n)
+    if given.variant == "embedding" and isinstance(given.keep, float):
+        images = pieces_of(given)
+        kept = kept_count("dart", given.keep, images.tokens, "up") * images.per_sample
+    else:
+        kept = kept_count("dart", given.keep, n)
     if given.variant == "program":
         kept = (-(-kept // pivots) * pivots + of_image) * (n > 0)
     beyond = kept > n
@@ -70,10 +76,9 @@ def kept_tokens(given: MethodInput) -> Num:
     return kept
 
 
-def _turns(given: MethodInput, n: Num, count: Num) -> list[OpCost]:
+def _turns(given: MethodInput, n: Num, pivots: Num, count: Num) -> list[OpCost]:
     """What the pivots take of n image tokens, one after the other, in each of `count` lists."""
     d, num = given.model.text.hidden_size, given.precision.text
-    pivots = IMAGE_PIVOTS.of(given) + TEXT_PIVOTS.of(given)
     return [
         gather("pivots", pivots, d, num, count, kernels=2),
         product("similarity", 1, pivots, n, d, num, count),
@@ -102,7 +107,7 @@ def _plan(given: MethodInput) -> MethodPlan:
         passes("normalise", s * d, num, reads=2, kernels=3, flops=3, count=rows),
         sort("image_pivots", 1, n, num, rows),
         sort("text_pivots", 1, t, num, rows),
-        *_turns(given, n, rows),
+        *_turns(given, n, pivots, rows),
         *picked(given, n, kept, rows, rank=False),
         *narrowed(given, n, kept, runs),
     ]
@@ -116,12 +121,18 @@ def _plan_of_embeddings(given: MethodInput) -> MethodPlan:
     kept, n, t = kept_tokens(given), given.visual_tokens, given.text_tokens
     images = pieces_of(given)
     lists, each, rows = images.lists * images.runs, images.tokens, given.batch_size * images.runs
+    share, larger = kept // images.per_sample, kept % images.per_sample
+    turns: list[OpCost] = []
+    # Some images keep one token more than the others; a share smaller than its pivots is all of them.
+    for own, count in ((share, images.per_sample - larger), (share + 1, larger)):
+        pivots = least(IMAGE_PIVOTS.of(given), own) + TEXT_PIVOTS.of(given)
+        turns += _turns(given, each, pivots, rows * count * (pivots > 0))
     ops = [
         passes("norms", (t + n) * d, num, reads=2, writes=1, kernels=4, flops=2, count=rows),
         passes("normalise", (t + n) * d, num, reads=2, kernels=3, flops=3, count=rows),
         sort("text_pivots", 1, t, num, rows),
         sort("image_pivots", 1, each, num, lists),
-        *_turns(given, each, lists),
+        *turns,
         sort("order", 1, kept, num, rows),
         *narrowed(given, n, kept, images.runs),
     ]
@@ -141,7 +152,7 @@ _PROGRAM = MethodInfo(
     needs_text="keys of layer K-1; 4 text tokens after the image",
     published=(
         "reduction ratio 0.778, at most 128 tokens (keep 128), K=2",
-        "variant=embedding: TensorRT Edge-LLM's, on the input embeddings",
+        "variant=embedding: TensorRT Edge-LLM's, reduction ratios 0.25 and 0.5 (keep 0.75, 0.5)",
     ),
     variants=("program", "embedding"),
     takes_layer=True,
@@ -161,7 +172,12 @@ INFO = replace(
             _PROGRAM,
             schedule=_plan_of_embeddings,
             summary="before the LLM keep, of every image, a few pivots and the tokens least like them",
-            formula="keep tokens of all images; 16 n d FLOPs",
+            formula="ceil(keep n) tokens of each image; 16 n d FLOPs",
+            default_text=f"{RATIO} of the tokens of each image",
+            keep_meaning="tokens that stay, pivots among them; a ratio is of each image, a count is shared",
+            default_keep=RATIO,
+            rounding="up",
+            options=(IMAGE_PIVOTS, TEXT_PIVOTS),
             needs=frozenset({"llm_states"}),
             needs_text="the input embeddings; 4 text tokens",
             takes_layer=False,
