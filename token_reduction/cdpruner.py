@@ -226,6 +226,7 @@ def plug(host: Host) -> None:
     parts, name, keep = host.parts, host.method.name, host.method.settled_keep
     path = EMBEDDINGS.of(host.method)
     parts.require_class_token(name)
+    parts.require_one_layer(name)
     config: Any = parts.towers[0].module.config
     width = int(config.hidden_size)
     if path is None:

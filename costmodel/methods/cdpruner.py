@@ -32,6 +32,7 @@ from costmodel.methods.options import FILE, Option
 from costmodel.methods.pieces import gather, passes, product, sort
 from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
 from costmodel.methods.token_lists import pieces_of
+from costmodel.methods.tower import check_one_layer
 from costmodel.ops.linear import linear
 from costmodel.precision import Numerics, parse_precision
 from hardware_specs.errors import UnsupportedError
@@ -99,6 +100,7 @@ def _plan(given: MethodInput) -> MethodPlan:
             f"cdpruner compares patches and question in CLIP's joint space, and the {given.tower.family} "
             f"tower of {given.model.name} has no class token, so it is no CLIP; divprune needs none"
         )
+    check_one_layer("cdpruner", given)
     crops = ranked_crops(given)
     kept = kept_count("cdpruner", given.keep, crops.patches)
     ops = _own(given, crops, PICK_KERNELS)

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from costmodel.methods.info import MethodInfo
-from costmodel.methods.keep import first, kept_count, of_rows, some
+from costmodel.methods.keep import first, kept_count, least, of_rows, some
 from costmodel.methods.llm_ranking import eager_norm, narrowed, picked, rotated
 from costmodel.methods.options import Option, choice, whole
 from costmodel.methods.pieces import gather, passes, product, sort
@@ -76,10 +76,9 @@ def kept_tokens(given: MethodInput) -> Num:
     return kept
 
 
-def _turns(given: MethodInput, n: Num, count: Num) -> list[OpCost]:
+def _turns(given: MethodInput, n: Num, pivots: Num, count: Num) -> list[OpCost]:
     """What the pivots take of n image tokens, one after the other, in each of `count` lists."""
     d, num = given.model.text.hidden_size, given.precision.text
-    pivots = IMAGE_PIVOTS.of(given) + TEXT_PIVOTS.of(given)
     return [
         gather("pivots", pivots, d, num, count, kernels=2),
         product("similarity", 1, pivots, n, d, num, count),
@@ -108,7 +107,7 @@ def _plan(given: MethodInput) -> MethodPlan:
         passes("normalise", s * d, num, reads=2, kernels=3, flops=3, count=rows),
         sort("image_pivots", 1, n, num, rows),
         sort("text_pivots", 1, t, num, rows),
-        *_turns(given, n, rows),
+        *_turns(given, n, pivots, rows),
         *picked(given, n, kept, rows, rank=False),
         *narrowed(given, n, kept, runs),
     ]
@@ -122,12 +121,18 @@ def _plan_of_embeddings(given: MethodInput) -> MethodPlan:
     kept, n, t = kept_tokens(given), given.visual_tokens, given.text_tokens
     images = pieces_of(given)
     lists, each, rows = images.lists * images.runs, images.tokens, given.batch_size * images.runs
+    share, larger = kept // images.per_sample, kept % images.per_sample
+    turns: list[OpCost] = []
+    # Some images keep one token more than the others; a share smaller than its pivots is all of them.
+    for own, count in ((share, images.per_sample - larger), (share + 1, larger)):
+        pivots = least(IMAGE_PIVOTS.of(given), own) + TEXT_PIVOTS.of(given)
+        turns += _turns(given, each, pivots, rows * count * (pivots > 0))
     ops = [
         passes("norms", (t + n) * d, num, reads=2, writes=1, kernels=4, flops=2, count=rows),
         passes("normalise", (t + n) * d, num, reads=2, kernels=3, flops=3, count=rows),
         sort("text_pivots", 1, t, num, rows),
         sort("image_pivots", 1, each, num, lists),
-        *_turns(given, each, lists),
+        *turns,
         sort("order", 1, kept, num, rows),
         *narrowed(given, n, kept, images.runs),
     ]
