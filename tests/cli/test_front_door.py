@@ -100,6 +100,15 @@ def test_frontier_shows_what_it_has(capsys) -> None:
     ("frontier llava-1.5-7b -d l4 --rank score", "--rank needs --benchmark"),
     ("frontier llava-1.5-7b -d l4 --training-free", "--training-free needs --benchmark"),
     ("frontier llava-1.5-7b -d l4 --precision fp16", "--precision needs --benchmark"),
+    ("serve llava-1.5-7b -d l4 --memory-gb 40 --memory-margin-bytes 5", "leave out one"),
+    ("break-even llava-1.5-7b -d l4 --memory-gb 40 --memory-margin-bytes 5", "leave out one"),
+    ("frontier llava-1.5-7b -d l4 --benchmark pope --memory-gb 40 --memory-margin-bytes 5", "leave out one"),
+    ("profile llava-1.5-7b --device cuda --threads 2", "--threads are those of a CPU"),
+    ("profile llava-1.5-7b --device cuda --max-foreign-load 2", "--max-foreign-load is watched on a CPU"),
+    ("loop --out x --device cpu --method= --keep 3", "--method names none"),
+    ("audit fastv --column x=flops", "--column is for a file or a text"),
+    ("audit fastv --model llava-1.5-7b", "--model is for a file or a text"),
+    ("audit fastv -d nowhere", "unknown hardware 'nowhere'"),
     ("sweep llava-1.5-7b -d l4 --parts x --out x.csv", "leave out --out"),
     ("estimate llava-1.5-7b -d l4 --markdown --ops", "--markdown prints one table"),
     ("estimate llava-1.5-7b -d l4 --markdown --energy", "--markdown prints one table"),
@@ -128,7 +137,8 @@ def test_options_that_nothing_would_read_are_refused(
     ("estimate llava-1.5-7b -d l4 --tp 0", "--tp must be a whole number from 1 to 100000000, not 0"),
     ("estimate llava-1.5-7b -d l4 --logits some", "--logits='some' is unknown; there is: last, all"),
     ("profile llava-1.5-7b --seed -1", "--seed must be a whole number from 0 to 9223372036854775807, not -1"),
-    ("profile llava-1.5-7b --threads 0", "--threads must be a whole number from 1 to 4096, not 0"),
+    ("profile llava-1.5-7b --device cpu --threads 0", "--threads must be a whole number from 1 to "
+     "4096, not 0"),
     ("profile llava-1.5-7b --noise -1", "--noise must be a share such as 0.02, not -1"),
     ("profile llava-1.5-7b --rounds 0", "--rounds must be a whole number from 1 to 10000, not 0"),
     ("profile llava-1.5-7b --device cpu --gpus 1 --out x", "--gpus and --device-name choose hosts of a "
@@ -181,6 +191,15 @@ def test_empty_paths_are_refused_by_the_name_of_their_option() -> None:
 ])  # fmt: skip
 def test_an_empty_path(refused, line: str, option: str) -> None:
     assert f"'{option}': an empty path names no file" in refused(*line.split(), "")
+
+
+@pytest.mark.parametrize(("line", "said"), [
+    ("compare llava-1.5-7b -d l4 --method fastv --format csv", "two formats"),
+    ("reconcile x --stage prefill", "--json has every stage"),
+])  # fmt: skip
+def test_options_that_a_document_leaves_unread_are_refused(capsys, line: str, said: str) -> None:
+    assert main([*line.split(), "--json"]) == 2
+    assert said in json.loads(capsys.readouterr().out)["error"]["message"]
 
 
 def test_help_of_the_program(capsys) -> None:

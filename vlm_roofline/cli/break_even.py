@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from vlm_roofline.cli.console import console, print_json, warn
-from vlm_roofline.cli.options import Budget, Json, in_unit, request_options
+from vlm_roofline.cli.options import Budget, Json, in_unit, refuse_margin, request_options
 from vlm_roofline.cli.units import show_bytes, show_time
 
 
@@ -15,6 +15,7 @@ from vlm_roofline.cli.units import show_bytes, show_time
 def break_even(
     given: dict[str, Any],
     *,
+    context: typer.Context,
     most: Annotated[int | None, typer.Option(help="Largest visual-token count looked at.")] = None,
     latency_s: Annotated[
         float | None, in_unit("--latency-ms", "Budget for the first token.")
@@ -27,6 +28,7 @@ def break_even(
     from costmodel.questions.break_evens import largest_batch
     from hardware_specs import get_hardware
 
+    refuse_margin(context)
     result = answer(**given, most=most, latency_s=latency_s, memory_bytes=memory_bytes)
     margin = int(given["memory_margin_bytes"])
     capacity = (

@@ -11,7 +11,15 @@ import typer
 from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json, warn
-from vlm_roofline.cli.options import Budget, Json, in_unit, request_options, typed, written_to
+from vlm_roofline.cli.options import (
+    Budget,
+    Json,
+    in_unit,
+    refuse_margin,
+    request_options,
+    typed,
+    written_to,
+)
 from vlm_roofline.cli.paths import typed_path
 from vlm_roofline.cli.units import show_time, show_visual_tokens
 
@@ -78,6 +86,7 @@ def frontier(
                 )
         _print_benchmarks(model, json)
         return
+    refuse_margin(context)
     result = answer(
         model,
         **given,

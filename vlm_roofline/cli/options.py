@@ -125,6 +125,23 @@ def typed(context: typer.Context) -> dict[str, str]:
     }
 
 
+def refuse_threads(context: typer.Context, device: str) -> None:
+    """Refuse `--threads`, which are a CPU's, beside another device."""
+    if "threads" in typed(context) and not device.startswith("cpu"):
+        raise InvalidInputError(
+            f"--threads are those of a CPU; leave it out beside --device {device}"
+        )
+
+
+def refuse_margin(context: typer.Context) -> None:
+    """Refuse `--memory-margin-bytes`, which is kept from the device's own memory, beside a budget."""
+    if {"memory_bytes", "memory_margin_bytes"} <= typed(context).keys():
+        raise InvalidInputError(
+            "--memory-gb is all for the program, and --memory-margin-bytes is kept from the device's own "
+            "memory; leave out one"
+        )
+
+
 def parse_keep(text: str | None) -> int | float | None:
     """Return a count for `64`, a ratio for `0.1` or `10%`, None for nothing.
 

@@ -26,6 +26,7 @@ from vlm_roofline.cli.options import (
     parse_counts,
     parse_image_size,
     parse_keep,
+    refuse_threads,
     split,
     typed,
 )
@@ -147,6 +148,7 @@ def profile(
     else:
         from profiling.subject.inputs import sizes_of
 
+        refuse_threads(context, device)
         asked = {
             "model": named(model, scale),
             "images": images,

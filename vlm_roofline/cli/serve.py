@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from vlm_roofline.cli.console import console, print_json, warn
-from vlm_roofline.cli.options import Json, in_unit, request_options
+from vlm_roofline.cli.options import Json, in_unit, refuse_margin, request_options
 from vlm_roofline.cli.units import show_time
 
 
@@ -15,6 +15,7 @@ from vlm_roofline.cli.units import show_time
 def serve(
     given: dict[str, Any],
     *,
+    context: typer.Context,
     batch: Annotated[
         int | None, typer.Option(help="Requests that run at once; as many as fit.")
     ] = None,
@@ -36,6 +37,7 @@ def serve(
     """Say what devices serve in steady state under continuous batching."""
     from costmodel.questions.serving import serve as answer
 
+    refuse_margin(context)
     found = answer(
         **given,
         batch=batch,

@@ -22,6 +22,7 @@ from hardware_specs.errors import (
     OutputError,
     UnknownMethodError,
     UnknownModelError,
+    UnknownNameError,
     UnsupportedError,
 )
 from hardware_specs.files.reading import DamagedFileWarning
@@ -304,7 +305,9 @@ def test_bad_campaigns_are_refused_before_anything_runs(
         check(_grid(tiny_source, modes=["cuda-graph"]))
     with pytest.raises(UnsupportedError, match="no CPU kernels"):
         check(_grid(tiny_source, dtypes=["int4"]))
-    with pytest.raises(UnsupportedError, match="with attention 'no-such'"):
+    with pytest.raises(
+        UnknownNameError, match="unknown attention 'no-such'; there is: eager, flash_"
+    ):
         check(_grid(tiny_source, attention="no-such"))
     with pytest.raises(InvalidInputError, match="keep belongs to a method"):
         _grid(tiny_source, keeps=[64])
