@@ -155,7 +155,7 @@ def parse_shard(shard: str, environment: Mapping[str, str] = os.environ) -> tupl
                 environment.get(f"SLURM_ARRAY_TASK_{name}", default)
                 for name, default in (("ID", ""), ("COUNT", ""), ("MIN", "1"), ("STEP", "1"))
             )
-            text = f"task {task} of {count} from {least} by {step}"
+            text = f"slurm, task {task or '-'} of {count or '-'} from {least} by {step},"
             index, uneven = divmod(int(task) - int(least), int(step))
             first, number = index + 1, int(count)
             if uneven:
@@ -166,7 +166,8 @@ def parse_shard(shard: str, environment: Mapping[str, str] = os.environ) -> tupl
             raise ValueError
     except (ValueError, ZeroDivisionError):
         raise InvalidInputError(
-            f"shard {shown(text)} is neither i/n with i from 1 to n, such as 1/4, nor slurm in a job array"
+            f"shard {text if shard == 'slurm' else shown(shard)} is neither i/n with i from 1 to n, such as "
+            "1/4, nor slurm in a job array"
         ) from None
     return first, number
 

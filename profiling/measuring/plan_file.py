@@ -72,8 +72,9 @@ def read_plan(path: str | Path, *, elsewhere: bool = False) -> Plan:
         InvalidFileError: no such file, no YAML, an unknown key, or a value that is none of its argument.
         VlmRooflineError: the campaign is impossible, see `Plan.check`.
     """
+    text = read_text(path, "plan")
     try:
-        document = parse_yaml(read_text(path, "plan"))
+        document = parse_yaml(text)
     except InvalidFileError as error:
         raise invalid(path, error) from None
     failed = f"{show_path(path)} is no plan of a campaign"

@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from costmodel.models.scale import parse_scale
 from hardware_specs.errors import (
     InvalidFileError,
     InvalidInputError,
@@ -72,13 +73,14 @@ def named(source: str, scale: str | None = None) -> str:
     """Return a model's name with its scale inside it.
 
     Raises:
-        InvalidInputError: the name carries a scale already.
+        InvalidInputError: the name carries a scale already, or the scale is none.
 
     >>> named("llava-1.5-7b", "layers=4,width=1/4")
     'llava-1.5-7b@layers=4,width=1/4'
     """
-    if not scale:
+    if scale is None:
         return source
+    parse_scale(scale)
     if "@" in source:
         raise InvalidInputError(f"{source!r} carries a scale already; drop {scale!r} or the @ part")
     return f"{source}@{scale}"

@@ -148,12 +148,24 @@ def test_options_that_nothing_would_read_are_refused(
      "there is --top, with --by"),
     ("sweep llava-1.5-7b -d l4 --top 1 --workers 0", "--workers must be a whole number from 1 to 1024, "
      "not 0"),
+    ("count llava-1.5-7b --scale foo=3", "--scale 'foo=3' is not of the form layers=4,width=1/4 (either "
+     "part alone will do)"),
+    ("sweep llava-1.5-7b -d l4 --top 1 --per=", "--per '' names no argument; leave it out, or give hardware, "
+     "say"),
+    ("profile llava-1.5-7b --device cpu --dtype=", "--dtype '' names nothing; leave it out, or give one"),
+    ("measurements runs --share x.txt", "'x.txt' must end in .zip"),
     ("campaign smoke --out x --budget 0", "--budget must be positive and finite, not 0"),
 ])  # fmt: skip
 def test_errors_are_in_the_words_and_units_of_the_command_line(
     refused, line: str, said: str
 ) -> None:
     assert refused(*line.split()) == f"error: {said}"
+
+
+def test_a_short_option_is_named_as_it_was_typed(refused) -> None:
+    said = "is an empty list; give at least one value"
+    assert refused("sweep", "llava-1.5-7b", "-d", "") == f"error: -d {said}"
+    assert refused("sweep", "llava-1.5-7b", "--hardware", "") == f"error: --hardware {said}"
 
 
 def test_what_is_listed_keeps_its_names(refused) -> None:

@@ -34,17 +34,19 @@ def as_typed(text: str, command: Any, words: Sequence[str]) -> str:
         command: the command, whose parameters have the names of the arguments.
         words: what was typed.
     """
-    options = {each.name: each.opts[0] for each in command.params if each.opts[0].startswith("--")}
+    options = {each.name: each.opts for each in command.params if each.opts[0].startswith("--")}
 
     def option(word: re.Match[str]) -> str:
-        found = options.get(word[0], word[0])
-        is_name = "_" in word[0] or (word.start() == 0 and _values(found, words))
-        return found if is_name else word[0]
+        spellings: list[str] = options.get(word[0], [])
+        typed = [each for each in spellings if _values(each, words)]
+        if "_" in word[0]:
+            return (typed or spellings or [word[0]])[0]
+        return typed[0] if typed and not word.start() else word[0]
 
     # What is listed are values, which may be called as arguments are.
     text, *listed = re.split(r"(?=\b[Tt]here is: )", text, maxsplit=1)
     text = "".join([re.sub(r"(?<![\w'\"./-])\w+(?![\w'\"./])", option, text), *listed])
-    said = re.fullmatch(r"(--[\w-]+)( must be .+?), not ([^';]+)(;.*)?", text)
+    said = re.fullmatch(r"(--?[\w-]+)( must be .+?), not ([^';]+)(;.*)?", text)
     if said is None:
         return text
     name, wanted, given, hint = said.groups(default="")

@@ -10,7 +10,7 @@ import typer
 from hardware_specs.errors import InvalidInputError
 from hardware_specs.showing import harmless
 from vlm_roofline.cli.console import console, print_json, rows_of
-from vlm_roofline.cli.options import Json
+from vlm_roofline.cli.options import Json, written_to
 from vlm_roofline.cli.paths import typed_path
 
 
@@ -22,11 +22,11 @@ def measurements(
     csv: Annotated[bool, typer.Option("--csv", help="Print every stage as CSV.")] = False,
     share: Annotated[
         Path | None,
-        typer.Option(
+        written_to(
+            "Pack them for others, without paths, names and serial numbers, and list what the archive "
+            "reveals.",
+            ".zip",
             metavar="FILE.zip",
-            parser=typed_path,
-            help="Pack them for others, without paths, names and serial numbers, and list what the "
-            "archive reveals.",
         ),
     ] = None,
     json: Json = False,

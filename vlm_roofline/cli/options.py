@@ -38,7 +38,7 @@ _ONE_VALUE = ("calibration", "tokens_per_layer")
 MOST_COUNTS = 1_000_000
 
 
-def written_to(help_: str, *endings: str) -> Any:
+def written_to(help_: str, *endings: str, metavar: str = "<path>") -> Any:
     """Return the option of a file to write, refused by its ending before anything is computed.
 
     Without `endings` it is a picture.
@@ -52,7 +52,7 @@ def written_to(help_: str, *endings: str) -> Any:
             check_ending(path, *endings or FORMATS)
         return path
 
-    return typer.Option(help=help_, callback=check, parser=typed_path, metavar="<path>")
+    return typer.Option(help=help_, callback=check, parser=typed_path, metavar=metavar)
 
 
 def in_unit(flag: str, help_: str) -> Any:
@@ -154,13 +154,13 @@ def parse_keep(text: str | None) -> int | float | None:
     return _number(text, otherwise)
 
 
-def parse_bytes(text: str | None) -> int | float | None:
+def parse_bytes(flag: str, text: str | None) -> int | float | None:
     """Return a number of bytes: `1073741824`, or `1e9`.
 
-    >>> parse_bytes("0"), parse_bytes("5e8")
+    >>> parse_bytes("--memory-margin-bytes", "0"), parse_bytes("--memory-margin-bytes", "5e8")
     (0, 500000000.0)
     """
-    return _number(text, f"{text!r} is no number of bytes such as 1073741824 or 1e9")
+    return _number(text, f"{flag} {text!r} is no number of bytes such as 1073741824 or 1e9")
 
 
 def _number(text: str | None, otherwise: str) -> int | float | None:
@@ -409,7 +409,7 @@ def parsed(name: str, text: Any, *, several: bool) -> Any:
     if isinstance(kind, Count):
         return parse_counts(_flag(name), text) if several else text
     readers: dict[type, Any] = {
-        Bytes: parse_bytes,
+        Bytes: partial(parse_bytes, _flag(name)),
         Keep: parse_keep,
         Schedule: parse_schedule,
         Size: parse_image_size,

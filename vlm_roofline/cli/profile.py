@@ -148,6 +148,11 @@ def profile(
     else:
         from profiling.subject.inputs import sizes_of
 
+        for option_, text in {"--dtype": dtype, "--method": method, "--mode": mode}.items():
+            if not split(text):
+                raise InvalidInputError(
+                    f"{option_} {text!r} names nothing; leave it out, or give one"
+                )
         refuse_threads(context, device)
         asked = {
             "model": named(model, scale),

@@ -44,9 +44,13 @@ def reducer_of(
         raise InvalidInputError(f"{' and '.join(given)} are different answers; ask for one")
     if by is not None and top is None:
         raise InvalidInputError("--by says by what --top goes; give --top as well")
+    if per is not None and not _words(per):
+        raise InvalidInputError(
+            f"--per {per!r} names no argument; leave it out, or give hardware, say"
+        )
     kept: dict[str, Any] = {"per": _words(per), "fits": fits}
     if top is not None:
-        return reducers.top_k(top, by or "time_s", **kept)
+        return reducers.top_k(top, "time_s" if by is None else by, **kept)
     if pareto is not None:
         if len(_words(pareto)) < 2:
             raise InvalidInputError(
