@@ -53,6 +53,7 @@ BOTH_REFUSE: list[tuple[str, str, dict[str, Any]]] = [
     *(("two layers' features", f"{name}(keep=12)", {}) for name in ("cdpruner", "tome", "visionzip")),
     ("class token goes along", "hired(keep=37)", {}),
     ("video_llava", "hired(keep=3)", {"frames": 1}),
+    ("qwen2_vl", "holitom(threshold=1, keep=0.1, cut=2, deep=0.01)", {**SMALL, "frames": 4}),
     ("llava", "ats(keep=1, minimum=2)", {}),
     ("llava", "evit(keep=37, layers=[1])", {}),
     ("llava", "sparsevlm(layers=[1,2], counts=[8,0])", {}),
