@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from costmodel.methods.info import MethodInfo
-from costmodel.methods.keep import first, kept_count, of_rows, some
+from costmodel.methods.keep import first, greatest, kept_count, least, of_rows, some
 from costmodel.methods.llm_ranking import eager_norm, narrowed, picked, rotated
 from costmodel.methods.options import Option, choice, whole
 from costmodel.methods.pieces import gather, passes, product, sort
@@ -27,6 +27,7 @@ from costmodel.methods.token_lists import pieces_of
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from costmodel.methods.token_lists import Items
     from costmodel.quantities import Num, OpCost
 
 COUNT, LAYER = 128, 2
@@ -70,10 +71,10 @@ def kept_tokens(given: MethodInput) -> Num:
     return kept
 
 
-def _turns(given: MethodInput, n: Num, count: Num) -> list[OpCost]:
+def _turns(given: MethodInput, n: Num, count: Num, of_image: Num) -> list[OpCost]:
     """What the pivots take of n image tokens, one after the other, in each of `count` lists."""
     d, num = given.model.text.hidden_size, given.precision.text
-    pivots = IMAGE_PIVOTS.of(given) + TEXT_PIVOTS.of(given)
+    pivots = of_image + TEXT_PIVOTS.of(given)
     return [
         gather("pivots", pivots, d, num, count, kernels=2),
         product("similarity", 1, pivots, n, d, num, count),
@@ -102,7 +103,7 @@ def _plan(given: MethodInput) -> MethodPlan:
         passes("normalise", s * d, num, reads=2, kernels=3, flops=3, count=rows),
         sort("image_pivots", 1, n, num, rows),
         sort("text_pivots", 1, t, num, rows),
-        *_turns(given, n, rows),
+        *_turns(given, n, rows, of_image),
         *picked(given, n, kept, rows, rank=False),
         *narrowed(given, n, kept, runs),
     ]
@@ -111,20 +112,30 @@ def _plan(given: MethodInput) -> MethodPlan:
     return between_layers(given, (given.layer,), (n, kept), ops, {"dart": note})
 
 
+def _own_pivots(given: MethodInput, images: Items, kept: Num) -> Num:
+    """Pivots of an image on average: no more than its share of the keep, of which some are one larger."""
+    many, most = images.per_sample, IMAGE_PIVOTS.of(given)
+    all_tokens = greatest(given.visual_tokens, 1)
+    share = kept * images.tokens // all_tokens
+    more = kept * many * images.tokens // all_tokens - many * share
+    return ((many - more) * least(share, most) + more * least(share + 1, most)) / many
+
+
 def _plan_of_embeddings(given: MethodInput) -> MethodPlan:
     d, num = given.model.text.hidden_size, given.precision.text
     kept, n, t = kept_tokens(given), given.visual_tokens, given.text_tokens
-    images = pieces_of(given)
-    lists, each, rows = images.lists * images.runs, images.tokens, given.batch_size * images.runs
+    runs = (n > 0) * 1
+    rows = given.batch_size * runs
     ops = [
         passes("norms", (t + n) * d, num, reads=2, writes=1, kernels=4, flops=2, count=rows),
         passes("normalise", (t + n) * d, num, reads=2, kernels=3, flops=3, count=rows),
         sort("text_pivots", 1, t, num, rows),
-        sort("image_pivots", 1, each, num, lists),
-        *_turns(given, each, lists),
-        sort("order", 1, kept, num, rows),
-        *narrowed(given, n, kept, images.runs),
     ]
+    for images in pieces_of(given):
+        lists, each = images.lists * images.runs, images.tokens
+        ops += [sort("image_pivots", 1, each, num, lists)]
+        ops += _turns(given, each, lists, _own_pivots(given, images, kept))
+    ops += [sort("order", 1, kept, num, rows), *narrowed(given, n, kept, runs)]
     note = "keep counts tokens that stay, pivots among them; every image keeps its share"
     return between_layers(given, (0,), (n, kept), ops, {"dart": note})
 

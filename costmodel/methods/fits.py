@@ -32,6 +32,8 @@ _WHERE = {
 
 #: Places where the tower itself sees fewer patches.
 _TOWER = ("before-vision", "vision-layers")
+#: Places where all tokens of a prompt are seen together.
+_LANGUAGE = ("llm-layer", "decode")
 
 
 def checked_plan(info: MethodInfo, given: MethodInput) -> MethodPlan:
@@ -46,8 +48,15 @@ def checked_plan(info: MethodInfo, given: MethodInput) -> MethodPlan:
     """
     check_fits(info, given)
     if isinstance(given.keep, float) and given.keep == 1.0 and not info.samples:
-        return before_layers(given, given.visual_tokens, (), {"method": "keep=1.0: untouched"})
+        untouched = {"method": "keep=1.0: untouched"}
+        plan = before_layers(given, given.visual_tokens, (), untouched)
+        return plan._replace(parts=given.parts)
     check_takes(info, given.keep, given.options)
+    # Before the language model images do not see each other.
+    if given.parts and not (
+        info.place in _LANGUAGE or info.second_place or info.stages or given.layer
+    ):
+        return _size_by_size(info, given)
     _check_start(info, given)
     if given.keep is None:
         keep = info.default_keep if info.expected_keep is None else info.expected_keep
@@ -58,6 +67,29 @@ def checked_plan(info: MethodInfo, given: MethodInput) -> MethodPlan:
     arrays = isinstance(given.visual_tokens, np.ndarray) or isinstance(given.keep, np.ndarray)
     _check_plan(info.name, plan, given.visual_tokens, arrays)
     return plan
+
+
+def _size_by_size(info: MethodInfo, given: MethodInput) -> MethodPlan:
+    """Return the plan for images of several sizes: that of each size, added up."""
+    plans = [
+        checked_plan(
+            info,
+            given._replace(
+                visual_tokens=given.visual_tokens * 0 + part.tokens, images=part.images,
+                projected_tokens=part.projected_tokens, crops=part.crops, seen=part.seen, parts=(),
+                unit_tokens=part.tokens // part.images,
+            ),
+        )
+        for part in given.parts
+    ]  # fmt: skip
+    whole = plans[0]
+    for plan in plans[1:]:
+        whole = whole.beside(plan)
+    parts = (
+        part._replace(tokens=plan.llm_spans[0].tokens, projected_tokens=plan.projected_tokens)
+        for part, plan in zip(given.parts, plans, strict=True)
+    )
+    return whole._replace(parts=tuple(parts))
 
 
 def check_takes(info: MethodInfo, keep: Any, options: Mapping[str, object]) -> None:

@@ -14,7 +14,7 @@ from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from costmodel.methods.plan import MethodInput, MethodPlan
-    from costmodel.models.geometry import Seen
+    from costmodel.models.geometry import Part, Seen
     from costmodel.quantities import Num
 
 
@@ -95,16 +95,18 @@ def stack(methods: list[Method]) -> Method:
 
 
 def _plan(first: Method, second: Method, given: MethodInput) -> MethodPlan:
-    def plan_of(method: Method, tokens: Num, unit: Num, seen: Seen | None = None) -> MethodPlan:
+    def plan_of(
+        method: Method, tokens: Num, unit: Num, parts: tuple[Part, ...], seen: Seen | None = None
+    ) -> MethodPlan:
         return method.plan(
             given.model, given.precision, tokens, given.projected_tokens, given.crops,
             given.text_tokens, given.batch_size, given.vision_layers, images=given.images,
-            unit_tokens=unit, framed=given.framed, seen=seen,
+            unit_tokens=unit, framed=given.framed, seen=seen, parts=parts,
         )  # fmt: skip
 
-    before = plan_of(first, given.visual_tokens, given.unit_tokens, given.seen)
+    before = plan_of(first, given.visual_tokens, given.unit_tokens, given.parts, given.seen)
     # Before the language model every layer sees as many.
-    after = plan_of(second, before.llm_spans[0].tokens, 0)
+    after = plan_of(second, before.llm_spans[0].tokens, 0, before.parts)
     return after._replace(
         projected_tokens=before.projected_tokens,
         vision_spans=before.vision_spans,

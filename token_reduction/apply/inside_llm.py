@@ -22,6 +22,7 @@ import torch
 
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 from token_reduction.apply.calls import (
+    PIXELS,
     bind_call,
     brings_visuals,
     cached_tokens,
@@ -29,6 +30,7 @@ from token_reduction.apply.calls import (
     plain_mask,
     require_plain_cache,
 )
+from token_reduction.apply.grouping import Grouping
 from token_reduction.apply.llm_tokens import Columns, Tokens, cut, narrow_mask, whole_sequence
 from token_reduction.apply.splice import Prompt, read_prompt
 from token_reduction.caches import cache_in
@@ -68,6 +70,8 @@ class Prefill:
         places: where in the whole sequence the rotary embeddings of each token come from.
         narrowed: by kind of layer, mask and rotary embeddings of the tokens since the last cut.
         current: what the current layer's cache will hold; None before the first cut.
+        pieces: for each row, which image, clip or lone tile each visual token is of, numbered through the
+            batch; only for a policy that takes them apart.
     """
 
     prompt: Prompt
@@ -83,6 +87,7 @@ class Prefill:
     places: Tensor | None = None
     narrowed: dict[str, tuple[Tensor | None, tuple[Tensor, Tensor]]] = field(default_factory=dict)
     current: Columns | None = None
+    pieces: list[np.ndarray] = field(default_factory=list)
 
     @property
     def last_places(self) -> list[int]:
@@ -95,6 +100,8 @@ class Policy:
 
     #: Whether tokens that stay get new positions, without gaps.
     renumbers = False
+    #: Whether it takes images apart that stand next to each other.
+    by_piece = False
     #: What keeps queries and keys of some layers during a prefill.
     probes: tuple[AttentionProbe, ...] = ()
 
@@ -145,12 +152,16 @@ class LayerReduction:
         record: what the reduction did.
         policy: which layers cut, and what they keep.
         before: what shortens the prompt before it gets here, of two methods that are stacked.
+        grouping: which crops make one image or clip.
     """
 
     parts: Parts
     record: ReductionRecord
     policy: Policy
     before: PromptReduction | None = None
+    grouping: Grouping = field(default_factory=Grouping)
+    #: Of each modality, the tokens of every piece of what was encoded.
+    _encoded: dict[str, list[int]] = field(default_factory=dict)
     _now: Prefill | None = None
 
     def attach(self, patches: Patches) -> None:
@@ -158,6 +169,9 @@ class LayerReduction:
         patches.before(self.parts.base, self._before_model)
         patches.always_after(self.parts.base, self._after_model)
         self.policy.attach(self.parts, patches)
+        if self.policy.by_piece and self.before is None:
+            for modality in self.parts.placeholders:
+                self._watch_encoder(modality, patches)
         language: Any = self.parts.language
         if hasattr(language, "_deepstack_process"):
             patches.replace(
@@ -215,7 +229,35 @@ class LayerReduction:
         marks = np.isin(prompt.ids, list(self.parts.placeholders.values())) & prompt.real
         return prompt, marks, ids.device
 
+    def _watch_encoder(self, modality: str, patches: Patches) -> None:
+        name = f"get_{modality}_features"
+        encoder = getattr(self.parts.base, name)
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            output = encoder(*args, **kwargs)
+            if self._now is not None:
+                given = {**kwargs, PIXELS[modality][0]: args[0]} if args else kwargs
+                pixels = next(given[key] for key in PIXELS[modality] if key in given)
+                self._encoded[modality] = self.grouping.pieces(
+                    self.parts, modality, output, pixels, self._now.prompt
+                )
+            return output
+
+        patches.replace(self.parts.base, name, watched)
+
+    def _pieces(self, now: Prefill) -> list[np.ndarray]:
+        """For each row, which piece each of its visual tokens is of."""
+        which = np.full(now.prompt.ids.shape, -1)
+        if self.before is not None and self.before.plan is not None:
+            ends = np.cumsum(self.before.record.tokens_after)
+            which = np.searchsorted(ends, self.before.plan.visual, side="right")
+        for modality, lengths in self._encoded.items():
+            marks = now.prompt.ids == self.parts.placeholders[modality]
+            which[marks] = np.repeat(np.arange(len(lengths)), lengths) + which.max() + 1
+        return [row[places] for row, places in zip(which, now.visual_places, strict=True)]
+
     def _after_model(self) -> None:
+        self._encoded.clear()
         self.policy.forget()
         self._now = None
 
@@ -250,6 +292,8 @@ class LayerReduction:
         now.full_rope = kwargs["position_embeddings"]
         if now.current is not None:
             self._see(now, number)
+        if self.policy.by_piece and not now.pieces:
+            now.pieces = self._pieces(now)
         work = observed("reduction") if self.policy.cuts_at(number) else nullcontext()
         with work:
             hidden = self.policy.enter(number, now, hidden, self)
