@@ -133,12 +133,13 @@ def _up_to_overviews(ids: np.ndarray, runs: Sequence[np.ndarray], crops: list[in
     """
     if not runs:
         return []
-    behind = int(runs[-1][-1]) + 1
+    end = int(runs[-1][-1]) + 1
+    behind = int(ids[end]) if end < len(ids) else -1
     names: list[tuple[int, ...]] = []
     start = 0
     for run in runs:
         text = ids[start : run[0]]
-        marks = np.flatnonzero(text == ids[behind : behind + 1])
+        marks = np.flatnonzero(text == behind)
         if not len(marks):
             return crops
         names.append(tuple(text[marks[-1] + 1 :].tolist()))
