@@ -131,7 +131,7 @@ def estimate_distribution(
     spread = copy(context)
     # The formulas take an array of counts as they take a number; `estimate` lets only one through.
     spread.keep = np.asarray(numbers, dtype=float)
-    wide = {
+    wide: dict[str, Any] = {
         name: np.full(len(numbers), float(value))
         for name, value in scenario._asdict().items()
         if name not in ("seen", "framed", "parts")

@@ -210,14 +210,20 @@ def encode(model: nn.Module, inputs: VisualInputs) -> torch.Tensor:
     """
     import torch
 
+    from token_reduction.apply.anatomy import dissect
+    from token_reduction.apply.calls import split_items
+
     base: Any = model.model
     arguments = dict(inputs.arguments)
     if "pixel_values_videos" in arguments:
         # By position: the argument's name differs between versions of transformers.
         output = base.get_video_features(*arguments.values())
+        # Older releases add the token that ends a clip outside the encoder.
+        pixels = arguments["pixel_values_videos"]
+        features: Any = split_items(dissect(model), "video", output.pooler_output, pixels)
     else:
         output = base.get_image_features(arguments.pop(next(iter(arguments))), **arguments)
-    features = output.pooler_output
+        features = output.pooler_output
     if isinstance(features, list | tuple):
         features = torch.cat([each.flatten(0, -2) for each in features])
     tokens: torch.Tensor = features.reshape(inputs.batch_size, -1, features.shape[-1])
