@@ -174,7 +174,7 @@ def loop_split(tokens: Tensor, texts: Tensor, count: int) -> list[int]:
         unit = torch.nn.functional.normalize(tokens[start : start + half], dim=-1)
         mean = (unit @ text.T).mean(dim=-1)
         relevance = (mean - mean.min()) / (mean.max() - mean.min() + 1e-6)
-        kernel = relevance[:, None] * (unit @ unit.T) * relevance[None, :]
+        kernel = (0.5 + 0.5 * relevance[:, None] * relevance[None, :]) * (unit @ unit.T)
         variance, rows, picks = kernel.diagonal().clone(), torch.zeros(count // 2, half), []
         for number in range(count // 2):
             pick = int(variance.argmax())

@@ -230,15 +230,13 @@ class Amount:
     Attributes:
         most: the largest value that is no slip of the keyboard.
         suffix: the unit on the command line, in place of the name's own.
-        unit: what one of it is in the argument's unit.
 
-    >>> Amount(1e-2, "us", 1e-6).check("host_s", 17e-6)
+    >>> Amount(1e-2, "us").check("host_s", 17e-6)
     1.7e-05
     """
 
     most: float
     suffix: str
-    unit: float
 
     def check(self, name: str, value: Any) -> float:
         """Return a float."""

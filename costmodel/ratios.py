@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 DRAWS = 2000
 _Z = np.array([NormalDist().inv_cdf((i + 0.5) / DRAWS) for i in range(DRAWS)])
 #: Quantities that ratios are taken of.
-QUANTITIES = ("time_s", "ttft_s", "tpot_s")
+QUANTITIES = ("time_s", "ttft_s", "tpot_s", "prefill_s")
+#: The language model's part of the time to the first token, a method's own work with it.
+_PREFILL = ("reduction", "prefill")
 
 
 class Ratio(NamedTuple):
@@ -47,7 +49,7 @@ def ratio_interval(estimate: Estimate, baseline: Estimate, quantity: str = "time
     Args:
         estimate: the numerator.
         baseline: the denominator; priced by the same kind of calibration.
-        quantity: `time_s`, `ttft_s` or `tpot_s`.
+        quantity: `time_s`, `ttft_s`, `tpot_s`, or `prefill_s`: prefill and a method's own work, no tower.
 
     Raises:
         UnknownNameError: another quantity.
@@ -67,6 +69,10 @@ def ratio_interval(estimate: Estimate, baseline: Estimate, quantity: str = "time
 
 
 def _predicted(estimate: Estimate, quantity: str) -> float:
+    if quantity == "prefill_s":
+        return sum(
+            float(estimate.stages[name].time_s) for name in _PREFILL if name in estimate.stages
+        )
     return float(getattr(estimate.totals, quantity) or 0.0) or float("nan")
 
 
@@ -75,6 +81,8 @@ def _drawn(estimate: Estimate, quantity: str) -> Any:
     names = [name for name in estimate.stages if (name == "decode") != (quantity == "ttft_s")]
     if quantity == "time_s":
         names = list(estimate.stages)
+    elif quantity == "prefill_s":
+        names = [name for name in _PREFILL if name in estimate.stages]
     steps = estimate.inputs["output_tokens"] if quantity == "tpot_s" else 1
     source = estimate.source
     if source is None or source.calibration is None:

@@ -180,11 +180,11 @@ there is: last, all
         "program.", "setting", ours=True,
     ))  # fmt: skip
     host_s: float | None = field(default=None, metadata=_is(
-        Amount(1e-2, "us", 1e-6), "Microseconds the host needs per kernel, where a plan launches them "
+        Amount(1e-2, "us"), "Microseconds the host needs per kernel, where a plan launches them "
         "one by one; the calibration's when absent.", "setting", ours=True,
     ))  # fmt: skip
     power_limit_w: float | None = field(default=None, metadata=_is(
-        Amount(1e5, "w", 1.0), "The board's power limit in watts; the device's own when absent. A limit "
+        Amount(1e5, "w"), "The board's power limit in watts; the device's own when absent. A limit "
         "beyond it stands for a burst.", "setting", ours=True,
     ))  # fmt: skip
     tp: int = field(default=1, metadata=_is(
@@ -207,7 +207,7 @@ there is: last, all
     ))  # fmt: skip
 
     request_s: float = field(default=0.0, metadata=_is(
-        Amount(60.0, "ms", 1e-3), "Milliseconds of the host per request before anything is launched: "
+        Amount(60.0, "ms"), "Milliseconds of the host per request before anything is launched: "
         "tokens, pictures, Python.", "setting", ours=True,
     ))  # fmt: skip
 

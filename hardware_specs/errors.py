@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
-#: A registry of up to this many names is listed whole in the message.
+#: A registry of up to this many names is listed whole in the message beside near matches, or a hint.
 LISTED_AT_MOST = 24
 #: Longest message of an error.
 MOST_CHARACTERS = 2000
@@ -116,6 +116,8 @@ class UnknownNameError(VlmRooflineError, LookupError):
         elif self.hint:
             message += " " if self.near_matches else "; "
             message += f"{self.hint} names all {len(self.known)}"
+        elif not self.near_matches:
+            message += f"; there is: {', '.join(self.known)}"
         super().__init__(message)
 
 
@@ -135,6 +137,7 @@ class UnknownModelError(UnknownNameError):
     """No such model name, file or hub id."""
 
     kind = "model"
+    hint = "`vlm-roofline models list`"
 
 
 class UnknownMethodError(UnknownNameError):

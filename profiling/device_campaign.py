@@ -101,9 +101,7 @@ class CampaignPlan:
         if self.step not in STEPS:
             raise InvalidInputError(f"step {self.step!r} is none of {', '.join(STEPS)}")
         if self.budget_s is not None and not 0 < self.budget_s < math.inf:
-            raise InvalidInputError(
-                f"the budget must be positive and finite, not {self.budget_s} s"
-            )
+            raise InvalidInputError(f"budget_s must be positive and finite, not {self.budget_s}")
 
 
 def run_device_campaign(

@@ -30,9 +30,9 @@ import torch
 
 from costmodel.methods.cdpruner import EMBEDDINGS, JOINT_WIDTH, QUESTIONS, even_count
 from costmodel.methods.keep import resolve_keep
-from hardware_specs.errors import InvalidFileError, UnsupportedError
+from hardware_specs.errors import InvalidFileError
 from token_reduction.apply.class_attention import require_patches, watch_features
-from token_reduction.apply.llm_policy import OneCut, image_spans
+from token_reduction.apply.llm_policy import OneCut, image_spans, stack_rows
 from token_reduction.apply.places import Host, reduce_between_layers, reduce_crops
 from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.selection import complement, picked_tokens, unit_rows
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 _SLACK = 1e-6
 # Squares of it, thousands of them summed, still fit float32.
 _HUGE = 1e15
+#: Share of relevance in the kernel of the halves, OpenVINO's default; diversity has the rest.
+_WEIGHT = 0.5
 
 
 def cdpruner(
@@ -101,9 +103,9 @@ def cdpruner(
 def split_cdpruner(tokens: Tensor, texts: Tensor, keep: float) -> Reduced:
     """Pick from two halves of an image by what the language model's embeddings of the text say.
 
-    Formula: the first n // 2 tokens and the others each have a kernel rel_i cos(x_i, x_j) rel_j, rel the mean
-    cosine with the text brought to 0..1 within the half, or 1 without text; of a count made even each gives
-    half.
+    Formula: the first n // 2 tokens and the others each have a kernel (1 + rel_i rel_j) / 2 cos(x_i, x_j),
+    rel the mean cosine with the text brought to 0..1 within the half, or 1 without text; of a count made
+    even each gives half.
 
     Args:
         tokens: [n, d] of one image, as the language model sees them.
@@ -144,7 +146,8 @@ def _kernel_with_text(half: Tensor, text: Tensor) -> Tensor:
         cosine.diagonal(dim1=-2, dim2=-1).fill_(1)
         return cosine
     relevance = _within_one((half @ text.T).mean(dim=-1), span_slack=_SLACK)
-    return relevance.unsqueeze(-1) * cosine * relevance.unsqueeze(-2)
+    both = (_WEIGHT * relevance).unsqueeze(-1) * relevance.unsqueeze(-2)
+    return (both + (1 - _WEIGHT)) * cosine
 
 
 def greedy_map(kernel: Tensor, count: int) -> Tensor:
@@ -195,13 +198,7 @@ class Halves(OneCut):
 
     def pick(self, group: Group, layer: int, now: Prefill, hidden: Tensor) -> Tensor:  # noqa: ARG002
         """Pick from every image of each sequence."""
-        rows = [self._of_row(row, now, hidden) for row in group.rows]
-        if len({len(kept) for kept in rows}) > 1:
-            raise UnsupportedError(
-                f"{self.method.name} keeps a share of every image, and sequences with as many visual tokens "
-                "have them in images of other sizes; give them one by one"
-            )
-        return torch.stack(rows)
+        return stack_rows(self.method.name, [self._of_row(row, now, hidden) for row in group.rows])
 
     def _of_row(self, row: int, now: Prefill, hidden: Tensor) -> Tensor:
         states, spans = hidden[row, now.tokens.span(row)], image_spans(now, row)
@@ -231,6 +228,7 @@ def plug(host: Host) -> None:
     parts, name, keep = host.parts, host.method.name, host.method.settled_keep
     path = EMBEDDINGS.of(host.method)
     parts.require_class_token(name)
+    parts.require_one_layer(name)
     config: Any = parts.towers[0].module.config
     width = int(config.hidden_size)
     if path is None:

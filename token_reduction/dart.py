@@ -14,10 +14,10 @@ order="norm" takes text before image, each by falling norm, and reads nothing ba
 The number kept is pivots * ceil(keep / pivots) tokens and the image pivots on top. The paper does not
 define the turns.
 
-variant="embedding" is what NVIDIA's TensorRT Edge-LLM documents of its form: input embeddings in place of
-keys and states, image pivots within each image's share of the keep, text pivots shared by all images. It
-says neither how a share is rounded nor whose turn is first: shares are rounded down, what is left goes to
-the largest remainders, and turns follow `order`.
+variant="embedding" is the form of NVIDIA's TensorRT Edge-LLM: input embeddings in place of keys and states,
+image pivots within each image's own quota, text pivots shared by all images. An image's pivots choose before
+the text's, each list by falling norm, and each takes its part of what is left. A ratio is rounded up in each
+image; a count, which the engine does not take, is shared in proportion to the images' tokens.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from costmodel.methods.dart import (
     ORDER,
     TEXT_PIVOTS,
 )
-from costmodel.methods.keep import resolve_keep
+from costmodel.methods.keep import check_keep, resolve_keep
 from hardware_specs.errors import InvalidInputError
 from token_reduction.apply.llm_attention import AttentionProbe
-from token_reduction.apply.llm_policy import OneCut, by_sequence, image_spans
+from token_reduction.apply.llm_policy import OneCut, by_sequence, image_spans, stack_rows
 from token_reduction.apply.places import Host, reduce_between_layers
 from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.reduced import Selection
@@ -128,7 +128,7 @@ def dart(
         own = top_indices(norms[image], image_pivots)
         text = top_indices(norms[image.stop :], text_pivots) + image.stop
         turns = _turns(own + start, text, order)
-        kept = _take_turns(unit[turns] @ unit[image].T, own, each)
+        kept = _take_turns(unit[turns] @ unit[image].T, own, [each] * pivots)
     dropped = complement(kept, image_tokens) + start
     return Selection(
         kept_indices=complement(dropped, length).expand(*lead, -1),
@@ -144,21 +144,19 @@ def dart_of_embeddings(
     spans: Sequence[tuple[int, int]],
     image_pivots: int = IMAGE_PIVOTS.default,
     text_pivots: int = TEXT_PIVOTS.default,
-    order: str = ORDER.default,
 ) -> Selection:
     """Keep, of every image in a prompt, its pivots and the tokens least similar to a pivot.
 
-    Formula: pivots of an image = its tokens with the largest L1 norm, and the same of all text; its share
-    q of the keep holds its own pivots, and each pivot in turn takes ceil((q - own) / pivots) tokens with
-    the smallest cosine that are not taken, until there are q.
+    Formula: pivots of an image = its tokens with the largest L1 norm, then the same of all text; its quota
+    q = ceil(keep n) holds its own pivots, and of the r tokens still missing each of the p pivots whose turn
+    has not been takes the ceil(r / p) with the smallest cosine that are not taken.
 
     Args:
         embeddings: [s, d] what the first layer sees of one sequence.
-        keep: image tokens that stay: a count, or a ratio of all of them rounded to nearest.
+        keep: image tokens that stay: a ratio of each image rounded up, or a count of all of them.
         spans: first token and number of tokens of every image, ascending.
         image_pivots: pivots in each image, kept as well.
         text_pivots: pivots among the tokens of no image.
-        order: as for `dart`.
 
     Returns:
         Selection; image_indices count through the tokens of all images, scores are L1 norms.
@@ -172,7 +170,6 @@ def dart_of_embeddings(
     >>> out.kept_indices.tolist()  # the text, the image pivot 1, and 3, the least like it
     [0, 1, 3]
     """
-    check_variant("dart's order", order, ("set", "norm"))
     if embeddings.ndim != 2:
         raise misfit("dart", "the embeddings [s, d] of one sequence", embeddings)
     length = len(embeddings)
@@ -196,14 +193,13 @@ def dart_of_embeddings(
         places = places.to(device, non_blocking=True)
         text = outside[top_indices(norms[outside], text_pivots)]
         kept, before = [], 0
-        shares = quotas(resolve_keep(keep, sum(sizes)), sizes)
+        shares = quotas(keep, sizes)
         for (start, count), share in zip(spans, shares, strict=True):
             image = slice(start, start + count)
             own = top_indices(norms[image], min(image_pivots, share))
-            turns = _turns(own + start, text, order)
-            rest = share - len(own)
-            each = -(-rest // max(len(turns), 1))
-            found = _take_turns(unit[turns] @ unit[image].T, own, each, rest)
+            turns = torch.cat((own + start, text))
+            counts = split_evenly(share - len(own), len(turns))
+            found = _take_turns(unit[turns] @ unit[image].T, own, counts)
             kept.append(found + before)
             before += count
         images = torch.cat(kept)
@@ -211,18 +207,31 @@ def dart_of_embeddings(
     return Selection(kept_indices=whole, image_indices=images, scores=norms[places])
 
 
-def quotas(count: int, sizes: Sequence[int]) -> list[int]:
-    """Share a count among images in proportion to their tokens.
+def quotas(keep: float, sizes: Sequence[int]) -> list[int]:
+    """Tokens that each image keeps: a ratio of its own rounded up, or its part of a count.
 
-    >>> quotas(5, [3, 3, 6])  # 1.25, 1.25, 2.5: what is left goes to the largest remainder
-    [1, 1, 3]
+    >>> quotas(0.5, [3, 4]), quotas(5, [3, 3, 6])  # 1.25, 1.25, 2.5: the rest to the largest remainder
+    ([2, 2], [1, 1, 3])
     """
+    keep = check_keep(keep)
+    if isinstance(keep, float):
+        return [resolve_keep(keep, size, rounding="up") for size in sizes]
     total = sum(sizes)
+    count = resolve_keep(keep, total)
     shares = [count * size // total for size in sizes]
     by_remainder = sorted(range(len(sizes)), key=lambda i: -(count * sizes[i] % total))
     for i in by_remainder[: count - sum(shares)]:
         shares[i] += 1
     return shares
+
+
+def split_evenly(count: int, parts: int) -> list[int]:
+    """Cut a count into parts that differ by one at most, larger ones first.
+
+    >>> split_evenly(10, 4)
+    [3, 3, 2, 2]
+    """
+    return [count // parts + (part < count % parts) for part in range(parts)]
 
 
 def _turns(image: Tensor, text: Tensor, order: str) -> Tensor:
@@ -234,14 +243,12 @@ def _turns(image: Tensor, text: Tensor, order: str) -> Tensor:
     return torch.tensor(pivots).to(image.device, non_blocking=True)
 
 
-def _take_turns(similarity: Tensor, own: Tensor, each: int, rest: int | None = None) -> Tensor:
-    """Image tokens kept, ascending, from similarities [pivots, n]: `each` a turn, `rest` in all."""
-    left = each * len(similarity) if rest is None else rest
+def _take_turns(similarity: Tensor, own: Tensor, counts: Sequence[int]) -> Tensor:
+    """Image tokens kept, ascending, from similarities [pivots, n] and what each pivot takes."""
     taken = torch.zeros_like(similarity[0]).scatter(0, own, float("inf"))
     chosen = [own]
-    for row in similarity:
-        picks = (row + taken).topk(min(each, left), largest=False).indices
-        left -= len(picks)
+    for row, count in zip(similarity, counts, strict=True):
+        picks = (row + taken).topk(count, largest=False).indices
         taken = taken.scatter(0, picks, float("inf"))
         chosen.append(picks)
     return torch.cat(chosen).sort().values
@@ -263,7 +270,7 @@ class EmbeddingPivots(OneCut):
 
     def pick(self, group: Group, layer: int, now: Prefill, hidden: Tensor) -> Tensor:  # noqa: ARG002
         """Let the pivots take turns in every image of each sequence."""
-        return torch.stack([self._pivoted(row, now, hidden) for row in group.rows])
+        return stack_rows(self.method.name, [self._pivoted(row, now, hidden) for row in group.rows])
 
     def _pivoted(self, row: int, now: Prefill, hidden: Tensor) -> Tensor:
         span, method = now.tokens.span(row), self.method
@@ -273,7 +280,6 @@ class EmbeddingPivots(OneCut):
             spans=image_spans(now, row),
             image_pivots=IMAGE_PIVOTS.of(method),
             text_pivots=TEXT_PIVOTS.of(method),
-            order=ORDER.of(method),
         ).image_indices
 
 

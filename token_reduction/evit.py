@@ -125,7 +125,7 @@ class Reorganise(LayerStep):
     def run(
         self,
         layer: Any,
-        number: int,  # noqa: ARG002
+        number: int,
         hidden: Tensor,
         stream: Stream,
         call: dict[str, Any],
@@ -135,7 +135,8 @@ class Reorganise(LayerStep):
         with observed("reduction"):
             row = weights_of(layer.self_attn, *self._probe.take()).to(hidden.dtype)[:, :, 0]
             keep = self.method.settled_keep
-            if isinstance(keep, int):
+            # What an earlier layer left may be fewer than the count.
+            if isinstance(keep, int) and number != min(self.layers):
                 keep = min(keep, hidden.shape[1] - 1)
             kept = evit(hidden, row, keep, fuse=FUSE.of(self.method), trace=self.trace)
             stream.follow(kept.sources)

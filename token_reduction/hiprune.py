@@ -10,6 +10,10 @@ Complexity, n tokens, c width of the tower: n^2*c for each of the two maps, sort
 the data. The layer of the anchors is the tower's 9th of 24, counted from 1. Neighbours beyond the first or
 last patch are clamped to it, and a neighbour to the left of a row's first patch is the last of the row
 above, as in the program, whose 24 patches a row are the tower's own here.
+
+Behind the merger of a tower of native resolution (Qwen's), each image's merged tokens by themselves: the
+layer of the anchors is the middle one, 16 of 32, and a patch of a layer of windows is looked at from its
+window. A clip's pairs of frames follow each other as rows do.
 """
 
 from __future__ import annotations
@@ -18,10 +22,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from costmodel.methods.hiprune import ALPHA, COUNT, SHALLOW, anchor_count
+from costmodel.methods.hiprune import ALPHA, COUNT, SHALLOW, anchor_count, shallow_layer
 from costmodel.methods.keep import resolve_keep
 from token_reduction.apply.class_attention import MeanAttention, require_patches
-from token_reduction.apply.places import Host, reduce_crops
+from token_reduction.apply.places import Host, reduce_crops, reduce_items
+from token_reduction.apply.received_attention import ReceivedAttention
 from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.selection import picked_tokens, top_indices
 
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from token_reduction.apply.anatomy import Tower
+    from token_reduction.apply.crops import Item
     from token_reduction.tokens.reduced import Reduced
 
 
@@ -81,15 +87,28 @@ def hiprune(
 
 
 def plug(host: Host) -> None:
-    """Prune the projected patches of every crop by what two layers of the tower look at."""
-    method = host.method
-    depths = (SHALLOW.of(method) - 1, -2)
-    layers = [MeanAttention(host, depth) for depth in depths]
+    """Prune the projected patches of every crop, or the tokens of every image, by what two layers look at."""
+    method, native = host.method, host.parts.three_axes
     keep, alpha = method.settled_keep, ALPHA.of(method)
+    if not native:
+        host.parts.require_vision_layers(method.name)
+        host.parts.require_class_token(method.name)
+    shallow = shallow_layer(SHALLOW.of(method), len(host.parts.towers[0].layers), native=native)
+    if native:
+        maps = [ReceivedAttention(host, depth) for depth in (shallow, -2)]
+
+        def chosen(item: Item) -> Reduced:
+            early, late = (each.of(item.number)[0] for each in maps)
+            side = maps[0].columns(item.number)
+            return hiprune(item.tokens, early, late, keep, side=side, alpha=alpha)
+
+        reduce_items(host, chosen)
+        return
+    layers = [MeanAttention(host, depth) for depth in (shallow, -2)]
 
     def pruned(tokens: Tensor, tower: Tower) -> Reduced:
-        shallow, deep = (layer.take()[:, 1:] for layer in layers)
+        early, late = (layer.take()[:, 1:] for layer in layers)
         require_patches(method.name, tokens, tower)
-        return hiprune(tokens, shallow, deep, keep, side=tower.side, alpha=alpha)
+        return hiprune(tokens, early, late, keep, side=tower.side, alpha=alpha)
 
     reduce_crops(host, pruned, before_projector=False)

@@ -12,6 +12,11 @@ diagonal of a chunk's cosines counts as a deviation from their mean; the scores 
 within a chunk the attention alone decides; tokens come chunk by chunk, by falling attention, and are not
 sorted. Where two chunks weigh the same, the first gets the token that is left over; the program leaves that
 open.
+
+Where patches are merged behind a tower of native resolution (Qwen's), each image by itself, as in the
+program's Qwen2.5-VL form: by the attention that a token receives in the last layer, in int(16 n / 9 K)
+chunks. That form reads the attention in the order of the tower's windows; here it is in raster order. On
+three axes tokens keep their places and stand in spatial order, zero vectors at the image's last place.
 """
 
 from __future__ import annotations
@@ -20,10 +25,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from costmodel.methods.holov import CHUNKS, COUNT, chunk_shape
+from costmodel.methods.holov import CHUNKS, COUNT, FEW, chunk_shape, chunks_of
 from costmodel.methods.keep import resolve_keep
 from token_reduction.apply.class_attention import ClassAttention
-from token_reduction.apply.places import Host, reduce_crops
+from token_reduction.apply.places import Host, reduce_crops, reduce_items
+from token_reduction.apply.received_attention import ReceivedAttention
 from token_reduction.tokens.checks import require_finite
 from token_reduction.tokens.reduced import Reduced
 from token_reduction.tokens.selection import check_row, take_tokens, top_indices
@@ -32,13 +38,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from token_reduction.apply.anatomy import Tower
+    from token_reduction.apply.crops import Item
 
 #: Weight of variety beside attention, what attention is multiplied by, and the program's slack.
 VARIETY, SCALE, SLACK = 0.09, 1e3, 1e-6
 
 
 def holov(
-    tokens: Tensor, cls_attention: Tensor, keep: float = COUNT, *, chunks: int = CHUNKS.default
+    tokens: Tensor, cls_attention: Tensor, keep: float = COUNT, *, chunks: int = FEW
 ) -> Reduced:
     """Keep of each chunk as many tokens as its weight says, by the class token's attention.
 
@@ -137,11 +144,22 @@ def _quotas(weights: Tensor, count: int) -> Tensor:
 
 
 def plug(host: Host) -> None:
-    """Share the projected patches of every crop among its chunks."""
-    attention = ClassAttention(host)
+    """Share the projected patches of every crop, or the merged tokens of every image, among its chunks."""
     keep, chunks = host.method.settled_keep, CHUNKS.of(host.method)
+    if host.parts.three_axes:
+        received = ReceivedAttention(host)
+
+        def spread(item: Item) -> Reduced:
+            n, (looked, _) = len(item.tokens), received.of(item.number)
+            count = resolve_keep(keep, n)
+            pieces = int(chunks_of(chunks, n, count))
+            return holov(item.tokens, looked.unsqueeze(0), count, chunks=pieces)
+
+        reduce_items(host, spread)
+        return
+    attention = ClassAttention(host)
 
     def shared(tokens: Tensor, tower: Tower) -> Reduced:
-        return holov(tokens, attention.of_patches(tokens, tower), keep, chunks=chunks)
+        return holov(tokens, attention.of_patches(tokens, tower), keep, chunks=chunks or FEW)
 
     reduce_crops(host, shared, before_projector=False)

@@ -188,6 +188,7 @@ def plug(host: Host) -> None:
     tower.attach(host.patches)
 
     def left(item: Item) -> Reduced:
+        host.method.count(len(item.tokens))  # refuses what is priced as more than there is
         kept = tower.kept[item.number]
         return Reduced(item.tokens[kept], kept_indices=kept)
 

@@ -19,7 +19,7 @@ import torch
 
 from costmodel.methods.keep import resolve_keep
 from costmodel.methods.visionzip import contextual_tokens
-from hardware_specs.errors import InvalidInputError, UnsupportedError
+from hardware_specs.errors import InvalidInputError
 from token_reduction.apply.anatomy import feature_depth
 from token_reduction.apply.class_attention import ClassAttention, require_patches
 from token_reduction.apply.places import Host, reduce_crops, reduce_items
@@ -178,11 +178,7 @@ def plug(host: Host) -> None:
         _zip_merged(host)
         return
     attention = ClassAttention(host)
-    if not isinstance(parts.feature_layer, int):
-        raise UnsupportedError(
-            f"{name} takes the class token's feature from one layer, and this model concatenates "
-            f"those of layers {parts.feature_layer}"
-        )
+    parts.require_one_layer(name)
     classes: list[Tensor] = []
 
     def saw_states(_module: Any, _args: Any, output: Any) -> None:

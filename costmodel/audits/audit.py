@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from costmodel.audits.assumptions import TEXT_LENGTHS
 from costmodel.audits.contradictions import contradictions, follows
-from costmodel.audits.floors import floors
+from costmodel.audits.floors import devices_named, floors
 from costmodel.audits.needs import needed_tokens
 from costmodel.audits.published import published_table
 from costmodel.audits.reading import read_grid
@@ -18,10 +18,12 @@ from costmodel.audits.rows import table_of
 from costmodel.audits.search import COPIES, altered, search
 from costmodel.audits.table import PublishedTable, parse_schedule
 from costmodel.audits.tool import QUANTITIES, tool_devices, tool_search
+from costmodel.kinds import refused
 from costmodel.reproduce import list_tables
-from hardware_specs.errors import InvalidInputError
+from hardware_specs import list_hardware
+from hardware_specs.errors import InvalidInputError, UnknownHardwareError
 from hardware_specs.files.reading import read_text, show_path, user_path
-from hardware_specs.showing import brief, shown
+from hardware_specs.showing import brief
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -118,7 +120,8 @@ def audit(
     Raises:
         InvalidFileError: no table that can be read, or no column that is known.
         UnknownModelError: a model that is not shipped.
-        InvalidInputError: a number of copies or a text length out of range.
+        UnknownHardwareError: a device whose name says none.
+        InvalidInputError: a number of copies or a text length out of range, or a column that is not there.
 
     >>> found = audit("method,tokens,FLOPs (T)\nVanilla,576,8.5\n", model="llava-1.5-7b", copies=0)
     >>> found.verdict, found.cells, found.matched
@@ -129,9 +132,9 @@ def audit(
         numbers["text_tokens"] = (text_tokens, 1_000_000)
     for name, (value, most) in numbers.items():
         if type(value) is not int or not 0 <= value <= most:
-            raise InvalidInputError(
-                f"{name}={shown(value)} must be a whole number from 0 to {most}"
-            )
+            raise refused(name, f"a whole number from 0 to {most}", value)
+    if hardware is not None and not devices_named(hardware):
+        raise UnknownHardwareError(hardware, list_hardware())
     read = read_table(table, model=model, columns=columns, text_tokens=text_tokens)
     against = contradictions(read)
     suspects = {id(c) for said in against for c in said.pop("suspects", ())}
@@ -154,10 +157,15 @@ def read_table(
     text_tokens: int | None = None,
 ) -> PublishedTable:
     """Return a table in any form that `audit` takes, as it is read; arguments and errors are the same."""
-    if isinstance(table, PublishedTable):
-        return table
     if isinstance(table, str) and table in list_tables():
-        return published_table(table)
+        table = published_table(table)
+    if isinstance(table, PublishedTable):
+        for name, given in {"model": model, "columns": columns}.items():
+            if given:
+                raise InvalidInputError(
+                    f"{name} is for a file or a text; the table {table.name} says it: leave it out"
+                )
+        return table if text_tokens is None else replace(table, text_tokens=text_tokens)
     if not isinstance(table, (str, Path)):
         raise InvalidInputError(f"a table is a file, a text or a name, not {type(table).__name__}")
     inline = isinstance(table, str) and "\n" in table

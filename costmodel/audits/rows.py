@@ -11,7 +11,7 @@ from costmodel.audits.shapes import full_tokens, is_model, plain_model, shape_of
 from costmodel.audits.table import Cell, Kind, PublishedTable, Schedule, parse_schedule
 from costmodel.methods import list_methods
 from costmodel.methods.registry import method_info
-from hardware_specs.errors import InvalidFileError, UnknownNameError
+from hardware_specs.errors import InvalidFileError, InvalidInputError, UnknownNameError
 from hardware_specs.showing import shown
 
 if TYPE_CHECKING:
@@ -59,10 +59,16 @@ def table_of(
     """Return the cells of a grid.
 
     Raises:
+        InvalidInputError: a column that is not there.
         InvalidFileError: no column of numbers is known, or no model is named.
         UnknownModelError: a model that is not shipped.
     """
     grid = _by_model(_upright(grid, columns))
+    headings = ", ".join(shown(heading) for heading in grid.heading if heading)
+    known = [heading.lower() for heading in grid.heading]
+    for heading in columns or {}:
+        if heading.lower() not in known:
+            raise InvalidInputError(f"{name} has no column {shown(heading)}; there is: {headings}")
     stated = re.search(r"\d{1,6}", grid.about.get("stated_text", ""))
     if text_tokens is None and stated:
         text_tokens = int(stated[0])
@@ -75,7 +81,6 @@ def table_of(
     if not cells:
         if reader.unknown is not None:
             raise reader.unknown
-        headings = ", ".join(shown(heading) for heading in grid.heading if heading)
         why = "; ".join(reader.remarks) or "name one, such as --column 'Cost=flops T'"
         raise InvalidFileError(
             f"{name}: no number of FLOPs, ratio, KV cache, memory, latency or throughput under "

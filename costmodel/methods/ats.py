@@ -14,12 +14,12 @@ only the sampled rows meet the values, 2 m t c instead of 2 t^2 c.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from costmodel.methods.info import MethodInfo
-from costmodel.methods.keep import kept_count
+from costmodel.methods.keep import greatest, least, share
 from costmodel.methods.options import LAYER_LIST, Option, whole
 from costmodel.methods.pieces import gather, in_layer, passes, sort
 from costmodel.methods.tower import check_tower_layers, tower_plan
@@ -45,10 +45,20 @@ def expected_tokens(patches: int, kept: Num, stage: int, stages: int) -> Num:
     return np.rint(left) if isinstance(left, np.ndarray) else round(left)
 
 
+def expected_count(keep: Any, patches: int) -> Num:
+    """Return the patches expected in the end: no reference samples are too many, or too few.
+
+    >>> expected_count(197, 196), expected_count(0.001, 196)
+    (196, 1)
+    """
+    asked = share(keep, patches) if isinstance(keep, float) else keep
+    return least(greatest(asked, 1), patches)
+
+
 def _plan(given: MethodInput) -> MethodPlan:
     tower, num = given.tower, given.precision.vision
     images, c = given.batch_size * given.crops, tower.hidden_size
-    kept = kept_count("ats", given.keep, tower.patches)
+    kept = expected_count(given.keep, tower.patches)
     layers = sorted(set(LAYERS.of(given)))
     check_tower_layers("ats", layers, tower.num_layers)
     acting = [layer for layer in layers if layer < given.vision_layers]

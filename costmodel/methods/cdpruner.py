@@ -10,9 +10,10 @@ Own FLOPs per crop, n patches of width c and tokens of width d, k kept, g width 
 for the projection, 2 n g for the relevance, 2 n^2 d for the cosines, n (k + 1) (k - 2) for the picks.
 
 variant="split" is the form that OpenVINO GenAI ships: relevance is the mean cosine with the language
-model's own embeddings of the text, no CLIP needed; the tokens of an image are cut into two halves, of which
-each gives half of an even count, in lockstep. Before layer 0, on any model. Own FLOPs per image of n = a +
-b tokens, t text tokens: 2 n t d, 2 (a^2 + b^2) d, and the picks of each half.
+model's own embeddings of the text, no CLIP needed, and has half of the kernel's weight; the tokens of an
+image are cut into two halves, of which each gives half of an even count, in lockstep. Before layer 0, on
+any model. Own FLOPs per image of n = a + b tokens, t text tokens: 2 n t d, 2 (a^2 + b^2) d, and the picks
+of each half.
 
 variant="released" prices the program at ed9c12d: each pick takes its places from lists made on the host,
 four of which are copied over.
@@ -31,6 +32,7 @@ from costmodel.methods.options import FILE, Option
 from costmodel.methods.pieces import gather, passes, product, sort
 from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
 from costmodel.methods.token_lists import pieces_of
+from costmodel.methods.tower import check_one_layer
 from costmodel.ops.linear import linear
 from costmodel.precision import Numerics, parse_precision
 from hardware_specs.errors import UnsupportedError
@@ -99,6 +101,7 @@ def _plan(given: MethodInput) -> MethodPlan:
             f"cdpruner compares patches and question in CLIP's joint space, and the {given.tower.family} "
             f"tower of {given.model.name} has no class token, so it is no CLIP; divprune needs none"
         )
+    check_one_layer("cdpruner", given)
     crops = ranked_crops(given)
     kept = kept_count("cdpruner", given.keep, crops.patches)
     ops = _own(given, crops, PICK_KERNELS)
@@ -149,7 +152,7 @@ def _of_halves(given: MethodInput, items: Items, kept: Num) -> list[OpCost]:
             product("relevance", both, half, text, d, num, own * (text > 0)),
             passes("min_max", both * half, num, reads=6, writes=4, kernels=12, flops=4, count=own),
             product("cosine", both, half, half, d, num, own),
-            passes("kernel", both * half * half, num, reads=2, writes=2, kernels=2, flops=2, count=own),
+            passes("kernel", both * half * half, num, reads=3, writes=3, kernels=4, flops=3, count=own),
             *_picks(both, half, count, num, own, PICK_KERNELS),
         ]  # fmt: skip
     return [*ops, sort("order", lists, kept, num, runs)]

@@ -25,10 +25,11 @@ def chosen_method(
     hardware_specs.errors.InvalidInputError: keep=0.5 was given, and fastv with keep=0.25; give it once
     """
     if method is None or (isinstance(method, str) and method.lower() == "none"):
-        if keep is not None or layer is not None:
+        name = "keep" if keep is not None else "layer" if layer is not None else None
+        if name is not None:
             raise InvalidInputError(
-                "keep and layer belong to a method, and none was given; name a method, or set the "
-                "number of visual tokens instead"
+                f"{name} belongs to a method, and none was given; name a method, or set the number of "
+                "visual tokens instead"
             )
         return None, None, None
     from costmodel.methods.method import Method

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from costmodel.methods.keep import greatest
 from costmodel.methods.pieces import FINITE_KERNELS, gather, passes, product, sort
 from costmodel.methods.token_lists import crops_of
 
 if TYPE_CHECKING:
     from costmodel.methods.plan import MethodInput
+    from costmodel.methods.token_lists import Items
+    from costmodel.models.geometry import Pieces
     from costmodel.quantities import Num, OpCost
 
 
@@ -89,11 +92,32 @@ def kept_patches(given: MethodInput, crops: Ranked, kept: Num) -> list[OpCost]:
 
 def received_again(given: MethodInput, lists: Num, n: Num, runs: Num) -> list[OpCost]:
     """Return the ops of the attention that n merged tokens receive in a tower's last layer, in each list."""
+    return _received(given, ((lists, n * given.tower.merge**2),), runs)
+
+
+def received_by_merged(given: MethodInput, items: Items, layer: int = -1) -> list[OpCost]:
+    """Return those of a layer, from 0 or from the end, for all images or clips before a merger.
+
+    A frame of a clip attends to itself, and so does each window in a layer of windows.
+    """
+    stack = given.tower.stack
+    kind = stack.kinds[stack.pattern[layer]]
+    if given.seen is not None and any(getattr(block, "pieces", "") == "windows" for block in kind):
+        pieces = tuple((given.batch_size * many, each) for many, each in given.seen.windows)
+        return _received(given, pieces, items.runs)
+    frames = greatest(given.crops // items.per_sample, 1)
+    return received_again(given, items.lists * frames, items.tokens // frames, items.runs)
+
+
+def _received(given: MethodInput, pieces: Pieces, runs: Num) -> list[OpCost]:
     tower, num = given.tower, given.precision.vision
-    c, h, patches = tower.hidden_size, tower.num_heads, n * tower.merge**2
-    return [
-        passes("rotate", lists * patches * c, num, reads=11, writes=9, kernels=10, flops=6, count=runs),
-        product("attention_again", lists * h, patches, patches, tower.head_dim, num, runs),
-        passes("received", lists * h * patches**2, num, reads=5, writes=3, kernels=4, flops=7,
-               count=runs),
-    ]  # fmt: skip
+    c, h = tower.hidden_size, tower.num_heads
+    patches = sum(many * length for many, length in pieces)
+    ops = [passes("rotate", patches * c, num, reads=11, writes=9, kernels=10, flops=6, count=runs)]
+    for many, length in pieces:
+        ops += [
+            product("attention_again", many * h, length, length, tower.head_dim, num, runs),
+            passes("received", many * h * length**2, num, reads=5, writes=3, kernels=4, flops=7,
+                   count=runs),
+        ]  # fmt: skip
+    return ops

@@ -6,8 +6,8 @@ tokens least similar to it that are not taken yet. 8 ceil(keep / 8) tokens and t
 132 of 576 for the program's 128. Layers 0..K-1 see and cache every token.
 
 variant="embedding" is the form that NVIDIA's TensorRT Edge-LLM ships, whose engine has no way in at a layer:
-before layer 0, from the input embeddings. Every image has its share of the keep, in which its own pivots
-count; text pivots are shared.
+before layer 0, from the input embeddings. Every image keeps ceil(keep n), or its share of a count, its own
+pivots among them; text pivots are shared.
 
 Own FLOPs, n image tokens, d width: 2 x 8 n d for the similarities.
 """
@@ -27,10 +27,14 @@ from costmodel.methods.token_lists import pieces_of
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from costmodel.methods.token_lists import Items
     from costmodel.quantities import Num, OpCost
 
 COUNT, LAYER = 128, 2
+#: One minus the reduction ratio that TensorRT Edge-LLM has without an option.
+RATIO = 0.75
 IMAGE_PIVOTS = Option("image_pivots", 4, whole(0), "pivots among the image tokens")
 TEXT_PIVOTS = Option("text_pivots", 4, whole(0), "pivots in the text behind them")
 ORDER = Option(
@@ -53,7 +57,11 @@ def kept_tokens(given: MethodInput) -> Num:
         raise InvalidInputError(
             "dart needs a pivot: give image_pivots or text_pivots of at least 1"
         )
-    kept = kept_count("dart", given.keep, n)
+    if given.variant == "embedding" and isinstance(given.keep, float):
+        lengths, shares, _ = zip(*_shares(given), strict=True)
+        kept = _total(lengths, shares)
+    else:
+        kept = kept_count("dart", given.keep, n)
     if given.variant == "program":
         kept = (-(-kept // pivots) * pivots + of_image) * (n > 0)
     beyond = kept > n
@@ -71,10 +79,9 @@ def kept_tokens(given: MethodInput) -> Num:
     return kept
 
 
-def _turns(given: MethodInput, n: Num, count: Num, of_image: Num) -> list[OpCost]:
+def _turns(given: MethodInput, n: Num, pivots: Num, count: Num) -> list[OpCost]:
     """What the pivots take of n image tokens, one after the other, in each of `count` lists."""
     d, num = given.model.text.hidden_size, given.precision.text
-    pivots = of_image + TEXT_PIVOTS.of(given)
     return [
         gather("pivots", pivots, d, num, count, kernels=2),
         product("similarity", 1, pivots, n, d, num, count),
@@ -103,7 +110,7 @@ def _plan(given: MethodInput) -> MethodPlan:
         passes("normalise", s * d, num, reads=2, kernels=3, flops=3, count=rows),
         sort("image_pivots", 1, n, num, rows),
         sort("text_pivots", 1, t, num, rows),
-        *_turns(given, n, rows, of_image),
+        *_turns(given, n, pivots, rows),
         *picked(given, n, kept, rows, rank=False),
         *narrowed(given, n, kept, runs),
     ]
@@ -112,13 +119,34 @@ def _plan(given: MethodInput) -> MethodPlan:
     return between_layers(given, (given.layer,), (n, kept), ops, {"dart": note})
 
 
-def _own_pivots(given: MethodInput, images: Items, kept: Num) -> Num:
-    """Pivots of an image on average: no more than its share of the keep, of which some are one larger."""
-    many, most = images.per_sample, IMAGE_PIVOTS.of(given)
-    all_tokens = greatest(given.visual_tokens, 1)
-    share = kept * images.tokens // all_tokens
-    more = kept * many * images.tokens // all_tokens - many * share
-    return ((many - more) * least(share, most) + more * least(share + 1, most)) / many
+def _shares(given: MethodInput) -> list[tuple[Items, Num, Num]]:
+    """Return each length of images, the share of one, and how many of them keep one token more.
+
+    A ratio is each image's own, rounded up. Of a count, shared in proportion, what is left goes to the
+    largest remainders.
+    """
+    lengths, n = pieces_of(given), greatest(given.visual_tokens, 1)
+    if isinstance(given.keep, float):
+        return [(one, kept_count("dart", given.keep, one.tokens, "up"), 0) for one in lengths]
+    kept = kept_count("dart", given.keep, given.visual_tokens)
+    shares = [kept * one.tokens // n for one in lengths]
+    left = [kept * one.tokens % n for one in lengths]
+    rest = kept - _total(lengths, shares)
+    found = []
+    for number, one in enumerate(lengths):
+        before: Num = 0
+        for other, another in enumerate(lengths):
+            equal = (left[other] == left[number]) & (other < number)
+            before = before + another.per_sample * ((left[other] > left[number]) | equal)
+        found.append((one, shares[number], least(greatest(rest - before, 0), one.per_sample)))
+    return found
+
+
+def _total(lengths: Iterable[Items], shares: Iterable[Num]) -> Num:
+    total: Num = 0
+    for images, share in zip(lengths, shares, strict=True):
+        total = total + images.per_sample * share
+    return total
 
 
 def _plan_of_embeddings(given: MethodInput) -> MethodPlan:
@@ -131,10 +159,13 @@ def _plan_of_embeddings(given: MethodInput) -> MethodPlan:
         passes("normalise", (t + n) * d, num, reads=2, kernels=3, flops=3, count=rows),
         sort("text_pivots", 1, t, num, rows),
     ]
-    for images in pieces_of(given):
-        lists, each = images.lists * images.runs, images.tokens
-        ops += [sort("image_pivots", 1, each, num, lists)]
-        ops += _turns(given, each, lists, _own_pivots(given, images, kept))
+    for images, share, larger in _shares(given):
+        each = images.tokens
+        ops += [sort("image_pivots", 1, each, num, images.lists * images.runs)]
+        # A share smaller than its pivots is all of them.
+        for own, count in ((share, images.per_sample - larger), (share + 1, larger)):
+            pivots = least(IMAGE_PIVOTS.of(given), own) + TEXT_PIVOTS.of(given)
+            ops += _turns(given, each, pivots, rows * count * (pivots > 0))
     ops += [sort("order", 1, kept, num, rows), *narrowed(given, n, kept, runs)]
     note = "keep counts tokens that stay, pivots among them; every image keeps its share"
     return between_layers(given, (0,), (n, kept), ops, {"dart": note})
@@ -152,7 +183,7 @@ _PROGRAM = MethodInfo(
     needs_text="keys of layer K-1; 4 text tokens after the image",
     published=(
         "reduction ratio 0.778, at most 128 tokens (keep 128), K=2",
-        "variant=embedding: TensorRT Edge-LLM's, on the input embeddings",
+        "variant=embedding: TensorRT Edge-LLM's, reduction ratios 0.25 and 0.5 (keep 0.75, 0.5)",
     ),
     variants=("program", "embedding"),
     takes_layer=True,
@@ -172,7 +203,12 @@ INFO = replace(
             _PROGRAM,
             schedule=_plan_of_embeddings,
             summary="before the LLM keep, of every image, a few pivots and the tokens least like them",
-            formula="keep tokens of all images; 16 n d FLOPs",
+            formula="ceil(keep n) tokens of each image; 16 n d FLOPs",
+            default_text=f"{RATIO} of the tokens of each image",
+            keep_meaning="tokens that stay, pivots among them; a ratio is of each image, a count is shared",
+            default_keep=RATIO,
+            rounding="up",
+            options=(IMAGE_PIVOTS, TEXT_PIVOTS),
             needs=frozenset({"llm_states"}),
             needs_text="the input embeddings; 4 text tokens",
             takes_layer=False,

@@ -46,18 +46,21 @@ def checked_plan(info: MethodInfo, given: MethodInput) -> MethodPlan:
         InvalidInputError: a keep or layer the method does not take.
         UnsupportedError: a model the method does not fit; says why.
     """
-    check_fits(info, given)
+    vision_parts(info.name, given.model)
     if isinstance(given.keep, float) and given.keep == 1.0 and not info.samples:
         untouched = {"method": "keep=1.0: untouched"}
         plan = before_layers(given, given.visual_tokens, (), untouched)
         return plan._replace(parts=given.parts)
-    check_takes(info, given.keep, given.options)
     # Before the language model images do not see each other.
     if given.parts and not (
         info.place in _LANGUAGE or info.second_place or info.stages or given.layer
     ):
         return _size_by_size(info, given)
-    _check_start(info, given)
+    # The methods of a stack are asked for their own plans.
+    if not info.stages:
+        check_fits(info, given)
+        _check_start(info, given)
+    check_takes(info, given.keep, given.options)
     if given.keep is None:
         keep = info.default_keep if info.expected_keep is None else info.expected_keep
         given = given._replace(keep=keep)
@@ -65,7 +68,17 @@ def checked_plan(info: MethodInfo, given: MethodInput) -> MethodPlan:
         given = given._replace(layer=info.default_layer)
     plan = _scheduled(info, given)
     arrays = isinstance(given.visual_tokens, np.ndarray) or isinstance(given.keep, np.ndarray)
-    _check_plan(info.name, plan, given.visual_tokens, arrays)
+    by_crop = info.place in VISION_PLACES or info.by_crop
+    # Reduced crops are not cut to the image's shape, and a merged or learned token may come on top of each.
+    most = greatest(given.visual_tokens, given.projected_tokens) + given.crops
+    _check_plan(info.name, plan, most if by_crop else given.visual_tokens, arrays)
+    left = plan.llm_spans[0].tokens
+    if some(more := left > given.visual_tokens):
+        said = (
+            f"{first(left, more):g} visual tokens are left of {first(given.visual_tokens, more):g}"
+        )
+        warning = f"{info.name}: {said}: reduced crops are joined whole; give a smaller keep"
+        plan = plan._replace(warnings=(*plan.warnings, warning))
     return plan
 
 
@@ -151,21 +164,21 @@ def _check_start(info: MethodInfo, given: MethodInput) -> None:
         raise of_rows(error, part)
 
 
-def _check_plan(name: str, plan: MethodPlan, visual_tokens: Num, arrays: bool) -> None:
-    """Raise unless every count is finite and not negative, and no layer sees more tokens than before.
+def _check_plan(name: str, plan: MethodPlan, most: Num, arrays: bool) -> None:
+    """Raise unless every count is finite and not negative, and no layer sees more than `most` visual tokens.
 
     Raises:
-        InvalidInputError: more tokens in a layer than there are visual tokens.
+        InvalidInputError: more tokens in a layer.
         UnsupportedError: counts that no model can have: a mistake of the method.
     """
     for span in plan.llm_spans:
         for tokens in span[1:4]:
             if tokens is None:
                 continue
-            more = tokens > visual_tokens
+            more = tokens > most
             if some(more):
                 error = InvalidInputError(
-                    f"{name} would leave {first(tokens, more):g} of {first(visual_tokens, more):g} visual "
+                    f"{name} would leave {first(tokens, more):g} of {first(most, more):g} visual "
                     "tokens, and a reduction adds none; give a smaller keep"
                 )
                 raise of_rows(error, more)

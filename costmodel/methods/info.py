@@ -19,6 +19,9 @@ Place = Literal[
     "before-vision", "vision-layers", "after-vision", "after-projector", "llm-layer", "decode"
 ]
 
+#: What `keep` counts unless a method counts something else.
+VISUAL = "visual tokens kept"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MethodInfo:
@@ -77,7 +80,7 @@ class MethodInfo:
     schedule: Callable[[MethodInput], MethodPlan]
     needs: frozenset[str] = frozenset()
     needs_text: str = "nothing beside the tokens"
-    keep_meaning: str = "visual tokens kept"
+    keep_meaning: str = VISUAL
     default_keep: int | float | None = None
     expected_keep: float | None = None
     default_text: str = "the data decide"

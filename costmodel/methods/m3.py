@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from math import isqrt
 
+from costmodel.methods.class_attention import ranked_crops
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import by_pair, kept_count
 from costmodel.methods.pieces import passes
 from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
-from costmodel.methods.token_lists import crops_of
 from hardware_specs.errors import InvalidInputError
 
 #: The third of the published scales.
@@ -21,13 +21,14 @@ COUNT = 36
 
 
 def _plan(given: MethodInput) -> MethodPlan:
-    images, n, runs = crops_of(given)
+    crops = ranked_crops(given)
+    images, n, runs = crops.images, crops.patches, crops.runs
     kept = by_pair(check_pooling, n, kept_count("m3", given.keep, n))
     d, num = given.model.text.hidden_size, given.precision.projector
     pool = passes("pool", images * n * d, num, writes=0, count=runs)
     pool = pool._replace(activation_write_bytes=images * kept * d * num.activation_bytes)
     note = {"m3": "keep counts tokens of each crop; trained for it"}
-    return before_layers(given, given.crops * kept * runs, [pool], note)
+    return before_layers(given, crops.left(given, kept), [pool], note)
 
 
 def check_pooling(n: int, kept: int) -> int:

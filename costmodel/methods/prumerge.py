@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from costmodel.methods.class_attention import ranked_crops
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import by_pair, first, kept_count, of_rows, share, some
 from costmodel.methods.options import Option, whole
 from costmodel.methods.pieces import gather, passes, product, sort
 from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
-from costmodel.methods.token_lists import crops_of
 from costmodel.ops.linear import linear
 from hardware_specs.errors import InvalidInputError
 
@@ -100,7 +100,8 @@ def prumerge_ops(given: MethodInput, kept: Num, *, adaptive: bool) -> tuple[OpCo
 
     An adaptive count comes from the outliers, which asks for quartiles.
     """
-    tower, (images, n, runs) = given.tower, crops_of(given)
+    tower, crops = given.tower, ranked_crops(given)
+    images, n, runs = crops.images, crops.patches, crops.runs
     num, c, d = given.precision.vision, tower.hidden_size, given.feature_width
     paper, neighbours = given.variant == "paper", NEIGHBOURS.of(given)
     ops: list[OpCost] = []
@@ -145,8 +146,8 @@ def prumerge_ops(given: MethodInput, kept: Num, *, adaptive: bool) -> tuple[OpCo
 
 
 def _plan(given: MethodInput, name: str, kept: Num, note: str) -> MethodPlan:
-    crops = given.crops
-    _, n, runs = crops_of(given)
+    crops = ranked_crops(given)
+    n = crops.patches
     neighbours, extra = NEIGHBOURS.of(given), given.variant == "program"
     none = (n > 0) & (kept + extra * (name == "prumerge") < 1)
     if some(none):
@@ -162,13 +163,13 @@ def _plan(given: MethodInput, name: str, kept: Num, note: str) -> MethodPlan:
             f"{neighbours + 1} patches, not {first(n, short):g}"
         )
         raise of_rows(error, short)
-    tokens = crops * (kept + extra) * runs
+    tokens = crops.left(given, kept + extra)
     ops = prumerge_ops(given, kept, adaptive=given.keep is None)
     return before_layers(given, tokens, ops, {name: note}, projected=tokens)
 
 
 def _prumerge(given: MethodInput) -> MethodPlan:
-    _, n, _ = crops_of(given)
+    n = ranked_crops(given).patches
     top = "" if given.variant == "paper" else "; one merged token on top"
     if given.keep is None:
         chosen = share(CHOSEN_SHARE[given.model.takes_clips], n)
@@ -180,7 +181,8 @@ def _prumerge(given: MethodInput) -> MethodPlan:
 
 
 def _prumerge_plus(given: MethodInput) -> MethodPlan:
-    _, n, runs = crops_of(given)
+    crops = ranked_crops(given)
+    n, runs = crops.patches, crops.runs
     paper = given.variant == "paper"
     if given.keep is None:
         kept = share(PLUS_SHARE, n) - (0 if paper else runs)
@@ -203,8 +205,8 @@ def _prumerge_plus(given: MethodInput) -> MethodPlan:
 
 def _program_flops(given: MethodInput) -> Num:
     """What the authors' program counts for the attention it recomputes: 2 (n+1)^2 c per crop."""
-    images, n, runs = crops_of(given)
-    return 2 * images * (n + 1) ** 2 * given.tower.hidden_size * runs
+    crops, c = ranked_crops(given), given.tower.hidden_size
+    return 2 * crops.images * (crops.patches + 1) ** 2 * c * crops.runs
 
 
 PRUMERGE = MethodInfo(

@@ -13,12 +13,13 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from costmodel.methods.class_attention import ranked_crops
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import by_pair, kept_count
 from costmodel.methods.options import CELLS, Option, optional, whole
 from costmodel.methods.pieces import gather
 from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
-from costmodel.methods.token_lists import crops_of, items_of
+from costmodel.methods.token_lists import items_of
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -39,12 +40,12 @@ GRID = Option(
 
 def _sequential(given: MethodInput) -> MethodPlan:
     return _copies(
-        "sequential", given, kept_count("sequential", given.keep, crops_of(given).patches)
+        "sequential", given, kept_count("sequential", given.keep, ranked_crops(given).patches)
     )
 
 
 def _spatial(given: MethodInput) -> MethodPlan:
-    n, cells = crops_of(given).patches, GRID.of(given)
+    n, cells = ranked_crops(given).patches, GRID.of(given)
     asked = n if cells is not None else kept_count("spatial", given.keep, n)
     count = partial(_spatial_count, cells=cells, variant=given.variant)
     return _copies("spatial", given, by_pair(count, n, asked))
@@ -60,10 +61,9 @@ def _random(given: MethodInput) -> MethodPlan:
 
 
 def _copies(name: str, given: MethodInput, kept: Num) -> MethodPlan:
-    images, _, runs = crops_of(given)
-    num = given.precision.vision
-    copy = gather("kept_tokens", images * kept, given.feature_width, num, runs)
-    tokens, note = given.crops * kept * runs, {name: "keep counts tokens of each crop"}
+    crops, num = ranked_crops(given), given.precision.vision
+    copy = gather("kept_tokens", crops.images * kept, given.feature_width, num, crops.runs)
+    tokens, note = crops.left(given, kept), {name: "keep counts tokens of each crop"}
     return before_layers(given, tokens, [copy], note, projected=tokens)
 
 

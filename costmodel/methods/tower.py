@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from costmodel.methods.keep import greatest
 from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
-from hardware_specs.errors import InvalidInputError
+from hardware_specs.errors import InvalidInputError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,6 +35,20 @@ layers 0 to 7
         )
 
 
+def check_one_layer(name: str, given: MethodInput) -> None:
+    """Raise where the features of several of the tower's layers are concatenated.
+
+    Raises:
+        UnsupportedError: they are, and the method needs those of one.
+    """
+    layers = given.tower.feature_layers
+    if len(layers) > 1:
+        raise UnsupportedError(
+            f"{name} needs the features of one layer of the tower, and {given.model.name} concatenates "
+            f"those of layers {', '.join(map(str, layers))}; divprune, fastv and vtw take them as they are"
+        )
+
+
 def tower_plan(
     name: str,
     given: MethodInput,
@@ -44,8 +59,10 @@ def tower_plan(
 ) -> MethodPlan:
     """Return the plan of a method inside the tower: a span per layer that runs, and what the last leaves."""
     tower = given.tower
+    check_one_layer(name, given)
     entering = [*(span.tokens for span in spans), left]
-    dropped = tower.tokens - tower.selected_tokens
+    # The class token goes no further, but where the model hands it on.
+    dropped = tower.tokens - given.projected_tokens // greatest(given.crops, 1)
     tokens = given.crops * (entering[tower.deepest] - dropped)
     notes = {name: "the tower reduces the patches of whole crops", **notes}
     plan = before_layers(given, tokens, ops, notes, projected=tokens)

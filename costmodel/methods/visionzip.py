@@ -21,6 +21,7 @@ from costmodel.methods.keep import greatest, kept_count
 from costmodel.methods.pieces import FINITE_KERNELS, gather, passes, product, sort
 from costmodel.methods.plan import MethodInput, MethodPlan, before_layers
 from costmodel.methods.token_lists import items_of
+from costmodel.methods.tower import check_one_layer
 
 if TYPE_CHECKING:
     from costmodel.quantities import Num
@@ -75,6 +76,7 @@ def _merged_plan(given: MethodInput) -> MethodPlan:
 def _plan(given: MethodInput) -> MethodPlan:
     if given.tower.native:
         return _merged_plan(given)
+    check_one_layer("visionzip", given)
     tower, crops = given.tower, ranked_crops(given)
     num, c, h, e = given.precision.vision, tower.hidden_size, tower.num_heads, tower.head_dim
     images, n, runs = crops.images, crops.patches, crops.runs

@@ -72,7 +72,7 @@ def _rounds(images: Num, left: Num, wanted: Num, c: int, num: Numerics, runs: Nu
 
 
 def _plan(given: MethodInput) -> MethodPlan:
-    crops, c = ranked_crops(given), given.tower.hidden_size
+    crops, c = ranked_crops(given), given.feature_width
     num, images, n, runs = given.precision.vision, crops.images, crops.patches, crops.runs
     kept = kept_count("vispruner", given.keep, n)
     important = share(IMPORTANT.of(given), kept, "down")
@@ -81,7 +81,7 @@ def _plan(given: MethodInput) -> MethodPlan:
         passes("normalise", images * n * c, num, reads=2, kernels=3 + FINITE_KERNELS, flops=3,
                count=runs),
         sort("rank", images, n, num, runs),
-        *_rounds(images, n - important, kept - important, c, num, runs),
+        *_rounds(images, n - important, kept - important, c, num, runs * (kept > important)),
         *kept_patches(given, crops, kept),
     ]  # fmt: skip
     note = {"vispruner": "keep counts patches of each crop, a share of them chosen by attention"}
@@ -90,7 +90,7 @@ def _plan(given: MethodInput) -> MethodPlan:
 
 def _released(given: MethodInput) -> list[OpCost]:
     """The program's ops: every layer of the tower writes its scores out, and rounds wait for the host."""
-    crops, h, c = ranked_crops(given), given.tower.num_heads, given.tower.hidden_size
+    crops, h, c = ranked_crops(given), given.tower.num_heads, given.feature_width
     num, images, n, runs = given.precision.vision, crops.images, crops.patches, crops.runs
     kept = kept_count("vispruner", given.keep, n)
     important = share(IMPORTANT.of(given), kept, "down")
@@ -102,7 +102,7 @@ def _released(given: MethodInput) -> list[OpCost]:
         passes("mean_heads", images * h * n, num, writes=1 / h, count=runs),
         passes("normalise", images * n * c, num, reads=2, kernels=2, flops=3, count=runs),
         sort("rank", images, n, num, runs),
-        *_rounds(images, n - important, kept - important, c, num, runs),
+        *_rounds(images, n - important, kept - important, c, num, runs * (kept > important)),
         # Rows of two tables are picked by lists of places that the host makes and copies over.
         passes("places_copied", images * n, num, flops=0, kernels=2, count=rounds * runs),
         *kept_patches(given, crops, kept),

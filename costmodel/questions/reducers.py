@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, runtime_ch
 
 import numpy as np
 
+from costmodel.kinds import refused
 from costmodel.parallel import Parallel
 from costmodel.questions.chunks import COUNTS, as_held, join_chunks
 from costmodel.questions.sweep_columns import COLUMNS
@@ -280,7 +281,7 @@ def top_k(
     [('nvidia-a100-sxm4-80gb', 8), ('nvidia-a100-sxm4-80gb', 1)]
     """
     if type(count) is not int or not 1 <= count <= MOST_KEPT:
-        raise InvalidInputError(f"top_k keeps 1 to {MOST_KEPT:,} rows, not {shown(count)}")
+        raise refused("count", f"a whole number from 1 to {MOST_KEPT}", count)
     return TopK(_axes([axis]), _names(per), fits, count)
 
 

@@ -119,7 +119,7 @@ no less than 144 on average, and 64 was asked for; cut at earlier layers
     """
     from costmodel.models import load_model
 
-    mean_tokens = Amount(MOST_TOKENS, "", 1.0).check("mean_tokens", mean_tokens)
+    mean_tokens = Amount(MOST_TOKENS, "").check("mean_tokens", mean_tokens)
     config = load_model(model)
     chosen = _with_layers(method if isinstance(method, Method) else get_method(method), layers)
     info = chosen.info

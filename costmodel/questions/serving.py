@@ -197,7 +197,7 @@ def serve(
     ):
         check_budget(name, value)
     check_count("output_tokens", output_tokens, 1)
-    step_s = Amount(MOST_STEP_S, "ms", 1e-3).check("step_s", step_s)
+    step_s = Amount(MOST_STEP_S, "ms").check("step_s", step_s)
     request = Request(model, hardware, output_tokens=output_tokens, **arguments)
     if request.tower == "apart":
         raise InvalidInputError(

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from costmodel.kinds import refused
 from costmodel.questions.reducers import Part, Reducer
 from hardware_specs.cluster import check_ray, connected
 from hardware_specs.errors import InvalidInputError, UnsupportedError, VlmRooflineError
@@ -135,9 +136,9 @@ def reduced(
             "stage_columns is for all rows, in a table or as parquet_parts; picked rows have none"
         )
     if engine not in ("local", "ray"):
-        raise InvalidInputError(f"there is no engine {shown(engine)}; there is: local, ray")
+        raise InvalidInputError(f"engine={shown(engine)} is unknown; there is: local, ray")
     if workers is not None and (type(workers) is not int or not 1 <= workers <= MOST_WORKERS):
-        raise InvalidInputError(f"there are 1 to {MOST_WORKERS} workers, not {shown(workers)}")
+        raise refused("workers", f"a whole number from 1 to {MOST_WORKERS}", workers)
     if engine == "ray":
         check_ray()
         results = _on_ray(job, workers)

@@ -57,8 +57,17 @@ def explain(
     hardware_specs.errors.InvalidFileError: no.json is no Chrome trace: there is no such file
     """
     first = _explained(trace, hardware, calibration)
-    if model is None and (visual_tokens, image_size, method, keep) != (None,) * 4:
-        raise InvalidInputError("visual_tokens, image_size, method and keep need a model")
+    of_model = {
+        "visual_tokens": visual_tokens,
+        "image_size": image_size,
+        "method": method,
+        "keep": keep,
+    }
+    for name, given in of_model.items():
+        if model is None and given is not None:
+            raise InvalidInputError(
+                f"{name} is for the estimate beside the trace, which needs a model"
+            )
     if model is not None:
         from profiling.explaining.against_model import against_model
 

@@ -166,7 +166,7 @@ def parse_shard(shard: str, environment: Mapping[str, str] = os.environ) -> tupl
             raise ValueError
     except (ValueError, ZeroDivisionError):
         raise InvalidInputError(
-            f"a shard is i/n with i from 1 to n, such as 1/4, or slurm inside a job array; not {shown(text)}"
+            f"shard {shown(text)} is neither i/n with i from 1 to n, such as 1/4, nor slurm in a job array"
         ) from None
     return first, number
 

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from costmodel.kinds import refused
 from hardware_specs.errors import InvalidInputError, UnsupportedError, VlmRooflineError
 from hardware_specs.showing import shown
 from profiling.devices.device import visible_gpus
@@ -59,9 +60,9 @@ def launch(
         VlmRooflineError: see `run_points`.
     """
     if engine not in ("local", "ray"):
-        raise InvalidInputError(f"there is no engine {shown(engine)}; there is: local, ray")
+        raise InvalidInputError(f"engine={shown(engine)} is unknown; there is: local, ray")
     if not 1 <= workers <= MOST_WORKERS:
-        raise InvalidInputError(f"there are 1 to {MOST_WORKERS} workers, not {shown(workers)}")
+        raise refused("workers", f"a whole number from 1 to {MOST_WORKERS}", workers)
     plan.check(elsewhere=engine == "ray")
     spawn = multiprocessing.get_context("spawn")
     errors = spawn.SimpleQueue()

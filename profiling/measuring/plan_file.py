@@ -141,9 +141,13 @@ def options_for(
     2.0
     """
     if not 0 < noise < 1:
-        raise InvalidInputError(f"noise is a share such as 0.02, not {noise}")
+        raise InvalidInputError(f"noise must be a share such as 0.02, not {noise}")
     if not 0 < max_time < inf:
         raise InvalidInputError(f"max_time must be positive and finite, not {max_time}")
+    if max_foreign_load is not None and device.startswith("cuda"):
+        raise InvalidInputError(
+            f"max_foreign_load is watched on a CPU alone, and the device is {device}; leave it out"
+        )
     # A CPU has no clocks to wait for; a GPU needs seconds to reach its own.
     warm_up_s = min(3.0 if device.startswith("cuda") else 0.3, max_time)
     return Options(

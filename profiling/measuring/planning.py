@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from costmodel.kinds import refused
 from costmodel.models import load_model
 from hardware_specs.errors import InvalidInputError, UnsupportedError
-from hardware_specs.showing import shown
 from profiling.devices.device import device_kind
 from profiling.records.measurement import Configuration, record_name
 from profiling.subject.division import check_division
@@ -139,10 +139,10 @@ def check_rounds(rounds: int) -> None:
 
     >>> check_rounds(0)
     Traceback (most recent call last):
-    hardware_specs.errors.InvalidInputError: a campaign has 1 to 10000 rounds, not 0
+    hardware_specs.errors.InvalidInputError: rounds must be a whole number from 1 to 10000, not 0
     """
     if type(rounds) is not int or not 1 <= rounds <= MOST_ROUNDS:
-        raise InvalidInputError(f"a campaign has 1 to {MOST_ROUNDS} rounds, not {shown(rounds)}")
+        raise refused("rounds", f"a whole number from 1 to {MOST_ROUNDS}", rounds)
 
 
 def plan(

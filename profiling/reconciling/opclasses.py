@@ -15,13 +15,22 @@ from costmodel.roofline import Roofline
 from profiling.records.measurement import Measurement, Sampling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from profiling.reconciling.joining import Prediction, Predictor
     from profiling.tracing.op_profile import OpProfile
 
 #: What tells profiler passes apart.
-PASS = ("model", "dtype", "method", "visual_tokens", "batch_size", "mode")
+PASS = (
+    "model",
+    "dtype",
+    "method",
+    "visual_tokens",
+    "text_tokens",
+    "batch_size",
+    "mode",
+    "attention",
+)
 #: The cost model writes the layers that an op spans in brackets.
 _LAYERS = re.compile(r"\[\d+:\d+\]$")
 
@@ -98,6 +107,17 @@ def passes_of(
     for row in rows:
         passes[tuple(row[name] for name in PASS)].append(row)
     return passes
+
+
+def pass_name(key: Sequence[Any]) -> str:
+    """Return the words that describe a profiler pass, from its values in the order of `PASS`.
+
+    >>> pass_name(("llava-1.5-7b", "bf16", "none", 576, 40, 1, "eager", "sdpa"))
+    'llava-1.5-7b bf16, none, 576 visual tokens, 40 text tokens, batch 1, eager'
+    """
+    model, dtype, method, visual, text, batch, mode, attention = key
+    words = f"{model} {dtype}, {method}, {visual} visual tokens, {text} text tokens, batch {batch}, {mode}"
+    return words if attention == "sdpa" else f"{words}, {attention} attention"
 
 
 def by_class(rows: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:

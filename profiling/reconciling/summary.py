@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 #: What makes two rows points of one curve over visual tokens.
-SERIES = ("model", "dtype", "method", "text_tokens", "batch_size", "mode")
+SERIES = ("model", "dtype", "method", "text_tokens", "batch_size", "mode", "attention", "cache")
 
 
 def summarise_rows(

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from profiling.reconciling.opclasses import passes_of
+from profiling.reconciling.opclasses import pass_name, passes_of
 from profiling.records.measurement import shareable
 from profiling.report.html import definitions, items, number, section, table, tag
 
@@ -84,9 +84,9 @@ def ops_section(result: Reconciliation) -> str:
         "predicted", "GFLOP", "MB",
     )  # fmt: skip
     pieces = []
-    for (model, dtype, method, tokens, batch, mode), rows in passes_of(result.ops).items():
+    for key, rows in passes_of(result.ops).items():
         longest = sorted(rows, key=lambda row: -row["measured_s"])
-        words = f"{model} {dtype}, {method}, {tokens} visual tokens, batch {batch}, {mode}"
+        words = pass_name(key)
         if len(rows) > _MOST_OPS:
             words += f"; the {_MOST_OPS} longest of {len(rows)}, the JSON has all"
         cells = [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from costmodel.plots import PlacedOp, plot_roofline
 from costmodel.plots.latency import LatencyCurve, MeasuredPoints, latency_curve, plot_latency
 from profiling.reconciling.metrics import knee_of
-from profiling.reconciling.opclasses import passes_of
+from profiling.reconciling.opclasses import pass_name, passes_of
 from profiling.reconciling.summary import SERIES, medians_by_count, series_of
 from profiling.report.plot_accuracy import plot_accuracy
 from profiling.report.plot_gap import plot_gap, plot_gap_over_tokens
@@ -44,8 +44,8 @@ def series_name(key: Sequence[Any], *, short: bool = False) -> str:
 
     The short form leaves out the model, dtype and text.
 
-    >>> series_name(("llava-1.5-7b", "bf16", "none", 40, 8, "eager"))
-    'llava-1.5-7b bf16, 40 text tokens, batch 8, eager'
+    >>> series_name(("llava-1.5-7b", "bf16", "none", 40, 8, "eager", "sdpa", "cold"))
+    'llava-1.5-7b bf16, 40 text tokens, batch 8, eager, cold cache'
     """
     named = dict(zip(SERIES, key, strict=True))
     words = [] if short else [f"{named['model']} {named['dtype']}"]
@@ -55,7 +55,11 @@ def series_name(key: Sequence[Any], *, short: bool = False) -> str:
         words.append(f"{named['text_tokens']} text tokens")
     if named["batch_size"] != 1 or not short:
         words.append(f"batch {named['batch_size']}")
-    return ", ".join([*words, str(named["mode"])])
+    words.append(str(named["mode"]))
+    # The usual ones go without saying.
+    unusual = [name for name in ("attention", "cache") if named[name] not in ("sdpa", "warm")]
+    words += [f"{named[name]} {name}" for name in unusual]
+    return ", ".join(words)
 
 
 def reconciliation_figures(result: Reconciliation) -> dict[str, Figure]:
@@ -180,6 +184,7 @@ def _every_count(
         precision=first["dtype"],
         text_tokens=first["text_tokens"],
         batch_size=first["batch_size"],
+        attention="eager" if first["attention"] == "eager" else "flash",
     )
 
 
@@ -207,13 +212,10 @@ def _rooflines(result: Reconciliation) -> dict[str, Figure]:
     passes = passes_of(result.ops)
     figures = {}
     for index, (key, rows) in enumerate(passes.items()):
-        model, dtype, method, tokens, batch, mode = key
-        words = f"{model} {dtype}, {tokens} visual tokens, batch {batch}, {mode}"
-        if method != "none":
-            words += f", {method}"
+        words = pass_name(key)
         number = "" if len(passes) == 1 else f"-{index + 1}"
         figures[f"roofline{number}"] = plot_roofline(
-            result.hardware, _placed(rows, "predicted_s"), dtype=dtype,
+            result.hardware, _placed(rows, "predicted_s"), dtype=rows[0]["dtype"],
             title=subtitle(result, words), measured=_placed(rows, "measured_s"),
         )  # fmt: skip
     return figures

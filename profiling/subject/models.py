@@ -16,6 +16,7 @@ from hardware_specs.errors import (
     InvalidFileError,
     InvalidInputError,
     MissingDependencyError,
+    UnknownNameError,
     UnknownPrecisionError,
     UnsupportedError,
 )
@@ -159,6 +160,7 @@ def build_model(
         UnknownModelError: no such model.
         InvalidFileError: no safetensors there, or damaged ones.
         UnknownPrecisionError: no such dtype.
+        UnknownNameError: no such attention.
         UnsupportedError: the device cannot run that dtype, or the attention is not installed.
         DeviceUnavailableError: no such device.
         MissingDependencyError: torch, transformers or torchao is not installed.
@@ -167,6 +169,7 @@ def build_model(
     label = canonical_dtype("bf16" if own else dtype)
     place = _place(device)
     check_weights(weights)
+    check_attention(attention)
     if label in QUANTISED_DTYPES:
         from profiling.subject.quantisation import check_device
 
@@ -208,6 +211,17 @@ def check_weights(weights: str) -> None:
     """Refuse words that name no kind of weights."""
     if weights not in ("random", "real"):
         raise InvalidInputError(f"weights {shown(weights)} is neither 'random' nor 'real'")
+
+
+def check_attention(attention: str) -> None:
+    """Refuse words that name no attention of `transformers`; `owner/name` is a kernel of the hub."""
+    if attention in ("eager", "sdpa") or (isinstance(attention, str) and "/" in attention):
+        return
+    known = transformers_library().modeling_utils.ALL_ATTENTION_FUNCTIONS.valid_keys()
+    # Those of a paged cache are for serving, and torch's counters do not see through flex attention.
+    there = {"eager", *(name for name in known if "|" not in name)} - {"flex_attention"}
+    if attention not in there:
+        raise UnknownNameError(attention, sorted(there), "attention")
 
 
 def _build_random(

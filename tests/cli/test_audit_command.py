@@ -58,12 +58,19 @@ def test_reproduced_tables_have_names(capsys):
     ("words", "reason"),
     [
         (["{table}"], "no column names the model"),
+        (
+            ["{table}", "--column", "foo=flops"],
+            "no column 'foo'; there is: 'Method', 'Tokens', 'FLOPs (T)'",
+        ),
         (["{table}", "--model", "llava-1.5-8b"], "did you mean"),
         (["nosuch.csv"], "there is no such file"),
         (["flops-ladder"], "unknown table of counts"),
         (["{table}", "--column", "Cost"], "HEADING=ROLE UNIT"),
         (["{table}", "--column", "Tokens=price"], "cannot be 'price'"),
-        (["{table}", "--model", "llava-1.5-7b", "--copies", "-1"], "copies=-1"),
+        (
+            ["{table}", "--model", "llava-1.5-7b", "--copies", "-1"],
+            "--copies must be a whole number from 0 to 100000, not -1",
+        ),
     ],
 )
 def test_bad_input_is_one_line(refused, table, words, reason):

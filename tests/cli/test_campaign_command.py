@@ -58,7 +58,7 @@ def test_failed_checks_are_named_and_the_exit_code_is_1(
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["everything"], "none of smoke, core, more"), (["smoke", "--budget", "-1"], "budget must be"),
+    [(["everything"], "none of smoke, core, more"), (["smoke", "--budget", "-1"], "--budget must be"),
      (["smoke", "--started", "1e12"], "--started lies in the past"),
      (["smoke", "--device", "tpu"], "not one of cuda"),
      (["smoke", "--device", "cpu", "--model", "llava-1.5-7c"], "llava-1.5-7c"),

@@ -166,7 +166,10 @@ def test_ops_go_to_calibrate(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         ([VIT, "--calibrate", "x.csv", "--plot", "x.bmp"], "must end in .png, .svg or .pdf"),
         ([VIT, "--calibrate", "x.xlsx"], "must end in .parquet or .csv"),
         ([VIT, "--model", "no-such"], "unknown model"),
-        ([VIT, "--visual-tokens", "5"], "need a model"),
+        (
+            [VIT, "--visual-tokens", "5"],
+            "--visual-tokens is for the estimate beside the trace",
+        ),
         ([VIT, "-d", "z80"], "z80"),
         ([str(TRACES["mi300x_vllm_decode"]), "--model", "llava-1.5-7b"], "name it with hardware="),
         ([str(TRACES["mi300x_vllm_decode"]), "--plot", "x.png"], "can be placed"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -96,6 +97,18 @@ def test_frontier_shows_what_it_has(capsys) -> None:
 @pytest.mark.parametrize(("line", "said"), [
     ("frontier llava-1.5-7b -d l4 --plot x.png", "--plot needs --benchmark"),
     ("frontier llava-1.5-7b -d l4 --latency-ms 9", "--latency-ms needs --benchmark"),
+    ("frontier llava-1.5-7b -d l4 --rank score", "--rank needs --benchmark"),
+    ("frontier llava-1.5-7b -d l4 --training-free", "--training-free needs --benchmark"),
+    ("frontier llava-1.5-7b -d l4 --precision fp16", "--precision needs --benchmark"),
+    ("serve llava-1.5-7b -d l4 --memory-gb 40 --memory-margin-bytes 5", "leave out one"),
+    ("break-even llava-1.5-7b -d l4 --memory-gb 40 --memory-margin-bytes 5", "leave out one"),
+    ("frontier llava-1.5-7b -d l4 --benchmark pope --memory-gb 40 --memory-margin-bytes 5", "leave out one"),
+    ("profile llava-1.5-7b --device cuda --threads 2", "--threads are those of a CPU"),
+    ("profile llava-1.5-7b --device cuda --max-foreign-load 2", "--max-foreign-load is watched on a CPU"),
+    ("loop --out x --device cpu --method= --keep 3", "--method names none"),
+    ("audit fastv --column x=flops", "--column is for a file or a text"),
+    ("audit fastv --model llava-1.5-7b", "--model is for a file or a text"),
+    ("audit fastv -d nowhere", "unknown hardware 'nowhere'"),
     ("sweep llava-1.5-7b -d l4 --parts x --out x.csv", "leave out --out"),
     ("estimate llava-1.5-7b -d l4 --markdown --ops", "--markdown prints one table"),
     ("estimate llava-1.5-7b -d l4 --markdown --energy", "--markdown prints one table"),
@@ -108,6 +121,85 @@ def test_options_that_nothing_would_read_are_refused(
     monkeypatch.chdir(tmp_path)
     assert said in refused(*line.split())
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("line", "said"), [
+    ("break-even llava-1.5-7b -d l4 --latency-ms -1", "--latency-ms must be a finite number above 0, not -1"),
+    ("break-even llava-1.5-7b -d l4 --memory-gb=0", "--memory-gb must be a finite number above 0, not 0"),
+    ("frontier llava-1.5-7b -d l4 --benchmark pope --latency-ms nan", "--latency-ms must be a finite "
+     "number above 0, not nan"),
+    ("serve llava-1.5-7b -d l4 --step-ms -1", "--step-ms must be a number from 0 to 60000, not -1"),
+    ("serve llava-1.5-7b -d l4 --rate 0", "--rate must be a finite number above 0, not 0"),
+    ("estimate llava-1.5-7b -d l4 --host-us 1e5", "--host-us must be a number from 0 to 10000, not 1e5"),
+    ("sweep llava-1.5-7b -d l4 --host-us 3,-2", "--host-us must be a number from 0 to 10000, not -2"),
+    ("estimate llava-1.5-7b -d l4 --method fastv --keep 150%", "--keep must be a count (an int from 1) or "
+     "a ratio (a float in (0, 1]), not 150%"),
+    ("estimate llava-1.5-7b -d l4 --tp 0", "--tp must be a whole number from 1 to 100000000, not 0"),
+    ("estimate llava-1.5-7b -d l4 --logits some", "--logits='some' is unknown; there is: last, all"),
+    ("profile llava-1.5-7b --seed -1", "--seed must be a whole number from 0 to 9223372036854775807, not -1"),
+    ("profile llava-1.5-7b --device cpu --threads 0", "--threads must be a whole number from 1 to "
+     "4096, not 0"),
+    ("profile llava-1.5-7b --noise -1", "--noise must be a share such as 0.02, not -1"),
+    ("profile llava-1.5-7b --rounds 0", "--rounds must be a whole number from 1 to 10000, not 0"),
+    ("profile llava-1.5-7b --device cpu --gpus 1 --out x", "--gpus and --device-name choose hosts of a "
+     "cluster; give --engine ray, or neither"),
+    ("sweep llava-1.5-7b -d l4 --top 0", "--top must be a whole number from 1 to 20000, not 0"),
+    ("sweep llava-1.5-7b -d l4 --pareto time_s", "--pareto 'time_s' is not two columns or more; for one "
+     "there is --top, with --by"),
+    ("sweep llava-1.5-7b -d l4 --top 1 --workers 0", "--workers must be a whole number from 1 to 1024, "
+     "not 0"),
+    ("campaign smoke --out x --budget 0", "--budget must be positive and finite, not 0"),
+])  # fmt: skip
+def test_errors_are_in_the_words_and_units_of_the_command_line(
+    refused, line: str, said: str
+) -> None:
+    assert refused(*line.split()) == f"error: {said}"
+
+
+def test_what_is_listed_keeps_its_names(refused) -> None:
+    error = refused("sweep", "llava-1.5-7b", "-d", "l4", "--top", "1", "--by", "zzz")
+    assert " visual_tokens, " in error
+
+
+def test_empty_paths_are_refused_by_the_name_of_their_option() -> None:
+    """Python takes an empty path for the current folder; every path of every command is asked."""
+    import typer
+
+    from vlm_roofline.cli import build_app
+
+    def commands(app):
+        yield from (each.callback for each in app.registered_commands)
+        for group in app.registered_groups:
+            yield from commands(group.typer_instance)
+
+    paths = 0
+    for callback in commands(build_app([])):
+        for each in inspect.signature(callback, eval_str=True).parameters.values():
+            if "Path" not in str(each.annotation):
+                continue
+            (declared,) = each.annotation.__metadata__
+            paths += 1
+            with pytest.raises(typer.BadParameter, match="empty path"):
+                declared.parser("")
+    assert paths > 25
+
+
+@pytest.mark.parametrize(("line", "option"), [
+    ("audit", "TABLE"), ("explain", "TRACE"), ("calibrate -d l4 --out x.json", "TABLE"),
+    ("sweep llava-1.5-7b -d l4 --out", "--out"), ("explain x.json --plot", "--plot"),
+    ("measurements runs --share", "--share"), ("profile --plan", "--plan"), ("specs detect --out", "--out"),
+])  # fmt: skip
+def test_an_empty_path(refused, line: str, option: str) -> None:
+    assert f"'{option}': an empty path names no file" in refused(*line.split(), "")
+
+
+@pytest.mark.parametrize(("line", "said"), [
+    ("compare llava-1.5-7b -d l4 --method fastv --format csv", "two formats"),
+    ("reconcile x --stage prefill", "--json has every stage"),
+])  # fmt: skip
+def test_options_that_a_document_leaves_unread_are_refused(capsys, line: str, said: str) -> None:
+    assert main([*line.split(), "--json"]) == 2
+    assert said in json.loads(capsys.readouterr().out)["error"]["message"]
 
 
 def test_help_of_the_program(capsys) -> None:

@@ -207,9 +207,13 @@ def test_an_unknown_convention_is_told_of_our_own(capsys: pytest.CaptureFixture[
     ("options", "says"),
     [
         ("--method divprune", "divprune at its default of 0.098"),
+        ("--method fastervlm --keep 64", "fastervlm keep 64 (patches of each crop kept)"),
         ("--method tome(r=8)", "batch 1, tome(r=8)"),
         ("--method fastv(variant=paper)", "fastv(variant=paper) at its default of 0.5"),
-        ("--method divprune/fastv(layer=3)", "divprune at its default of 0.098, then"),
+        (
+            "--method divprune/fastv(layer=3)",
+            "divprune at its default of 0.098 (visual tokens kept), then",
+        ),
         ("--method divprune --keep 64", "divprune keep 64"),
         ("--method fastv --keep 0.5 --layer 3", "fastv keep 0.5 from layer 3"),
     ],

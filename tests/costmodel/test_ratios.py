@@ -19,7 +19,7 @@ def priced(visual_tokens=576, **given):
 
 @pytest.mark.parametrize("execution", ["fused", "hf-eager", "static-graph"])
 @pytest.mark.parametrize("calibration", ["none", "generic", A100])
-@pytest.mark.parametrize("quantity", ["time_s", "ttft_s", "tpot_s"])
+@pytest.mark.parametrize("quantity", ["time_s", "ttft_s", "tpot_s", "prefill_s"])
 def test_a_run_is_itself_for_certain(execution, calibration, quantity):
     cost = priced(execution=execution, calibration=calibration)
     again = priced(execution=execution, calibration=calibration)

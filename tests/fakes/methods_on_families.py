@@ -10,7 +10,8 @@ from costmodel import estimate
 from costmodel.methods import get_method
 from costmodel.models import load_model
 from costmodel.models.families import get_family
-from hardware_specs.errors import UnsupportedError
+from costmodel.scenario import visual_units
+from hardware_specs.errors import InvalidInputError, UnsupportedError
 from profiling.counting.one_run import count_run
 from profiling.records.measurement import TOTAL, Configuration
 from profiling.subject.execution import Execution
@@ -75,21 +76,33 @@ class OnFamily:
         """
         name, keep = ASKED.get(method, (method, 5))
         shape = self.clip if get_method(method).info.clips else self.asked
+        return self.compared(name, keep, **shape)
+
+    def compared(
+        self, method: str, keep: float | None = None, **shape: Any
+    ) -> dict[str, tuple[int, int]] | None:
+        """The same for a method with its settings, on an image or clip of its own."""
         self.given = {"text_tokens": 9, "output_tokens": 1, **shape}
-        priced = self._priced(name, keep)
-        seen = self._ran(name, keep)
+        priced = self._priced(method, keep)
+        seen = self._ran(method, keep)
         assert (priced is None) == (seen is None), f"{method}: priced {priced}, ran {seen}"
         if priced is None or seen is None:
             return None
         return {stage: (priced[stage], seen.get(stage, 0)) for stage in priced}
 
     def _priced(self, method: str, keep: float | None) -> dict[str, int] | None:
+        given = dict(self.given)
+        size = given.get("image_size")
+        units = visual_units(self.shape, given.get("images"), size, given.get("frames"))
+        if units.counted.tokens != units.executed.tokens:
+            # Papers count no class or newline token.
+            given["visual_tokens"] = units.executed.tokens
         try:
             cost = estimate(
                 self.shape, "a100", precision="fp32", execution="hf-eager", method=method, keep=keep,
-                **self.given,
+                **given,
             )  # fmt: skip
-        except UnsupportedError:
+        except (InvalidInputError, UnsupportedError):
             return None
         flops = {name: int(stage.flops) for name, stage in cost.stages.items()}
         return flops | {"prefill": sum(flops[name] for name in STAGES)}
@@ -107,7 +120,7 @@ class OnFamily:
                 execution = Execution(self.model, self.shape, configuration)
             with execution.ready():
                 stages, _ = count_run(execution)
-        except UnsupportedError:
+        except (InvalidInputError, UnsupportedError):
             return None
         flops = {name: int(stage.flops or 0) for name, stage in stages.items()}
         return flops | {"prefill": flops[TOTAL]}

@@ -149,7 +149,7 @@ def test_launched_processes_measure_a_plan(tiny_source: str, tmp_path: Path, qui
     assert seen[-1] == (2, 2)
     assert [record.file_name for record in records] == plan.file_names()
     _assert_whole(plan, tmp_path)
-    with pytest.raises(InvalidInputError, match="no engine"):
+    with pytest.raises(InvalidInputError, match="engine="):
         launch(plan, tmp_path, engine="cloud")
     with pytest.raises(InvalidInputError, match="workers"):
         launch(plan, tmp_path, workers=0)

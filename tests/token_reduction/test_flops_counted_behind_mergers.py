@@ -54,6 +54,9 @@ ON_IMAGES = [
     ("dart(variant=embedding, keep=24)", {}),
     ("cdpruner(variant=split, keep=23)", {}),
     ("visionzip", {"keep": 64}),
+    ("holov", {"keep": 20}),
+    ("hiprune(alpha=0.5)", {"keep": 20}),  # both of its layers are of windows in Qwen2.5-VL
+    ("hiprune(shallow=3)", {"keep": 0.25}),
     ("v2drop(layers=[2,5], shares=[0.5,0])", {}),
     ("downsample", {"keep": 0.3}),  # 5 x 8 of 10 x 14 tokens
     ("downsample/fastv(keep=0.5)", {}),
@@ -67,6 +70,7 @@ ON_CLIPS = [
     ("fastvid(segments=1, threshold=-1)", {"keep": 0.25}),
     ("downsample", {}),
     ("visionzip", {"keep": 64}),
+    *(("holov(chunks=5)", {"keep": 60}), ("hiprune", {"keep": 60})),
     *(("holitom(threshold=1)", {}), ("holitom(threshold=1, cut=2)", {"keep": 0.4})),
 ]
 RUNS = [

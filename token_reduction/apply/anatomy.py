@@ -109,6 +109,19 @@ class Parts:
                 "in the language model"
             )
 
+    def require_one_layer(self, method: str) -> None:
+        """Raise where the features of several of the tower's layers are concatenated.
+
+        Raises:
+            UnsupportedError: they are, and the method needs those of one.
+        """
+        if not isinstance(self.feature_layer, int):
+            raise UnsupportedError(
+                f"{method} needs the features of one layer of the tower, and this model concatenates "
+                f"those of layers {', '.join(map(str, self.feature_layer))}; divprune, fastv and vtw take "
+                "them as they are"
+            )
+
     def require_vision_layers(self, method: str) -> None:
         """Raise unless every tower's layers are ones a method can act in.
 
@@ -185,7 +198,8 @@ def dissect(model: Any) -> Parts:
     video_id = getattr(config, "video_token_id", None)
     if video_id is not None and hasattr(base, "get_video_features"):
         placeholders["video"] = int(video_id)
-    layer = getattr(config, "vision_feature_layer", -1)
+    layers = getattr(config, "vision_feature_layer", -1)
+    layers = (layers,) if isinstance(layers, int) else tuple(layers)
     projectors = [getattr(base, name) for name in _PROJECTORS if hasattr(base, name)]
     language = next(getattr(base, name) for name in _LANGUAGES if hasattr(base, name))
     return Parts(
@@ -197,7 +211,7 @@ def dissect(model: Any) -> Parts:
         language=language,
         layers=tuple(language.layers),
         placeholders=placeholders,
-        feature_layer=layer if isinstance(layer, int) else tuple(layer),
+        feature_layer=layers if len(layers) > 1 else layers[0],
     )
 
 

@@ -305,7 +305,10 @@ class PromptReduction:
                 f"{self.record.method.name} makes new tokens, which have no place on the three axes of "
                 f"{self.parts.family.label}; divprune keeps some of the old ones"
             )
-        self._deep.append([layer[number][kept] for layer in deep])
+        rows = [layer[number][kept] for layer in deep]
+        if result.valid is not None:
+            rows = [row * result.valid.unsqueeze(-1).to(row.dtype) for row in rows]
+        self._deep.append(rows)
 
     def _in_place(self, item: Placed, kept: Tensor | None) -> Placed:
         """Leave tokens where they stood if text stands between them, or positions have three axes."""

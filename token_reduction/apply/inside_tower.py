@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from hardware_specs.errors import UnsupportedError
 from token_reduction.apply.anatomy import feature_depth
 from token_reduction.tokens.observation import observed
 
@@ -100,11 +99,7 @@ class TowerReduction:
         self.parts.require_vision_layers(name)
         if self.step.needs_class_token:
             self.parts.require_class_token(name)
-        if not isinstance(self.parts.feature_layer, int):
-            raise UnsupportedError(
-                f"{name} shortens the tower's hidden states layer by layer, and this model "
-                f"concatenates those of layers {self.parts.feature_layer}"
-            )
+        self.parts.require_one_layer(name)
         self.step.attach(self.parts, patches)
         for tower in self.parts.towers:
             last = len(tower.layers) - 1

@@ -50,6 +50,20 @@ class OneCut(Policy):
         return layer == self.layer
 
 
+def stack_rows(name: str, rows: list[Tensor]) -> Tensor:
+    """Return what the rows of a group keep, [r, m].
+
+    Raises:
+        UnsupportedError: not as many for each.
+    """
+    if len({len(kept) for kept in rows}) > 1:
+        raise UnsupportedError(
+            f"{name} keeps a share of every image, and sequences with as many visual tokens have them in "
+            "images of other sizes; give them one by one"
+        )
+    return torch.stack(rows)
+
+
 def contiguous_start(group: Group, now: Prefill, name: str) -> Tensor:
     """Return where the visual tokens of each row of a group begin, [r].
 

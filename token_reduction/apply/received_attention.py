@@ -1,18 +1,19 @@
 """What the patches of an image look at in a tower without a class token: attention received, and keys.
 
-For towers of native resolution whose q, k and v are one product (Qwen's). The last layer sees the whole
-image; its attention is recomputed from its own queries and keys, a block of queries at a time, and averaged
-over the patches that the merger makes one token of.
+For towers of native resolution whose q, k and v are one product (Qwen's). A layer's attention is recomputed
+from its own queries and keys, in the frames or windows that attend to themselves there, a block of queries
+at a time, and averaged over the patches that the merger makes one token of.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from costmodel.methods.clips import not_weighed
-from hardware_specs.errors import UnsupportedError
+from hardware_specs.errors import InvalidInputError, UnsupportedError
 from token_reduction.apply.llm_attention import rotate
 from token_reduction.apply.places import Host, reduce_clips_of
 
@@ -29,24 +30,38 @@ BLOCK = 1024
 
 
 class ReceivedAttention:
-    """Attention that the tokens of each image or clip receive in the tower's last layer."""
+    """Attention that the tokens of each image or clip receive in a layer of the tower.
+
+    Args:
+        host: the model.
+        depth: the layer, from 0, or from the end where negative; the last sees whole images.
+
+    Raises:
+        InvalidInputError: a layer that the tower does not have.
+    """
 
     #: Of the forward that is running.
     _grid: Tensor
     _rope: tuple[Tensor, Tensor]
+    _bounds: Tensor
     _projected: Tensor
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, depth: int = -1) -> None:
         (tower,), patches = host.parts.towers, host.patches
         module: Any = tower.module
-        attention: Any = tower.layers[-1].attn
+        if not -len(tower.layers) <= depth < len(tower.layers):
+            raise InvalidInputError(
+                f"{host.method.name} looks at vision layer {depth + 1}, counted from 1, and this tower has "
+                f"{len(tower.layers)}"
+            )
+        attention: Any = tower.layers[depth].attn
         self._tower, self._attention = module, attention
 
         def saw_tower(_module: Any, args: Any, kwargs: Any) -> None:
             self._grid = kwargs["grid_thw"] if "grid_thw" in kwargs else args[1]
 
         def saw_layer(_module: Any, _args: Any, kwargs: Any) -> None:
-            self._rope = kwargs["position_embeddings"]
+            self._rope, self._bounds = kwargs["position_embeddings"], kwargs["cu_seqlens"]
 
         def saw_projection(_module: Any, _args: Any, output: Tensor) -> None:
             self._projected = output
@@ -55,37 +70,54 @@ class ReceivedAttention:
         patches.before(attention, saw_layer)
         patches.after(attention.qkv, saw_projection)
 
+    def columns(self, number: int) -> int:
+        """Return the tokens in a row of an image."""
+        return int(self._grid[number, 2]) // int(self._tower.spatial_merge_size)
+
     def of(self, number: int) -> tuple[Tensor, Tensor]:
-        """Return what each token of an image receives, [n], and its mean key, [n, e].
+        """Return what each token of an image receives on average, [n], and its mean key, [n, e].
 
         Args:
             number: of the image or clip in its forward.
         """
         module, attention = self._tower, self._attention
         sizes: list[int] = self._grid.prod(-1).tolist()
-        span = slice(sum(sizes[:number]), sum(sizes[: number + 1]))
-        frames = int(self._grid[number, 0])
-        projected = self._projected[span].view(sizes[number], 3, attention.num_heads, -1)
-        # [frames, h, patches of a frame, e]
-        queries, keys = (
-            part.reshape(frames, -1, *part.shape[1:]).transpose(1, 2)
-            for part in projected.unbind(1)[:2]
-        )
-        cos, sin = (
-            part[span].reshape(frames, -1, part.shape[-1]).to(queries) for part in self._rope
-        )
-        turned, asked = rotate(keys, cos, sin), rotate(queries, cos, sin)
-        received = queries.new_zeros(frames, queries.shape[2], dtype=torch.float32)
-        for block in torch.split(asked, BLOCK, dim=2):
-            weights = (block @ turned.transpose(-1, -2) * attention.scaling).softmax(
-                dim=-1, dtype=torch.float32
+        first, size = sum(sizes[:number]), sizes[number]
+        span = slice(first, first + size)
+        queries, keys = self._projected[span].view(size, 3, attention.num_heads, -1).unbind(1)[:2]
+        cos, sin = (part[span] for part in self._rope)
+        received = queries.new_zeros(size, dtype=torch.float32)
+        for places in self._pieces(first, size):
+            # [pieces, h, patches of each, e]
+            turned, asked = (
+                rotate(part[places].transpose(1, 2), cos[places].to(part), sin[places].to(part))
+                for part in (keys, queries)
             )
-            received += weights.mean(dim=1).sum(dim=1)
+            looked = received.new_zeros(places.shape)
+            for block in torch.split(asked, BLOCK, dim=2):
+                weights = (block @ turned.transpose(-1, -2) * attention.scaling).softmax(
+                    dim=-1, dtype=torch.float32
+                )
+                looked += weights.mean(dim=1).sum(dim=1)
+            received = received.index_put((places,), looked / size)
         many = module.spatial_merge_size**2
         scores = received.view(-1, many).mean(-1)
         metric = keys.mean(dim=1).reshape(-1, many, keys.shape[-1]).mean(1)
         order = self._raster(module, number)
         return (scores, metric) if order is None else (scores[order], metric[order])
+
+    def _pieces(self, first: int, size: int) -> list[Tensor]:
+        """Patches [pieces, length] that attend to each other, those of one length together."""
+        inside = [
+            bound - first for bound in self._bounds.tolist() if first <= bound <= first + size
+        ]
+        by_length: dict[int, list[int]] = {}
+        for start, end in pairwise(inside):
+            by_length.setdefault(end - start, []).append(start)
+        return [
+            (torch.tensor(starts).unsqueeze(-1) + torch.arange(length)).to(self._grid.device)
+            for length, starts in by_length.items()
+        ]
 
     def _raster(self, module: Any, number: int) -> Tensor | None:
         """Where tokens laid out window by window are in raster order; None where they lie so."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import sys
 import time
 from contextlib import suppress
@@ -149,7 +148,7 @@ def _refuse(reason: BaseException | str, arguments: Sequence[str]) -> int:
         time.sleep(_PATIENCE_S)
     text = one_line(reason, 1900) or type(reason).__name__
     if isinstance(reason, VlmRooflineError) and not isinstance(reason, InvalidFileError):
-        text = _as_options(text, arguments)
+        text = _as_typed(text, arguments)
     if isinstance(reason, MemoryError):
         text = f"out of memory: {text}"
     elif isinstance(reason, RecursionError):
@@ -164,13 +163,15 @@ def _refuse(reason: BaseException | str, arguments: Sequence[str]) -> int:
     return 2
 
 
-def _as_options(text: str, arguments: Sequence[str]) -> str:
+def _as_typed(text: str, arguments: Sequence[str]) -> str:
     """Name arguments as the command that was called does.
 
-    >>> _as_options("text_tokens must be an integer >= 1, not 0", ["profile"])
-    '--text-tokens must be an integer >= 1, not 0'
+    >>> _as_typed("latency_s must be above 0, not -0.001", ["break-even", "x", "--latency-ms", "-1"])
+    '--latency-ms must be above 0, not -1'
     """
     from typer.main import get_command
+
+    from vlm_roofline.cli.as_typed import as_typed
 
     try:
         command: Any = get_command(build_app(arguments))
@@ -178,16 +179,7 @@ def _as_options(text: str, arguments: Sequence[str]) -> str:
         return text  # it is what ended the command
     for word in arguments:
         command = getattr(command, "commands", {}).get(word, command)
-    # An option in another unit than its argument's has another name too.
-    options = {
-        each.name: option
-        for each in command.params
-        for option in each.opts
-        if "_" in each.name and option == f"--{each.name.replace('_', '-')}"
-    }
-    return re.sub(
-        r"(?<![\w'\"./-])\w+(?![\w'\"./])", lambda word: options.get(word[0], word[0]), text
-    )
+    return as_typed(text, command, arguments)
 
 
 def _speaks(reason: BaseException | str) -> bool:

@@ -9,6 +9,7 @@ import typer
 from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.console import console, print_json, progress
 from vlm_roofline.cli.options import Json, hardware_option
+from vlm_roofline.cli.paths import typed_file
 
 if TYPE_CHECKING:
     from costmodel.audits import Audit
@@ -26,7 +27,9 @@ def audit(
     table: Annotated[
         str,
         typer.Argument(
-            metavar="TABLE", help="CSV, Markdown or LaTeX file, or a name of `reproduce list`."
+            metavar="TABLE",
+            parser=typed_file,
+            help="CSV, Markdown or LaTeX file, or a name of `reproduce list`.",
         ),
     ],
     model: Annotated[str | None, typer.Option(help="Model of rows that name none.")] = None,
@@ -36,10 +39,12 @@ def audit(
     text_tokens: Annotated[
         int | None, typer.Option(help="Text length that the paper states; solved if absent.")
     ] = None,
-    column: Annotated[
+    columns: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="'HEADING=ROLE UNIT'", help="What a column is, such as 'Cost=flops T'."
+            "--column",
+            metavar="'HEADING=ROLE UNIT'",
+            help="What a column is, such as 'Cost=flops T'.",
         ),
     ] = None,
     copies: Annotated[
@@ -52,9 +57,9 @@ def audit(
     from costmodel.audits import audit as answer
     from costmodel.audits import read_table
 
-    columns = dict(_named(text) for text in column or ())
+    named = dict(_named(text) for text in columns or ())
     # Read first: a bar for a file that is not there would be a promise.
-    read = read_table(table, model=model, columns=columns, text_tokens=text_tokens)
+    read = read_table(table, model=model, columns=named, text_tokens=text_tokens)
     for each in progress([read], "auditing"):
         result = answer(each, hardware=hardware, text_tokens=text_tokens, copies=copies, seed=seed)
     if json:

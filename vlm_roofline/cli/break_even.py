@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from vlm_roofline.cli.console import console, print_json, warn
-from vlm_roofline.cli.options import Json, MemoryGb, request_options
+from vlm_roofline.cli.options import Budget, Json, in_unit, refuse_margin, request_options
 from vlm_roofline.cli.units import show_bytes, show_time
 
 
@@ -15,9 +15,12 @@ from vlm_roofline.cli.units import show_bytes, show_time
 def break_even(
     given: dict[str, Any],
     *,
+    context: typer.Context,
     most: Annotated[int | None, typer.Option(help="Largest visual-token count looked at.")] = None,
-    latency_ms: Annotated[float | None, typer.Option(help="Budget for the first token.")] = None,
-    memory_gb: MemoryGb = None,
+    latency_s: Annotated[
+        float | None, in_unit("--latency-ms", "Budget for the first token.")
+    ] = None,
+    memory_bytes: Budget = None,
     json: Json = False,
 ) -> None:
     """Say where fewer visual tokens stop helping, and how many fit a latency or memory budget."""
@@ -25,22 +28,21 @@ def break_even(
     from costmodel.questions.break_evens import largest_batch
     from hardware_specs import get_hardware
 
-    memory = None if memory_gb is None else memory_gb * 1e9
-    result = answer(
-        **given,
-        most=most,
-        latency_s=None if latency_ms is None else latency_ms / 1e3,
-        memory_bytes=memory,
-    )
+    refuse_margin(context)
+    result = answer(**given, most=most, latency_s=latency_s, memory_bytes=memory_bytes)
     margin = int(given["memory_margin_bytes"])
-    capacity = get_hardware(given["hardware"]).usable_memory_bytes if memory is None else memory
+    capacity = (
+        get_hardware(given["hardware"]).usable_memory_bytes
+        if memory_bytes is None
+        else memory_bytes
+    )
     batch = None
     if capacity is not None:
         fixed = {name: value for name, value in given.items() if name != "batch_size"}
-        batch = largest_batch(**fixed, memory_bytes=memory)
+        batch = largest_batch(**fixed, memory_bytes=memory_bytes)
     if json:
         document = {"schema_version": 1, **result.to_dict(), "largest_batch": batch}
-        print_json(document | {"memory_margin_bytes": margin if memory is None else None})
+        print_json(document | {"memory_margin_bytes": margin if memory_bytes is None else None})
         return
     warn(*result.warnings)
     out = console()
@@ -51,10 +53,10 @@ def break_even(
     out.print(f"floor with one visual token: {show_time(result.floor_s)} to the first token")
     looked_at = int(result.visual_tokens[-1])
     out.print(f"one more visual token at {looked_at}: {show_time(float(result.marginal_s[-1]))}")
-    if latency_ms is not None:
-        out.print(f"within {latency_ms:g} ms: {_most(result.most_within_latency, looked_at)}")
+    if latency_s is not None:
+        out.print(f"within {latency_s * 1e3:g} ms: {_most(result.most_within_latency, looked_at)}")
     where = "the memory" if capacity is None else show_bytes(capacity)
-    if memory is None and capacity is not None:
+    if memory_bytes is None and capacity is not None:
         where += f", less {show_bytes(margin)} for context and driver"
     largest = "unknown" if batch is None else f"{batch:,}" if batch else "none"
     out.print(f"within {where}: {_most(result.most_within_memory, looked_at)}")

@@ -12,6 +12,7 @@ import typer
 from hardware_specs.errors import CalibrationError, InvalidInputError
 from vlm_roofline.cli.console import bars, console, print_json, progress
 from vlm_roofline.cli.options import Json, hardware_option, split, typed, written_to
+from vlm_roofline.cli.paths import typed_file
 
 if TYPE_CHECKING:
     from costmodel.calibration import Calibration, ClassParameters
@@ -29,6 +30,7 @@ def calibrate(
         list[str] | None,
         typer.Argument(
             metavar="TABLE",
+            parser=typed_file,
             help="Measured ops: CSV or Parquet files, or folders of them. None: measure them now.",
         ),
     ] = None,

@@ -25,8 +25,9 @@ def campaign(
     dtype: Annotated[
         str | None, typer.Option(help="Of the weights; fp32 on a CPU, else bf16.")
     ] = None,
-    budget: Annotated[
-        float | None, typer.Option(help="Seconds for the step; 240 for smoke, else 480.")
+    budget_s: Annotated[
+        float | None,
+        typer.Option("--budget", help="Seconds for the step; 240 for smoke, else 480."),
     ] = None,
     started: Annotated[
         float | None,
@@ -44,7 +45,7 @@ def campaign(
         raise InvalidInputError(f"--started lies in the past, in seconds since 1970, not {started}")
     plan = CampaignPlan(
         step, device, named(model, scale), dtype or ("fp32" if device == "cpu" else "bf16"),
-        budget_s=budget,
+        budget_s=budget_s,
     )  # fmt: skip
     checks = run_device_campaign(
         plan, out, spent_s=spent_s,

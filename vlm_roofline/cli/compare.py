@@ -48,6 +48,8 @@ def compare(
     written = ("text", "csv", "markdown", "latex")
     if format_ not in written:
         raise InvalidInputError(f"--format {format_!r} is unknown; there is: {', '.join(written)}")
+    if json and format_ != "text":
+        raise InvalidInputError(f"--format {format_} and --json are two formats; leave out one")
     result = run(
         given.pop("model"),
         split(hardware),

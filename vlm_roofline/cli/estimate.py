@@ -174,6 +174,7 @@ def _title(given: Mapping[str, Any]) -> str:
 def _method_title(given: Mapping[str, Any]) -> str:
     """Name the method, or the two of a stack, with variant, options and what it keeps."""
     from costmodel.methods import get_method
+    from costmodel.methods.info import VISUAL
 
     variant = given.get("method_variant", "program")
     method = get_method(given["method"], variant=variant, **given.get("method_options", {}))
@@ -185,6 +186,8 @@ def _method_title(given: Mapping[str, Any]) -> str:
         plain = info.default_keep is None or info.expected_keep is not None
         default = "" if plain else f" of {info.default_keep}"
         kept = f" at its default{default}" if keep is None else f" keep {keep}"
+        if default if keep is None else info.keep_meaning != VISUAL:
+            kept += f" ({info.keep_meaning})"
         if keep is None and each.said_by_options:
             kept = ""
         parts.append(f"{each.label}{kept}" + ("" if layer is None else f" from layer {layer}"))

@@ -17,6 +17,7 @@ from vlm_roofline.cli.options import (
     parse_keep,
     written_to,
 )
+from vlm_roofline.cli.paths import typed_path
 
 if TYPE_CHECKING:
     from profiling.explaining import Explanation
@@ -27,11 +28,14 @@ MOST_OPS = 12
 
 def explain(
     trace: Annotated[
-        Path, typer.Argument(metavar="TRACE", help="A torch.profiler trace: .json or .json.gz.")
+        Path,
+        typer.Argument(
+            metavar="TRACE", parser=typed_path, help="A torch.profiler trace: .json or .json.gz."
+        ),
     ],
     other: Annotated[
         Path | None,
-        typer.Argument(metavar="[TRACE2]", help="A second one: the run after a method."),
+        typer.Argument(metavar="[TRACE2]", parser=typed_path, help="A second one: the run after a method."),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="Its model, for the estimate beside the trace.")

@@ -11,7 +11,15 @@ import typer
 from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json, warn
-from vlm_roofline.cli.options import Json, MemoryGb, request_options, written_to
+from vlm_roofline.cli.options import (
+    Budget,
+    Json,
+    in_unit,
+    refuse_margin,
+    request_options,
+    typed,
+    written_to,
+)
 from vlm_roofline.cli.paths import typed_path
 from vlm_roofline.cli.units import show_time, show_visual_tokens
 
@@ -25,6 +33,7 @@ if TYPE_CHECKING:
 def frontier(
     given: dict[str, Any],
     *,
+    context: typer.Context,
     model: Annotated[
         str,
         typer.Argument(
@@ -35,8 +44,10 @@ def frontier(
         str | None,
         typer.Option(help="pope, mme, textvqa, ...; without one, what there is is shown."),
     ] = None,
-    latency_ms: Annotated[float | None, typer.Option(help="Budget for the request's time.")] = None,
-    memory_gb: MemoryGb = None,
+    latency_s: Annotated[
+        float | None, in_unit("--latency-ms", "Budget for the request's time.")
+    ] = None,
+    memory_bytes: Budget = None,
     rank: Annotated[
         str, typer.Option(help="retained (against the paper's unreduced model) or score.")
     ] = "retained",
@@ -68,25 +79,20 @@ def frontier(
     if benchmark is None:
         if scores:
             raise InvalidInputError("--scores needs --benchmark, a task of those results")
-        asked = {
-            "--plot": plot,
-            "--measured": measured,
-            "--latency-ms": latency_ms,
-            "--memory-gb": memory_gb,
-        }
-        for option, value in asked.items():
-            if value is not None:
+        for name, option in typed(context).items():
+            if name not in ("model", "hardware", "json"):
                 raise InvalidInputError(
                     f"{option} needs --benchmark; without both, what there is is shown"
                 )
         _print_benchmarks(model, json)
         return
+    refuse_margin(context)
     result = answer(
         model,
         **given,
         benchmark=benchmark,
-        latency_s=None if latency_ms is None else latency_ms / 1e3,
-        memory_bytes=None if memory_gb is None else memory_gb * 1e9,
+        latency_s=latency_s,
+        memory_bytes=memory_bytes,
         rank=rank,
         training_free=training_free,
         scores=scores or (),

@@ -14,6 +14,7 @@ from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json, warn
 from vlm_roofline.cli.method_settings import MethodOptions, Variant, with_settings
 from vlm_roofline.cli.options import Attention, Json, parse_keep, written_to
+from vlm_roofline.cli.paths import typed_path
 
 if TYPE_CHECKING:
     from token_reduction import Method
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 def generate(
     model: Annotated[str, typer.Argument(help="A local model folder, or a hub id.")],
-    image: Annotated[Path, typer.Option(help="The picture.")],
+    image: Annotated[Path, typer.Option(parser=typed_path, metavar="<path>", help="The picture.")],
     prompt: Annotated[
         str,
         typer.Option(help="The question. With the image token in it, it is used word for word."),

@@ -32,7 +32,9 @@ def import_results(
             "TensorRT Edge-LLM.",
         ),
     ],
-    out: Annotated[Path, typer.Option(parser=typed_path, help="Folder for the records.")],
+    out: Annotated[
+        Path, typer.Option(parser=typed_path, metavar="<path>", help="Folder for the records.")
+    ],
     model: Annotated[
         list[str] | None,
         typer.Option(

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.console import bars, console, print_json
 from vlm_roofline.cli.options import (
     Device,
@@ -14,11 +15,14 @@ from vlm_roofline.cli.options import (
     TextTokens,
     WorkFolder,
     parse_counts,
+    refuse_threads,
     split,
+    typed,
 )
 
 
 def loop(
+    context: typer.Context,
     out: WorkFolder,
     device: Device = "cuda",
     model: NamedModel = "llava-1.5-7b",
@@ -53,6 +57,11 @@ def loop(
     from profiling.measuring.plan_file import options_for
     from profiling.whole_loop import LoopPlan, run_loop
 
+    refuse_threads(context, device)
+    if not split(method) and "keep" in typed(context):
+        raise InvalidInputError(
+            "--keep is what methods keep, and --method names none; leave it out"
+        )
     plan = LoopPlan(
         device=device,
         model=model,

@@ -13,7 +13,7 @@ from costmodel.models.model import write_size
 from costmodel.quantities import STAGES
 from profiling.records.measurement import COMMUNICATION, DECODE_COMMUNICATION, GENERATION, TOTAL
 from profiling.records.samples import dispersion, order_statistic
-from vlm_roofline.cli.tables import Column, columns, shared, table
+from vlm_roofline.cli.tables import WAYS, Column, columns, shared, table
 from vlm_roofline.cli.units import show_share
 
 if TYPE_CHECKING:
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 _HOST = {"host": "host_share", "kernels": "kernels", "host/kernel": "host_per_kernel"}
 #: What may differ between rows of one method; `decode` spans all its steps.
 _TOLD = [
-    *columns(model="model", dtype="dtype", mode="mode", attention="attention", cache="cache", image="image"),
+    *columns(model="model", dtype="dtype"), *WAYS, *columns(image="image"),
     *columns("1", batch="batch", text_tokens="text", decode_steps="steps", images="images",
              frames="frames", tp="tp"),
 ]  # fmt: skip
-_UNSAID = ("sdpa", "warm", "-", "decode steps 0", "images -", "frames -", "tp 1")
+_UNSAID = ("attention sdpa", "cache warm", "-", "decode steps 0", "images -", "frames -", "tp 1")
 
 #: Stage -> heading, where they differ.
 _HEADINGS = {COMMUNICATION: "in collectives", DECODE_COMMUNICATION: "in decode's"}

@@ -24,6 +24,7 @@ def measurements(
         Path | None,
         typer.Option(
             metavar="FILE.zip",
+            parser=typed_path,
             help="Pack them for others, without paths, names and serial numbers, and list what the "
             "archive reveals.",
         ),

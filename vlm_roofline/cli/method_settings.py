@@ -63,7 +63,8 @@ def with_settings(
 
     read = {method: read_spelling(method) for method in methods if method.lower() != "none"}
     if not read:
-        raise InvalidInputError(f"{', '.join(asked)}: no method to set; give --method")
+        said = [f"--{name}" if name in given else f"--option {name}" for name in asked]
+        raise InvalidInputError(f"{', '.join(said)}: no method to set; give --method")
     infos = {method: method_info(name) for method, (name, _) in read.items()}
     taken = {
         method: {name: value for name, value in asked.items() if _takes(info, name, value)}

@@ -18,6 +18,7 @@ import typer
 from costmodel.kinds import Amount, Bytes, Count, Keep, Schedule, Size
 from costmodel.request import ARGUMENTS, DEFAULTS, OUR_DEFAULTS, check_names, plain
 from hardware_specs.errors import InvalidInputError
+from vlm_roofline.cli.as_typed import unit_of
 from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.method_settings import MethodOptions, Variant, with_settings
 from vlm_roofline.cli.paths import typed_path
@@ -51,7 +52,19 @@ def written_to(help_: str, *endings: str) -> Any:
             check_ending(path, *endings or FORMATS)
         return path
 
-    return typer.Option(help=help_, callback=check)
+    return typer.Option(help=help_, callback=check, parser=typed_path, metavar="<path>")
+
+
+def in_unit(flag: str, help_: str) -> Any:
+    """Return the option of a number whose argument is in another unit."""
+
+    def number(text: str | float) -> float:
+        try:
+            return parse_amount(flag, text)
+        except InvalidInputError:
+            raise typer.BadParameter(f"{text!r} is not a valid float") from None
+
+    return typer.Option(flag, help=help_, parser=number, metavar="<float>")
 
 
 def hardware_option(help_: str) -> Any:
@@ -79,14 +92,18 @@ Scale = Annotated[
 ]
 WorkFolder = Annotated[
     Path,
-    typer.Option(parser=typed_path, help="Folder for everything; what was interrupted goes on."),
+    typer.Option(
+        parser=typed_path,
+        metavar="<path>",
+        help="Folder for everything; what was interrupted goes on.",
+    ),
 ]
-MemoryGb = Annotated[float | None, typer.Option(help="Budget for the peak memory, 1e9 bytes.")]
 Attention = Annotated[str, typer.Option(help="Attention of transformers: sdpa, eager.")]
 FoundHardware = Annotated[
     str | None, hardware_option("Device id or YAML file; found by its name if absent.")
 ]
 SEVERAL_DEVICES = "Devices: h100,l40s (see `specs list`)."
+Budget = Annotated[float | None, in_unit("--memory-gb", "Budget for the peak memory, 1e9 bytes.")]
 Device = Annotated[str, typer.Option(help="cuda, cuda:N or cpu.")]
 TextTokens = Annotated[int, typer.Option(help="Text tokens per sequence.")]
 ImageSizes = Annotated[
@@ -97,13 +114,32 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def typed(context: typer.Context) -> dict[str, str]:
-    """Return the parameters that were given on the command line, each with its option."""
-    sources = {name: context.get_parameter_source(name) for name in context.params}
+    """Return the parameters that were given on the command line, each with its option, or its name."""
+    sources = [
+        (each, context.get_parameter_source(str(each.name))) for each in context.command.params
+    ]
     return {
-        name: f"--{name.replace('_', '-')}"
-        for name, source in sources.items()
+        str(each.name): each.opts[0]
+        for each, source in sources
         if source is not None and source.name == "COMMANDLINE"
     }
+
+
+def refuse_threads(context: typer.Context, device: str) -> None:
+    """Refuse `--threads`, which are a CPU's, beside another device."""
+    if "threads" in typed(context) and not device.startswith("cpu"):
+        raise InvalidInputError(
+            f"--threads are those of a CPU; leave it out beside --device {device}"
+        )
+
+
+def refuse_margin(context: typer.Context) -> None:
+    """Refuse `--memory-margin-bytes`, which is kept from the device's own memory, beside a budget."""
+    if {"memory_bytes", "memory_margin_bytes"} <= typed(context).keys():
+        raise InvalidInputError(
+            "--memory-gb is all for the program, and --memory-margin-bytes is kept from the device's own "
+            "memory; leave out one"
+        )
 
 
 def parse_keep(text: str | None) -> int | float | None:
@@ -213,14 +249,16 @@ def parse_counts(name: str, text: str) -> list[int]:
     return counts
 
 
-def parse_amount(flag: str, text: str, kind: Amount) -> float:
-    """Return a number in the argument's unit of one in the command line's.
+def parse_amount(flag: str, text: str | float) -> float:
+    """Return a number in the argument's unit of one in its option's.
 
-    >>> parse_amount("--host-us", "17", Amount(1e-2, "us", 1e-6))
-    1.7e-05
+    >>> parse_amount("--host-us", "17"), parse_amount("--latency-ms", "9")
+    (1.7e-05, 0.009)
     """
+    unit = unit_of(flag)
     try:
-        return float(text) * kind.unit
+        # A division by a whole number rounds once.
+        return float(text) / round(1 / unit) if unit < 1 else float(text) * unit
     except ValueError:
         raise InvalidInputError(f"{flag} {text!r} is no number, such as 17") from None
 
@@ -248,7 +286,7 @@ def written(given: Mapping[str, Any]) -> list[str]:
         kind = ARGUMENTS[name].kind
         text = str(plain(value))
         if isinstance(kind, Amount):
-            text = f"{value / kind.unit:.12g}"
+            text = f"{value / unit_of(_flag(name)):.12g}"
         elif isinstance(kind, Size):
             from costmodel.models.model import write_size
 
@@ -375,7 +413,7 @@ def parsed(name: str, text: Any, *, several: bool) -> Any:
         Keep: parse_keep,
         Schedule: parse_schedule,
         Size: parse_image_size,
-        Amount: partial(parse_amount, _flag(name), kind=kind),
+        Amount: partial(parse_amount, _flag(name)),
     }
     read = readers.get(type(kind), str)
     return (

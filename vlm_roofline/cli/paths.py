@@ -7,12 +7,17 @@ from pathlib import Path
 import typer
 
 
+def typed_file(text: str) -> str:
+    """Return what was typed for a file, unless it is empty, which Python takes for the current folder."""
+    if not text:
+        raise typer.BadParameter("an empty path names no file and no folder")
+    return text
+
+
 def typed_path(text: str) -> Path:
-    """Return the path that was typed; an empty one, which Python takes for the current folder, is refused.
+    """Return the path that was typed.
 
     >>> typed_path("runs").name
     'runs'
     """
-    if not text:
-        raise typer.BadParameter("an empty path names no file and no folder")
-    return Path(text)
+    return Path(typed_file(text))

@@ -120,7 +120,9 @@ def latency(
 
 
 @group.command("memory")
-@request_options("convention", "calibration", execution="hf-eager")
+@request_options(
+    "convention", "calibration", "host_s", "request_s", "power_limit_w", execution="hf-eager"
+)
 def memory(given: dict[str, Any], *, out: Out, json: Json = False) -> None:
     """Draw what is resident in each phase, and the peak."""
     from costmodel import estimate

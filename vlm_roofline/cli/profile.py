@@ -26,6 +26,7 @@ from vlm_roofline.cli.options import (
     parse_counts,
     parse_image_size,
     parse_keep,
+    refuse_threads,
     split,
     typed,
 )
@@ -46,12 +47,17 @@ def profile(
         Path | None,
         typer.Option(
             parser=typed_path,
+            metavar="<path>",
             help="Folder for the records; an interrupted run goes on. Without it nothing is kept.",
         ),
     ] = None,
     plan: Annotated[
         Path | None,
-        typer.Option(help="A YAML file that describes the campaign, in place of MODEL and its options."),
+        typer.Option(
+            parser=typed_path,
+            metavar="<path>",
+            help="A YAML file that describes the campaign, in place of MODEL and its options.",
+        ),
     ] = None,
     shard: Annotated[
         str | None,
@@ -142,6 +148,7 @@ def profile(
     else:
         from profiling.subject.inputs import sizes_of
 
+        refuse_threads(context, device)
         asked = {
             "model": named(model, scale),
             "images": images,
@@ -162,7 +169,11 @@ def profile(
             max_foreign_load=max_foreign_load, energy=energy,
         )  # fmt: skip
         campaign = plan_of(said, elsewhere=elsewhere)
-    launched = workers != 1 or elsewhere or gpus is not None or device_name is not None
+    launched = workers != 1 or elsewhere
+    if not elsewhere and (gpus is not None or device_name is not None):
+        raise InvalidInputError(
+            "--gpus and --device-name choose hosts of a cluster; give --engine ray, or neither"
+        )
     if out is None and (kernels or traces or shard is not None or launched):
         raise InvalidInputError(
             "--kernels, --traces, --shard, --workers and --engine write files; say where with --out"

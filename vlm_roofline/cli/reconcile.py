@@ -10,9 +10,9 @@ import typer
 
 from hardware_specs.errors import InvalidInputError
 from vlm_roofline.cli.console import console, print_json
-from vlm_roofline.cli.options import FoundHardware, Json, Records, TimesOf, written_to
+from vlm_roofline.cli.options import FoundHardware, Json, Records, TimesOf, typed, written_to
 from vlm_roofline.cli.paths import typed_path
-from vlm_roofline.cli.tables import Column, columns, shared, table
+from vlm_roofline.cli.tables import WAYS, Column, columns, shared, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 #: What may differ between rows of one method and visual token count.
 _TOLD = [
-    *columns(model="model", dtype="dtype", mode="mode", attention="attention", cache="cache"),
+    *columns(model="model", dtype="dtype"),
+    *WAYS,
     *columns("1", batch="batch_size", text_tokens="text_tokens", decode_steps="output_tokens"),
 ]
 
@@ -32,6 +33,7 @@ MOST_FLAGS = 12
 
 
 def reconcile(
+    context: typer.Context,
     folders: Records,
     calibration: TimesOf = "auto",
     hardware: FoundHardware = None,
@@ -40,7 +42,9 @@ def reconcile(
     ] = "total",
     plots: Annotated[
         Path | None,
-        typer.Option(parser=typed_path, help="Also write the figures to this folder."),
+        typer.Option(
+            parser=typed_path, metavar="<path>", help="Also write the figures to this folder."
+        ),
     ] = None,
     csv: Annotated[Path | None, written_to("Also write every row: FILE.csv.", ".csv")] = None,
     json: Json = False,
@@ -53,6 +57,10 @@ def reconcile(
     known = (*STAGES, TOTAL, GENERATION)
     if stage not in known:
         raise InvalidInputError(f"--stage {stage!r} is unknown; there is: {', '.join(known)}")
+    if json and "stage" in typed(context):
+        raise InvalidInputError(
+            "--stage is of the table of runs; --json has every stage: leave out one"
+        )
     result = join(folders, calibration, hardware=hardware)
     if plots is not None:
         from profiling.report import reconciliation_figures, save_figures
@@ -168,8 +176,8 @@ def _runs(result: Reconciliation, stage: str) -> RenderableType:
 def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
     """Order runs for people: the unreduced ones first, a sweep from many visual tokens to few."""
     return (
-        row["model"], row["dtype"], row["method"] != "none", row["method"], row["mode"],
-        row["batch_size"], row["text_tokens"], -row["visual_tokens"], row["round"],
+        row["model"], row["dtype"], row["method"] != "none", row["method"], row["mode"], row["attention"],
+        row["cache"], row["batch_size"], row["text_tokens"], -row["visual_tokens"], row["round"],
     )  # fmt: skip
 
 

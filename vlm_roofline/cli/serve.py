@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from vlm_roofline.cli.console import console, print_json, warn
-from vlm_roofline.cli.options import Json, request_options
+from vlm_roofline.cli.options import Json, in_unit, refuse_margin, request_options
 from vlm_roofline.cli.units import show_time
 
 
@@ -15,33 +15,36 @@ from vlm_roofline.cli.units import show_time
 def serve(
     given: dict[str, Any],
     *,
+    context: typer.Context,
     batch: Annotated[
         int | None, typer.Option(help="Requests that run at once; as many as fit.")
     ] = None,
-    rate: Annotated[
-        float | None, typer.Option(help="Requests per second; as many as can be served.")
+    rate_per_s: Annotated[
+        float | None, typer.Option("--rate", help="Requests per second; as many as can be served.")
     ] = None,
-    memory_gb: Annotated[
-        float | None, typer.Option(help="Memory of a device, 1e9 bytes; its own less the margin.")
+    memory_bytes: Annotated[
+        float | None,
+        in_unit("--memory-gb", "Memory of a device, 1e9 bytes; its own less the margin."),
     ] = None,
     price_per_hour: Annotated[
         float | None, typer.Option(help="Of one device, in your currency.")
     ] = None,
-    step_ms: Annotated[
-        float, typer.Option(help="Host milliseconds of a decode step, beside the device's.")
+    step_s: Annotated[
+        float, in_unit("--step-ms", "Host milliseconds of a decode step, beside the device's.")
     ] = 0.0,
     json: Json = False,
 ) -> None:
     """Say what devices serve in steady state under continuous batching."""
     from costmodel.questions.serving import serve as answer
 
+    refuse_margin(context)
     found = answer(
         **given,
         batch=batch,
-        rate_per_s=rate,
-        memory_bytes=None if memory_gb is None else memory_gb * 1e9,
+        rate_per_s=rate_per_s,
+        memory_bytes=memory_bytes,
         price_per_hour=price_per_hour,
-        step_s=step_ms / 1e3,
+        step_s=step_s,
     )
     if json:
         print_json(found.to_dict())

@@ -9,7 +9,7 @@ import typer
 
 from vlm_roofline.cli.completion import completes
 from vlm_roofline.cli.console import console, print_json
-from vlm_roofline.cli.options import Json
+from vlm_roofline.cli.options import Json, written_to
 
 if TYPE_CHECKING:
     from hardware_specs import HardwareSpec
@@ -69,7 +69,8 @@ def show(
 def detect(
     device: Annotated[str, typer.Option(help="auto, cuda or cpu.")] = "auto",
     out: Annotated[
-        Path | None, typer.Option(help="Also write FILE.yaml; the file's name becomes the id.")
+        Path | None,
+        written_to("Also write FILE.yaml; the file's name becomes the id.", ".yaml", ".yml"),
     ] = None,
     json: Json = False,
 ) -> None:

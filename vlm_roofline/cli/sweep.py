@@ -56,7 +56,9 @@ def sweep(
     errors: Annotated[
         str, typer.Option(help="raise, or keep rows that cannot be priced, with their reason.")
     ] = "raise",
-    top: Annotated[int | None, typer.Option(help="Keep so many of the best rows alone.")] = None,
+    count: Annotated[
+        int | None, typer.Option("--top", help="Keep so many of the best rows alone.")
+    ] = None,
     by: Annotated[
         str | None,
         typer.Option(help="What --top goes by: a column, with - where more is better. [time_s]"),
@@ -96,7 +98,7 @@ def sweep(
 
     asked = [name for name, value in given.items() if isinstance(value, list)]
     reducer = reducer_of(
-        top=top,
+        top=count,
         by=by,
         pareto=pareto,
         histogram=histogram,

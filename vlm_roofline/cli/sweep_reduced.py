@@ -48,6 +48,10 @@ def reducer_of(
     if top is not None:
         return reducers.top_k(top, by or "time_s", **kept)
     if pareto is not None:
+        if len(_words(pareto)) < 2:
+            raise InvalidInputError(
+                f"--pareto {pareto!r} is not two columns or more; for one there is --top, with --by"
+            )
         return reducers.pareto(*_words(pareto), **kept)
     if histogram is not None:
         return reducers.histogram(histogram, **kept)

@@ -36,6 +36,8 @@ class Column:
         priority: 0 is always shown; others only where there is room, 1 longer than 2.
         whole: never wrap a cell; None wraps words and no numbers.
         style: the style of every cell.
+        named: in a sentence its words stand behind its heading, as numbers do: `eager` may be a mode or
+            an attention.
     """
 
     heading: str
@@ -44,6 +46,7 @@ class Column:
     priority: int = 0
     whole: bool | None = None
     style: str = ""
+    named: bool = False
 
     def of(self, row: Any) -> Any:
         """Return the cell of a row, as text or rich `Text`."""
@@ -64,6 +67,10 @@ def columns(unit: str = "", **values: str | int | Callable[[Any], Any]) -> list[
     ['time', 'low end']
     """
     return [Column(name.replace("_", " "), value, unit) for name, value in values.items()]
+
+
+#: How something was run; some of their words are the same.
+WAYS = [Column(name, name, named=True) for name in ("mode", "attention", "cache")]
 
 
 def shared(
@@ -88,7 +95,8 @@ def shared(
         if len(cells) > 1:
             differing.append(column)
         elif cells:
-            words.append((f"{column.heading} " if column.unit else "") + cells.pop())
+            led = f"{column.heading} " if column.unit or column.named else ""
+            words.append(led + cells.pop())
     return ", ".join(word for word in words if word not in unsaid), differing
 
 

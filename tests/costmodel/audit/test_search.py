@@ -141,5 +141,5 @@ def test_the_document():
 @pytest.mark.parametrize("name", ["copies", "seed", "text_tokens"])
 @pytest.mark.parametrize("value", [-1, True, 1.5, 10**10])
 def test_numbers_must_be_whole_and_in_their_range(name, value):
-    with pytest.raises(InvalidInputError, match=f"{name}="):
+    with pytest.raises(InvalidInputError, match=f"^{name} must be a whole number"):
         audit(by_hand(47), **{name: value})

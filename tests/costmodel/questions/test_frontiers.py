@@ -117,6 +117,14 @@ def test_own_tables_speak_and_others_are_the_spread() -> None:
     assert zipped.retained_low <= zipped.retained <= zipped.retained_high
 
 
+@pytest.mark.parametrize(("keep", "score"), [(32, 72.7), (64, 80.4), (128, 84.6)])
+def test_vispruner_speaks_for_itself(keep, score) -> None:
+    points = frontier(MODEL, A100, benchmark="pope", calibration="none").points
+    (point,) = [point for point in points if (point.method, point.keep) == ("vispruner", keep)]
+    assert (point.score, point.owner, point.tables, point.hearsay) == (score, "own", 2, False)
+    assert point.retained == pytest.approx(score / 85.9)
+
+
 def test_one_table_of_a_rival_is_never_the_best() -> None:
     answer = frontier(MODEL, A100, benchmark="pope")
     alone = [p for p in answer.points if p.hearsay]

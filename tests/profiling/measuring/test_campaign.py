@@ -22,6 +22,7 @@ from hardware_specs.errors import (
     OutputError,
     UnknownMethodError,
     UnknownModelError,
+    UnknownNameError,
     UnsupportedError,
 )
 from hardware_specs.files.reading import DamagedFileWarning
@@ -80,7 +81,9 @@ def test_every_round_visits_everything_in_an_order_of_its_own(tiny_source: str) 
     assert [point.position for point in points] == list(range(36))
     # Rounds are interleaved over configurations, not repeats of one after another.
     assert [point.round for point in points] == sorted(point.round for point in points)
-    with pytest.raises(InvalidInputError, match="1 to 10000 rounds, not 0"):
+    with pytest.raises(
+        InvalidInputError, match="rounds must be a whole number from 1 to 10000, not 0"
+    ):
         plan(configurations, rounds=0)
     for wrong in ({"seed": -1}, {"seed": 1.5}, {"threads": 0}, {"threads": "two"}):
         with pytest.raises(InvalidInputError, match=f"{next(iter(wrong))} must be a whole number"):
@@ -302,7 +305,9 @@ def test_bad_campaigns_are_refused_before_anything_runs(
         check(_grid(tiny_source, modes=["cuda-graph"]))
     with pytest.raises(UnsupportedError, match="no CPU kernels"):
         check(_grid(tiny_source, dtypes=["int4"]))
-    with pytest.raises(UnsupportedError, match="with attention 'no-such'"):
+    with pytest.raises(
+        UnknownNameError, match="unknown attention 'no-such'; there is: eager, flash_"
+    ):
         check(_grid(tiny_source, attention="no-such"))
     with pytest.raises(InvalidInputError, match="keep belongs to a method"):
         _grid(tiny_source, keeps=[64])

@@ -307,6 +307,26 @@ def test_the_summary_speaks_of_every_group(lab):
     assert "MAPE 20.0%" in repr(result)
 
 
+def test_runs_that_differ_in_attention_or_cache_are_curves_of_their_own(lab):
+    from profiling.report.figures import reconciliation_figures
+
+    law = lab.law_of()
+    records = [
+        lab.measured(lab.configuration(visual_tokens=tokens, **way), calibration=law)
+        for way in ({}, {"attention": "eager"}, {"cache": "cold"})
+        for tokens in (1, 64, 576)
+    ]
+    result = reconcile(records, law)
+    curves = [row for row in result.summary["series"] if row["stage"] == "total"]
+    assert [(row["attention"], row["cache"]) for row in curves] == [
+        ("sdpa", "warm"), ("eager", "warm"), ("sdpa", "cold"),
+    ]  # fmt: skip
+    figure = reconciliation_figures(result)["latency"]
+    said = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert "eager, eager attention: measured" in said
+    assert "eager, cold cache: measured" in said
+
+
 def test_the_document_is_json_and_the_frame_has_its_columns(lab):
     result = reconcile([lab.measured()], lab.law_of())
     document = json.loads(json.dumps(result.to_dict(), allow_nan=False))

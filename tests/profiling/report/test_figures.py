@@ -105,7 +105,8 @@ def test_a_reconciliation_gives_named_files(tmp_path):
     rows = tuple(
         {
             **row, "model": "llava-1.5-7b", "dtype": "bf16", "method": "none", "text_tokens": 40,
-            "batch_size": 1, "mode": "eager", "execution": "hf-eager", "predicted_kernels": 1646,
+            "batch_size": 1, "mode": "eager", "attention": "sdpa", "cache": "warm",
+            "execution": "hf-eager", "predicted_kernels": 1646,
             "measured_peak_bytes": 15e9, "predicted_peak_bytes": 14.9e9,
         }
         for row in ROWS

@@ -150,6 +150,6 @@ def test_passes_and_windows_are_told_apart(lab):
     ]  # fmt: skip
     page = report_html(reconcile([record, *profiles], lab.law_of()))
     for batch in (1, 8):
-        assert f"none, 576 visual tokens, batch {batch}, eager</p>" in page
+        assert f"none, 576 visual tokens, 40 text tokens, batch {batch}, eager</p>" in page
         assert f" b{batch} eager, 576 visual tokens</td>" in page
     assert "b1 eager, 64 visual tokens</td>" in page.partition("Energy</h2>")[2]

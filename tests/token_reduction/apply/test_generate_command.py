@@ -162,6 +162,7 @@ def test_random_cross_tokens_are_said(checkpoint, picture, capsys):
             "must end in .png, .jpg, .jpeg or .webp",
         ),
         (("--dtype", "fp7"), "unknown precision"),
+        (("--attention", "sdap"), "unknown attention 'sdap'; did you mean sdpa? There is: eager, "),
         (("--method", "divprune", "--save-overlay", "/nonexistent/x.png"), "cannot write"),
     ],
 )

@@ -78,7 +78,7 @@ def slow_split(x, texts, keep: int) -> list[int]:
         )
         weight = (mean - mean.min()) / (np.ptp(mean) + 1e-6) if len(texts) else np.ones(len(part))
         kernel = np.array(
-            [[a * cosine(x[i], x[j]) * b for b, j in zip(weight, part, strict=True)]
+            [[(0.5 + 0.5 * a * b) * cosine(x[i], x[j]) for b, j in zip(weight, part, strict=True)]
              for a, i in zip(weight, part, strict=True)]
         )  # fmt: skip
         picks: list[int] = []
@@ -97,6 +97,13 @@ def test_halves_equal_the_slow_reference(draw, n, keep, texts) -> None:
     x, text = draw(n, 24, seed=n), draw(texts, 24, seed=2)
     out = split_cdpruner(x, text, keep)
     assert out.selection_order.tolist() == slow_split(x, text, keep)
+
+
+def test_what_the_text_says_counts_half() -> None:
+    """Of two equal tokens that fit the text best, the second gives way to one that fits worst but differs."""
+    half = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    text = torch.tensor([[1.0, 0.0, 0.0]])
+    assert split_cdpruner(torch.cat((half, half)), text, 4).kept_indices.tolist() == [0, 2, 3, 5]
 
 
 def test_halves_give_as_many_each_and_an_odd_count_is_made_even(draw) -> None:

@@ -75,40 +75,54 @@ def test_dart_with_more_than_there_are(draw) -> None:
 
 
 def slow_embedding_dart(x, keep, spans, image_pivots, text_pivots) -> list[int]:
-    """Turns by falling norm, text first; places in the sequence."""
+    """Turns of an image's pivots, then the text's, each by falling norm; places in the sequence."""
     x = np.asarray(x, np.float64)
     norm = np.abs(x).sum(axis=1)
     visual = [j for start, count in spans for j in range(start, start + count)]
     text = sorted((j for j in range(len(x)) if j not in visual), key=lambda j: -norm[j])
-    exact = [keep * count / len(visual) for _, count in spans]
-    shares = [int(share) for share in exact]
-    for i in sorted(range(len(spans)), key=lambda i: shares[i] - exact[i])[: keep - sum(shares)]:
-        shares[i] += 1
+    if isinstance(keep, float):
+        shares = [math.ceil(keep * count) for _, count in spans]
+    else:
+        exact = [keep * count / len(visual) for _, count in spans]
+        shares = [int(share) for share in exact]
+        rest = sorted(range(len(spans)), key=lambda i: shares[i] - exact[i])
+        for i in rest[: keep - sum(shares)]:
+            shares[i] += 1
     kept = []
     for (start, count), share in zip(spans, shares, strict=True):
         image = range(start, start + count)
         own = sorted(image, key=lambda j: -norm[j])[: min(image_pivots, share)]
-        here, turns = list(own), text[:text_pivots] + own
-        each = math.ceil((share - len(own)) / len(turns))
-        for pivot in turns:
+        here, turns = list(own), own + text[:text_pivots]
+        for turn, pivot in enumerate(turns):
+            each = math.ceil((share - len(here)) / (len(turns) - turn))
             rest = sorted((j for j in image if j not in here), key=lambda j: cosine(x[pivot], x[j]))
-            here += rest[: min(each, share - len(here))]
+            here += rest[:each]
         kept += sorted(here)
     return kept
 
 
 @pytest.mark.parametrize("spans", [[(3, 40)], [(0, 20), (25, 30), (60, 11)]])
-@pytest.mark.parametrize(("keep", "pivots"), [(25, (4, 4)), (7, (4, 2)), (30, (0, 3)), (3, (4, 0))])
+@pytest.mark.parametrize(
+    ("keep", "pivots"),
+    [
+        (25, (4, 4)),
+        (7, (4, 2)),
+        (30, (0, 3)),
+        (3, (4, 0)),
+        (0.75, (4, 4)),
+        (0.3, (2, 1)),
+        (1.0, (4, 4)),
+    ],
+)
 def test_embeddings_equal_the_slow_reference(draw, spans, keep, pivots) -> None:
-    x = draw(80, 12, seed=keep)
+    x = draw(80, 12, seed=25)
     image, text = pivots
-    out = dart_of_embeddings(
-        x, keep, spans=spans, image_pivots=image, text_pivots=text, order="norm"
-    )
+    out = dart_of_embeddings(x, keep, spans=spans, image_pivots=image, text_pivots=text)
     wanted = slow_embedding_dart(x, keep, spans, image, text)
     visual = [j for start, count in spans for j in range(start, start + count)]
     assert [visual[i] for i in out.image_indices.tolist()] == wanted
-    assert len(wanted) == keep
+    counts = keep if isinstance(keep, int) else sum(math.ceil(keep * n) for _, n in spans)
+    assert len(wanted) == counts
     assert out.kept_indices.tolist() == sorted({*range(80)} - {*visual} | {*wanted})
 
 
