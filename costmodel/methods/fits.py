@@ -124,10 +124,13 @@ def check_takes(info: MethodInfo, keep: Any, options: Mapping[str, object]) -> N
         raise InvalidInputError(
             f"{info.name}'s keep is a ratio in (0, 1], {info.keep_meaning}; given {np.max(keep):g}"
         )
-    if info.keep_choices and some(other := np.isin(keep, info.keep_choices, invert=True)):
+    if info.keep_choices and some(
+        other := np.isin(np.round(keep, 6), info.keep_choices, invert=True)
+    ):
+        own = "".join(f", or give {option.name}=" for option in info.options if option.for_keep)
         raise InvalidInputError(
             f"{info.name} is defined for keep in {', '.join(map(str, info.keep_choices))}; "
-            f"given {first(keep, other):g}"
+            f"given {first(keep, other):g}: take one of these{own}"
         )
     for option in info.options:
         if option.for_keep and options[option.name] != option.default:

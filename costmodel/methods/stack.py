@@ -6,10 +6,12 @@ price are those of a prompt with the first one's tokens.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.method import Method, ask
+from costmodel.methods.spelling import QUOTED
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -18,20 +20,24 @@ if TYPE_CHECKING:
     from costmodel.quantities import Num
 
 
+#: Text in quotes, or one letter.
+_PIECE = re.compile(rf"{QUOTED}|.", re.DOTALL)
+
+
 def split_stack(text: str) -> list[str]:
     """Return the methods of a line, which `/` stands between; a slash in brackets is a setting's own.
 
-    >>> split_stack("divprune(keep=144)/fastv"), split_stack("cdpruner(embeddings=a/b)")
-    (['divprune(keep=144)', 'fastv'], ['cdpruner(embeddings=a/b)'])
+    >>> split_stack("divprune(keep=144) / fastv"), split_stack('cdpruner(embeddings="a)/b")')
+    (['divprune(keep=144)', 'fastv'], ['cdpruner(embeddings="a)/b")'])
     """
     depth, parts = 0, [""]
-    for letter in text:
-        depth += (letter == "(") - (letter == ")")
-        if letter == "/" and not depth:
+    for piece in _PIECE.findall(text):
+        depth += (piece == "(") - (piece == ")")
+        if piece == "/" and not depth:
             parts.append("")
         else:
-            parts[-1] += letter
-    return parts
+            parts[-1] += piece
+    return [part.strip() for part in parts]
 
 
 def stack(methods: list[Method]) -> Method:

@@ -36,6 +36,7 @@ ASKED: dict[str, tuple[str, float | None]] = {
     "fastv(variant=paper)": ("fastv(variant=paper,layer=1)", 5),
     "evs/fastv": ("evs(keep=0.5)/fastv(layer=1,keep=0.5)", None),
     "dycoke(variant=both)": ("dycoke(variant=both)", 0.5),
+    "dart(variant=embedding,keep=0.3)": ("dart(variant=embedding,keep=0.3)", None),
     **{
         name: (name, 0.5)
         for name in ("fitprune", "evit", "hired", "visionzip", "spatial", "cdpruner", "vispruner")

@@ -105,6 +105,7 @@ METHODS = (
     "divprune",
     "cdpruner(variant=split)",
     "dart(variant=embedding)",
+    "dart(variant=embedding,keep=0.3)",
     "random",
     "fastv(layer=1)",
 )
