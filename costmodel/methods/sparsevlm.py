@@ -30,12 +30,26 @@ if TYPE_CHECKING:
     from costmodel.quantities import Num, OpCost
 
 COUNT = 192
+
+
+def counts(value: object) -> tuple[int, ...]:
+    """A list of integers >= 1, or its text.
+
+    >>> counts("66,30,17")
+    (66, 30, 17)
+    """
+    found = layer_indices(value)
+    if min(found) < 1:
+        raise ValueError(value)
+    return found
+
+
 #: The tokens are dropped behind these layers.
 LAYERS = Option("layers", (2, 6, 15), LAYER_LIST, "tokens are dropped behind them")
 COUNTS = Option(
     "counts",
     None,
-    optional(Values(layer_indices, "a list of integers >= 0, one per layer,")),
+    optional(Values(counts, "a list of integers >= 1, one per layer,")),
     "image tokens kept behind each layer; None is the published list for keep",
     for_keep=True,
 )

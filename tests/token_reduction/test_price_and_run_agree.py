@@ -49,6 +49,7 @@ BOTH_RUN: list[tuple[str, str, dict[str, Any]]] = [
 BOTH_REFUSE: list[tuple[str, str, dict[str, Any]]] = [
     *(("two layers' features", f"{name}(keep=12)", {}) for name in ("cdpruner", "tome", "visionzip")),
     ("llava", "evit(keep=37, layers=[1])", {}),
+    ("llava", "sparsevlm(layers=[1,2], counts=[8,0])", {}),
     ("qwen2_vl", "pixelprune(keep=16)", {**SMALL, "images": 2}),
 ]  # fmt: skip
 

@@ -20,6 +20,8 @@ PIXELS = {
     "image": ("pixel_values", "pixel_values_images"),
     "video": ("pixel_values_videos",),
 }
+#: On a cache, by layer: its `Columns`, from the first layer that tokens were cut before.
+LAYERS_NOTE = "_reduced_layers"
 
 
 def bind_call(module: Any, args: Any, kwargs: Any) -> dict[str, Any]:
@@ -74,8 +76,10 @@ def image_sizes_of(call: dict[str, Any]) -> list[tuple[int, int]]:
 
 
 def cached_tokens(cache: Any) -> int:
-    """Tokens in a cache; 0 for none."""
-    return 0 if cache is None else int(cache.get_seq_length())
+    """Tokens that a cache is of, those cut before the first layer included; 0 for none."""
+    length = 0 if cache is None else int(cache.get_seq_length())
+    first = getattr(cache, LAYERS_NOTE, {}).get(0)
+    return length if not length or first is None else length + first.prompt - first.index.shape[1]
 
 
 def require_plain_cache(cache: Any, method: str) -> None:

@@ -4,8 +4,8 @@ The prompt enters the language model whole. At a cut, the hidden states lose the
 method does not keep; from there on every layer gets the narrower mask and the rotary embeddings of the
 tokens that are left (their old ones, or renumbered, as the method has it). The cache is ragged: layers
 before the cut hold all tokens, those behind it fewer. The first layer's length is what the model counts
-new positions by, so those come out right by themselves; masks of later calls are narrowed to what each
-layer's cache holds.
+new positions by, so those come out right by themselves, but where the cut is before it; masks of later
+calls are narrowed to what each layer's cache holds.
 
 Works with the attention implementations sdpa and eager, with dynamic caches, and for decode steps of
 one token or several.
@@ -22,6 +22,7 @@ import torch
 
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 from token_reduction.apply.calls import (
+    LAYERS_NOTE,
     PIXELS,
     bind_call,
     brings_visuals,
@@ -48,8 +49,6 @@ if TYPE_CHECKING:
     from token_reduction.apply.llm_tokens import Group
     from token_reduction.apply.patching import Patches
     from token_reduction.apply.record import ReductionRecord
-
-_NOTE = "_reduced_layers"
 
 
 @dataclass(slots=True)
@@ -181,16 +180,16 @@ class LayerReduction:
             patches.before(layer, self._before_layer(number))
         patches.after(self.parts.layers[-1], self._after_last)
 
-    def _before_model(self, module: Any, args: Any, kwargs: Any) -> None:
+    def _before_model(self, module: Any, args: Any, kwargs: Any) -> Any:
         call = bind_call(module, args, kwargs)
         self._now = None
         cache = cache_in(call)
-        if not cached_tokens(cache) and getattr(cache, _NOTE, None):
-            setattr(cache, _NOTE, None)
+        if not cached_tokens(cache) and getattr(cache, LAYERS_NOTE, None):
+            setattr(cache, LAYERS_NOTE, {})
         name = self.record.method.name
         found = self._visual_tokens(call, name)
         if found is None:
-            return
+            return self._counted_on(call, cache)
         if cached_tokens(cache):
             raise UnsupportedError(
                 f"{name} looks at one prompt in one forward, and this cache holds "
@@ -207,6 +206,22 @@ class LayerReduction:
         self.record.note_cut(-1, tokens)
         self._now = Prefill(prompt, places, tokens, tokens)
         self.policy.begin(self._now)
+        return None
+
+    def _counted_on(self, call: dict[str, Any], cache: Any) -> Any:
+        """Give new tokens their positions where the first layer's cache, which the model counts, was cut."""
+        columns: dict[int, Columns] = getattr(cache, LAYERS_NOTE, {})
+        base: Any = self.parts.base
+        by_mask = self.parts.three_axes and plain_mask(call) is not None
+        if 0 not in columns or call.get("position_ids") is not None or by_mask:
+            return None
+        ids = call.get("input_ids")
+        given = call["inputs_embeds"] if ids is None else ids
+        start = cached_tokens(cache)
+        places = torch.arange(start, start + given.shape[1], device=given.device).unsqueeze(0)
+        if self.parts.three_axes:
+            places = (places + base.rope_deltas.to(places)).expand(3, given.shape[0], -1)
+        return (), {**call, "position_ids": places}
 
     def _visual_tokens(
         self, call: dict[str, Any], name: str
@@ -303,9 +318,9 @@ class LayerReduction:
         self._see(now, number)
         now.columns[number] = now.current
         cache = cache_in(kwargs)
-        if cache is not None and getattr(cache, _NOTE, None) is not now.columns:
+        if cache is not None and getattr(cache, LAYERS_NOTE, None) is not now.columns:
             # On the cache itself: a copied cache carries it along.
-            setattr(cache, _NOTE, now.columns)
+            setattr(cache, LAYERS_NOTE, now.columns)
         return _with_hidden(
             args,
             {
@@ -374,7 +389,7 @@ class LayerReduction:
 
     def _continue(self, number: int, args: Any, kwargs: Any) -> Any:
         cache = cache_in(kwargs)
-        columns: dict[int, Columns] = getattr(cache, _NOTE, None) or {}
+        columns: dict[int, Columns] = getattr(cache, LAYERS_NOTE, {})
         held = columns.get(number)
         if held is None:
             return None
@@ -382,8 +397,8 @@ class LayerReduction:
         hidden = args[0] if args else kwargs["hidden_states"]
         changed: dict[str, Any] = {}
         cached, count = int(cache.get_seq_length(number)), hidden.shape[1]
-        if any(getattr(layer, "is_sliding", False) for layer in cache.layers):
-            # The model sizes one mask for each kind of layer, by the first of them.
+        if 0 in columns or any(getattr(layer, "is_sliding", False) for layer in cache.layers):
+            # The model sizes one mask for each kind of layer, by what the first of them holds.
             window = int(getattr(cache.layers[number], "sliding_window", 0) or 0)
             changed["attention_mask"] = held.mask_of_window(
                 window, cached, cache.layers[number].keys.shape[-2], count, hidden.dtype

@@ -91,7 +91,10 @@ class ReductionRecord:
         rows = [kept.cpu().numpy() for kept in self._kept]
         rows = [np.where(row >= 0, row + number * each, -1) for number, row in enumerate(rows)]
         order = np.concatenate(rows)
-        return np.sort(order) if self.in_place else order
+        if not self.in_place:
+            return order
+        # Padding has the last place.
+        return np.append(np.sort(order[order >= 0]), order[order < 0])
 
     @property
     def kept_by_layer(self) -> dict[int, list[Tensor]]:

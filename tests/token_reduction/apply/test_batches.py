@@ -17,6 +17,8 @@ INDEPENDENT = [
     ("fastv", {"keep": 0.25}),
     ("fastv", {"keep": 0.25, "variant": "paper"}),
     ("vtw", {"layer": 1}),
+    ("vtw", {"layer": 0}),
+    ("divprune(keep=20)/vtw(layer=0)", {}),
     ("fitprune", {}),
     ("divprune", {"keep": 20, "layer": 2}),
     ("tome", {"r": 8}),

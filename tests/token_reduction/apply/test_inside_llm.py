@@ -78,6 +78,19 @@ def test_vtw(kind, models, cases, features, sequence, agree):
     assert record.visual_tokens == (case.visual, 0)
 
 
+@pytest.mark.parametrize("line", ["vtw(layer=0)", "divprune(keep=20)/vtw(layer=0)"])
+def test_a_step_without_positions_counts_what_was_cut_before_the_first_layer(llava, cases, line):
+    inputs = cases["llava"].inputs
+    new = torch.tensor([[7, 8]])
+    longer = {**inputs, "input_ids": torch.cat((inputs["input_ids"], new), dim=1)}
+    with torch.no_grad(), reduce_tokens(llava, get_method(line)):
+        whole = llava(**longer).logits[:, -1]
+        out = llava(**inputs, use_cache=True)
+        for token in new.T:
+            out = llava(input_ids=token[None], **{cache_keyword(): cache_of(out)}, use_cache=True)
+    torch.testing.assert_close(out.logits[:, -1], whole)
+
+
 def test_divprune_at_a_layer_keeps_positions(llava, cases, features, sequence, agree):
     case = cases["llava"]
     embeddings = sequence(llava, case, features(llava, case))

@@ -129,7 +129,7 @@ def test_holov_ranks_by_the_last_layer(qwen, given, keep) -> None:
 
 
 def test_a_quota_beyond_its_chunk_is_zeros_at_the_last_place(qwen, given, monkeypatch) -> None:
-    """All weight in one chunk of two: 9 of 35 tokens in chunks of 18 and 17, and 12 of 12 in one."""
+    """All weight in the first of seven chunks of five: its tokens, and seven vectors of zeros."""
     one = {name: value for name, value in given.items() if name != "pixel_values"}
     ids = given["input_ids"][:, : 2 + 35]
     one |= {
@@ -153,8 +153,9 @@ def test_a_quota_beyond_its_chunk_is_zeros_at_the_last_place(qwen, given, monkey
     hook = qwen.model.language_model.register_forward_pre_hook(
         lambda _m, _a, kwargs: seen.update(kwargs), with_kwargs=True
     )
-    with torch.no_grad(), reduce_tokens(qwen, get_method("holov(keep=12, chunks=7)")):
+    with torch.no_grad(), reduce_tokens(qwen, get_method("holov(keep=12, chunks=7)")) as record:
         qwen(**one)
+    assert record.kept_order.tolist() == [0, 1, 2, 3, 4] + [-1] * 7
     hook.remove()
     visual = seen["inputs_embeds"][0, 2:14]
     assert visual[:5].abs().sum(-1).gt(0).all()
