@@ -112,7 +112,8 @@ def _plan(first: Method, second: Method, given: MethodInput) -> MethodPlan:
 
     before = plan_of(first, given.visual_tokens, given.unit_tokens, given.parts, given.seen)
     # Before the language model every layer sees as many.
-    after = plan_of(second, before.llm_spans[0].tokens, 0, before.parts)
+    unit = given.unit_tokens if first.keeps_everything else 0
+    after = plan_of(second, before.llm_spans[0].tokens, unit, before.parts)
     return after._replace(
         projected_tokens=before.projected_tokens,
         vision_spans=before.vision_spans,

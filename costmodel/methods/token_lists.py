@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 VISION_PLACES = ("before-vision", "after-vision", "vision-layers")
 
 
+#: How tiles stand in the prompts of families where each is by itself.
+_LONE_TILES = ("overview last", "apart")
+
+
 class TokenLists(NamedTuple):
     """What a method before the projector works on.
 
@@ -123,11 +127,11 @@ def pieces_of(given: MethodInput) -> tuple[Items, ...]:
     """Return what stands by itself in a prompt: images and clips, lone tiles and frames.
 
     Where the time is written before each pair of a clip's frames, the tokens of every pair are a run, and so
-    are those of a frame that is handed over as an image, and of a tile that text stands around. Pieces of one
-    length each.
+    are those of a frame that is handed over as an image, and of a tile that text stands around; what a method
+    before left of an image or clip is one piece. Pieces of one length each.
     """
-    alone = get_family(given.model.model_type).tiles in ("overview last", "apart")
-    if alone or (given.framed and given.model.video is not None and given.model.video.as_tiles):
+    rule, alone = given.model.video, get_family(given.model.model_type).tiles in _LONE_TILES
+    if some(given.unit_tokens > 0) and (alone or (given.framed and rule and rule.as_tiles)):
         given = given._replace(images=greatest(given.crops, 1), parts=())
     if given.parts:
         of_sizes = ((part.images, part.tokens // part.images) for part in given.parts)
