@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict, fields
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from hardware_specs.errors import InvalidInputError
+from hardware_specs.errors import InvalidInputError, check_kind
+from hardware_specs.files.reading import as_path
 from hardware_specs.files.writing import write_file
-from hardware_specs.spec import MEMORY, NAMED, QUANTITIES
+from hardware_specs.spec import MEMORY, NAMED, QUANTITIES, HardwareSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
-    from hardware_specs.spec import HardwareSpec, Provenance
+    from hardware_specs.spec import Provenance
 
 
 def spec_to_dict(spec: HardwareSpec) -> dict[str, Any]:
@@ -71,7 +72,8 @@ def save_hardware(spec: HardwareSpec, path: str | Path) -> None:
     """
     import yaml
 
-    target = Path(path)
+    check_kind("spec", spec, HardwareSpec, "a HardwareSpec")
+    target = as_path(path)
     if target.suffix not in (".yaml", ".yml") or target.stem != spec.id:
         raise InvalidInputError(f"a device file bears the device's id: {spec.id}.yaml, not {path}")
     text = yaml.safe_dump(device_document(spec), sort_keys=False, allow_unicode=True, width=100)

@@ -62,6 +62,28 @@ class InvalidInputError(VlmRooflineError, ValueError):
     rows: Any = None
 
 
+def check_kind(name: str, value: object, kinds: type | tuple[type, ...], wanted: str) -> None:
+    """Raise unless an argument is of a kind.
+
+    >>> check_kind("plan", 5, str, "a name")
+    Traceback (most recent call last):
+    hardware_specs.errors.InvalidInputError: plan must be a name, not 5
+    """
+    if not isinstance(value, kinds):
+        raise InvalidInputError(f"{name} must be {wanted}, not {shown(value)}")
+
+
+def check_list(name: str, value: object, wanted: str) -> None:
+    """Raise unless an argument can be gone through; a text, whose letters are none of its parts, cannot.
+
+    >>> check_list("models", "llava-1.5-7b", "a list of models")
+    Traceback (most recent call last):
+    hardware_specs.errors.InvalidInputError: models must be a list of models, not 'llava-1.5-7b'
+    """
+    if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
+        raise InvalidInputError(f"{name} must be {wanted}, not {shown(value)}")
+
+
 class InvalidFileError(VlmRooflineError, ValueError):
     """A file was read but does not hold what it must."""
 

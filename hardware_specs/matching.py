@@ -10,14 +10,13 @@ name, `AMD Radeon Graphics`), architecture, memory and units do so together.
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
+from numbers import Real
+from types import NoneType
 
-from hardware_specs.errors import UnknownHardwareError
+from hardware_specs.errors import UnknownHardwareError, check_kind
 from hardware_specs.names import is_generic, may_name, plain_name, without_form
 from hardware_specs.registry import get_hardware, list_hardware
-
-if TYPE_CHECKING:
-    from hardware_specs.spec import HardwareSpec
+from hardware_specs.spec import HardwareSpec
 
 #: What a driver shows of the nominal capacity: firmware and ECC take up to 8 % (A10G).
 _SHOWN_OF_NOMINAL = (0.88, 1.005)
@@ -50,6 +49,7 @@ def match_device_name(
     as `gfx942:sramecc+:xnack-`, stands for the name, together with memory and units, where ROCm knows none.
 
     Raises:
+        InvalidInputError: a name that is no text, a figure that is no number.
         UnknownHardwareError: no device lists the name, or several do and nothing tells them apart,
             or memory, units or architecture say that it is a variant no file describes.
 
@@ -58,6 +58,7 @@ def match_device_name(
     >>> match_device_name("", 192 * 2**30, sm_count=304, architecture="gfx942")
     'amd-mi300x'
     """
+    _check_kinds(name, memory_bytes, sm_count, architecture)
     generic = is_generic(name)
     named = _ids_by_name().get(plain_name(name), ())
     # A form of a product (OAM, VF) is also printed for products cut from it, such as the MI308X.
@@ -123,6 +124,8 @@ def could_be(
     >>> could_be(get_hardware("nvidia-a100-sxm4-80gb"), "A100-SXM4-80GB")
     True
     """
+    check_kind("spec", spec, HardwareSpec, "a HardwareSpec")
+    _check_kinds(name, memory_bytes, sm_count, architecture)
     return may_name(name, (*spec.device_names, spec.name, spec.id)) and _fits_all(
         spec, memory_bytes, sm_count, architecture
     )
@@ -140,6 +143,15 @@ def _no_such_name(name: str) -> UnknownHardwareError:
         tuple(dict.fromkeys(listed[n] for n in near)),
         f"no device file lists the name {name!r}{hint}; {_ADVICE}",
     )
+
+
+def _check_kinds(
+    name: object, memory_bytes: object, sm_count: object, architecture: object
+) -> None:
+    check_kind("name", name, str, "what a driver prints")
+    for figure, value in {"memory_bytes": memory_bytes, "sm_count": sm_count}.items():
+        check_kind(figure, value, (Real, NoneType), "a number")
+    check_kind("architecture", architecture, (str, NoneType), "what ROCm calls gcnArchName")
 
 
 def _error(name: str, near_ids: tuple[str, ...], message: str) -> UnknownHardwareError:

@@ -10,13 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from hardware_specs.errors import InvalidInputError, UnknownNameError
-from hardware_specs.spec import Provenance
-
-if TYPE_CHECKING:
-    from hardware_specs.spec import HardwareSpec
+from hardware_specs.errors import InvalidInputError, UnknownNameError, check_kind
+from hardware_specs.spec import HardwareSpec, Provenance
 
 _DATA = Path(__file__).parent / "data" / "nodes"
 #: Devices of a node that nobody described.
@@ -94,7 +90,6 @@ def list_nodes() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in _DATA.glob("*.yaml")))
 
 
-@cache
 def get_node(name: str) -> Node:
     """Return a node by its id.
 
@@ -104,10 +99,15 @@ def get_node(name: str) -> Node:
     >>> get_node("l40s-8-pcie").count
     8
     """
-    from hardware_specs.files.reading import read_yaml
-
     if name not in list_nodes():
         raise UnknownNameError(name, list_nodes(), "node")
+    return _shipped(name)
+
+
+@cache
+def _shipped(name: str) -> Node:
+    from hardware_specs.files.reading import read_yaml
+
     found = read_yaml(_DATA / f"{name}.yaml")
     link = found["link"]
     return Node(
@@ -133,6 +133,7 @@ def node_of(hardware: HardwareSpec) -> Node:
     >>> node_of(get_hardware("h100")).name, node_of(get_hardware("l4")).name
     ('NVIDIA HGX H100 (8 devices)', '8 devices over pcie (assumed)')
     """
+    check_kind("hardware", hardware, HardwareSpec, "a HardwareSpec, as get_hardware returns it")
     for name in list_nodes():
         if hardware.id in get_node(name).devices:
             return get_node(name)

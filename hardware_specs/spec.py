@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hardware_specs.errors import InvalidInputError, MissingPeakError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from hardware_specs.errors import InvalidInputError, MissingPeakError, check_kind
 
 #: Number formats a peak can be given for.
 DTYPES = ("fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "fp6", "fp4", "int8", "int4")
@@ -186,6 +184,7 @@ class HardwareSpec:
     def __post_init__(self) -> None:
         """Make the mappings read-only: a spec is shared by everything that looked it up."""
         for name in _MAPPINGS:
+            check_kind(name, getattr(self, name), Mapping, "a mapping")
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     def __repr__(self) -> str:

@@ -22,10 +22,11 @@ import json
 import math
 import time
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from costmodel.models import load_model
-from hardware_specs.errors import InvalidInputError, VlmRooflineError
+from hardware_specs.errors import InvalidInputError, VlmRooflineError, check_kind
 from hardware_specs.files.writing import appending, prepare_folder, write_file
 from profiling.devices.device import open_device
 from profiling.instruments.environment import describe_environment
@@ -100,6 +101,8 @@ class CampaignPlan:
         """Reject a step that does not exist, and a budget in which nothing can be measured."""
         if self.step not in STEPS:
             raise InvalidInputError(f"step {self.step!r} is none of {', '.join(STEPS)}")
+        if self.budget_s is not None:
+            check_kind("budget_s", self.budget_s, Real, "a number of seconds")
         if self.budget_s is not None and not 0 < self.budget_s < math.inf:
             raise InvalidInputError(f"budget_s must be positive and finite, not {self.budget_s}")
 
@@ -126,6 +129,7 @@ def run_device_campaign(
         DeviceUnavailableError: no such device, or it was lost; what was measured is kept.
     """
     # What is cheap to refuse comes before anything is written.
+    check_kind("plan", plan, CampaignPlan, "a CampaignPlan")
     device = open_device(plan.device)
     load_model(plan.model)
     for dtype in (plan.dtype, *plan.quantised):

@@ -133,7 +133,7 @@ def audit(
     for name, (value, most) in numbers.items():
         if type(value) is not int or not 0 <= value <= most:
             raise refused(name, f"a whole number from 0 to {most}", value)
-    if hardware is not None and not devices_named(hardware):
+    if hardware is not None and not (isinstance(hardware, str) and devices_named(hardware)):
         raise UnknownHardwareError(hardware, list_hardware())
     read = read_table(table, model=model, columns=columns, text_tokens=text_tokens)
     against = contradictions(read)

@@ -17,7 +17,7 @@ from costmodel.calibration.parameters import (
 )
 from costmodel.calibration.residual import Residual
 from hardware_specs.errors import CalibrationError, InvalidFileError
-from hardware_specs.files.reading import look, read_json, user_path
+from hardware_specs.files.reading import as_path, look, read_json, user_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -229,7 +229,7 @@ def write_document(document: Mapping[str, Any], path: str | Path) -> None:
     """
     from hardware_specs.files.writing import prepare_folder, write_file
 
-    target = Path(path)
+    target = as_path(path)
     prepare_folder(target.parent)
     write_file(target, _pretty(document))
 

@@ -20,7 +20,7 @@ from costmodel.calibration.device import raised
 from costmodel.calibration.foreign import in_seconds
 from costmodel.calibration.parameters import ClassParameters, Parameter
 from costmodel.calibration.tables import group_points, host_seconds, read_tables
-from hardware_specs.errors import CalibrationError
+from hardware_specs.errors import CalibrationError, check_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -96,7 +96,9 @@ def fit_calibration(
     """
     from hardware_specs import get_hardware
 
-    spec = get_hardware(hardware) if isinstance(hardware, str) else hardware
+    spec = get_hardware(hardware)
+    if base is not None:
+        check_kind("base", base, Calibration, "a Calibration")
     start = (base or Calibration.load("generic")).for_hardware(spec)
     text = None
     if model is not None:

@@ -256,7 +256,8 @@ def _by_patch(info: MethodInfo) -> bool:
 
 def _check_together(info: MethodInfo, given: MethodInput) -> None:
     """Raise where text stands between visual tokens that the method takes together."""
-    if not info.together or not given.tower.native:
+    # A draw before layer 0 looks at no attention.
+    if not info.together or not given.tower.native or given.layer == 0:
         return
     timed = getattr(given.model.geometry, "timestamps", False)
     pieces = greatest(given.images, given.crops) if timed else given.images

@@ -162,6 +162,8 @@ def _as_registered(name: str) -> str:
     >>> _as_registered("DivPrune"), _as_registered("nothing")
     ('divprune', 'nothing')
     """
+    if not isinstance(name, str):
+        raise UnknownMethodError(name, list_methods())
     if name in MODULES:
         return name
     return {known.lower(): known for known in list_methods()}.get(name.lower(), name)

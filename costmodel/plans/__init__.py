@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from costmodel.plans.plan import Plan, Rows, Rule, Setting, Step, over
 from costmodel.registry import Registry
+from hardware_specs.errors import check_kind
 
 __all__ = [
     "Plan",
@@ -64,4 +65,5 @@ def register_plan(plan: Plan) -> None:
     Raises:
         InvalidInputError: the name is taken.
     """
+    check_kind("plan", plan, Plan, "a Plan")
     _PLANS.register(plan.name, plan)

@@ -15,7 +15,7 @@ from costmodel.estimates import answer, context_for
 from costmodel.questions.reasons import why_it_does_not_pay
 from costmodel.questions.sweep_plan import unreduced
 from costmodel.ratios import Ratio, ratio_interval
-from costmodel.request import Request, check_names, plain
+from costmodel.request import ARGUMENTS, Request, check_names, plain
 from costmodel.written_tables import WrittenTable
 from hardware_specs.errors import InvalidInputError, VlmRooflineError
 from hardware_specs.showing import brief
@@ -267,6 +267,10 @@ def compare(
     """
     check_names(arguments, "method", "convention", "tokens_per_layer", by="compare")
     reduced = [method for method in _listed(methods) if not unreduced(method)]
+    for name, values in {"method": reduced, "keep": _listed(keep)}.items():
+        for each in values:
+            if each is not None:
+                ARGUMENTS[name].kind.check(name, each)
     asked = dict.fromkeys((method, each) for method in reduced for each in _listed(keep))
     rows: list[ComparisonRow] = []
     refused: list[Refused] = []

@@ -14,7 +14,7 @@ from hardware_specs.errors import (
     MissingDependencyError,
     OutputError,
 )
-from hardware_specs.files.reading import read_json, show_path
+from hardware_specs.files.reading import as_path, read_json, show_path
 from hardware_specs.files.writing import prepare_folder, replacing, write_file
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def parquet_parts(folder: str | Path) -> ParquetParts:
     """
     if not str(folder):
         raise InvalidInputError("an empty path names no folder for the parts")
-    return ParquetParts(str(Path(folder).resolve()))
+    return ParquetParts(str(as_path(folder).resolve()))
 
 
 def part_name(number: int) -> str:

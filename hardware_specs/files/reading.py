@@ -11,15 +11,16 @@ import errno
 import os
 import stat
 import warnings
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hardware_specs.errors import InvalidFileError
+from hardware_specs.errors import InvalidFileError, InvalidInputError
 from hardware_specs.files.strict_json import parse_json
+from hardware_specs.showing import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from os import PathLike
     from typing import BinaryIO
 
     from PIL.Image import Image
@@ -61,6 +62,21 @@ def warn_damaged(error: InvalidFileError) -> None:
     warnings.warn(f"skipped {error}", DamagedFileWarning, stacklevel=3)
 
 
+def as_path(path: object) -> Path:
+    """Return a path.
+
+    Raises:
+        InvalidInputError: it is none.
+
+    >>> as_path(5)
+    Traceback (most recent call last):
+    hardware_specs.errors.InvalidInputError: a path is text or a Path, not 5
+    """
+    if isinstance(path, (str, PathLike)) and isinstance(os.fspath(path), str):
+        return Path(path)
+    raise InvalidInputError(f"a path is text or a Path, not {shown(path)}")
+
+
 def show_path(path: str | PathLike[str]) -> str:
     r"""Return a path as a message can carry it: short, and without control characters.
 
@@ -79,7 +95,7 @@ def user_path(path: str | PathLike[str]) -> Path:
         InvalidFileError: no user has that name.
     """
     try:
-        return Path(path).expanduser()
+        return as_path(path).expanduser()
     except RuntimeError:
         raise InvalidFileError(f"{show_path(path)}: there is no such user") from None
 
@@ -90,8 +106,9 @@ def look(path: str | PathLike[str]) -> os.stat_result | None:
     Raises:
         InvalidFileError: nothing can be at such a path: a name too long, a circle of links.
     """
+    where = as_path(path)
     try:
-        return Path(path).stat()
+        return where.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
@@ -138,10 +155,11 @@ def open_file(path: str | PathLike[str], kind: str) -> BinaryIO:
     Raises:
         InvalidFileError: it is missing, too large, no regular file, or may not be read.
     """
+    where = as_path(path)
     # Without O_NONBLOCK opening a pipe would wait for its writer for ever.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        descriptor = os.open(path, flags)
+        descriptor = os.open(where, flags)
         try:
             found = os.fstat(descriptor)
             if stat.S_ISDIR(found.st_mode):

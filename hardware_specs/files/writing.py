@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hardware_specs.errors import InvalidInputError, OutputError
-from hardware_specs.files.reading import show_path
+from hardware_specs.files.reading import as_path, show_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -167,7 +167,7 @@ def check_ending(path: str | PathLike[str], *endings: str) -> str:
     >>> check_ending("Rows.CSV", ".csv", ".parquet")
     '.csv'
     """
-    ending = Path(path).suffix.lower()
+    ending = as_path(path).suffix.lower()
     if ending not in endings:
         *most, last = endings
         known = f"{', '.join(most)} or {last}" if most else last
@@ -181,7 +181,7 @@ def prepare_folder(path: str | PathLike[str]) -> Path:
     Raises:
         OutputError: it cannot be created or written.
     """
-    folder = Path(path)
+    folder = as_path(path)
     probe = folder / f".probe.{os.getpid()}{PARTIAL_SUFFIX}"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.kinds import refused
 from costmodel.models import load_model
-from hardware_specs.errors import InvalidFileError, InvalidInputError, VlmRooflineError
+from hardware_specs.errors import InvalidFileError, InvalidInputError, VlmRooflineError, check_kind
 from hardware_specs.files.claiming import STALE_S, Claims
 from hardware_specs.files.reading import DamagedFileWarning
 from hardware_specs.files.writing import output_error, prepare_folder
@@ -200,6 +200,7 @@ def run_points(
         RankError: one of several processes failed.
         VlmRooflineError: see `Plan.check`.
     """
+    check_kind("plan", plan, Plan, "a Plan")
     plan.check()
     points = plan.points(shard)
     group = join(points[0].configuration.device) if plan.is_shared else None

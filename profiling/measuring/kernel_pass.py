@@ -17,7 +17,7 @@ from hardware_specs.files.writing import prepare_folder
 from profiling.devices.device import open_device
 from profiling.instruments.environment import describe_environment
 from profiling.instruments.nvml import open_monitor
-from profiling.measuring.planning import model_key
+from profiling.measuring.planning import check_configurations, model_key
 from profiling.measuring.point import is_out_of_memory, release_memory
 from profiling.records.model_names import carried_config, public_name
 from profiling.subject.execution import Execution
@@ -54,6 +54,7 @@ def run_kernel_passes(
         OutputError: the folder cannot be written.
         VlmRooflineError: the model cannot be built.
     """
+    check_configurations(configurations)
     target = prepare_folder(folder)
     todo = [
         configuration

@@ -12,17 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from costmodel.kinds import refused
-from hardware_specs.errors import InvalidInputError, UnsupportedError, VlmRooflineError
+from hardware_specs.errors import InvalidInputError, UnsupportedError, VlmRooflineError, check_kind
 from hardware_specs.showing import shown
 from profiling.devices.device import visible_gpus
-from profiling.measuring.campaign import run_points
+from profiling.measuring.campaign import Plan, run_points
 from profiling.measuring.ray_engine import Crew, drive
 from profiling.records.storage import read_measurement
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from profiling.measuring.campaign import Plan
     from profiling.records.measurement import Measurement
 
 MOST_WORKERS = 1024
@@ -59,6 +58,7 @@ def launch(
         UnsupportedError: the workers ended and left points unmeasured; start again to go on.
         VlmRooflineError: see `run_points`.
     """
+    check_kind("plan", plan, Plan, "a Plan")
     if engine not in ("local", "ray"):
         raise InvalidInputError(f"engine={shown(engine)} is unknown; there is: local, ray")
     if not 1 <= workers <= MOST_WORKERS:

@@ -6,11 +6,11 @@ import itertools
 import random
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from costmodel.kinds import refused
 from costmodel.models import load_model
-from hardware_specs.errors import InvalidInputError, UnsupportedError
+from hardware_specs.errors import InvalidInputError, UnsupportedError, check_kind, check_list
 from profiling.devices.device import device_kind
 from profiling.records.measurement import Configuration, record_name
 from profiling.subject.division import check_division
@@ -19,7 +19,7 @@ from profiling.subject.models import QUANTISED_DTYPES, build_model, canonical_dt
 from profiling.subject.quantisation import check_device
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from torch import nn
 
@@ -78,12 +78,15 @@ def grid(
     >>> [c.visual_tokens for c in grid(["llava-1.5-7b"], visual_tokens=[64, 1], device="cpu")]
     [64, 1]
     """
-    for name, values in (
-        ("model", models), ("dtype", dtypes), ("visual token count", visual_tokens),
-        ("method", methods), ("batch size", batch_sizes), ("mode", modes), ("number of images", images),
-    ):  # fmt: skip
-        if not values:
+    for name, values in {
+        "models": models, "dtypes": dtypes, "visual_tokens": visual_tokens, "methods": methods,
+        "batch_sizes": batch_sizes, "modes": modes, "images": images,
+    }.items():  # fmt: skip
+        check_list(name, values, "a list")
+        if not list(values):
             raise InvalidInputError(f"the grid has no {name}")
+    check_list("keeps", keeps, "a list")
+    check_list("image_sizes", image_sizes, "a list of (height, width)")
     if any(keep is not None for keep in keeps) and set(methods) == {"none"}:
         raise InvalidInputError(
             "keep belongs to a method, and none was given; set visual_tokens instead"
@@ -118,6 +121,14 @@ def grid(
                 )
             )
     return list(dict.fromkeys(configurations))
+
+
+def check_configurations(configurations: object) -> None:
+    """Raise unless there are configurations, and nothing else."""
+    wanted = "a list of Configuration, such as `grid` returns"
+    check_list("configurations", configurations, wanted)
+    for each in cast("Iterable[object]", configurations):
+        check_kind("configurations", each, Configuration, wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +215,7 @@ def check(configurations: Sequence[Configuration], *, elsewhere: bool = False) -
         UnsupportedError: the device cannot run a dtype or a mode, or has no such attention; several processes
             cannot.
     """
+    check_configurations(configurations)
     for configuration in configurations:
         kind = device_kind(configuration.device, elsewhere=elsewhere)
         shape = load_model(configuration.model)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from costmodel.kinds import refused
@@ -18,6 +19,7 @@ from hardware_specs.errors import (
     InvalidInputError,
     UnsupportedError,
     VlmRooflineError,
+    check_kind,
 )
 from profiling.counting.memory import StageMemory, allocator_peaks
 from profiling.counting.one_run import StageCounts, count_run
@@ -88,6 +90,9 @@ class Options:
     def __post_init__(self) -> None:
         """Refuse a load that nobody can stay under."""
         most = self.max_foreign_load
+        for name in ("max_foreign_load", "patience_s"):
+            if (value := getattr(self, name)) is not None or name == "patience_s":
+                check_kind(name, value, Real, "a number")
         if most is not None and not 0 < most < math.inf:
             raise InvalidInputError(f"max_foreign_load must be finite and above 0, not {most}")
         if not self.patience_s >= 0:

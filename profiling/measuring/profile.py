@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 
-from hardware_specs.errors import InvalidInputError
+from hardware_specs.errors import InvalidInputError, check_kind
 from profiling.devices.ranks import join, world_size
 from profiling.measuring.campaign import Plan, run_points
 from profiling.measuring.planning import grid
@@ -129,9 +129,10 @@ def _source(model: str | ModelConfig) -> str:
     """Return a name under which the same model is found again."""
     if isinstance(model, str):
         return model
-    from costmodel.models import load_model
+    from costmodel.models import ModelConfig, load_model
     from hardware_specs.errors import UnknownModelError
 
+    check_kind("model", model, ModelConfig, "a shipped name, a path, a hub id or a ModelConfig")
     try:
         found = load_model(model.name)
     except UnknownModelError:

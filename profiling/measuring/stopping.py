@@ -8,12 +8,13 @@ result. Defaults follow nvbench's order of magnitude (ten samples, half a second
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from numbers import Real
 from statistics import fmean, pstdev
 from typing import Literal
 
 from costmodel.kinds import refused
-from hardware_specs.errors import InvalidInputError
+from hardware_specs.errors import InvalidInputError, check_kind
 from profiling.records.samples import dispersion, order_statistic
 
 StopReason = Literal["noise-under-target", "noise-stable", "time-out", "sample-count"]
@@ -42,7 +43,8 @@ class StopRule:
     stable_spread: float = 0.05
 
     def __post_init__(self) -> None:
-        """Reject limits that exclude each other."""
+        """Reject what is no number, and limits that exclude each other."""
+        _check_numbers(self)
         if self.min_samples < 1 or self.max_samples < self.min_samples:
             raise InvalidInputError(
                 f"needs 1 <= min_samples <= max_samples, not {self.min_samples} "
@@ -121,6 +123,10 @@ class WarmUpRule:
     group: int = 3
     tolerance: float = 0.02
 
+    def __post_init__(self) -> None:
+        """Reject what is no number."""
+        _check_numbers(self)
+
     def is_steady(self, samples: list[float]) -> bool:
         """Return whether the last two groups of runs agree.
 
@@ -134,3 +140,8 @@ class WarmUpRule:
         before = order_statistic(samples[-2 * self.group : -self.group], 0.5)
         after = order_statistic(samples[-self.group :], 0.5)
         return abs(after - before) <= self.tolerance * before
+
+
+def _check_numbers(rule: StopRule | WarmUpRule) -> None:
+    for each in fields(rule):
+        check_kind(each.name, getattr(rule, each.name), Real, "a number")

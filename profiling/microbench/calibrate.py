@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from costmodel.models import load_model
 from costmodel.precision.arithmetic import matrix_peak
-from hardware_specs.errors import CalibrationError
+from hardware_specs.errors import CalibrationError, check_kind, check_list
 from profiling.microbench.suite import default_suite, run_microbenchmarks
 from profiling.subject.models import QUANTISED_DTYPES, canonical_dtype
 
@@ -60,6 +60,8 @@ def calibrate(
 
     # Recognising a CPU measures it, which takes seconds: what is cheap to refuse comes first.
     load_model(model)
+    check_kind("device", device, str, "cuda, cuda:N or cpu")
+    check_list("dtypes", dtypes or (), "a list of labels such as bf16")
     kind = device.partition(":")[0]
     labels = [canonical_dtype(dtype) for dtype in dtypes or ["fp32" if kind == "cpu" else "bf16"]]
     if isinstance(near, str):

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from costmodel.kinds import check_count
-from hardware_specs.errors import InvalidInputError
+from hardware_specs.errors import InvalidInputError, check_kind
 from hardware_specs.showing import brief
 from profiling.records.model_names import carried_config, public_name
 from profiling.records.readings import STRICT, DeviceState, EnergyWindow
@@ -98,6 +98,8 @@ class Configuration:
 
     def __post_init__(self) -> None:
         """Reject counts out of range and unknown modes or cache states."""
+        for name in ("model", "dtype", "method", "device", "attention"):
+            check_kind(name, getattr(self, name), str, "a name")
         for name, least in _COUNTS.items():
             value = getattr(self, name)
             if value is not None or name not in ("images", "frames", "visual_tokens"):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from hardware_specs.errors import InvalidFileError, InvalidInputError
 from hardware_specs.files.reading import (
+    as_path,
     files_under,
     invalid,
     is_folder,
@@ -155,7 +156,7 @@ def iterate_measurements(
     Raises:
         InvalidInputError: there is no such folder or file.
     """
-    root = Path(folder)
+    root = as_path(folder)
     if look(root) is None:
         raise InvalidInputError(f"no measurements at {root}: there is no such folder or file")
     paths = files_under(root, (".json", ".jsonl")) if is_folder(root) else [root]

@@ -220,7 +220,7 @@ def check_attention(attention: str) -> None:
     known = transformers_library().modeling_utils.ALL_ATTENTION_FUNCTIONS.valid_keys()
     # Those of a paged cache are for serving, and torch's counters do not see through flex attention.
     there = {"eager", *(name for name in known if "|" not in name)} - {"flex_attention"}
-    if attention not in there:
+    if not isinstance(attention, str) or attention not in there:
         raise UnknownNameError(attention, sorted(there), "attention")
 
 

@@ -15,6 +15,7 @@ from hardware_specs.errors import InvalidInputError, UnsupportedError
 from profiling.counting.one_run import count_run
 from profiling.records.measurement import TOTAL, Configuration
 from profiling.subject.execution import Execution
+from profiling.subject.inputs import sizes_of
 from profiling.subject.models import build_model
 
 PAGE = Path(__file__).parents[2] / "docs" / "families.md"
@@ -110,10 +111,10 @@ class OnFamily:
 
     def _ran(self, method: str, keep: float | None) -> dict[str, int] | None:
         given = dict(self.given)
-        size = given.pop("image_size", None)
+        sizes = sizes_of(given.pop("image_size", None))
         configuration = Configuration(
             self.source, "fp32", device="cpu", method=method, keep=keep,
-            image_sizes=() if size is None else (size,), **given,
+            image_sizes=sizes, **given,
         )  # fmt: skip
         try:
             # The cost model takes all text to stand behind the image.

@@ -16,6 +16,7 @@ from costmodel.models.model import ModelConfig
 from costmodel.models.reading import Section
 from costmodel.models.towers import TOWERS
 from costmodel.registry import Registry
+from hardware_specs.errors import check_kind
 from hardware_specs.showing import one_line, shown
 
 if TYPE_CHECKING:
@@ -79,6 +80,9 @@ def register_family(family: Family) -> None:
     Raises:
         InvalidInputError: the model type is taken.
     """
+    from costmodel.models.families.family import Family
+
+    check_kind("family", family, Family, "a Family")
     _FAMILIES.register(family.model_type, family)
 
 

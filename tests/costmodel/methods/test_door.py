@@ -170,7 +170,7 @@ def test_a_bare_schedule_may_rise_and_fall() -> None:
         ({"tokens_per_layer": 576}, "a list of whole numbers"),
         ({"tokens_per_layer": [0] * 32, "text_tokens": 0}, "leaves no token"),
         ({"tokens_per_layer": [576] * 32, "method": "fastv"}, "not both"),
-        ({"tokens_per_layer": [576] * 32, "keep": 64}, "keep belongs to a method"),
+        ({"tokens_per_layer": [576] * 32, "keep": 64}, "belongs to a method"),
     ],
 )
 @pytest.mark.parametrize("convention", ["torch", "fastv"])

@@ -60,7 +60,7 @@ CLASS_TOKEN = (
         ({"method": "visionzip", "keep": 577}, "give at most 576"),
         ({"method": "vispruner", "visual_tokens": 63}, "keep=64 asks for more tokens than the 63"),
         ({"method": "pyramiddrop", "keep": 577}, "give at most 576"),
-        ({"keep": 64}, "belong to a method"),
+        ({"keep": 64}, "belongs to a method"),
     ],
 )
 def test_bad_settings(asked, message) -> None:

@@ -96,7 +96,7 @@ def test_the_unreduced_model_stands_beside_methods_once(none: str | None) -> Non
     baseline = table[table["method"] == "none"]
     assert baseline[["keep", "layer"]].isna().all(axis=None)
     assert baseline["flops"].iloc[0] == estimate("llava-1.5-7b", A100).totals.flops
-    with pytest.raises(InvalidInputError, match="belong to a method"):
+    with pytest.raises(InvalidInputError, match="belongs to a method"):
         sweep("llava-1.5-7b", A100, method=none, keep=[64, 0.5])
 
 
