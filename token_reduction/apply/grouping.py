@@ -6,7 +6,7 @@ image, the caller says, or the prompt does as the family's own processor lays it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,15 +14,16 @@ import torch
 
 from hardware_specs.errors import InvalidInputError
 from hardware_specs.showing import shown
-from token_reduction.apply.calls import split_items
+from token_reduction.apply.calls import PIXELS, split_items
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
     from costmodel.models import Family
     from token_reduction.apply.anatomy import Parts
+    from token_reduction.apply.patching import Patches
     from token_reduction.apply.splice import Prompt
 
 
@@ -90,6 +91,57 @@ class Grouping:
                 "every image, the whole image among them"
             )
         return counts
+
+
+@dataclass(slots=True)
+class EncodedPieces:
+    """The pieces of what a model encodes in a forward.
+
+    Attributes:
+        parts: the model.
+        grouping: which crops make one image or clip.
+        prompt: of the running forward; None where nothing is to be noted.
+    """
+
+    parts: Parts
+    grouping: Grouping
+    prompt: Prompt | None = None
+    #: Of each modality, the tokens of every piece.
+    _lengths: dict[str, list[int]] = field(default_factory=dict)
+
+    def attach(self, patches: Patches) -> None:
+        """Watch the encoders."""
+        for modality in self.parts.placeholders:
+            name = f"get_{modality}_features"
+            encoder = getattr(self.parts.base, name)
+            patches.replace(self.parts.base, name, self._watched(modality, encoder))
+
+    def _watched(self, modality: str, encoder: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            known = dict(self._lengths)
+            output = encoder(*args, **kwargs)
+            if self.prompt is not None:
+                given = {**kwargs, PIXELS[modality][0]: args[0]} if args else kwargs
+                pixels = next(given[name] for name in PIXELS[modality] if name in given)
+                lengths = self.grouping.pieces(self.parts, modality, output, pixels, self.prompt)
+                # Not what a clip's encoder notes by going through that of images.
+                self._lengths = {**known, modality: lengths}
+            return output
+
+        return watched
+
+    def numbered(self, prompt: Prompt) -> np.ndarray:
+        """Return which piece each token of a prompt is of, [b, s], numbered through; -1 for text."""
+        which = np.full(prompt.ids.shape, -1)
+        for modality, lengths in self._lengths.items():
+            marks = prompt.ids == self.parts.placeholders[modality]
+            which[marks] = np.repeat(np.arange(len(lengths)), lengths) + which.max() + 1
+        return which
+
+    def forget(self) -> None:
+        """Drop what a forward left behind."""
+        self.prompt = None
+        self._lengths.clear()
 
 
 def crops_in(

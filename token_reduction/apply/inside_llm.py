@@ -14,7 +14,7 @@ one token or several.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +23,6 @@ import torch
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 from token_reduction.apply.calls import (
     LAYERS_NOTE,
-    PIXELS,
     bind_call,
     brings_visuals,
     cached_tokens,
@@ -31,7 +30,7 @@ from token_reduction.apply.calls import (
     plain_mask,
     require_plain_cache,
 )
-from token_reduction.apply.grouping import Grouping
+from token_reduction.apply.grouping import EncodedPieces, Grouping
 from token_reduction.apply.llm_tokens import Columns, Tokens, cut, narrow_mask, whole_sequence
 from token_reduction.apply.splice import Prompt, read_prompt
 from token_reduction.caches import cache_in
@@ -158,10 +157,13 @@ class LayerReduction:
     record: ReductionRecord
     policy: Policy
     before: PromptReduction | None = None
-    grouping: Grouping = field(default_factory=Grouping)
-    #: Of each modality, the tokens of every piece of what was encoded.
-    _encoded: dict[str, list[int]] = field(default_factory=dict)
+    grouping: InitVar[Grouping | None] = None
+    _encoded: EncodedPieces = field(init=False)
     _now: Prefill | None = None
+
+    def __post_init__(self, grouping: Grouping | None) -> None:
+        """Make what watches the encoders."""
+        self._encoded = EncodedPieces(self.parts, grouping or Grouping())
 
     def attach(self, patches: Patches) -> None:
         """Put the hooks on the model."""
@@ -169,8 +171,7 @@ class LayerReduction:
         patches.always_after(self.parts.base, self._after_model)
         self.policy.attach(self.parts, patches)
         if self.policy.by_piece and self.before is None:
-            for modality in self.parts.placeholders:
-                self._watch_encoder(modality, patches)
+            self._encoded.attach(patches)
         language: Any = self.parts.language
         if hasattr(language, "_deepstack_process"):
             patches.replace(
@@ -205,6 +206,7 @@ class LayerReduction:
         self.record.tokens_before = [len(row) for row in places]
         self.record.note_cut(-1, tokens)
         self._now = Prefill(prompt, places, tokens, tokens)
+        self._encoded.prompt = prompt
         self.policy.begin(self._now)
         return None
 
@@ -244,35 +246,17 @@ class LayerReduction:
         marks = np.isin(prompt.ids, list(self.parts.placeholders.values())) & prompt.real
         return prompt, marks, ids.device
 
-    def _watch_encoder(self, modality: str, patches: Patches) -> None:
-        name = f"get_{modality}_features"
-        encoder = getattr(self.parts.base, name)
-
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            output = encoder(*args, **kwargs)
-            if self._now is not None:
-                given = {**kwargs, PIXELS[modality][0]: args[0]} if args else kwargs
-                pixels = next(given[key] for key in PIXELS[modality] if key in given)
-                self._encoded[modality] = self.grouping.pieces(
-                    self.parts, modality, output, pixels, self._now.prompt
-                )
-            return output
-
-        patches.replace(self.parts.base, name, watched)
-
     def _pieces(self, now: Prefill) -> list[np.ndarray]:
         """For each row, which piece each of its visual tokens is of."""
-        which = np.full(now.prompt.ids.shape, -1)
         if self.before is not None and self.before.plan is not None:
             ends = np.cumsum(self.before.record.tokens_after)
             which = np.searchsorted(ends, self.before.plan.visual, side="right")
-        for modality, lengths in self._encoded.items():
-            marks = now.prompt.ids == self.parts.placeholders[modality]
-            which[marks] = np.repeat(np.arange(len(lengths)), lengths) + which.max() + 1
+        else:
+            which = self._encoded.numbered(now.prompt)
         return [row[places] for row, places in zip(which, now.visual_places, strict=True)]
 
     def _after_model(self) -> None:
-        self._encoded.clear()
+        self._encoded.forget()
         self.policy.forget()
         self._now = None
 
