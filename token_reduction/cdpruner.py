@@ -192,6 +192,8 @@ def _unit(values: Tensor) -> Tensor:
 class Halves(OneCut):
     """CDPruner in two halves, on what the first layer sees."""
 
+    by_piece = True
+
     def __init__(self, method: Method, parts: Parts) -> None:
         super().__init__(method, parts, 0)
 
