@@ -17,7 +17,9 @@ dependent steps, each a handful of launches on an accelerator, where ours have n
 pieces stay in its cache is as quick as one pass over all, and DyCoke takes its pairs of frames one by one.
 The loops of `newer_loops.py` have 496 steps (VScan), 256 (FastVID), 528 and 480 (HoliTom's scenes, and its
 merge in turn, one product here, which a CPU runs more slowly than the loop), 2,304 (PixelPrune) and 64
-(CDPruner in halves, where ours has 32); FastVID and HoliTom loop over scenes, which they read back once.
+(CDPruner in halves, where ours has 32), 31 and 32 (EVS's and VidCom2's frames) and 8 that sort on the host
+(DART on embeddings, where ours has 8 on the device); FastVID and HoliTom loop over scenes, which they read
+back once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Loops over windows, scenes, cells and tokens: VScan, FastVID, HoliTom, PixelPrune, CDPruner in halves.
+"""Loops over windows, scenes, frames, cells and tokens: VScan, FastVID, HoliTom, PixelPrune, CDPruner in
+halves, EVS, VidCom2, DART on embeddings.
 
 `bench_token_reduction.py` runs them. PixelPrune's program is a loop over cells above threshold 0 alone; that
 loop, at 0, is what it is held against.
@@ -8,14 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
 
 from token_reduction.cdpruner import split_cdpruner
+from token_reduction.dart import dart_of_embeddings
+from token_reduction.evs import evs
 from token_reduction.fastvid import fastvid
 from token_reduction.holitom import holitom, merge_in_turn
 from token_reduction.pixelprune import pixelprune
+from token_reduction.vidcom2 import vidcom2
 from token_reduction.vscan import vscan
 
 if TYPE_CHECKING:
@@ -187,6 +192,65 @@ def loop_split(tokens: Tensor, texts: Tensor, count: int) -> list[int]:
     return sorted(kept)
 
 
+def loop_evs(clip: Tensor, keep: float) -> list[int]:
+    """One frame after the other, against the one before."""
+    each = clip.shape[1]
+    scores = [torch.full((each,), 255.0)]
+    for before, frame in pairwise(clip):
+        scores.append(1 - torch.nn.functional.cosine_similarity(frame, before, dim=-1))
+    order = torch.cat(scores).argsort(descending=True, stable=True)
+    kept: list[int] = order[: max(each, int(keep * len(order)))].sort().values.tolist()
+    return kept
+
+
+def loop_vidcom2(clip: Tensor, keep: float) -> list[int]:
+    """One width of a kernel after the other, then one frame after the other, then what is over or missing."""
+    frames, each, width = clip.shape
+    flat = clip.reshape(-1, width)
+    quiet = flat.var(dim=0, correction=0).argsort(stable=True)[: width // 2]
+    unit = torch.nn.functional.normalize(clip[..., quiet], dim=-1)
+
+    def near(centre: Tensor) -> Tensor:
+        apart, found = (unit - centre).square().sum(dim=-1), torch.zeros(frames, each)
+        for wide in (1 / 8, 1 / 4, 1 / 2, 1, 2):
+            found += torch.exp(-apart / (2 * wide))
+        return found
+
+    whole = near(unit.mean(dim=(0, 1)))
+    scores = whole + near(unit.mean(dim=1, keepdim=True))
+    weights = (-whole.mean(dim=1) / 0.01).softmax(dim=0)
+    kept: list[int] = []
+    for number in range(frames):
+        share = min(1.0, keep * float(1 + weights[number] - weights.mean()))
+        count = min(max(round(share * each), 1), each)
+        best = scores[number].argsort(stable=True)[:count] + number * each
+        kept += best.tolist()
+    order, total = (
+        scores.flatten().argsort(stable=True).tolist(),
+        max(frames, int(keep * len(flat))),
+    )
+    inside = set(kept)
+    ranked = [place for place in order if place in inside] + [p for p in order if p not in inside]
+    return sorted(ranked[:total])
+
+
+def loop_dart(states: Tensor, start: int, count: int, keep: float) -> list[int]:
+    """One pivot after the other over lists on the host, as the engine has it."""
+    norms = states.abs().sum(dim=-1).tolist()
+    image = list(range(start, start + count))
+    text = [place for place in range(len(states)) if place not in set(image)]
+    own = sorted(image, key=lambda place: -norms[place])[:4]
+    pivots = own + sorted(text, key=lambda place: -norms[place])[:4]
+    unit = torch.nn.functional.normalize(states, dim=-1)
+    cosines = (unit[pivots] @ unit.T).tolist()
+    kept, target = list(own), math.ceil(keep * count)
+    for turn, row in enumerate(cosines):
+        taken = set(kept)
+        left = sorted((place for place in image if place not in taken), key=row.__getitem__)
+        kept += left[: math.ceil((target - len(kept)) / (len(pivots) - turn))]
+    return sorted(kept)
+
+
 def moving_clip(made: torch.Generator) -> Tensor:
     """32 frames of 196 tokens in four scenes, half of whose places stand still."""
     clip = torch.randn(32, 196, 3584, generator=made)
@@ -252,6 +316,31 @@ def split_case() -> Pair:
     return lambda: tokens[loop_split(tokens, texts, 64)], lambda: split_cdpruner(tokens, texts, 64)
 
 
+def evs_case() -> Pair:
+    clip = moving_clip(torch.Generator().manual_seed(0))
+    assert evs(clip).kept_indices.tolist() == loop_evs(clip, 0.3)
+    return lambda: clip.reshape(-1, 3584)[loop_evs(clip, 0.3)], lambda: evs(clip)
+
+
+def vidcom2_case() -> Pair:
+    clip = moving_clip(torch.Generator().manual_seed(0))
+    assert vidcom2(clip).kept_indices.tolist() == loop_vidcom2(clip, 0.25)
+    return lambda: clip.reshape(-1, 3584)[loop_vidcom2(clip, 0.25)], lambda: vidcom2(clip)
+
+
+def dart_case() -> Pair:
+    states = torch.randn(1995, 2560, generator=torch.Generator().manual_seed(0))
+
+    def ours() -> Tensor:
+        found: Tensor = dart_of_embeddings(states, 0.75, spans=[(5, 1980)]).kept_indices
+        return found
+
+    assert [place for place in ours().tolist() if 5 <= place < 1985] == loop_dart(
+        states, 5, 1980, 0.75
+    )
+    return lambda: loop_dart(states, 5, 1980, 0.75), ours
+
+
 NEWER_CASES: dict[str, Callable[[], Pair]] = {
     "vscan n=576 K=96": vscan_case,
     "fastvid 32 x 196 d=3584": fastvid_case,
@@ -259,4 +348,7 @@ NEWER_CASES: dict[str, Callable[[], Pair]] = {
     "holitom in turn 960 to 480": merge_case,
     "pixelprune 36 x 64 cells": pixelprune_case,
     "cdpruner split n=576 K=64": split_case,
+    "evs 32 x 196 d=3584": evs_case,
+    "vidcom2 32 x 196 d=3584": vidcom2_case,
+    "dart embeddings n=1980": dart_case,
 }

@@ -18,7 +18,7 @@ from costmodel.prefix import cache_told
 from costmodel.quantities import MEMORY_MARGIN_BYTES, whole
 from costmodel.request import AUTO, Request, names_of
 from costmodel.result import Estimate, Stages, op_rows, total_cost
-from costmodel.scenario import differ_in_tokens, scenario_inputs, scenario_of, within_budget
+from costmodel.scenario import scenario_inputs, scenario_of, within_budget
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -338,9 +338,4 @@ def answer(request: Request, context: Context | None = None) -> Estimate:
     context = context or context_for(request)
     warnings = list(context.warnings)
     scenario = scenario_of(request, context.model, warnings)
-    if context.method is not None and differ_in_tokens(request, context.model):
-        warnings.append(
-            f"{context.method.name} is priced on images of equal length, {scenario.images} of "
-            f"{scenario.visual_tokens // scenario.images} visual tokens; theirs differ"
-        )
     return assemble(context, request, scenario, warnings)

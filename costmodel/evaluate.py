@@ -213,6 +213,7 @@ class Context:
                 unit_tokens=scenario.unit_tokens,
                 framed=scenario.framed,
                 seen=scenario.seen,
+                parts=scenario.parts,
             )
         prefix = prefix_of(scenario)
         if prefix is not None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
+from costmodel.models.geometry import Part
 from costmodel.models.model import image_sizes
 from costmodel.request import BUDGET, OUR_DEFAULTS, names_of
 from hardware_specs.errors import InvalidInputError
@@ -29,8 +31,8 @@ class Scenario(NamedTuple):
     Visual tokens come from `images` images or clips, which are `crops` crops or frames. `unit_tokens`
     are the visual tokens of one whole image or clip, 0 where that is not known. `seen` is what a tower
     sees that takes images at their own resolution. `framed` says that they are frames of a clip, where that
-    was said. `cached_tokens` of the prompt have their keys and
-    values in the cache already (`costmodel.prefix`).
+    was said. `parts` are the images size by size, where their sizes give different numbers of tokens.
+    `cached_tokens` of the prompt have their keys and values in the cache already (`costmodel.prefix`).
     """
 
     visual_tokens: Num
@@ -44,6 +46,7 @@ class Scenario(NamedTuple):
     cached_tokens: Num = 0
     seen: Seen | None = None
     framed: bool = False
+    parts: tuple[Part, ...] = ()
 
 
 class Units(NamedTuple):
@@ -63,6 +66,7 @@ class Units(NamedTuple):
         by_count: the geometry of such a tower where no size was said: then a count of visual tokens is
             that of an image of as many.
         framed: whether frames were said.
+        parts: the images size by size, where their sizes give different numbers of tokens.
     """
 
     counted: VisualInput
@@ -74,6 +78,11 @@ class Units(NamedTuple):
     by_count: Geometry | None = None
     text: int = 0
     framed: bool = False
+    parts: tuple[Part, ...] = ()
+
+    def parts_of(self, tokens: Any) -> tuple[Part, ...]:
+        """Return the images size by size, if a count of visual tokens is that of all of them."""
+        return self.parts if np.all(tokens == self.counted.tokens) else ()
 
     def tower(self, tokens: Any, images: Any, *, asked: bool) -> Seen | None:
         """Return what a tower sees that takes images at their own resolution, None for others.
@@ -206,7 +215,20 @@ def visual_units(
     seen = geometry.seen(image_sizes(size, images), frames)
     text = 0 if frames is None else geometry.text_of(frames)
     framed = frames is not None
-    return Units(counted, executed, images, each, seen=seen, text=text, framed=framed)
+    parts = () if framed or each is not None else _parts(model, image_sizes(size, images))
+    return Units(counted, executed, images, each, seen=seen, text=text, framed=framed, parts=parts)
+
+
+def _parts(model: ModelConfig, sizes: tuple[tuple[int, int] | None, ...]) -> tuple[Part, ...]:
+    """Return images size by size, nothing where all give as many tokens."""
+    numbers = Counter(sizes)
+    if len(numbers) == 1:
+        return ()
+    parts = []
+    for size, number in numbers.items():
+        counted = model.visual_input(image_size=size, images=number)
+        parts.append(Part(number, *counted, model.geometry.seen([size] * number)))
+    return tuple(parts) if len({part.tokens / part.images for part in parts}) > 1 else ()
 
 
 @lru_cache(maxsize=256)
@@ -279,6 +301,7 @@ def scenario_of(request: Request, model: ModelConfig, warnings: list[str]) -> Sc
     model = within_budget(model, request)
     asked, text = request.visual_tokens, request.text_tokens
     among = 0
+    parts: tuple[Part, ...] = ()
     units = units_of(model, request)
     if units is None:
         tokens, projected, crops, images, unit, seen = asked or 0, 0, 0, 0, 0, None
@@ -287,7 +310,12 @@ def scenario_of(request: Request, model: ModelConfig, warnings: list[str]) -> Sc
         tokens = units.counted.tokens if asked is None else asked
         images, crops, projected, unit = units.read(tokens)
         seen = units.tower(tokens, images, asked=asked is not None)
-        among, framed = units.text, units.framed
+        among, framed, parts = units.text, units.framed, units.parts_of(tokens)
+        if units.parts and not parts:
+            warnings.append(
+                f"{tokens} visual tokens are taken as equally many of each of {images} images, whose sizes "
+                "give different numbers; leave visual_tokens out for theirs"
+            )
         if asked and units.default and (others := other_readings(model, asked)):
             warnings.append(
                 f"{asked} visual tokens are priced as {_priced(model, images, crops)}; they may as well "
@@ -306,17 +334,8 @@ def scenario_of(request: Request, model: ModelConfig, warnings: list[str]) -> Sc
         )
     return Scenario(
         tokens, projected, crops, text, request.batch_size, request.output_tokens, unit, images,
-        request.cached_tokens, seen, framed,
+        request.cached_tokens, seen, framed, parts,
     )  # fmt: skip
-
-
-def differ_in_tokens(request: Request, model: ModelConfig) -> bool:
-    """Whether a request's images, by their sizes, give different numbers of visual tokens."""
-    sizes = cast("ImageSize | None", request.image_size)
-    model = within_budget(model, request)
-    if sizes is None or not isinstance(sizes[0], tuple) or model.geometry.among_others is not None:
-        return False
-    return len({model.visual_input(image_size=size).tokens for size in set(sizes)}) > 1
 
 
 def scenario_inputs(request: Request, scenario: Scenario, model: ModelConfig) -> dict[str, Any]:

@@ -7,8 +7,9 @@ The language model sees a plain shorter sequence in spatial order.
 
 The form of OpenVINO GenAI (`variant="split"`, `split_cdpruner`) acts on what the first language-model layer
 sees, on any model: an image's tokens in two halves, relevance from the embeddings of all text of the
-sequence. Every run of visual tokens is a list
-of its own: an image, a clip, or a pair of frames where times stand between them.
+sequence (the engine takes the instruction's alone, which a sequence does not tell apart). Every run of
+visual tokens is a list of its own: an image, a clip (the engine: each of its frames), or a pair of frames
+where times stand between them.
 
 Complexity, n tokens of width d, k kept: n^2*d for the kernel, then k dependent picks that update n values
 with up to k rows: k^2*n/2. No length depends on the data. Everything is float32, as in the program. The
@@ -190,6 +191,8 @@ def _unit(values: Tensor) -> Tensor:
 
 class Halves(OneCut):
     """CDPruner in two halves, on what the first layer sees."""
+
+    by_piece = True
 
     def __init__(self, method: Method, parts: Parts) -> None:
         super().__init__(method, parts, 0)

@@ -263,6 +263,8 @@ def plug(host: Host) -> None:
 class EmbeddingPivots(OneCut):
     """DART on what the first layer sees: every image keeps its share."""
 
+    by_piece = True
+
     def __init__(self, method: Method, parts: Parts) -> None:
         super().__init__(method, parts, 0)
 

@@ -28,7 +28,7 @@ from token_reduction.apply.places import Host, reduce_clips
 from token_reduction.apply.unread import UnreadEntries
 from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.reduced import Reduced
-from token_reduction.tokens.selection import bottom_indices, top_indices
+from token_reduction.tokens.selection import bottom_indices, frame_cosines, top_indices
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,23 +68,11 @@ def dycoke(frames: Tensor, keep: float = RATIO) -> Reduced:
         lengths = norms.clamp_min(torch.finfo(frames.dtype).tiny)
         stay = torch.ones(count, each, dtype=torch.uint8, device=frames.device)
         for later, earlier in steps:
-            cosine = _cosines(*((frames[part], lengths[part]) for part in (later, earlier)))
+            cosine = frame_cosines(frames, lengths, later, earlier)
             stay[later] = torch.zeros_like(stay[later]).scatter(-1, bottom_indices(cosine, kept), 1)
         total = count * each - int(compared_frames(count)) * (each - kept)
         order = stay.flatten().argsort(descending=True, stable=True)[:total]
     return Reduced(frames.reshape(-1, width)[order], kept_indices=order, selection_order=order)
-
-
-def _cosines(later: tuple[Tensor, Tensor], earlier: tuple[Tensor, Tensor]) -> Tensor:
-    """Cosines [f, p] of two runs of frames [f, p, d], each with the lengths of its tokens."""
-    (x, x_lengths), (y, y_lengths) = later, earlier
-    if len(x) > 1 and x.device.type == "cpu":
-        # A pair of frames fits the cache, where a pass over the whole clip goes through memory.
-        rows = zip(x, x_lengths, y, strict=True)
-        products = torch.stack([((a / length) * b).sum(dim=-1) for a, length, b in rows])
-    else:
-        products = ((x / x_lengths) * y).sum(dim=-1)
-    return products / y_lengths.squeeze(-1)
 
 
 def entries_to_read(

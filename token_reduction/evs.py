@@ -20,7 +20,7 @@ from costmodel.methods.evs import RATIO
 from costmodel.methods.keep import resolve_keep
 from token_reduction.apply.places import Host, reduce_clips
 from token_reduction.tokens.checks import misfit, require_finite
-from token_reduction.tokens.selection import picked_tokens, top_indices, unit_rows
+from token_reduction.tokens.selection import frame_cosines, picked_tokens, top_indices
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,8 +58,8 @@ def evs(frames: Tensor, keep: float = RATIO) -> Reduced:
     with torch.no_grad():
         norms = frames.norm(dim=-1, keepdim=True)
         require_finite("evs", frames=norms)
-        unit = unit_rows(frames, norms)
-        change = 1.0 - (unit[1:] * unit[:-1]).sum(dim=-1)
+        lengths = norms.clamp_min(torch.finfo(frames.dtype).tiny)
+        change = 1.0 - frame_cosines(frames, lengths, slice(1, None), slice(count - 1))
         scores = torch.nn.functional.pad(change, (0, 0, 1, 0), value=FIRST).flatten()
     return picked_tokens(frames.reshape(-1, width), top_indices(scores, kept), scores=scores)
 

@@ -173,8 +173,14 @@ class TileBudgets:
     def _whole(self, tokens: Tensor) -> Reduced:
         _, late = self._crops(1)
         scores = late[0].sum(dim=0)
-        count = resolve_keep(self._method.settled_keep, len(tokens), rounding="down")
-        kept = top_indices(scores, count).sort().values
+        count = resolve_keep(self._method.settled_keep, len(scores), rounding="down")
+        # A class token that goes along stays in front.
+        beside = len(tokens) - len(scores)
+        kept = torch.cat((
+            torch.arange(beside, device=scores.device),
+            top_indices(scores, count).sort().values + beside,
+        ))  # fmt: skip
+        scores = torch.nn.functional.pad(scores, (beside, 0))
         return Reduced(tokens.index_select(0, kept), kept_indices=kept, scores=scores)
 
     def _tiled(self, tokens: Tensor, size: tuple[int, int]) -> Reduced:

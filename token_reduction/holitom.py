@@ -51,7 +51,13 @@ from token_reduction.apply.received_attention import reduce_weighed_clips
 from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.density import distances, scores_of
 from token_reduction.tokens.reduced import Reduced
-from token_reduction.tokens.selection import complement, take_tokens, top_indices, unit_rows
+from token_reduction.tokens.selection import (
+    complement,
+    frame_cosines,
+    take_tokens,
+    top_indices,
+    unit_rows,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -142,8 +148,8 @@ def holitom(
 
 def _last_break(frames: Tensor, norms: Tensor, threshold: float) -> Tensor:
     """Return, [t, p], the last frame before each whose token there was not like the next one, or -1."""
-    unit = unit_rows(frames, norms)
-    like = (unit[1:] * unit[:-1]).sum(dim=-1) > threshold
+    lengths = norms.clamp_min(torch.finfo(frames.dtype).tiny)
+    like = frame_cosines(frames, lengths, slice(1, None), slice(len(frames) - 1)) > threshold
     numbers = torch.arange(len(like), device=frames.device).unsqueeze(-1)
     broken = torch.cat((numbers.new_full((1, frames.shape[1]), -1), torch.where(like, -1, numbers)))
     return broken.cummax(dim=0).values

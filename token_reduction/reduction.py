@@ -12,8 +12,8 @@ from costmodel.methods import Method, get_method
 from costmodel.methods.fits import RELEASED
 from costmodel.methods.registry import MODULES, outside
 from hardware_specs.errors import InvalidInputError, UnsupportedError
-from hardware_specs.showing import shown
 from token_reduction.apply.anatomy import Parts, dissect
+from token_reduction.apply.grouping import checked_grouping
 from token_reduction.apply.inside_llm import LayerReduction, Policy
 from token_reduction.apply.patching import Patches
 from token_reduction.apply.places import Host
@@ -21,18 +21,22 @@ from token_reduction.apply.record import ReductionRecord
 from token_reduction.tokens.checks import raise_deferred
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import nn
 
-    from costmodel.models import Family
 
 _active: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 
 
 @contextmanager
 def reduce_tokens(
-    model: nn.Module, method: Method | str, *, trace: bool = False, frames: int | None = None
+    model: nn.Module,
+    method: Method | str,
+    *,
+    trace: bool = False,
+    frames: int | None = None,
+    crops: int | Sequence[int] | None = None,
 ) -> Iterator[ReductionRecord]:
     """Run a model with fewer visual tokens inside this block, and leave it as it was.
 
@@ -47,6 +51,10 @@ def reduce_tokens(
             operations more), for overlays.
         frames: of each clip, for families that take a clip's frames as so many images (InternVL,
             SmolVLM): every so many images are one clip then, and without it each is an image.
+        crops: of every image, or of each alike, for families that cut an image into tiles and write each
+            into the prompt by itself (InternVL, Idefics3, SmolVLM, Gemma 3), the whole image among them.
+            Without it the prompt tells, as the family's processor lays it out; Gemma 3's does not, and each
+            crop is an image then.
 
     Yields:
         The record of the last reduction, filled in by the first forward.
@@ -55,9 +63,9 @@ def reduce_tokens(
         UnknownMethodError: no such method.
         UnsupportedError: the method cannot work on this model, or can only be priced; says why. Some
             reasons show only when the model runs, such as a static cache.
-        InvalidInputError: the model is inside such a block already, or layers it does not have; frames
-            for a family whose call says itself what is a clip; at the end of the block, NaN or infinity
-            in what a method looked at on an accelerator.
+        InvalidInputError: the model is inside such a block already, or layers it does not have; frames or
+            crops for a family whose call says itself what is a clip or an image; at the end of the block, NaN
+            or infinity in what a method looked at on an accelerator.
     """
     request = get_method(method) if isinstance(method, str) else method
     stages = request.info.stages
@@ -69,7 +77,7 @@ def reduce_tokens(
                 "here; leave variant out for the same tokens"
             )
     parts = dissect(model)
-    _check_frames(parts.family, frames)
+    grouping = checked_grouping(parts.family, frames, crops)
     if model in _active:
         raise InvalidInputError(
             f"this model is inside reduce_tokens with {_active[model]} already, and one reduction "
@@ -83,27 +91,15 @@ def reduce_tokens(
         if request.keeps_everything and not request.info.samples:
             LayerReduction(parts, record, Policy()).attach(patches)
         elif stages:
-            _attach_stages(Host(request, parts, patches, record, trace, frames or 0), plugs)
+            _attach_stages(Host(request, parts, patches, record, trace, grouping), plugs)
         else:
-            plugs[0](Host(request, parts, patches, record, trace, frames or 0))
+            plugs[0](Host(request, parts, patches, record, trace, grouping))
         yield record
     finally:
         patches.undo()
         del _active[model]
     # On an accelerator nothing waited for the checks of the methods' inputs; here one may.
     raise_deferred()
-
-
-def _check_frames(family: Family, frames: int | None) -> None:
-    if frames is None:
-        return
-    if not family.frames_as_images:
-        raise InvalidInputError(
-            f"frames={frames} was given, and a call of {family.label} says itself which pixels are a clip's; "
-            "leave frames out and give pixel_values_videos where the model takes them"
-        )
-    if isinstance(frames, bool) or not isinstance(frames, int) or frames < 1:
-        raise InvalidInputError(f"frames={shown(frames)} must be a whole number, 1 or more")
 
 
 def _attach_stages(host: Host, plugs: list[Callable[[Host], None]]) -> None:

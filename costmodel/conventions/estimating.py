@@ -89,6 +89,7 @@ def convention_estimate(request: Request) -> Estimate:
             config, parse_precision("fp16"), *scenario[:5],
             config.vision.num_layers if config.vision else 0, images=scenario.images, keep=keep,
             layer=layer, unit_tokens=scenario.unit_tokens, framed=scenario.framed, seen=scenario.seen,
+            parts=scenario.parts,
         ).llm_spans  # fmt: skip
         per_layer = [span.tokens for span in spans for _ in range(span.layers)]
     elif schedule is not None:

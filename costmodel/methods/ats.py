@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from costmodel.quantities import Num
 
 LAYERS = Option("layers", tuple(range(3, 12)), LAYER_LIST, "DeiT-S: blocks 3 to 11")
-MINIMUM = Option("minimum", 8, whole(2), "fewest reference samples")
+MINIMUM = Option("minimum", 8, whole(3), "fewest reference samples")
 #: Share of the patches left, PruMerge's Table 7.
 RATIO = 0.25
 

@@ -38,6 +38,7 @@ from costmodel.precision import Numerics, parse_precision
 from hardware_specs.errors import UnsupportedError
 
 if TYPE_CHECKING:
+    from costmodel.methods.token_lists import Items
     from costmodel.quantities import Num, OpCost
 
 COUNT = 64
@@ -123,10 +124,20 @@ def even_count(kept: Num, n: Num) -> Num:
 
 
 def _plan_of_halves(given: MethodInput) -> MethodPlan:
+    ops: list[OpCost] = []
+    left: Num = 0
+    for items in pieces_of(given):
+        kept = even_count(kept_count("cdpruner", given.keep, items.tokens), items.tokens)
+        ops += _of_halves(given, items, kept)
+        left = left + items.per_sample * kept * items.runs
+    ops += narrowed(given, given.visual_tokens, left, (given.visual_tokens > 0) * 1)
+    note = {"cdpruner": "keep counts tokens of each image, made even; half of them of each half"}
+    return before_layers(given, left, ops, note)
+
+
+def _of_halves(given: MethodInput, items: Items, kept: Num) -> list[OpCost]:
     d, num, text = given.model.text.hidden_size, parse_precision("fp32").text, given.text_tokens
-    items = pieces_of(given)
     n, lists, runs = items.tokens, items.lists, items.runs
-    kept = even_count(kept_count("cdpruner", given.keep, n), n)
     ops = [
         passes("normalise", (n + text) * d, num, reads=3, writes=2, kernels=8, flops=3,
                count=lists * runs),
@@ -144,12 +155,7 @@ def _plan_of_halves(given: MethodInput) -> MethodPlan:
             passes("kernel", both * half * half, num, reads=3, writes=3, kernels=4, flops=3, count=own),
             *_picks(both, half, count, num, own, PICK_KERNELS),
         ]  # fmt: skip
-    ops += [
-        sort("order", lists, kept, num, runs),
-        *narrowed(given, given.visual_tokens, items.per_sample * kept, runs),
-    ]
-    note = {"cdpruner": "keep counts tokens of each image, made even; half of them of each half"}
-    return before_layers(given, items.per_sample * kept * runs, ops, note)
+    return [*ops, sort("order", lists, kept, num, runs)]
 
 
 _PROGRAM = MethodInfo(

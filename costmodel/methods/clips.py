@@ -42,10 +42,11 @@ class Clips(NamedTuple):
 
 def clips_of(given: MethodInput) -> Clips:
     """Return the clips of a request, as numbers or as arrays over scenarios."""
-    items, rule = items_of(given), given.model.video
+    rule = given.model.video
+    if given.parts or rule is None or (rule.as_tiles and not given.framed):
+        return Clips(given.batch_size, 1, 0, 0, 0)
+    items = items_of(given)
     frames = greatest(given.crops // items.per_sample, 1)
-    if rule is None or (rule.as_tiles and not given.framed):
-        return Clips(items.lists, frames, 0, 0, 0)
     clip = frames > 1
     if not given.model.geometry.keeps_size:
         # Tiles are crops, too: a clip is what has so many tokens for each of its frames.

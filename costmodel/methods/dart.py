@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from costmodel.methods.info import MethodInfo
-from costmodel.methods.keep import first, kept_count, least, of_rows, some
+from costmodel.methods.keep import first, greatest, kept_count, least, of_rows, some
 from costmodel.methods.llm_ranking import eager_norm, narrowed, picked, rotated
 from costmodel.methods.options import Option, choice, whole
 from costmodel.methods.pieces import gather, passes, product, sort
@@ -27,6 +27,9 @@ from costmodel.methods.token_lists import pieces_of
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from costmodel.methods.token_lists import Items
     from costmodel.quantities import Num, OpCost
 
 COUNT, LAYER = 128, 2
@@ -55,8 +58,8 @@ def kept_tokens(given: MethodInput) -> Num:
             "dart needs a pivot: give image_pivots or text_pivots of at least 1"
         )
     if given.variant == "embedding" and isinstance(given.keep, float):
-        images = pieces_of(given)
-        kept = kept_count("dart", given.keep, images.tokens, "up") * images.per_sample
+        lengths, shares, _ = zip(*_shares(given), strict=True)
+        kept = _total(lengths, shares)
     else:
         kept = kept_count("dart", given.keep, n)
     if given.variant == "program":
@@ -116,26 +119,54 @@ def _plan(given: MethodInput) -> MethodPlan:
     return between_layers(given, (given.layer,), (n, kept), ops, {"dart": note})
 
 
+def _shares(given: MethodInput) -> list[tuple[Items, Num, Num]]:
+    """Return each length of images, the share of one, and how many of them keep one token more.
+
+    A ratio is each image's own, rounded up. Of a count, shared in proportion, what is left goes to the
+    largest remainders.
+    """
+    lengths, n = pieces_of(given), greatest(given.visual_tokens, 1)
+    if isinstance(given.keep, float):
+        return [(one, kept_count("dart", given.keep, one.tokens, "up"), 0) for one in lengths]
+    kept = kept_count("dart", given.keep, given.visual_tokens)
+    shares = [kept * one.tokens // n for one in lengths]
+    left = [kept * one.tokens % n for one in lengths]
+    rest = kept - _total(lengths, shares)
+    found = []
+    for number, one in enumerate(lengths):
+        before: Num = 0
+        for other, another in enumerate(lengths):
+            equal = (left[other] == left[number]) & (other < number)
+            before = before + another.per_sample * ((left[other] > left[number]) | equal)
+        found.append((one, shares[number], least(greatest(rest - before, 0), one.per_sample)))
+    return found
+
+
+def _total(lengths: Iterable[Items], shares: Iterable[Num]) -> Num:
+    total: Num = 0
+    for images, share in zip(lengths, shares, strict=True):
+        total = total + images.per_sample * share
+    return total
+
+
 def _plan_of_embeddings(given: MethodInput) -> MethodPlan:
     d, num = given.model.text.hidden_size, given.precision.text
     kept, n, t = kept_tokens(given), given.visual_tokens, given.text_tokens
-    images = pieces_of(given)
-    lists, each, rows = images.lists * images.runs, images.tokens, given.batch_size * images.runs
-    share, larger = kept // images.per_sample, kept % images.per_sample
-    turns: list[OpCost] = []
-    # Some images keep one token more than the others; a share smaller than its pivots is all of them.
-    for own, count in ((share, images.per_sample - larger), (share + 1, larger)):
-        pivots = least(IMAGE_PIVOTS.of(given), own) + TEXT_PIVOTS.of(given)
-        turns += _turns(given, each, pivots, rows * count * (pivots > 0))
+    runs = (n > 0) * 1
+    rows = given.batch_size * runs
     ops = [
         passes("norms", (t + n) * d, num, reads=2, writes=1, kernels=4, flops=2, count=rows),
         passes("normalise", (t + n) * d, num, reads=2, kernels=3, flops=3, count=rows),
         sort("text_pivots", 1, t, num, rows),
-        sort("image_pivots", 1, each, num, lists),
-        *turns,
-        sort("order", 1, kept, num, rows),
-        *narrowed(given, n, kept, images.runs),
     ]
+    for images, share, larger in _shares(given):
+        each = images.tokens
+        ops += [sort("image_pivots", 1, each, num, images.lists * images.runs)]
+        # A share smaller than its pivots is all of them.
+        for own, count in ((share, images.per_sample - larger), (share + 1, larger)):
+            pivots = least(IMAGE_PIVOTS.of(given), own) + TEXT_PIVOTS.of(given)
+            ops += _turns(given, each, pivots, rows * count * (pivots > 0))
+    ops += [sort("order", 1, kept, num, rows), *narrowed(given, n, kept, runs)]
     note = "keep counts tokens that stay, pivots among them; every image keeps its share"
     return between_layers(given, (0,), (n, kept), ops, {"dart": note})
 

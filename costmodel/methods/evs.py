@@ -31,9 +31,9 @@ def _plan(given: MethodInput) -> MethodPlan:
     kept = greatest(kept_count("evs", given.keep, n, "down"), clips.each)
     lists = clips.lists
     ops = (
-        passes("normalise", lists * n * d, num, reads=3, writes=2, kernels=3, flops=3, count=runs),
+        passes("normalise", lists * n * d, num, reads=2, writes=1, kernels=3, flops=3, count=runs),
         passes("frame_before", lists * n * d, num, reads=3, writes=1, kernels=2, flops=2, count=runs),
-        passes("scores", lists * n, num, reads=2, writes=2, kernels=9, count=runs),
+        passes("scores", lists * n, num, reads=3, writes=3, kernels=10, count=runs),
         sort("rank", lists, n, num, runs),
         sort("order", lists, kept, num, runs),
         gather("kept_tokens", lists * (kept + clips.tail), d, num, runs),

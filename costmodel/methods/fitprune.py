@@ -22,6 +22,7 @@ import numpy as np
 
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import first, of_rows, share, some
+from costmodel.methods.llm_ranking import weighing_warnings
 from costmodel.methods.options import Option, Values, layer_indices, optional
 from costmodel.methods.pieces import gather, in_layer, passes, product, sequence_gather, sort
 from costmodel.methods.plan import MethodInput, MethodPlan
@@ -152,7 +153,10 @@ def _plan(given: MethodInput) -> MethodPlan:
             *sequence_gather(given, after, 1),
         ]
         ops += in_layer(work, layer, deletes)
-    return MethodPlan(tuple(spans), given.projected_tokens, None, tuple(ops), {"fitprune": note})
+    return MethodPlan(
+        tuple(spans), given.projected_tokens, None, tuple(ops), {"fitprune": note},
+        weighing_warnings("fitprune", given),
+    )  # fmt: skip
 
 
 INFO = MethodInfo(
@@ -171,6 +175,7 @@ INFO = MethodInfo(
     default_text="40 % of the visual FLOPs (the 60 % scheme)",
     rounding=None,
     keep_kind="ratio",
+    keep_choices=(0.9, 0.8, 0.7, 0.6, 0.5, 0.45, 0.4, 0.3, 0.2, 0.1),
     options=(SCHEME,),
     published=("visual FLOPs reduced by 10 to 90 % (keep 0.9 to 0.1)", "449 of 576 at 60 %"),
     asks_question=True,

@@ -32,6 +32,8 @@ _WHERE = {
 
 #: Places where the tower itself sees fewer patches.
 _TOWER = ("before-vision", "vision-layers")
+#: Places where all tokens of a prompt are seen together.
+_LANGUAGE = ("llm-layer", "decode")
 
 
 def checked_plan(info: MethodInfo, given: MethodInput) -> MethodPlan:
@@ -46,7 +48,14 @@ def checked_plan(info: MethodInfo, given: MethodInput) -> MethodPlan:
     """
     vision_parts(info.name, given.model)
     if isinstance(given.keep, float) and given.keep == 1.0 and not info.samples:
-        return before_layers(given, given.visual_tokens, (), {"method": "keep=1.0: untouched"})
+        untouched = {"method": "keep=1.0: untouched"}
+        plan = before_layers(given, given.visual_tokens, (), untouched)
+        return plan._replace(parts=given.parts)
+    # Before the language model images do not see each other.
+    if given.parts and not (
+        info.place in _LANGUAGE or info.second_place or info.stages or given.layer
+    ):
+        return _size_by_size(info, given)
     # The methods of a stack are asked for their own plans.
     if not info.stages:
         check_fits(info, given)
@@ -73,6 +82,29 @@ def checked_plan(info: MethodInfo, given: MethodInput) -> MethodPlan:
     return plan
 
 
+def _size_by_size(info: MethodInfo, given: MethodInput) -> MethodPlan:
+    """Return the plan for images of several sizes: that of each size, added up."""
+    plans = [
+        checked_plan(
+            info,
+            given._replace(
+                visual_tokens=given.visual_tokens * 0 + part.tokens, images=part.images,
+                projected_tokens=part.projected_tokens, crops=part.crops, seen=part.seen, parts=(),
+                unit_tokens=part.tokens // part.images,
+            ),
+        )
+        for part in given.parts
+    ]  # fmt: skip
+    whole = plans[0]
+    for plan in plans[1:]:
+        whole = whole.beside(plan)
+    parts = (
+        part._replace(tokens=plan.llm_spans[0].tokens, projected_tokens=plan.projected_tokens)
+        for part, plan in zip(given.parts, plans, strict=True)
+    )
+    return whole._replace(parts=tuple(parts))
+
+
 def check_takes(info: MethodInfo, keep: Any, options: Mapping[str, object]) -> None:
     """Raise unless a keep, or an array of counts, is of the kind a method takes; 1.0 and None always are.
 
@@ -92,10 +124,13 @@ def check_takes(info: MethodInfo, keep: Any, options: Mapping[str, object]) -> N
         raise InvalidInputError(
             f"{info.name}'s keep is a ratio in (0, 1], {info.keep_meaning}; given {np.max(keep):g}"
         )
-    if info.keep_choices and some(other := np.isin(keep, info.keep_choices, invert=True)):
+    if info.keep_choices and some(
+        other := np.isin(np.round(keep, 6), info.keep_choices, invert=True)
+    ):
+        own = "".join(f", or give {option.name}=" for option in info.options if option.for_keep)
         raise InvalidInputError(
             f"{info.name} is defined for keep in {', '.join(map(str, info.keep_choices))}; "
-            f"given {first(keep, other):g}"
+            f"given {first(keep, other):g}: take one of these{own}"
         )
     for option in info.options:
         if option.for_keep and options[option.name] != option.default:
@@ -221,7 +256,8 @@ def _by_patch(info: MethodInfo) -> bool:
 
 def _check_together(info: MethodInfo, given: MethodInput) -> None:
     """Raise where text stands between visual tokens that the method takes together."""
-    if not info.together or not given.tower.native:
+    # A draw before layer 0 looks at no attention.
+    if not info.together or not given.tower.native or given.layer == 0:
         return
     timed = getattr(given.model.geometry, "timestamps", False)
     pieces = greatest(given.images, given.crops) if timed else given.images

@@ -91,7 +91,7 @@ def _is_video(given: MethodInput) -> bool:
     """Whether the crops are frames: where a model takes both, several untiled crops are a clip."""
     model = given.model
     frames = is_clip(given) | (model.video is not None and model.anyres is None)
-    return bool(np.any(frames & (given.crops > given.images)))
+    return given.framed or bool(np.any(frames & (given.crops > given.images)))
 
 
 def _plan(given: MethodInput) -> MethodPlan:
@@ -100,8 +100,8 @@ def _plan(given: MethodInput) -> MethodPlan:
     crops, h = ranked_crops(given), given.tower.num_heads
     num, n, images, runs = given.precision.vision, crops.patches, crops.images, crops.runs
     kept, fewest, most = kept_tokens(given, n)
-    tokens = kept * runs
-    each = tokens / greatest(given.crops, 1)
+    tokens = (kept + given.crops * crops.beside) * runs
+    each = kept * runs / greatest(given.crops, 1)
     tiled = runs * (given.model.anyres is not None) * given.images
     samples, d = given.batch_size, given.model.text.hidden_size
     ops = [

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from costmodel.methods.clips import check_weighed, clips_of, clips_plan, received_in_tower
 from costmodel.methods.info import MethodInfo
-from costmodel.methods.keep import kept_count, share, some
+from costmodel.methods.keep import kept_count, some
 from costmodel.methods.llm_ranking import cut_layers, narrowed
 from costmodel.methods.options import Option, Values, fraction, optional, whole
 from costmodel.methods.pieces import FINITE_KERNELS, gather, in_layer, passes, product, sort
@@ -123,7 +123,7 @@ def _plan(given: MethodInput) -> MethodPlan:
     if not cut:
         return plan
     n = plan.llm_spans[0].tokens
-    left = share(DEEP.of(given), n) * runs + n * (1 - runs)
+    left = kept_count("holitom", DEEP.of(given), n * runs) + n * (1 - runs)
     later = in_layer(_later(given, n, left, runs), cut)
     deep = between_layers(given, (cut,), (n, left), [*plan.ops, *later], plan.notes)
     return deep._replace(warnings=plan.warnings)

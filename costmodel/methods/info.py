@@ -86,7 +86,7 @@ class MethodInfo:
     default_text: str = "the data decide"
     rounding: Rounding | None = "nearest"
     keep_kind: Literal["any", "ratio", "none"] = "any"
-    keep_choices: tuple[int, ...] = ()
+    keep_choices: tuple[float, ...] = ()
     default_layer: int | None = None
     takes_layer: bool = False
     variants: tuple[str, ...] = ("program",)

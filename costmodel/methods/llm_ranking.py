@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from costmodel.methods.keep import some
 from costmodel.methods.pieces import passes, sequence_gather, sort
 from hardware_specs.errors import InvalidInputError
 from hardware_specs.showing import shown
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
 
     from costmodel.methods.plan import MethodInput
     from costmodel.quantities import Num, OpCost
+
+
+def weighing_warnings(name: str, given: MethodInput) -> tuple[str, ...]:
+    """Return what to know of a prompt without text, whose visual tokens nothing behind them looks at."""
+    if not some((given.text_tokens < 1) & (given.visual_tokens > 0)):
+        return ()
+    return (
+        f"{name} weighs visual tokens by the text behind them: with text_tokens=0 the visual work alone is "
+        "priced, and no model runs it",
+    )
 
 
 def cut_layers(

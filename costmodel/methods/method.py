@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from costmodel.methods.info import MethodInfo, Place
     from costmodel.models import ModelConfig
-    from costmodel.models.geometry import Seen
+    from costmodel.models.geometry import Part, Seen
     from costmodel.precision import Precision
     from costmodel.quantities import Num
 
@@ -92,6 +92,7 @@ class Method:
         unit_tokens: Num = 0,
         framed: bool = False,
         seen: Seen | None = None,
+        parts: tuple[Part, ...] = (),
     ) -> MethodPlan:
         """Return the token schedule and the method's own ops for one scenario, or arrays of them.
 
@@ -109,7 +110,7 @@ class Method:
         given = MethodInput(
             model, precision, visual_tokens, projected_tokens, crops, text_tokens, batch_size,
             vision_layers, keep, layer, self.variant, self.options, unit_tokens, images, framed,
-            seen,
+            seen, parts,
         )  # fmt: skip
         return checked_plan(self.info, given)
 

@@ -124,7 +124,7 @@ def layer_indices(value: object) -> tuple[int, ...]:
     if isinstance(value, str):
         text = value.strip()
         value = json.loads(text if text.startswith("[") else f"[{text}]")
-    if not isinstance(value, Sequence):
+    if not isinstance(value, Sequence) or isinstance(value, (bytes, bytearray, memoryview)):
         raise TypeError(value)
     if not value:
         raise ValueError(value)

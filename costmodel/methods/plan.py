@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from costmodel.models import ModelConfig, ProjectorConfig, VisionConfig
-    from costmodel.models.geometry import Seen
+    from costmodel.models.geometry import Part, Seen
     from costmodel.precision import Precision
     from costmodel.quantities import Num, OpCost
 
@@ -38,6 +38,7 @@ class MethodInput(NamedTuple):
         images: images or clips of one sample.
         framed: whether the request says that its crops are frames.
         seen: what a tower sees that takes images at their own resolution; None for others.
+        parts: the images size by size, where their sizes give different numbers of tokens.
     """
 
     model: ModelConfig
@@ -56,6 +57,7 @@ class MethodInput(NamedTuple):
     images: Num = 1
     framed: bool = False
     seen: Seen | None = None
+    parts: tuple[Part, ...] = ()
 
     @property
     def tower(self) -> VisionConfig:
@@ -85,6 +87,8 @@ class MethodPlan(NamedTuple):
         step_ops: the method's own ops in all decode steps, from the samples, `decode_spans`, the other tokens
             in the cache at the mean step, its own among them, and the number of steps; None for none. A sweep
             calls it with more rows than the plan was made for, so it holds no arrays.
+        parts: what is left of the images size by size, where their sizes differ and the method acts before
+            the language model.
     """
 
     llm_spans: tuple[LayerSpan, ...]
@@ -97,10 +101,25 @@ class MethodPlan(NamedTuple):
     seen: Seen | None = None
     decode_spans: tuple[LayerSpan, ...] | None = None
     step_ops: Callable[[Num, tuple[LayerSpan, ...], Num, Num], list[OpCost]] | None = None
+    parts: tuple[Part, ...] = ()
 
     def __repr__(self) -> str:
         """Return the fields that are set, as far as they fit."""
         return brief(self)
+
+    def beside(self, other: MethodPlan) -> MethodPlan:
+        """Return the plan of a prompt that has this plan's images and another's, of one method."""
+        (span,), (more,) = self.llm_spans, other.llm_spans
+        seen = (
+            other.seen if self.seen is None or other.seen is None else self.seen.beside(other.seen)
+        )
+        return self._replace(
+            llm_spans=(span._replace(tokens=span.tokens + more.tokens),),
+            projected_tokens=self.projected_tokens + other.projected_tokens,
+            ops=self.ops + other.ops,
+            warnings=tuple(dict.fromkeys(self.warnings + other.warnings)),
+            seen=seen,
+        )
 
 
 def before_layers(

@@ -8,6 +8,7 @@ entry point of the group `vlm_roofline.methods`, whose name is the method's.
 
 from __future__ import annotations
 
+import re
 from copyreg import pickle
 from functools import cache, lru_cache
 from importlib import import_module
@@ -18,12 +19,15 @@ from costmodel.methods.method import Method, ask
 from costmodel.methods.spelling import agreed, read_spelling
 from costmodel.methods.stack import split_stack, stack
 from hardware_specs.errors import InvalidInputError, UnknownMethodError
+from hardware_specs.showing import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from importlib.metadata import EntryPoint
     from types import ModuleType
 
+#: What a method may be called.
+_NAME = re.compile(r"\w[\w.+-]*")
 #: method -> its module, in both packages.
 MODULES: dict[str, str] = {
     "prumerge": "prumerge",
@@ -104,15 +108,19 @@ def register_method(
             "register_method takes a MethodInfo or a module that holds one as INFO, not "
             f"{getattr(source, '__name__', repr(source))}"
         )
+    taken = {name.lower(): name for name in list_methods()}
     for name in described:
-        if name == "none" or read_spelling(name) != (name, {}) or not name:
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or name.lower() == "none":
             raise InvalidInputError(
-                f"a method cannot be called {name!r}: brackets hold settings, and 'none' is none"
+                f"a method cannot be called {shown(name)}: letters, digits and . _ + - make a name, brackets "
+                "hold settings, / stacks, and 'none' is none"
             )
-        if name in list_methods():
+        if name.lower() in taken:
             raise InvalidInputError(
-                f"there is a method called {name!r} already; register yours under another name"
+                f"there is a method called {taken[name.lower()]!r} already, and case makes no difference; "
+                "register yours under another name"
             )
+        taken[name.lower()] = name
     _outside.update(described)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.keep import kept_count, share
-from costmodel.methods.llm_ranking import cut_layers, picked, rotated
+from costmodel.methods.llm_ranking import cut_layers, picked, rotated, weighing_warnings
 from costmodel.methods.options import LAYER_LIST, Option, Values, layer_indices, optional
 from costmodel.methods.pieces import gather, in_layer, passes, product, sort
 from costmodel.methods.plan import MethodInput, MethodPlan, between_layers
@@ -169,7 +169,8 @@ def _plan(given: MethodInput) -> MethodPlan:
         ops += in_layer(work, layer - 1)
         left.append(after)
     note = "keep names a published setting; all text is taken to stand behind the image"
-    return between_layers(given, cuts_at, left, ops, {"sparsevlm": note})
+    plan = between_layers(given, cuts_at, left, ops, {"sparsevlm": note})
+    return plan._replace(warnings=weighing_warnings("sparsevlm", given))
 
 
 INFO = MethodInfo(

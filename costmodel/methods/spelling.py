@@ -16,7 +16,9 @@ from hardware_specs.errors import InvalidInputError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_VALUE = r'"(?:[^"\\]|\\.)*"|\[[^\]"]*\]|[^,()\[\]"=]+'
+#: Text in double quotes, as JSON writes it.
+QUOTED = r'"(?:[^"\\]|\\.)*"'
+_VALUE = QUOTED + r'|\[[^\]"]*\]|[^,()\[\]"=]+'
 _PAIR = rf"(\w+)=({_VALUE})"
 _PAIRS = re.compile(rf"{_PAIR}(?:, *{_PAIR})*")
 _PLAIN = re.compile(r'[^,()\[\]"=]+')

@@ -6,32 +6,38 @@ price are those of a prompt with the first one's tokens.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from costmodel.methods.info import MethodInfo
 from costmodel.methods.method import Method, ask
+from costmodel.methods.spelling import QUOTED
 from hardware_specs.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from costmodel.methods.plan import MethodInput, MethodPlan
-    from costmodel.models.geometry import Seen
+    from costmodel.models.geometry import Part, Seen
     from costmodel.quantities import Num
+
+
+#: Text in quotes, or one letter.
+_PIECE = re.compile(rf"{QUOTED}|.", re.DOTALL)
 
 
 def split_stack(text: str) -> list[str]:
     """Return the methods of a line, which `/` stands between; a slash in brackets is a setting's own.
 
-    >>> split_stack("divprune(keep=144)/fastv"), split_stack("cdpruner(embeddings=a/b)")
-    (['divprune(keep=144)', 'fastv'], ['cdpruner(embeddings=a/b)'])
+    >>> split_stack("divprune(keep=144) / fastv"), split_stack('cdpruner(embeddings="a)/b")')
+    (['divprune(keep=144)', 'fastv'], ['cdpruner(embeddings="a)/b")'])
     """
     depth, parts = 0, [""]
-    for letter in text:
-        depth += (letter == "(") - (letter == ")")
-        if letter == "/" and not depth:
+    for piece in _PIECE.findall(text):
+        depth += (piece == "(") - (piece == ")")
+        if piece == "/" and not depth:
             parts.append("")
         else:
-            parts[-1] += letter
-    return parts
+            parts[-1] += piece
+    return [part.strip() for part in parts]
 
 
 def stack(methods: list[Method]) -> Method:
@@ -95,16 +101,19 @@ def stack(methods: list[Method]) -> Method:
 
 
 def _plan(first: Method, second: Method, given: MethodInput) -> MethodPlan:
-    def plan_of(method: Method, tokens: Num, unit: Num, seen: Seen | None = None) -> MethodPlan:
+    def plan_of(
+        method: Method, tokens: Num, unit: Num, parts: tuple[Part, ...], seen: Seen | None = None
+    ) -> MethodPlan:
         return method.plan(
             given.model, given.precision, tokens, given.projected_tokens, given.crops,
             given.text_tokens, given.batch_size, given.vision_layers, images=given.images,
-            unit_tokens=unit, framed=given.framed, seen=seen,
+            unit_tokens=unit, framed=given.framed, seen=seen, parts=parts,
         )  # fmt: skip
 
-    before = plan_of(first, given.visual_tokens, given.unit_tokens, given.seen)
+    before = plan_of(first, given.visual_tokens, given.unit_tokens, given.parts, given.seen)
     # Before the language model every layer sees as many.
-    after = plan_of(second, before.llm_spans[0].tokens, 0)
+    unit = given.unit_tokens if first.keeps_everything else 0
+    after = plan_of(second, before.llm_spans[0].tokens, unit, before.parts)
     return after._replace(
         projected_tokens=before.projected_tokens,
         vision_spans=before.vision_spans,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from costmodel.methods.keep import first, greatest, least, of_rows, some
+from costmodel.models.families import get_family
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 #: Places inside the vision side, before the projector.
 VISION_PLACES = ("before-vision", "after-vision", "vision-layers")
+
+
+#: How tiles stand in the prompts of families where each is by itself.
+_LONE_TILES = ("overview last", "apart")
 
 
 class TokenLists(NamedTuple):
@@ -118,16 +123,27 @@ def items_of(given: MethodInput) -> Items:
     return Items(per_sample, given.batch_size * per_sample, tokens, runs)
 
 
-def pieces_of(given: MethodInput) -> Items:
-    """Return the runs of visual tokens that text stands between: images and clips, as a prompt has them.
+def pieces_of(given: MethodInput) -> tuple[Items, ...]:
+    """Return what stands by itself in a prompt: images and clips, lone tiles and frames.
 
-    Where the time is written before each pair of a clip's frames, the tokens of every pair are a run.
+    Where the time is written before each pair of a clip's frames, the tokens of every pair are a run, and so
+    are those of a frame that is handed over as an image, and of a tile that text stands around; what a method
+    before left of an image or clip is one piece. Pieces of one length each.
     """
+    rule, alone = given.model.video, get_family(given.model.model_type).tiles in _LONE_TILES
+    if some(given.unit_tokens > 0) and (alone or (given.framed and rule and rule.as_tiles)):
+        given = given._replace(images=greatest(given.crops, 1), parts=())
+    if given.parts:
+        of_sizes = ((part.images, part.tokens // part.images) for part in given.parts)
+        b = given.batch_size
+        return tuple(Items(many, b * many, each, (each > 0) * 1) for many, each in of_sizes)
     items = items_of(given)
     if not getattr(given.model.geometry, "timestamps", False):
-        return items
+        return (items,)
     pairs = greatest(given.crops // items.per_sample, 1)
-    return Items(items.per_sample * pairs, items.lists * pairs, items.tokens // pairs, items.runs)
+    return (
+        Items(items.per_sample * pairs, items.lists * pairs, items.tokens // pairs, items.runs),
+    )
 
 
 def _each(tokens: Num, lists: Num, what: str) -> Num:

@@ -64,6 +64,19 @@ class Seen(NamedTuple):
         grids = tuple((many * number, *grid) for many, *grid in self.grids)
         return Seen(self.patches * number, pieces, windows, grids)  # type: ignore[arg-type]
 
+    def beside(self, other: Seen) -> Seen:
+        """Return what it sees of two kinds together.
+
+        >>> Seen(128, ((2, 64),)).beside(Seen(32, ((1, 32),))).pieces
+        ((2, 64), (1, 32))
+        """
+        return Seen(
+            self.patches + other.patches,
+            self.pieces + other.pieces,
+            self.windows + other.windows,
+            self.grids + other.grids,
+        )
+
     def part(self, kept: Num, of: Num) -> Seen:
         """Return what is left where `kept` of `of` patches are, all pieces and windows shrunk alike.
 
@@ -75,6 +88,24 @@ class Seen(NamedTuple):
             for each in (self.pieces, self.windows)
         )
         return Seen(_part(self.patches, kept, of), pieces, windows)
+
+
+class Part(NamedTuple):
+    """The images of one size among others.
+
+    Attributes:
+        images: how many.
+        tokens: visual tokens of all of them.
+        crops: crops of all of them.
+        projected_tokens: tokens through the projector, likewise.
+        seen: what a tower sees of them that takes images at their own resolution; None for others.
+    """
+
+    images: int
+    tokens: Num
+    crops: int
+    projected_tokens: Num
+    seen: Seen | None = None
 
 
 def _part(number: Num, kept: Num, of: Num) -> Num:

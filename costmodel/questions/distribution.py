@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from costmodel.estimates import context_for
 from costmodel.kinds import check_count, refused
 from costmodel.request import Request, check_names
-from costmodel.scenario import Scenario, scenario_inputs, scenario_of
+from costmodel.scenario import scenario_inputs, scenario_of
 from hardware_specs.errors import InvalidInputError
 from hardware_specs.showing import shown
 
@@ -131,9 +131,12 @@ def estimate_distribution(
     spread = copy(context)
     # The formulas take an array of counts as they take a number; `estimate` lets only one through.
     spread.keep = np.asarray(numbers, dtype=float)
-    *sizes, seen, framed = scenario
-    wide = [np.full(len(numbers), float(cast("float", value))) for value in sizes]
-    evaluation = spread.evaluate(Scenario._make([*wide, seen, framed]), vector=True)
+    wide: dict[str, Any] = {
+        name: np.full(len(numbers), float(value))
+        for name, value in scenario._asdict().items()
+        if name not in ("seen", "framed", "parts")
+    }
+    evaluation = spread.evaluate(scenario._replace(**wide), vector=True)
     stages = evaluation.stages.values()
     memory = evaluation.memory
     columns = {

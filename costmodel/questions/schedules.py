@@ -128,6 +128,11 @@ no less than 144 on average, and 64 was asked for; cut at earlier layers
             f"{info.name} takes no keep, so no mean can be solved for; its schedule follows from "
             f"{'layer=' if info.takes_layer else 'its options'}"
         )
+    if chosen.said_by_options:
+        raise InvalidInputError(
+            f"{chosen} says itself how many tokens are left, so no mean can be solved for; leave that "
+            "option out"
+        )
     if info.clips and (frames is None or frames < 2):
         raise InvalidInputError(
             f"{info.name} compares the frames of a clip and leaves images alone; give frames="
@@ -218,7 +223,9 @@ def _mean(plan: MethodPlan) -> Any:
     return sum(span.layers * span.tokens for span in plan.llm_spans) / layers
 
 
-def _choice(name: str, mean: Callable[[int], float], choices: Sequence[int], wanted: float) -> int:
+def _choice(
+    name: str, mean: Callable[[float], float], choices: Sequence[float], wanted: float
+) -> float:
     """Return the published setting with the mean asked for."""
     means = {choice: float(mean(choice)) for choice in choices}
     best = min(means, key=lambda choice: abs(means[choice] - wanted))

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from costmodel.evaluate import Context
+    from costmodel.models.geometry import Part, Seen
 
 #: Arguments that are looped over, outermost first.
 CATEGORIES = tuple(name for name in names_of("subject", "setting", "shape") if name != "convention")
@@ -315,7 +316,8 @@ class SweepPlan:
         columns = self._rows(where)
         visual = columns["visual_tokens"]
         images = projected = crops = each = np.zeros_like(visual)
-        seen = None
+        seen: Seen | None = None
+        parts: tuple[Part, ...] = ()
         if units is not None:
             if self.default_visual:
                 visual = np.full_like(visual, units.counted.tokens)
@@ -324,6 +326,7 @@ class SweepPlan:
                 for count in units.read(visual)
             )
             seen = units.tower(visual, images, asked=not self.default_visual)
+            parts = units.parts_of(visual)
             if self.default_text:
                 columns["text_tokens"] = columns["text_tokens"] + units.text
         if np.any(visual + columns["text_tokens"] == 0):
@@ -340,6 +343,7 @@ class SweepPlan:
             columns["cached_tokens"],
             seen,
             units is not None and units.framed,
+            parts,
         )
 
     def _rows(self, where: np.ndarray) -> dict[str, np.ndarray]:

@@ -80,15 +80,28 @@ class Collectives:
 
 
 def tensor_plan(model: nn.Module) -> dict[str, str]:
-    """Return the style of every module that transformers divides, by the module's name.
+    """Return the style of every module that is divided, by the module's name.
+
+    Older releases of transformers leave embedding and head of some models whole, which newer ones divide:
+    they are divided here.
 
     Raises:
         UnsupportedError: it has no plan for the layers of this model, or one with another style.
     """
     rules: Mapping[str, str] = getattr(model, "_tp_plan", None) or {}
+    ends: Any = model
+    whole = {
+        id(ends.get_input_embeddings()): "embedding_rowwise",
+        id(ends.get_output_embeddings()): "colwise_gather_output",
+    }
     found = {}
-    for name, _ in model.named_modules():
-        style = rules.get(re.sub(r"\.\d+(?=\.|$)", ".*", name))
+    for name, module in model.named_modules():
+        style = rules.get(re.sub(r"\.\d+(?=\.|$)", ".*", name), whole.get(id(module)))
+        if style is None and name.endswith(".experts"):
+            raise UnsupportedError(
+                f"transformers divides the layers of {type(model).__name__} and leaves {name} whole; measure "
+                "it with one process"
+            )
         if style is not None and style not in _WHOLE:
             found[name] = _SAME.get(style, style)
     for name, style in found.items():

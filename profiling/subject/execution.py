@@ -100,9 +100,11 @@ class Execution:
     def _reduction(self) -> Any:
         from token_reduction import reduce_tokens
 
-        asked = self.configuration.frames
-        frames = asked if get_family(self.shape.model_type).frames_as_images else None
-        return reduce_tokens(self.model, self._method, frames=frames)
+        assert self.visual is not None  # noqa: S101  (a method implies pixels)
+        asked, family = self.configuration.frames, get_family(self.shape.model_type)
+        frames = asked if family.frames_as_images else None
+        crops = self.visual.crops_of_images * self.visual.batch_size if frames is None else ()
+        return reduce_tokens(self.model, self._method, frames=frames, crops=crops or None)
 
     def run(self, observer: StageObserver | None = None, *, decode: bool = True) -> None:
         """Run one repetition: everything to the first logits, then the decode steps.

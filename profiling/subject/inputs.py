@@ -42,6 +42,7 @@ class VisualInputs:
         images: images (or videos) per sequence.
         crops: runs of the vision tower per sequence (tiles, frames).
         placeholder_id: the token id that the visual tokens replace.
+        crops_of_images: of them, those of each image where an image's tiles are handed over one by one.
         pieces: visual tokens of each piece where text stands between them; empty for one.
         whole: whether the model must be called with ids and pixels, for positions in three axes and
             features that go around the embeddings.
@@ -52,6 +53,7 @@ class VisualInputs:
     images: int
     crops: int
     placeholder_id: int
+    crops_of_images: tuple[int, ...] = ()
     pieces: tuple[int, ...] = ()
     whole: bool = False
 
@@ -143,7 +145,11 @@ def visual_inputs(
         arguments = {family.pixels: pixels(batch_size, crops)}
     else:
         arguments = {family.pixels: pixels(batch_size * crops)}
-    return VisualInputs(arguments, batch_size, items, crops, config.image_token_id)
+    of_images: tuple[int, ...] = ()
+    if family.tiles is not None and frames is None:
+        sizes_given = per_image(size, items)
+        of_images = tuple(shape.geometry.image(each, exact=True).crops for each in sizes_given)
+    return VisualInputs(arguments, batch_size, items, crops, config.image_token_id, of_images)
 
 
 def _native(
@@ -185,7 +191,9 @@ def _native(
     # Images stand apart, and so do pairs of frames where their times are written.
     apart = [(1, *each) for t, *each in grids for _ in range(t)] if geometry.timestamps else grids
     pieces = tuple(prod(each) // merge**2 for each in apart)
-    return VisualInputs(arguments, batch_size, images, crops, placeholder, pieces, whole=True)
+    return VisualInputs(
+        arguments, batch_size, images, crops, placeholder, pieces=pieces, whole=True
+    )
 
 
 def _floating(model: nn.Module) -> torch.dtype:
@@ -202,14 +210,20 @@ def encode(model: nn.Module, inputs: VisualInputs) -> torch.Tensor:
     """
     import torch
 
+    from token_reduction.apply.anatomy import dissect
+    from token_reduction.apply.calls import split_items
+
     base: Any = model.model
     arguments = dict(inputs.arguments)
     if "pixel_values_videos" in arguments:
         # By position: the argument's name differs between versions of transformers.
         output = base.get_video_features(*arguments.values())
+        # Older releases add the token that ends a clip outside the encoder.
+        pixels = arguments["pixel_values_videos"]
+        features: Any = split_items(dissect(model), "video", output.pooler_output, pixels)
     else:
         output = base.get_image_features(arguments.pop(next(iter(arguments))), **arguments)
-    features = output.pooler_output
+        features = output.pooler_output
     if isinstance(features, list | tuple):
         features = torch.cat([each.flatten(0, -2) for each in features])
     tokens: torch.Tensor = features.reshape(inputs.batch_size, -1, features.shape[-1])

@@ -112,8 +112,12 @@ def test_sizes_one_for_each() -> None:
     assert cost.inputs["image_size"] == [(480, 640), (336, 336)]
     twice = estimate(NEXT, A100, images=2, image_size=(480, 640))
     assert twice.inputs["visual_tokens"] == 2 * 2340
-    told = estimate(NEXT, A100, image_size=sizes, method="divprune", keep=64).warnings
-    assert any("images of equal length" in text for text in told)
+    parts = [{"image_size": size, "method": "divprune", "keep": 64} for size in sizes]
+    together = estimate(NEXT, A100, image_size=sizes, method="divprune", keep=64)
+    own = sum(estimate(NEXT, A100, **part).stages["reduction"].flops for part in parts)
+    assert together.stages["reduction"].flops == own
+    told = estimate(NEXT, A100, image_size=sizes, method="divprune", keep=64, visual_tokens=3000)
+    assert any("equally many of each of 2 images" in text for text in told.warnings)
 
 
 @pytest.mark.parametrize(

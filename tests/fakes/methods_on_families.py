@@ -15,6 +15,7 @@ from hardware_specs.errors import InvalidInputError, UnsupportedError
 from profiling.counting.one_run import count_run
 from profiling.records.measurement import TOTAL, Configuration
 from profiling.subject.execution import Execution
+from profiling.subject.inputs import sizes_of
 from profiling.subject.models import build_model
 
 PAGE = Path(__file__).parents[2] / "docs" / "families.md"
@@ -36,6 +37,7 @@ ASKED: dict[str, tuple[str, float | None]] = {
     "fastv(variant=paper)": ("fastv(variant=paper,layer=1)", 5),
     "evs/fastv": ("evs(keep=0.5)/fastv(layer=1,keep=0.5)", None),
     "dycoke(variant=both)": ("dycoke(variant=both)", 0.5),
+    "dart(variant=embedding,keep=0.3)": ("dart(variant=embedding,keep=0.3)", None),
     **{
         name: (name, 0.5)
         for name in ("fitprune", "evit", "hired", "visionzip", "spatial", "cdpruner", "vispruner")
@@ -109,10 +111,10 @@ class OnFamily:
 
     def _ran(self, method: str, keep: float | None) -> dict[str, int] | None:
         given = dict(self.given)
-        size = given.pop("image_size", None)
+        sizes = sizes_of(given.pop("image_size", None))
         configuration = Configuration(
             self.source, "fp32", device="cpu", method=method, keep=keep,
-            image_sizes=() if size is None else (size,), **given,
+            image_sizes=sizes, **given,
         )  # fmt: skip
         try:
             # The cost model takes all text to stand behind the image.

@@ -23,11 +23,9 @@ from token_reduction.apply.calls import (
     encode,
     frames_of,
     image_sizes_of,
-    join_frames,
     pixels_of,
     plain_mask,
     require_plain_cache,
-    split_items,
 )
 from token_reduction.apply.continuation import (
     Prefix,
@@ -37,6 +35,7 @@ from token_reduction.apply.continuation import (
     prefix_of,
 )
 from token_reduction.apply.crops import Item
+from token_reduction.apply.grouping import Grouping
 from token_reduction.apply.splice import Placed, assign_places, plan_splice, read_prompt, splice
 from token_reduction.caches import CACHE_NAMES, cache_in, cache_keyword
 from token_reduction.tokens.observation import observed
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
     from token_reduction.apply.crops import Crops
     from token_reduction.apply.patching import Patches
     from token_reduction.apply.record import ReductionRecord
-    from token_reduction.apply.splice import Plan
+    from token_reduction.apply.splice import Plan, Prompt
     from token_reduction.tokens.reduced import Reduced
 
 
@@ -63,14 +62,14 @@ class PromptReduction:
         record: what the reduction did.
         crops: reduces crop by crop; None for methods that take whole images and videos.
         reduce_item: reduces one image or video; None for crop methods.
-        frames: images that are a clip's frames; 0 where images are images.
+        grouping: which crops make one image or clip.
     """
 
     parts: Parts
     record: ReductionRecord
     crops: Crops | None
     reduce_item: Callable[[Item], Reduced] | None
-    frames: int = 0
+    grouping: Grouping = field(default_factory=Grouping)
     #: How the running forward's prompt was shortened; None where it brought no pixels.
     plan: Plan | None = None
     #: Of each item, the kept tokens' numbers where the method selects and is given whole items.
@@ -160,7 +159,7 @@ class PromptReduction:
         tokens: list[Tensor] = []
         places: list[Placed] = []
         for modality, values in pixels.items():
-            found, before = self._encode(modality, values, call)
+            found, before = self._encode(modality, values, call, prompt)
             tokens += found
             here = assign_places(
                 prompt, self.parts.placeholders[modality], before, [len(t) for t in found], modality
@@ -168,7 +167,7 @@ class PromptReduction:
             kept = self._kept or [None] * len(here)
             places += [self._in_place(*pair) for pair in zip(here, kept, strict=True)]
             self._kept = []
-            clips = self.frames and self.crops is None
+            clips = self.grouping.frames and self.crops is None
             self.record.items += ["video" if clips else modality] * len(found)
             self.record.tokens_before += before
             self.record.tokens_after += [len(one) for one in found]
@@ -258,7 +257,7 @@ class PromptReduction:
         note_prefix(cache, note)
 
     def _encode(
-        self, modality: str, pixels: Tensor, call: dict[str, Any]
+        self, modality: str, pixels: Tensor, call: dict[str, Any], prompt: Prompt
     ) -> tuple[list[Tensor], list[int]]:
         """Tokens of each image or video after the reduction, and how many there were."""
         count = pixels.shape[0]
@@ -269,12 +268,9 @@ class PromptReduction:
         if self.crops is not None:
             self.crops.begin(modality, has_class=_class_goes_along(self.parts, modality, call))
         output = encode(self.parts, modality, pixels, call)
-        features = output.pooler_output
         if self.crops is not None:
-            return self.crops.items(features, count)
-        found = split_items(self.parts, modality, features, pixels)
-        if self.frames:
-            found = join_frames(found, len(output.last_hidden_state), self.frames)
+            return self.crops.items(output.pooler_output, count)
+        found = self.grouping.items(self.parts, modality, output, pixels, prompt)
         lengths = [len(tokens) for tokens in found]
         # Up to transformers 5.17 a layer's rows are not split into items.
         deep = [
@@ -285,7 +281,7 @@ class PromptReduction:
         record.unit = "item"
         reduced = []
         sizes = record.image_sizes if modality == "image" else []
-        frames = frames_of(modality, pixels, call) or [self.frames or 1] * len(found)
+        frames = frames_of(modality, pixels, call) or [self.grouping.frames or 1] * len(found)
         tail = int(modality == "video" and self.parts.family.newline_ends_clips)
         for number, tokens in enumerate(found):
             size = sizes[number] if sizes else None

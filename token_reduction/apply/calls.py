@@ -108,23 +108,6 @@ def frames_of(modality: str, pixels: Tensor, call: dict[str, Any]) -> list[int]:
     return [int(pixels.shape[1])] * len(pixels)
 
 
-def join_frames(items: list[Tensor], crops: int, frames: int) -> list[Tensor]:
-    """Return the tokens of clips, [n, d], of as many frames each, which a forward brings as `crops` images.
-
-    `items` are the images' tokens, of a sample each or one by one.
-
-    Raises:
-        InvalidInputError: images that do not fill their clips.
-    """
-    if crops % frames:
-        raise InvalidInputError(
-            f"frames={frames} was given, and the forward brings {crops} images, which are not as many for "
-            "every clip; give clips of one length, and pictures in a call of their own"
-        )
-    whole = torch.cat(items)
-    return list(torch.split(whole, len(whole) // crops * frames))
-
-
 def plain_mask(call: dict[str, Any]) -> Tensor | None:
     """Return a forward's attention mask, [b, s], or None.
 

@@ -14,7 +14,7 @@ one token or several.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from token_reduction.apply.calls import (
     plain_mask,
     require_plain_cache,
 )
+from token_reduction.apply.grouping import EncodedPieces, Grouping
 from token_reduction.apply.llm_tokens import Columns, Tokens, cut, narrow_mask, whole_sequence
 from token_reduction.apply.splice import Prompt, read_prompt
 from token_reduction.caches import cache_in
@@ -67,6 +68,8 @@ class Prefill:
         places: where in the whole sequence the rotary embeddings of each token come from.
         narrowed: by kind of layer, mask and rotary embeddings of the tokens since the last cut.
         current: what the current layer's cache will hold; None before the first cut.
+        pieces: for each row, which image, clip or lone tile each visual token is of, numbered through the
+            batch; only for a policy that takes them apart.
     """
 
     prompt: Prompt
@@ -82,6 +85,7 @@ class Prefill:
     places: Tensor | None = None
     narrowed: dict[str, tuple[Tensor | None, tuple[Tensor, Tensor]]] = field(default_factory=dict)
     current: Columns | None = None
+    pieces: list[np.ndarray] = field(default_factory=list)
 
     @property
     def last_places(self) -> list[int]:
@@ -94,6 +98,8 @@ class Policy:
 
     #: Whether tokens that stay get new positions, without gaps.
     renumbers = False
+    #: Whether it takes images apart that stand next to each other.
+    by_piece = False
     #: What keeps queries and keys of some layers during a prefill.
     probes: tuple[AttentionProbe, ...] = ()
 
@@ -144,19 +150,28 @@ class LayerReduction:
         record: what the reduction did.
         policy: which layers cut, and what they keep.
         before: what shortens the prompt before it gets here, of two methods that are stacked.
+        grouping: which crops make one image or clip.
     """
 
     parts: Parts
     record: ReductionRecord
     policy: Policy
     before: PromptReduction | None = None
+    grouping: InitVar[Grouping | None] = None
+    _encoded: EncodedPieces = field(init=False)
     _now: Prefill | None = None
+
+    def __post_init__(self, grouping: Grouping | None) -> None:
+        """Make what watches the encoders."""
+        self._encoded = EncodedPieces(self.parts, grouping or Grouping())
 
     def attach(self, patches: Patches) -> None:
         """Put the hooks on the model."""
         patches.before(self.parts.base, self._before_model)
         patches.always_after(self.parts.base, self._after_model)
         self.policy.attach(self.parts, patches)
+        if self.policy.by_piece and self.before is None:
+            self._encoded.attach(patches)
         language: Any = self.parts.language
         if hasattr(language, "_deepstack_process"):
             patches.replace(
@@ -191,6 +206,7 @@ class LayerReduction:
         self.record.tokens_before = [len(row) for row in places]
         self.record.note_cut(-1, tokens)
         self._now = Prefill(prompt, places, tokens, tokens)
+        self._encoded.prompt = prompt
         self.policy.begin(self._now)
         return None
 
@@ -230,7 +246,17 @@ class LayerReduction:
         marks = np.isin(prompt.ids, list(self.parts.placeholders.values())) & prompt.real
         return prompt, marks, ids.device
 
+    def _pieces(self, now: Prefill) -> list[np.ndarray]:
+        """For each row, which piece each of its visual tokens is of."""
+        if self.before is not None and self.before.plan is not None:
+            ends = np.cumsum(self.before.record.tokens_after)
+            which = np.searchsorted(ends, self.before.plan.visual, side="right")
+        else:
+            which = self._encoded.numbered(now.prompt)
+        return [row[places] for row, places in zip(which, now.visual_places, strict=True)]
+
     def _after_model(self) -> None:
+        self._encoded.forget()
         self.policy.forget()
         self._now = None
 
@@ -265,6 +291,8 @@ class LayerReduction:
         now.full_rope = kwargs["position_embeddings"]
         if now.current is not None:
             self._see(now, number)
+        if self.policy.by_piece and not now.pieces:
+            now.pieces = self._pieces(now)
         work = observed("reduction") if self.policy.cuts_at(number) else nullcontext()
         with work:
             hidden = self.policy.enter(number, now, hidden, self)

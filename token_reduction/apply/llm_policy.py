@@ -136,7 +136,11 @@ def text_before(now: Prefill, row: int) -> int:
 
 
 def image_spans(now: Prefill, row: int) -> list[tuple[int, int]]:
-    """Return first token and number of tokens of every run of visual tokens in a row, padding not counted."""
+    """Return first token and number of tokens of every image in a row, padding not counted.
+
+    Two are told apart by text between them, or as what was encoded; only for policies that are `by_piece`.
+    """
     marks = now.visual_places[row] - now.whole.span(row).start
-    runs = np.split(marks, np.flatnonzero(np.diff(marks) != 1) + 1)
+    cuts = (np.diff(marks) != 1) | (np.diff(now.pieces[row]) != 0)
+    runs = np.split(marks, np.flatnonzero(cuts) + 1)
     return [(int(run[0]), len(run)) for run in runs]

@@ -22,6 +22,7 @@ import torch
 
 from token_reduction.apply.before_llm import PromptReduction
 from token_reduction.apply.crops import Crops
+from token_reduction.apply.grouping import Grouping
 from token_reduction.apply.inside_llm import LayerReduction
 from token_reduction.apply.inside_tower import TowerReduction
 from token_reduction.apply.record import ReductionRecord
@@ -51,7 +52,7 @@ class Host:
         patches: collects hooks and replaced attributes, so that they can be undone.
         record: what the reduction did.
         trace: whether to follow every patch through the merges inside the vision tower.
-        frames: of each clip, where images are a clip's frames; 0 where images are images.
+        grouping: which crops make one image or clip.
         shortened: what shortens the prompt before the language model, once something does; of two
             methods that are stacked, the second finds the first one's here.
     """
@@ -61,7 +62,7 @@ class Host:
     patches: Patches
     record: ReductionRecord
     trace: bool
-    frames: int = 0
+    grouping: Grouping = field(default_factory=Grouping)
     shortened: list[PromptReduction] = field(default_factory=list)
 
     def in_two(self) -> tuple[Host, Host]:
@@ -74,7 +75,7 @@ class Host:
 
     def shorten(self, crops: Crops | None, function: Callable[[Item], Reduced] | None) -> None:
         """Shorten the prompt before the language model, by crops or by whole images and videos."""
-        self.add(PromptReduction(self.parts, self.record, crops, function, self.frames))
+        self.add(PromptReduction(self.parts, self.record, crops, function, self.grouping))
 
     def add(self, reduction: PromptReduction) -> None:
         """Put what shortens the prompt into the model."""
@@ -171,4 +172,4 @@ def reduce_between_layers(host: Host, policy: Callable[[Method, Parts], Policy])
     host.parts.require_decoder_layers(host.method.name)
     chosen = policy(host.method, host.parts)
     before = host.shortened[-1] if host.shortened else None
-    LayerReduction(host.parts, host.record, chosen, before).attach(host.patches)
+    LayerReduction(host.parts, host.record, chosen, before, host.grouping).attach(host.patches)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from token_reduction.apply.splice import Plan
+    from token_reduction.apply.splice import Plan, Prompt
 
 
 def _same(patches: Tensor, grids: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,7 +56,11 @@ class SmallerImages(PromptReduction):
         return PromptReduction._shortened(self, *given)
 
     def _encode(
-        self, modality: str, pixels: Tensor, call: dict[str, Any]
+        self,
+        modality: str,
+        pixels: Tensor,
+        call: dict[str, Any],
+        prompt: Prompt,  # noqa: ARG002
     ) -> tuple[list[Tensor], list[int]]:
         tower: Any = self.parts.towers[0].module
         name, merge = f"{modality}_grid_thw", int(tower.spatial_merge_size)

@@ -59,6 +59,29 @@ def unit_rows(values: Tensor, norms: Tensor | None = None) -> Tensor:
     return values / lengths.clamp_min(torch.finfo(values.dtype).tiny)
 
 
+def frame_cosines(frames: Tensor, lengths: Tensor, later: slice, earlier: slice) -> Tensor:
+    """Cosines [f, p] of tokens at the same places of two runs of frames.
+
+    Args:
+        frames: [t, p, d].
+        lengths: [t, p, 1] of their tokens, none of them 0.
+        later: frames of the one run.
+        earlier: as many of the other.
+
+    >>> x = torch.tensor([[[3.0, 4.0]], [[4.0, 3.0]]])
+    >>> frame_cosines(x, x.norm(dim=-1, keepdim=True), slice(1, 2), slice(0, 1)).tolist()
+    [[0.9600000381469727]]
+    """
+    x, y, x_lengths = frames[later], frames[earlier], lengths[later]
+    if len(x) > 1 and x.device.type == "cpu":
+        # A pair of frames fits the cache, where a pass over the whole clip goes through memory.
+        rows = zip(x, x_lengths, y, strict=True)
+        products = torch.stack([((a / length) * b).sum(dim=-1) for a, length, b in rows])
+    else:
+        products = ((x / x_lengths) * y).sum(dim=-1)
+    return products / lengths[earlier].squeeze(-1)
+
+
 def top_indices(scores: Tensor, count: int) -> Tensor:
     """Indices of the `count` largest scores, largest first; equal scores in ascending index order.
 

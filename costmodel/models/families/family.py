@@ -79,6 +79,8 @@ class Family:
         reads_values: whether its forward reads numbers off its inputs, of which the meta device has none.
         pixels: the argument that takes an image's pixels.
         pixels_by_sample: whether it has an axis of samples before that of crops.
+        tiles: how the tiles of an image that are handed over each by itself stand in a prompt: in one run, or
+            text around each of them; None where there are none, or the model joins them.
         frames_as_images: whether a forward gets a clip's frames as so many images.
         pools_frames: where every video frame is pooled on its grid, if it is.
         class_token_in_clips: whether the class token of every frame goes along, whatever the
@@ -107,6 +109,7 @@ class Family:
     reads_values: bool = False
     pixels: str = "pixel_values"
     pixels_by_sample: bool = False
+    tiles: Literal["in a row", "overview last", "apart"] | None = None
     frames_as_images: bool = False
     pools_frames: Literal["before projector", "after projector"] | None = None
     class_token_in_clips: bool = False

@@ -87,6 +87,7 @@ FAMILY = Family(
     tower="siglip_vision_model",
     selects_features=False,
     merges=True,
+    tiles="apart",
     sees_whole_images=True,
     joined=_joined,
     geometry=_geometry,

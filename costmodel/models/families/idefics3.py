@@ -82,6 +82,7 @@ FAMILY = Family(
     merges=True,
     reads_values=True,
     pixels_by_sample=True,
+    tiles="overview last",
     geometry=geometry,
     processed=processed,
     bridge=_bridge,

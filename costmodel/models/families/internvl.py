@@ -86,6 +86,7 @@ FAMILY = Family(
     geometry=_geometry,
     processed=_processed,
     merges=True,
+    tiles="in a row",
     frames_as_images=True,
     bridge=_bridge,
 )

@@ -53,6 +53,12 @@ def as_transformers(config: Section) -> dict[str, Any]:
     tower = config.word("mm_vision_tower")
     if tower not in TOWERS:
         raise config.fail("mm_vision_tower", f"is {tower!r}; known are {', '.join(TOWERS)}")
+    width = config.values.get("mm_hidden_size", TOWERS[tower]["hidden_size"])
+    if width != TOWERS[tower]["hidden_size"]:
+        raise config.fail(
+            "mm_hidden_size",
+            f"is {width!r}; {tower} has features of {TOWERS[tower]['hidden_size']}",
+        )
     projector = config.values.get("mm_projector_type", "linear")
     if projector != "mlp2x_gelu":
         raise config.fail(

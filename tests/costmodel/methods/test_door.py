@@ -78,7 +78,9 @@ def test_what_is_there_already_is_refused(outside) -> None:
         register_method(outside)
     with pytest.raises(InvalidInputError, match="a method called 'fastv' already"):
         register_method(registry.method_info("fastv"))
-    for name in ("none", "", "mine(r=8)"):
+    with pytest.raises(InvalidInputError, match="case makes no difference"):
+        register_method(replace(outside.INFO, name="FastV"))
+    for name in ("none", "", "mine(r=8)", "mine/fastv", "my own", "None"):
         with pytest.raises(InvalidInputError, match="cannot be called"):
             register_method(replace(outside.INFO, name=name))
     with pytest.raises(InvalidInputError, match="a module that holds one"):

@@ -28,7 +28,7 @@ CLASS_TOKEN = (
         ({"method": "tome", "layer": 2}, "inside the vision tower"),
         ({"method": "fitprune", "layer": 2}, "in every language-model layer"),
         ({"method": "vtw", "keep": 64}, "takes no keep"),
-        ({"method": "fitprune", "keep": 0.42}, "a scheme for 0.9, 0.8, 0.7"),
+        ({"method": "fitprune", "keep": 0.42}, "fitprune is defined for keep in 0.9, 0.8, 0.7"),
         ({"method": "fitprune", "keep": 64}, "keep is a ratio .* FLOPs that is left; given 64"),
         ({"method": "dycoke", "keep": 5}, "keep is a ratio"),
         ({"method": "divprune(keep=144)/fastv", "keep": 64}, "takes no keep .* in brackets"),

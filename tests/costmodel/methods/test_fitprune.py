@@ -42,6 +42,7 @@ def test_fitprune_reaches_its_visual_flops(reduction, deleted, ratio, mean_keys)
     # Nothing but image tokens: QKV and attention see n, o_proj and FFN n less what the layer deletes.
     kept = estimate(MODEL, A100, method="fitprune", keep=1 - reduction / 100, text_tokens=0)
     whole = estimate(MODEL, A100, text_tokens=0)
+    assert any("no model runs it" in warning for warning in kept.warnings)
     head = 2 * 4096 * 32064
     share = (kept.stages["prefill"].flops - head) / (whole.stages["prefill"].flops - head)
     assert share == pytest.approx(ratio, abs=5e-5)

@@ -46,6 +46,11 @@ def test_it_is_one_method_everywhere() -> None:
     assert any(row.method == LINE for row in answer.rows)
 
 
+def test_lines_with_spaces_and_quotes() -> None:
+    assert get_method("holitom(cut=0) / fastv").name == "holitom(cut=0)/fastv"
+    assert get_method('cdpruner(embeddings="a)/(b")/fastv').info.stages[1].name == "fastv"
+
+
 def test_keeping_everything_in_one_of_them() -> None:
     alone = estimate(MODEL, A100, method="fastv", keep=100)
     both = estimate(MODEL, A100, method="divprune(keep=1.0)/fastv(keep=100)")

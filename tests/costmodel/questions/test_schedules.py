@@ -55,6 +55,8 @@ def test_a_neighbouring_setting_is_no_nearer() -> None:
         ("vtw", {"mean_tokens": 200}, "takes no keep"),
         ("m3", {"mean_tokens": 100}, "no nearer to 100 .* than 64"),
         ("sparsevlm", {"mean_tokens": 300}, "published settings only"),
+        ("fitprune", {"mean_tokens": 300}, r"301\.81 \(keep 0\.5\), .* none is 300"),
+        ("tome(r=8)", {"mean_tokens": 300}, r"tome\(r=8\) says itself how many"),
         ("visionzip", {"mean_tokens": 64, "layers": 3}, "takes no layers"),
         ("evs", {"mean_tokens": 64}, "leaves images alone; give frames="),
     ],
