@@ -50,7 +50,7 @@ def _grid(source: str, **changes: Any) -> Any:
 def test_a_grid_is_every_combination_once(tiny_source: str) -> None:
     configurations = _grid(tiny_source, batch_sizes=[1, 2, 2], dtypes=["fp32", "float32", "bf16"])
     assert len(configurations) == len(set(configurations)) == 3 * 2 * 2
-    with pytest.raises(InvalidInputError, match="no batch size"):
+    with pytest.raises(InvalidInputError, match="no batch_sizes"):
         _grid(tiny_source, batch_sizes=[])
 
 
