@@ -21,6 +21,7 @@ from token_reduction.apply.calls import (
     bind_call,
     cached_tokens,
     encode,
+    encode_in_forwards,
     frames_of,
     image_sizes_of,
     pixels_of,
@@ -85,9 +86,7 @@ class PromptReduction:
             self.crops.attach(patches)
         patches.before(self.parts.base, self._before)
         patches.before(self.parts.language, self._add_features)
-        # From 5.23 on `generate` would encode the pixels by itself, before any forward.
-        if hasattr(self.parts.model, "_supports_mm_encoder_outputs"):
-            patches.replace(self.parts.model, "_supports_mm_encoder_outputs", lambda: False)
+        encode_in_forwards(self.parts, patches)
 
     def _add_features(self, _module: Any, args: Any, kwargs: Any) -> Any:
         beside, self._beside = self._beside, {}

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from token_reduction.apply.anatomy import Parts
+    from token_reduction.apply.patching import Patches
 
 #: modality -> names its pixels go by.
 PIXELS = {
@@ -65,6 +66,12 @@ def _pixels(call: dict[str, Any]) -> dict[str, Tensor]:
             "give input_ids and pixel values"
         )
     return found
+
+
+def encode_in_forwards(parts: Parts, patches: Patches) -> None:
+    """Keep `generate` from encoding the pixels by itself, before any forward, as it does from 5.23 on."""
+    if hasattr(parts.model, "_supports_mm_encoder_outputs"):
+        patches.replace(parts.model, "_supports_mm_encoder_outputs", lambda: False)
 
 
 def image_sizes_of(call: dict[str, Any]) -> list[tuple[int, int]]:

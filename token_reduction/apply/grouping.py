@@ -14,7 +14,7 @@ import torch
 
 from hardware_specs.errors import InvalidInputError
 from hardware_specs.showing import shown
-from token_reduction.apply.calls import PIXELS, split_items
+from token_reduction.apply.calls import PIXELS, encode_in_forwards, split_items
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -111,6 +111,7 @@ class EncodedPieces:
 
     def attach(self, patches: Patches) -> None:
         """Watch the encoders."""
+        encode_in_forwards(self.parts, patches)
         for modality in self.parts.placeholders:
             name = f"get_{modality}_features"
             encoder = getattr(self.parts.base, name)

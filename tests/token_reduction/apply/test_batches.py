@@ -19,6 +19,8 @@ INDEPENDENT = [
     ("vtw", {"layer": 1}),
     ("vtw", {"layer": 0}),
     ("divprune(keep=20)/vtw(layer=0)", {}),
+    ("dart(variant=embedding, keep=16)", {}),
+    ("cdpruner(variant=split, keep=16)", {}),
     ("fitprune", {}),
     ("divprune", {"keep": 20, "layer": 2}),
     ("tome", {"r": 8}),
