@@ -82,7 +82,7 @@ class Units(NamedTuple):
 
     def parts_of(self, tokens: Any) -> tuple[Part, ...]:
         """Return the images size by size, if a count of visual tokens is that of all of them."""
-        return self.parts if np.all(tokens == self.counted.tokens) else ()
+        return self.parts if self.parts and np.all(tokens == self.counted.tokens) else ()
 
     def tower(self, tokens: Any, images: Any, *, asked: bool) -> Seen | None:
         """Return what a tower sees that takes images at their own resolution, None for others.
