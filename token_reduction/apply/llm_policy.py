@@ -58,8 +58,8 @@ def stack_rows(name: str, rows: list[Tensor]) -> Tensor:
     """
     if len({len(kept) for kept in rows}) > 1:
         raise UnsupportedError(
-            f"{name} keeps a share of every image, and sequences with equally many visual tokens, in images of "
-            "other sizes, are left with different numbers; give them one by one"
+            f"{name} keeps a share of every image, and sequences with equally many visual tokens, in images "
+            "of other sizes, are left with different numbers; give them one by one"
         )
     return torch.stack(rows)
 
