@@ -311,7 +311,7 @@ def scenario_of(request: Request, model: ModelConfig, warnings: list[str]) -> Sc
         images, crops, projected, unit = units.read(tokens)
         seen = units.tower(tokens, images, asked=asked is not None)
         among, framed, parts = units.text, units.framed, units.parts_of(tokens)
-        if units.parts and not parts:
+        if asked and units.parts and not parts:
             warnings.append(
                 f"{tokens} visual tokens are taken as equally many of each of {images} images, whose sizes "
                 "give different numbers; leave visual_tokens out for theirs"

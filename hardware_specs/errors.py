@@ -74,13 +74,16 @@ def check_kind(name: str, value: object, kinds: type | tuple[type, ...], wanted:
 
 
 def check_list(name: str, value: object, wanted: str) -> None:
-    """Raise unless an argument can be gone through; a text, whose letters are none of its parts, cannot.
+    """Raise unless an argument is a list, or can be gone through again and again as one.
+
+    A text cannot, whose letters are none of its parts, nor can an iterator, which is empty the second time.
 
     >>> check_list("models", "llava-1.5-7b", "a list of models")
     Traceback (most recent call last):
     hardware_specs.errors.InvalidInputError: models must be a list of models, not 'llava-1.5-7b'
     """
-    if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
+    once = isinstance(value, (str, bytes)) or hasattr(value, "__next__")
+    if once or not hasattr(value, "__iter__"):
         raise InvalidInputError(f"{name} must be {wanted}, not {shown(value)}")
 
 

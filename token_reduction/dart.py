@@ -148,8 +148,8 @@ def dart_of_embeddings(
     """Keep, of every image in a prompt, its pivots and the tokens least similar to a pivot.
 
     Formula: pivots of an image = its tokens with the largest L1 norm, then the same of all text; its quota
-    q = ceil(keep n) holds its own pivots, and of the r tokens still missing each of the p pivots whose turn
-    has not been takes the ceil(r / p) with the smallest cosine that are not taken.
+    q = ceil(keep n) holds its own pivots. Pivots take turns: with p turns left and r tokens still missing,
+    one takes the ceil(r / p) tokens with the smallest cosine that are not taken.
 
     Args:
         embeddings: [s, d] what the first layer sees of one sequence.

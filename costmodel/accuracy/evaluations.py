@@ -7,19 +7,17 @@ score is compared with that of the unreduced model among the same files.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from costmodel.accuracy.rows import Benchmark, Score
 from costmodel.models import load_model
-from hardware_specs.errors import InvalidFileError, InvalidInputError, UnknownNameError, check_list
+from hardware_specs.errors import InvalidFileError, InvalidInputError, UnknownNameError, check_kind
 from hardware_specs.files.reading import files_under, is_folder, read_json, show_path
 from hardware_specs.showing import shown
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 #: The name under which the plug-in's model is called in lmms-eval.
 PLUGIN = "vlm_roofline"
@@ -70,7 +68,7 @@ def _files(paths: Iterable[str | Path]) -> list[Path]:
     found: list[Path] = []
     if isinstance(paths, (str, PathLike)):
         paths = [paths]
-    check_list("scores", paths, "files or folders of results")
+    check_kind("scores", paths, Iterable, "files or folders of results")
     for path in paths:
         found += files_under(path, ("_results.json",)) if is_folder(path) else [Path(path)]
     if not found:

@@ -28,8 +28,6 @@ _WHERE = {
     "vision-layers": "inside the vision tower",
     "llm-layer": "in every language-model layer",
 }
-
-
 #: Places where the tower itself sees fewer patches.
 _TOWER = ("before-vision", "vision-layers")
 #: Places where all tokens of a prompt are seen together.
@@ -47,6 +45,7 @@ def checked_plan(info: MethodInfo, given: MethodInput) -> MethodPlan:
         UnsupportedError: a model the method does not fit; says why.
     """
     vision_parts(info.name, given.model)
+    _check_layer(info, given)
     if isinstance(given.keep, float) and given.keep == 1.0 and not info.samples:
         untouched = {"method": "keep=1.0: untouched"}
         plan = before_layers(given, given.visual_tokens, (), untouched)
@@ -212,18 +211,12 @@ def _sound_arrays(arrays: Sequence[Any]) -> bool:
 
 
 def check_fits(info: MethodInfo, given: MethodInput) -> None:
-    """Raise unless the method takes the request's layer and fits its model.
+    """Raise unless the method fits the request's model.
 
     Raises:
-        InvalidInputError: a layer for a method that has none, or one beyond the model's layers.
-        UnsupportedError: a model the method does not fit; says why.
+        UnsupportedError: it does not; says why.
     """
-    model = given.model
-    tower, _ = vision_parts(info.name, model)
-    if given.layer is not None and not info.takes_layer:
-        raise refused_layer(info, given.variant, given.layer)
-    if given.layer is not None:
-        check_llm_layer(info.name, given.layer, model.text.num_layers)
+    model, tower = given.model, given.tower
     merged = model.patches_per_token
     behind = info.on_merged and tower.native
     if merged > 1 and not behind and (info.place in VISION_PLACES or _by_patch(info)):
@@ -247,6 +240,15 @@ def check_fits(info: MethodInfo, given: MethodInput) -> None:
         )
     _check_together(info, given)
     _check_clip(info, given, tower.patches)
+
+
+def _check_layer(info: MethodInfo, given: MethodInput) -> None:
+    """Raise where a layer is given to a method that takes none, or one beyond the model's layers."""
+    if given.layer is None:
+        return
+    if not info.takes_layer:
+        raise refused_layer(info, given.variant, given.layer)
+    check_llm_layer(info.name, given.layer, given.model.text.num_layers)
 
 
 def _by_patch(info: MethodInfo) -> bool:

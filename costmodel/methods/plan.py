@@ -110,9 +110,9 @@ class MethodPlan(NamedTuple):
     def beside(self, other: MethodPlan) -> MethodPlan:
         """Return the plan of a prompt that has this plan's images and another's, of one method."""
         (span,), (more,) = self.llm_spans, other.llm_spans
-        seen = (
-            other.seen if self.seen is None or other.seen is None else self.seen.beside(other.seen)
-        )
+        seen = None
+        if self.seen is not None and other.seen is not None:
+            seen = self.seen.beside(other.seen)
         return self._replace(
             llm_spans=(span._replace(tokens=span.tokens + more.tokens),),
             projected_tokens=self.projected_tokens + other.projected_tokens,

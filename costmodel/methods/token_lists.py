@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 VISION_PLACES = ("before-vision", "after-vision", "vision-layers")
 
 
-#: How tiles stand in the prompts of families where each is by itself.
-_LONE_TILES = ("overview last", "apart")
-
-
 class TokenLists(NamedTuple):
     """What a method before the projector works on.
 
@@ -130,7 +126,7 @@ def pieces_of(given: MethodInput) -> tuple[Items, ...]:
     are those of a frame that is handed over as an image, and of a tile that text stands around; what a method
     before left of an image or clip is one piece. Pieces of one length each.
     """
-    rule, alone = given.model.video, get_family(given.model.model_type).tiles in _LONE_TILES
+    rule, alone = given.model.video, get_family(given.model.model_type).has_lone_tiles
     if some(given.unit_tokens > 0) and (alone or (given.framed and rule and rule.as_tiles)):
         given = given._replace(images=greatest(given.crops, 1), parts=())
     if given.parts:

@@ -231,7 +231,7 @@ class SweepPlan:
             )
 
     def at(self, rows: Sequence[int] | np.ndarray) -> list[Chunk]:
-        """Return the rows of some numbers, one piece for each combination, in the order of the rows.
+        """Return the rows of some numbers, each combination's in pieces of its own, in the order of the rows.
 
         Args:
             rows: their numbers, ascending.
@@ -270,7 +270,10 @@ class SweepPlan:
     def _priced(
         self, settled: Settled, first: int, where: np.ndarray, errors: str, **wanted: Any
     ) -> Iterator[Chunk]:
-        """Yield rows of one combination; where some cannot be priced, those of each prompt length apart.
+        """Yield rows of one combination, in as many pieces as it takes.
+
+        Where some cannot be priced, those of each prompt length are a piece; and where images differ in size,
+        those with all of their tokens, which are priced size by size.
 
         Args:
             settled: the combination.
@@ -282,35 +285,40 @@ class SweepPlan:
         if settled.context is None:
             yield self._unpriced(first, where, settled.fixed, settled.reason, **wanted)
             return
-        # Blocks that begin and end with the piece may share what comes before the decode.
-        repeat = self.block_rows
-        if len(where) % repeat or where[0] % repeat or where[-1] - where[0] + 1 != len(where):
-            repeat = 1
-        try:
-            scenario = self._scenario(where, settled.units)
-            chunk = price(
-                settled.context,
-                settled.fixed,
-                scenario,
-                first=first + int(where[0]),
-                repeat=repeat,
-                **wanted,
-            )
-        except VlmRooflineError as error:
-            if errors == "raise":
-                raise
-            # Whether a method can act depends on the prompt, not on batch or output.
-            prompts = where // prod(self.shape[NUMBERS.index("batch_size") :])
-            borders = np.flatnonzero(np.diff(prompts)) + 1
-            if not len(borders):
-                yield self._unpriced(first, where, settled.fixed, one_line(error), **wanted)
+        units, borders = settled.units, np.empty(0, dtype=int)
+        if units is not None and units.parts and not self.default_visual:
+            whole = self._rows(where)["visual_tokens"] == units.counted.tokens
+            borders = np.flatnonzero(np.diff(whole)) + 1
+        if not len(borders):
+            # Blocks that begin and end with the piece may share what comes before the decode.
+            repeat = self.block_rows
+            if len(where) % repeat or where[0] % repeat or where[-1] - where[0] + 1 != len(where):
+                repeat = 1
+            try:
+                scenario = self._scenario(where, units)
+                chunk = price(
+                    settled.context,
+                    settled.fixed,
+                    scenario,
+                    first=first + int(where[0]),
+                    repeat=repeat,
+                    **wanted,
+                )
+            except VlmRooflineError as error:
+                if errors == "raise":
+                    raise
+                # Whether a method can act depends on the prompt, not on batch or output.
+                prompts = where // prod(self.shape[NUMBERS.index("batch_size") :])
+                borders = np.flatnonzero(np.diff(prompts)) + 1
+                if not len(borders):
+                    yield self._unpriced(first, where, settled.fixed, one_line(error), **wanted)
+                    return
+            else:
+                fixed = chunk.fixed if errors == "raise" else {**chunk.fixed, "error": None}
+                yield chunk._replace(fixed=fixed)
                 return
-            for low, high in pairwise([0, *borders, len(where)]):
-                yield from self._priced(settled, first, where[low:high], errors, **wanted)
-        else:
-            yield (
-                chunk if errors == "raise" else chunk._replace(fixed={**chunk.fixed, "error": None})
-            )
+        for low, high in pairwise([0, *borders, len(where)]):
+            yield from self._priced(settled, first, where[low:high], errors, **wanted)
 
     def _scenario(self, where: np.ndarray, units: Units | None) -> Scenario:
         columns = self._rows(where)

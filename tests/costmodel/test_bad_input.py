@@ -88,6 +88,11 @@ def test_what_equals_as_a_key_is_told_apart() -> None:
     for layer in (True, 1.0):
         with pytest.raises(InvalidInputError, match="whole number"):
             estimate(**fastv, layer=layer)
+    # A layer is looked at where everything is kept, too.
+    with pytest.raises(InvalidInputError, match="has layers 0 to 31"):
+        estimate(**fastv, keep=1.0, layer=99)
+    with pytest.raises(InvalidInputError, match="prumerge takes no layer"):
+        estimate(**{**given, "method": "prumerge"}, keep=1.0, layer=5)
 
 
 def test_numbers_of_numpy_are_numbers() -> None:

@@ -118,6 +118,15 @@ def test_sizes_one_for_each() -> None:
     assert together.stages["reduction"].flops == own
     told = estimate(NEXT, A100, image_size=sizes, method="divprune", keep=64, visual_tokens=3000)
     assert any("equally many of each of 2 images" in text for text in told.warnings)
+    assert not estimate(NEXT, A100, image_size=sizes, visual_tokens=0).warnings
+    # In a sweep, too, whatever other counts stand beside theirs.
+    counts = [cost.inputs["visual_tokens"], 3000, cost.inputs["visual_tokens"]]
+    rows = sweep(
+        NEXT, A100, image_size=[sizes], visual_tokens=counts, method="divprune", keep=64,
+        stage_columns=True,
+    )  # fmt: skip
+    each = [own, told.stages["reduction"].flops, own]
+    assert rows["reduction_flops"].tolist() == each
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import costmodel
 import hardware_specs
 import profiling
-from hardware_specs.errors import VlmRooflineError
+from hardware_specs.errors import InvalidInputError, VlmRooflineError
 
 MODEL, DEVICE = "llava-1.5-7b", "nvidia-l4"
 SPEC = hardware_specs.get_hardware(DEVICE)
@@ -58,3 +58,9 @@ def test_every_argument_may_be_anything(function, tmp_path, monkeypatch) -> None
                     next(found, None)
             except VlmRooflineError as error:
                 assert len(str(error).splitlines()) == 1
+
+
+def test_an_iterator_is_no_list() -> None:
+    """The check would leave nothing of it."""
+    with pytest.raises(InvalidInputError, match="visual_tokens must be a list"):
+        profiling.grid([MODEL], visual_tokens=iter([64]), device="cpu")

@@ -6,7 +6,9 @@ image, the caller says, or the prompt does as the family's own processor lays it
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,10 +31,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """What the caller says of it.
+    """Which crops make one image or one clip, as far as the caller says.
 
     Attributes:
-        frames: images that are a clip's frames; 0 where images are images.
+        frames: images that make one clip; 0 where images are images.
         crops: of every image, in the order of the prompts, or of each alike; empty where the prompt tells.
     """
 
@@ -66,7 +68,7 @@ class Grouping:
         self, parts: Parts, modality: str, output: Any, pixels: Tensor, prompt: Prompt
     ) -> list[int]:
         """Return the tokens of what stands by itself in a prompt: images and clips, lone tiles and frames."""
-        alone = parts.family.tiles in ("overview last", "apart") or self.frames
+        alone = parts.family.has_lone_tiles or self.frames
         if modality == "image" and alone:
             crops = len(output.last_hidden_state)
             return [sum(part[..., 0].numel() for part in output.pooler_output) // crops] * crops
@@ -232,15 +234,18 @@ def checked_grouping(
     if frames is not None and not _whole(frames):
         raise InvalidInputError(f"frames={shown(frames)} must be a whole number, 1 or more")
     if crops is None:
-        return Grouping(frames or 0)
-    several = () if isinstance(crops, (int, float, str)) else tuple(crops)
-    if not (_whole(crops) or (several and all(map(_whole, several)))):
+        return Grouping(int(frames or 0))
+    if _whole(crops):
+        return Grouping(crops=int(crops))  # type: ignore[arg-type]
+    listed = isinstance(crops, Iterable) and not isinstance(crops, (str, bytes))
+    several = tuple(crops) if listed else ()  # type: ignore[arg-type]
+    if not several or not all(map(_whole, several)):
         raise InvalidInputError(
             f"crops={shown(crops)} must be the crops of every image, or one number for each: whole numbers, "
             "1 or more"
         )
-    return Grouping(0, crops if isinstance(crops, int) else several)
+    return Grouping(crops=tuple(map(int, several)))
 
 
 def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1

@@ -51,15 +51,15 @@ class OneCut(Policy):
 
 
 def stack_rows(name: str, rows: list[Tensor]) -> Tensor:
-    """Return what the rows of a group keep, [r, m].
+    """Return as one tensor, [r, m], what each row of a group keeps, [m].
 
     Raises:
-        UnsupportedError: not as many for each.
+        UnsupportedError: the rows keep different numbers of tokens.
     """
     if len({len(kept) for kept in rows}) > 1:
         raise UnsupportedError(
-            f"{name} keeps a share of every image, and sequences with as many visual tokens have them in "
-            "images of other sizes; give them one by one"
+            f"{name} keeps a share of every image, and sequences with equally many visual tokens, in images "
+            "of other sizes, are left with different numbers; give them one by one"
         )
     return torch.stack(rows)
 
@@ -138,7 +138,7 @@ def text_before(now: Prefill, row: int) -> int:
 def image_spans(now: Prefill, row: int) -> list[tuple[int, int]]:
     """Return first token and number of tokens of every image in a row, padding not counted.
 
-    Two are told apart by text between them, or as what was encoded; only for policies that are `by_piece`.
+    Images next to each other are told apart by what was encoded; only for policies that are `by_piece`.
     """
     marks = now.visual_places[row] - now.whole.span(row).start
     cuts = (np.diff(marks) != 1) | (np.diff(now.pieces[row]) != 0)

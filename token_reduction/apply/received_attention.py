@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from costmodel.methods.clips import not_weighed
-from hardware_specs.errors import InvalidInputError, UnsupportedError
+from hardware_specs.errors import UnsupportedError
 from token_reduction.apply.llm_attention import rotate
 from token_reduction.apply.places import Host, reduce_clips_of
 
@@ -34,10 +34,7 @@ class ReceivedAttention:
 
     Args:
         host: the model.
-        depth: the layer, from 0, or from the end where negative; the last sees whole images.
-
-    Raises:
-        InvalidInputError: a layer that the tower does not have.
+        depth: one of the tower's layers, from 0, or from the end where negative; the last sees whole images.
     """
 
     #: Of the forward that is running.
@@ -49,11 +46,6 @@ class ReceivedAttention:
     def __init__(self, host: Host, depth: int = -1) -> None:
         (tower,), patches = host.parts.towers, host.patches
         module: Any = tower.module
-        if not -len(tower.layers) <= depth < len(tower.layers):
-            raise InvalidInputError(
-                f"{host.method.name} looks at vision layer {depth + 1}, counted from 1, and this tower has "
-                f"{len(tower.layers)}"
-            )
         attention: Any = tower.layers[depth].attn
         self._tower, self._attention = module, attention
 

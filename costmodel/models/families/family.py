@@ -79,8 +79,9 @@ class Family:
         reads_values: whether its forward reads numbers off its inputs, of which the meta device has none.
         pixels: the argument that takes an image's pixels.
         pixels_by_sample: whether it has an axis of samples before that of crops.
-        tiles: how the tiles of an image that are handed over each by itself stand in a prompt: in one run, or
-            text around each of them; None where there are none, or the model joins them.
+        tiles: how the tiles of an image that are handed over each by itself stand in a prompt: in one run;
+            with text around each and the overview last; or with text around each, as images do. None
+            where there are none, or the model joins them.
         frames_as_images: whether a forward gets a clip's frames as so many images.
         pools_frames: where every video frame is pooled on its grid, if it is.
         class_token_in_clips: whether the class token of every frame goes along, whatever the
@@ -114,6 +115,11 @@ class Family:
     pools_frames: Literal["before projector", "after projector"] | None = None
     class_token_in_clips: bool = False
     newline_ends_clips: bool = False
+
+    @property
+    def has_lone_tiles(self) -> bool:
+        """Whether text stands around every tile of an image."""
+        return self.tiles in ("overview last", "apart")
 
     def read(self, outer: Section, name: str, source: str) -> ModelConfig:
         """Return the model that a config of this family describes.

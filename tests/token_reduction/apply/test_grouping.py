@@ -84,7 +84,9 @@ def test_keep_counts_tokens_of_each_image(kind: str) -> None:
 def test_what_is_said_of_crops_is_checked() -> None:
     smolvlm, llava = get_family("smolvlm"), get_family("llava")
     assert checked_grouping(smolvlm, None, [2, 1]).crops == (2, 1)
-    for crops in (0, True, 2.5, "3", (), [2, 0]):
+    assert checked_grouping(smolvlm, None, np.int64(2)).crops == 2
+    assert checked_grouping(smolvlm, np.int64(8), None).frames == 8
+    for crops in (0, True, 2.5, "3", b"12", (), [2, 0], object()):
         with pytest.raises(InvalidInputError, match="must be the crops of every image"):
             checked_grouping(smolvlm, None, crops)  # type: ignore[arg-type]
     with pytest.raises(InvalidInputError, match="LLaVA says itself which pixels are an image's"):
