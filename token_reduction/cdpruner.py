@@ -33,7 +33,7 @@ from costmodel.methods.cdpruner import EMBEDDINGS, JOINT_WIDTH, QUESTIONS, even_
 from costmodel.methods.keep import resolve_keep
 from hardware_specs.errors import InvalidFileError
 from token_reduction.apply.class_attention import require_patches, watch_features
-from token_reduction.apply.llm_policy import OneCut, image_spans, stack_rows
+from token_reduction.apply.llm_policy import OneCut, images_of, stack_rows
 from token_reduction.apply.places import Host, reduce_between_layers, reduce_crops
 from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.selection import complement, picked_tokens, unit_rows
@@ -202,7 +202,7 @@ class Halves(OneCut):
         return stack_rows(self.method.name, [self._of_row(row, now, hidden) for row in group.rows])
 
     def _of_row(self, row: int, now: Prefill, hidden: Tensor) -> Tensor:
-        states, spans = hidden[row, now.tokens.span(row)], image_spans(now, row)
+        states, spans = images_of(now, row, hidden)
         marks = torch.cat([torch.arange(start, start + count) for start, count in spans])
         outside = complement(marks, len(states)).to(hidden.device, non_blocking=True)
         texts, kept, before = states[outside], [], 0

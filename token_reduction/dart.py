@@ -35,7 +35,7 @@ from costmodel.methods.dart import (
 from costmodel.methods.keep import check_keep, resolve_keep
 from hardware_specs.errors import InvalidInputError
 from token_reduction.apply.llm_attention import AttentionProbe
-from token_reduction.apply.llm_policy import OneCut, by_sequence, image_spans, stack_rows
+from token_reduction.apply.llm_policy import OneCut, by_sequence, images_of, stack_rows
 from token_reduction.apply.places import Host, reduce_between_layers
 from token_reduction.tokens.checks import misfit, require_finite
 from token_reduction.tokens.reduced import Selection
@@ -273,11 +273,12 @@ class EmbeddingPivots(OneCut):
         return stack_rows(self.method.name, [self._pivoted(row, now, hidden) for row in group.rows])
 
     def _pivoted(self, row: int, now: Prefill, hidden: Tensor) -> Tensor:
-        span, method = now.tokens.span(row), self.method
+        method = self.method
+        states, spans = images_of(now, row, hidden)
         return dart_of_embeddings(
-            hidden[row, span],
+            states,
             method.settled_keep,
-            spans=image_spans(now, row),
+            spans=spans,
             image_pivots=IMAGE_PIVOTS.of(method),
             text_pivots=TEXT_PIVOTS.of(method),
         ).image_indices

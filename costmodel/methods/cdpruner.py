@@ -131,7 +131,8 @@ def _plan_of_halves(given: MethodInput) -> MethodPlan:
         ops += _of_halves(given, items, kept)
         left = left + items.per_sample * kept * items.runs
     ops += narrowed(given, given.visual_tokens, left, (given.visual_tokens > 0) * 1)
-    note = {"cdpruner": "keep counts tokens of each image, made even; half of them of each half"}
+    unit = "image, tile or frame that stands by itself"
+    note = {"cdpruner": f"keep counts tokens of each {unit}, made even; half of them of each half"}
     return before_layers(given, left, ops, note)
 
 

@@ -127,14 +127,15 @@ def pieces_of(given: MethodInput) -> tuple[Items, ...]:
     before left of an image or clip is one piece. Pieces of one length each.
     """
     rule, alone = given.model.video, get_family(given.model.model_type).has_lone_tiles
-    if some(given.unit_tokens > 0) and (alone or (given.framed and rule and rule.as_tiles)):
+    whole = some(given.unit_tokens > 0)
+    if whole and (alone or (given.framed and rule and rule.as_tiles)):
         given = given._replace(images=greatest(given.crops, 1), parts=())
     if given.parts:
         of_sizes = ((part.images, part.tokens // part.images) for part in given.parts)
         b = given.batch_size
         return tuple(Items(many, b * many, each, (each > 0) * 1) for many, each in of_sizes)
     items = items_of(given)
-    if not getattr(given.model.geometry, "timestamps", False):
+    if not (whole and getattr(given.model.geometry, "timestamps", False)):
         return (items,)
     pairs = greatest(given.crops // items.per_sample, 1)
     return (

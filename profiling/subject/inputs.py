@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import isqrt, prod
 from typing import TYPE_CHECKING, Any
 
-from costmodel.models.families import get_family
+from costmodel.models.families import family_of, get_family
 from costmodel.models.model import image_sizes as per_image
 from costmodel.models.tiles import TileGeometry
 from costmodel.scenario import visual_units
@@ -218,12 +218,13 @@ def encode(model: nn.Module, inputs: VisualInputs) -> torch.Tensor:
     if "pixel_values_videos" in arguments:
         # By position: the argument's name differs between versions of transformers.
         output = base.get_video_features(*arguments.values())
-        # Older releases add the token that ends a clip outside the encoder.
-        pixels = arguments["pixel_values_videos"]
-        features: Any = split_items(dissect(model), "video", output.pooler_output, pixels)
     else:
         output = base.get_image_features(arguments.pop(next(iter(arguments))), **arguments)
-        features = output.pooler_output
+    features: Any = output.pooler_output
+    pixels = arguments.get("pixel_values_videos")
+    if pixels is not None and (family := family_of(model)) and family.newline_ends_clips:
+        # Older releases add the token that ends a clip outside the encoder.
+        features = split_items(dissect(model), "video", features, pixels)
     if isinstance(features, list | tuple):
         features = torch.cat([each.flatten(0, -2) for each in features])
     tokens: torch.Tensor = features.reshape(inputs.batch_size, -1, features.shape[-1])

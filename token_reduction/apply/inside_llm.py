@@ -247,13 +247,23 @@ class LayerReduction:
         return prompt, marks, ids.device
 
     def _pieces(self, now: Prefill) -> list[np.ndarray]:
-        """For each row, which piece each of its visual tokens is of."""
+        """For each row, which piece each of its visual tokens is of.
+
+        What a first method left of an image or clip is one; else text ends a piece as well.
+        """
+        first = self.before is None or self.before.plan is None
         if self.before is not None and self.before.plan is not None:
             ends = np.cumsum(self.before.record.tokens_after)
             which = np.searchsorted(ends, self.before.plan.visual, side="right")
         else:
             which = self._encoded.numbered(now.prompt)
-        return [row[places] for row, places in zip(which, now.visual_places, strict=True)]
+        pieces = []
+        for row, places in zip(which, now.visual_places, strict=True):
+            ends_here = np.diff(row[places], prepend=row[places][:1]) != 0
+            if first:
+                ends_here |= np.diff(places, prepend=places[:1] - 1) != 1
+            pieces.append(np.cumsum(ends_here))
+        return pieces
 
     def _after_model(self) -> None:
         self._encoded.forget()

@@ -9,7 +9,7 @@ import torch
 
 from hardware_specs.errors import InvalidInputError, UnsupportedError
 from token_reduction.apply.inside_llm import Policy
-from token_reduction.tokens.selection import take_tokens
+from token_reduction.tokens.selection import complement, take_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,12 +135,20 @@ def text_before(now: Prefill, row: int) -> int:
     return int(now.visual_places[row][0]) - int(now.whole.span(row).start)
 
 
-def image_spans(now: Prefill, row: int) -> list[tuple[int, int]]:
-    """Return first token and number of tokens of every image in a row, padding not counted.
+def images_of(now: Prefill, row: int, hidden: Tensor) -> tuple[Tensor, list[tuple[int, int]]]:
+    """Return the states of a row, [s, d], with first token and number of tokens of every image in them.
 
-    Images next to each other are told apart by what was encoded; only for policies that are `by_piece`.
+    Padding is left out, and text inside an image or clip stands in front of all. Only for policies that are
+    `by_piece`.
     """
+    states = hidden[row, now.tokens.span(row)]
     marks = now.visual_places[row] - now.whole.span(row).start
-    cuts = (np.diff(marks) != 1) | (np.diff(now.pieces[row]) != 0)
-    runs = np.split(marks, np.flatnonzero(cuts) + 1)
-    return [(int(run[0]), len(run)) for run in runs]
+    ends = np.append(np.flatnonzero(np.diff(now.pieces[row])) + 1, len(marks))
+    counts = np.diff(ends, prepend=0)
+    starts = marks[ends - counts]
+    if (marks[ends - 1] - starts + 1 != counts).any():
+        places = torch.from_numpy(marks)
+        order = torch.cat((complement(places, len(states)), places))
+        states = states[order.to(states.device, non_blocking=True)]
+        starts = ends - counts + len(states) - len(marks)
+    return states, list(zip(starts.tolist(), counts.tolist(), strict=True))

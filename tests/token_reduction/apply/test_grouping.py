@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from costmodel.models.families import get_family
 from hardware_specs.errors import InvalidInputError
 from token_reduction import get_method, reduce_tokens
 from token_reduction.apply.grouping import checked_grouping, crops_in
+from token_reduction.apply.llm_policy import images_of
 from token_reduction.apply.splice import Prompt
 
 if TYPE_CHECKING:
@@ -79,6 +81,42 @@ def test_keep_counts_tokens_of_each_image(kind: str) -> None:
             model(**given)
         seen.append((record.tokens_before, record.tokens_after))
     assert seen == [([3 * EACH, EACH, 3 * EACH], [5, 5, 5])] * 2
+
+
+@pytest.mark.parametrize(
+    ("line", "left"),
+    [
+        ("cdpruner(variant=split, keep=4)", 16),  # of each frame
+        ("evs(keep=0.5)/cdpruner(variant=split, keep=4)", 4),  # of what EVS left of the clip
+        ("evs(keep=0.5)/dart(variant=embedding, keep=0.3)", 10),
+    ],
+)
+def test_what_is_left_of_a_clip_is_one_piece_whatever_text_is_in_it(line: str, left: int) -> None:
+    frames = [each for frame in range(4) for each in (10 + frame, 5, *[IMAGE] * EACH, 6)]
+    given = {
+        "input_ids": torch.tensor([[1, *frames, 7, 8]]),
+        "pixel_values": torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)),
+    }
+    model = tiny_model("internvl")
+    with torch.no_grad(), reduce_tokens(model, line, frames=4) as record:
+        model(**given)
+    assert record.visual_tokens == (4 * EACH, left)
+
+
+def test_pieces_with_text_inside_keep_what_they_keep_without_it() -> None:
+    """Text that moves in front of a clip changes neither the tokens that are compared nor their order."""
+    tokens = torch.randn(4 * EACH, 64, generator=torch.Generator().manual_seed(1))
+    states = torch.cat((tokens[:EACH], torch.ones(1, 64), tokens[EACH:]))
+    marks = np.delete(np.arange(4 * EACH + 1), EACH)
+    now: Any = SimpleNamespace(
+        visual_places=[marks], pieces=[np.zeros(4 * EACH, dtype=int)],
+        tokens=SimpleNamespace(span=lambda _: slice(None)),
+        whole=SimpleNamespace(span=lambda _: slice(0, None)),
+    )  # fmt: skip
+    found, spans = images_of(now, 0, states[None])
+    ((start, count),) = spans
+    assert torch.equal(found[start : start + count], tokens)
+    assert torch.equal(found[:start], torch.ones(1, 64))
 
 
 def test_what_is_said_of_crops_is_checked() -> None:
