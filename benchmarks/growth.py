@@ -25,7 +25,7 @@ WENT = {
     "written in one place.",
     "costmodel": "10 models became 35, and the methods' prices three times as many lines; quantised "
     "formats, several devices, audits of published tables and questions beyond one estimate are new.",
-    "token_reduction": "13 methods became 33, while what puts them into a model lost a third.",
+    "token_reduction": "13 methods became 33, while what puts them into a model lost a sixth.",
     "profiling": "Traces of others are explained and results of their tools imported; the command line left.",
     "vlm_roofline": "The command line, a room of profiling before, and the explorer.",
     "benchmarks": "Evidence, peers and these checks, and fits of calibrations on public measurements.",
