@@ -251,16 +251,16 @@ class LayerReduction:
 
         What a first method left of an image or clip is one; else text ends a piece as well.
         """
-        first = self.before is None or self.before.plan is None
-        if self.before is not None and self.before.plan is not None:
-            ends = np.cumsum(self.before.record.tokens_after)
-            which = np.searchsorted(ends, self.before.plan.visual, side="right")
-        else:
+        before = self.before
+        if before is None or before.plan is None:
             which = self._encoded.numbered(now.prompt)
+        else:
+            ends = np.cumsum(before.record.tokens_after)
+            which = np.searchsorted(ends, before.plan.visual, side="right")
         pieces = []
         for row, places in zip(which, now.visual_places, strict=True):
             ends_here = np.diff(row[places], prepend=row[places][:1]) != 0
-            if first:
+            if before is None:
                 ends_here |= np.diff(places, prepend=places[:1] - 1) != 1
             pieces.append(np.cumsum(ends_here))
         return pieces
